@@ -1,0 +1,43 @@
+# `make help` lists the targets. Everything lives in .venv; nothing is installed on the machine.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up test check format lock compose-test
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## .venv with the locked dependencies and the project installed
+
+$(READY): requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("tokenkeeper needs Python 3.11 or newer; this is %d.%d. Try: make setup PYTHON=python3.13" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+up: $(READY) ## run the whole product in the foreground, with a HubSpot simulator where no app is configured
+	@exec $(BIN)/tokenkeeper up
+
+test: $(READY) ## every test, against real PostgreSQL, Valkey, Celery and HTTP
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## formatter, linter, types, import contracts, lock file
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+	$(BIN)/python tools/lock.py --check
+
+format: $(READY) ## let the formatter and the linter mend what they can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(READY) ## bring the lock files in step with pyproject.toml
+	$(BIN)/python tools/lock.py
+
+compose-test: $(READY) ## docker-compose up, install, refresh, down, up again (skips where there is no engine)
+	$(BIN)/python tools/compose_test.py

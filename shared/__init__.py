@@ -1,0 +1,1 @@
+"""What web and worker both know. Imports neither."""

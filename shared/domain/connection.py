@@ -1,0 +1,146 @@
+"""A connection to one HubSpot account: its states, and every way from one to another.
+
+    (none) ─install─▶ ACTIVE ─dead answer─▶ SUSPECT ─second witness─▶ REVOKED     any ─operator─▶ DISCONNECTED
+                      ▲  └ refreshed, or failed and due again ┘  │                any ─install again─▶ ACTIVE
+                      └──────────── alive after all ─────────────┘
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from shared.domain.errors import GrantDead, ProviderError, Unwell, WrongHub
+from shared.domain.grant import Grant, Introspection
+from shared.domain.schedule import Schedule, retry_at
+
+
+class Status(StrEnum):
+    #: HubSpot hands out tokens for it.
+    ACTIVE = "active"
+    #: One witness says that the grant is dead. Still served while its token lives.
+    SUSPECT = "suspect"
+    #: HubSpot ended it, two witnesses say so.
+    REVOKED = "revoked"
+    #: The operator ended it.
+    DISCONNECTED = "disconnected"
+
+
+class EventName(StrEnum):
+    """The words of `hubspot.history`."""
+
+    INSTALLED = "installed"
+    REINSTALLED = "reinstalled"
+    IMPORTED = "imported"
+    SCOPES_CHANGED = "scopes_changed"
+    REFRESH_FAILED = "refresh_failed"
+    RECOVERED = "recovered"
+    SUSPECTED = "suspected"
+    REVOKED = "revoked"
+    DISCONNECTED = "disconnected"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the history. `status` is set where the event changed it: listeners are told of those."""
+
+    name: EventName
+    detail: dict[str, Any] = field(default_factory=dict)
+    status: Status | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What decides about one connection's next step; its secrets stay outside."""
+
+    hub_id: int
+    status: Status
+    failures: int = 0  #: attempts in a row that brought no token
+    life: float | None = None  #: seconds that the newest access token lives in all; None before the first
+    scopes: tuple[str, ...] = ()
+    due_at: datetime | None = None  #: when the next refresh is due; None where there is none
+    not_before: datetime | None = None  #: HubSpot's own Retry-After for this account
+    last_error: str | None = None
+    reason: str | None = None  #: of the status
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an attempt made of a connection: how it stands now, what to keep of the grant, what to tell."""
+
+    connection: Connection
+    grant: Grant | None = None
+    events: tuple[Event, ...] = ()
+
+
+def refreshed(connection: Connection, grant: Grant, schedule: Schedule) -> Step:
+    """HubSpot handed out a new access token."""
+    events = []
+    scopes = connection.scopes if grant.scopes is None else grant.scopes
+    if connection.failures or connection.status is Status.SUSPECT:
+        changed = Status.ACTIVE if connection.status is not Status.ACTIVE else None
+        events.append(Event(EventName.RECOVERED, {"failures": connection.failures}, changed))
+    if connection.scopes and set(scopes) != set(connection.scopes):
+        detail = {"before": sorted(connection.scopes), "after": sorted(scopes)}
+        events.append(Event(EventName.SCOPES_CHANGED, detail))
+    after = Connection(
+        hub_id=connection.hub_id,
+        status=Status.ACTIVE,
+        life=float(grant.expires_in),
+        scopes=scopes,
+        due_at=schedule.due_at(connection.hub_id, grant.granted_at, grant.expires_in),
+    )
+    return Step(after, grant, tuple(events))
+
+
+def failed(connection: Connection, error: ProviderError, now: datetime) -> Step:
+    """HubSpot handed out nothing. Due again later, whoever is to blame; a dead answer makes it suspect."""
+    events = []
+    if connection.failures == 0:
+        events.append(Event(EventName.REFRESH_FAILED, error.evidence()))
+    after = _due_again(connection, error, now)
+    if isinstance(error, GrantDead) and connection.status is not Status.SUSPECT:
+        events.append(Event(EventName.SUSPECTED, error.evidence(), Status.SUSPECT))
+        after = replace(after, status=Status.SUSPECT, reason=_reason(error))
+    return Step(after, events=tuple(events))
+
+
+def witnessed(step: Step, accusation: GrantDead, witness: Introspection | ProviderError) -> Step:
+    """The second witness was asked about a connection that `failed` left suspect.
+
+    Inactive: revoked. Active: back to trying. No answer: it stays suspect and both are asked again.
+    A grant of another account needs no witness: it is not dead, it is in the wrong row.
+    """
+    if isinstance(witness, ProviderError) or isinstance(accusation, WrongHub):
+        return step
+    suspect = step.connection
+    if witness.active:
+        alive = Event(EventName.RECOVERED, {"witness": "introspection", "active": True}, Status.ACTIVE)
+        return Step(replace(suspect, status=Status.ACTIVE, reason=None), events=(*step.events, alive))
+    evidence = {"refresh": accusation.evidence(), "introspection": {"active": False}}
+    dead = replace(suspect, status=Status.REVOKED, due_at=None, not_before=None)
+    return Step(dead, events=(*step.events, Event(EventName.REVOKED, evidence, Status.REVOKED)))
+
+
+def unopened(connection: Connection, now: datetime) -> Step:
+    """Its refresh token is sealed with a key that we do not have: our trouble, never the account's."""
+    return Step(_due_again(connection, ProviderError("sealed_with_unknown_key"), now))
+
+
+def _due_again(connection: Connection, error: ProviderError, now: datetime) -> Connection:
+    failures = connection.failures + 1
+    # A Throttled pause concerns everybody and is kept with the provider's state; one account's wait is its own.
+    wait = error.retry_after if isinstance(error, Unwell) else None
+    return replace(
+        connection,
+        failures=failures,
+        due_at=retry_at(connection.hub_id, failures, now, life=connection.life, retry_after=wait),
+        not_before=now + timedelta(seconds=wait) if wait else None,
+        last_error=str(error),
+    )
+
+
+def _reason(error: ProviderError) -> str:
+    return f"HubSpot answered {error} to a refresh"

@@ -1,0 +1,50 @@
+"""What HubSpot hands out, in clear and sealed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What HubSpot returned for a code or a refresh token, in clear.
+
+    Never queued, logged or stored as it is: `repr` hides the tokens, and only a `SealedGrant` travels.
+    Fields that a reply may leave out are None: what is stored already stays.
+    """
+
+    access_token: str = field(repr=False)
+    expires_in: int  #: seconds, counted from `granted_at`
+    granted_at: datetime  #: when the request that brought it was begun
+    refresh_token: str | None = field(default=None, repr=False)
+    hub_id: int | None = None
+    scopes: tuple[str, ...] | None = None
+
+    @property
+    def expires_at(self) -> datetime:
+        return self.granted_at + timedelta(seconds=self.expires_in)
+
+
+@dataclass(frozen=True, slots=True)
+class Introspection:
+    """What HubSpot says of a token it was asked about."""
+
+    active: bool
+    hub_id: int | None = None
+    hub_domain: str | None = None  #: the customer's web site, not HubSpot's host
+    user: str | None = None  #: the e-mail address of the person who installed the app
+    scopes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedGrant:
+    """A new install's grant as it travels and waits: the only form that is queued or put into a cookie.
+
+    `sealed` opens (with the vault, bound to `hub_id`) to what `Vault.seal_grant` put in.
+    """
+
+    install_id: str  #: uuid4 text; storing the same install twice changes nothing
+    hub_id: int
+    granted_at: datetime
+    sealed: str

@@ -1,0 +1,86 @@
+"""Write the lock files, or check that they are in step with pyproject.toml: `python tools/lock.py [--check]`.
+
+Two files: what the product runs on, and that plus the sandbox and the developers' tools. Every version is exact and
+hashed; no index address is recorded. The check needs no network: it walks the requirements of what is installed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKS = {"requirements/production.lock": (), "requirements/dev.lock": ("sandbox", "dev")}
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")
+
+
+def main() -> int:
+    if sys.argv[1:] == ["--check"]:
+        problems = [problem for name, extras in LOCKS.items() for problem in check(ROOT / name, extras)]
+        print("\n".join(problems) or "lock files are in step with pyproject.toml")
+        return 1 if problems else 0
+    for name, extras in LOCKS.items():
+        write(name, extras)
+    return 0
+
+
+def write(name: str, extras: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--universal"]
+    command += ["--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--no-annotate"]
+    command += ["--custom-compile-command", "make lock", "--output-file", name]
+    subprocess.run([*command, *(f"--extra={extra}" for extra in extras)], cwd=ROOT, check=True)
+
+
+def check(lock: Path, extras: tuple[str, ...]) -> list[str]:
+    text = lock.read_text() if lock.exists() else ""
+    pins = {canonicalize_name(m[1]): m[2] for line in text.splitlines() if (m := PIN.match(line))}
+    problems = [f"{lock.name}: {name} has no hash" for name in pins if not hashed(name, text)]
+    if re.search(r"https?://", text):
+        problems.append(f"{lock.name}: an address is recorded")
+    needed = closure(declared(extras))
+    for requirement in needed:
+        name = canonicalize_name(requirement.name)
+        if name not in pins:
+            problems.append(f"{lock.name}: {name} is needed and not locked: run make lock")
+        elif not requirement.specifier.contains(pins[name], prereleases=True):
+            problems.append(f"{lock.name}: {name}=={pins[name]} does not meet {requirement}: run make lock")
+    return problems
+
+
+def hashed(name: str, text: str) -> bool:
+    return re.search(rf"(?im)^{re.escape(name).replace('-', '[-_.]')}==[^\n]*\\\n\s+--hash=sha256:", text) is not None
+
+
+def declared(extras: tuple[str, ...]) -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
+    return [Requirement(line) for group in groups for line in group]
+
+
+def closure(wanted: list[Requirement]) -> list[Requirement]:
+    """Everything that `wanted` asks for on this machine, as far as what is installed can tell."""
+    seen: dict[str, Requirement] = {}
+    while wanted:
+        requirement = wanted.pop()
+        if str(requirement) in seen:
+            continue
+        seen[str(requirement)] = requirement
+        try:
+            lines = requires(requirement.name) or []
+        except PackageNotFoundError:
+            continue
+        for below in map(Requirement, lines):
+            if below.marker is None or any(below.marker.evaluate({"extra": e}) for e in requirement.extras or {""}):
+                wanted.append(below)
+    return list(seen.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
