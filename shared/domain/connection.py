@@ -1,8 +1,8 @@
 """A connection to one HubSpot account: its states, and every way from one to another.
 
-    (none) ─install─▶ ACTIVE ─dead answer─▶ SUSPECT ─second witness─▶ REVOKED     any ─operator─▶ DISCONNECTED
-                      ▲  └ refreshed, or failed and due again ┘  │                any ─install again─▶ ACTIVE
-                      └──────────── alive after all ─────────────┘
+(none) ─install─▶ ACTIVE ─dead answer─▶ SUSPECT ─second witness─▶ REVOKED     any ─operator─▶ DISCONNECTED
+                  ▲  └ refreshed, or failed and due again ┘  │                any ─install again─▶ ACTIVE
+                  └──────────── alive after all ─────────────┘
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from shared.domain.errors import GrantDead, ProviderError, Unwell, WrongHub
+from shared.domain.errors import AppRejected, GrantDead, ProviderError, Unwell, WrongHub
 from shared.domain.grant import Grant, Introspection
 from shared.domain.schedule import Schedule, retry_at
 
@@ -98,7 +98,7 @@ def refreshed(connection: Connection, grant: Grant, schedule: Schedule) -> Step:
 def failed(connection: Connection, error: ProviderError, now: datetime) -> Step:
     """HubSpot handed out nothing. Due again later, whoever is to blame; a dead answer makes it suspect."""
     events = []
-    if connection.failures == 0:
+    if connection.failures == 0 and not isinstance(error, AppRejected):
         events.append(Event(EventName.REFRESH_FAILED, error.evidence()))
     after = _due_again(connection, error, now)
     if isinstance(error, GrantDead) and connection.status is not Status.SUSPECT:
@@ -130,13 +130,14 @@ def unopened(connection: Connection, now: datetime) -> Step:
 
 
 def _due_again(connection: Connection, error: ProviderError, now: datetime) -> Connection:
-    failures = connection.failures + 1
-    # A Throttled pause concerns everybody and is kept with the provider's state; one account's wait is its own.
+    # A refusal of our app says nothing about the account: it is due again soon, and no failure of its own.
+    failures = connection.failures + (not isinstance(error, AppRejected))
+    # Kept per account: a 477 concerns nobody else, and a 429's pause of everybody is the provider's state.
     wait = error.retry_after if isinstance(error, Unwell) else None
     return replace(
         connection,
         failures=failures,
-        due_at=retry_at(connection.hub_id, failures, now, life=connection.life, retry_after=wait),
+        due_at=retry_at(connection.hub_id, max(failures, 1), now, life=connection.life, retry_after=wait),
         not_before=now + timedelta(seconds=wait) if wait else None,
         last_error=str(error),
     )

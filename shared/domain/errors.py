@@ -32,7 +32,7 @@ class ProviderError(Exception):
         retry_after: float | None = None,
         correlation_id: str | None = None,
     ) -> None:
-        """`code` is HubSpot's own word (BAD_REFRESH_TOKEN) or ours (timeout, html, no_grant), one line, no secrets.
+        """`code` is HubSpot's own word (BAD_REFRESH_TOKEN) or ours (timeout, html): one line, no secrets.
 
         `retry_after` is in seconds, as HubSpot asked for; None where it did not say.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 
@@ -38,13 +38,29 @@ class Introspection:
 
 
 @dataclass(frozen=True, slots=True)
-class SealedGrant:
-    """A new install's grant as it travels and waits: the only form that is queued or put into a cookie.
+class Install:
+    """A grant on its way to its first row, in clear.
 
-    `sealed` opens (with the vault, bound to `hub_id`) to what `Vault.seal_grant` put in.
+    The access token may be missing: a cookie is too small for it, and a refresh fetches another.
     """
 
     install_id: str  #: uuid4 text; storing the same install twice changes nothing
     hub_id: int
     granted_at: datetime
-    sealed: str
+    refresh_token: str = field(repr=False)
+    access_token: str | None = field(default=None, repr=False)
+    expires_in: int | None = None  #: seconds, counted from `granted_at`
+    scopes: tuple[str, ...] | None = None
+
+    def without_access_token(self) -> Install:
+        """What is needed to come back, and no more."""
+        return replace(self, access_token=None, expires_in=None, scopes=None)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedGrant:
+    """An `Install` as it travels and waits: the only form that is queued or put into a cookie."""
+
+    install_id: str
+    hub_id: int
+    sealed: str = field(repr=False)

@@ -12,7 +12,7 @@ LONGEST_WAIT = 900.0  #: seconds; nobody waits longer, and nobody is given up
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A refresh falls due between two fractions of the access token's life, at a point that differs by account."""
+    """A refresh falls due between two fractions of the access token's life, elsewhere for each account."""
 
     refresh_from: float = 0.6
     refresh_until: float = 0.75
@@ -23,7 +23,9 @@ class Schedule:
         return granted_at + timedelta(seconds=expires_in * fraction)
 
 
-def retry_at(hub_id: int, failures: int, now: datetime, *, life: float | None, retry_after: float | None) -> datetime:
+def retry_at(
+    hub_id: int, failures: int, now: datetime, *, life: float | None, retry_after: float | None
+) -> datetime:
     """When to try again after `failures` (at least 1) attempts in a row, never before `retry_after` seconds.
 
     5 s, 10 s, 20 s, 40 s … 15 min, each a fifth up or down. A token that lives shortly (`life`, in seconds)

@@ -1,0 +1,98 @@
+"""Task names, and the only code that puts a message on the queue. No message holds a secret in clear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from shared.domain.grant import SealedGrant
+
+STORE_INSTALL = "tokenkeeper.store_install"
+SWEEP = "tokenkeeper.sweep"
+REFRESH = "tokenkeeper.refresh"
+IDENTIFY = "tokenkeeper.identify"
+DISCONNECT = "tokenkeeper.disconnect"
+
+#: People wait for these; a backlog of refreshes must not stand before them.
+PEOPLE_QUEUE = "tokenkeeper.people"
+UPKEEP_QUEUE = "tokenkeeper.upkeep"
+ROUTES = {
+    STORE_INSTALL: {"queue": PEOPLE_QUEUE},
+    DISCONNECT: {"queue": PEOPLE_QUEUE},
+    IDENTIFY: {"queue": UPKEEP_QUEUE},
+    SWEEP: {"queue": UPKEEP_QUEUE},
+    REFRESH: {"queue": UPKEEP_QUEUE},
+}
+#: Seconds. Longer than any retry's countdown: an unacknowledged message older than this is delivered again.
+VISIBILITY_TIMEOUT = 300
+
+
+class QueueUnavailable(Exception):
+    """The broker did not take the message: it is not queued."""
+
+
+class Dispatch:
+    """Puts messages on the queue, or says within about three seconds that it could not."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    @classmethod
+    def to(cls, redis_url: str) -> Dispatch:
+        """For a process that only sends. One try, short timeouts: somebody waits for the answer."""
+        url, options = broker(redis_url, {"socket_connect_timeout": 1, "socket_timeout": 1})
+        app = Celery("tokenkeeper", broker=url, set_as_current=False)
+        app.conf.update(
+            broker_transport_options=options,
+            broker_connection_timeout=1,
+            task_publish_retry_policy={
+                "max_retries": 1,
+                "interval_start": 0,
+                "interval_step": 0,
+                "interval_max": 0,
+            },
+            task_ignore_result=True,
+            task_routes=ROUTES,
+        )
+        return cls(app)
+
+    def store_install(self, grant: SealedGrant) -> None:
+        """Raises QueueUnavailable."""
+        self._send(STORE_INSTALL, asdict(grant), shown=f"(hub {grant.hub_id}, sealed)")
+
+    def disconnect(self, hub_id: int) -> None:
+        """Raises QueueUnavailable."""
+        self._send(DISCONNECT, {"hub_id": hub_id})
+
+    def refresh(self, shifts: int, expires: float) -> None:
+        """Wake `shifts` pool processes to claim what is due; stale after `expires` seconds. Raises QueueUnavailable."""
+        for _ in range(shifts):
+            self._send(REFRESH, {}, expires=expires)
+
+    def identify(self, expires: float | None = None) -> None:
+        """Have new connections introspected for their domain and installer. Raises QueueUnavailable."""
+        self._send(IDENTIFY, {}, expires=expires)
+
+    def _send(
+        self, task: str, kwargs: dict[str, Any], *, shown: str = "()", expires: float | None = None
+    ) -> None:
+        try:
+            self._app.send_task(task, kwargs=kwargs, expires=expires, argsrepr="()", kwargsrepr=shown)
+        except (OperationalError, RedisError, OSError) as error:
+            raise QueueUnavailable(type(error).__name__) from None
+
+
+def broker(redis_url: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The URL and the transport options that Celery wants. `?master_name=` names a Sentinel's master."""
+    parts = urlsplit(redis_url)
+    query = dict(parse_qsl(parts.query))
+    merged = {"visibility_timeout": VISIBILITY_TIMEOUT, "socket_keepalive": True, **options}
+    if parts.scheme == "sentinel":
+        merged["master_name"] = query.pop("master_name", "mymaster")
+    return urlunsplit(parts._replace(query=urlencode(query))), merged

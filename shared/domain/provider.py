@@ -1,0 +1,143 @@
+"""How HubSpot as a whole is doing, judged from what it answered, and how fast we may go on asking.
+
+It is judged by first attempts on different connections: a few accounts that keep failing neither stop the
+others nor hide among them. Any success proves that HubSpot answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from shared.domain.errors import (
+    AppRejected,
+    GrantDead,
+    PortalMoving,
+    ProviderError,
+    Throttled,
+    UnknownRefusal,
+)
+
+#: First attempts in a row, each on another connection, that must fail before HubSpot counts as unwell.
+ENOUGH = 5
+#: Refreshes a second, all workers together, while HubSpot does not answer or refuses our app: six a minute.
+PROBING = 0.1
+#: The ramp after a fault, doubled at each sweep: its first step, and where it ends (refreshes a second).
+RAMP_FROM, RAMP_TO = 10.0, 1000.0
+#: Seconds that everybody waits after a 429 that does not say for how long.
+UNSAID_PAUSE = 10.0
+
+
+class Condition(StrEnum):
+    OK = "ok"
+    #: no answers, or none that make sense
+    UNAVAILABLE = "unavailable"
+    #: HubSpot asked everybody to wait
+    THROTTLED = "throttled"
+    #: HubSpot refuses our client id, our secret or our way of asking
+    APP_REJECTED = "app_rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One answered call. `first`: the connection had not failed before it. `error` is None for a success."""
+
+    first: bool
+    error: ProviderError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    condition: Condition = Condition.OK
+    since: datetime | None = None  #: when `condition` began
+    reason: str | None = None
+    silent: int = 0  #: first attempts in a row that HubSpot did not answer
+    refused: int = 0  #: first attempts in a row that HubSpot refused in words that we do not know
+    paused_until: datetime | None = None
+    rate: float | None = (
+        None  #: refreshes a second that all workers together may begin; None: as fast as they can
+    )
+
+    @property
+    def at_ease(self) -> bool:
+        """Nothing to watch: a batch of successes changes nothing."""
+        return self == Provider(since=self.since)
+
+
+def judged(provider: Provider, outcomes: Iterable[Outcome], now: datetime) -> Provider:
+    """The provider's state after some more answers, in the order in which they came."""
+    for outcome in outcomes:
+        provider = _after(provider, outcome, now)
+    return provider
+
+
+def swept(provider: Provider, now: datetime) -> Provider:
+    """The state at the start of a sweep: a pause that is over becomes a ramp, a ramp climbs."""
+    if provider.condition is Condition.THROTTLED and provider.paused_until and provider.paused_until <= now:
+        return _back(now)
+    if provider.condition is Condition.OK and provider.rate is not None:
+        faster = provider.rate * 2
+        return replace(provider, rate=faster if faster <= RAMP_TO else None)
+    return provider
+
+
+def limit(provider: Provider, cap: float) -> float | None:
+    """Refreshes a second that may begin now; `cap` is the setting (0: none). None: no limit."""
+    rates = [rate for rate in (provider.rate, cap or None) if rate is not None]
+    return min(rates) if rates else None
+
+
+def _after(provider: Provider, outcome: Outcome, now: datetime) -> Provider:
+    error = outcome.error
+    if error is None:
+        return _succeeded(provider, now)
+    if isinstance(error, Throttled):
+        return _paused(provider, error, now)
+    if isinstance(error, AppRejected):
+        return _turned(provider, Condition.APP_REJECTED, str(error), now)
+    if isinstance(error, GrantDead):
+        # HubSpot looked at the token and judged it: so it answers. It is no proof that our app is right:
+        # under a foreign client id every token is called bad.
+        answered = replace(provider, silent=0)
+        return _back(now) if provider.condition is Condition.UNAVAILABLE else answered
+    if not outcome.first or isinstance(error, PortalMoving):
+        return provider
+    return _missed(provider, error, now)
+
+
+def _succeeded(provider: Provider, now: datetime) -> Provider:
+    if provider.condition is Condition.THROTTLED:
+        return replace(provider, silent=0, refused=0)  # in flight since before the pause: the pause stands
+    if provider.condition is not Condition.OK:
+        return _back(now)
+    return replace(provider, silent=0, refused=0) if provider.silent or provider.refused else provider
+
+
+def _paused(provider: Provider, error: Throttled, now: datetime) -> Provider:
+    pause = error.retry_after if error.retry_after is not None else UNSAID_PAUSE
+    until = max(filter(None, (provider.paused_until, now + timedelta(seconds=pause))))
+    if provider.condition is Condition.APP_REJECTED:
+        return replace(provider, paused_until=until)
+    return replace(_turned(provider, Condition.THROTTLED, str(error), now), paused_until=until)
+
+
+def _missed(provider: Provider, error: ProviderError, now: datetime) -> Provider:
+    unknown = isinstance(error, UnknownRefusal)
+    missed = replace(provider, silent=provider.silent + (not unknown), refused=provider.refused + unknown)
+    if provider.condition is not Condition.OK:
+        return missed
+    if missed.refused >= ENOUGH:
+        return _turned(missed, Condition.APP_REJECTED, str(error), now)
+    return _turned(missed, Condition.UNAVAILABLE, str(error), now) if missed.silent >= ENOUGH else missed
+
+
+def _turned(provider: Provider, condition: Condition, reason: str, now: datetime) -> Provider:
+    if provider.condition is condition:
+        return replace(provider, reason=reason)
+    return replace(provider, condition=condition, since=now, reason=reason, rate=PROBING)
+
+
+def _back(now: datetime) -> Provider:
+    return Provider(since=now, rate=RAMP_FROM)
