@@ -71,7 +71,7 @@ class Dispatch:
         self._send(DISCONNECT, {"hub_id": hub_id})
 
     def refresh(self, shifts: int, expires: float) -> None:
-        """Wake `shifts` pool processes to claim what is due; stale after `expires` seconds. Raises QueueUnavailable."""
+        """Wake pool processes to claim what is due; stale after `expires` s. Raises QueueUnavailable."""
         for _ in range(shifts):
             self._send(REFRESH, {}, expires=expires)
 
@@ -79,9 +79,7 @@ class Dispatch:
         """Have new connections introspected for their domain and installer. Raises QueueUnavailable."""
         self._send(IDENTIFY, {}, expires=expires)
 
-    def _send(
-        self, task: str, kwargs: dict[str, Any], *, shown: str = "()", expires: float | None = None
-    ) -> None:
+    def _send(self, task: str, kwargs: dict[str, Any], *, shown: str = "()", expires: float | None = None) -> None:
         try:
             self._app.send_task(task, kwargs=kwargs, expires=expires, argsrepr="()", kwargsrepr=shown)
         except (OperationalError, RedisError, OSError) as error:

@@ -68,6 +68,12 @@ class Settings:
         """Raises SettingsError. What is required, but not among `needs`, may be absent: it is empty then."""
         return _Reader(environ, needs).settings()
 
+    def secrets(self) -> tuple[str, ...]:
+        """What must never show in a log."""
+        single = (self.secret_key, self.operator_password, self.alert_webhook_secret)
+        passwords = (urlsplit(url).password or "" for url in (self.database_url, self.redis_url))
+        return (*self.hubspot_client_secrets, *self.token_keys, *filter(None, (*single, *passwords)))
+
 
 class _Reader:
     """Reads setting after setting and gathers what is wrong, so that one message can tell it all."""
@@ -79,25 +85,15 @@ class _Reader:
 
     def settings(self) -> Settings:
         settings = Settings(
-            database_url=self.read(
-                "DATABASE_URL", _url(DATABASE_SCHEMES), "postgresql://user:password@host/db", ""
-            ),
+            database_url=self.read("DATABASE_URL", _url(DATABASE_SCHEMES), "postgresql://user:password@host/db", ""),
             redis_url=self.read("REDIS_URL", _url(BROKER_SCHEMES), "redis://host:6379/0", ""),
             hubspot_client_id=self.read("HUBSPOT_CLIENT_ID", _word, "the app's client id", ""),
-            hubspot_client_secrets=self.read(
-                "HUBSPOT_CLIENT_SECRET", _listed, "one secret, or several: a,b", ()
-            ),
+            hubspot_client_secrets=self.read("HUBSPOT_CLIENT_SECRET", _listed, "one secret, or several: a,b", ()),
             hubspot_redirect_uri=self.read("HUBSPOT_REDIRECT_URI", _callback, _CALLBACK_HINT, ""),
             hubspot_scopes=self.read("HUBSPOT_SCOPES", _spaced, "scopes separated by spaces", ()),
-            hubspot_optional_scopes=self.read(
-                "HUBSPOT_OPTIONAL_SCOPES", _spaced, "scopes separated by spaces", ()
-            ),
-            hubspot_api_url=self.read(
-                "HUBSPOT_API_URL", _web, "https://api.hubapi.com", "https://api.hubapi.com"
-            ),
-            hubspot_app_url=self.read(
-                "HUBSPOT_APP_URL", _web, "https://app.hubspot.com", "https://app.hubspot.com"
-            ),
+            hubspot_optional_scopes=self.read("HUBSPOT_OPTIONAL_SCOPES", _spaced, "scopes separated by spaces", ()),
+            hubspot_api_url=self.read("HUBSPOT_API_URL", _web, "https://api.hubapi.com", "https://api.hubapi.com"),
+            hubspot_app_url=self.read("HUBSPOT_APP_URL", _web, "https://app.hubspot.com", "https://app.hubspot.com"),
             hubspot_api_version=self.read("HUBSPOT_API_VERSION", _version, _VERSION_HINT, API_VERSIONS[0]),
             token_keys=self.read(
                 "TOKEN_KEYS", _keys, "Fernet keys, newest first: make one with: tokenkeeper keys new", ()
@@ -109,9 +105,7 @@ class _Reader:
             sweep_seconds=self.read("SWEEP_SECONDS", _positive, "seconds, more than 0", 2.0),
             http_timeout=self.read("HTTP_TIMEOUT_SECONDS", _positive, "seconds, more than 0", 20.0),
             lease_seconds=self.read("LEASE_SECONDS", _positive, "seconds, more than 0", 60.0),
-            refresh_concurrency=self.read(
-                "REFRESH_CONCURRENCY", _count(1, 10_000), "a number from 1 to 10000", 200
-            ),
+            refresh_concurrency=self.read("REFRESH_CONCURRENCY", _count(1, 10_000), "a number from 1 to 10000", 200),
             max_refreshes_per_second=self.read(
                 "MAX_REFRESHES_PER_SECOND", _not_negative, "a number, 0 for no cap", 0.0
             ),
@@ -149,9 +143,7 @@ class _Reader:
         try:
             return Path(path).read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            self._problems.append(
-                f"{name}_FILE cannot be read ({type(error).__name__}: a file that holds {name})"
-            )
+            self._problems.append(f"{name}_FILE cannot be read ({type(error).__name__}: a file that holds {name})")
             return None
 
     def _together(self, settings: Settings) -> None:

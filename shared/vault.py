@@ -59,6 +59,13 @@ class Vault:
             scopes=None if scopes is None else tuple(scopes),
         )
 
+    def opens(self, sealed: str) -> bool:
+        try:
+            self._open(sealed)
+        except CannotOpen:
+            return False
+        return True
+
     def needs_resealing(self, sealed: str) -> bool:
         """Whether it takes an older key than the newest to open it. Raises CannotOpen where none does."""
         try:

@@ -1,1 +1,1 @@
-
+"""Everything that changes a connection."""

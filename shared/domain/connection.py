@@ -97,6 +97,9 @@ def refreshed(connection: Connection, grant: Grant, schedule: Schedule) -> Step:
 
 def failed(connection: Connection, error: ProviderError, now: datetime) -> Step:
     """HubSpot handed out nothing. Due again later, whoever is to blame; a dead answer makes it suspect."""
+    if isinstance(error, GrantDead) and connection.status is Status.REVOKED:
+        # An operator had it tried once more, and HubSpot has not changed its mind.
+        return Step(replace(connection, due_at=None, not_before=None, last_error=str(error)))
     events = []
     if connection.failures == 0 and not isinstance(error, AppRejected):
         events.append(Event(EventName.REFRESH_FAILED, error.evidence()))

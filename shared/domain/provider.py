@@ -56,9 +56,7 @@ class Provider:
     silent: int = 0  #: first attempts in a row that HubSpot did not answer
     refused: int = 0  #: first attempts in a row that HubSpot refused in words that we do not know
     paused_until: datetime | None = None
-    rate: float | None = (
-        None  #: refreshes a second that all workers together may begin; None: as fast as they can
-    )
+    rate: float | None = None  #: refreshes a second that all workers together may begin; None: as fast as they can
 
     @property
     def at_ease(self) -> bool:

@@ -23,9 +23,7 @@ class Schedule:
         return granted_at + timedelta(seconds=expires_in * fraction)
 
 
-def retry_at(
-    hub_id: int, failures: int, now: datetime, *, life: float | None, retry_after: float | None
-) -> datetime:
+def retry_at(hub_id: int, failures: int, now: datetime, *, life: float | None, retry_after: float | None) -> datetime:
     """When to try again after `failures` (at least 1) attempts in a row, never before `retry_after` seconds.
 
     5 s, 10 s, 20 s, 40 s … 15 min, each a fifth up or down. A token that lives shortly (`life`, in seconds)

@@ -1,0 +1,89 @@
+"""Logging for people (text) or machines (json); secrets cannot pass.
+
+What we write ourselves never holds one. This is the net below: it also catches what libraries say.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+import structlog
+
+Event = MutableMapping[str, Any]
+
+_SHAPES = re.compile(
+    r"gAAAA[\w-]{20,}=*"  # whatever a Fernet sealed
+    r"|(?<=[?&\s\"'](?:code=))[^\s&\"']+"
+    r"|(?i:(?<=bearer ))[\w.~+/=-]+"
+    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # the user and password of a URL
+    r"|\b(?:na|eu|ap)\d-[0-9a-f]{4}[\w-]{12,}\b"  # HubSpot's codes and refresh tokens
+)
+_NAMED = re.compile(
+    r"(?P<name>(?:access_token|refresh_token|client_secret|code|password|state|sealed)[\"']?\s*[=:]\s*[\"']?)"
+    r"(?P<value>[^\s&,\"'}]+)"
+)
+_secrets: tuple[str, ...] = ()
+#: A shorter one would blot out innocent words; settings ask for more than that.
+SHORTEST_SECRET = 8
+
+
+def configure(log_format: str, log_level: str, secrets: Iterable[str] = ()) -> None:
+    """Send everything, ours and the libraries', to stderr in one format, with `secrets` blotted out."""
+    global _secrets  # noqa: PLW0603  one process, one log
+    _secrets = tuple(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared[:3], shared[4], structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_ending(log_format)))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(log_level.upper())
+    # At debug these print what they send: our form bodies hold the client secret and refresh tokens.
+    for name in ("urllib3", "requests", "http.client", "amqp", "kombu", "redis"):
+        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+
+
+def quiet(name: str) -> None:
+    """Let this logger speak of trouble only, unless everything is wanted."""
+    if logging.getLogger().level > logging.DEBUG:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def blotted(text: str) -> str:
+    """The text with everything that is, or looks like, a secret blotted out."""
+    for secret in _secrets:
+        text = text.replace(secret, "[secret]")
+    return _NAMED.sub(r"\g<name>[secret]", _SHAPES.sub("[secret]", text))
+
+
+def _ending(log_format: str) -> list[Any]:
+    frames = structlog.processors.format_exc_info
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    if log_format == "json":
+        return [meta, frames, _blot, structlog.processors.JSONRenderer()]
+    return [meta, frames, _blot, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)]
+
+
+def _blot(_logger: object, _method: str, event: Event) -> Event:
+    return {key: _blotted(value) for key, value in event.items()}
+
+
+def _blotted(value: object) -> object:
+    if value is None or isinstance(value, (int, float, bool)):
+        return value
+    return blotted(value if isinstance(value, str) else str(value))

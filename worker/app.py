@@ -1,0 +1,109 @@
+"""Entry point of worker, beat and Flower: `celery -A worker.app worker | beat | flower`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection
+from functools import cache
+from typing import Any, NoReturn
+
+from celery import Celery, signals
+
+from shared import logs
+from shared.db.migrate import SchemaError
+from shared.settings import REQUIRED, Settings, SettingsError
+from worker.preflight import check_broker, check_database
+from worker.services import Services
+from worker.tasks import register
+
+#: sysexits.h: a configuration error. Whoever supervises us need not try again.
+EX_CONFIG = 78
+#: These tell of every message; with a sweep every two seconds nobody could read anything else.
+CHATTY = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
+#: Web's own: the worker neither signs sessions nor asks for passwords.
+WORKER_NEEDS = tuple(name for name in REQUIRED if name not in {"SECRET_KEY", "OPERATOR_PASSWORD"})
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Print the one line and leave: not an exception, because Celery's signals swallow those."""
+    print(f"tokenkeeper: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    sys.exit(EX_CONFIG)
+
+
+def settings(needs: Collection[str]) -> Settings:
+    try:
+        return Settings.from_env(os.environ, needs)  # noqa: TID251  an entry point
+    except SettingsError as error:
+        refuse(error)
+
+
+def make_app() -> Celery:
+    settings(needs=("REDIS_URL",))  # refuse before Celery reads celeryconfig and fails in its own words
+    made = Celery("tokenkeeper")
+    made.config_from_object("celeryconfig")
+    register(made, services)
+    return made
+
+
+@cache
+def services() -> Services:
+    return Services.build(settings(WORKER_NEEDS), app)
+
+
+def guarded(check: Callable[[], None]) -> None:
+    try:
+        check()
+    except (SettingsError, SchemaError) as error:
+        refuse(error)
+
+
+@signals.setup_logging.connect
+def _log(**_: Any) -> None:
+    ours = settings(needs=())
+    logs.configure(ours.log_format, ours.log_level, ours.secrets())
+    for name in CHATTY:
+        logs.quiet(name)
+
+
+@signals.celeryd_init.connect
+def _before_worker(**_: Any) -> None:
+    ours = settings(WORKER_NEEDS)
+    guarded(lambda: check_broker(app))
+    guarded(lambda: check_database(ours))
+
+
+@signals.beat_init.connect
+def _before_beat(**_: Any) -> None:
+    guarded(lambda: check_broker(app))
+
+
+@signals.worker_process_init.connect
+def _child_starts(**_: Any) -> None:
+    """A pool process told to go finishes its calls first: HubSpot may have handed out what only it knows."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _child_told_to_go)
+
+
+def _child_told_to_go(_signal: int, _frame: object) -> NoReturn:
+    _let_go()
+    os._exit(0)
+
+
+@signals.worker_process_shutdown.connect
+@signals.worker_shutdown.connect
+def _let_go(**_: Any) -> None:
+    if services.cache_info().currsize:
+        services().close()
+
+
+def _lock_flower() -> None:
+    """Flower shows who asks for what: it opens with the operator's password, or not at all."""
+    password = settings(needs=("REDIS_URL", "OPERATOR_PASSWORD")).operator_password
+    os.environ["FLOWER_BASIC_AUTH"] = f"operator:{password}"  # noqa: TID251  Flower's own way in, not on argv
+
+
+app = make_app()
+if "flower" in sys.argv:
+    _lock_flower()

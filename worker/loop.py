@@ -1,0 +1,181 @@
+"""The refresh loop of one pool process: keeps its calls in flight constant, from trickling claims to bulk saves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+import structlog
+
+from shared.db.errors import StoreUnavailable
+from shared.db.leases import Claimed, Lease, Result
+from shared.db.store import ConnectionStore
+from shared.domain.errors import AppRejected, Throttled
+from shared.domain.provider import Outcome
+from worker.refresh import Attempt, Refresher
+
+log = structlog.get_logger(__name__)
+
+#: Seconds for which results are gathered before they are saved together.
+GATHER = 0.04
+#: Seconds until the next look where a rate, not the work, is what is missing.
+PACE = 0.1
+#: Seconds to wait before PostgreSQL is asked again after it failed: doubled each time, up to the second.
+SOONEST, LATEST = 0.2, 3.0
+
+
+class RefreshLoop:
+    """Runs in a thread of its own as long as it is licensed and there is work.
+
+    A task only wakes it and returns, so that nobody who installs waits behind a backlog. Two threads of the loop never
+    hold the same row: the store's leases see to that, here as between machines.
+    """
+
+    def __init__(self, store: ConnectionStore, refresher: Refresher, concurrency: int) -> None:
+        self._store = store
+        self._refresher = refresher
+        self._concurrency = concurrency
+        self._calls = ThreadPoolExecutor(concurrency, thread_name_prefix="refresh")
+        self._done: SimpleQueue[Attempt] = SimpleQueue()
+        self._in_flight = 0
+        self._unsaved = Unsaved()
+        self._watchful = False
+        self._wait = SOONEST
+        self._licence = 0.0
+        self._stopping = False
+        self._awake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="refresh-loop", daemon=True)
+        self._thread.start()
+
+    def wake(self, seconds: float) -> None:
+        """License the loop to claim for `seconds` from now; it ends sooner where nothing is due."""
+        self._licence = max(self._licence, time.monotonic() + seconds)
+        self._awake.set()
+
+    def aside(self, work: Callable[[], None]) -> None:
+        """Run something that waits for HubSpot in the loop's threads, off the task that asked for it."""
+        self._calls.submit(work)
+
+    def drain(self, timeout: float) -> bool:
+        """Claim no more, let calls in flight end, save them. False where `timeout` seconds were not enough."""
+        self._stopping = True
+        self._awake.set()
+        self._thread.join(timeout)
+        self._calls.shutdown(wait=False, cancel_futures=True)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not (self._stopping and not self._busy()):
+            try:
+                self._turn()
+            except StoreUnavailable as error:
+                log.warning(
+                    "PostgreSQL does not answer, trying again",
+                    why=str(error),
+                    unsaved=self._unsaved.attempts(),
+                )
+                time.sleep(self._wait)
+                self._wait = min(self._wait * 2, LATEST)
+            except Exception:
+                # A bug must not end the loop in silence: the rest of the accounts depend on it.
+                log.exception("the refresh loop stumbled")
+                time.sleep(LATEST)
+
+    def _turn(self) -> None:
+        """Claim what is missing, gather what is done, save it."""
+        pause = self._claim() if self._licensed() else None
+        if self._busy():
+            self._unsaved.add(self._gather(GATHER))
+            self._save()
+        elif not self._stopping:
+            self._awake.wait(pause)
+            self._awake.clear()
+        self._wait = SOONEST
+
+    def _licensed(self) -> bool:
+        return not self._stopping and time.monotonic() < self._licence
+
+    def _busy(self) -> bool:
+        return bool(self._in_flight or self._unsaved.attempts())
+
+    def _claim(self) -> float | None:
+        """Put due rows in flight. Returns the seconds until the next look where a rate holds us back, else None."""
+        missing = self._concurrency - self._in_flight
+        if missing < max(1, self._concurrency // 8):
+            return None
+        licence = self._licence
+        claims = self._store.claim(missing)
+        self._watchful = not claims.provider.at_ease
+        for claimed in claims.rows:
+            self._in_flight += 1
+            self._calls.submit(self._attempt, claimed)
+        if claims.limited:
+            return PACE
+        if not claims.rows and self._licence == licence:
+            self._licence = 0.0  # nothing is due; whoever wakes us meanwhile renews it
+        return None
+
+    def _attempt(self, claimed: Claimed) -> None:
+        try:
+            attempt = self._refresher.attempt(claimed)
+        except Exception:
+            log.exception("a refresh stumbled over a bug of ours", hub_id=claimed.connection.hub_id)
+            attempt = Attempt(claimed.lease)
+        self._done.put(attempt)
+
+    def _gather(self, seconds: float) -> list[Attempt]:
+        """What ends within `seconds`; at once where the news cannot wait for more company."""
+        gathered: list[Attempt] = []
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and (self._in_flight or not gathered):
+            try:
+                attempt = self._done.get(timeout=left)
+            except Empty:
+                break
+            self._in_flight -= 1
+            gathered.append(attempt)
+            if _urgent(attempt):
+                break
+        return gathered
+
+    def _save(self) -> None:
+        """Raises StoreUnavailable; then nothing is forgotten, and what is left is tried again."""
+        unsaved = self._unsaved
+        if self._watchful or any(outcome.error for outcome in unsaved.outcomes):
+            self._store.record(unsaved.outcomes)
+        unsaved.outcomes = []
+        if unsaved.results:
+            self._store.save(unsaved.results)
+            unsaved.results = []
+        if unsaved.uncalled:
+            self._store.hand_back(unsaved.uncalled)
+            unsaved.uncalled = []
+
+
+@dataclass(slots=True)
+class Unsaved:
+    """What HubSpot answered and PostgreSQL has not been told yet."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    uncalled: list[Lease] = field(default_factory=list)
+
+    def add(self, attempts: list[Attempt]) -> None:
+        for attempt in attempts:
+            self.outcomes += attempt.outcomes
+            if attempt.result:
+                self.results.append(attempt.result)
+            else:
+                self.uncalled.append(attempt.lease)
+
+    def attempts(self) -> int:
+        return len(self.results) + len(self.uncalled)
+
+
+def _urgent(attempt: Attempt) -> bool:
+    """Everybody must stop asking now, not with the next group of saves."""
+    return any(isinstance(outcome.error, (Throttled, AppRejected)) for outcome in attempt.outcomes)

@@ -1,0 +1,102 @@
+"""One refresh: open, call, judge. Nothing is stored here, and no transaction waits for HubSpot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from shared.db.clock import DatabaseClock
+from shared.db.leases import Claimed, Lease, Result
+from shared.domain import connection as rules
+from shared.domain.connection import Status
+from shared.domain.errors import GrantDead, ProviderError, WrongHub
+from shared.domain.grant import Grant, Introspection
+from shared.domain.provider import Outcome
+from shared.domain.schedule import Schedule
+from shared.hubspot.client import HubSpot
+from shared.vault import CannotOpen, Vault
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of one claimed row. Without a `result` it was not called, and its lease is handed back."""
+
+    lease: Lease
+    result: Result | None = None
+    outcomes: tuple[Outcome, ...] = ()
+
+
+class Refresher:
+    """Asks HubSpot for one connection's next access token, and for a second opinion where it says that it is dead."""
+
+    def __init__(
+        self, hubspot: HubSpot, vault: Vault, clock: DatabaseClock, schedule: Schedule, call_seconds: float
+    ) -> None:
+        self._hubspot = hubspot
+        self._vault = vault
+        self._clock = clock
+        self._schedule = schedule
+        self._call = timedelta(seconds=call_seconds)
+
+    def attempt(self, claimed: Claimed) -> Attempt:
+        """Never raises a ProviderError: whatever HubSpot does is a result."""
+        lease, hub_id = claimed.lease, claimed.connection.hub_id
+        if not self._time_for_a_call(lease):
+            return Attempt(lease)
+        try:
+            refresh_token = self._vault.open_refresh_token(hub_id, claimed.sealed_refresh_token)
+        except CannotOpen as error:
+            log.error(
+                "cannot open a refresh token: is a key missing from TOKEN_KEYS?",
+                hub_id=hub_id,
+                why=str(error),
+            )
+            return Attempt(lease, Result(lease, rules.unopened(claimed.connection, self._clock.now())))
+        try:
+            grant = self._granted(hub_id, refresh_token)
+        except ProviderError as error:
+            return self._refused(claimed, refresh_token, error)
+        return self._succeeded(claimed, refresh_token, grant)
+
+    def _granted(self, hub_id: int, refresh_token: str) -> Grant:
+        grant = self._hubspot.refresh(refresh_token, self._clock.now)
+        if grant.hub_id not in (None, hub_id):
+            raise WrongHub("another_hub")
+        return grant
+
+    def _succeeded(self, claimed: Claimed, refresh_token: str, grant: Grant) -> Attempt:
+        hub_id, new = claimed.connection.hub_id, grant.refresh_token
+        sealed = None if new in (None, refresh_token) else self._vault.seal_refresh_token(hub_id, str(new))
+        step = rules.refreshed(claimed.connection, grant, self._schedule)
+        return Attempt(claimed.lease, Result(claimed.lease, step, sealed), (_outcome(claimed, None),))
+
+    def _refused(self, claimed: Claimed, refresh_token: str, error: ProviderError) -> Attempt:
+        outcomes = [_outcome(claimed, error)]
+        step = rules.failed(claimed.connection, error, self._clock.now())
+        if isinstance(error, GrantDead) and step.connection.status is Status.SUSPECT:
+            witness = self._second_witness(claimed.lease, refresh_token)
+            if isinstance(witness, ProviderError):
+                outcomes.append(Outcome(first=False, error=witness))
+            if witness is not None:
+                step = rules.witnessed(step, error, witness)
+        return Attempt(claimed.lease, Result(claimed.lease, step), tuple(outcomes))
+
+    def _second_witness(self, lease: Lease, refresh_token: str) -> Introspection | ProviderError | None:
+        """None where the lease would not outlast the question: it stays suspect and is asked again."""
+        if not self._time_for_a_call(lease):
+            return None
+        try:
+            return self._hubspot.introspect(refresh_token, "refresh_token")
+        except ProviderError as error:
+            return error
+
+    def _time_for_a_call(self, lease: Lease) -> bool:
+        return lease.until - self._clock.now() > self._call
+
+
+def _outcome(claimed: Claimed, error: ProviderError | None) -> Outcome:
+    return Outcome(first=claimed.connection.failures == 0, error=error)
