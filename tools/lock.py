@@ -1,7 +1,8 @@
 """Write the lock files, or check that they are in step with pyproject.toml: `python tools/lock.py [--check]`.
 
-Two files: what the product runs on, and that plus the sandbox and the developers' tools. Every version is exact and
-hashed; no index address is recorded. The check needs no network: it walks the requirements of what is installed.
+Three files: what the product runs on, that plus the sandbox and the developers' tools, and what builds the
+project's wheel. Every version is exact and hashed; no index address is recorded. The check needs no network: it
+walks the requirements of what is installed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = {"requirements/production.lock": (), "requirements/dev.lock": ("sandbox", "dev")}
+#: What each holds: the project's dependencies with these extras, or (None) the build system's requirements.
+LOCKS: dict[str, tuple[str, ...] | None] = {
+    "requirements/production.lock": (),
+    "requirements/dev.lock": ("sandbox", "dev"),
+    "requirements/build.lock": None,
+}
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")
 
 
@@ -31,14 +37,15 @@ def main() -> int:
     return 0
 
 
-def write(name: str, extras: tuple[str, ...]) -> None:
-    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--universal"]
+def write(name: str, extras: tuple[str, ...] | None) -> None:
+    command = [sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--universal"]
     command += ["--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--no-annotate"]
     command += ["--custom-compile-command", "make lock", "--output-file", name]
-    subprocess.run([*command, *(f"--extra={extra}" for extra in extras)], cwd=ROOT, check=True)
+    wanted = "\n".join(map(str, declared(extras)))
+    subprocess.run(command, cwd=ROOT, check=True, input=wanted, text=True)
 
 
-def check(lock: Path, extras: tuple[str, ...]) -> list[str]:
+def check(lock: Path, extras: tuple[str, ...] | None) -> list[str]:
     text = lock.read_text() if lock.exists() else ""
     pins = {canonicalize_name(m[1]): m[2] for line in text.splitlines() if (m := PIN.match(line))}
     problems = [f"{lock.name}: {name} has no hash" for name in pins if not hashed(name, text)]
@@ -55,11 +62,15 @@ def check(lock: Path, extras: tuple[str, ...]) -> list[str]:
 
 
 def hashed(name: str, text: str) -> bool:
-    return re.search(rf"(?im)^{re.escape(name).replace('-', '[-_.]')}==[^\n]*\\\n\s+--hash=sha256:", text) is not None
+    spelled = "[-_.]".join(map(re.escape, name.split("-")))
+    return re.search(rf"(?im)^{spelled}==[^\n]*\\\n\s+--hash=sha256:", text) is not None
 
 
-def declared(extras: tuple[str, ...]) -> list[Requirement]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+def declared(extras: tuple[str, ...] | None) -> list[Requirement]:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    if extras is None:
+        return [Requirement(line) for line in pyproject["build-system"]["requires"]]
+    project = pyproject["project"]
     groups = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
     return [Requirement(line) for group in groups for line in group]
 
@@ -76,10 +87,13 @@ def closure(wanted: list[Requirement]) -> list[Requirement]:
             lines = requires(requirement.name) or []
         except PackageNotFoundError:
             continue
-        for below in map(Requirement, lines):
-            if below.marker is None or any(below.marker.evaluate({"extra": e}) for e in requirement.extras or {""}):
-                wanted.append(below)
+        extras = requirement.extras or {""}
+        wanted += [below for below in map(Requirement, lines) if applies(below, extras)]
     return list(seen.values())
+
+
+def applies(requirement: Requirement, extras: set[str]) -> bool:
+    return requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
 
 
 if __name__ == "__main__":
