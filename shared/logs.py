@@ -48,6 +48,7 @@ def configure(log_format: str, log_level: str, secrets: Iterable[str] = ()) -> N
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    logging.raiseExceptions = False  # what cannot be formatted would be printed raw
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_ending(log_format)))
     root = logging.getLogger()

@@ -1,0 +1,148 @@
+"""One message names every bad setting, what it should look like, and never its value."""
+
+import contextlib
+
+import pytest
+from cryptography.fernet import Fernet
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.settings import REQUIRED, Settings, SettingsError
+
+KEY = Fernet.generate_key().decode()
+GOOD = {
+    "DATABASE_URL": "postgresql://keeper:pg-password@db/keeper",
+    "REDIS_URL": "redis://:redis-password@cache:6379/0",
+    "HUBSPOT_CLIENT_ID": "client-id",
+    "HUBSPOT_CLIENT_SECRET": "client-secret",
+    "HUBSPOT_REDIRECT_URI": "https://example.test/oauth/callback",
+    "HUBSPOT_SCOPES": "oauth crm.objects.contacts.read",
+    "TOKEN_KEYS": KEY,
+    "SECRET_KEY": "a-long-enough-secret-key",
+    "OPERATOR_PASSWORD": "operator-password",
+}
+
+
+def read(**but):
+    return Settings.from_env({**GOOD, **but})
+
+
+def refusal(**but):
+    with pytest.raises(SettingsError) as caught:
+        read(**but)
+    return str(caught.value)
+
+
+def test_the_defaults_are_those_of_the_contract():
+    settings = read()
+    assert (settings.refresh_from, settings.refresh_until, settings.sweep_seconds) == (0.6, 0.75, 2)
+    assert (settings.http_timeout, settings.lease_seconds, settings.refresh_concurrency) == (20, 60, 200)
+    assert settings.max_refreshes_per_second == 0
+    assert (settings.hubspot_api_url, settings.hubspot_app_url) == ("https://api.hubapi.com", "https://app.hubspot.com")
+    assert settings.hubspot_api_version == "2026-09"
+    assert (settings.log_format, settings.log_level) == ("text", "info")
+
+
+def test_every_missing_setting_is_named_in_one_message():
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({})
+    assert all(f"{name} is missing" in str(caught.value) for name in REQUIRED)
+
+
+BAD = {
+    "DATABASE_URL": "mysql://u:hidden-value@h/db",
+    "REDIS_URL": "http://hidden-value",
+    "HUBSPOT_CLIENT_ID": "hidden value",
+    "HUBSPOT_CLIENT_SECRET": "hidden value",
+    "HUBSPOT_REDIRECT_URI": "http://hidden-value/oauth/callback",
+    "HUBSPOT_API_URL": "hidden-value",
+    "HUBSPOT_APP_URL": "ftp://hidden-value",
+    "HUBSPOT_API_VERSION": "v1",
+    "TOKEN_KEYS": "hidden-value",
+    "SECRET_KEY": "hidden-value",
+    "OPERATOR_PASSWORD": "hidden",
+    "REFRESH_FROM": "hidden-value",
+    "REFRESH_UNTIL": "1.5",
+    "SWEEP_SECONDS": "0",
+    "HTTP_TIMEOUT_SECONDS": "nan",
+    "LEASE_SECONDS": "inf",
+    "REFRESH_CONCURRENCY": "0.5",
+    "MAX_REFRESHES_PER_SECOND": "-1",
+    "ALERT_WEBHOOK_URL": "hidden-value",
+    "LOG_FORMAT": "hidden-value",
+    "LOG_LEVEL": "hidden-value",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_malformed_setting_is_named_and_its_value_is_not_shown(name):
+    message = refusal(**{name: BAD[name]})
+    assert f"{name} is malformed" in message
+    assert "hidden" not in message
+
+
+def test_all_malformed_settings_are_named_at_once():
+    message = refusal(**BAD)
+    assert all(f"{name} is malformed" in message for name in BAD)
+    assert "\n" not in message
+
+
+def test_v1_is_refused_with_the_reason():
+    assert "2027-02-16" in refusal(HUBSPOT_API_VERSION="v1")
+
+
+def test_a_lease_must_outlast_two_calls():
+    assert "LEASE_SECONDS is too short" in refusal(HTTP_TIMEOUT_SECONDS="30", LEASE_SECONDS="64")
+    assert read(HTTP_TIMEOUT_SECONDS="30", LEASE_SECONDS="65").lease_seconds == 65
+
+
+def test_the_two_fractions_must_stand_in_order():
+    assert "REFRESH_FROM is above REFRESH_UNTIL" in refusal(REFRESH_FROM="0.8")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_plain_http_is_for_this_machine_only(host):
+    assert read(HUBSPOT_REDIRECT_URI=f"http://{host}:5000/oauth/callback")
+
+
+def test_a_setting_may_come_from_a_file(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text("from-a-file\n")
+    settings = read(HUBSPOT_CLIENT_SECRET="", HUBSPOT_CLIENT_SECRET_FILE=str(file))
+    assert settings.hubspot_client_secrets == ("from-a-file",)
+
+
+def test_the_variable_wins_over_the_file(tmp_path):
+    assert read(HUBSPOT_CLIENT_SECRET_FILE=str(tmp_path / "missing")).hubspot_client_secrets == ("client-secret",)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    message = refusal(TOKEN_KEYS="", TOKEN_KEYS_FILE=str(tmp_path / "missing"))
+    assert "TOKEN_KEYS_FILE cannot be read (FileNotFoundError" in message
+    assert "TOKEN_KEYS is missing" not in message
+
+
+def test_secrets_and_keys_are_lists_newest_first():
+    settings = read(HUBSPOT_CLIENT_SECRET="new, old", TOKEN_KEYS=f"{KEY}, {KEY}")
+    assert settings.hubspot_client_secrets == ("new", "old")
+    assert settings.token_keys == (KEY, KEY)
+
+
+def test_a_process_asks_only_for_what_it_needs():
+    settings = Settings.from_env({"REDIS_URL": "redis://h"}, needs=("REDIS_URL",))
+    assert settings.token_keys == ()
+    with pytest.raises(SettingsError, match="SWEEP_SECONDS is malformed"):
+        Settings.from_env({"REDIS_URL": "redis://h", "SWEEP_SECONDS": "soon"}, needs=("REDIS_URL",))
+
+
+def test_no_secret_shows_in_a_repr_and_all_are_known_to_the_log():
+    settings = read()
+    secrets = ("client-secret", KEY, GOOD["SECRET_KEY"], GOOD["OPERATOR_PASSWORD"], "pg-password", "redis-password")
+    assert not any(secret in repr(settings) for secret in secrets)
+    assert set(settings.secrets()) == set(secrets)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(GOOD | BAD)), st.text(st.characters(codec="utf-8"), max_size=40)))
+def test_whatever_the_environment_holds_it_is_settings_or_a_settings_error(environ):
+    with contextlib.suppress(SettingsError):
+        Settings.from_env(environ)
