@@ -99,4 +99,5 @@ class Refresher:
 
 
 def _outcome(claimed: Claimed, error: ProviderError | None) -> Outcome:
-    return Outcome(first=claimed.connection.failures == 0, error=error)
+    before = claimed.connection
+    return Outcome(first=before.failures == 0, error=error, again=error is not None and before.last_error == str(error))

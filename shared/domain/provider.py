@@ -42,10 +42,11 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One answered call. `first`: the connection had not failed before it. `error` is None for a success."""
+    """One answered call."""
 
-    first: bool
-    error: ProviderError | None = None
+    first: bool  #: the connection had not failed before it
+    error: ProviderError | None = None  #: None for a success
+    again: bool = False  #: the connection's last attempt had ended the same way
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +95,22 @@ def _after(provider: Provider, outcome: Outcome, now: datetime) -> Provider:
     if isinstance(error, Throttled):
         return _paused(provider, error, now)
     if isinstance(error, AppRejected):
-        return _turned(provider, Condition.APP_REJECTED, str(error), now)
+        # Asked again with others succeeding meanwhile: one account's odd answer must not stop them twice.
+        old_news = outcome.again and provider.condition is Condition.OK
+        return provider if old_news else _turned(provider, Condition.APP_REJECTED, str(error), now)
     if isinstance(error, GrantDead):
-        # HubSpot looked at the token and judged it: so it answers. It is no proof that our app is right:
-        # under a foreign client id every token is called bad.
-        answered = replace(provider, silent=0)
-        return _back(now) if provider.condition is Condition.UNAVAILABLE else answered
+        return _answered(provider, now)
     if not outcome.first or isinstance(error, PortalMoving):
         return provider
     return _missed(provider, error, now)
+
+
+def _answered(provider: Provider, now: datetime) -> Provider:
+    """HubSpot looked at a token and called it dead: so it is up.
+
+    That is no proof that our app is right: under a foreign client id every token is called bad.
+    """
+    return _back(now) if provider.condition is Condition.UNAVAILABLE else replace(provider, silent=0)
 
 
 def _succeeded(provider: Provider, now: datetime) -> Provider:

@@ -74,6 +74,12 @@ def test_the_right_secret_resumes_by_itself():
     assert judged(rejected, [GOOD], NOON).condition is Condition.OK
 
 
+def test_one_account_that_is_refused_again_and_again_does_not_stop_the_others():
+    refused = Outcome(first=True, error=AppRejected("BAD_CLIENT_SECRET"), again=True)
+    assert judged(FINE, [refused] * 10, NOON).condition is Condition.OK
+    assert judged(down(), [refused], NOON).condition is Condition.APP_REJECTED
+
+
 def test_one_unknown_refusal_is_no_verdict_but_many_in_a_row_are():
     strange = missed(UnknownRefusal("NEW_WORD"))
     assert judged(FINE, [strange, GOOD] * 100, NOON).condition is Condition.OK
