@@ -1,0 +1,1 @@
+"""A HubSpot to try things on: consent page, tokens, introspection, uninstall, and every way in which they fail."""
