@@ -1,0 +1,99 @@
+"""The internal tables as SQLAlchemy knows them; a test holds them against what the migrations make."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Double, Identity, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL, TIMESTAMP, UUID
+
+SCHEMA = "tokenkeeper"
+
+metadata = MetaData(schema=SCHEMA)
+_instant = TIMESTAMP(timezone=True)
+
+connections = Table(
+    "connections",
+    metadata,
+    Column("hub_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("status", Text, nullable=False),
+    Column("status_since", _instant, nullable=False, server_default=text("now()")),
+    Column("status_reason", Text),
+    Column("access_token", Text),
+    Column("expires_at", _instant),
+    Column("life", REAL),
+    Column("scopes", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("refreshed_at", _instant),
+    Column("sealed_refresh_token", Text),
+    Column("installed_at", _instant),
+    Column("install_id", UUID),
+    Column("hub_domain", Text),
+    Column("installed_by", Text),
+    Column("identify_due_at", _instant),
+    Column("due_at", _instant),
+    Column("not_before", _instant),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("last_error", Text),
+    Column("refresh_requested", Boolean, nullable=False, server_default=text("false")),
+    Column("lease_until", _instant),
+    Column("lease_no", BigInteger, nullable=False, server_default=text("0")),
+    Column("generation", BigInteger, nullable=False, server_default=text("0")),
+    Column("created_at", _instant, nullable=False, server_default=text("now()")),
+)
+_c = connections.c
+Index("connections_due", _c.due_at, postgresql_where=_c.due_at.is_not(None))
+Index(
+    "connections_unidentified",
+    _c.identify_due_at,
+    postgresql_where=_c.identify_due_at.is_not(None) & _c.access_token.is_not(None),
+)
+Index("connections_not_active", _c.status, _c.hub_id, postgresql_where=_c.status != text("'active'"))
+Index("connections_failing", _c.hub_id, postgresql_where=_c.failures > text("0"))
+Index(
+    "connections_unwiped",
+    _c.hub_id,
+    postgresql_where=(_c.status == text("'disconnected'")) & _c.sealed_refresh_token.is_not(None),
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("hub_id", BigInteger, nullable=False),
+    Column("at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+    Column("event", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("status", Text),
+    Index("history_of_hub", "hub_id", "id"),
+)
+
+installs = Table(
+    "installs",
+    metadata,
+    Column("install_id", UUID, primary_key=True),
+    Column("hub_id", BigInteger, nullable=False),
+    Column("granted_at", _instant, nullable=False),
+    Column("stored_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+)
+
+provider = Table(
+    "provider",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("condition", Text, nullable=False, server_default=text("'ok'")),
+    Column("since", _instant, server_default=text("now()")),
+    Column("reason", Text),
+    Column("silent", Integer, nullable=False, server_default=text("0")),
+    Column("refused", Integer, nullable=False, server_default=text("0")),
+    Column("paused_until", _instant),
+    Column("rate", Double),
+    Column("allowance", Double, nullable=False, server_default=text("1")),
+    Column("refilled_at", _instant, nullable=False, server_default=text("now()")),
+    Column("swept_at", _instant),
+    Column("last_success_at", _instant),
+)
+
+totals = Table(
+    "totals",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("connections", BigInteger, nullable=False, server_default=text("0")),
+)
