@@ -1,0 +1,1 @@
+"""Tests: unit/, integration/, journeys/, browser/."""

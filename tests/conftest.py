@@ -1,0 +1,200 @@
+"""Fixtures: a real PostgreSQL and Valkey for the session, a fresh database and an empty Redis for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+import redis
+from cryptography.fernet import Fernet
+
+from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
+from sandbox.ports import any_free
+from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
+from tests.servers import Databases, Product, Running, answers, inherited
+
+#: Number 0 is left to people.
+_redis_numbers = cycle(range(1, 16))
+
+
+@pytest.fixture(scope="session")
+def state() -> Iterator[Path]:
+    """For servers' files. Not pytest's own folder: as root, PostgreSQL's account may not enter that."""
+    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-tests-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def databases(state: Path) -> Iterator[Databases]:
+    """On TEST_DATABASE_URL, where that is set: a superuser's URL of a server made for tests."""
+    from shared.db.migrate import migrate
+
+    if external := os.environ.get("TEST_DATABASE_URL"):
+        made = Databases(external, migrate)
+        yield made
+        made.close()
+        return
+    server = EmbeddedPostgres(state, durable=False)
+    server.start()
+    yield Databases(server.url(), migrate)
+    server.stop()
+
+
+@pytest.fixture
+def database_url(databases: Databases) -> Iterator[str]:
+    """A migrated database of this test's own."""
+    with databases.migrated() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(databases: Databases) -> Iterator[str]:
+    """A database that nobody migrated."""
+    with databases.empty() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server(state: Path) -> Iterator[Callable[[int], str]]:
+    """From a number to a URL. On TEST_REDIS_URL, where that is set: its numbers 1 to 15 are WIPED."""
+    if external := os.environ.get("TEST_REDIS_URL"):
+        base = external.rstrip("/").removesuffix("/0")
+        yield lambda number: f"{base}/{number}"
+        return
+    server = EmbeddedValkey(state, durable=False)
+    server.start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: Callable[[int], str]) -> str:
+    """An empty number of Redis, not the one of the test before."""
+    url = redis_server(next(_redis_numbers))
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A started PostgreSQL that the test may stop, kill by its `process`, and start again on the same port."""
+    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-own-"))
+    folder.chmod(0o711)
+    server = EmbeddedPostgres(folder, durable=False)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
+    """A started Valkey that the test may stop, kill by its `process`, and start again on the same port, empty."""
+    server = EmbeddedValkey(tmp_path, durable=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def simulator_process(state: Path) -> Iterator[Running]:
+    port = any_free()
+    argv = [sys.executable, "-m", "sandbox.simulator", "--port", str(port), "--lifetime", "1800"]
+    running = Running("simulator", argv, inherited(), state / "simulator.log", f"http://127.0.0.1:{port}")
+    try:
+        yield running.wait_until(answers("/_sim/health"))
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def simulator(simulator_process: Running) -> Iterator[SimulatorControl]:
+    """HubSpot, played: no accounts, no faults, access tokens that live 1,800 s."""
+    with SimulatorControl(simulator_process.url) as control:
+        control.reset(settings=True, accounts=True)
+        yield control
+
+
+@pytest.fixture
+def environment(database_url: str, redis_url: str, simulator: SimulatorControl) -> Callable[..., dict[str, str]]:
+    """All settings of a process, on this test's database, Redis and simulator; keywords change some."""
+
+    def made(**changes: str) -> dict[str, str]:
+        settings = {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "HUBSPOT_CLIENT_ID": DEMO_CLIENT_ID,
+            "HUBSPOT_CLIENT_SECRET": DEMO_CLIENT_SECRET,
+            "HUBSPOT_REDIRECT_URI": f"http://localhost:{any_free()}/oauth/callback",
+            "HUBSPOT_SCOPES": "oauth crm.objects.contacts.read",
+            "HUBSPOT_API_URL": simulator.base_url,
+            "HUBSPOT_APP_URL": simulator.base_url,
+            "TOKEN_KEYS": Fernet.generate_key().decode(),
+            "SECRET_KEY": Fernet.generate_key().decode(),
+            "OPERATOR_PASSWORD": Fernet.generate_key().decode(),
+        }
+        return {**inherited(), **settings, **changes}
+
+    return made
+
+
+@pytest.fixture
+def new_product(
+    tmp_path: Path, database_url: str, redis_url: str, simulator: SimulatorControl
+) -> Iterator[Callable[[dict[str, str]], Product]]:
+    """From an environment to a Product, for tests with settings of their own.
+
+    It asks for what the processes use only so that they are stopped before it goes.
+    """
+    made: list[Product] = []
+
+    def new(environment: dict[str, str]) -> Product:
+        folder = tmp_path / f"product-{len(made)}"
+        folder.mkdir()
+        made.append(Product(environment, folder))
+        return made[-1]
+
+    yield new
+    for product in made:
+        product.stop()
+
+
+@pytest.fixture
+def product(environment: Callable[..., dict[str, str]], new_product: Callable[[dict[str, str]], Product]) -> Product:
+    """The product on this test's database, Redis and simulator: `product.web()`, `.worker()`, `.beat()` …"""
+    return new_product(environment())
+
+
+@pytest.fixture
+def connect(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """An autocommitting psycopg2 connection to this test's database, or to the URL given; closed in the end."""
+
+    def opened(url: str | None = None) -> Any:
+        connection = psycopg2.connect(url or request.getfixturevalue("database_url"))
+        connection.autocommit = True
+        request.addfinalizer(connection.close)
+        return connection
+
+    return opened
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what the product's processes said."""
+    report = yield
+    if report.failed:
+        for fixture in getattr(item, "funcargs", {}).values():
+            if isinstance(fixture, Product):
+                report.sections.extend(fixture.logs())
+    return report

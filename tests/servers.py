@@ -1,0 +1,256 @@
+"""Real servers and real processes for tests: databases on PostgreSQL, numbers on Valkey, the product, the simulator."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg2
+from psycopg2 import sql
+
+from sandbox.children import die_with_parent, signal_group, stop
+from sandbox.ports import any_free
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+POLL_SECONDS = 0.05
+LOG_TAIL = 6000
+#: What every subprocess may know of the machine; settings come from the test alone.
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
+
+Ready = Callable[["Running"], bool]
+
+
+class NotReady(Exception):
+    """A process ended, or did not become ready in time; the message ends with what it said."""
+
+
+class Databases:
+    """Databases of one PostgreSQL, made from a migrated template in some 30 ms. `admin_url` may create them."""
+
+    def __init__(self, admin_url: str, migrate: Callable[[str], None]) -> None:
+        self._admin_url = admin_url.replace("postgresql+psycopg2://", "postgresql://", 1)
+        self._migrate = migrate
+        self._template = ""
+
+    def url(self, name: str) -> str:
+        return urlunsplit(urlsplit(self._admin_url)._replace(path=f"/{name}"))
+
+    @contextmanager
+    def empty(self) -> Iterator[str]:
+        """The URL of a database that nobody migrated."""
+        with self._made("template0") as name:
+            yield self.url(name)
+
+    @contextmanager
+    def migrated(self) -> Iterator[str]:
+        with self._made(self._migrated_once()) as name:
+            yield self.url(name)
+
+    def close(self) -> None:
+        if self._template:
+            self._drop(self._template)
+
+    def _migrated_once(self) -> str:
+        if not self._template:
+            self._template = self._create("template0")
+            self._migrate(self.url(self._template))
+        return self._template
+
+    @contextmanager
+    def _made(self, template: str) -> Iterator[str]:
+        name = self._create(template)
+        try:
+            yield name
+        finally:
+            self._drop(name)
+
+    def _create(self, template: str) -> str:
+        name = f"test_{secrets.token_hex(6)}"
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        self._run(statement.format(sql.Identifier(name), sql.Identifier(template)))
+        return name
+
+    def _drop(self, name: str) -> None:
+        self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _run(self, statement: sql.Composed) -> None:
+        connection = psycopg2.connect(self._admin_url)
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+        finally:
+            connection.close()
+
+
+class Running:
+    """A process of the product; its output goes to a file."""
+
+    def __init__(
+        self, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path, url: str = ""
+    ) -> None:
+        self.name = name
+        self.log = log
+        self.url = url  #: where it listens; empty where it does not
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                list(argv),
+                cwd=ROOT,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509  one call into libc
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Exit status; negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def says(self, text: str) -> bool:
+        return text in self.output()
+
+    def wait_until(self, ready: Ready, seconds: float = START_SECONDS) -> Running:
+        """Raises NotReady where it ends before, or takes longer."""
+        deadline = time.monotonic() + seconds
+        while not ready(self):
+            if self.status is not None:
+                raise NotReady(f"{self.name} ended with status {self.status}:\n{self.output()[-LOG_TAIL:]}")
+            if time.monotonic() > deadline:
+                raise NotReady(f"{self.name} is not ready after {seconds:g} s:\n{self.output()[-LOG_TAIL:]}")
+            time.sleep(POLL_SECONDS)
+        return self
+
+    def wait(self, seconds: float = START_SECONDS) -> int:
+        """Its exit status, once it ends by itself. Raises subprocess.TimeoutExpired."""
+        return self._process.wait(seconds)
+
+    def send(self, signum: int) -> None:
+        """To the process alone, not to its children."""
+        self._process.send_signal(signum)
+
+    def kill(self, signum: int = signal.SIGKILL) -> None:
+        """To the process and all its children, as when a machine dies."""
+        signal_group(self.pid, signum)
+        if signum == signal.SIGKILL:
+            self._process.wait()
+
+    def stop(self, seconds: float = STOP_SECONDS) -> int:
+        """SIGTERM, and SIGKILL after `seconds`; children that were left behind go too. Its exit status."""
+        if self.status is None:
+            signal_group(self.pid, signal.SIGCONT)
+        status = stop(self._process, signal.SIGTERM, seconds)
+        signal_group(self.pid, signal.SIGKILL)
+        return status
+
+
+class Product:
+    """Starts the product's processes, any number of each; `stop` leaves none behind."""
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self.environment = dict(environment)
+        self.folder = folder
+        self.running: list[Running] = []
+
+    def web(self, *, wait: bool = True, **changes: str) -> Running:
+        """The first one listens where HUBSPOT_REDIRECT_URI leads, the others elsewhere."""
+        first = not any(running.name.startswith("web") for running in self.running)
+        port = urlsplit(self.environment["HUBSPOT_REDIRECT_URI"]).port if first else any_free()
+        argv = ["gunicorn", "web.wsgi:app", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"]
+        argv += ["--threads", "8", "--workers", "2", "--no-control-socket"]
+        ready = answers("/healthz") if wait else None
+        return self.start("web", argv, ready, url=f"http://127.0.0.1:{port}", **changes)
+
+    def worker(self, *options: str, wait: bool = True, **changes: str) -> Running:
+        """`-c 2` unless `options` say otherwise."""
+        concurrency = () if "-c" in options else ("-c", "2")
+        node = f"worker{len(self.running)}@%h"
+        argv = ["celery", "-A", "worker.app", "worker", "-n", node, "-l", "info", *concurrency, *options]
+        return self.start("worker", argv, says(" ready.") if wait else None, **changes)
+
+    def beat(self, *, wait: bool = True, **changes: str) -> Running:
+        schedule = self.folder / f"schedule-{len(self.running)}"
+        argv = ["celery", "-A", "worker.app", "beat", "--schedule", str(schedule), "--pidfile="]
+        return self.start("beat", argv, says("is starting") if wait else None, **changes)
+
+    def flower(self, *, wait: bool = True, **changes: str) -> Running:
+        port = any_free()
+        argv = ["celery", "-A", "worker.app", "flower", "--address=127.0.0.1", f"--port={port}"]
+        ready = answers("/healthcheck") if wait else None
+        return self.start("flower", argv, ready, url=f"http://127.0.0.1:{port}", **changes)
+
+    def start(
+        self, name: str, argv: Sequence[str], ready: Ready | None = None, url: str = "", **changes: str
+    ) -> Running:
+        """`argv` begins with a command of this environment's bin folder. Raises NotReady."""
+        name = f"{name}-{len(self.running)}"
+        command = [str(Path(sys.executable).parent / argv[0]), *argv[1:]]
+        running = Running(name, command, {**self.environment, **changes}, self.folder / f"{name}.log", url)
+        self.running.append(running)
+        return running.wait_until(ready) if ready else running
+
+    def tokenkeeper(self, *arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
+        """Runs the command to its end, whatever its exit status."""
+        return subprocess.run(
+            [str(Path(sys.executable).parent / "tokenkeeper"), *arguments],
+            cwd=ROOT,
+            env={**self.environment, **changes},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+
+    def stop(self) -> None:
+        """All get their SIGTERM at once: the wait is that of the slowest."""
+        for running in self.running:
+            if running.status is None:
+                running.send(signal.SIGTERM)
+        for running in self.running:
+            running.stop()
+
+    def logs(self) -> list[tuple[str, str]]:
+        return [(f"output of {running.name}", running.output()[-LOG_TAIL:]) for running in self.running]
+
+
+def inherited() -> dict[str, str]:
+    return {name: os.environ[name] for name in INHERITED if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
+
+
+def says(text: str) -> Ready:
+    return lambda running: running.says(text)
+
+
+def answers(path: str) -> Ready:
+    """Ready once `path` of its URL answers 200."""
+
+    def ready(running: Running) -> bool:
+        try:
+            with urllib.request.urlopen(f"{running.url}{path}", timeout=2) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    return ready
