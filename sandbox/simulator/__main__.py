@@ -50,7 +50,7 @@ def _options() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8090, help="8090; 0 takes a free one")
+    parser.add_argument("--port", type=_port, default=8090, help="8090; 0 takes a free one")
     parser.add_argument("--state", type=Path, help="a file that keeps accounts and installs (default: memory)")
     parser.add_argument("--lifetime", type=float, default=120.0, help="seconds that access tokens live (120)")
     parser.add_argument("--client-id", action="append", help="may be repeated")
@@ -60,11 +60,16 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _port(text: str) -> int:
+    if (number := int(text)) not in range(65_536):
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return number
+
+
 def _knobs(options: argparse.Namespace, environ: Mapping[str, str]) -> Knobs:
     """Raises SettingsError or BadKnob."""
     settings = Settings.from_env(environ, needs=())
     wishes: dict[str, Any] = {
-        "lifetime": options.lifetime,
         "client_ids": options.client_id or ([settings.hubspot_client_id] if settings.hubspot_client_id else []),
         "client_secrets": options.client_secret or settings.hubspot_client_secrets,
         "redirect_uris": options.redirect_uri
@@ -72,7 +77,7 @@ def _knobs(options: argparse.Namespace, environ: Mapping[str, str]) -> Knobs:
         "required_scopes": settings.hubspot_scopes,
     }
     panel = Panel(Knobs())
-    panel.turn({name: wish for name, wish in wishes.items() if wish})
+    panel.turn({"lifetime": options.lifetime, **{name: wish for name, wish in wishes.items() if wish}})
     return panel.base
 
 

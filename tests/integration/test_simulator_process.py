@@ -1,0 +1,183 @@
+"""`python -m sandbox.simulator` as a process: started, stopped, killed, started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
+from tests.integration.simulator_rig import CALLBACK, HUB, returned
+
+ROOT = Path(__file__).parents[2]
+Start = Callable[..., "Running"]
+
+
+class Running:
+    def __init__(self, port: int, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "sandbox.simulator", "--port", str(port), *arguments]
+        # nothing of this machine's own HubSpot settings
+        env = {"PATH": os.environ["PATH"], **environ}
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self.control = SimulatorControl(f"http://127.0.0.1:{port}")
+
+    def ready(self) -> SimulatorControl:
+        end = time.monotonic() + 20
+        while not self.control.healthy():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < end, "the simulator did not come up"
+        return self.control
+
+    def ended(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=20)
+        self.control.close()
+        return self.process.returncode, out, err
+
+    def end(self, number: signal.Signals) -> tuple[int, str, str]:
+        self.process.send_signal(number)
+        return self.ended()
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def start(port: int) -> Iterator[Start]:
+    started: list[Running] = []
+
+    def begin(*arguments: str, **environ: str) -> Running:
+        started.append(Running(port, arguments, environ))
+        return started[-1]
+
+    yield begin
+    for running in started:
+        if running.process.poll() is None:
+            running.end(signal.SIGKILL)
+
+
+def refresh(
+    control: SimulatorControl,
+    token: str,
+    *,
+    client_id: str = DEMO_CLIENT_ID,
+    secret: str = DEMO_CLIENT_SECRET,
+) -> requests.Response:
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": token,
+        "client_id": client_id,
+        "client_secret": secret,
+    }
+    return requests.post(f"{control.base_url}/oauth/v3/token", data=form, timeout=10)
+
+
+def test_a_kill_loses_nothing_that_was_answered(start: Start, tmp_path: Path) -> None:
+    state = ("--state", str(tmp_path / "new" / "state"))
+    first = start(*state)
+    control = first.ready()
+    tokens = list(control.install_many(50).values())
+    control.settings(rotation=0)
+    rotated = refresh(control, tokens[0]).json()
+    question = {"client_id": DEMO_CLIENT_ID, "redirect_uri": CALLBACK, "scope": "oauth"}
+    address = requests.Request("GET", f"{control.base_url}/oauth/authorize", params=question).prepare().url
+    code = returned(control.allow(address or "", HUB))["code"]
+    assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
+
+    control = start(*state).ready()
+    assert control.check([rotated["access_token"]])[0].live
+    assert refresh(control, tokens[0]).json()["status"] == "BAD_REFRESH_TOKEN"
+    assert refresh(control, rotated["refresh_token"]).ok
+    assert all(refresh(control, token).ok for token in tokens[1:])
+    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK}
+    app = {"client_id": DEMO_CLIENT_ID, "client_secret": DEMO_CLIENT_SECRET}
+    assert requests.post(f"{control.base_url}/oauth/v3/token", data=form | app, timeout=10).ok
+
+
+def test_the_state_is_its_owners_alone(start: Start, tmp_path: Path) -> None:
+    start("--state", str(tmp_path / "state")).ready().install(HUB)
+    assert {oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()} == {"0o600"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_cleanly_and_soon_with_slow_calls_in_flight(start: Start, port: int, number: signal.Signals) -> None:
+    running = start()
+    control = running.ready()
+    control.settings(latency=60)
+    with socket.create_connection(("127.0.0.1", port)) as line:
+        line.sendall(b"GET /crm/v3/objects/contacts HTTP/1.1\r\nHost: x\r\n\r\n")
+        while control.stats()["in_flight"] == 0:
+            pass
+        began = time.monotonic()
+        code, out, err = running.end(number)
+        assert (code, err) == (0, "")
+        assert time.monotonic() - began < 5
+        assert out.endswith("simulator: stopped\n")
+
+
+def test_the_app_comes_from_the_environment_and_from_files(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("old-secret,new-secret\n")
+    running = start(
+        "--lifetime=30",
+        HUBSPOT_CLIENT_ID="my-app",
+        HUBSPOT_CLIENT_SECRET_FILE=str(tmp_path / "secret"),
+        HUBSPOT_REDIRECT_URI=CALLBACK,
+        HUBSPOT_SCOPES="oauth files",
+    )
+    control = running.ready()
+    token = control.install(HUB)
+    for secret in ("old-secret", "new-secret"):
+        grant = refresh(control, token, client_id="my-app", secret=secret).json()
+        assert (grant["expires_in"], grant["scopes"]) == (30, ["oauth", "files"])
+    assert refresh(control, token).json()["status"] == "BAD_CLIENT_ID"
+    code, out, err = running.end(signal.SIGTERM)
+    assert code == 0
+    assert "secret" not in out + err
+
+
+def test_it_is_not_needed_where_an_app_is_configured(start: Start) -> None:
+    code, out, err = start("--unless-configured", HUBSPOT_APP_CONFIGURED="yes").ended()
+    assert (code, err) == (0, "")
+    assert out == "simulator: a HubSpot app is configured, so it is not needed\n"
+
+
+def test_it_is_needed_where_the_app_is_empty(start: Start) -> None:
+    assert start("--unless-configured", HUBSPOT_APP_CONFIGURED="").ready().install(HUB)
+
+
+def test_a_taken_port_is_one_line(start: Start, port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)):
+        code, out, err = start().ended()
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in err
+
+
+def test_a_state_file_that_is_something_else_is_one_line_and_stays_as_it_is(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "holiday.txt"
+    file.write_text("not a database " * 100)
+    code, out, err = start("--state", str(file)).ended()
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "name another file" in err
+    assert file.read_text() == "not a database " * 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ"),
+    [(("--lifetime=0",), {}), (("--host=not.a.host.invalid",), {}), ((), {"HUBSPOT_REDIRECT_URI": "ftp://x"})],
+)
+def test_a_bad_setting_is_one_line(start: Start, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
+    code, out, err = start(*arguments, **environ).ended()
+    assert (code, out, err.count("\n")) == (1, "", 1)
