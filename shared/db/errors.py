@@ -1,8 +1,9 @@
 """What PostgreSQL's trouble is called outside this package, without a single value of a statement.
 
-    StoreUnavailable   it does not answer, or not now: the same call may succeed later
-    StoreBroken        it refuses what we say: a bug, or a schema that is not ours
-    SchemaError        the database is not migrated, behind or ahead of the code: one line that says what to do
+    StoreError
+    ├── StoreUnavailable   it does not answer, or not now: the same call may succeed later
+    └── StoreBroken        it refuses what we say: a bug, or a schema that is not ours
+    SchemaError            the database is not migrated, behind or ahead of the code: one line that says what to do
 
 SQLAlchemy and psycopg2 put the statement, and psycopg2 pastes its values into it, into their own messages.
 A token would be in a log. So none of their exceptions leaves this package.
@@ -46,11 +47,15 @@ WORDS = (
 )
 
 
-class StoreUnavailable(Exception):
+class StoreError(Exception):
+    """PostgreSQL did not do what was asked. Never raised directly."""
+
+
+class StoreUnavailable(StoreError):
     """PostgreSQL does not answer, or not now. Trying again later may help; nothing else will."""
 
 
-class StoreBroken(Exception):
+class StoreBroken(StoreError):
     """PostgreSQL refuses a statement of ours: a bug, or somebody changed the schema by hand."""
 
 

@@ -1,0 +1,83 @@
+"""Takes over connections from elsewhere, thousands in one statement; what is connected here is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from shared.db.database import Database, alone
+from shared.domain.connection import Status
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRow:
+    """`replaces`: the caller saw (`standing`) that the hub's row is revoked, and that its token is another."""
+
+    hub_id: int
+    sealed_refresh_token: str = field(repr=False)
+    replaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """Hubs that are new, and revoked ones that are active again. Whoever is in neither was left as it was."""
+
+    new: frozenset[int]
+    revived: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What an import should know of a hub that is here. Seals of one token differ: open them to compare."""
+
+    status: Status
+    sealed_refresh_token: str | None = field(repr=False)
+
+
+#: A connection that works is never given a token out of an old file, and what the operator disconnected comes back
+#: by an install only: so running the same import twice is harmless.
+IMPORT = alone("""
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:sealed AS text[]), CAST(:replaces AS boolean[]))
+               AS g(hub_id, sealed, replaces)
+), stored AS (
+    INSERT INTO tokenkeeper.connections AS c (hub_id, status, sealed_refresh_token, identify_due_at, due_at)
+    SELECT hub_id, 'active', sealed, now(), now() FROM given ORDER BY hub_id
+    ON CONFLICT (hub_id) DO UPDATE
+       SET status = 'active', status_since = now(), status_reason = NULL, not_before = NULL, failures = 0,
+           last_error = NULL, refresh_requested = false, sealed_refresh_token = excluded.sealed_refresh_token,
+           identify_due_at = now(), due_at = now(), generation = c.generation + 1
+     WHERE c.status = 'revoked'
+       AND c.hub_id = ANY (SELECT given.hub_id FROM given WHERE given.replaces)
+    RETURNING c.hub_id, c.generation = 0 AS new
+), told AS (
+    INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
+    SELECT hub_id, 'imported', CASE WHEN new THEN '{}' ELSE '{"was": "revoked"}' END::jsonb, 'active' FROM stored
+)
+SELECT hub_id, new FROM stored
+""")
+STANDING = alone("""
+SELECT hub_id, status, sealed_refresh_token FROM tokenkeeper.connections
+ WHERE hub_id = ANY (CAST(:hub_ids AS bigint[]))
+""")
+
+
+def import_(database: Database, rows: Sequence[ImportRow]) -> Imported:
+    """All of them or, where it raises, none. Of two rows for one hub the later counts."""
+    distinct = list({row.hub_id: row for row in rows}.values())
+    if not distinct:
+        return Imported(frozenset(), frozenset())
+    stored = database.ask(
+        IMPORT,
+        hub_ids=[row.hub_id for row in distinct],
+        sealed=[row.sealed_refresh_token for row in distinct],
+        replaces=[row.replaces for row in distinct],
+    )
+    new = frozenset(row.hub_id for row in stored if row.new)
+    return Imported(new, frozenset(row.hub_id for row in stored) - new)
+
+
+def standing(database: Database, hub_ids: Sequence[int]) -> dict[int, Standing]:
+    """Of those hubs that are here."""
+    rows = database.ask(STANDING, hub_ids=list(hub_ids))
+    return {row.hub_id: Standing(Status(row.status), row.sealed_refresh_token) for row in rows}

@@ -1,0 +1,144 @@
+"""What people and dashboards are shown. No secrets; nothing here is slow at a million connections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, Row
+
+from shared.db.database import Database, alone
+from shared.db.provider import COLUMNS as PROVIDER_COLUMNS
+from shared.db.provider import provider_of
+from shared.domain.connection import Status
+from shared.domain.provider import Provider
+
+#: The soonest expiry is looked for among so many soonest due, and among as many failing ones: whatever expires
+#: soon is one of these. Below this many connections it is exact.
+CANDIDATES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    now: datetime  #: PostgreSQL's clock
+    counts: dict[Status, int]  #: every status, also where it is 0
+    failing: int  #: connections whose last attempt brought no token
+    due: int  #: refreshes that are due now, in flight or not
+    soonest_due: datetime | None  #: in the past: how late the latest is
+    soonest_expiry: datetime | None  #: of the tokens served now
+    provider: Provider
+    swept_at: datetime | None  #: None before the first sweep
+    last_success_at: datetime | None  #: to within five seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSeen:
+    """One line of `hubspot.connections`."""
+
+    hub_id: int
+    status: Status
+    hub_domain: str | None
+    installed_by: str | None
+    scopes: tuple[str, ...]
+    installed_at: datetime | None
+    expires_at: datetime | None
+    next_refresh_at: datetime | None
+    failures: int
+    last_error: str | None
+    status_reason: str | None
+    status_since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLine:
+    at: datetime
+    event: str
+    detail: dict[str, Any]
+
+
+OVERVIEW = alone(f"""
+WITH rare AS (
+    SELECT count(*) FILTER (WHERE status = 'suspect') AS suspect,
+           count(*) FILTER (WHERE status = 'revoked') AS revoked,
+           count(*) FILTER (WHERE status = 'disconnected') AS disconnected
+      FROM tokenkeeper.connections WHERE status <> 'active'
+), soon AS (
+    (SELECT expires_at FROM tokenkeeper.connections WHERE due_at IS NOT NULL ORDER BY due_at LIMIT {CANDIDATES})
+    UNION ALL
+    (SELECT expires_at FROM tokenkeeper.connections WHERE failures > 0 AND due_at IS NOT NULL LIMIT {CANDIDATES})
+)
+SELECT now() AS at, {PROVIDER_COLUMNS}, swept_at, last_success_at, rare.*,
+       totals.connections - suspect - revoked - disconnected AS active,
+       (SELECT count(*) FROM tokenkeeper.connections WHERE failures > 0) AS failing,
+       (SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now()) AS due,
+       (SELECT min(due_at) FROM tokenkeeper.connections WHERE due_at IS NOT NULL) AS soonest_due,
+       (SELECT min(expires_at) FROM soon WHERE expires_at > now()) AS soonest_expiry
+  FROM tokenkeeper.provider, tokenkeeper.totals, rare
+""")
+_PAGE = "SELECT * FROM hubspot.connections WHERE hub_id > :after {filter} ORDER BY hub_id LIMIT :limit"
+PAGE = alone(_PAGE.format(filter=""))
+PAGE_OF_STATUS = alone(_PAGE.format(filter="AND status = :status"))
+ONE = alone("SELECT * FROM hubspot.connections WHERE hub_id = :hub_id")
+HISTORY = alone("""
+SELECT at, event, detail FROM tokenkeeper.history WHERE hub_id = :hub_id ORDER BY id DESC LIMIT :limit
+""")
+SEALED = alone("""
+SELECT hub_id, sealed_refresh_token FROM tokenkeeper.connections
+ WHERE hub_id > :after AND sealed_refresh_token IS NOT NULL ORDER BY hub_id LIMIT :limit
+""")
+NOW = alone("SELECT clock_timestamp()")
+
+
+class Roster:
+    """Everything raises StoreUnavailable where PostgreSQL does not answer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._database = Database(engine)
+
+    def overview(self) -> Overview:
+        row = self._database.ask(OVERVIEW)[0]
+        return Overview(
+            now=row.at,
+            counts={status: getattr(row, status.value) for status in Status},
+            failing=row.failing,
+            due=row.due,
+            soonest_due=row.soonest_due,
+            soonest_expiry=row.soonest_expiry,
+            provider=provider_of(row),
+            swept_at=row.swept_at,
+            last_success_at=row.last_success_at,
+        )
+
+    def page(self, *, status: Status | None = None, after: int = -1, limit: int = 100) -> list[ConnectionSeen]:
+        """By hub, from the first one past `after`: hand in the last one's hub to get the next page."""
+        values: dict[str, Any] = {"after": after, "limit": limit}
+        if status is None:
+            rows = self._database.ask(PAGE, **values)
+        else:
+            rows = self._database.ask(PAGE_OF_STATUS, status=status.value, **values)
+        return [_seen(row) for row in rows]
+
+    def one(self, hub_id: int) -> ConnectionSeen | None:
+        rows = self._database.ask(ONE, hub_id=hub_id)
+        return _seen(rows[0]) if rows else None
+
+    def history(self, hub_id: int, limit: int = 200) -> list[HistoryLine]:
+        """The newest first."""
+        rows = self._database.ask(HISTORY, hub_id=hub_id, limit=limit)
+        return [HistoryLine(row.at, row.event, row.detail) for row in rows]
+
+    def sealed(self, *, after: int = -1, limit: int = 1000) -> Sequence[tuple[int, str]]:
+        """Hubs and their sealed refresh tokens, a page at a time: to prove that TOKEN_KEYS opens every one."""
+        rows = self._database.ask(SEALED, after=after, limit=limit)
+        return [(row.hub_id, row.sealed_refresh_token) for row in rows]
+
+    def now(self) -> datetime:
+        now: datetime = self._database.ask(NOW)[0][0]
+        return now
+
+
+def _seen(row: Row[Any]) -> ConnectionSeen:
+    fields = row._asdict()
+    return ConnectionSeen(**{**fields, "status": Status(row.status), "scopes": tuple(row.scopes)})
