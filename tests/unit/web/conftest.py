@@ -1,0 +1,98 @@
+"""A web application on fakes, and a browser that visits it."""
+
+from dataclasses import dataclass, field, replace
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from cryptography.fernet import Fernet
+
+from shared.domain.schedule import Schedule
+from shared.vault import Vault
+from tests.builders import grant
+from tests.fakes import FakeClock, FakeHubSpot, FakeQueue, FakeStore
+from web.app import create_app
+from web.services import Services
+
+HTTP = "http://localhost:5000/oauth/callback"
+HTTPS = "https://connect.example/oauth/callback"
+
+
+@dataclass
+class Site:
+    """`visit` is a browser with cookies; `other_browser` has none of them."""
+
+    redirect_uri: str = HTTP
+    hubspot: FakeHubSpot = field(default_factory=FakeHubSpot)
+    store: FakeStore = field(default_factory=FakeStore)
+    queue: FakeQueue = field(default_factory=FakeQueue)
+    clock: FakeClock = field(default_factory=FakeClock)
+    vault: Vault = field(default_factory=lambda: Vault([Fernet.generate_key().decode()]))
+    checks: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        services = Services(
+            hubspot=self.hubspot,
+            vault=self.vault,
+            store=self.store,
+            queue=self.queue,
+            schedule=Schedule(),
+            clock=self.clock,
+            checks=self.checks,
+            secret_key="a-secret-key-for-tests",
+            redirect_uri=self.redirect_uri,
+            hubspot_app_url="https://app.hubspot.com",
+            patience=0.0,
+        )
+        self.app = create_app(services)
+        self.browser = self.app.test_client()
+
+    def other_browser(self):
+        site = replace(self)
+        site.app, site.browser = self.app, self.app.test_client()
+        return site
+
+    def visit(self, url, **options):
+        parts = urlsplit(self.redirect_uri)
+        return self.browser.get(url, base_url=f"{parts.scheme}://{parts.netloc}", **options)
+
+    def state(self, url="/install"):
+        """Press Connect; the state that HubSpot is given."""
+        return parse_qs(urlsplit(self.visit(url).headers["Location"]).query)["state"][0]
+
+    def callback(self, code="the-code", state=None, **grant_values):
+        """HubSpot sends the browser back, ready to hand out a grant for the code."""
+        self.hubspot.grants.setdefault(code, grant(**grant_values))
+        return self.visit("/oauth/callback", query_string={"code": code, "state": state or self.state()})
+
+    def install(self, code="the-code", **grant_values):
+        """The whole handshake; the path of the install's page."""
+        answer = self.callback(code, **grant_values)
+        assert answer.status_code == 303, answer.text
+        return answer.headers["Location"]
+
+    def work(self):
+        """Play the worker: store what is on the queue."""
+        from shared.install import store_install
+
+        while self.queue.messages:
+            store_install(self.queue.messages.pop(0), self.vault, self.store, Schedule())
+
+
+@pytest.fixture
+def site():
+    return Site()
+
+
+@pytest.fixture
+def https_site():
+    return Site(redirect_uri=HTTPS)
+
+
+@pytest.fixture
+def cookies():
+    """The Set-Cookie headers of an answer, by name."""
+
+    def read(answer):
+        return {line.split("=")[0]: line for line in answer.headers.getlist("Set-Cookie")}
+
+    return read

@@ -1,0 +1,106 @@
+"""What is true of every answer: its headers, and a person's page for everything that goes wrong."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+import web
+
+EVERYWHERE = ["/", "/install", "/oauth/callback", "/nowhere", "/installs/x", "/healthz", "/static/style.css"]
+
+
+@pytest.mark.parametrize("path", EVERYWHERE)
+def test_every_answer_is_protected(site, path):
+    answer = site.visit(path)
+    answer.close()
+    headers = answer.headers
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cache-Control"] == "no-store"
+    assert "Strict-Transport-Security" not in headers
+
+
+def test_over_https_browsers_are_told_to_stay_there(https_site):
+    assert "max-age" in https_site.visit("/").headers["Strict-Transport-Security"]
+
+
+def test_the_form_may_lead_to_hubspots_regional_hosts(site):
+    policy = site.visit("/").headers["Content-Security-Policy"]
+    assert "form-action 'self' https://app.hubspot.com https://*.hubspot.com" in policy
+
+
+def test_no_template_holds_script_or_style():
+    for page in (Path(web.__file__).parent / "templates").glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*src=)", text), page.name
+        assert "|safe" not in text, page.name
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nowhere", 404), ("POST", "/", 405), ("DELETE", "/install", 405), ("POST", "/oauth/callback", 405)],
+)
+def test_what_we_do_not_do_gets_a_page(site, method, path, status):
+    answer = site.browser.open(path, method=method)
+    assert answer.status_code == status
+    assert "<h1>" in answer.text
+    if status == 405:
+        assert "GET" in answer.headers["Allow"]
+
+
+def test_a_huge_body_is_not_read(site):
+    assert site.browser.post("/", data=b"x" * 100_000).status_code in {405, 413}
+
+
+def test_a_bug_of_ours_shows_no_trace_and_logs_no_values(site):
+    site.hubspot.authorize_url = None
+    with capture_logs() as logs:
+        answer = site.visit("/install")
+    assert answer.status_code == 500
+    assert "our fault" in answer.text
+    assert "Traceback" not in answer.text
+    [line] = logs
+    assert line["error"] == "TypeError"
+    assert any("handshake.py" in frame for frame in line["where"])
+
+
+@pytest.mark.parametrize("host", ["evil.example", "", "a b", "[::1", "x" * 3000, "localhost:99999", "é"])
+def test_whatever_host_is_sent_we_redirect_by_path_alone(site, host):
+    answer = site.browser.get("/install", headers={"Host": host})
+    assert answer.status_code in {302, 400}
+    assert "evil" not in str(answer.headers)
+
+
+any_text = st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.decode("latin-1"))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(["/", "/install", "/oauth/callback", "/installs/", "/installs/x/status"]) | any_text,
+    query=st.dictionaries(st.sampled_from(["state", "code", "error", "hub_id", "x"]), st.lists(any_text, max_size=2)),
+    cookies=st.dictionaries(
+        st.sampled_from(["tk_browser", "tk_ticket", "tk_grant", "tk_restarts", "x"]),
+        st.text('abc"\\;=%é ', max_size=40),
+    ),
+)
+def test_nothing_a_browser_can_send_is_a_server_error(site, path, query, cookies):
+    browser = site.app.test_client(use_cookies=False)
+    header = "; ".join(f"{name}={value}" for name, value in cookies.items()).encode().decode("latin-1")
+    answer = browser.get("/" + path.lstrip("/"), query_string=query, headers={"Cookie": header})
+    assert answer.status_code < 500
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=st.binary(max_size=80), cookie=st.binary(max_size=80))
+def test_nor_are_raw_bytes(site, query, cookie):
+    environ = {"QUERY_STRING": query.decode("latin-1"), "HTTP_COOKIE": cookie.decode("latin-1")}
+    for path in ("/install", "/oauth/callback", "/installs/6e9d9c4e-0000-4000-8000-000000000000"):
+        answer = site.app.test_client(use_cookies=False).get(path, environ_overrides=environ)
+        assert answer.status_code < 500

@@ -1,0 +1,210 @@
+"""The page of an install waits until it is stored, hands the grant in again meanwhile, and belongs to one browser."""
+
+from uuid import uuid4
+
+import pytest
+from structlog.testing import capture_logs
+
+from shared.domain.connection import Status
+from tests.builders import HUB
+from web.ticket import LATER, LOST, SOON
+
+
+def status(site, path):
+    return site.visit(f"{path}/status").get_json()
+
+
+def drop_cookie(site, name, path):
+    site.browser.delete_cookie(name, path=path)
+
+
+def test_it_waits_and_then_says_connected(site):
+    path = site.install()
+    waiting = site.visit(path)
+    assert waiting.status_code == 200
+    assert "Connecting account 62515" in waiting.text
+    assert '<noscript><meta http-equiv="refresh"' in waiting.text
+    assert status(site, path) == {"state": "storing", "hub_id": HUB}
+    site.work()
+    assert status(site, path) == {"state": "connected", "hub_id": HUB}
+    assert "is connected" in site.visit(path).text
+
+
+def test_it_tells_the_domain_and_the_scopes(site):
+    path = site.install()
+    site.work()
+    site.store.domain = "acme.example"
+    text = site.visit(path).text
+    assert "acme.example is connected" in text
+    assert "Read contacts" in text
+    assert "http-equiv" not in text
+
+
+def test_it_looks_again_for_the_domain_but_not_for_ever(site):
+    path = site.install()
+    site.work()
+    assert "http-equiv" in site.visit(path).text
+    site.clock.step(31)
+    text = site.visit(path).text
+    assert "http-equiv" not in text
+    assert "not known yet" in text
+
+
+@pytest.mark.parametrize("ended", [Status.REVOKED, Status.DISCONNECTED])
+def test_it_tells_of_a_connection_that_has_ended_since(site, ended):
+    path = site.install()
+    site.work()
+    site.store.status = ended
+    assert "no longer connected" in site.visit(path).text
+    assert status(site, path)["state"] == "connected"
+
+
+def test_a_domain_is_shown_not_run(site):
+    path = site.install()
+    site.work()
+    site.store.domain = "<script>alert(1)</script>"
+    assert "<script>alert" not in site.visit(path).text
+
+
+def test_another_browser_sees_nothing(site):
+    path = site.install()
+    site.work()
+    stranger = site.other_browser()
+    assert stranger.visit(path).status_code == 404
+    answer = stranger.visit(f"{path}/status")
+    assert answer.status_code == 404
+    assert answer.get_json() == {"state": "failed", "hub_id": None}
+
+
+def test_an_install_nobody_made_is_not_found(site):
+    site.install()
+    assert site.visit(f"/installs/{uuid4()}").status_code == 404
+    assert site.visit("/installs/no-uuid").status_code == 404
+
+
+def test_the_ticket_of_one_install_does_not_open_another(site):
+    one, two = site.install("code-1", hub_id=1), site.install("code-2", hub_id=2)
+    ticket = site.browser.get_cookie("tk_ticket", path=one).value
+    stranger = site.other_browser()
+    stranger.browser.set_cookie("tk_ticket", ticket, path=two)
+    assert stranger.visit(two).status_code == 404
+
+
+def test_once_stored_the_browsers_copy_goes_and_the_page_stays(site):
+    path = site.install()
+    site.visit(path)
+    assert site.browser.get_cookie("tk_grant", path=path)
+    site.work()
+    site.visit(f"{path}/status")
+    assert site.browser.get_cookie("tk_grant", path=path) is None
+    assert "is connected" in site.visit(path).text
+
+
+def test_a_wiped_queue_is_made_good_by_the_browser(site):
+    path = site.install()
+    site.queue.messages.clear()
+    assert status(site, path)["state"] == "storing"
+    site.clock.step(SOON)
+    status(site, path)
+    assert list(site.store.rows) == [HUB]
+    assert site.store.rows[HUB].access_token is None
+    assert status(site, path)["state"] == "connected"
+
+
+def test_with_postgres_down_it_answers_and_does_not_flood_the_queue(site):
+    site.store.down = True
+    path = site.install()
+    for _ in range(20):
+        site.clock.step(1)
+        assert status(site, path) == {"state": "storing", "hub_id": HUB}
+    assert len(site.queue.messages) == 1
+    site.clock.step(LATER)
+    status(site, path)
+    assert len(site.queue.messages) == 2
+    site.store.down = False
+    site.work()
+    assert list(site.store.rows) == [HUB]
+
+
+def test_with_both_down_it_waits_and_whichever_returns_first_gets_it(site):
+    site.store.down = site.queue.down = True
+    path = site.install()
+    for _ in range(10):
+        assert status(site, path)["state"] == "storing"
+        site.clock.step(2)
+    site.queue.down = False
+    status(site, path)
+    [message] = site.queue.messages
+    assert path.endswith(message.install_id)
+    site.store.down = False
+    site.work()
+    assert status(site, path)["state"] == "connected"
+
+
+def test_with_both_down_it_is_tried_every_few_seconds_not_at_every_look(site):
+    site.store.down = site.queue.down = True
+    path = site.install()
+    tried = []
+    for _ in range(40):
+        with capture_logs() as logs:
+            status(site, path)
+        tried.append(any("queue did not take" in line["event"] for line in logs))
+        site.clock.step(0.25)
+    assert sum(tried) == 4  # at once, and then every 3 s of the 10
+
+
+def test_an_hour_of_outage_loses_nothing(site):
+    site.store.down = site.queue.down = True
+    path = site.install()
+    site.clock.step(3600)
+    assert status(site, path)["state"] == "storing"
+    site.store.down = False
+    site.clock.step(SOON)
+    status(site, path)
+    assert list(site.store.rows) == [HUB]
+
+
+def test_a_grant_that_nobody_has_any_more_has_failed_after_some_minutes(site):
+    path = site.install()
+    site.queue.messages.clear()
+    drop_cookie(site, "tk_grant", path)
+    assert status(site, path)["state"] == "storing"
+    site.clock.step(LOST + 1)
+    assert status(site, path) == {"state": "failed", "hub_id": HUB}
+    text = site.visit(path).text
+    assert "was not connected" in text
+    assert "/install?hub_id=62515" in text
+
+
+def test_nothing_is_given_up_while_postgres_cannot_say(site):
+    site.store.down = True
+    path = site.install()
+    drop_cookie(site, "tk_grant", path)
+    site.clock.step(LOST + 1)
+    assert status(site, path)["state"] == "storing"
+
+
+def test_a_grant_of_another_install_is_not_handed_in(site):
+    one, two = site.install("code-1", hub_id=1), site.install("code-2", hub_id=2)
+    site.queue.messages.clear()
+    foreign = site.browser.get_cookie("tk_grant", path=one).value
+    site.browser.set_cookie("tk_grant", foreign, path=two)
+    site.clock.step(SOON)
+    assert status(site, two)["state"] == "storing"
+    assert not site.store.rows
+
+
+@pytest.mark.parametrize("value", ["", "x", "gAAAA", "\x00", "é", "x" * 4000])
+def test_a_grant_that_does_not_open_is_no_grant(site, value):
+    path = site.install()
+    site.queue.messages.clear()
+    site.browser.set_cookie("tk_grant", value, path=path)
+    site.clock.step(SOON)
+    assert status(site, path)["state"] == "storing"
+    assert not site.store.rows
+
+
+def test_the_page_is_never_kept_by_anybody(site):
+    path = site.install()
+    for answer in (site.visit(path), site.visit(f"{path}/status")):
+        assert answer.headers["Cache-Control"] == "no-store"

@@ -1,0 +1,138 @@
+"""The Flask application: routes, the headers of every answer, and a person's page for everything that goes wrong."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlsplit
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import structlog
+from flask import Flask, Response, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from web import problems
+from web.cookies import Cookies
+from web.handshake import Handshake
+from web.health import healthz, readyz
+from web.problems import Problem, Stopped
+from web.services import Services
+from web.waiting import Waiting
+
+log = structlog.get_logger(__name__)
+
+#: Bytes. No form of ours comes near.
+LARGEST_BODY = 16 * 1024
+
+
+def create_app(services: Services) -> Flask:
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
+    _add_routes(app, services)
+    headers = _headers(services)
+
+    app.wsgi_app = _hostless(app.wsgi_app)  # type: ignore[method-assign]  Flask's own way
+    app.before_request(_refuse_raw_bytes)
+
+    @app.after_request
+    def _protect(response: Response) -> Response:
+        response.headers.update(headers)
+        return response
+
+    app.register_error_handler(Stopped, _stopped)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _bug)
+    return app
+
+
+def _add_routes(app: Flask, services: Services) -> None:
+    cookies = Cookies(services.https)
+    handshake, waiting = Handshake(services, cookies), Waiting(services, cookies)
+    app.add_url_rule("/", "home", handshake.home)
+    app.add_url_rule("/install", "start", handshake.start)
+    app.add_url_rule("/oauth/callback", "callback", handshake.callback)
+    app.add_url_rule("/installs/<uuid:install_id>", "install_page", waiting.page)
+    app.add_url_rule("/installs/<uuid:install_id>/status", "install_status", waiting.status)
+    app.add_url_rule("/healthz", "healthz", healthz)
+    app.add_url_rule("/readyz", "readyz", lambda: readyz(services.checks))
+
+
+def _headers(services: Services) -> dict[str, str]:
+    headers = {
+        "Content-Security-Policy": "; ".join(
+            (
+                "default-src 'none'",
+                "style-src 'self'",
+                "script-src 'self'",
+                "img-src 'self'",
+                "connect-src 'self'",
+                f"form-action 'self' {_consent_hosts(services.hubspot_app_url)}",
+                "base-uri 'none'",
+                "frame-ancestors 'none'",
+            )
+        ),
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }
+    if services.https:
+        headers["Strict-Transport-Security"] = "max-age=31536000"
+    return headers
+
+
+def _consent_hosts(app_url: str) -> str:
+    """Chromium holds form-action against every redirect, and HubSpot sends people on to their region's host."""
+    parts = urlsplit(app_url)
+    hosts = f"{parts.scheme}://{parts.netloc}"
+    if (parts.hostname or "").endswith(".hubspot.com"):
+        hosts += " https://*.hubspot.com"
+    return hosts
+
+
+def _hostless(wsgi_app: WSGIApplication) -> WSGIApplication:
+    """No URL of ours is built from what a client calls us, so nothing it may call us can do harm."""
+
+    def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return wsgi_app({**environ, "HTTP_HOST": "localhost"}, start_response)
+
+    return call
+
+
+def _refuse_raw_bytes() -> None:
+    """Werkzeug reads badly encoded percent signs, but stumbles over what no browser leaves unencoded."""
+    try:
+        request.query_string.decode()
+    except UnicodeDecodeError:
+        raise Stopped(problems.MALFORMED) from None
+
+
+def _stopped(stopped: Stopped) -> Response:
+    response = _page(stopped.problem)
+    if stopped.retry_after is not None:
+        response.headers["Retry-After"] = str(round(stopped.retry_after))
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    if error.code is None or error.code < 400:  # noqa: PLR2004  a redirect of the router
+        return Response(status=error.code, headers=error.get_headers())
+    known = problems.NOT_FOUND if error.code == 404 else problems.BAD_REQUEST  # noqa: PLR2004
+    response = _page(Problem(error.code, known.title, known.text, known.advice))
+    if allowed := getattr(error, "valid_methods", None):
+        response.headers["Allow"] = ", ".join(allowed)
+    return response
+
+
+def _bug(error: Exception) -> Response:
+    """What was raised, and where: its text, and the values around it, may hold what nobody must read."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-6:]]
+    log.error("a request stumbled over a bug of ours", error=type(error).__name__, where=where)
+    return _page(problems.BUG)
+
+
+def _page(problem: Problem) -> Response:
+    return Response(render_template("problem.html", problem=problem), problem.status)

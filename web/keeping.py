@@ -1,0 +1,111 @@
+"""Keeps a grant that exists in one copy: in the queue, in PostgreSQL, and else in the browser that brought it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from shared.db.engine import within as asking_within
+from shared.db.errors import SchemaError, StoreBroken, StoreUnavailable
+from shared.db.installs import InstallSeen
+from shared.dispatch import QueueUnavailable
+from shared.domain.grant import SealedGrant
+from shared.install import store_install
+from shared.vault import CannotOpen
+from web.bounded import TimedOut, within
+from web.services import Services
+from web.ticket import Ticket
+
+log = structlog.get_logger(__name__)
+
+#: Seconds that the callback gives the queue, and then PostgreSQL: the only copy is at stake.
+PATIENT = 2.5
+#: Seconds that the waiting page gives each: it asks again soon, and has to answer within 3 s.
+BRISK = 0.9
+#: PostgreSQL does not answer, or is not migrated yet (which shows as broken): the install waits.
+NOT_NOW = (StoreUnavailable, StoreBroken, SchemaError)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an install stands: `storing`, `connected` or `failed`."""
+
+    state: str
+    ticket: Ticket
+    seen: InstallSeen | None = None
+
+
+def keep(services: Services, grant: SealedGrant) -> bool:
+    """Right after the exchange: the queue is quickest. False where nobody took it: the cookie is all there is."""
+    return _queued(services, grant, PATIENT) or _stored(services, grant, PATIENT)
+
+
+def seen(services: Services, install_id: str) -> InstallSeen | None:
+    """What PostgreSQL knows of it; None also where it cannot be asked."""
+    try:
+        return _ask(services, install_id)
+    except NOT_NOW:
+        return None
+
+
+def standing(services: Services, ticket: Ticket, sealed: str | None) -> Standing:
+    """How the install stands now; where it is still not stored, it is handed in again, not too often.
+
+    `sealed` is what the browser's cookie still carries of it.
+    """
+    now = services.clock()
+    try:
+        found, answers = _ask(services, ticket.install_id), True
+    except NOT_NOW:
+        found, answers = None, False
+    if found is not None:
+        return Standing("connected", ticket, found)
+    if sealed is None:
+        return Standing("failed" if answers and ticket.lost(now) else "storing", ticket)
+    if ticket.hand_in_again(now, answers):
+        grant = SealedGrant(ticket.install_id, ticket.hub_id, sealed)
+        ticket = ticket.handed_in(now, _keep_again(services, grant, postgres_answers=answers))
+    return Standing("storing", ticket)
+
+
+def own(services: Services, sealed: str, install_id: str) -> bool:
+    """Whether this opens and belongs to that install: what a browser sends is checked before it is handed in."""
+    try:
+        return services.vault.open_install(sealed).install_id == install_id
+    except CannotOpen as error:
+        log.warning("a browser's grant does not open", install_id=install_id, why=str(error))
+        return False
+
+
+def _ask(services: Services, install_id: str) -> InstallSeen | None:
+    with asking_within(BRISK):
+        return services.store.installed(install_id)
+
+
+def _keep_again(services: Services, grant: SealedGrant, *, postgres_answers: bool) -> bool:
+    """Seconds later: where PostgreSQL answers, whatever held up the queue need not hold up the person."""
+    return (postgres_answers and _stored(services, grant, BRISK)) or _queued(services, grant, BRISK)
+
+
+def _queued(services: Services, grant: SealedGrant, seconds: float) -> bool:
+    try:
+        within(seconds, lambda: services.queue.store_install(grant))
+    except (QueueUnavailable, TimedOut) as error:
+        log.warning("the queue did not take an install", install_id=grant.install_id, why=_why(error))
+        return False
+    return True
+
+
+def _stored(services: Services, grant: SealedGrant, seconds: float) -> bool:
+    try:
+        with asking_within(seconds):
+            store_install(grant, services.vault, services.store, services.schedule)
+    except NOT_NOW as error:
+        log.warning("PostgreSQL did not take an install", install_id=grant.install_id, why=_why(error))
+        return False
+    return True
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__

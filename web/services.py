@@ -1,0 +1,59 @@
+"""What the pages work with: handed in by the entry point, so that tests can hand in others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from shared.db.installs import InstallSeen
+from shared.domain.grant import Grant, SealedGrant
+from shared.domain.schedule import Schedule
+from shared.install import Adds
+from shared.vault import Vault
+
+
+class Handshake(Protocol):
+    """What of HubSpot an install needs: `shared.hubspot.client.HubSpot`."""
+
+    def authorize_url(self, state: str, hub_id: int | None = None) -> str: ...
+
+    def exchange(self, code: str, clock: Callable[[], datetime]) -> Grant:
+        """Raises ProviderError."""
+
+
+class Queue(Protocol):
+    """What of the queue an install needs: `shared.dispatch.Dispatch`."""
+
+    def store_install(self, grant: SealedGrant) -> None:
+        """Raises QueueUnavailable."""
+
+
+class Installs(Adds, Protocol):
+    """What of the store an install needs: `shared.db.store.ConnectionStore`."""
+
+    def installed(self, install_id: str) -> InstallSeen | None:
+        """Raises StoreUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    hubspot: Handshake
+    vault: Vault
+    store: Installs
+    queue: Queue
+    schedule: Schedule
+    #: This host's wall clock: a grant is dated by it, because PostgreSQL may be down just then.
+    clock: Callable[[], datetime]
+    #: What /readyz asks, by name; each raises where its server is not ready.
+    checks: Mapping[str, Callable[[], None]]
+    secret_key: str = field(repr=False)
+    redirect_uri: str
+    hubspot_app_url: str
+    #: Seconds for which a code that HubSpot calls used may turn out to be an install of a moment ago.
+    patience: float = 1.0
+
+    @property
+    def https(self) -> bool:
+        return self.redirect_uri.startswith("https://")

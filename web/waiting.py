@@ -1,0 +1,75 @@
+"""The page of one install: waits until it is stored, hands its grant in again meanwhile, then says what it is."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from flask import Response, jsonify, render_template, request, url_for
+
+from web import problems
+from web.cookies import Cookies
+from web.keeping import Standing, own, standing
+from web.problems import Stopped
+from web.scopes import in_words
+from web.services import Services
+from web.ticket import Tickets
+
+#: Seconds after the install in which its domain may still be on its way.
+INTRODUCTION = 30.0
+
+
+class Waiting:
+    """`GET /installs/<install_id>` and its `/status`."""
+
+    def __init__(self, services: Services, cookies: Cookies) -> None:
+        self._services = services
+        self._cookies = cookies
+        self._tickets = Tickets(services.secret_key)
+
+    def page(self, install_id: UUID) -> Response:
+        found = self._standing(str(install_id))
+        if found is None:
+            raise Stopped(problems.NO_SUCH_INSTALL)
+        response = Response(render_template(f"{found.state}.html", **self._shown(found)))
+        self._remember(response, found)
+        return response
+
+    def status(self, install_id: UUID) -> Response:
+        found = self._standing(str(install_id))
+        if found is None:
+            response = jsonify(state="failed", hub_id=None)
+            response.status_code = 404
+            return response
+        response = jsonify(state=found.state, hub_id=found.ticket.hub_id)
+        self._remember(response, found)
+        return response
+
+    def _standing(self, install_id: str) -> Standing | None:
+        """None where this browser has no ticket for it."""
+        ticket = self._tickets.read(self._cookies.read(request, "ticket") or "", install_id)
+        if ticket is None:
+            return None
+        sealed = self._cookies.read(request, "grant")
+        if sealed is not None and not own(self._services, sealed, install_id):
+            sealed = None
+        return standing(self._services, ticket, sealed)
+
+    def _shown(self, found: Standing) -> dict[str, object]:
+        seen = found.seen
+        young = self._services.clock().timestamp() - found.ticket.since < INTRODUCTION
+        return {
+            "hub_id": found.ticket.hub_id,
+            "seen": seen,
+            "scopes": in_words(seen.scopes) if seen else [],
+            "look_again": bool(seen and seen.hub_domain is None and young),
+            "status_url": url_for("install_status", install_id=found.ticket.install_id),
+        }
+
+    def _remember(self, response: Response, found: Standing) -> None:
+        """The ticket says when the grant was handed in; once it is stored, its copy in the browser goes."""
+        path = url_for("install_page", install_id=found.ticket.install_id)
+        if found.state == "connected":
+            if self._cookies.read(request, "grant") is not None:
+                self._cookies.drop(response, "grant", path=path)
+        else:
+            self._cookies.set(response, "ticket", self._tickets.sign(found.ticket), path=path)
