@@ -1,1 +1,1 @@
-
+"""The only code that knows HubSpot has a network address."""

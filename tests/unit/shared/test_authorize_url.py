@@ -1,0 +1,63 @@
+"""The address of HubSpot's consent page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from shared.hubspot.client import HubSpot
+
+
+def a_client(optional_scopes: tuple[str, ...] = ()) -> HubSpot:
+    return HubSpot(
+        client_id="an id",
+        client_secrets=("a-client-secret",),
+        redirect_uri="https://me.example/oauth/callback",
+        scopes=("oauth", "crm.objects.contacts.read"),
+        optional_scopes=optional_scopes,
+        api_url="https://api.hubapi.com",
+        app_url="https://app.hubspot.com/",
+        api_version="2026-09",
+        timeout=1.0,
+        connections=1,
+    )
+
+
+@pytest.fixture
+def hubspot() -> Iterator[HubSpot]:
+    client = a_client()
+    yield client
+    client.close()
+
+
+def test_it_carries_what_hubspot_asks_for_with_spaces_as_percent_20(hubspot: HubSpot) -> None:
+    assert hubspot.authorize_url("a state/&=") == (
+        "https://app.hubspot.com/oauth/authorize?client_id=an%20id"
+        "&redirect_uri=https%3A%2F%2Fme.example%2Foauth%2Fcallback"
+        "&scope=oauth%20crm.objects.contacts.read&state=a%20state%2F%26%3D"
+    )
+
+
+def test_a_hub_is_preselected_in_the_path(hubspot: HubSpot) -> None:
+    assert urlsplit(hubspot.authorize_url("s", hub_id=62515)).path == "/oauth/62515/authorize"
+
+
+def test_optional_scopes_are_sent_in_the_singular() -> None:
+    client = a_client(("tickets", "content"))
+    assert parse_qs(urlsplit(client.authorize_url("s")).query)["optional_scope"] == ["tickets content"]
+    client.close()
+
+
+def test_without_optional_scopes_none_are_sent(hubspot: HubSpot) -> None:
+    assert "optional" not in hubspot.authorize_url("s")
+
+
+def test_the_secret_is_neither_in_the_address_nor_in_the_repr(hubspot: HubSpot) -> None:
+    assert "a-client-secret" not in hubspot.authorize_url("s") + repr(hubspot)
+
+
+def test_a_hub_that_is_no_number_never_gets_into_the_path(hubspot: HubSpot) -> None:
+    with pytest.raises(ValueError, match="format code"):
+        hubspot.authorize_url("s", hub_id="1/../2")  # type: ignore[arg-type]
