@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from celery import Celery, signals
 
 from shared import logs
-from shared.db.migrate import SchemaError
+from shared.db.errors import SchemaError
 from shared.settings import REQUIRED, Settings, SettingsError
 from worker.preflight import check_broker, check_database
 from worker.services import Services

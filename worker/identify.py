@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from shared.db.errors import StoreUnavailable
+from shared.db.errors import StoreError
 from shared.db.store import ConnectionStore
 from shared.domain.errors import ProviderError
 from shared.hubspot.client import HubSpot
@@ -20,7 +20,7 @@ def identify(store: ConnectionStore, hubspot: HubSpot) -> None:
     try:
         for hub_id, access_token in store.claim_unidentified(BATCH):
             _identify_one(store, hubspot, hub_id, access_token)
-    except StoreUnavailable as error:
+    except StoreError as error:
         log.warning("PostgreSQL does not answer; the next sweep asks again", why=str(error))
 
 

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 
 import structlog
 
-from shared.db.errors import StoreUnavailable
+from shared.db.errors import StoreError
 from shared.db.leases import Claimed, Lease, Result
 from shared.db.store import ConnectionStore
 from shared.domain.errors import AppRejected, Throttled
@@ -72,7 +72,7 @@ class RefreshLoop:
         while not (self._stopping and not self._busy()):
             try:
                 self._turn()
-            except StoreUnavailable as error:
+            except StoreError as error:
                 log.warning(
                     "PostgreSQL does not answer, trying again",
                     why=str(error),
@@ -143,7 +143,7 @@ class RefreshLoop:
         return gathered
 
     def _save(self) -> None:
-        """Raises StoreUnavailable; then nothing is forgotten, and what is left is tried again."""
+        """Raises StoreError; then nothing is forgotten, and what is left is tried again."""
         unsaved = self._unsaved
         if self._watchful or any(outcome.error for outcome in unsaved.outcomes):
             self._store.record(unsaved.outcomes)

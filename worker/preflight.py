@@ -1,4 +1,4 @@
-"""What must be right before a process of ours starts: one line says what is not, and nothing is touched."""
+"""What must be right before worker and beat start, on the broker's side and the database's."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from shared.db.engine import connect
+from shared import preflight
 from shared.db.errors import StoreUnavailable
-from shared.db.migrate import check
-from shared.db.store import ConnectionStore
 from shared.settings import Settings, SettingsError
-from shared.vault import Vault
 
 log = structlog.get_logger(__name__)
 
@@ -30,21 +27,7 @@ def check_broker(app: Celery) -> None:
 
 def check_database(settings: Settings) -> None:
     """Raises SchemaError or SettingsError. A database that does not answer yet is waited for, not refused."""
-    engine = connect(settings.database_url)
     try:
-        check(engine)
-        sealed = ConnectionStore(engine, lease_seconds=settings.lease_seconds).sealed_sample()
+        preflight.check_database(settings)
     except StoreUnavailable as error:
         log.warning("PostgreSQL does not answer yet: starting all the same", why=str(error))
-        return
-    finally:
-        engine.dispose()
-    check_keys(Vault(settings.token_keys), sealed)
-
-
-def check_keys(vault: Vault, sealed: list[str]) -> None:
-    """Raises SettingsError where the keys open none of what is stored: they are not this database's keys."""
-    if sealed and not any(map(vault.opens, sealed)):
-        raise SettingsError(
-            "TOKEN_KEYS opens nothing of what this database holds: put the right keys back (nothing was changed)"
-        )

@@ -10,8 +10,7 @@ import structlog
 from celery import Celery, Task
 
 from shared import dispatch
-from shared.db.errors import StoreUnavailable
-from shared.db.migrate import SchemaError
+from shared.db.errors import SchemaError, StoreError
 from shared.domain.grant import SealedGrant
 from shared.install import store_install
 from shared.vault import CannotOpen
@@ -40,7 +39,7 @@ def register(app: Celery, services: Callable[[], Services]) -> None:
         try:
             ready = services()
             added = store_install(grant, ready.vault, ready.store, ready.schedule)
-        except (StoreUnavailable, SchemaError) as error:
+        except (StoreError, SchemaError) as error:
             wait = WAITS[min(task.request.retries, len(WAITS) - 1)]
             log.warning("an install waits for PostgreSQL", hub_id=hub_id, seconds=wait, why=str(error))
             raise task.retry(
@@ -52,7 +51,7 @@ def register(app: Celery, services: Callable[[], Services]) -> None:
                 why=str(error),
             )
             return
-        log.info("install", hub_id=hub_id, install_id=install_id, became=added)
+        log.info("install", hub_id=hub_id, install_id=install_id, became=added.became.value)
         ready.loop.wake(LICENCE * ready.settings.sweep_seconds)
         ready.loop.aside(partial(identify, ready.store, ready.hubspot))
 
@@ -78,7 +77,7 @@ def _quietly(work: Callable[[], object]) -> None:
     """The next sweep does what this one could not: one line says so, no traceback."""
     try:
         work()
-    except (StoreUnavailable, SchemaError) as error:
+    except (StoreError, SchemaError) as error:
         log.warning("PostgreSQL is not ready; the next sweep tries again", why=str(error))
 
 
