@@ -17,6 +17,8 @@ import psutil  # type: ignore[import-untyped]
 import psycopg2
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from sandbox.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey
 from tests.servers import ROOT
@@ -123,7 +125,10 @@ def test_a_password_is_needed_and_is_no_one_elses_to_read(folder: Path, started:
 
     with pytest.raises(psycopg2.OperationalError, match="password"):
         psycopg2.connect(f"postgresql://tokenkeeper:wrong@127.0.0.1:{postgres.port}/postgres")
-    with redis.Redis(port=valkey.port) as client, pytest.raises(redis.exceptions.AuthenticationError):
+    with (
+        redis.Redis(port=valkey.port, retry=Retry(NoBackoff(), 0)) as client,
+        pytest.raises(redis.exceptions.AuthenticationError),
+    ):
         client.ping()
     for home in (postgres.home, valkey.home):
         assert (home / "password").stat().st_mode & 0o777 == 0o600
