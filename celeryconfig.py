@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kombu import Queue
-
-from shared.dispatch import PEOPLE_QUEUE, ROUTES, SWEEP, UPKEEP_QUEUE, broker
+from shared.dispatch import QUEUES, ROUTES, SWEEP, UPKEEP_QUEUE, broker
 from shared.settings import Settings
 
 _settings = Settings.from_env(os.environ, needs=("REDIS_URL",))  # noqa: TID251  an entry point
@@ -26,7 +24,7 @@ broker_url, broker_transport_options = broker(
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a broker that comes back finds its workers waiting
 
-task_queues = (Queue(PEOPLE_QUEUE), Queue(UPKEEP_QUEUE))
+task_queues = QUEUES
 task_default_queue = UPKEEP_QUEUE
 task_routes = ROUTES
 task_serializer = "json"

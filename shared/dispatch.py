@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from celery import Celery
+from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -29,6 +30,8 @@ ROUTES = {
     SWEEP: {"queue": UPKEEP_QUEUE},
     REFRESH: {"queue": UPKEEP_QUEUE},
 }
+#: Each with an exchange of its own: bound to one exchange by one key, each message would go into both.
+QUEUES = tuple(Queue(name, Exchange(name, type="direct"), routing_key=name) for name in (PEOPLE_QUEUE, UPKEEP_QUEUE))
 #: Seconds. Longer than any retry's countdown: an unacknowledged message older than this is delivered again.
 VISIBILITY_TIMEOUT = 300
 
@@ -58,6 +61,7 @@ class Dispatch:
                 "interval_max": 0,
             },
             task_ignore_result=True,
+            task_queues=QUEUES,
             task_routes=ROUTES,
         )
         return cls(app)

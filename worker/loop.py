@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 GATHER = 0.04
 #: Seconds until the next look where a rate, not the work, is what is missing.
 PACE = 0.1
+#: Seconds until the next look where less was due than there was room for.
+PAUSE = 0.2
 #: Seconds to wait before PostgreSQL is asked again after it failed: doubled each time, up to the second.
 SOONEST, LATEST = 0.2, 3.0
 
@@ -45,7 +47,7 @@ class RefreshLoop:
         self._unsaved = Unsaved()
         self._watchful = False
         self._wait = SOONEST
-        self._licence = 0.0
+        self._licence = self._next_claim = 0.0
         self._stopping = False
         self._awake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="refresh-loop", daemon=True)
@@ -66,7 +68,12 @@ class RefreshLoop:
         self._awake.set()
         self._thread.join(timeout)
         self._calls.shutdown(wait=False, cancel_futures=True)
-        return not self._thread.is_alive()
+        if self._thread.is_alive():
+            log.error(
+                "left with calls in flight or unsaved", in_flight=self._in_flight, unsaved=self._unsaved.attempts()
+            )
+            return False
+        return True
 
     def _run(self) -> None:
         while not (self._stopping and not self._busy()):
@@ -87,26 +94,29 @@ class RefreshLoop:
 
     def _turn(self) -> None:
         """Claim what is missing, gather what is done, save it."""
-        pause = self._claim() if self._licensed() else None
+        if not self._stopping and self._next_claim <= time.monotonic() < self._licence:
+            self._claim()
         if self._busy():
             self._unsaved.add(self._gather(GATHER))
             self._save()
         elif not self._stopping:
-            self._awake.wait(pause)
+            self._awake.wait(self._until_next_claim())
             self._awake.clear()
         self._wait = SOONEST
 
-    def _licensed(self) -> bool:
-        return not self._stopping and time.monotonic() < self._licence
+    def _until_next_claim(self) -> float | None:
+        """Seconds; None where only a wake brings the next one."""
+        now = time.monotonic()
+        return max(0.0, self._next_claim - now) if now < self._licence else None
 
     def _busy(self) -> bool:
         return bool(self._in_flight or self._unsaved.attempts())
 
-    def _claim(self) -> float | None:
-        """Put due rows in flight. Returns the seconds until the next look where a rate holds us back, else None."""
+    def _claim(self) -> None:
+        """Put due rows in flight, as many as are missing there."""
         missing = self._concurrency - self._in_flight
         if missing < max(1, self._concurrency // 8):
-            return None
+            return
         licence = self._licence
         claims = self._store.claim(missing)
         self._watchful = not claims.provider.at_ease
@@ -114,10 +124,12 @@ class RefreshLoop:
             self._in_flight += 1
             self._calls.submit(self._attempt, claimed)
         if claims.limited:
-            return PACE
-        if not claims.rows and self._licence == licence:
+            self._next_claim = time.monotonic() + PACE
+        elif claims.rows:
+            # Fewer than wanted: what falls due meanwhile is worth another look, but not at every turn.
+            self._next_claim = time.monotonic() + (PAUSE if len(claims.rows) < missing else 0.0)
+        elif self._licence == licence:
             self._licence = 0.0  # nothing is due; whoever wakes us meanwhile renews it
-        return None
 
     def _attempt(self, claimed: Claimed) -> None:
         try:
