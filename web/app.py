@@ -32,7 +32,7 @@ def create_app(services: Services) -> Flask:
     _add_routes(app, services)
     headers = _headers(services)
 
-    app.wsgi_app = _hostless(app.wsgi_app)  # type: ignore[method-assign]  Flask's own way
+    app.wsgi_app = _hostless(app.wsgi_app)  # type: ignore[method-assign,assignment]  # Flask's own way
     app.before_request(_refuse_raw_bytes)
 
     @app.after_request

@@ -69,6 +69,6 @@ def _redis(redis_url: str) -> None:
     url, options = broker(redis_url, {"socket_connect_timeout": 1, "socket_timeout": 1})
     try:
         with Connection(url, transport_options=options) as connection:
-            connection.connect()
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=PATIENCE)
     except (OperationalError, RedisError, OSError):
         raise NotReady("down") from None

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
-import time
-from datetime import UTC, datetime
 from typing import NoReturn
 
 import structlog
 from flask import Flask
 
 from shared import logs
-from shared.db.engine import connect
 from shared.db.errors import SchemaError, StoreUnavailable
-from shared.db.migrate import check
-from shared.db.store import ConnectionStore
-from shared.dispatch import Dispatch
-from shared.domain.schedule import Schedule
-from shared.hubspot.client import HubSpot
 from shared.settings import Settings, SettingsError
-from shared.vault import Vault
-from web import health
 from web.app import create_app
-from web.services import Services
+from web.start import check_database, check_later, services
 
 log = structlog.get_logger(__name__)
 
-#: gunicorn's APP_LOAD_ERROR: its master stops, where any other status would have it start us again for ever.
+#: gunicorn's own: its master stops, where after any other status it would start us again for ever.
 APP_LOAD_ERROR = 4
-#: HubSpot calls at once that keep their connection: an exchange per thread of gunicorn.
-CALLS = 16
-#: Seconds until PostgreSQL, which did not answer at the start, is asked again what it holds.
-LOOK_AGAIN = 5.0
 
 
 def main() -> Flask:
@@ -41,59 +28,20 @@ def main() -> Flask:
     try:
         settings = Settings.from_env(os.environ)  # noqa: TID251  an entry point
         logs.configure(settings.log_format, settings.log_level, settings.secrets())
-        _check_database(settings)
+        _catch_gunicorns_log()
+        check_database(settings)
     except (SettingsError, SchemaError) as error:
         _refuse(error)
     except StoreUnavailable as error:
         log.warning("PostgreSQL does not answer yet; installs wait in the queue", why=str(error))
-        threading.Thread(target=_check_later, args=(settings,), daemon=True).start()
-    return create_app(_services(settings))
+        threading.Thread(target=check_later, args=(settings,), daemon=True).start()
+    return create_app(services(settings))
 
 
-def _services(settings: Settings) -> Services:
-    # Nothing here connects yet: with --preload it is shared by the forks, and no socket of it may be.
-    engine = connect(settings.database_url)
-    return Services(
-        hubspot=HubSpot.from_settings(settings, connections=CALLS),
-        vault=Vault(settings.token_keys),
-        store=ConnectionStore(engine, lease_seconds=settings.lease_seconds),
-        queue=Dispatch.to(settings.redis_url),
-        schedule=Schedule(settings.refresh_from, settings.refresh_until),
-        clock=lambda: datetime.now(UTC),  # noqa: TID251  a grant is dated by this host: PostgreSQL may be down
-        checks=health.checks(engine, settings.redis_url),
-        secret_key=settings.secret_key,
-        redirect_uri=settings.hubspot_redirect_uri,
-        hubspot_app_url=settings.hubspot_app_url,
-    )
-
-
-def _check_database(settings: Settings) -> None:
-    """Raises SchemaError, SettingsError where TOKEN_KEYS are another database's, or StoreUnavailable."""
-    engine = connect(settings.database_url, pool_size=1)
-    try:
-        check(engine)
-        sealed = ConnectionStore(engine, lease_seconds=settings.lease_seconds).sealed_sample()
-    finally:
-        engine.dispose()
-    if sealed and not any(map(Vault(settings.token_keys).opens, sealed)):
-        raise SettingsError(
-            "TOKEN_KEYS opens nothing of what this database holds: put the right keys back (nothing was changed)"
-        )
-
-
-def _check_later(settings: Settings) -> None:
-    """Once PostgreSQL answers: one line that says whether it is the right one. Installs wait meanwhile."""
-    while True:
-        time.sleep(LOOK_AGAIN)
-        try:
-            _check_database(settings)
-        except StoreUnavailable:
-            continue
-        except (SettingsError, SchemaError) as error:
-            log.error("installs wait: %s", error)
-            return
-        log.info("PostgreSQL answers")
-        return
+def _catch_gunicorns_log() -> None:
+    """It quotes requests that it cannot read: let it pass where secrets are blotted out."""
+    gunicorn = logging.getLogger("gunicorn.error")
+    gunicorn.handlers, gunicorn.propagate = [], True
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -1,0 +1,139 @@
+"""How web starts, and refuses to; what it tells whoever watches over it; and its answers as a real process."""
+
+import re
+import signal
+import socket
+import time
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from cryptography.fernet import Fernet
+
+from shared.db.migrate import migrate
+from tests.servers import answers
+from tests.visitor import Visitor
+
+HUB = 62515
+APP_LOAD_ERROR = 4
+
+
+def refusal(product, **changes):
+    """What gunicorn ended with, and the one line that says why."""
+    web = product.web(wait=False, **changes)
+    assert web.wait(30) == APP_LOAD_ERROR
+    lines = [line for line in web.output().splitlines() if line.startswith("tokenkeeper: ")]
+    assert lines
+    assert "Traceback" not in web.output()
+    return lines[0]
+
+
+def ready(url):
+    began = time.monotonic()
+    answer = requests.get(f"{url}/readyz", timeout=5)
+    assert time.monotonic() - began < 3
+    return answer.status_code, answer.json()
+
+
+def test_bad_settings_stop_gunicorn_with_one_line(product):
+    line = refusal(product, HUBSPOT_SCOPES="", TOKEN_KEYS="no-key-at-all")
+    assert "HUBSPOT_SCOPES" in line
+    assert "TOKEN_KEYS" in line
+    assert "no-key-at-all" not in line
+
+
+def test_a_database_nobody_migrated_stops_gunicorn_with_one_line(environment, new_product, empty_database_url):
+    assert "tokenkeeper migrate" in refusal(new_product(environment(DATABASE_URL=empty_database_url)))
+
+
+def test_keys_of_another_database_stop_gunicorn_with_one_line(product, connect):
+    sealed = Fernet(Fernet.generate_key()).encrypt(b"{}").decode()
+    with connect() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO tokenkeeper.connections (hub_id, status, sealed_refresh_token) VALUES (1, 'active', %s)",
+            (sealed,),
+        )
+    assert "TOKEN_KEYS" in refusal(product)
+
+
+def test_it_starts_with_everything_down_and_is_ready_once_all_is_up(environment, new_product, own_postgres, own_valkey):
+    migrate(own_postgres.url())
+    own_postgres.stop()
+    own_valkey.stop()
+    settings = environment(DATABASE_URL=own_postgres.url(), REDIS_URL=own_valkey.url())
+    web = new_product(settings).web()
+    assert ready(web.url) == (503, {"postgres": "down", "redis": "down"})
+    own_valkey.start()
+    assert ready(web.url) == (503, {"postgres": "down", "redis": "ok"})
+    own_postgres.start()
+    assert ready(web.url) == (200, {"postgres": "ok", "redis": "ok"})
+    web.wait_until(lambda running: running.says("PostgreSQL answers"), 10)
+
+
+def test_servers_that_freeze_are_named_in_time_and_the_process_lives(
+    environment, new_product, own_postgres, own_valkey
+):
+    migrate(own_postgres.url())
+    web = new_product(environment(DATABASE_URL=own_postgres.url(), REDIS_URL=own_valkey.url())).web()
+    assert ready(web.url)[0] == 200
+    for server in (own_postgres, own_valkey):
+        server.process.send_signal(signal.SIGSTOP)
+    try:
+        status, found = ready(web.url)
+        assert status == 503
+        assert "ok" not in found.values() or found["postgres"] == "ok"  # a running backend may still answer
+        assert found["redis"] != "ok"
+        assert answers("/healthz")(web)
+    finally:
+        for server in (own_postgres, own_valkey):
+            server.process.send_signal(signal.SIGCONT)
+
+
+def test_a_database_behind_the_code_is_not_ready(product, connect):
+    web = product.web()
+    with connect() as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE tokenkeeper.alembic_version SET version_num = '0000'")
+    assert ready(web.url) == (503, {"postgres": "not migrated", "redis": "ok"})
+
+
+def test_no_log_line_of_an_install_holds_a_secret(product, simulator):
+    web = product.web(GUNICORN_CMD_ARGS="--access-logfile=-", LOG_LEVEL="debug")
+    simulator.settings(client_secrets=["another"])
+    with Visitor(web.url, simulator) as visitor:
+        rejected = visitor.get(visitor.allow(HUB))
+        simulator.settings(client_secrets=["simulated-secret"])
+        back = visitor.allow(HUB)
+        path = visitor.get(back).headers["Location"]
+        visitor.get(path)
+    output = web.output()
+    assert rejected.status_code == 502
+    assert "BAD_CLIENT_SECRET" in output
+    query = urlsplit(back).query
+    for secret in (*(value.partition("=")[2] for value in query.split("&")), "simulated-secret", "gAAAA"):
+        assert secret not in output
+
+
+def test_raw_nonsense_over_a_socket_is_never_a_500(product):
+    web = product.web()
+    address = urlsplit(web.url)
+    head = b"\r\nHost: \xff\xff\r\nCookie: tk_browser=\xff; =; \x01\r\nConnection: close\r\n\r\n"
+    for line in (
+        b"GET /oauth/callback?state=\xff\xfe&code=\x00 HTTP/1.1",
+        b"GET /oauth/callback?%zz=%&state=%00 HTTP/1.1",
+        b"GET /install?hub_id=" + b"9" * 3000 + b" HTTP/1.1",
+        b"GET /\xc3\x28 HTTP/1.1",
+        b"GET http://evil.example/install HTTP/1.1",
+    ):
+        with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
+            connection.sendall(line + head)
+            answer = connection.recv(200)
+        assert not answer or re.match(rb"HTTP/1.[01] [34]", answer), (line, answer)
+    answer = requests.get(f"{web.url}/installs/x", headers={"Cookie": "tk_grant=" + "x" * 7000}, timeout=5)
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_soon_when_told_to(product, signum):
+    web = product.web()
+    web.send(signum)
+    assert web.wait(10) == 0

@@ -1,0 +1,73 @@
+"""Builds what the pages work with from the settings, and looks first whether the database is the right one."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import structlog
+
+from shared.db.engine import connect
+from shared.db.errors import SchemaError, StoreUnavailable
+from shared.db.migrate import check
+from shared.db.store import ConnectionStore
+from shared.dispatch import Dispatch
+from shared.domain.schedule import Schedule
+from shared.hubspot.client import HubSpot
+from shared.settings import Settings, SettingsError
+from shared.vault import Vault
+from web import health
+from web.services import Services
+
+log = structlog.get_logger(__name__)
+
+#: HubSpot calls at once that keep their connection: an exchange per thread of gunicorn.
+CALLS = 16
+#: Seconds until PostgreSQL, which did not answer at the start, is asked again what it holds.
+LOOK_AGAIN = 5.0
+
+
+def services(settings: Settings) -> Services:
+    # Nothing here connects yet: with --preload it is shared by the forks, and no socket of it may be.
+    engine = connect(settings.database_url)
+    return Services(
+        hubspot=HubSpot.from_settings(settings, connections=CALLS),
+        vault=Vault(settings.token_keys),
+        store=ConnectionStore(engine, lease_seconds=settings.lease_seconds),
+        queue=Dispatch.to(settings.redis_url),
+        schedule=Schedule(settings.refresh_from, settings.refresh_until),
+        clock=lambda: datetime.now(UTC),  # noqa: TID251  a grant is dated by this host: PostgreSQL may be down
+        checks=health.checks(engine, settings.redis_url),
+        secret_key=settings.secret_key,
+        redirect_uri=settings.hubspot_redirect_uri,
+        hubspot_app_url=settings.hubspot_app_url,
+    )
+
+
+def check_database(settings: Settings) -> None:
+    """Raises SchemaError, SettingsError where TOKEN_KEYS are another database's, or StoreUnavailable."""
+    engine = connect(settings.database_url, pool_size=1)
+    try:
+        check(engine)
+        sealed = ConnectionStore(engine, lease_seconds=settings.lease_seconds).sealed_sample()
+    finally:
+        engine.dispose()
+    if sealed and not any(map(Vault(settings.token_keys).opens, sealed)):
+        raise SettingsError(
+            "TOKEN_KEYS opens nothing of what this database holds: put the right keys back (nothing was changed)"
+        )
+
+
+def check_later(settings: Settings) -> None:
+    """Once PostgreSQL answers: one line that says whether it is the right one. Installs wait meanwhile."""
+    while True:
+        time.sleep(LOOK_AGAIN)
+        try:
+            check_database(settings)
+        except StoreUnavailable:
+            continue
+        except (SettingsError, SchemaError) as error:
+            log.error("installs wait for the right database", why=str(error))
+            return
+        log.info("PostgreSQL answers")
+        return
