@@ -28,11 +28,13 @@ UPDATE tokenkeeper.provider
    SET condition = :condition, since = :since, reason = :reason, silent = :silent, refused = :refused,
        paused_until = :paused_until, rate = :rate
 """)
+#: clock_timestamp(): who waited for another beat's row must not judge it by the time at which he began to wait.
 #: A date in the future is a clock that was set back: it must not stop the sweeps.
 BEGIN_SWEEP = text(f"""
-UPDATE tokenkeeper.provider SET swept_at = now()
- WHERE swept_at IS NULL OR swept_at < now() - make_interval(secs => :seconds) OR swept_at > now()
-RETURNING {COLUMNS}, now() AS at
+UPDATE tokenkeeper.provider SET swept_at = clock_timestamp()
+ WHERE swept_at IS NULL
+    OR swept_at < clock_timestamp() - make_interval(secs => :seconds) OR swept_at > clock_timestamp()
+RETURNING {COLUMNS}, swept_at AS at
 """)
 #: What was put off because of an outage is due at once, but for a Retry-After of its own. Rows are locked in
 #: the order in which every saver locks them.
