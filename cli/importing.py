@@ -1,0 +1,134 @@
+"""`tokenkeeper import`: takes over connections, refresh tokens that somebody else was keeping."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import click
+from rich.progress import Progress
+
+from cli.import_lines import Line, Refused, Unreadable, read
+from cli.import_shelf import Shelf, Waiting
+from cli.ready import database, settings
+from cli.terminal import example, progress
+from shared.db.imports import ImportRow, Standing
+from shared.db.store import ConnectionStore
+from shared.domain.connection import Status
+from shared.vault import CannotOpen, Vault
+
+#: Rows in one statement.
+BATCH = 2000
+#: Lines between two movements of the bar.
+STRIDE = 1000
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the lines."""
+
+    new: int = 0
+    revived: int = 0  #: revoked before, active again
+    kept: int = 0  #: left alone: connected already
+    replaced: int = 0  #: a later line spoke of the same hub
+    refused: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.new:,} new", f"{self.revived:,} revived", f"{self.kept:,} connected already"]
+        parts += [f"{self.replaced:,} repeated"] if self.replaced else []
+        return ", ".join([*parts, f"{self.refused:,} refused"])
+
+
+@click.command(
+    "import",
+    epilog=example("tokenkeeper import accounts.csv", "psql -c 'COPY … TO STDOUT CSV HEADER' | tokenkeeper import -"),
+)
+@click.argument("file", type=click.File("rb"))
+def import_(file: BinaryIO) -> None:
+    """Take over connections from FILE (`-`: standard input), due at once; running it twice is harmless.
+
+    FILE is CSV with the header hub_id,refresh_token, or JSON lines with these two names. A connection that is here
+    and not revoked is left alone: what is stored may be newer than the file. One that you disconnected comes back by
+    an install only. Of several lines for one hub the last one counts.
+    """
+    ours = settings("DATABASE_URL", "TOKEN_KEYS")
+    with database(ours) as engine, Shelf() as shelf, progress() as shown:
+        intake = Intake(Vault(ours.token_keys), shelf, shown)
+        try:
+            intake.fill(file)
+        except Unreadable as error:
+            raise click.ClickException(f"nothing was imported: {error}") from None
+        intake.empty_into(ConnectionStore(engine, lease_seconds=ours.lease_seconds))
+    click.echo(str(intake.tally))
+    if intake.tally.refused:
+        sys.exit(1)
+
+
+class Intake:
+    """First every line is read and shelved, then what waits is stored, thousands at a time."""
+
+    def __init__(self, vault: Vault, shelf: Shelf, shown: Progress) -> None:
+        self.tally = Tally()
+        self._vault = vault
+        self._shelf = shelf
+        self._shown = shown
+
+    def fill(self, file: BinaryIO) -> None:
+        """Raises Unreadable."""
+        task = self._shown.add_task("reading", total=None)
+        for count, line in enumerate(read(file), start=1):
+            if isinstance(line, Refused):
+                self._refuse(line.number, line.why)
+            else:
+                self._shelve(line)
+            if count % STRIDE == 0:
+                self._shown.update(task, completed=count)
+        self._shown.remove_task(task)
+
+    def empty_into(self, store: ConnectionStore) -> None:
+        """Raises StoreUnavailable; what went in before stays in, and the import may be run again."""
+        task = self._shown.add_task("storing", total=len(self._shelf))
+        for batch in self._shelf.batches(BATCH):
+            self._store(batch, store)
+            self._shown.advance(task, len(batch))
+
+    def _shelve(self, line: Line) -> None:
+        sealed = self._vault.seal_refresh_token(line.hub_id, line.refresh_token)
+        if (before := self._shelf.put(Waiting(line.hub_id, line.number, sealed))) is not None:
+            self.tally.replaced += 1
+            self._say(before, f"not taken: line {line.number} is of the same hub, {line.hub_id}, and counts")
+
+    def _store(self, batch: list[Waiting], store: ConnectionStore) -> None:
+        standing = store.standing([waiting.hub_id for waiting in batch])
+        imported = store.import_(list(self._rows(batch, standing)))
+        self.tally.new += len(imported.new)
+        self.tally.revived += len(imported.revived)
+
+    def _rows(self, batch: list[Waiting], standing: dict[int, Standing]) -> Iterator[ImportRow]:
+        for waiting in batch:
+            here = standing.get(waiting.hub_id)
+            if here is None:
+                yield ImportRow(waiting.hub_id, waiting.sealed_refresh_token)
+            elif here.status is Status.DISCONNECTED:
+                self._refuse(waiting.number, f"hub {waiting.hub_id} was disconnected here: connect it by an install")
+            elif here.status is Status.REVOKED and not self._same(waiting, here):
+                yield ImportRow(waiting.hub_id, waiting.sealed_refresh_token, replaces=True)
+            else:
+                self.tally.kept += 1
+
+    def _same(self, waiting: Waiting, here: Standing) -> bool:
+        """Whether the token is the one that is stored. One that does not open is worth nothing, so it is not."""
+        try:
+            stored = self._vault.open_refresh_token(waiting.hub_id, here.sealed_refresh_token or "")
+        except CannotOpen:
+            return False
+        return stored == self._vault.open_refresh_token(waiting.hub_id, waiting.sealed_refresh_token)
+
+    def _refuse(self, number: int, why: str) -> None:
+        self.tally.refused += 1
+        self._say(number, f"refused: {why}")
+
+    def _say(self, number: int, what: str) -> None:
+        click.echo(f"line {number}: {what}", err=True)

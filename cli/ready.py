@@ -1,0 +1,29 @@
+"""What a verb begins with: the settings that it needs, and a database that answers and is of this code's schema."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine
+
+from shared.db.engine import connect
+from shared.db.migrate import check
+from shared.settings import Settings
+
+
+def settings(*needs: str) -> Settings:
+    """Only `needs` must be there. Raises SettingsError."""
+    return Settings.from_env(os.environ, needs=needs)  # noqa: TID251  an entry point
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[Engine]:
+    """Raises SchemaError where it is of another version, StoreUnavailable where it does not answer."""
+    engine = connect(settings.database_url)
+    try:
+        check(engine)
+        yield engine
+    finally:
+        engine.dispose()

@@ -1,0 +1,75 @@
+"""Moves every stored refresh token to the newest key, and proves it; also how all of them are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from shared.db.resealing import Resealed, Resealing
+from shared.db.roster import Roster
+from shared.domain.connection import Status
+from shared.vault import CannotOpen, Vault
+
+Page = Sequence[tuple[int, str]]  #: hubs and their sealed refresh tokens
+Watch = Callable[[Iterable[Page], str], Iterable[Page]]
+
+#: Rows in one statement.
+PAGE = 1000
+#: A web or worker that still runs with the old keys seals with them while we work: look again, but not for ever.
+ROUNDS = 3
+
+
+@dataclass(slots=True)
+class Proof:
+    """What the stored refresh tokens need to be opened."""
+
+    rows: int = 0
+    stale: int = 0  #: an older key than the newest
+    closed: list[int] = field(default_factory=list)  #: hubs: none of TOKEN_KEYS, or it was sealed for another hub
+
+
+def sealed_pages(roster: Roster) -> Iterator[Page]:
+    after = -1
+    while page := roster.sealed(after=after, limit=PAGE):
+        yield page
+        after = page[-1][0]
+
+
+def holding_tokens(roster: Roster) -> int:
+    """How many rows there are to look at, but for a disconnect that was never finished."""
+    counts = roster.overview().counts
+    return sum(count for status, count in counts.items() if status is not Status.DISCONNECTED)
+
+
+def rotate(roster: Roster, resealing: Resealing, vault: Vault, watch: Watch) -> tuple[int, Proof]:
+    """How many rows were sealed anew, and what all of them need now. May be stopped anywhere and begun again."""
+    resealed = 0
+    for _ in range(ROUNDS):
+        for page in watch(sealed_pages(roster), "re-sealing"):
+            resealed += resealing.store([row for hub_id, sealed in page if (row := _resealed(vault, hub_id, sealed))])
+        proof = prove(roster, vault, watch)
+        if not proof.stale:
+            break
+    return resealed, proof
+
+
+def prove(roster: Roster, vault: Vault, watch: Watch) -> Proof:
+    """Open every row."""
+    proof = Proof()
+    for page in watch(sealed_pages(roster), "opening every row"):
+        proof.rows += len(page)
+        for hub_id, sealed in page:
+            try:
+                vault.open_refresh_token(hub_id, sealed)
+                proof.stale += vault.needs_resealing(sealed)
+            except CannotOpen:
+                proof.closed.append(hub_id)
+    return proof
+
+
+def _resealed(vault: Vault, hub_id: int, sealed: str) -> Resealed | None:
+    """None where there is nothing to do, or nothing that can be done: the proof counts those."""
+    try:
+        return Resealed(hub_id, sealed, vault.reseal(sealed)) if vault.needs_resealing(sealed) else None
+    except CannotOpen:
+        return None

@@ -1,0 +1,27 @@
+"""What kind of PostgreSQL this is, and whether it keeps what it is told to itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from shared.db.database import Database, alone
+
+DESCRIBE = alone("""
+SELECT current_setting('server_version') AS version,
+       current_setting('log_min_error_statement') AS log_min_error_statement
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    version: str
+    #: psycopg2 pastes values into statements: below `panic`, one that fails is logged with the tokens in it.
+    log_min_error_statement: str
+
+
+def describe(engine: Engine) -> Server:
+    """Raises StoreUnavailable."""
+    row = Database(engine).ask(DESCRIBE)[0]
+    return Server(row.version, row.log_min_error_statement)
