@@ -1,0 +1,209 @@
+"""The loop of one pool process on a real store: always full, never two for one hub, nothing forgotten."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import Engine
+
+from sandbox.embedded import EmbeddedPostgres
+from shared.db.engine import connect as connect_engine
+from shared.db.imports import ImportRow
+from shared.db.migrate import migrate
+from shared.db.store import ConnectionStore
+from shared.domain.errors import ProviderError, Throttled, Unwell
+from shared.domain.grant import Grant
+from shared.domain.schedule import Schedule
+from shared.vault import Vault
+from tests.builders import grant
+from tests.integration.store_rig import Sql
+from worker.loop import RefreshLoop
+from worker.refresh import Refresher
+
+VAULT = Vault([Fernet.generate_key().decode()])
+
+
+class CountingHubSpot:
+    """Takes its time, and counts who is asked at once."""
+
+    def __init__(self, seconds: float = 0.05) -> None:
+        self.seconds = seconds
+        self.trouble: dict[str, ProviderError] = {}
+        self.everybody: ProviderError | None = None
+        self.calls: Counter[str] = Counter()
+        self.now: Counter[str] = Counter()
+        self.most_at_once = self.most_of_one = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self._lock = threading.Lock()
+
+    def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
+        granted_at = clock()
+        with self._lock:
+            self.calls[refresh_token] += 1
+            self.now[refresh_token] += 1
+            self.most_at_once = max(self.most_at_once, self.now.total())
+            self.most_of_one = max(self.most_of_one, self.now[refresh_token])
+        time.sleep(self.seconds)
+        self.gate.wait(30)
+        with self._lock:
+            self.now[refresh_token] -= 1
+        if error := self.everybody or self.trouble.get(refresh_token):
+            raise error
+        return grant(access_token=f"access-{refresh_token}", refresh_token=None, hub_id=None, granted_at=granted_at)
+
+
+Start = Callable[..., RefreshLoop]
+
+
+@pytest.fixture
+def hubspot() -> CountingHubSpot:
+    return CountingHubSpot()
+
+
+@pytest.fixture
+def start(hubspot: CountingHubSpot, engine: Engine) -> Iterator[Start]:
+    loops: list[RefreshLoop] = []
+
+    def started(concurrency: int = 10, engine: Engine = engine, cap: float = 0.0) -> RefreshLoop:
+        store = ConnectionStore(engine, lease_seconds=60, max_refreshes_per_second=cap)
+        refresher = Refresher(hubspot, VAULT, store.clock, Schedule(), 20)  # type: ignore[arg-type]
+        loops.append(RefreshLoop(store, refresher, concurrency))
+        return loops[-1]
+
+    yield started
+    hubspot.gate.set()
+    for loop in loops:
+        assert loop.drain(30)
+
+
+def fill(store: ConnectionStore, count: int) -> None:
+    store.import_([ImportRow(hub, VAULT.seal_refresh_token(hub, f"r{hub}")) for hub in range(1, count + 1)])
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
+
+
+def served(sql: Sql) -> int:
+    return int(sql.value("SELECT count(*) FROM hubspot.tokens"))
+
+
+def test_everything_due_is_refreshed_once_with_all_calls_in_flight(start, hubspot, store, sql):
+    fill(store, 300)
+    start(concurrency=20).wake(30)
+    until(lambda: served(sql) == 300)
+    assert set(hubspot.calls.values()) == {1}
+    assert hubspot.most_at_once == 20
+
+
+def test_two_loops_share_the_work_and_no_hub_is_asked_twice(start, hubspot, store, sql):
+    fill(store, 300)
+    for loop in (start(), start()):
+        loop.wake(30)
+    until(lambda: served(sql) == 300)
+    assert set(hubspot.calls.values()) == {1}
+    assert hubspot.most_at_once > 10
+
+
+def test_it_does_nothing_until_it_is_woken(start, hubspot, store, sql):
+    fill(store, 5)
+    loop = start()
+    assert hubspot.calls.total() == 0
+    loop.wake(30)
+    until(lambda: served(sql) == 5)
+
+
+def test_one_account_that_hangs_holds_nobody_up(start, hubspot, store, sql):
+    fill(store, 100)
+    hubspot.trouble["r1"] = Unwell("timeout")
+    start().wake(30)
+    until(lambda: served(sql) == 99)
+    row = sql.row(1)
+    assert (row["status"], row["failures"], row["last_error"]) == ("active", 1, "timeout")
+
+
+def test_drained_it_finishes_what_is_in_flight_and_saves_it(start, hubspot, store, sql):
+    fill(store, 100)
+    loop = start()
+    hubspot.gate.clear()
+    loop.wake(30)
+    until(lambda: hubspot.now.total() == 10)
+    waiting = threading.Thread(target=loop.drain, args=(20,))
+    waiting.start()
+    hubspot.gate.set()
+    waiting.join(20)
+    assert served(sql) == 10
+    assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL") == 0
+
+
+def test_a_429_stops_everybody_and_those_in_flight_are_saved(start, hubspot, store, sql):
+    fill(store, 100)
+    hubspot.everybody = Throttled("429", http_status=429, retry_after=60)
+    loops = start(), start()
+    for loop in loops:
+        loop.wake(30)
+    until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "throttled")
+    until(lambda: sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL") == 0)
+    assert hubspot.calls.total() <= 40  # those in flight when the first came back, and one more turn
+
+
+def test_an_outage_turns_it_to_probes_and_its_end_brings_everybody_back(start, hubspot, store, sql):
+    fill(store, 60)
+    hubspot.everybody = Unwell("connection")
+    loop = start()
+    loop.wake(300)
+    until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "unavailable")
+    until(lambda: sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL") == 0)
+    asked = hubspot.calls.total()
+    hubspot.everybody = None
+    sql.rows("UPDATE tokenkeeper.provider SET allowance = 1")  # as ten seconds later: the next probe may go
+    until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "ok")
+    assert asked <= 40
+    until(lambda: served(sql) == 60)
+
+
+def test_a_cap_holds_over_all_loops_together(start, hubspot, store, sql):
+    fill(store, 200)
+    begun = time.monotonic()
+    for loop in (start(cap=40), start(cap=40)):
+        loop.wake(30)
+    until(lambda: served(sql) >= 60)
+    assert hubspot.calls.total() / (time.monotonic() - begun) < 40 * 1.5
+
+
+@pytest.fixture
+def own_engine(own_postgres: EmbeddedPostgres) -> Iterator[Engine]:
+    migrate(own_postgres.url())
+    engine = connect_engine(own_postgres.url())
+    yield engine
+    engine.dispose()
+
+
+def test_results_wait_for_a_postgres_that_is_away(start, hubspot, own_postgres, own_engine):
+    store = ConnectionStore(own_engine, lease_seconds=60)
+    fill(store, 10)
+    loop = start(engine=own_engine)
+    hubspot.gate.clear()
+    loop.wake(30)
+    until(lambda: hubspot.now.total() == 10)
+    own_postgres.stop()
+    hubspot.gate.set()
+    until(lambda: hubspot.now.total() == 0)
+    own_postgres.start()
+    until(lambda: store.due(100) == 0 and _all_fresh(own_engine))
+    assert set(hubspot.calls.values()) == {1}
+
+
+def _all_fresh(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return bool(connection.exec_driver_sql("SELECT count(*) = 10 FROM hubspot.tokens").scalar())
