@@ -30,14 +30,14 @@ class Tally:
     """What became of the lines."""
 
     new: int = 0
-    revived: int = 0  #: revoked before, active again
-    kept: int = 0  #: left alone: connected already
-    replaced: int = 0  #: a later line spoke of the same hub
+    replaced: int = 0  #: revoked, or never worked: active with another token
+    kept: int = 0  #: left alone: it works, or the token is the same
+    repeated: int = 0  #: a later line spoke of the same hub
     refused: int = 0
 
     def __str__(self) -> str:
-        parts = [f"{self.new:,} new", f"{self.revived:,} revived", f"{self.kept:,} connected already"]
-        parts += [f"{self.replaced:,} repeated"] if self.replaced else []
+        parts = [f"{self.new:,} new", f"{self.replaced:,} given another token", f"{self.kept:,} left as they are"]
+        parts += [f"{self.repeated:,} repeated"] if self.repeated else []
         return ", ".join([*parts, f"{self.refused:,} refused"])
 
 
@@ -49,9 +49,9 @@ class Tally:
 def import_(file: BinaryIO) -> None:
     """Take over connections from FILE (`-`: standard input), due at once; running it twice is harmless.
 
-    FILE is CSV with the header hub_id,refresh_token, or JSON lines with these two names. A connection that is here
-    and not revoked is left alone: what is stored may be newer than the file. One that you disconnected comes back by
-    an install only. Of several lines for one hub the last one counts.
+    FILE is CSV with the header hub_id,refresh_token, or JSON lines with these two names. A connection that has worked
+    is left alone, unless it is revoked: what is stored may be newer than the file. One that you disconnected comes
+    back by an install only. Of several lines for one hub the last one counts.
     """
     ours = settings("DATABASE_URL", "TOKEN_KEYS")
     with database(ours) as engine, Shelf() as shelf, progress() as shown:
@@ -97,14 +97,14 @@ class Intake:
     def _shelve(self, line: Line) -> None:
         sealed = self._vault.seal_refresh_token(line.hub_id, line.refresh_token)
         if (before := self._shelf.put(Waiting(line.hub_id, line.number, sealed))) is not None:
-            self.tally.replaced += 1
+            self.tally.repeated += 1
             self._say(before, f"not taken: line {line.number} is of the same hub, {line.hub_id}, and counts")
 
     def _store(self, batch: list[Waiting], store: ConnectionStore) -> None:
         standing = store.standing([waiting.hub_id for waiting in batch])
         imported = store.import_(list(self._rows(batch, standing)))
         self.tally.new += len(imported.new)
-        self.tally.revived += len(imported.revived)
+        self.tally.replaced += len(imported.replaced)
 
     def _rows(self, batch: list[Waiting], standing: dict[int, Standing]) -> Iterator[ImportRow]:
         for waiting in batch:
@@ -113,7 +113,7 @@ class Intake:
                 yield ImportRow(waiting.hub_id, waiting.sealed_refresh_token)
             elif here.status is Status.DISCONNECTED:
                 self._refuse(waiting.number, f"hub {waiting.hub_id} was disconnected here: connect it by an install")
-            elif here.status is Status.REVOKED and not self._same(waiting, here):
+            elif here.replaceable and not self._same(waiting, here):
                 yield ImportRow(waiting.hub_id, waiting.sealed_refresh_token, replaces=True)
             else:
                 self.tally.kept += 1

@@ -1,4 +1,4 @@
-"""Takes over connections from elsewhere, thousands in one statement; what is connected here is left alone."""
+"""Takes over connections from elsewhere, thousands in one statement; what works here is left alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.domain.connection import Status
 
 @dataclass(frozen=True, slots=True)
 class ImportRow:
-    """`replaces`: the caller saw (`standing`) that the hub's row is revoked, and that its token is another."""
+    """`replaces`: the caller saw (`standing`) that the hub's row is no good, and that its token is another."""
 
     hub_id: int
     sealed_refresh_token: str = field(repr=False)
@@ -20,10 +20,10 @@ class ImportRow:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Hubs that are new, and revoked ones that are active again. Whoever is in neither was left as it was."""
+    """Hubs that are new, and those that got another token. Whoever is in neither was left as it was."""
 
     new: frozenset[int]
-    revived: frozenset[int]
+    replaced: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,23 @@ class Standing:
     """What an import should know of a hub that is here. Seals of one token differ: open them to compare."""
 
     status: Status
+    proven: bool  #: HubSpot handed out something for it to us, in an install or a refresh
     sealed_refresh_token: str | None = field(repr=False)
 
+    @property
+    def replaceable(self) -> bool:
+        """As the statement below sees it: revoked, or imported with a token that never worked."""
+        return self.status is Status.REVOKED or (self.status is not Status.DISCONNECTED and not self.proven)
 
-#: A connection that works is never given a token out of an old file, and what the operator disconnected comes back
-#: by an install only: so running the same import twice is harmless.
+
+#: A connection that has worked is never given a token out of an old file, and what the operator disconnected comes
+#: back by an install only: so running the same import twice is harmless. A wrong line can be put right.
 IMPORT = alone("""
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:sealed AS text[]), CAST(:replaces AS boolean[]))
                AS g(hub_id, sealed, replaces)
+), before AS MATERIALIZED (
+    SELECT c.hub_id, c.status FROM tokenkeeper.connections AS c JOIN given ON given.hub_id = c.hub_id
 ), stored AS (
     INSERT INTO tokenkeeper.connections AS c (hub_id, status, sealed_refresh_token, identify_due_at, due_at)
     SELECT hub_id, 'active', sealed, now(), now() FROM given ORDER BY hub_id
@@ -47,17 +55,20 @@ WITH given AS MATERIALIZED (
        SET status = 'active', status_since = now(), status_reason = NULL, not_before = NULL, failures = 0,
            last_error = NULL, refresh_requested = false, sealed_refresh_token = excluded.sealed_refresh_token,
            identify_due_at = now(), due_at = now(), generation = c.generation + 1
-     WHERE c.status = 'revoked'
+     WHERE (c.status = 'revoked' OR (c.status <> 'disconnected' AND c.refreshed_at IS NULL AND c.installed_at IS NULL))
        AND c.hub_id = ANY (SELECT given.hub_id FROM given WHERE given.replaces)
     RETURNING c.hub_id, c.generation = 0 AS new
 ), told AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
-    SELECT hub_id, 'imported', CASE WHEN new THEN '{}' ELSE '{"was": "revoked"}' END::jsonb, 'active' FROM stored
+    SELECT stored.hub_id, 'imported',
+           CASE WHEN new THEN '{}' ELSE jsonb_build_object('was', before.status) END, 'active'
+      FROM stored LEFT JOIN before ON before.hub_id = stored.hub_id
 )
 SELECT hub_id, new FROM stored
 """)
 STANDING = alone("""
-SELECT hub_id, status, sealed_refresh_token FROM tokenkeeper.connections
+SELECT hub_id, status, refreshed_at IS NOT NULL OR installed_at IS NOT NULL AS proven, sealed_refresh_token
+  FROM tokenkeeper.connections
  WHERE hub_id = ANY (CAST(:hub_ids AS bigint[]))
 """)
 
@@ -80,4 +91,4 @@ def import_(database: Database, rows: Sequence[ImportRow]) -> Imported:
 def standing(database: Database, hub_ids: Sequence[int]) -> dict[int, Standing]:
     """Of those hubs that are here."""
     rows = database.ask(STANDING, hub_ids=list(hub_ids))
-    return {row.hub_id: Standing(Status(row.status), row.sealed_refresh_token) for row in rows}
+    return {row.hub_id: Standing(Status(row.status), row.proven, row.sealed_refresh_token) for row in rows}

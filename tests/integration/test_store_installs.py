@@ -162,7 +162,7 @@ def test_an_import_is_due_at_once_and_harmless_when_repeated(town: Town, sql: Sq
     assert sql.served(1) is None
     before = sql.rows("SELECT * FROM tokenkeeper.connections ORDER BY hub_id")
     again = town.store.import_(rows)
-    assert (again.new, again.revived) == (frozenset(), frozenset())
+    assert (again.new, again.replaced) == (frozenset(), frozenset())
     assert sql.rows("SELECT * FROM tokenkeeper.connections ORDER BY hub_id") == before
     assert sql.events(1) == ["imported"]
     assert town.store.import_([]).new == frozenset()
@@ -187,7 +187,7 @@ def test_an_import_revives_only_what_is_revoked_and_only_when_told_to(town: Town
         [ImportRow(1, "other", replaces=True), ImportRow(2, "same")]
         + [ImportRow(hub_id, "other", replaces=True) for hub_id in (3, 4)]
     )
-    assert (imported.new, imported.revived) == (frozenset(), {1})
+    assert (imported.new, imported.replaced) == (frozenset(), {1})
     assert sql.rows("SELECT hub_id, status FROM hubspot.connections ORDER BY 1") == [
         (1, "active"),
         (2, "revoked"),
@@ -196,6 +196,19 @@ def test_an_import_revives_only_what_is_revoked_and_only_when_told_to(town: Town
     ]
     assert sql.row(4)["sealed_refresh_token"] == "sealed-of-4"
     assert sql.events(1) == ["installed", "imported"]
+
+
+def test_an_import_puts_a_wrong_line_right_as_long_as_its_token_never_worked(town: Town, sql: Sql) -> None:
+    town.store.import_([ImportRow(1, "wrong"), ImportRow(2, "good")])
+    wrong = town.claim_one(1)
+    town.store.save([town.refreshed(town.claim_one(2))])
+    assert [found.replaceable for found in town.store.standing([1, 2]).values()] == [True, False]
+    rows = [ImportRow(hub_id, "right", replaces=True) for hub_id in (1, 2)]
+    assert town.store.import_(rows).replaced == {1}
+    assert town.store.save([town.revoked(wrong)]) == set(), "the late answer speaks of the wrong token"
+    assert (sql.row(1)["status"], sql.row(1)["sealed_refresh_token"]) == ("active", "right")
+    assert sql.row(2)["sealed_refresh_token"] == "good"
+    assert sql.rows("SELECT detail FROM hubspot.history WHERE hub_id = 1 ORDER BY at") == [({},), ({"was": "active"},)]
 
 
 def test_an_import_is_fast(town: Town) -> None:
