@@ -167,7 +167,7 @@ class HubSpot:
         raise AppRejected("no_client_secret")
 
     def _send(self, endpoint: Endpoint, form: Mapping[str, str], number: int, token: str) -> Reply:
-        body = f"{urlencode(form)}&{self._credentials[number]}".encode("ascii")
+        body = f"{urlencode(form, errors='replace')}&{self._credentials[number]}".encode("ascii")
         return self._transport.send(endpoint, body, secrets=(token, self._secrets[number]))
 
     def _located(self, grant: Grant) -> Grant:

@@ -54,6 +54,7 @@ class Transport:
         self._adapter = TimedAdapter(pool_maxsize=connections, pool_block=False)
         self._session.mount("http://", self._adapter)
         self._session.mount("https://", self._adapter)
+        self._pools: list[HTTPConnectionPool] = []
         # Replies are small; unpacking them would cost more than their bytes.
         self._session.headers.update(
             {"User-Agent": f"tokenkeeper/{version('tokenkeeper')}", "Accept-Encoding": "identity"}
@@ -64,6 +65,7 @@ class Transport:
         request = self._session.prepare_request(requests.Request(method, url, headers=headers))
         fixed = {name: value for name, value in request.headers.items() if name != "Content-Length"}
         pool = self._adapter.poolmanager.connection_from_url(str(request.url))
+        self._pools.append(pool)
         return Endpoint(method, pool, request.path_url, fixed)
 
     def send(
@@ -86,6 +88,8 @@ class Transport:
 
     def close(self) -> None:
         self._session.close()
+        for pool in self._pools:  # the session only forgets them
+            pool.close()
 
     def _talk(self, endpoint: Endpoint, body: bytes | None, headers: dict[str, str], secrets: tuple[str, ...]) -> Reply:
         raw = endpoint.pool.urlopen(

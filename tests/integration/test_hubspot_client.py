@@ -1,0 +1,555 @@
+"""The HubSpot client over real sockets: servers that misbehave in every way, and the simulator."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import socket
+import ssl
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET
+from shared.domain.errors import AppRejected, CodeRejected, GrantDead, ProviderError, Throttled, UnknownRefusal, Unwell
+from shared.hubspot.client import HubSpot
+from shared.hubspot.deadline import IDLE, TimedConnection, TimedPool, whole_call
+from tests.integration.raw_server import GRANT, Answer, RawServer, drips, http, resets, sends, serving, stays_silent
+from tests.integration.simulator_rig import CALLBACK, HUB, Rig, returned, running
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+TIMEOUT = 0.4
+#: Seconds more that a call may take than it is given, on a busy machine.
+GRACE = 0.4
+SECRETS = ("client-secret-1", "client-secret-2")
+
+
+def now() -> datetime:
+    return NOW
+
+
+@contextmanager
+def a_client(url: str, **but: Any) -> Iterator[HubSpot]:
+    settings: dict[str, Any] = {
+        "client_id": DEMO_CLIENT_ID,
+        "client_secrets": SECRETS[:1],
+        "redirect_uri": CALLBACK,
+        "scopes": ("oauth",),
+        "api_url": url,
+        "app_url": url,
+        "api_version": "2026-09",
+        "timeout": TIMEOUT,
+        "connections": 5,
+    }
+    client = HubSpot(**(settings | but))
+    yield client
+    client.close()
+
+
+def refusal_of(call: Callable[[], object]) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        call()
+    return caught.value
+
+
+def refused(answer: Answer, tls: ssl.SSLContext | None = None) -> tuple[ProviderError, float, bool]:
+    """The error, how long the call took, and whether the client had hung up soon after."""
+    with serving(answer, tls) as server, a_client(server.url) as hubspot:
+        start = monotonic()
+        error = refusal_of(lambda: hubspot.refresh("na1-refresh", now))
+        return error, monotonic() - start, server.hung_up.wait(1)
+
+
+class Scripted:
+    """Answers request after request with the next of these; the last one is repeated."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = list(answers)
+
+    def __call__(self, connection: socket.socket, _: bytes) -> bool:
+        connection.sendall(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])
+        return True
+
+
+def form_of(request: bytes) -> dict[str, str]:
+    fields = parse_qs(request.partition(b"\r\n\r\n")[2].decode())
+    return {name: values[0] for name, values in fields.items()}
+
+
+# ---- what is sent
+
+
+def test_a_request_is_one_form_with_every_secret_in_its_body() -> None:
+    with serving(sends(http(200, GRANT))) as server, a_client(server.url) as hubspot:
+        hubspot.refresh("na1-refresh &=", now)
+    head, _, _ = server.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /oauth/2026-09/token HTTP/1.1\r\n")
+    assert b"Content-Type: application/x-www-form-urlencoded" in head
+    assert b"User-Agent: tokenkeeper/" in head
+    assert b"secret" not in head
+    assert form_of(server.requests[0]) == {
+        "grant_type": "refresh_token",
+        "refresh_token": "na1-refresh &=",
+        "client_id": DEMO_CLIENT_ID,
+        "client_secret": SECRETS[0],
+    }
+
+
+def test_a_token_is_dated_by_the_clock_it_was_given() -> None:
+    with serving(sends(http(200, GRANT))) as server, a_client(server.url) as hubspot:
+        assert hubspot.refresh("na1-refresh", now).expires_at == NOW + timedelta(seconds=1800)
+
+
+def test_the_environments_proxies_and_cookies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with serving(sends(http(200, GRANT, "Set-Cookie: a=b"))) as server, a_client(server.url) as hubspot:
+        hubspot.refresh("na1-refresh", now)
+        hubspot.refresh("na1-refresh", now)
+    assert b"ookie" not in server.requests[1]
+    assert server.connections == 1
+
+
+def test_a_redirect_is_never_followed() -> None:
+    with serving(sends(http(307, b"", "Location: /elsewhere"))) as server, a_client(server.url) as hubspot:
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "redirect"
+    assert len(server.requests) == 1
+
+
+def test_nothing_is_ever_tried_again_by_itself() -> None:
+    with serving(sends(http(503, b"", "Retry-After: 0"))) as server, a_client(server.url) as hubspot:
+        for call in (lambda: hubspot.refresh("r", now), lambda: hubspot.uninstall("a")):
+            assert refusal_of(call).retry_after == 0
+    assert len(server.requests) == 2
+
+
+def test_odd_characters_in_a_code_are_an_error_of_ours_and_not_a_crash() -> None:
+    with a_client("http://127.0.0.1:9") as hubspot:
+        for call in (lambda: hubspot.exchange("\ud800", now), lambda: hubspot.uninstall("a\r\nb: c")):
+            assert isinstance(refusal_of(call), Unwell)
+
+
+# ---- several client secrets
+
+BAD_SECRET = http(400, {"status": "BAD_CLIENT_SECRET", "error": "invalid_client"})
+
+
+def secrets_sent(server: RawServer) -> list[str]:
+    return [form_of(request)["client_secret"] for request in server.requests]
+
+
+def test_a_refused_secret_gives_way_to_the_next_which_is_then_remembered() -> None:
+    answer = Scripted(BAD_SECRET, http(200, GRANT))
+    with serving(answer) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
+        hubspot.refresh("na1-refresh", now)
+        hubspot.refresh("na1-refresh", now)
+    assert secrets_sent(server) == [SECRETS[0], SECRETS[1], SECRETS[1]]
+
+
+def test_secrets_that_are_all_refused_reject_the_app() -> None:
+    with serving(sends(BAD_SECRET)) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
+        assert isinstance(refusal_of(lambda: hubspot.refresh("na1-refresh", now)), AppRejected)
+    assert secrets_sent(server) == list(SECRETS)
+
+
+def test_a_dead_token_is_not_tried_with_another_secret() -> None:
+    answer = sends(http(400, {"status": "BAD_REFRESH_TOKEN"}))
+    with serving(answer) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
+        assert isinstance(refusal_of(lambda: hubspot.refresh("na1-refresh", now)), GrantDead)
+    assert len(server.requests) == 1
+
+
+def test_a_code_is_sent_again_only_where_the_secret_was_refused_before_it() -> None:
+    for first, sent in ((BAD_SECRET, 2), (http(401, {"error": "invalid_client"}), 1), (http(503), 1), (b"", 1)):
+        answer = Scripted(first or b"HTTP/1.1 200 So\r\nContent-Length: 9\r\n\r\n", http(200, GRANT))
+        with serving(answer) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
+            if sent == 2:
+                assert hubspot.exchange("na1-code", now).hub_id == 7
+            else:
+                refusal_of(partial(hubspot.exchange, "na1-code", now))
+        assert len(server.requests) == sent
+
+
+def test_all_secrets_together_have_the_time_of_one_call() -> None:
+    def slow(connection: socket.socket, _: bytes) -> bool:
+        connection.settimeout(TIMEOUT * 0.7)
+        try:
+            return bool(connection.recv(1))
+        except TimeoutError:
+            connection.sendall(BAD_SECRET)
+            return True
+
+    with serving(slow) as server, a_client(server.url, client_secrets=(*SECRETS, "client-secret-3")) as hubspot:
+        start = monotonic()
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "timeout"
+        assert monotonic() - start < TIMEOUT + GRACE
+
+
+# ---- what an install needs
+
+
+def test_an_exchange_that_names_no_hub_asks_whose_the_token_is() -> None:
+    bare = {name: value for name, value in GRANT.items() if name not in ("hub_id", "scopes")}
+    answer = Scripted(http(200, bare), http(200, {"active": True, "hub_id": 9, "scopes": ["tickets"]}))
+    with serving(answer) as server, a_client(server.url) as hubspot:
+        grant = hubspot.exchange("na1-code", now)
+    assert (grant.hub_id, grant.scopes) == (9, ("tickets",))
+    assert form_of(server.requests[1])["token"] == "CIaccess"
+
+
+def test_an_exchange_that_cannot_be_stored_says_what_is_missing() -> None:
+    no_refresh_token = {name: value for name, value in GRANT.items() if name != "refresh_token"}
+    with serving(sends(http(200, no_refresh_token))) as server, a_client(server.url) as hubspot:
+        assert refusal_of(lambda: hubspot.exchange("na1-code", now)).code == "no_refresh_token"
+    answer = Scripted(http(200, {**GRANT, "hub_id": None}), http(200, {"active": True}))
+    with serving(answer) as server, a_client(server.url) as hubspot:
+        assert refusal_of(lambda: hubspot.exchange("na1-code", now)).code == "no_hub_id"
+
+
+# ---- a call is over in time
+
+SLOW: dict[str, Answer] = {
+    "no answer": stays_silent,
+    "a byte of the status line now and then": drips(b"", b"H"),
+    "headers without end": drips(b"HTTP/1.1 200 So\r\n", b"A"),
+    "a body without end": drips(b"HTTP/1.1 200 So\r\nContent-Length: 5000\r\n\r\n", b" "),
+    "a chunked body without end": drips(b"HTTP/1.1 200 So\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "wait for it": drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("answer", SLOW.values(), ids=SLOW.keys())
+def test_a_slow_answer_is_cut_off_when_the_time_of_the_call_is_over(answer: Answer) -> None:
+    error, took, hung_up = refused(answer)
+    assert (type(error), error.code) == (Unwell, "timeout")
+    assert took < TIMEOUT + GRACE
+    assert hung_up
+
+
+@pytest.mark.parametrize("answer", SLOW.values(), ids=SLOW.keys())
+def test_the_same_over_tls(answer: Answer, tls: ssl.SSLContext) -> None:
+    error, took, hung_up = refused(answer, tls)
+    assert (type(error), error.code) == (Unwell, "timeout")
+    assert took < TIMEOUT + GRACE
+    assert hung_up
+
+
+def test_a_tls_handshake_that_stalls_is_cut_off() -> None:
+    with serving(stays_silent) as server, a_client(server.url.replace("http:", "https:")) as hubspot:
+        start = monotonic()
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "timeout"
+        assert monotonic() - start < TIMEOUT + GRACE
+        assert server.hung_up.wait(1)
+
+
+def test_every_call_on_a_kept_connection_has_its_time_anew() -> None:
+    def unhurried(connection: socket.socket, _: bytes) -> bool:
+        connection.settimeout(TIMEOUT * 0.6)
+        try:
+            return bool(connection.recv(1))
+        except TimeoutError:
+            connection.sendall(http(200, GRANT))
+            return True
+
+    with serving(unhurried) as server, a_client(server.url) as hubspot:
+        for _ in range(3):
+            hubspot.refresh("na1-refresh", now)
+    assert server.connections == 1
+
+
+def test_an_answer_that_comes_too_late_is_never_taken_for_the_next_one() -> None:
+    def late(connection: socket.socket, request: bytes) -> bool:
+        token = form_of(request)["refresh_token"]
+        if token == "slow":
+            stays_silent(connection, request)
+        connection.sendall(http(200, {**GRANT, "access_token": token}))
+        return True
+
+    with serving(late) as server, a_client(server.url) as hubspot:
+        assert refusal_of(lambda: hubspot.refresh("slow", now)).code == "timeout"
+        assert hubspot.refresh("quick", now).access_token == "quick"
+    assert server.connections == 2
+
+
+# ---- bodies and bytes
+
+BIG = b" " * (2 * 1024 * 1024)
+BOMBS = {"gzip": gzip.compress(BIG * 32), "deflate": zlib.compress(BIG * 32)}
+UNREADABLE: dict[str, tuple[Answer, str]] = {
+    "large": (sends(http(200, BIG)), "too_large"),
+    "large, chunked": (
+        sends(b"HTTP/1.1 200 So\r\nTransfer-Encoding: chunked\r\n\r\n200000\r\n" + BIG + b"\r\n0\r\n\r\n"),
+        "too_large",
+    ),
+    "large, until closed": (sends(b"HTTP/1.1 200 So\r\n\r\n" + BIG, stay=False), "too_large"),
+    "cut short": (sends(b"HTTP/1.1 200 So\r\nContent-Length: 99\r\n\r\n{", stay=False), "connection"),
+    "bad chunks": (sends(b"HTTP/1.1 200 So\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", stay=False), "connection"),
+    "reset": (resets, "connection"),
+    "closed": (sends(b"", stay=False), "connection"),
+    "no HTTP": (sends(b"\x16\x03\x01 hello\r\n\r\n", stay=False), "connection"),
+    "a long header": (sends(http(200, GRANT, "A: " + "b" * 70_000)), "connection"),
+    "many headers": (sends(http(200, GRANT, *["A: b"] * 200)), "connection"),
+}
+
+
+@pytest.mark.parametrize(("answer", "code"), UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_an_answer_that_cannot_be_read_is_named_and_its_connection_closed(answer: Answer, code: str) -> None:
+    error, _, hung_up = refused(answer)
+    assert (type(error), error.code) == (Unwell, code)
+    assert hung_up
+
+
+@pytest.mark.parametrize("packing", BOMBS)
+def test_a_bomb_is_not_unpacked_beyond_what_is_read(packing: str) -> None:
+    answer = sends(http(200, BOMBS[packing], f"Content-Encoding: {packing}"))
+    with serving(answer) as server, a_client(server.url, timeout=10.0) as hubspot:
+        tracemalloc.start()
+        error = refusal_of(lambda: hubspot.refresh("na1-refresh", now))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert (type(error), error.code) == (Unwell, "too_large")
+    assert peak < 16 * 1024 * 1024
+
+
+def test_a_badly_packed_answer_is_named() -> None:
+    with serving(sends(http(200, b"no gzip", "Content-Encoding: gzip"))) as server, a_client(server.url) as hubspot:
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "encoding"
+
+
+def test_any_garbled_answer_is_a_grant_or_a_named_error() -> None:
+    chance = random.Random(20261123)
+    good = http(200, GRANT, "Transfer-Encoding: identity", "Retry-After: 5")
+
+    def garbled(connection: socket.socket, _: bytes) -> bool:
+        answer = bytearray(good[: chance.choice((len(good), chance.randrange(len(good))))])
+        for _turn in range(chance.randrange(4)):
+            answer[chance.randrange(len(answer) or 1) : chance.randrange(len(answer) or 1)] = chance.randbytes(2)
+        connection.sendall(answer)
+        return False
+
+    with serving(garbled) as server, a_client(server.url) as hubspot:
+        for _ in range(300):
+            with suppress(ProviderError):
+                assert hubspot.refresh("na1-refresh", now).access_token
+
+
+def test_bytes_after_an_answer_are_not_taken_for_the_next_one() -> None:
+    def twice(connection: socket.socket, request: bytes) -> bool:
+        right = http(200, {**GRANT, "access_token": form_of(request)["refresh_token"]})
+        connection.sendall(right + http(200, {**GRANT, "access_token": "of-another-account"}))
+        return True
+
+    with serving(twice) as server, a_client(server.url) as hubspot:
+        for token in ("first", "second", "third"):
+            assert hubspot.refresh(token, now).access_token == token
+
+
+def test_an_answer_that_is_packed_unasked_is_unpacked() -> None:
+    body = gzip.compress(http(200, GRANT).partition(b"\r\n\r\n")[2])
+    with serving(sends(http(200, body, "Content-Encoding: gzip"))) as server, a_client(server.url) as hubspot:
+        assert hubspot.refresh("na1-refresh", now).hub_id == 7
+
+
+def test_an_error_drags_no_request_along() -> None:
+    for answer in (resets, stays_silent, sends(b"rubbish\r\n", stay=False)):
+        error, _, _ = refused(answer)
+        assert error.__cause__ is None
+        assert error.__context__ is None
+        assert vars(error).keys() == {"code", "http_status", "retry_after", "correlation_id"}
+
+
+def test_nobody_listening_is_a_matter_of_the_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with a_client(f"http://127.0.0.1:{port}") as hubspot:
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "connection"
+
+
+def test_an_address_that_does_not_answer_leaves_its_turn_to_the_next() -> None:
+    # The server listens on 127.0.0.1 only, and localhost may be ::1 first.
+    with serving(sends(http(200, GRANT))) as server, a_client(f"http://localhost:{server.port}") as hubspot:
+        assert hubspot.refresh("na1-refresh", now).hub_id == 7
+
+
+# ---- connections
+
+
+def test_a_connection_that_the_server_has_closed_is_replaced_unnoticed() -> None:
+    with serving(sends(http(200, GRANT), stay=False)) as server, a_client(server.url) as hubspot:
+        for _ in range(3):
+            hubspot.refresh("na1-refresh", now)
+            assert server.hung_up.wait(1)
+            server.hung_up.clear()
+    assert server.connections == 3
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_again() -> None:
+    with serving(stays_silent) as server, TimedPool("127.0.0.1", server.port) as pool, whole_call(5):
+        connection = pool._get_conn()
+        assert isinstance(connection, TimedConnection)
+        connection.connect()
+        pool._put_conn(connection)
+        assert pool._get_conn().sock is not None
+        pool._put_conn(connection)
+        connection.used_at -= IDLE + 1
+        assert pool._get_conn().sock is None
+
+
+def test_fifty_threads_share_a_client_and_never_get_each_others_answers() -> None:
+    def echo(connection: socket.socket, request: bytes) -> bool:
+        connection.sendall(http(200, {**GRANT, "access_token": form_of(request)["refresh_token"]}))
+        return True
+
+    tokens = [f"token-{number}" for number in range(500)]
+    with (
+        serving(echo) as server,
+        a_client(server.url, connections=50, timeout=20.0) as hubspot,
+        ThreadPoolExecutor(50) as threads,
+    ):
+        grants = list(threads.map(lambda token: hubspot.refresh(token, now), tokens))
+    assert [grant.access_token for grant in grants] == tokens
+    assert server.connections <= 50
+
+
+# ---- TLS
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 127.0.0.1, signed by itself; with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tokenkeeper test")])
+    start = datetime.now(UTC) - timedelta(days=1)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=3))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem = made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *form)
+    path.write_bytes(pem)
+    return path
+
+
+@pytest.fixture
+def untrusted(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture
+def tls(untrusted: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    return untrusted
+
+
+def test_tls_works_and_keeps_its_connection(tls: ssl.SSLContext) -> None:
+    with serving(sends(http(200, GRANT)), tls) as server, a_client(server.url, timeout=5.0) as hubspot:
+        for _ in range(3):
+            assert hubspot.refresh("na1-refresh", now).hub_id == 7
+    assert server.connections == 1
+
+
+def test_a_certificate_that_nobody_vouches_for_gets_no_request(untrusted: ssl.SSLContext) -> None:
+    with serving(sends(http(200, GRANT)), untrusted) as server, a_client(server.url) as hubspot:
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "tls"
+    assert server.requests == []
+
+
+def test_a_certificate_of_another_host_gets_no_request(tls: ssl.SSLContext) -> None:
+    with serving(sends(http(200, GRANT)), tls) as server, a_client(f"https://localhost:{server.port}") as hubspot:
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "tls"
+    assert server.requests == []
+
+
+# ---- the simulator
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with running() as simulator:
+        yield simulator
+
+
+@contextmanager
+def connected(rig: Rig, **but: Any) -> Iterator[HubSpot]:
+    with a_client(rig.url, **({"client_secrets": (DEMO_CLIENT_SECRET,), "timeout": 10.0} | but)) as hubspot:
+        yield hubspot
+
+
+@pytest.mark.parametrize("api_version", ["v3", "2026-03", "2026-09"])
+def test_the_whole_life_of_a_connection(rig: Rig, api_version: str) -> None:
+    with connected(rig, api_version=api_version) as hubspot:
+        back = returned(rig.control.allow(hubspot.authorize_url("a state"), HUB))
+        assert back["state"] == "a state"
+        granted = hubspot.exchange(back["code"], now)
+        refresh_token = str(granted.refresh_token)
+        assert granted.hub_id == HUB
+        assert isinstance(refusal_of(lambda: hubspot.exchange(back["code"], now)), CodeRejected)
+
+        fresh = hubspot.refresh(refresh_token, now)
+        assert rig.control.check([fresh.access_token])[0].live
+        seen = hubspot.introspect(fresh.access_token, "access_token")
+        assert (seen.active, seen.hub_id) == (True, HUB)
+        assert seen.hub_domain
+        assert hubspot.introspect(refresh_token, "refresh_token").active
+
+        hubspot.revoke(refresh_token)
+        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), GrantDead)
+        assert not hubspot.introspect(refresh_token, "refresh_token").active
+
+
+@pytest.mark.parametrize("api_version", ["v3", "2026-03", "2026-09"])
+def test_an_uninstall_ends_the_refresh_token(rig: Rig, api_version: str) -> None:
+    refresh_token = rig.control.install(HUB)
+    with connected(rig, api_version=api_version) as hubspot:
+        hubspot.uninstall(hubspot.refresh(refresh_token, now).access_token)
+        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), GrantDead)
+        assert isinstance(refusal_of(lambda: hubspot.uninstall("unknown")), UnknownRefusal)
+
+
+def test_a_rotated_client_secret_needs_no_restart(rig: Rig) -> None:
+    refresh_token = rig.control.install(HUB)
+    with connected(rig, client_secrets=(DEMO_CLIENT_SECRET, "the-new-secret")) as hubspot:
+        hubspot.refresh(refresh_token, now)
+        rig.control.settings(client_secrets=["the-new-secret"])
+        assert hubspot.refresh(refresh_token, now).hub_id == HUB
+        code = returned(rig.control.allow(hubspot.authorize_url("s"), HUB))["code"]
+        assert hubspot.exchange(code, now).hub_id == HUB
+    with connected(rig) as hubspot:
+        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), AppRejected)
+
+
+def test_a_preselected_hub_is_asked_for(rig: Rig) -> None:
+    with connected(rig) as hubspot:
+        back = returned(rig.control.allow(hubspot.authorize_url("s", hub_id=HUB), HUB))
+        assert hubspot.exchange(back["code"], now).hub_id == HUB
+
+
+def test_a_throttled_call_says_how_long_to_wait(rig: Rig) -> None:
+    refresh_token = rig.control.install(HUB)
+    rig.control.fault("429", times=1, retry_after=7)
+    with connected(rig) as hubspot:
+        error = refusal_of(lambda: hubspot.refresh(refresh_token, now))
+        assert (type(error), error.retry_after) == (Throttled, 7.0)
+        assert rig.url not in str(error)
+        assert hubspot.refresh(refresh_token, now).hub_id == HUB
