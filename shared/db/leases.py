@@ -1,4 +1,4 @@
-"""Claim due rows, save what became of them: the hot path, one short statement each, fenced.
+"""Claims due rows: the first half of the hot path, one short statement.
 
 A row belongs to whoever holds its newest lease. A result lands only where lease and generation are still
 those of the claim: a re-install or a disconnect in between wins, and the late answer changes nothing.
@@ -6,8 +6,7 @@ those of the claim: a re-install or a disconnect in between wins, and the late a
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -80,50 +79,6 @@ SELECT now() AS at, {PROVIDER_COLUMNS}, claimed.*
 )
 CLAIM_SOME = text(_CLAIMED.format(gate="") + "SELECT * FROM claimed")
 
-SAVE = alone("""
-WITH r AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(CAST(:results AS json)) AS r(
-        hub_id bigint, number bigint, generation bigint, status text, access_token text, expires_at timestamptz,
-        granted_at timestamptz, life real, scopes text[], sealed text, due_at timestamptz, not_before timestamptz,
-        failures integer, last_error text, reason text)
-), landed AS (
-    UPDATE tokenkeeper.connections AS c
-       SET status = r.status,
-           status_since = CASE WHEN c.status = r.status THEN c.status_since ELSE now() END,
-           status_reason = r.reason,
-           access_token = CASE WHEN r.status = 'revoked' THEN NULL
-                               ELSE coalesce(r.access_token, c.access_token) END,
-           expires_at = CASE WHEN r.status = 'revoked' THEN NULL ELSE coalesce(r.expires_at, c.expires_at) END,
-           refreshed_at = coalesce(r.granted_at, c.refreshed_at),
-           life = coalesce(r.life, c.life),
-           scopes = coalesce(r.scopes, c.scopes),
-           sealed_refresh_token = coalesce(r.sealed, c.sealed_refresh_token),
-           due_at = r.due_at,
-           not_before = r.not_before,
-           failures = r.failures,
-           last_error = r.last_error,
-           refresh_requested = c.refresh_requested AND r.access_token IS NULL,
-           lease_until = NULL
-      FROM r
-     WHERE c.hub_id = r.hub_id AND c.lease_no = r.number AND c.generation = r.generation
-       AND c.lease_until IS NOT NULL  -- else a save whose answer was lost would be told twice
-    RETURNING c.hub_id
-), told AS (
-    INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
-    SELECT e.hub_id, e.event, e.detail, e.status
-      FROM json_to_recordset(CAST(:events AS json))
-           AS e(place integer, hub_id bigint, event text, detail jsonb, status text)
-      JOIN landed ON landed.hub_id = e.hub_id
-     ORDER BY e.place
-), noted AS (
-    UPDATE tokenkeeper.provider SET last_success_at = now()
-     WHERE one = (SELECT one FROM tokenkeeper.provider
-                   WHERE EXISTS (SELECT FROM r WHERE access_token IS NOT NULL)
-                     AND coalesce(last_success_at < now() - interval '5 seconds', true)
-                     FOR NO KEY UPDATE SKIP LOCKED)
-)
-SELECT hub_id FROM landed
-""")
 HAND_BACK = alone("""
 UPDATE tokenkeeper.connections AS c SET lease_until = NULL
   FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[])) AS l(hub_id, number)
@@ -144,18 +99,6 @@ def claim(database: Database, most: int, *, lease_seconds: float, cap: float) ->
     if provider.rate is not None and not _paused(provider, now):
         return _claim_some(database, most, lease_seconds=lease_seconds, cap=cap)
     return Claims([_claimed(row) for row in rows if row.hub_id is not None], now, provider)
-
-
-def save(database: Database, results: Sequence[Result]) -> set[int]:
-    """The hubs whose result landed. Where it did not, its lease is over all the same, if still ours."""
-    if not results:
-        return set()
-    ordered = sorted(results, key=lambda result: result.lease.hub_id)  # two savers never wait in a circle
-    events = json.dumps(list(_events(ordered)))
-    rows = database.ask(SAVE, results=json.dumps([_saved(result) for result in ordered]), events=events)
-    landed = {row.hub_id for row in rows}
-    hand_back(database, [result.lease for result in ordered if result.lease.hub_id not in landed])
-    return landed
 
 
 def hand_back(database: Database, leases: Sequence[Lease]) -> None:
@@ -208,42 +151,3 @@ def _claimed(row: Row[Any]) -> Claimed:
     )
     lease = Lease(row.hub_id, row.lease_no, row.generation, row.lease_until)
     return Claimed(connection, lease, row.sealed_refresh_token)
-
-
-def _saved(result: Result) -> dict[str, Any]:
-    lease, grant, after = result.lease, result.step.grant, result.step.connection
-    saved: dict[str, Any] = {
-        "hub_id": lease.hub_id,
-        "number": lease.number,
-        "generation": lease.generation,
-        "status": after.status.value,
-        "sealed": result.sealed_refresh_token,
-        "due_at": _text(after.due_at),
-        "not_before": _text(after.not_before),
-        "failures": after.failures,
-        "last_error": after.last_error,
-        "reason": after.reason,
-    }
-    if grant is not None:
-        saved["access_token"] = grant.access_token
-        saved["expires_at"] = _text(grant.expires_at)
-        saved["granted_at"] = _text(grant.granted_at)
-        saved["life"] = grant.expires_in
-        saved["scopes"] = grant.scopes
-    return saved
-
-
-def _events(results: Iterable[Result]) -> Iterable[dict[str, Any]]:
-    told = ((result.lease.hub_id, event) for result in results for event in result.step.events)
-    for place, (hub_id, event) in enumerate(told):
-        yield {
-            "place": place,
-            "hub_id": hub_id,
-            "event": event.name.value,
-            "detail": event.detail,
-            "status": event.status and event.status.value,
-        }
-
-
-def _text(instant: datetime | None) -> str | None:
-    return None if instant is None else instant.isoformat()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Engine
 
-from shared.db import identity, imports, installs, leases, operator, provider
+from shared.db import identity, imports, installs, leases, operator, provider, saves
 from shared.db.clock import DatabaseClock
 from shared.db.database import Database, alone
 from shared.db.imports import Imported, ImportRow, Standing
@@ -64,7 +64,7 @@ class ConnectionStore:
 
     def save(self, results: Sequence[Result]) -> set[int]:
         """The hubs whose result landed: nobody else had claimed, re-installed or disconnected them meanwhile."""
-        return leases.save(self._database, results)
+        return saves.save(self._database, results)
 
     def hand_back(self, uncalled: Sequence[Lease]) -> None:
         leases.hand_back(self._database, uncalled)

@@ -1,0 +1,135 @@
+"""Saves what became of claimed rows: the second half of the hot path, dozens in one statement, fenced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from shared.db.database import Database, alone
+from shared.db.errors import StoreBroken
+from shared.db.leases import Result, hand_back
+
+SAVE = alone("""
+WITH r AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(CAST(:results AS json)) AS r(
+        hub_id bigint, number bigint, generation bigint, status text, access_token text, expires_at timestamptz,
+        granted_at timestamptz, life real, scopes text[], sealed text, due_at timestamptz, not_before timestamptz,
+        failures integer, last_error text, reason text)
+), landed AS (
+    UPDATE tokenkeeper.connections AS c
+       SET status = r.status,
+           status_since = CASE WHEN c.status = r.status THEN c.status_since ELSE now() END,
+           status_reason = r.reason,
+           access_token = CASE WHEN r.status = 'revoked' THEN NULL
+                               ELSE coalesce(r.access_token, c.access_token) END,
+           expires_at = CASE WHEN r.status = 'revoked' THEN NULL ELSE coalesce(r.expires_at, c.expires_at) END,
+           refreshed_at = coalesce(r.granted_at, c.refreshed_at),
+           life = coalesce(r.life, c.life),
+           scopes = coalesce(r.scopes, c.scopes),
+           sealed_refresh_token = coalesce(r.sealed, c.sealed_refresh_token),
+           due_at = r.due_at,
+           not_before = r.not_before,
+           failures = r.failures,
+           last_error = r.last_error,
+           refresh_requested = c.refresh_requested AND r.access_token IS NULL,
+           lease_until = NULL
+      FROM r
+     WHERE c.hub_id = r.hub_id AND c.lease_no = r.number AND c.generation = r.generation
+       AND c.lease_until IS NOT NULL  -- else a save whose answer was lost would be told twice
+    RETURNING c.hub_id
+), told AS (
+    INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
+    SELECT e.hub_id, e.event, e.detail, e.status
+      FROM json_to_recordset(CAST(:events AS json))
+           AS e(place integer, hub_id bigint, event text, detail jsonb, status text)
+      JOIN landed ON landed.hub_id = e.hub_id
+     ORDER BY e.place
+), noted AS (
+    UPDATE tokenkeeper.provider SET last_success_at = now()
+     WHERE one = (SELECT one FROM tokenkeeper.provider
+                   WHERE EXISTS (SELECT FROM r WHERE access_token IS NOT NULL)
+                     AND coalesce(last_success_at < now() - interval '5 seconds', true)
+                     FOR NO KEY UPDATE SKIP LOCKED)
+)
+SELECT hub_id FROM landed
+""")
+
+
+def save(database: Database, results: Sequence[Result]) -> set[int]:
+    """The hubs whose result landed. Where it did not, its lease is over all the same, if still ours.
+
+    Raises StoreBroken where PostgreSQL refuses some of them: the others are saved, those will never be, and
+    their leases end by themselves.
+    """
+    if not results:
+        return set()
+    ordered = sorted(results, key=lambda result: result.lease.hub_id)  # two savers never wait in a circle
+    try:
+        landed = _save(database, ordered)
+    except StoreBroken:
+        if len(ordered) == 1:
+            raise
+        return _save_apart(database, ordered)
+    hand_back(database, [result.lease for result in ordered if result.lease.hub_id not in landed])
+    return landed
+
+
+def _save(database: Database, results: Sequence[Result]) -> set[int]:
+    told = json.dumps(list(_events(results)))
+    rows = database.ask(SAVE, results=json.dumps([_saved(result) for result in results]), events=told)
+    return {row.hub_id for row in rows}
+
+
+def _save_apart(database: Database, results: Sequence[Result]) -> set[int]:
+    """PostgreSQL refuses one of them: the others' accounts must not suffer for it."""
+    landed: set[int] = set()
+    broken: dict[int, str] = {}
+    for result in results:
+        try:
+            landed |= save(database, [result])
+        except StoreBroken as error:
+            broken[result.lease.hub_id] = str(error)
+    if broken:
+        raise StoreBroken(f"saved all but {broken}")
+    return landed
+
+
+def _saved(result: Result) -> dict[str, Any]:
+    lease, grant, after = result.lease, result.step.grant, result.step.connection
+    saved: dict[str, Any] = {
+        "hub_id": lease.hub_id,
+        "number": lease.number,
+        "generation": lease.generation,
+        "status": after.status.value,
+        "sealed": result.sealed_refresh_token,
+        "due_at": _text(after.due_at),
+        "not_before": _text(after.not_before),
+        "failures": after.failures,
+        "last_error": after.last_error,
+        "reason": after.reason,
+    }
+    if grant is not None:
+        saved["access_token"] = grant.access_token
+        saved["expires_at"] = _text(grant.expires_at)
+        saved["granted_at"] = _text(grant.granted_at)
+        saved["life"] = grant.expires_in
+        saved["scopes"] = grant.scopes
+    return saved
+
+
+def _events(results: Iterable[Result]) -> Iterable[dict[str, Any]]:
+    told = ((result.lease.hub_id, event) for result in results for event in result.step.events)
+    for place, (hub_id, event) in enumerate(told):
+        yield {
+            "place": place,
+            "hub_id": hub_id,
+            "event": event.name.value,
+            "detail": event.detail,
+            "status": event.status and event.status.value,
+        }
+
+
+def _text(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.isoformat()
