@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +31,15 @@ HUB = 62515
 SERVED = "SELECT access_token FROM hubspot.tokens WHERE hub_id = 62515"
 EVENTS = "SELECT string_agg(event, ',' ORDER BY at) FROM hubspot.history WHERE hub_id = 62515"
 LIFETIME = 20
-ONE_SHOTS = {"init", "migrate"}
+ONE_SHOTS = frozenset({"init", "migrate"})
+NOTHING: Mapping[str, str] = {}
+#: An app as .env would give it; but where it would call HubSpot there is only a simulator that has gone.
+APP = {
+    "HUBSPOT_CLIENT_ID": "an-app",
+    "HUBSPOT_CLIENT_SECRET": "a-secret",
+    "HUBSPOT_SCOPES": "oauth",
+    "HUBSPOT_API_URL": "http://simulator:8090",
+}
 STATE = (
     '{{index .Config.Labels "com.docker.compose.service"}} {{.State.Status}} {{.State.ExitCode}}'
     " {{with .State.Health}}{{.Status}}{{end}}"
@@ -53,24 +61,23 @@ class Stack:
         self._env = {name: value for name, value in os.environ.items() if wanted(name)}  # noqa: TID251  docker's own
         self._env |= {name: str(port) for name, port in ours.items()} | {"SIMULATOR_LIFETIME": str(LIFETIME)}
 
-    def run(self, *command: str, timeout: float = 300, expect: int = 0, **env: str) -> str:
-        done = call([*self._compose, *command], timeout, self._env | env)
+    def run(self, *command: str, timeout: float = 300, expect: int = 0, env: Mapping[str, str] = NOTHING) -> str:
+        done = call([*self._compose, *command], timeout, {**self._env, **env})
         if done.returncode != expect:
             raise Failed(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
         return done.stdout
 
-    def up(self, *more: str) -> None:
-        self.run("up", "-d", *more)
-        until(self.all_well, 180, "every container healthy")
+    def up(self, *more: str, done: frozenset[str] = ONE_SHOTS, env: Mapping[str, str] = NOTHING) -> None:
+        """Returns once what is in `done` has ended well and all the rest is healthy."""
+        self.run("up", "-d", *more, env=env)
+        until(lambda: self.all_well(done), 180, "every container healthy")
 
-    def all_well(self) -> bool:
+    def all_well(self, done: frozenset[str]) -> bool:
         states = self.states()
         broken = [state for state in states if state[1] == "exited" and state[2] != "0"]
         if broken:
             raise Failed(f"{broken[0][0]} ended with status {broken[0][2]}")
-        return all(
-            status == "exited" if name in ONE_SHOTS else health == "healthy" for name, status, _, health in states
-        )
+        return all(status == "exited" if name in done else health == "healthy" for name, status, _, health in states)
 
     def states(self) -> list[list[str]]:
         """Service, status, exit code and health of every container."""
@@ -112,32 +119,52 @@ def main() -> int:
 def journey(stack: Stack) -> None:
     with timed("build"):
         stack.run("build", timeout=900)
-    stack.run("run", "--rm", "init", expect=EX_CONFIG, HUBSPOT_CLIENT_ID="half an app")
+    stack.run("run", "--rm", "init", expect=EX_CONFIG, env={"HUBSPOT_CLIENT_ID": "half an app"})
     with timed("up, all healthy"):
         stack.up()
     with timed("install, readable in SQL"):
         install(stack)
-        first = until(stack.token, 10, "the token in hubspot.tokens")
-    check_live(stack, first)
+        token = until(stack.token, 10, "the token in hubspot.tokens")
+    check_live(stack, token)
+    token = refreshed(stack, token, "refreshed")
+    token = down_and_up(stack, token)
+    with timed("four workers and two beats, all healthy"):
+        stack.up("--scale", "worker=4", "--scale", "beat=2")
+    refreshed(stack, token, "refreshed with four workers and two beats")
+    if (events := stack.sql(EVENTS)) != "installed":
+        raise Failed(f"the history should say no more than installed: {events}")
+    with timed("an app in .env: the simulator leaves"):
+        stack.up(done=ONE_SHOTS | {"simulator"}, env=APP)
+    if not (asked := to_hubspot(stack)).startswith("https://app.hubspot.com/oauth/authorize?client_id=an-app&"):
+        raise Failed(f"with an app in .env, Connect leads to {asked}")
+
+
+def down_and_up(stack: Stack, token: str) -> str:
     password = stack.password()
-    with timed("refreshed"):
-        second = until(lambda: changed(stack, first), LIFETIME + 10, "a refresh")
-    check_live(stack, second)
     with timed("down"):
         stack.run("down")
-    with timed("up again"):
+    with timed("up again, all healthy"):
         stack.up()
     if stack.password() != password:
         raise Failed("the operator's password is another one after down and up")
-    third = until(lambda: changed(stack, second), 2 * LIFETIME, "a refresh after down and up")
-    check_live(stack, third)
-    with timed("four workers and two beats, all healthy"):
-        stack.up("--scale", "worker=4", "--scale", "beat=2")
-    fourth = until(lambda: changed(stack, third), 2 * LIFETIME, "a refresh with four workers and two beats")
-    check_live(stack, fourth)
-    events = stack.sql(EVENTS)
-    if events != "installed":
-        raise Failed(f"the history should say no more than installed: {events}")
+    return refreshed(stack, token, "refreshed after down and up")
+
+
+def refreshed(stack: Stack, before: str, what: str) -> str:
+    """The next token, which works, within a life of the one before and what it takes to come up."""
+
+    def another() -> str:
+        return now if (now := stack.token()) != before else ""
+
+    with timed(what):
+        token = until(another, 2 * LIFETIME, what)
+    check_live(stack, token)
+    return token
+
+
+def to_hubspot(stack: Stack) -> str:
+    answer = requests.get(f"http://localhost:{stack.web}/install", allow_redirects=False, timeout=10)
+    return answer.headers["Location"]
 
 
 def install(stack: Stack) -> None:
@@ -152,11 +179,6 @@ def install(stack: Stack) -> None:
             raise Failed(f"the callback answered {waiting.status_code}")
         status = f"{web}{waiting.headers['Location'].removeprefix(web)}/status"
         until(lambda: browser.get(status, timeout=10).json()["state"] == "connected", 20, "the connection stored")
-
-
-def changed(stack: Stack, before: str) -> str:
-    now = stack.token()
-    return now if now != before else ""
 
 
 def check_live(stack: Stack, token: str) -> None:
