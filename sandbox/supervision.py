@@ -1,0 +1,74 @@
+"""Runs the product's processes side by side under honcho, each line of output prefixed by its process's name."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import honcho.manager
+from honcho.manager import Manager
+
+from sandbox.respawn import PATIENCE
+from sandbox.world import LIFETIME, World
+
+#: Longer than a respawner waits, so that it is the respawner who ends a process that does not stop.
+honcho.manager.KILL_WAIT = PATIENCE + 5
+TOLD_TO_GO = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+WEB_OPTIONS = ("--worker-class", "gthread", "--threads", "8", "--workers", "2", "--no-control-socket")
+
+
+Watcher = Callable[[], None]
+
+
+class ProcessRefused(Exception):
+    """One of the processes cannot work as it is set up."""
+
+
+class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
+    """Starts `watchers` in threads once the processes are forked: a fork copies no thread, only its locks."""
+
+    def __init__(self, watchers: Sequence[Watcher]) -> None:
+        super().__init__()
+        self._watchers = watchers
+
+    def _start(self) -> None:
+        super()._start()
+        for watcher in self._watchers:
+            threading.Thread(target=watcher, daemon=True).start()
+
+
+def run(world: World, state: Path, environment: Mapping[str, str], watchers: Sequence[Watcher]) -> None:
+    """Until Ctrl-C or SIGTERM. Raises ProcessRefused."""
+    supervisor = Supervisor(watchers)
+    for name, command in commands(world, state).items():
+        supervisor.add_process(name, _respawned(command), env=dict(environment))
+    supervisor.loop()
+    if supervisor.returncode not in TOLD_TO_GO:
+        raise ProcessRefused("a process refused to start, so all were stopped: its own line above says why")
+
+
+def commands(world: World, state: Path) -> dict[str, Sequence[str]]:
+    celery = (sys.executable, "-m", "celery", "--quiet", "-A", "worker.app")
+    ports = world.ports
+    simulator = ("-m", "sandbox.simulator", "--port", str(ports.simulator), "--lifetime", str(LIFETIME))
+    processes: dict[str, Sequence[str]] = {
+        "simulator": (sys.executable, *simulator, "--state", str(state / "simulator.sqlite3")),
+        "web": (sys.executable, "-m", "gunicorn", "web.wsgi:app", "--bind", f"127.0.0.1:{ports.web}", *WEB_OPTIONS),
+        "worker": (*celery, "worker", "-c", "2", "-l", "info"),
+        "beat": (*celery, "beat", "--schedule", str(state / "beat-schedule"), "--pidfile="),
+        "flower": (*celery, "flower", "--address=127.0.0.1", f"--port={ports.flower}", "--logging=error"),
+    }
+    if not world.simulated:
+        del processes["simulator"]
+    return processes
+
+
+def _respawned(command: Sequence[str]) -> str:
+    """For honcho's shell. `exec`: no shell stays between honcho's signals and us."""
+    respawn = (sys.executable, "-m", "sandbox.respawn", "--while", str(os.getpid()), "--")
+    return f"exec {shlex.join([*respawn, *command])}"
