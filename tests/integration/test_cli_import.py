@@ -1,0 +1,120 @@
+"""`tokenkeeper import`: what goes in, what is left alone, what is refused; as a process, on a real database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared.vault import Vault
+from tests.integration.cli_rig import Command
+from tests.integration.store_rig import Sql
+
+TOKEN = "na1-planted-secret-of-an-import"
+ALL = "SELECT * FROM tokenkeeper.connections ORDER BY hub_id"
+
+
+@pytest.fixture
+def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
+    return Command(environment())
+
+
+@pytest.fixture
+def vault(tokenkeeper: Command) -> Vault:
+    return Vault([tokenkeeper.environment["TOKEN_KEYS"]])
+
+
+def csv(*rows: tuple[int, str]) -> str:
+    return "\n".join(["hub_id,refresh_token", *(f"{hub_id},{token}" for hub_id, token in rows)])
+
+
+def stored(sql: Sql, vault: Vault) -> dict[int, str]:
+    rows = sql.rows("SELECT hub_id, sealed_refresh_token FROM tokenkeeper.connections WHERE sealed_refresh_token <> ''")
+    return {hub_id: vault.open_refresh_token(hub_id, sealed) for hub_id, sealed in rows}
+
+
+def test_good_lines_go_in_due_at_once_and_bad_ones_are_named(tokenkeeper: Command, vault: Vault, sql: Sql) -> None:
+    file = csv((1, f"{TOKEN}-1"), (0, TOKEN), (2, f"{TOKEN}-early"), (2**63 - 1, f"{TOKEN}-last"), (2, f"{TOKEN}-late"))
+    ran = tokenkeeper("import", "-", stdin=file)
+    assert ran.status == 1
+    assert ran.out == "3 new, 0 given another token, 0 left as they are, 1 repeated, 1 refused\n"
+    assert ran.err.splitlines() == [
+        f"line 3: refused: hub_id is not a whole number from 1 to {2**63 - 1}",
+        "line 4: not taken: line 6 is of the same hub, 2, and counts",
+    ]
+    assert stored(sql, vault) == {1: f"{TOKEN}-1", 2: f"{TOKEN}-late", 2**63 - 1: f"{TOKEN}-last"}
+    assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now() AND status = 'active'") == 3
+    assert sql.events(1) == ["imported"]
+
+
+def test_json_lines_go_in_from_a_file(tokenkeeper: Command, vault: Vault, sql: Sql, tmp_path: Path) -> None:
+    file = tmp_path / "hubs.jsonl"
+    file.write_text("".join(json.dumps({"hub_id": hub, "refresh_token": f"{TOKEN}-{hub}"}) + "\r\n" for hub in (1, 2)))
+    ran = tokenkeeper("import", file)
+    assert (ran.status, ran.err) == (0, "")
+    assert stored(sql, vault) == {1: f"{TOKEN}-1", 2: f"{TOKEN}-2"}
+
+
+def test_running_it_twice_changes_nothing(tokenkeeper: Command, sql: Sql) -> None:
+    file = csv(*((hub_id, f"{TOKEN}-{hub_id}") for hub_id in range(1, 50)), (7, f"{TOKEN}-other"))
+    assert tokenkeeper("import", "-", stdin=file).status == 0
+    before = sql.rows(ALL)
+    again = tokenkeeper("import", "-", stdin=file)
+    assert again.out == "0 new, 0 given another token, 49 left as they are, 1 repeated, 0 refused\n"
+    assert sql.rows(ALL) == before
+    assert sql.events(7) == ["imported"]
+
+
+def test_what_works_keeps_its_token_and_what_is_dead_gets_the_files(
+    tokenkeeper: Command, vault: Vault, sql: Sql
+) -> None:
+    tokenkeeper("import", "-", stdin=csv(*((hub_id, f"{TOKEN}-old") for hub_id in range(1, 6))))
+    gone = "access_token = NULL, expires_at = NULL, due_at = NULL, refreshed_at = now(), status ="
+    sql.set("refreshed_at = now()", 1)
+    sql.set("status = 'suspect', status_reason = 'another_hub'", 2)
+    sql.set(f"{gone} 'revoked'", 3)
+    sql.set(f"{gone} 'revoked'", 4)
+    sql.set(f"{gone} 'disconnected', sealed_refresh_token = NULL", 5)
+    file = csv((1, f"{TOKEN}-new"), (2, f"{TOKEN}-new"), (3, f"{TOKEN}-new"), (4, f"{TOKEN}-old"), (5, f"{TOKEN}-new"))
+    ran = tokenkeeper("import", "-", stdin=file)
+    assert ran.out == "0 new, 2 given another token, 2 left as they are, 1 refused\n"
+    assert ran.err == "line 6: refused: hub 5 was disconnected here: connect it by an install\n"
+    assert ran.status == 1
+    assert stored(sql, vault) == {1: f"{TOKEN}-old", 2: f"{TOKEN}-new", 3: f"{TOKEN}-new", 4: f"{TOKEN}-old"}
+    statuses = sql.rows("SELECT status FROM tokenkeeper.connections ORDER BY hub_id")
+    assert [status for (status,) in statuses] == ["active", "active", "active", "revoked", "disconnected"]
+
+
+@pytest.mark.parametrize("file", [b"", f"1,{TOKEN}".encode(), b"\x89PNG\r\n\x1a\n\0\0", f'["{TOKEN}"]'.encode()])
+def test_a_file_of_another_kind_is_refused_in_one_line(tokenkeeper: Command, sql: Sql, file: bytes) -> None:
+    ran = tokenkeeper("import", "-", stdin=file)
+    assert (ran.status, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert ran.err.startswith("tokenkeeper: nothing was imported: ")
+    assert TOKEN not in ran.err
+    assert sql.rows(ALL) == []
+
+
+def test_no_token_is_told_or_stored_in_clear(tokenkeeper: Command, sql: Sql) -> None:
+    lines = [
+        f'{{"hub_id": 1, "refresh_token": "{TOKEN}"}}',
+        f'{{"hub_id": "{TOKEN}"}}',
+        TOKEN,
+        f"{{{TOKEN}",
+        "[" * 9999,
+    ]
+    ran = tokenkeeper("import", "-", stdin="\n".join(lines))
+    assert ran.status == 1
+    assert TOKEN not in ran.out + ran.err
+    everything = sql.rows("SELECT to_jsonb(c)::text FROM tokenkeeper.connections AS c")
+    everything += sql.rows("SELECT to_jsonb(h)::text FROM tokenkeeper.history AS h")
+    assert TOKEN not in str(everything)
+
+
+def test_twenty_thousand_lines_take_seconds(tokenkeeper: Command, sql: Sql, tmp_path: Path) -> None:
+    file = tmp_path / "many.csv"
+    file.write_text(csv(*((hub_id, f"{TOKEN}-{hub_id}") for hub_id in range(1, 20_001))))
+    ran = tokenkeeper("import", file)  # a busy machine has a minute for it
+    assert ran.status == 0, ran
+    assert sql.value("SELECT connections FROM tokenkeeper.totals") == 20_000
