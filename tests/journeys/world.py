@@ -1,0 +1,90 @@
+"""A whole product, a HubSpot to play against, and a downstream job's view: what journeys are told in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from sandbox.simulator.control import Check, SimulatorControl
+from tests.integration.store_rig import Sql
+from tests.servers import Product, Running, answers, says
+
+HUB = 62515
+READY = {"web": answers("/healthz"), "worker": says(" ready."), "beat": says("is starting")}
+
+
+class World:
+    """`sql` looks with a superuser's eyes; a downstream job sees `token`."""
+
+    def __init__(self, product: Product, simulator: SimulatorControl, sql: Sql) -> None:
+        self.product = product
+        self.simulator = simulator
+        self.sql = sql
+
+    def started(self, *, workers: int = 1, beats: int = 1, web: bool = True, **settings: str) -> World:
+        """All at once: a process takes seconds to come up."""
+        started = [self.product.web(wait=False, **settings)] if web else []
+        started += [self.product.worker(wait=False, **settings) for _ in range(workers)]
+        started += [self.product.beat(wait=False, **settings) for _ in range(beats)]
+        for running in started:
+            running.wait_until(next(ready for name, ready in READY.items() if running.name.startswith(name)))
+        return self
+
+    def named(self, name: str) -> list[Running]:
+        return [running for running in self.product.running if running.name.startswith(name)]
+
+    def install(self, hub_id: int = HUB) -> requests.Response:
+        """Through the browser's eyes: Connect, the consent page, and back. Where the waiting page is, unread."""
+        with requests.Session() as browser:
+            asked = browser.get(f"{self.home}/install", allow_redirects=False, timeout=30)
+            back = self.simulator.allow(asked.headers["location"], hub_id)
+            return browser.get(back, allow_redirects=False, timeout=30)
+
+    def connected(self, hub_id: int = HUB) -> str:
+        """Install it, and wait for its first token."""
+        assert self.install(hub_id).status_code == 303
+        return until(lambda: self.token(hub_id))
+
+    @property
+    def home(self) -> str:
+        parts = urlsplit(self.product.environment["HUBSPOT_REDIRECT_URI"])
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def token(self, hub_id: int = HUB) -> str | None:
+        return self.sql.served(hub_id)
+
+    def tokens(self) -> dict[int, str]:
+        return dict(self.sql.rows("SELECT hub_id, access_token FROM hubspot.tokens"))  # type: ignore[arg-type]
+
+    def status(self, hub_id: int = HUB) -> str | None:
+        found = self.sql.rows("SELECT status FROM hubspot.connections WHERE hub_id = %s", hub_id)
+        return found[0][0] if found else None
+
+    def due_now(self, hub_id: int = HUB) -> None:
+        self.sql.set("due_at = now()", hub_id)
+
+    def live(self, *tokens: str) -> bool:
+        """Whether HubSpot takes every one of them this very moment."""
+        checks: list[Check] = self.simulator.check(list(tokens))
+        return all(check.live for check in checks)
+
+    def refreshes(self, hub_id: int = HUB) -> int:
+        by_hub: dict[str, dict[str, int]] = self.simulator.stats()["by_hub"]
+        return by_hub.get(str(hub_id), {}).get("refreshes", 0)
+
+    def never_two_at_once(self) -> bool:
+        stats: dict[str, Any] = self.simulator.stats()
+        return bool(stats["violations"] == 0 and stats["most_refreshes_of_one_hub"] <= 1)
+
+
+def until(found: Callable[[], Any], seconds: float = 30) -> Any:
+    """What `found` returns, as soon as there is something; AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (result := found()):
+        assert time.monotonic() < deadline, f"it did not come true within {seconds:g} s"
+        time.sleep(0.02)
+    return result
