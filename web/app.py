@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -14,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from web import problems
 from web.cookies import Cookies
-from web.handshake import Handshake
+from web.handshake import CALLED, Handshake
 from web.health import healthz, readyz
 from web.problems import Problem, Stopped
 from web.services import Services
@@ -67,7 +68,7 @@ def _headers(services: Services) -> dict[str, str]:
                 "script-src 'self'",
                 "img-src 'self'",
                 "connect-src 'self'",
-                f"form-action 'self' {_consent_hosts(services.hubspot_app_url)}",
+                f"form-action 'self' {services.origin} {_consent_hosts(services.hubspot_app_url)}",
                 "base-uri 'none'",
                 "frame-ancestors 'none'",
             )
@@ -96,7 +97,8 @@ def _hostless(wsgi_app: WSGIApplication) -> WSGIApplication:
     """No URL of ours is built from what a client calls us, so nothing it may call us can do harm."""
 
     def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return wsgi_app({**environ, "HTTP_HOST": "localhost"}, start_response)
+        called = {CALLED: environ.get("HTTP_HOST", ""), "HTTP_HOST": "localhost"}
+        return wsgi_app({**environ, **called}, start_response)
 
     return call
 
@@ -120,7 +122,7 @@ def _http_error(error: HTTPException) -> Response:
     if error.code is None or error.code < 400:  # noqa: PLR2004  a redirect of the router
         return Response(status=error.code, headers=error.get_headers())
     known = problems.NOT_FOUND if error.code == 404 else problems.BAD_REQUEST  # noqa: PLR2004
-    response = _page(Problem(error.code, known.title, known.text, known.advice))
+    response = _page(replace(known, status=error.code))
     if allowed := getattr(error, "valid_methods", None):
         response.headers["Allow"] = ", ".join(allowed)
     return response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from urllib.parse import urlsplit
 
 import structlog
 from flask import Response, abort, render_template, request, url_for
@@ -21,6 +22,9 @@ from web.ticket import Ticket, Tickets
 
 log = structlog.get_logger(__name__)
 
+#: In the WSGI environment: what the client called us (see web/app.py).
+CALLED = "tokenkeeper.called"
+_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
 #: PostgreSQL's bigint.
 LARGEST_HUB_ID = 2**63 - 1
 #: HubSpot's are na1-<uuid>; anything that could be one is HubSpot's to judge.
@@ -39,9 +43,18 @@ class Handshake:
 
     def home(self) -> Response:
         """What this is. Tells this browser from others already here, so that tabs opened at once share it."""
-        response = Response(render_template("home.html"))
+        response = Response(render_template("home.html", start=self._door() + url_for("start")))
         self._cookies.recognise(request, response)
         return response
+
+    def _door(self) -> str:
+        """Before our paths: nothing, unless a developer says 127.0.0.1 where HubSpot will say localhost.
+
+        To a browser those are two sites: the cookie of the one would not come along to the other.
+        """
+        called, wanted = request.environ.get(CALLED, ""), urlsplit(self._services.origin)
+        astray = _LOOPBACK.fullmatch(called) and _LOOPBACK.fullmatch(wanted.netloc) and called != wanted.netloc
+        return self._services.origin if astray else ""
 
     def start(self) -> Response:
         return self._to_hubspot(_hub_id(request.args))

@@ -19,6 +19,7 @@ class Problem:
     title: str
     text: str
     advice: str = "Nothing was stored. You can start again."
+    badge: str = "Not connected"
 
 
 class Stopped(Exception):
@@ -126,14 +127,18 @@ NO_SUCH_INSTALL = Problem(
     "There is no such connection here",
     "Only the browser that made a connection can see its page, and only for a day.",
     "If your account is connected already, it stays so. Connecting it again does no harm.",
+    badge="",
 )
-NOT_FOUND = Problem(404, "There is no such page", "The address leads nowhere.", "You can start at the front page.")
-BAD_REQUEST = Problem(400, "We do not understand that", "Your browser sent something that makes no sense here.")
+NOT_FOUND = Problem(404, "There is no such page", "The address leads nowhere.", "You can start here:", badge="")
+BAD_REQUEST = Problem(
+    400, "We do not understand that", "Your browser sent something that makes no sense here.", badge=""
+)
 BUG = Problem(
     500,
     "Something went wrong on our side",
     "This is our fault, not yours. The people who run this site find it in their log.",
     "You can try again.",
+    badge="",
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from shared.db.installs import InstallSeen
 from shared.domain.grant import Grant, SealedGrant
@@ -57,3 +58,9 @@ class Services:
     @property
     def https(self) -> bool:
         return self.redirect_uri.startswith("https://")
+
+    @property
+    def origin(self) -> str:
+        """Where HubSpot sends people back to: scheme, host and port."""
+        parts = urlsplit(self.redirect_uri)
+        return f"{parts.scheme}://{parts.netloc}"

@@ -31,6 +31,16 @@ def test_the_front_page_has_a_connect_link(site):
     assert 'href="/install"' in site.visit("/").text
 
 
+def test_a_developer_who_says_the_number_is_led_to_the_name_that_hubspot_uses(site):
+    text = site.browser.get("/", headers={"Host": "127.0.0.1:5000"}).text
+    assert text.count('"http://localhost:5000/install"') == 2
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost:5000", "127.0.0.1:5000.evil.example", ""])
+def test_nobody_else_is_led_anywhere(site, host):
+    assert "http:" not in site.browser.get("/", headers={"Host": host}).text
+
+
 def test_connect_leads_to_hubspot_with_a_state(site):
     answer = site.visit("/install")
     assert answer.status_code == 302
