@@ -15,7 +15,7 @@ from sandbox.embedded.server import private
 
 def write_shell_settings(path: Path, settings: Mapping[str, str]) -> None:
     """For `. FILE`: the settings, and our commands on the PATH."""
-    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(settings.items())]
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(settings.items()) if value]
     lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"\n')
     _replace(path, "".join(lines), private)
 

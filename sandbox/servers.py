@@ -34,6 +34,10 @@ class Servers:
             places["Valkey"] = f"127.0.0.1:{self.valkey.port}"
         return places
 
+    def homes(self) -> dict[str, Path]:
+        ours = {"PostgreSQL": self.postgres, "Valkey": self.valkey}
+        return {name: server.home for name, server in ours.items() if server}
+
     def wait_until_one_is_lost(self) -> str:
         """Its name. Never returns while all run."""
         while True:

@@ -49,6 +49,7 @@ def up(environ: Mapping[str, str], folder: Path) -> None:
     Raises UpFailed, SettingsError, SchemaError, StoreUnavailable.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # before honcho takes over, it ends us as Ctrl-C does
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
     try:
         with ExitStack() as stack:
             _run(stack, environ, folder)
@@ -66,7 +67,8 @@ def say(line: str) -> None:
 def _run(stack: ExitStack, environ: Mapping[str, str], folder: Path) -> None:
     state = _state(folder)
     stack.enter_context(_locked(state / "lock"))
-    asked = given(environ, dotenv.read(folder / ".env"))
+    file = dotenv.read(folder / ".env")
+    asked = given(environ, file)
     simulated = is_simulated(asked)
     Settings.from_env(asked, needs=())  # a malformed one is told before anything is written
     ports = choose_ports(asked, say, simulated=simulated)
@@ -76,7 +78,9 @@ def _run(stack: ExitStack, environ: Mapping[str, str], folder: Path) -> None:
     environment = {**asked, **world.settings, **FOR_CHILDREN}
     settings = Settings.from_env(environment)
     migrate(settings.database_url)
-    _write_handles(state, world, servers)
+    write_shell_settings(state / "env", {name: environment.get(name, "") for name in {*file, *world.settings}})
+    if servers.postgres:
+        write_psql(state / "psql", servers.postgres, servers.database)
     checks = _checks(world, Swept(settings.database_url))
 
     def announce() -> None:
@@ -84,7 +88,10 @@ def _run(stack: ExitStack, environ: Mapping[str, str], folder: Path) -> None:
         psql = f"{STATE}/psql" if servers.postgres else ""
         print(banner(world, settings.operator_password, servers.places(), psql=psql, env=f"{STATE}/env"), flush=True)
 
-    supervision.run(world, state, environment, (announce, lambda: _stop_when_lost(servers)))
+    lost: list[str] = []
+    supervision.run(world, state, environment, (announce, lambda: _stop_when_lost(servers, lost)))
+    if lost:
+        raise UpFailed(f"{lost[0]} ended by itself, so all were stopped: its log is in {servers.homes()[lost[0]]}")
 
 
 def _state(folder: Path) -> Path:
@@ -119,12 +126,6 @@ def _holder(file: TextIO) -> str:
     return file.read().strip() or "unknown"
 
 
-def _write_handles(state: Path, world: World, servers: Servers) -> None:
-    write_shell_settings(state / "env", world.settings)
-    if servers.postgres:
-        write_psql(state / "psql", servers.postgres, servers.database)
-
-
 def _checks(world: World, swept: Check) -> dict[str, Check]:
     checks = {
         "web": answers(f"http://127.0.0.1:{world.ports.web}/readyz"),
@@ -136,7 +137,7 @@ def _checks(world: World, swept: Check) -> dict[str, Check]:
     return checks
 
 
-def _stop_when_lost(servers: Servers) -> None:
+def _stop_when_lost(servers: Servers, lost: list[str]) -> None:
     """Nothing works without them; honcho takes the signal."""
-    say(f"{servers.wait_until_one_is_lost()} ended by itself: its log is in {STATE}")
+    lost.append(servers.wait_until_one_is_lost())
     os.kill(os.getpid(), signal.SIGTERM)

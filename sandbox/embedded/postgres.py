@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sandbox.children import stop
 from sandbox.embedded.place import SYSTEM_HOME, Place
-from sandbox.embedded.server import EmbeddedError, Launch, kept_password, start_on_some_port
+from sandbox.embedded.server import EmbeddedError, Launch, kept_password, left_behind, start_on_some_port
 
 USER = "tokenkeeper"
 START_SECONDS = 60.0
@@ -33,7 +33,8 @@ _FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "
 class EmbeddedPostgres:
     """One server. `durable=False` is for tests: quicker, and gone when the machine stops.
 
-    Start it from the main thread: where that ends, however it ends, the server stops (Linux).
+    Start it from the main thread: where that ends, however it ends, the server stops (Linux). Elsewhere a killed
+    starter leaves it behind, and the next start on the same folder stops it first: one at a time per folder.
     """
 
     def __init__(self, state: Path, *, durable: bool = True, system_home: Path = SYSTEM_HOME) -> None:
@@ -53,6 +54,8 @@ class EmbeddedPostgres:
         self._password = kept_password(place.home / "password")
         if not (place.home / "data").exists():
             self._initialise(place)
+        if left_behind(place.home / "port"):
+            self._run(place, [str(place.binaries / "pg_ctl"), "stop", "-D", str(place.home / "data")], check=False)
         self.process, self.port = start_on_some_port(lambda port: self._launch(place, port), place.home / "port")
 
     def stop(self) -> None:
@@ -80,7 +83,7 @@ class EmbeddedPostgres:
         self._run(place, [str(part) for part in argv])
         half.rename(place.home / "data")
 
-    def _run(self, place: Place, argv: Sequence[str]) -> None:
+    def _run(self, place: Place, argv: Sequence[str], *, check: bool = True) -> None:
         made = subprocess.run(  # type: ignore[call-overload]
             argv,
             cwd=place.home,
@@ -90,7 +93,7 @@ class EmbeddedPostgres:
             check=False,
             **place.account.popen_arguments(),
         )
-        if made.returncode:
+        if check and made.returncode:
             said = made.stderr.decode(errors="replace").strip()
             raise EmbeddedError(f"PostgreSQL's initdb failed in {place.home}: {said}")
 

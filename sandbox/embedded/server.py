@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sandbox.children import die_with_parent, stop
-from sandbox.ports import any_free, is_free
+from sandbox.ports import LAST_PORT, any_free, is_free
 
 POLL_SECONDS = 0.01
 PORT_TRIES = 5
@@ -129,11 +129,22 @@ def start_on_some_port(
 
 
 def _kept_port(kept: Path) -> int:
+    port = _read_port(kept)
+    return port if port and is_free(port) else any_free()
+
+
+def left_behind(kept: Path) -> int | None:
+    """Last time's port, where somebody listens: a server whose starter was killed, on a system that cannot tell it."""
+    port = _read_port(kept)
+    return port if port and not is_free(port) else None
+
+
+def _read_port(kept: Path) -> int | None:
     try:
         port = int(kept.read_text(encoding="ascii"))
     except (OSError, ValueError):
-        return any_free()
-    return port if 0 < port < 65536 and is_free(port) else any_free()  # noqa: PLR2004
+        return None
+    return port if 0 < port <= LAST_PORT else None
 
 
 def kept_password(path: Path) -> str:

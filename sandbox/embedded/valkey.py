@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,7 +10,14 @@ import subprocess
 from pathlib import Path
 
 from sandbox.children import stop
-from sandbox.embedded.server import EmbeddedError, Launch, kept_password, package_folder, start_on_some_port
+from sandbox.embedded.server import (
+    EmbeddedError,
+    Launch,
+    kept_password,
+    left_behind,
+    package_folder,
+    start_on_some_port,
+)
 
 START_SECONDS = 30.0
 
@@ -17,7 +25,8 @@ START_SECONDS = 30.0
 class EmbeddedValkey:
     """One server. Durable, it appends each write to a file; `durable=False` is for tests.
 
-    Start it from the main thread: where that ends, however it ends, the server stops (Linux).
+    Start it from the main thread: where that ends, however it ends, the server stops (Linux). Elsewhere a killed
+    starter leaves it behind, and the next start on the same folder stops it first: one at a time per folder.
     """
 
     def __init__(self, state: Path, *, durable: bool = True) -> None:
@@ -31,6 +40,8 @@ class EmbeddedValkey:
         """Raises EmbeddedError."""
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._password = kept_password(self.home / "password")
+        if port := left_behind(self.home / "port"):
+            self._shut_down(port)
         binary = _binary()
         self.process, self.port = start_on_some_port(lambda port: self._launch(binary, port), self.home / "port")
 
@@ -73,6 +84,13 @@ class EmbeddedValkey:
                 return connection.makefile("rb").read(len(b"+OK\r\n+PONG\r\n")) == b"+OK\r\n+PONG\r\n"
         except OSError:
             return False
+
+    def _shut_down(self, port: int) -> None:
+        """Two on one file would spoil it. Whoever listens there and is not ours refuses the password."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+            connection.sendall(f"AUTH {self._password}\r\nSHUTDOWN\r\n".encode())
+            while connection.recv(4096).startswith(b"+OK"):
+                pass  # the end of the connection is the end of the server
 
 
 def _binary() -> Path:

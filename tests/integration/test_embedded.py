@@ -171,6 +171,17 @@ def test_another_port_is_taken_where_last_times_is_busy(folder: Path, started: C
         assert ask(server.url(), "SELECT 1") == 1
 
 
+@pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedValkey])
+def test_a_server_that_was_left_behind_is_stopped_before_another_uses_its_files(
+    folder: Path, started: Callable[..., Any], kind: type[Any]
+) -> None:
+    left = started(kind(folder, durable=False))
+
+    started(kind(folder, durable=False))
+
+    assert left.process.wait(10) == 0
+
+
 def test_a_start_that_was_killed_half_way_is_begun_again(folder: Path, started: Callable[..., Any]) -> None:
     (folder / "postgres" / "data.new").mkdir(parents=True)
     (folder / "postgres").chmod(0o711)
