@@ -93,7 +93,7 @@ def _tables(pages: Iterator[list[ConnectionSeen]], console: Console) -> None:
             table.add_row(*_cells(seen))
         console.print(table)
         shown += len(page)
-    console.print(f"{shown:,} connections" if shown else "no connections")
+    click.echo(f"{shown:,} connections" if shown else "no connections")
 
 
 def _cells(seen: ConnectionSeen) -> list[Text]:

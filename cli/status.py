@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import click
 
 from cli.ready import database, settings
@@ -56,11 +58,13 @@ def _backlog(overview: Overview) -> str:
     return f"{overview.due:,} due, the first of them {ago(overview.soonest_due, overview.now)}"
 
 
+def _since(since: datetime | None, now: datetime) -> str:
+    return f" since {since:%Y-%m-%d %H:%M:%S %Z} ({ago(since, now)})" if since else ""
+
+
 def _provider(overview: Overview) -> str:
     provider = overview.provider
-    parts = [provider.condition.value]
-    if provider.since:
-        parts.append(f"since {provider.since:%Y-%m-%d %H:%M:%S %Z} ({ago(provider.since, overview.now)})")
+    parts = [f"{provider.condition}{_since(provider.since, overview.now)}"]
     if provider.paused_until and provider.paused_until > overview.now:
         parts.append(f"paused, resumes {ago(provider.paused_until, overview.now)}")
     if provider.condition is Condition.OK:

@@ -1,0 +1,78 @@
+"""`tokenkeeper keys rotate`: every row under the newest key, nothing undone, and the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import Engine
+
+from cli.resealing import PAGE
+from shared.db.imports import ImportRow
+from shared.db.resealing import Resealed, Resealing
+from shared.vault import Vault
+from tests.integration.cli_rig import Command
+from tests.integration.store_rig import Sql, Town
+
+OLD, NEW, LOST = (Fernet.generate_key().decode() for _ in range(3))
+
+
+@pytest.fixture
+def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
+    return Command(environment(TOKEN_KEYS=f"{NEW},{OLD}"))
+
+
+def fill(town: Town, hubs: range, key: str) -> None:
+    vault = Vault([key])
+    town.store.import_([ImportRow(hub_id, vault.seal_refresh_token(hub_id, f"token-{hub_id}")) for hub_id in hubs])
+
+
+def opened(sql: Sql, key: str) -> dict[int, str]:
+    vault = Vault([key])
+    rows = sql.rows("SELECT hub_id, sealed_refresh_token FROM tokenkeeper.connections ORDER BY hub_id")
+    return {hub_id: vault.open_refresh_token(hub_id, sealed) for hub_id, sealed in rows if vault.opens(sealed)}
+
+
+def test_every_row_comes_under_the_newest_key_and_a_second_run_has_nothing_to_do(
+    tokenkeeper: Command, town: Town, sql: Sql
+) -> None:
+    fill(town, range(1, PAGE + 101), OLD)
+    fill(town, range(PAGE + 101, PAGE + 111), NEW)
+    hubs = range(1, PAGE + 111)
+    ran = tokenkeeper("keys", "rotate")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.startswith("1,100 of 1,110 rows sealed anew\nno row needs an older key than the newest\n")
+    assert opened(sql, NEW) == {hub_id: f"token-{hub_id}" for hub_id in hubs}
+    before = sql.rows("SELECT * FROM tokenkeeper.connections ORDER BY hub_id")
+    alone = tokenkeeper("keys", "rotate", TOKEN_KEYS=NEW)
+    assert (alone.status, alone.out) == (0, "0 of 1,110 rows sealed anew\nno row needs an older key than the newest\n")
+    assert sql.rows("SELECT * FROM tokenkeeper.connections ORDER BY hub_id") == before
+
+
+def test_a_row_that_no_key_opens_is_named_and_the_rest_is_done(tokenkeeper: Command, town: Town, sql: Sql) -> None:
+    fill(town, range(1, 11), OLD)
+    fill(town, range(11, 18), LOST)
+    ran = tokenkeeper("keys", "rotate")
+    assert (ran.status, ran.out) == (1, "10 of 17 rows sealed anew\n")
+    assert ran.err.startswith("tokenkeeper: 7 hubs (11, 12, 13, 14, 15, …): does not open with TOKEN_KEYS: ")
+    assert ran.err.count("\n") == 1
+    assert list(opened(sql, NEW)) == list(range(1, 11))
+    assert list(opened(sql, LOST)) == list(range(11, 18)), "left as they were"
+
+
+def test_a_token_that_came_in_between_is_not_undone(engine: Engine, town: Town, sql: Sql) -> None:
+    fill(town, range(1, 3), OLD)
+    rows = [Resealed(hub_id, sql.row(hub_id)["sealed_refresh_token"], "resealed") for hub_id in (1, 2)]
+    sql.set("sealed_refresh_token = 'newer'", 1)
+    assert Resealing(engine).store(rows) == 1
+    assert [sql.row(hub_id)["sealed_refresh_token"] for hub_id in (1, 2)] == ["newer", "resealed"]
+    assert Resealing(engine).store([]) == 0
+
+
+def test_a_refresh_in_flight_still_lands(engine: Engine, town: Town, sql: Sql) -> None:
+    town.due(1)
+    in_flight = town.claim_one(1)
+    assert Resealing(engine).store([Resealed(1, in_flight.sealed_refresh_token, "resealed")]) == 1
+    assert town.store.save([town.refreshed(in_flight)]) == {1}
+    assert (sql.served(1), sql.row(1)["sealed_refresh_token"]) == ("new-access", "resealed")

@@ -1,0 +1,178 @@
+"""What an operator looks at and does to single connections: status, connections, refresh, disconnect."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from sandbox.simulator.control import SimulatorControl
+from shared.db.imports import ImportRow
+from shared.domain.errors import AppRejected
+from shared.domain.provider import Outcome
+from shared.vault import Vault
+from tests.builders import HUB
+from tests.integration.cli_rig import TOKENKEEPER, Command
+from tests.integration.store_rig import Sql, Town
+
+
+@pytest.fixture
+def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
+    return Command(environment())
+
+
+@pytest.fixture
+def peopled(town: Town, sql: Sql) -> Town:
+    """One of each kind."""
+    town.install(1)
+    town.install(2)
+    town.install(3)
+    town.install(4)
+    sql.set("hub_domain = E'acme.com\\x1b[2J', installed_by = 'mia@acme.com'", 1)
+    sql.set("status = 'suspect', status_reason = 'BAD_REFRESH_TOKEN', failures = 2", 2)
+    sql.set("status = 'revoked', access_token = NULL, expires_at = NULL, due_at = NULL", 3)
+    sql.set("status = 'disconnected', access_token = NULL, expires_at = NULL, due_at = NULL", 4)
+    return town
+
+
+def test_status_says_all_on_one_screen(tokenkeeper: Command, peopled: Town, sql: Sql) -> None:
+    sql.set("due_at = now() - interval '90 seconds'", 1)
+    peopled.store.begin_sweep(2)
+    ran = tokenkeeper("status")
+    assert (ran.status, ran.err) == (0, "")
+    said = {line[:16].strip(): line[16:] for line in ran.out.splitlines()}
+    assert said["connections"] == "4: 1 active, 1 suspect, 1 revoked, 1 disconnected"
+    assert said["failing"].startswith("1 ")
+    assert said["soonest expiry"].startswith("in 29 min")
+    assert said["backlog"].startswith("1 due, the first of them 1 min 3")
+    assert said["HubSpot"].startswith("ok since ")
+    assert said["last sweep"].endswith(" s ago")
+
+
+def test_status_of_an_empty_and_idle_database_is_told_too(tokenkeeper: Command) -> None:
+    ran = tokenkeeper("status")
+    assert ran.status == 0
+    for words in ("0: 0 active", "no token is served", "nothing is due", "none yet", "never: start worker and beat"):
+        assert words in ran.out
+
+
+def test_status_says_why_hubspot_is_not_well_and_what_to_do(tokenkeeper: Command, town: Town) -> None:
+    town.store.record([Outcome(first=True, error=AppRejected("BAD_CLIENT_SECRET", http_status=401))])
+    said = tokenkeeper("status").out
+    assert "app_rejected since " in said
+    assert "BAD_CLIENT_SECRET (HTTP 401), it refuses our app: check HUBSPOT_CLIENT_ID" in said
+
+
+def test_connections_are_listed_with_tabs_where_nobody_looks(tokenkeeper: Command, peopled: Town) -> None:
+    ran = tokenkeeper("connections")
+    heading, *rows = [line.split("\t") for line in ran.out.splitlines()]
+    assert heading[:4] == ["hub_id", "status", "hub_domain", "installed_by"]
+    assert [row[:2] for row in rows] == [["1", "active"], ["2", "suspect"], ["3", "revoked"], ["4", "disconnected"]]
+    assert rows[0][2] == "acme.com?[2J", "no control characters of others"
+    assert {len(row) for row in rows} == {len(heading)}
+    assert "access-of" not in ran.out
+    assert "sealed" not in ran.out
+
+
+def test_connections_as_json_are_one_object_a_line(tokenkeeper: Command, peopled: Town) -> None:
+    lines = tokenkeeper("connections", "--json", "--status", "active").out.splitlines()
+    (seen,) = map(json.loads, lines)
+    assert (seen["hub_id"], seen["status"], seen["scopes"]) == (1, "active", ["oauth", "crm.objects.contacts.read"])
+    assert set(seen) == {
+        *("hub_id", "status", "hub_domain", "installed_by", "scopes", "installed_at", "expires_at"),
+        *("next_refresh_at", "failures", "last_error", "status_reason", "status_since"),
+    }
+
+
+def test_more_connections_than_a_page_are_all_listed(tokenkeeper: Command, town: Town) -> None:
+    town.store.import_([ImportRow(hub_id, "sealed") for hub_id in range(1, 1203)])
+    listed = [json.loads(line)["hub_id"] for line in tokenkeeper("connections", "--json").out.splitlines()]
+    assert listed == list(range(1, 1203))
+
+
+def test_a_reader_that_has_enough_is_no_bug(tokenkeeper: Command, town: Town) -> None:
+    town.store.import_([ImportRow(hub_id, "sealed") for hub_id in range(1, 3001)])
+    listing = subprocess.Popen(
+        [TOKENKEEPER, "connections"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=tokenkeeper.environment
+    )
+    assert listing.stdout is not None
+    assert listing.stderr is not None
+    with listing.stdout, listing.stderr:
+        assert listing.stdout.readline().startswith(b"hub_id\t")
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+    listing.wait(30)
+
+
+def test_people_at_a_terminal_get_a_table(tokenkeeper: Command, peopled: Town) -> None:
+    ours, theirs = pty.openpty()
+    environment = {**tokenkeeper.environment, "TERM": "xterm", "COLUMNS": "160"}
+    with subprocess.Popen([TOKENKEEPER, "connections"], stdout=theirs, stderr=theirs, env=environment) as listing:
+        os.close(theirs)
+        said = b""
+        while chunk := _read(ours):
+            said += chunk
+        assert listing.wait(30) == 0
+    os.close(ours)
+    assert b"acme.com?[2J" in said
+    assert "──".encode() in said
+    assert b"4 connections" in said
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # how Linux says that the other end is closed
+        return b""
+
+
+def test_refresh_makes_due_now_and_says_what_became_of_each(tokenkeeper: Command, peopled: Town, sql: Sql) -> None:
+    due = "SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now()"
+    ran = tokenkeeper("refresh", "1", "3", "1")
+    assert ran.status == 0
+    assert ran.out.splitlines() == [
+        "1: due now; the next sweep refreshes it",
+        "3: due now; the next sweep refreshes it",
+    ]
+    assert sql.value(due) == 2
+    again = tokenkeeper("refresh", "1", "4", "999")
+    assert again.status == 1
+    assert again.out == "1: due already; the next sweep refreshes it\n"
+    assert again.err.splitlines() == ["4: disconnected: it has to be connected again", "999: no such connection"]
+    assert sql.value(due) == 2
+
+
+def test_disconnect_asks_then_ends_it_here_and_at_hubspot(
+    tokenkeeper: Command, town: Town, sql: Sql, simulator: SimulatorControl
+) -> None:
+    refresh_token = simulator.install(HUB)
+    sealed = Vault([tokenkeeper.environment["TOKEN_KEYS"]]).seal_refresh_token(HUB, refresh_token)
+    town.store.import_([ImportRow(HUB, sealed)])
+    unanswered = tokenkeeper("disconnect", str(HUB), stdin="n\n")
+    assert (unanswered.status, sql.row()["status"]) == (1, "active")
+    ran = tokenkeeper("disconnect", str(HUB), stdin="y\n")
+    assert ran.status == 0, ran
+    assert ran.out.endswith(f"{HUB}: disconnected, its tokens are wiped\n")
+    assert (sql.row()["status"], sql.row()["sealed_refresh_token"]) == ("disconnected", None)
+    assert sum(simulator.stats()["calls"]["revoke"].values()) == 1
+    again = tokenkeeper("disconnect", str(HUB), "--yes")
+    assert (again.status, again.out) == (0, f"{HUB}: it was disconnected already\n")
+    assert refresh_token not in ran.out + ran.err
+
+
+def test_disconnect_ends_it_here_also_where_hubspot_does_not_answer(tokenkeeper: Command, town: Town, sql: Sql) -> None:
+    sealed = Vault([tokenkeeper.environment["TOKEN_KEYS"]]).seal_refresh_token(HUB, "planted-refresh")
+    town.install(HUB, sealed_refresh_token=sealed, access_token="planted-access")
+    ran = tokenkeeper("disconnect", "--yes", str(HUB), HUBSPOT_API_URL="http://127.0.0.1:1")
+    assert (ran.status, sql.row()["sealed_refresh_token"], sql.served()) == (0, None, None)
+    assert "remove the app in the account by hand" in ran.err
+    assert "planted" not in ran.out + ran.err
+
+
+def test_disconnecting_nobody_is_told_in_one_line(tokenkeeper: Command) -> None:
+    ran = tokenkeeper("disconnect", "--yes", "999")
+    assert (ran.status, ran.out, ran.err) == (1, "", "tokenkeeper: 999: no such connection\n")
