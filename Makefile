@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test check format lock compose-test
+.PHONY: help setup up test freshness check format lock compose-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ up: $(READY) ## run the whole product in the foreground, with a HubSpot simulato
 
 test: $(READY) ## every test, against real PostgreSQL, Valkey, Celery and HTTP
 	$(BIN)/python -m pytest $(ARGS)
+
+freshness: $(READY) ## two minutes of reading 50 tokens ten times a second, each checked with HubSpot
+	$(BIN)/python -m pytest -q tests/long/test_freshness.py
 
 check: $(READY) ## formatter, linter, types, import contracts, lock file
 	$(BIN)/ruff format --check .

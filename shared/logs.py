@@ -57,6 +57,8 @@ def configure(log_format: str, log_level: str, secrets: Iterable[str] = ()) -> N
     # At debug these print what they send: our form bodies hold the client secret and refresh tokens.
     for name in ("urllib3", "requests", "http.client", "amqp", "kombu", "redis"):
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+    # Of a malformed reply this one prints the raw headers, at warning.
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 
 def quiet(name: str) -> None:

@@ -1,0 +1,55 @@
+"""Two minutes of a downstream job that reads every token ten times a second and asks HubSpot about each.
+
+`make freshness` runs it and prints what it saw.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import pytest
+
+from tests.journeys.world import World, until
+
+HUBS, LIFETIME, SECONDS, PAUSE = 50, 20, 120, 0.1
+
+
+@pytest.mark.timeout(400)
+def test_no_reader_ever_gets_a_token_that_hubspot_refuses(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.simulator.settings(lifetime=LIFETIME)
+    world.product.environment["SWEEP_SECONDS"] = "2"
+    world.started()
+    waits = sorted(_readable_after(world, hub_id) for hub_id in range(1, HUBS + 1))
+    reads, shortest, missing, refused, ending = 0, float(LIFETIME), 0, 0, time.monotonic() + SECONDS
+    while (begun := time.monotonic()) < ending:
+        tokens = world.tokens()
+        checks = world.simulator.check(list(tokens.values()))
+        reads += len(checks)
+        missing += HUBS - len(tokens)
+        refused += sum(not check.live for check in checks)
+        shortest = min([shortest, *(check.seconds_left or 0.0 for check in checks)])
+        time.sleep(max(0.0, begun + PAUSE - time.monotonic()))
+    stats = world.simulator.stats()
+    refreshes = sum(row["refreshes"] for row in stats["by_hub"].values())
+    with capsys.disabled():
+        print(
+            f"\n{HUBS} hubs, tokens of {LIFETIME} s, {SECONDS} s: {reads} reads, {refused} refused, {missing} missing"
+        )
+        print(f"{refreshes} refreshes, at most {stats['most_refreshes_of_one_hub']} of one hub at once")
+        print(f"least life left in a token read: {shortest:.1f} s")
+        print(f"callback answered to readable in SQL: p50 {_ms(statistics.median(waits))}, p95 {_ms(waits[-3])}")
+    assert (refused, missing) == (0, 0)
+    assert waits[-1] < 1
+    assert world.never_two_at_once()
+
+
+def _readable_after(world: World, hub_id: int) -> float:
+    assert world.install(hub_id).status_code == 303
+    answered = time.monotonic()
+    until(lambda: world.token(hub_id))
+    return time.monotonic() - answered
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms"
