@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -13,7 +11,7 @@ import structlog
 from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from web import problems
+from web import bugs, problems
 from web.cookies import Cookies
 from web.handshake import CALLED, Handshake
 from web.health import healthz, readyz
@@ -76,11 +74,11 @@ def _headers(services: Services) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
         "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Opener-Policy": "same-origin",
         "Cache-Control": "no-store",
     }
-    if services.https:
+    if services.https:  # over http, browsers ignore these and complain
         headers["Strict-Transport-Security"] = "max-age=31536000"
+        headers["Cross-Origin-Opener-Policy"] = "same-origin"
     return headers
 
 
@@ -129,10 +127,7 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _bug(error: Exception) -> Response:
-    """What was raised, and where: its text, and the values around it, may hold what nobody must read."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-6:]]
-    log.error("a request stumbled over a bug of ours", error=type(error).__name__, where=where)
+    log.error("a request stumbled over a bug of ours", **bugs.told(error))
     return _page(problems.BUG)
 
 

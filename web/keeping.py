@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -10,9 +11,10 @@ from shared.db.engine import within as asking_within
 from shared.db.errors import SchemaError, StoreBroken, StoreUnavailable
 from shared.db.installs import InstallSeen
 from shared.dispatch import QueueUnavailable
-from shared.domain.grant import SealedGrant
+from shared.domain.grant import Install, SealedGrant
 from shared.install import store_install
 from shared.vault import CannotOpen
+from web import bugs
 from web.bounded import TimedOut, within
 from web.services import Services
 from web.ticket import Ticket
@@ -69,13 +71,14 @@ def standing(services: Services, ticket: Ticket, sealed: str | None) -> Standing
     return Standing("storing", ticket)
 
 
-def own(services: Services, sealed: str, install_id: str) -> bool:
-    """Whether this opens and belongs to that install: what a browser sends is checked before it is handed in."""
+def carried(services: Services, sealed: str, install_id: str) -> Install | None:
+    """What a browser's cookie carries, if it opens and is of that install: nothing else is ever handed in."""
     try:
-        return services.vault.open_install(sealed).install_id == install_id
+        install = services.vault.open_install(sealed)
     except CannotOpen as error:
         log.warning("a browser's grant does not open", install_id=install_id, why=str(error))
-        return False
+        return None
+    return install if install.install_id == install_id else None
 
 
 def _ask(services: Services, install_id: str) -> InstallSeen | None:
@@ -89,23 +92,27 @@ def _keep_again(services: Services, grant: SealedGrant, *, postgres_answers: boo
 
 
 def _queued(services: Services, grant: SealedGrant, seconds: float) -> bool:
-    try:
-        within(seconds, lambda: services.queue.store_install(grant))
-    except (QueueUnavailable, TimedOut) as error:
-        log.warning("the queue did not take an install", install_id=grant.install_id, why=_why(error))
-        return False
-    return True
+    return _taken("queue", grant, lambda: within(seconds, lambda: services.queue.store_install(grant)))
 
 
 def _stored(services: Services, grant: SealedGrant, seconds: float) -> bool:
-    try:
+    def store() -> None:
         with asking_within(seconds):
             store_install(grant, services.vault, services.store, services.schedule)
-    except NOT_NOW as error:
-        log.warning("PostgreSQL did not take an install", install_id=grant.install_id, why=_why(error))
-        return False
-    return True
+
+    return _taken("postgres", grant, store)
 
 
-def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _taken(by: str, grant: SealedGrant, hand_in: Callable[[], None]) -> bool:
+    """Whether it went well. Nothing is raised: not even a bug of ours may cost the copy that we hold."""
+    try:
+        hand_in()
+    except (QueueUnavailable, TimedOut, StoreUnavailable, SchemaError) as error:
+        log.warning("an install was not taken", by=by, install_id=grant.install_id, why=str(error))
+    except StoreBroken as error:
+        log.error("an install was not taken", by=by, install_id=grant.install_id, why=str(error))
+    except Exception as error:  # noqa: BLE001  see above
+        log.error("an install was not taken", by=by, install_id=grant.install_id, **bugs.told(error))
+    else:
+        return True
+    return False

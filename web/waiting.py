@@ -8,11 +8,11 @@ from flask import Response, jsonify, render_template, request, url_for
 
 from web import problems
 from web.cookies import Cookies
-from web.keeping import Standing, own, standing
+from web.keeping import Standing, carried, standing
 from web.problems import Stopped
 from web.scopes import in_words
 from web.services import Services
-from web.ticket import Tickets
+from web.ticket import Ticket, Tickets
 
 #: Seconds after the install in which its domain may still be on its way.
 INTRODUCTION = 30.0
@@ -45,13 +45,14 @@ class Waiting:
         return response
 
     def _standing(self, install_id: str) -> Standing | None:
-        """None where this browser has no ticket for it."""
+        """None where this browser cannot show that the install is its own: by its ticket, or by the grant itself."""
         ticket = self._tickets.read(self._cookies.read(request, "ticket") or "", install_id)
-        if ticket is None:
-            return None
         sealed = self._cookies.read(request, "grant")
-        if sealed is not None and not own(self._services, sealed, install_id):
-            sealed = None
+        install = carried(self._services, sealed, install_id) if sealed else None
+        if install is None:
+            return standing(self._services, ticket, None) if ticket else None
+        # SECRET_KEY may have changed meanwhile; the grant is sealed with TOKEN_KEYS.
+        ticket = ticket or Ticket(install_id, install.hub_id, install.granted_at.timestamp())
         return standing(self._services, ticket, sealed)
 
     def _shown(self, found: Standing) -> dict[str, object]:

@@ -283,6 +283,16 @@ def test_with_both_down_the_browser_carries_it(site, cookies):
     assert "tk_grant" in cookies(answer)
 
 
+def test_not_even_a_bug_of_ours_costs_a_grant(site, cookies):
+    site.queue.store_install = site.store.add = None
+    with capture_logs() as logs:
+        answer = site.callback()
+    assert answer.status_code == 303
+    assert "tk_grant" in cookies(answer)
+    assert [line["error"] for line in logs if line["log_level"] == "error"] == ["TypeError", "TypeError"]
+    assert REFRESH_TOKEN not in str(logs)
+
+
 def test_a_grant_that_nobody_can_keep_is_admitted(site):
     site.queue.down = site.store.down = True
     answer = site.callback(refresh_token="r" * 5000)
