@@ -22,7 +22,7 @@ CREATE VIEW hubspot.tokens WITH (security_barrier) AS
 SELECT hub_id,
        access_token,
        expires_at,
-       greatest(0, floor(extract(epoch FROM expires_at - clock_timestamp())))::integer AS expires_in,
+       greatest(0, floor(date_part('epoch', expires_at - clock_timestamp())))::integer AS expires_in,
        scopes,
        refreshed_at
   FROM tokenkeeper.connections
