@@ -16,6 +16,7 @@ from shared.db.leases import Claimed, Lease, Result
 from shared.db.store import ConnectionStore
 from shared.domain.errors import AppRejected, Throttled
 from shared.domain.provider import Outcome
+from worker.diary import Diary
 from worker.refresh import Attempt, Refresher
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ class RefreshLoop:
         self._done: SimpleQueue[Attempt] = SimpleQueue()
         self._in_flight = 0
         self._unsaved = Unsaved()
+        self._diary = Diary()
         self._watchful = False
         self._wait = SOONEST
         self._licence = self._next_claim = 0.0
@@ -99,6 +101,7 @@ class RefreshLoop:
         if self._busy():
             self._unsaved.add(self._gather(GATHER))
             self._save()
+            self._diary.tell(at_once=not self._busy())
         elif not self._stopping:
             self._awake.wait(self._until_next_claim())
             self._awake.clear()
@@ -161,7 +164,8 @@ class RefreshLoop:
             self._store.record(unsaved.outcomes)
         unsaved.outcomes = []
         if unsaved.results:
-            self._store.save(unsaved.results)
+            landed = self._store.save(unsaved.results)
+            self._diary.note([result for result in unsaved.results if result.lease.hub_id in landed])
             unsaved.results = []
         if unsaved.uncalled:
             self._store.hand_back(unsaved.uncalled)

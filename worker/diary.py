@@ -1,0 +1,48 @@
+"""What the log tells of refreshes: each change of a connection, and the rest in sums."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from shared.db.leases import Result
+from shared.domain.connection import EventName
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two sums while the work does not end.
+EVERY = 10.0
+#: What somebody may have to look after.
+TROUBLE = (EventName.SUSPECTED, EventName.REVOKED)
+
+
+class Diary:
+    """A line per refresh would be a thousand a second."""
+
+    def __init__(self) -> None:
+        self._refreshed = self._failed = 0
+        self._told_at = time.monotonic()
+
+    def note(self, landed: Sequence[Result]) -> None:
+        for result in landed:
+            if result.step.grant is not None:
+                self._refreshed += 1
+            else:
+                self._failed += 1
+            for event in result.step.events:
+                say = log.warning if event.name in TROUBLE else log.info
+                say(f"connection {event.name.value}", hub_id=result.lease.hub_id, **_plain(event.detail))
+
+    def tell(self, *, at_once: bool) -> None:
+        """The sum since the last one, where there is one and it is time."""
+        if not self._refreshed + self._failed or not (at_once or time.monotonic() - self._told_at > EVERY):
+            return
+        log.info("refreshed", connections=self._refreshed, failed=self._failed)
+        self._refreshed = self._failed = 0
+        self._told_at = time.monotonic()
+
+
+def _plain(detail: dict[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in detail.items()}
