@@ -154,3 +154,14 @@ def test_a_database_that_loses_its_schema_keeps_nobody_from_installing(visitor, 
     with connect(own_postgres.url()) as connection, connection.cursor() as cursor:
         cursor.execute("ALTER TABLE tokenkeeper.gone RENAME TO installs")
     visitor.wait(path, seconds=10)
+
+
+def test_servers_that_were_restarted_are_used_again(visitor, own_postgres, own_valkey, rows):
+    visitor.wait(visitor.install(1))
+    for server in (own_postgres, own_valkey):
+        server.stop()
+        server.start()
+    visitor.wait(visitor.install(2))
+    assert rows() == [1, 2]
+    with redis.Redis.from_url(own_valkey.url()) as client:
+        assert client.llen("tokenkeeper.people") == 1

@@ -132,6 +132,19 @@ def test_raw_nonsense_over_a_socket_is_never_a_500(product):
     assert answer.status_code == 404
 
 
+def test_forks_of_a_preloaded_application_share_no_connection(product, simulator):
+    web = product.web(GUNICORN_CMD_ARGS="--preload")
+    product.worker()
+    paths = []
+    for hub_id in range(1, 9):
+        with Visitor(web.url, simulator) as visitor:
+            path = visitor.install(hub_id)
+            assert visitor.wait(path) == {"state": "connected", "hub_id": hub_id}
+            paths.append(path)
+    assert len(set(paths)) == 8
+    assert "[error" not in web.output()
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_soon_when_told_to(product, signum):
     web = product.web()
