@@ -111,7 +111,7 @@ def own_valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
 def simulator_process(state: Path) -> Iterator[Running]:
     port = any_free()
     argv = [sys.executable, "-m", "sandbox.simulator", "--port", str(port), "--lifetime", "1800"]
-    running = Running("simulator", argv, inherited(), state / "simulator.log", f"http://127.0.0.1:{port}")
+    running = Running("simulator", argv, inherited(), state / "simulator.log", url=f"http://127.0.0.1:{port}")
     try:
         yield running.wait_until(answers("/_sim/health"))
     finally:

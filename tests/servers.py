@@ -102,7 +102,14 @@ class Running:
     """A process of the product; its output goes to a file."""
 
     def __init__(
-        self, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path, url: str = ""
+        self,
+        name: str,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        url: str = "",
+        cwd: Path = ROOT,
     ) -> None:
         self.name = name
         self.log = log
@@ -110,7 +117,7 @@ class Running:
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 list(argv),
-                cwd=ROOT,
+                cwd=cwd,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -209,7 +216,7 @@ class Product:
         """`argv` begins with a command of this environment's bin folder. Raises NotReady."""
         name = f"{name}-{len(self.running)}"
         command = [str(Path(sys.executable).parent / argv[0]), *argv[1:]]
-        running = Running(name, command, {**self.environment, **changes}, self.folder / f"{name}.log", url)
+        running = Running(name, command, {**self.environment, **changes}, self.folder / f"{name}.log", url=url)
         self.running.append(running)
         return running.wait_until(ready) if ready else running
 

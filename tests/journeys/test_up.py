@@ -1,0 +1,245 @@
+"""`tokenkeeper up` as a newcomer runs it: from nothing to a token in SQL, stopped, started again, killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+import requests
+
+from sandbox.ports import any_free
+from sandbox.simulator.control import SimulatorControl
+from tests.servers import Running, inherited
+
+HUB = 62515
+TOKENKEEPER = str(Path(sys.executable).parent / "tokenkeeper")
+UP = "tokenkeeper is up."
+
+
+class Home:
+    """A newcomer's folder, and what runs in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = inherited()
+        for name in ("WEB_PORT", "FLOWER_PORT", "SIMULATOR_PORT"):
+            self.environment[name] = str(any_free())
+        self._runs: list[Running] = []
+
+    def up(self, **changes: str) -> Running:
+        log = self.folder / f"up-{len(self._runs)}.log"
+        run = Running("up", [TOKENKEEPER, "up"], {**self.environment, **changes}, log, cwd=self.folder)
+        self._runs.append(run)
+        return run.wait_until(lambda running: running.says(UP))
+
+    def fails(self, **changes: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [TOKENKEEPER, "up"],
+            cwd=self.folder,
+            env={**self.environment, **changes},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def ask(self, statement: str) -> str:
+        """As the banner says, in another terminal."""
+        command = [".tokenkeeper/psql", "-At", "-c", statement]
+        asked = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True, timeout=20)
+        return asked.stdout.strip()
+
+    def wait_for(self, statement: str, seconds: float = 20.0) -> str:
+        deadline = time.monotonic() + seconds
+        while not (answer := self.ask(statement)):
+            assert time.monotonic() < deadline, f"no answer in {seconds:g} s to: {statement}"
+            time.sleep(0.1)
+        return answer
+
+    def control(self) -> SimulatorControl:
+        return SimulatorControl(f"http://127.0.0.1:{self.environment['SIMULATOR_PORT']}")
+
+    def connect_an_account(self) -> None:
+        with requests.Session() as browser, self.control() as simulator:
+            browser.trust_env = False
+            start = browser.get(f"http://localhost:{self.environment['WEB_PORT']}/install", allow_redirects=False)
+            page = browser.get(simulator.allow(start.headers["Location"], HUB))
+            assert page.status_code == 200
+
+    def stop(self) -> None:
+        for run in self._runs:
+            run.stop()
+
+
+@contextmanager
+def a_home() -> Iterator[Home]:
+    """As root, PostgreSQL's account may not enter pytest's own folder."""
+    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-up-"))
+    folder.chmod(0o711)
+    made = Home(folder)
+    try:
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    with a_home() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[Home, Running]]:
+    """Up and running, for the tests that leave it so."""
+    with a_home() as made:
+        yield made, made.up()
+
+
+def family(run: Running) -> list[psutil.Process]:
+    return [*psutil.Process(run.pid).children(recursive=True), psutil.Process(run.pid)]
+
+
+def all_gone(processes: list[psutil.Process], seconds: float = 15.0) -> list[str]:
+    """The command lines of those that are still there."""
+    _, left = psutil.wait_procs(processes, timeout=seconds)
+    return [" ".join(process.cmdline()) for process in left if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def the_one(run: Running, words: str) -> psutil.Process:
+    """The process itself, not the one that starts it again."""
+    found = [
+        each for each in family(run) if words in " ".join(each.cmdline()) and "respawn" not in " ".join(each.cmdline())
+    ]
+    return min(found, key=lambda each: each.create_time())
+
+
+def test_a_newcomer_connects_an_account_and_finds_it_again_the_next_day(home: Home) -> None:
+    first = home.up()
+    home.connect_an_account()
+    token = home.wait_for(f"SELECT access_token FROM hubspot.tokens WHERE hub_id = {HUB}")
+    with home.control() as simulator:
+        assert simulator.check([token])[0].live
+
+    second = home.fails()
+    assert second.returncode == 1
+    assert second.stderr == f"tokenkeeper: it runs here already, as process {first.pid}: stop that one first\n"
+
+    processes = family(first)
+    first.kill(signal.SIGINT)  # Ctrl-C goes to the whole group
+    assert first.wait(30) == 0
+    assert first.output().endswith("tokenkeeper: stopped; the data is kept\n")
+    assert all_gone(processes) == []
+
+    again = home.up()
+    assert password(again) == password(first)
+    assert home.ask(f"SELECT status FROM hubspot.connections WHERE hub_id = {HUB}") == "active"
+    with home.control() as simulator:
+        later = home.wait_for(f"SELECT access_token FROM hubspot.tokens WHERE hub_id = {HUB}")
+        assert simulator.check([later])[0].live
+    assert not re.search(r"Traceback|\berror\b", again.output())
+
+
+def test_a_crashed_process_comes_back(running: tuple[Home, Running]) -> None:
+    run = running[1]
+    worker = the_one(run, "celery --quiet -A worker.app worker")
+    worker.kill()
+    run.wait_until(lambda running: running.says("was killed by SIGKILL; starting it again in 0.5 s"), 20)
+    run.wait_until(lambda running: running.output().count(" ready.") == 2, 30)
+
+
+def test_no_secret_shows_in_the_process_list_or_to_other_users(running: tuple[Home, Running]) -> None:
+    home, run = running
+    state = home.folder / ".tokenkeeper"
+    secrets = [path.read_text().strip() for path in (state / "secrets").iterdir()]
+    secrets += [(state / server / "password").read_text() for server in ("postgres", "valkey")]
+
+    shown = "\n".join(" ".join(process.cmdline()) for process in family(run))
+
+    assert not [secret for secret in secrets if secret in shown]
+    assert run.output().count(password(run)) == 1
+    assert (state / "env").stat().st_mode & 0o777 == 0o600
+    assert (state / "psql").stat().st_mode & 0o777 == 0o700
+    assert not [secret for secret in secrets if secret in (state / "psql").read_text()]
+
+
+def test_the_settings_for_another_terminal_are_complete(running: tuple[Home, Running]) -> None:
+    home, _ = running
+    command = ". .tokenkeeper/env && tokenkeeper status"
+    environment = {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/")}
+    asked = subprocess.run(
+        command, shell=True, cwd=home.folder, env=environment, capture_output=True, text=True, check=False, timeout=30
+    )
+
+    assert asked.returncode == 0, asked.stderr
+    assert "active" in asked.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
+def test_killed_it_leaves_no_process_behind(home: Home) -> None:
+    run = home.up()
+    processes = family(run)
+
+    run.send(signal.SIGKILL)
+
+    assert all_gone(processes) == []
+
+
+def test_a_server_that_ends_by_itself_stops_the_rest_and_is_named(home: Home) -> None:
+    run = home.up()
+    processes = family(run)
+
+    the_one(run, "valkey-server").kill()
+
+    assert run.wait(40) == 1
+    assert "tokenkeeper: Valkey ended by itself, so all were stopped: its log is in" in run.output()
+    assert all_gone(processes) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"HUBSPOT_CLIENT_ID": "an-id-of-mine"}, "HUBSPOT_CLIENT_SECRET, HUBSPOT_SCOPES"),
+        ({"TOKEN_KEYS": "not-a-key-at-all"}, "TOKEN_KEYS is malformed"),
+        ({"OPERATOR_PASSWORD": "short"}, "OPERATOR_PASSWORD is malformed"),
+        ({"WEB_PORT": "a-port"}, "WEB_PORT is malformed"),
+        ({"DATABASE_URL": "mysql://me@here/db"}, "DATABASE_URL is malformed"),
+    ],
+)
+def test_a_bad_setting_is_told_in_one_line_and_nothing_is_written(
+    home: Home, changes: dict[str, str], told: str
+) -> None:
+    failed = home.fails(**changes)
+
+    assert failed.returncode == 1
+    assert told in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert next(iter(changes.values())) not in failed.stderr
+    assert not (home.folder / ".tokenkeeper" / "secrets").exists()
+    assert not (home.folder / ".tokenkeeper" / "postgres").exists()
+
+
+def test_a_bad_line_of_dotenv_is_told_by_its_number(home: Home) -> None:
+    (home.folder / ".env").write_text("LOG_LEVEL=info\nmy-secret\n")
+
+    failed = home.fails()
+
+    assert (failed.returncode, failed.stderr) == (1, "tokenkeeper: .env, line 2: this should read NAME=value\n")
+
+
+def password(run: Running) -> str:
+    found = re.search(r"user operator, password (\S+)", run.output())
+    assert found is not None
+    return found[1]

@@ -1,0 +1,53 @@
+"""Ports that somebody listens on are found taken, on either of the two loopback addresses."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from sandbox.ports import NoFreePort, any_free, free_from, is_free
+
+
+def test_a_free_port_is_free() -> None:
+    assert is_free(any_free())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", ""])
+def test_a_port_with_a_listener_is_taken(host: str) -> None:
+    with socket.create_server((host, 0)) as listener:
+        assert not is_free(listener.getsockname()[1])
+
+
+def test_a_listener_on_ipv6_alone_takes_the_port_too() -> None:
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with listener:
+        assert not is_free(listener.getsockname()[1])
+
+
+def test_a_connection_of_yesterday_does_not_take_the_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            accepted, _ = listener.accept()
+            accepted.close()  # the server's side closes first: TIME_WAIT is on its port
+
+    assert is_free(port)
+
+
+def test_the_next_free_one_is_found_past_taken_and_avoided_ones() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        assert free_from(port, avoid=frozenset({port + 1})) > port + 1
+
+
+def test_where_all_are_taken_it_says_which() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        with pytest.raises(NoFreePort, match=f"from {port} to {port}"):
+            free_from(port, tries=1)
