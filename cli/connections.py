@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from shared.domain.connection import Status
 
 #: Rows asked for at a time, and shown under one heading.
 PAGE = 500
+FIELDS = tuple(field.name for field in fields(ConnectionSeen))
 #: Heading and least width of each column of the table; the widths keep its pages in line.
 COLUMNS = (("hub_id", 12), ("status", 12), ("domain", 24), ("expires_at", 20), ("next_refresh_at", 20), ("failures", 8))
 COLOURS = {Status.ACTIVE: "green", Status.SUSPECT: "yellow", Status.REVOKED: "red", Status.DISCONNECTED: "dim"}
@@ -54,7 +55,7 @@ def _show(pages: Iterator[list[ConnectionSeen]], *, as_json: bool) -> None:
     elif console.is_terminal:
         _tables(pages, console)
     else:
-        click.echo("\t".join(ConnectionSeen.__slots__))
+        click.echo("\t".join(FIELDS))
         _print(pages, as_tabbed_line)
 
 
@@ -65,12 +66,12 @@ def _print(pages: Iterator[list[ConnectionSeen]], line: Callable[[ConnectionSeen
 
 def as_json_line(seen: ConnectionSeen) -> str:
     """The columns of `hubspot.connections`; dates as in ISO 8601."""
-    return json.dumps(asdict(seen), default=_iso, separators=(",", ":"))
+    return json.dumps({name: getattr(seen, name) for name in FIELDS}, default=_iso, separators=(",", ":"))
 
 
 def as_tabbed_line(seen: ConnectionSeen) -> str:
     """The same, an empty field where there is nothing."""
-    return "\t".join(_field(value) for value in asdict(seen).values())
+    return "\t".join(_field(getattr(seen, name)) for name in FIELDS)
 
 
 def _field(value: Any) -> str:

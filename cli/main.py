@@ -71,16 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  whatever it is, its traceback may hold a token
-        _end(_in_one_line(error), 1)
+        _end(in_one_line(error), 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _where_to_read(error: click.ClickException) -> str:
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    return f" (see: {context.command_path} --help)" if context else ""
-
-
-def _in_one_line(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
+    """What people are told of an error: the message of one that is meant for them, else no values at all."""
     from shared.db.errors import SchemaError, StoreError  # noqa: PLC0415  not for `--help`
     from shared.settings import SettingsError  # noqa: PLC0415  not for `--help`
 
@@ -88,6 +84,11 @@ def _in_one_line(error: Exception) -> str:
         return str(error)
     place = extract_tb(error.__traceback__)[-1]
     return f"a bug of ours: {type(error).__name__} in {place.name}, {place.filename}, line {place.lineno}"
+
+
+def _where_to_read(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f" (see: {context.command_path} --help)" if context else ""
 
 
 def _end(message: str, status: int) -> NoReturn:

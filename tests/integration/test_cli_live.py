@@ -1,0 +1,57 @@
+"""The command at work on a product that runs: an import is refreshed, keys rotate under the worker's hands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from cryptography.fernet import Fernet
+
+from sandbox.simulator.control import SimulatorControl
+from shared.vault import Vault
+from tests.integration.cli_rig import Command
+from tests.integration.store_rig import Sql
+from tests.servers import Product
+
+OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
+SECONDS = 40
+SERVED = "SELECT count(*) FROM hubspot.tokens"
+REFRESHES = "SELECT coalesce(sum(lease_no), 0) FROM tokenkeeper.connections"
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not true():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.1)
+
+
+def test_keys_rotate_while_rotating_refresh_tokens_come_in(
+    environment: Callable[..., dict[str, str]],
+    new_product: Callable[[dict[str, str]], Product],
+    simulator: SimulatorControl,
+    sql: Sql,
+) -> None:
+    simulator.settings(lifetime=6, rotation=0)
+    accounts = simulator.install_many(40)
+    tokenkeeper = Command(environment(TOKEN_KEYS=f"{NEW},{OLD}", SWEEP_SECONDS="0.5"))
+    lines = [f'{{"hub_id": {hub_id}, "refresh_token": "{token}"}}' for hub_id, token in accounts.items()]
+    assert tokenkeeper("import", "-", stdin="\n".join(lines), TOKEN_KEYS=OLD).status == 0
+    product = new_product(tokenkeeper.environment)
+    product.worker()
+    product.beat()
+    wait_until(lambda: sql.value(SERVED) == len(accounts))
+    rotated = tokenkeeper("keys", "rotate")
+    assert (rotated.status, rotated.err) == (0, "")
+    before = sql.value(REFRESHES)
+    wait_until(lambda: sql.value(REFRESHES) >= before + len(accounts))
+    again = tokenkeeper("import", "-", stdin="\n".join(lines))
+    assert again.out == "0 new, 0 given another token, 40 left as they are, 0 refused\n"
+    rows = sql.rows("SELECT hub_id, sealed_refresh_token FROM tokenkeeper.connections")
+    assert not any(Vault([NEW]).needs_resealing(sealed) for _, sealed in rows)
+    wait_until(lambda: sql.value(SERVED) == len(accounts))
+    tokens = [token for (token,) in sql.rows("SELECT access_token FROM hubspot.tokens")]
+    assert all(checked.live for checked in simulator.check(tokens))
+    assert simulator.stats()["violations"] == 0
+    assert tokenkeeper("connections", "--json", "--status", "active").out.count("\n") == len(accounts)
+    assert tokenkeeper("doctor").status == 0
