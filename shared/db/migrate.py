@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,16 +64,16 @@ def downgrade(database_url: str, revision: str) -> None:
         engine.dispose()
 
 
-def check(engine: Engine) -> None:
+def check(engine: Engine, revisions: Sequence[str] = REVISIONS) -> None:
     """Raises SchemaError where the schema is not this code's, StoreUnavailable where PostgreSQL is silent."""
     with told_plainly(), engine.connect() as connection:
         revision = _revision(connection)
     if revision is None:
         raise SchemaError("this database is not migrated: run: tokenkeeper migrate")
     _refuse_newer(revision)
-    if revision != REVISIONS[-1]:
+    if revision != revisions[-1]:
         raise SchemaError(
-            f"this database is at revision {revision}, the code at {REVISIONS[-1]}: run: tokenkeeper migrate"
+            f"this database is at revision {revision}, the code at {revisions[-1]}: run: tokenkeeper migrate"
         )
 
 
