@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 
 import structlog
 
-from shared.db.errors import StoreError
+from shared.db.errors import StoreBroken, StoreError
 from shared.db.leases import Claimed, Lease, Result
 from shared.db.store import ConnectionStore
 from shared.domain.errors import AppRejected, Throttled
@@ -158,18 +158,26 @@ class RefreshLoop:
         return gathered
 
     def _save(self) -> None:
-        """Raises StoreError; then nothing is forgotten, and what is left is tried again."""
+        """Raises StoreUnavailable; then nothing is forgotten, and what is left is tried again."""
         unsaved = self._unsaved
         if self._watchful or any(outcome.error for outcome in unsaved.outcomes):
             self._store.record(unsaved.outcomes)
         unsaved.outcomes = []
         if unsaved.results:
-            landed = self._store.save(unsaved.results)
-            self._diary.note([result for result in unsaved.results if result.lease.hub_id in landed])
+            self._save_results(unsaved.results)
             unsaved.results = []
         if unsaved.uncalled:
             self._store.hand_back(unsaved.uncalled)
             unsaved.uncalled = []
+
+    def _save_results(self, results: list[Result]) -> None:
+        try:
+            landed = self._store.save(results)
+        except StoreBroken as error:
+            # The others were saved; trying these again would refuse them again. Their leases run out.
+            log.error("PostgreSQL refused a result: a bug of ours", why=str(error))
+            return
+        self._diary.note([result for result in results if result.lease.hub_id in landed])
 
 
 @dataclass(slots=True)
