@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 from playwright.sync_api import expect
 
+from sandbox.ports import any_free
 from shared.db.migrate import migrate
 from tests.live import serving
 from tests.servers import answers, says
@@ -29,8 +30,8 @@ def whole(product):
 
 @pytest.fixture
 def site(environment):
-    """Web alone, which is enough: the waiting page stores what no worker takes."""
-    with serving(environment()) as url:
+    """Web alone, which is enough: where no Redis answers, it stores an install itself."""
+    with serving(environment(REDIS_URL=f"redis://127.0.0.1:{any_free()}/0")) as url:
         yield url
 
 
