@@ -68,7 +68,7 @@ def ago(then: datetime, now: datetime) -> str:
 
 def span(seconds: float) -> str:
     """Seconds in the two units that matter: `45 s`, `7 min 30 s`, `3 h 5 min`, `2 d 4 h`."""
-    whole = round(seconds)
+    whole = int(seconds)
     for unit, size, smaller, smaller_size in UNITS:
         if whole >= size:
             many, rest = divmod(whole, size)
