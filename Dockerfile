@@ -28,5 +28,6 @@ RUN groupadd --gid 10001 tokenkeeper \
  && chown -R tokenkeeper:tokenkeeper /var/lib/tokenkeeper
 COPY --from=build /opt/tokenkeeper /opt/tokenkeeper
 WORKDIR /var/lib/tokenkeeper
+COPY gunicorn.conf.py ./
 USER 10001:10001
 CMD ["tokenkeeper", "--help"]

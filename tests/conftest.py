@@ -21,8 +21,8 @@ from sandbox.ports import any_free
 from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
 from tests.servers import Databases, Product, Running, answers, inherited
 
-#: Number 0 is left to people.
-_redis_numbers = cycle(range(1, 16))
+#: Number 0 is left to people, 15 to the journeys' standing product.
+_redis_numbers = cycle(range(1, 15))
 
 
 @pytest.fixture(scope="session")
@@ -131,22 +131,26 @@ def environment(database_url: str, redis_url: str, simulator: SimulatorControl) 
     """All settings of a process, on this test's database, Redis and simulator; keywords change some."""
 
     def made(**changes: str) -> dict[str, str]:
-        settings = {
-            "DATABASE_URL": database_url,
-            "REDIS_URL": redis_url,
-            "HUBSPOT_CLIENT_ID": DEMO_CLIENT_ID,
-            "HUBSPOT_CLIENT_SECRET": DEMO_CLIENT_SECRET,
-            "HUBSPOT_REDIRECT_URI": f"http://localhost:{any_free()}/oauth/callback",
-            "HUBSPOT_SCOPES": "oauth crm.objects.contacts.read",
-            "HUBSPOT_API_URL": simulator.base_url,
-            "HUBSPOT_APP_URL": simulator.base_url,
-            "TOKEN_KEYS": Fernet.generate_key().decode(),
-            "SECRET_KEY": Fernet.generate_key().decode(),
-            "OPERATOR_PASSWORD": Fernet.generate_key().decode(),
-        }
-        return {**inherited(), **settings, **changes}
+        return settings_of(database_url, redis_url, simulator.base_url, **changes)
 
     return made
+
+
+def settings_of(database_url: str, redis_url: str, hubspot_url: str, **changes: str) -> dict[str, str]:
+    settings = {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "HUBSPOT_CLIENT_ID": DEMO_CLIENT_ID,
+        "HUBSPOT_CLIENT_SECRET": DEMO_CLIENT_SECRET,
+        "HUBSPOT_REDIRECT_URI": f"http://localhost:{any_free()}/oauth/callback",
+        "HUBSPOT_SCOPES": "oauth crm.objects.contacts.read",
+        "HUBSPOT_API_URL": hubspot_url,
+        "HUBSPOT_APP_URL": hubspot_url,
+        "TOKEN_KEYS": Fernet.generate_key().decode(),
+        "SECRET_KEY": Fernet.generate_key().decode(),
+        "OPERATOR_PASSWORD": Fernet.generate_key().decode(),
+    }
+    return {**inherited(), **settings, **changes}
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import structlog
 
 from shared.db.engine import connect
 from shared.db.errors import SchemaError, StoreUnavailable
-from shared.db.migrate import check
 from shared.db.store import ConnectionStore
 from shared.dispatch import Dispatch
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
+from shared.preflight import check_database
 from shared.settings import Settings, SettingsError
 from shared.vault import Vault
 from web import health
@@ -42,20 +42,6 @@ def services(settings: Settings) -> Services:
         redirect_uri=settings.hubspot_redirect_uri,
         hubspot_app_url=settings.hubspot_app_url,
     )
-
-
-def check_database(settings: Settings) -> None:
-    """Raises SchemaError, SettingsError where TOKEN_KEYS are another database's, or StoreUnavailable."""
-    engine = connect(settings.database_url, pool_size=1)
-    try:
-        check(engine)
-        sealed = ConnectionStore(engine, lease_seconds=settings.lease_seconds).sealed_sample()
-    finally:
-        engine.dispose()
-    if sealed and not any(map(Vault(settings.token_keys).opens, sealed)):
-        raise SettingsError(
-            "TOKEN_KEYS opens nothing of what this database holds: put the right keys back (nothing was changed)"
-        )
 
 
 def check_later(settings: Settings) -> None:

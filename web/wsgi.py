@@ -13,9 +13,10 @@ from flask import Flask
 
 from shared import logs
 from shared.db.errors import SchemaError, StoreUnavailable
+from shared.preflight import check_database
 from shared.settings import Settings, SettingsError
 from web.app import create_app
-from web.start import check_database, check_later, services
+from web.start import check_later, services
 
 log = structlog.get_logger(__name__)
 

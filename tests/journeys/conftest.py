@@ -1,22 +1,55 @@
-"""Fixtures of the journeys."""
+"""Fixtures of the journeys: a product of the test's own, or the one that stands for all tests of a file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
+import psycopg2
 import pytest
 
 from sandbox.simulator.control import SimulatorControl
+from tests.conftest import settings_of
 from tests.integration.store_rig import Sql
 from tests.journeys.world import World
-from tests.servers import Product
+from tests.servers import Databases, Product, Running
 
 #: Short waits, so that a journey takes seconds; the lease stays legal: twice the timeout plus 5.
 BRISK = {"SWEEP_SECONDS": "0.5", "HTTP_TIMEOUT_SECONDS": "2", "LEASE_SECONDS": "9"}
+_hubs = count(62515)
 
 
 @pytest.fixture
 def world(product: Product, simulator: SimulatorControl, connect: Callable[..., Any]) -> World:
+    """A world of the test's own, in which nothing runs yet."""
     product.environment.update(BRISK)
     return World(product, simulator, Sql(connect()))
+
+
+@pytest.fixture(scope="module")
+def standing(
+    databases: Databases,
+    redis_server: Callable[[int], str],
+    simulator_process: Running,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    """A world in which web, worker and beat run for all tests of a file: starting them takes seconds."""
+    with databases.migrated() as database_url, SimulatorControl(simulator_process.url) as simulator:
+        simulator.reset(settings=True, accounts=True)
+        environment = settings_of(database_url, redis_server(15), simulator.base_url, **BRISK)
+        product = Product(environment, tmp_path_factory.mktemp("standing"))
+        connection = psycopg2.connect(database_url)
+        connection.autocommit = True
+        try:
+            yield World(product, simulator, Sql(connection)).started()
+        finally:
+            product.stop()
+            connection.close()
+
+
+@pytest.fixture
+def visit(standing: World) -> Iterator[World]:
+    """The standing world, with an account of the test's own."""
+    yield World(standing.product, standing.simulator, standing.sql, next(_hubs))
+    standing.simulator.clear_faults()

@@ -13,17 +13,17 @@ from sandbox.simulator.control import Check, SimulatorControl
 from tests.integration.store_rig import Sql
 from tests.servers import Product, Running, answers, says
 
-HUB = 62515
 READY = {"web": answers("/healthz"), "worker": says(" ready."), "beat": says("is starting")}
 
 
 class World:
-    """`sql` looks with a superuser's eyes; a downstream job sees `token`."""
+    """`sql` looks with a superuser's eyes; a downstream job sees `token`. `hub` is the test's own account."""
 
-    def __init__(self, product: Product, simulator: SimulatorControl, sql: Sql) -> None:
+    def __init__(self, product: Product, simulator: SimulatorControl, sql: Sql, hub: int = 62515) -> None:
         self.product = product
         self.simulator = simulator
         self.sql = sql
+        self.hub = hub
 
     def started(self, *, workers: int = 1, beats: int = 1, web: bool = True, **settings: str) -> World:
         """All at once: a process takes seconds to come up."""
@@ -37,14 +37,14 @@ class World:
     def named(self, name: str) -> list[Running]:
         return [running for running in self.product.running if running.name.startswith(name)]
 
-    def install(self, hub_id: int = HUB) -> requests.Response:
+    def install(self, hub_id: int | None = None) -> requests.Response:
         """Through the browser's eyes: Connect, the consent page, and back. Where the waiting page is, unread."""
         with requests.Session() as browser:
             asked = browser.get(f"{self.home}/install", allow_redirects=False, timeout=30)
-            back = self.simulator.allow(asked.headers["location"], hub_id)
+            back = self.simulator.allow(asked.headers["location"], hub_id or self.hub)
             return browser.get(back, allow_redirects=False, timeout=30)
 
-    def connected(self, hub_id: int = HUB) -> str:
+    def connected(self, hub_id: int | None = None) -> str:
         """Install it, and wait for its first token."""
         assert self.install(hub_id).status_code == 303
         return until(lambda: self.token(hub_id))
@@ -54,27 +54,34 @@ class World:
         parts = urlsplit(self.product.environment["HUBSPOT_REDIRECT_URI"])
         return f"{parts.scheme}://{parts.netloc}"
 
-    def token(self, hub_id: int = HUB) -> str | None:
-        return self.sql.served(hub_id)
+    def token(self, hub_id: int | None = None) -> str | None:
+        return self.sql.served(hub_id or self.hub)
 
     def tokens(self) -> dict[int, str]:
         return dict(self.sql.rows("SELECT hub_id, access_token FROM hubspot.tokens"))  # type: ignore[arg-type]
 
-    def status(self, hub_id: int = HUB) -> str | None:
-        found = self.sql.rows("SELECT status FROM hubspot.connections WHERE hub_id = %s", hub_id)
+    def status(self, hub_id: int | None = None) -> str | None:
+        found = self.sql.rows("SELECT status FROM hubspot.connections WHERE hub_id = %s", hub_id or self.hub)
         return found[0][0] if found else None
 
-    def due_now(self, hub_id: int = HUB) -> None:
-        self.sql.set("due_at = now()", hub_id)
+    def due_now(self) -> None:
+        self.sql.set("due_at = now()", self.hub)
 
     def live(self, *tokens: str) -> bool:
         """Whether HubSpot takes every one of them this very moment."""
         checks: list[Check] = self.simulator.check(list(tokens))
         return all(check.live for check in checks)
 
-    def refreshes(self, hub_id: int = HUB) -> int:
+    def row(self) -> dict[str, Any]:
+        return self.sql.row(self.hub)
+
+    def events(self) -> list[str]:
+        return self.sql.events(self.hub)
+
+    def calling(self) -> bool:
+        """A refresh of the test's account is under way at HubSpot."""
         by_hub: dict[str, dict[str, int]] = self.simulator.stats()["by_hub"]
-        return by_hub.get(str(hub_id), {}).get("refreshes", 0)
+        return by_hub.get(str(self.hub), {}).get("in_flight", 0) == 1
 
     def never_two_at_once(self) -> bool:
         stats: dict[str, Any] = self.simulator.stats()
