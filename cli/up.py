@@ -20,7 +20,7 @@ def run() -> None:
     try:
         from sandbox.up import UpFailed, up  # noqa: PLC0415  only this verb needs the extra
     except ModuleNotFoundError as error:
-        if error.name not in EXTRA:
+        if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise click.ClickException(
             "this needs what stands in for the world: pip install 'tokenkeeper[sandbox]'"
