@@ -19,7 +19,8 @@ from cryptography.fernet import Fernet
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.ports import any_free
 from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
-from tests.servers import Databases, Product, Running, answers, inherited
+from tests.databases import Databases
+from tests.servers import Product, Running, answers, inherited
 
 #: Number 0 is left to people, 15 to the journeys' standing product.
 _redis_numbers = cycle(range(1, 15))

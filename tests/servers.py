@@ -1,22 +1,17 @@
-"""Real servers and real processes for tests: databases on PostgreSQL, numbers on Valkey, the product, the simulator."""
+"""Real processes for tests: started as in production, waited for, killed, and never left behind."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
-
-import psycopg2
-from psycopg2 import sql
+from urllib.parse import urlsplit
 
 from sandbox.children import die_with_parent, signal_group, stop
 from sandbox.ports import any_free
@@ -37,65 +32,6 @@ Ready = Callable[["Running"], bool]
 
 class NotReady(Exception):
     """A process ended, or did not become ready in time; the message ends with what it said."""
-
-
-class Databases:
-    """Databases of one PostgreSQL, made from a migrated template in some 30 ms. `admin_url` may create them."""
-
-    def __init__(self, admin_url: str, migrate: Callable[[str], None]) -> None:
-        self._admin_url = admin_url.replace("postgresql+psycopg2://", "postgresql://", 1)
-        self._migrate = migrate
-        self._template = ""
-
-    def url(self, name: str) -> str:
-        return urlunsplit(urlsplit(self._admin_url)._replace(path=f"/{name}"))
-
-    @contextmanager
-    def empty(self) -> Iterator[str]:
-        """The URL of a database that nobody migrated."""
-        with self._made("template0") as name:
-            yield self.url(name)
-
-    @contextmanager
-    def migrated(self) -> Iterator[str]:
-        with self._made(self._migrated_once()) as name:
-            yield self.url(name)
-
-    def close(self) -> None:
-        if self._template:
-            self._drop(self._template)
-
-    def _migrated_once(self) -> str:
-        if not self._template:
-            self._template = self._create("template0")
-            self._migrate(self.url(self._template))
-        return self._template
-
-    @contextmanager
-    def _made(self, template: str) -> Iterator[str]:
-        name = self._create(template)
-        try:
-            yield name
-        finally:
-            self._drop(name)
-
-    def _create(self, template: str) -> str:
-        name = f"test_{secrets.token_hex(6)}"
-        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-        self._run(statement.format(sql.Identifier(name), sql.Identifier(template)))
-        return name
-
-    def _drop(self, name: str) -> None:
-        self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-
-    def _run(self, statement: sql.Composed) -> None:
-        connection = psycopg2.connect(self._admin_url)
-        connection.autocommit = True
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-        finally:
-            connection.close()
 
 
 class Running:
