@@ -21,8 +21,8 @@ from shared.db.engine import connect as connect_engine
 from shared.db.errors import SchemaError, StoreUnavailable
 from shared.db.migrate import MIGRATIONS, REVISIONS, check, downgrade, migrate
 from shared.db.tables import metadata
+from tests.databases import Databases
 from tests.integration.store_rig import Sql, at_once
-from tests.servers import Databases
 
 OURS = "SELECT count(*) FROM pg_class WHERE relnamespace::regnamespace::text IN ('tokenkeeper', 'hubspot')"
 

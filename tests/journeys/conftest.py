@@ -11,9 +11,10 @@ import pytest
 
 from sandbox.simulator.control import SimulatorControl
 from tests.conftest import settings_of
+from tests.databases import Databases
 from tests.integration.store_rig import Sql
 from tests.journeys.world import World
-from tests.servers import Databases, Product, Running
+from tests.servers import Product, Running
 
 #: Short waits, so that a journey takes seconds; the lease stays legal: twice the timeout plus 5.
 BRISK = {"SWEEP_SECONDS": "0.5", "HTTP_TIMEOUT_SECONDS": "2", "LEASE_SECONDS": "9"}
