@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import structlog
 
+from shared import logs
 from shared.db.engine import connect
 from shared.db.errors import SchemaError, StoreUnavailable
 from shared.db.store import ConnectionStore
@@ -21,10 +25,29 @@ from web.services import Services
 
 log = structlog.get_logger(__name__)
 
+#: gunicorn's own: its master stops, where after any other status it would start us again for ever.
+APP_LOAD_ERROR = 4
 #: HubSpot calls at once that keep their connection: an exchange per thread of gunicorn.
 CALLS = 16
 #: Seconds until PostgreSQL, which did not answer at the start, is asked again what it holds.
 LOOK_AGAIN = 5.0
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """One line on stderr and the end of gunicorn, where something is wrong that waiting does not mend."""
+    try:
+        yield
+    except (SettingsError, SchemaError) as error:
+        print(f"tokenkeeper: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        sys.exit(APP_LOAD_ERROR)
+
+
+def settings(environ: Mapping[str, str]) -> Settings:
+    """Raises SettingsError. From here on the log is ours."""
+    ours = Settings.from_env(environ)
+    logs.configure(ours.log_format, ours.log_level, ours.secrets())
+    return ours
 
 
 def services(settings: Settings) -> Services:

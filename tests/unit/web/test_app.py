@@ -83,7 +83,8 @@ any_text = st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.dec
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    path=st.sampled_from(["/", "/install", "/oauth/callback", "/installs/", "/installs/x/status"]) | any_text,
+    path=st.sampled_from(["/", "/install", "/oauth/callback", "/installs/", "/installs/x/status"])
+    | any_text.map(lambda text: text.replace("?", "")),  # the test client wants the query apart
     query=st.dictionaries(st.sampled_from(["state", "code", "error", "hub_id", "x"]), st.lists(any_text, max_size=2)),
     cookies=st.dictionaries(
         st.sampled_from(["tk_browser", "tk_ticket", "tk_grant", "tk_restarts", "x"]),
