@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from shared.vault import Vault
+from shared import formats
 
 T = TypeVar("T")
 
+_LEVELS = ("debug", "info", "warning", "error")
+_CALLBACK_HINT = "https://your.host/oauth/callback; http only for localhost"
+_VERSION_HINT = "2026-09, 2026-03 or v3; HubSpot ends v1 on 2027-02-16"
 #: What a process that changes connections cannot do without.
 REQUIRED = (
     "DATABASE_URL",
@@ -25,7 +27,6 @@ REQUIRED = (
     "SECRET_KEY",
     "OPERATOR_PASSWORD",
 )
-API_VERSIONS = ("2026-09", "2026-03", "v3")
 DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
 BROKER_SCHEMES = ("redis", "rediss", "sentinel", "unix", "redis+socket")
 
@@ -85,34 +86,48 @@ class _Reader:
 
     def settings(self) -> Settings:
         settings = Settings(
-            database_url=self.read("DATABASE_URL", _url(DATABASE_SCHEMES), "postgresql://user:password@host/db", ""),
-            redis_url=self.read("REDIS_URL", _url(BROKER_SCHEMES), "redis://host:6379/0", ""),
-            hubspot_client_id=self.read("HUBSPOT_CLIENT_ID", _word, "the app's client id", ""),
-            hubspot_client_secrets=self.read("HUBSPOT_CLIENT_SECRET", _listed, "one secret, or several: a,b", ()),
-            hubspot_redirect_uri=self.read("HUBSPOT_REDIRECT_URI", _callback, _CALLBACK_HINT, ""),
-            hubspot_scopes=self.read("HUBSPOT_SCOPES", _spaced, "scopes separated by spaces", ()),
-            hubspot_optional_scopes=self.read("HUBSPOT_OPTIONAL_SCOPES", _spaced, "scopes separated by spaces", ()),
-            hubspot_api_url=self.read("HUBSPOT_API_URL", _web, "https://api.hubapi.com", "https://api.hubapi.com"),
-            hubspot_app_url=self.read("HUBSPOT_APP_URL", _web, "https://app.hubspot.com", "https://app.hubspot.com"),
-            hubspot_api_version=self.read("HUBSPOT_API_VERSION", _version, _VERSION_HINT, API_VERSIONS[0]),
+            database_url=self.read(
+                "DATABASE_URL", formats.url(DATABASE_SCHEMES), "postgresql://user:password@host/db", ""
+            ),
+            redis_url=self.read("REDIS_URL", formats.url(BROKER_SCHEMES), "redis://host:6379/0", ""),
+            hubspot_client_id=self.read("HUBSPOT_CLIENT_ID", formats.word, "the app's client id", ""),
+            hubspot_client_secrets=self.read(
+                "HUBSPOT_CLIENT_SECRET", formats.listed, "one secret, or several: a,b", ()
+            ),
+            hubspot_redirect_uri=self.read("HUBSPOT_REDIRECT_URI", formats.callback, _CALLBACK_HINT, ""),
+            hubspot_scopes=self.read("HUBSPOT_SCOPES", formats.spaced, "scopes separated by spaces", ()),
+            hubspot_optional_scopes=self.read(
+                "HUBSPOT_OPTIONAL_SCOPES", formats.spaced, "scopes separated by spaces", ()
+            ),
+            hubspot_api_url=self.read(
+                "HUBSPOT_API_URL", formats.web, "https://api.hubapi.com", "https://api.hubapi.com"
+            ),
+            hubspot_app_url=self.read(
+                "HUBSPOT_APP_URL", formats.web, "https://app.hubspot.com", "https://app.hubspot.com"
+            ),
+            hubspot_api_version=self.read(
+                "HUBSPOT_API_VERSION", formats.version, _VERSION_HINT, formats.API_VERSIONS[0]
+            ),
             token_keys=self.read(
-                "TOKEN_KEYS", _keys, "Fernet keys, newest first: make one with: tokenkeeper keys new", ()
+                "TOKEN_KEYS", formats.keys, "Fernet keys, newest first: make one with: tokenkeeper keys new", ()
             ),
-            secret_key=self.read("SECRET_KEY", _at_least(16), "16 random characters or more", ""),
-            operator_password=self.read("OPERATOR_PASSWORD", _at_least(8), "8 characters or more", ""),
-            refresh_from=self.read("REFRESH_FROM", _fraction, "a fraction between 0 and 1", 0.6),
-            refresh_until=self.read("REFRESH_UNTIL", _fraction, "a fraction between 0 and 1", 0.75),
-            sweep_seconds=self.read("SWEEP_SECONDS", _positive, "seconds, more than 0", 2.0),
-            http_timeout=self.read("HTTP_TIMEOUT_SECONDS", _positive, "seconds, more than 0", 20.0),
-            lease_seconds=self.read("LEASE_SECONDS", _positive, "seconds, more than 0", 60.0),
-            refresh_concurrency=self.read("REFRESH_CONCURRENCY", _count(1, 10_000), "a number from 1 to 10000", 200),
+            secret_key=self.read("SECRET_KEY", formats.at_least(16), "16 random characters or more", ""),
+            operator_password=self.read("OPERATOR_PASSWORD", formats.at_least(8), "8 characters or more", ""),
+            refresh_from=self.read("REFRESH_FROM", formats.fraction, "a fraction between 0 and 1", 0.6),
+            refresh_until=self.read("REFRESH_UNTIL", formats.fraction, "a fraction between 0 and 1", 0.75),
+            sweep_seconds=self.read("SWEEP_SECONDS", formats.positive, "seconds, more than 0", 2.0),
+            http_timeout=self.read("HTTP_TIMEOUT_SECONDS", formats.positive, "seconds, more than 0", 20.0),
+            lease_seconds=self.read("LEASE_SECONDS", formats.positive, "seconds, more than 0", 60.0),
+            refresh_concurrency=self.read(
+                "REFRESH_CONCURRENCY", formats.count(1, 10_000), "a number from 1 to 10000", 200
+            ),
             max_refreshes_per_second=self.read(
-                "MAX_REFRESHES_PER_SECOND", _not_negative, "a number, 0 for no cap", 0.0
+                "MAX_REFRESHES_PER_SECOND", formats.not_negative, "a number, 0 for no cap", 0.0
             ),
-            alert_webhook_url=self.read("ALERT_WEBHOOK_URL", _web, "https://…", ""),
-            alert_webhook_secret=self.read("ALERT_WEBHOOK_SECRET", _word, "the secret that signs alerts", ""),
-            log_format=self.read("LOG_FORMAT", _one_of("text", "json"), "text or json", "text"),
-            log_level=self.read("LOG_LEVEL", _one_of(*_LEVELS), ", ".join(_LEVELS), "info"),
+            alert_webhook_url=self.read("ALERT_WEBHOOK_URL", formats.web, "https://…", ""),
+            alert_webhook_secret=self.read("ALERT_WEBHOOK_SECRET", formats.word, "the secret that signs alerts", ""),
+            log_format=self.read("LOG_FORMAT", formats.one_of("text", "json"), "text or json", "text"),
+            log_level=self.read("LOG_LEVEL", formats.one_of(*_LEVELS), ", ".join(_LEVELS), "info"),
         )
         self._together(settings)
         if self._problems:
@@ -151,119 +166,3 @@ class _Reader:
             self._problems.append("REFRESH_FROM is above REFRESH_UNTIL (0.6 and 0.75, say)")
         if settings.lease_seconds < 2 * settings.http_timeout + 5:
             self._problems.append("LEASE_SECONDS is too short (at least twice HTTP_TIMEOUT_SECONDS plus 5)")
-
-
-_LEVELS = ("debug", "info", "warning", "error")
-_CALLBACK_HINT = "https://your.host/oauth/callback; http only for localhost"
-_VERSION_HINT = "2026-09, 2026-03 or v3; HubSpot ends v1 on 2027-02-16"
-
-
-def _word(text: str) -> str:
-    if any(character.isspace() or not character.isprintable() for character in text):
-        raise ValueError
-    return text
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    items = tuple(_word(item.strip()) for item in text.split(",") if item.strip())
-    if not items:
-        raise ValueError
-    return items
-
-
-def _spaced(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_word(item) for item in text.split()))
-
-
-def _url(schemes: Collection[str]) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        parts = urlsplit(_word(text))
-        parts.port  # noqa: B018  raises ValueError on a malformed one
-        if parts.scheme not in schemes or not (parts.netloc or parts.path.strip("/") or parts.query):
-            raise ValueError
-        return text
-
-    return parse
-
-
-def _web(text: str) -> str:
-    parts = urlsplit(_word(text))
-    parts.port  # noqa: B018  raises ValueError on a malformed one
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError
-    return text.rstrip("/")
-
-
-def _callback(text: str) -> str:
-    """HubSpot's rules: https, or http on localhost; no fragment. Its path is where we answer."""
-    parts = urlsplit(_web(text))
-    local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
-    if parts.fragment or parts.query or not (parts.scheme == "https" or local):
-        raise ValueError
-    if not parts.path.endswith("/oauth/callback"):
-        raise ValueError
-    return text
-
-
-def _version(text: str) -> str:
-    if text not in API_VERSIONS:
-        raise ValueError
-    return text
-
-
-def _keys(text: str) -> tuple[str, ...]:
-    keys = _listed(text)
-    Vault(keys)
-    return keys
-
-
-def _at_least(length: int) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if len(text) < length:
-            raise ValueError
-        return text
-
-    return parse
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-def _positive(text: str) -> float:
-    if (number := _number(text)) <= 0:
-        raise ValueError
-    return number
-
-
-def _not_negative(text: str) -> float:
-    if (number := _number(text)) < 0:
-        raise ValueError
-    return number
-
-
-def _fraction(text: str) -> float:
-    if not 0 < (number := _number(text)) < 1:
-        raise ValueError
-    return number
-
-
-def _count(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not least <= (number := int(text)) <= most:
-            raise ValueError
-        return number
-
-    return parse
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError
-        return text.lower()
-
-    return parse
