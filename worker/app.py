@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from functools import cache
 from typing import Any, NoReturn
 
+import billiard.pool
 from celery import Celery, signals
 
 from shared import logs
@@ -20,6 +21,9 @@ from worker.tasks import register
 
 #: sysexits.h: a configuration error. Whoever supervises us need not try again.
 EX_CONFIG = 78
+#: Tenths of a second that a pool process waits at its end until the parent has read its last result. billiard's own
+#: 30 s pass in full where the parent stopped reading first, and no result of ours says anything.
+PARTING = 20
 #: These tell of every message; with a sweep every two seconds nobody could read anything else.
 CHATTY = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
 #: Web's own: the worker neither signs sessions nor asks for passwords.
@@ -82,6 +86,7 @@ def _before_beat(**_: Any) -> None:
 @signals.worker_process_init.connect
 def _child_starts(**_: Any) -> None:
     """A pool process told to go finishes its calls first: HubSpot may have handed out what only it knows."""
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = PARTING
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _child_told_to_go)
 
