@@ -36,6 +36,7 @@ connections = Table(
     Column("lease_until", _instant),
     Column("lease_no", BigInteger, nullable=False, server_default=text("0")),
     Column("generation", BigInteger, nullable=False, server_default=text("0")),
+    Column("revocation_told", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", _instant, nullable=False, server_default=text("now()")),
 )
 _c = connections.c
@@ -47,6 +48,11 @@ Index(
 )
 Index("connections_not_active", _c.status, _c.hub_id, postgresql_where=_c.status != text("'active'"))
 Index("connections_failing", _c.hub_id, postgresql_where=_c.failures > text("0"))
+Index(
+    "connections_revocation_untold",
+    _c.hub_id,
+    postgresql_where=(_c.status == text("'revoked'")) != _c.revocation_told,
+)
 Index(
     "connections_unwiped",
     _c.hub_id,
@@ -72,6 +78,25 @@ installs = Table(
     Column("hub_id", BigInteger, nullable=False),
     Column("granted_at", _instant, nullable=False),
     Column("stored_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", UUID, primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("number", BigInteger, Identity(always=True), nullable=False),
+    Column("at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+    Column("kind", Text, nullable=False),
+    Column("recovered", Boolean, nullable=False, server_default=text("false")),
+    Column("subject", Text, nullable=False, server_default=text("''")),
+    Column("detail", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("logged_at", _instant),
+    Column("due_at", _instant, server_default=text("now()")),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("lease_until", _instant),
+    Column("delivered_at", _instant),
+    Index("alerts_pending", "kind", "number", postgresql_where=text("due_at IS NOT NULL")),
+    Index("alerts_of_kind", "kind", "at"),
 )
 
 provider = Table(

@@ -22,5 +22,5 @@ def downgrade() -> None:
     """The role hubspot_reader stays: it belongs to the cluster, and other databases may use it."""
     op.execute("DROP SCHEMA hubspot CASCADE")
     op.execute("DROP TABLE tokenkeeper.connections, tokenkeeper.history, tokenkeeper.installs")
-    op.execute("DROP TABLE tokenkeeper.provider, tokenkeeper.totals")
+    op.execute("DROP TABLE tokenkeeper.provider, tokenkeeper.totals, tokenkeeper.alerts")
     op.execute("DROP FUNCTION tokenkeeper.count_in, tokenkeeper.count_out, tokenkeeper.tell")

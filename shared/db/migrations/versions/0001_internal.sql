@@ -24,6 +24,7 @@ CREATE TABLE tokenkeeper.connections (
     lease_until          timestamptz,     -- until then it is one worker's
     lease_no             bigint NOT NULL DEFAULT 0,       -- the number of that lease
     generation           bigint NOT NULL DEFAULT 0,       -- one more at each re-install and disconnect
+    revocation_told      boolean NOT NULL DEFAULT false,  -- an alert said that it is revoked, and none that it is not
     created_at           timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT connections_status_known
         CHECK (status IN ('active', 'suspect', 'revoked', 'disconnected')),
@@ -48,6 +49,8 @@ CREATE INDEX connections_unidentified ON tokenkeeper.connections (identify_due_a
     WHERE identify_due_at IS NOT NULL AND access_token IS NOT NULL;
 CREATE INDEX connections_not_active ON tokenkeeper.connections (status, hub_id) WHERE status <> 'active';
 CREATE INDEX connections_failing ON tokenkeeper.connections (hub_id) WHERE failures > 0;
+CREATE INDEX connections_revocation_untold ON tokenkeeper.connections (hub_id)
+    WHERE (status = 'revoked') <> revocation_told;
 CREATE INDEX connections_unwiped ON tokenkeeper.connections (hub_id)
     WHERE status = 'disconnected' AND sealed_refresh_token IS NOT NULL;
 
@@ -67,6 +70,26 @@ CREATE TABLE tokenkeeper.installs (
     granted_at timestamptz NOT NULL,
     stored_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+
+-- What operators are told of, each change once: logged, and posted where a webhook is set.
+CREATE TABLE tokenkeeper.alerts (
+    id           uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    number       bigint GENERATED ALWAYS AS IDENTITY,  -- those of a kind are posted in this order
+    at           timestamptz NOT NULL DEFAULT clock_timestamp(),
+    kind         text NOT NULL,
+    recovered    boolean NOT NULL DEFAULT false,
+    subject      text NOT NULL DEFAULT '',
+    detail       jsonb NOT NULL DEFAULT '{}',
+    logged_at    timestamptz,
+    due_at       timestamptz DEFAULT now(),  -- when it is posted (again); null: nothing more is done about it
+    attempts     integer NOT NULL DEFAULT 0,
+    lease_until  timestamptz,                -- until then one worker is posting it
+    delivered_at timestamptz,
+    CONSTRAINT alerts_kind_known
+        CHECK (kind IN ('provider', 'connection_revoked', 'stale_connections', 'revocation_brake'))
+);
+CREATE INDEX alerts_pending ON tokenkeeper.alerts (kind, number) WHERE due_at IS NOT NULL;
+CREATE INDEX alerts_of_kind ON tokenkeeper.alerts (kind, at);
 
 -- How HubSpot as a whole is doing: exactly one row.
 CREATE TABLE tokenkeeper.provider (
