@@ -73,6 +73,7 @@ class Step:
     connection: Connection
     grant: Grant | None = None
     events: tuple[Event, ...] = ()
+    condemned: dict[str, Any] | None = None  #: what both witnesses said, where the revocation brake holds it
 
 
 def refreshed(connection: Connection, grant: Grant, schedule: Schedule) -> Step:
