@@ -63,11 +63,16 @@ def test_resealing_moves_to_the_newest_key():
     assert Vault([NEW]).open_refresh_token(7, again) == "refresh"
 
 
-@pytest.mark.parametrize("garbage", ["", "gAAAAA", "é", Fernet(NEW).encrypt(b"[]").decode(), "\x00"])
+@pytest.mark.parametrize("garbage", ["", "gAAAAA", "é", "\x00"])
 def test_garbage_does_not_open(garbage):
     with pytest.raises(CannotOpen):
         Vault([NEW]).open_install(garbage)
     assert not Vault([OLD]).opens(garbage)
+
+
+def test_what_is_sealed_and_nothing_of_ours_does_not_open():
+    with pytest.raises(CannotOpen):
+        Vault([NEW]).open_install(Fernet(NEW).encrypt(b"[]").decode())
 
 
 def test_a_malformed_key_is_refused_without_being_shown():
