@@ -1,0 +1,50 @@
+"""Fixtures of the fault suite: a product on servers of its own for each file, watched in every test."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.fleet import HUBS, Fleet, standing_fleet
+from tests.journeys.world import until
+from tests.servers import Running
+
+
+@pytest.fixture(scope="module")
+def grounds(simulator_process: Running, request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """A file's own `SETTINGS` change those of the product."""
+    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-faults-"))
+    with standing_fleet(folder, simulator_process.url, getattr(request.module, "SETTINGS", {})) as fleet:
+        yield fleet
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def crew(grounds: Fleet) -> Fleet:
+    """With connections that all have a token."""
+    grounds.imported()
+    until(lambda: len(grounds.world.tokens()) == HUBS)
+    return grounds
+
+
+@pytest.fixture
+def fleet(crew: Fleet) -> Iterator[Fleet]:
+    """Watched from here on; after the test all must be well again."""
+    crew.simulator.settings(rotation=None, latency=0)
+    with crew.watching() as crew.watch:
+        yield crew
+    crew.simulator.clear_faults()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what the product's processes said."""
+    report = yield
+    fleet = getattr(item, "funcargs", {}).get("fleet")
+    if report.failed and isinstance(fleet, Fleet):
+        report.sections.extend(fleet.world.product.logs())
+    return report

@@ -1,0 +1,38 @@
+"""The client secret is rotated at HubSpot, or wrong at our end."""
+
+from __future__ import annotations
+
+from sandbox.simulator.control import DEMO_CLIENT_SECRET
+from tests.faults.fleet import Fleet
+from tests.journeys.world import until
+
+NEW_SECRET = "the-secret-after-the-rotation"
+SETTINGS = {"HUBSPOT_CLIENT_SECRET": f"{NEW_SECRET},{DEMO_CLIENT_SECRET}"}
+
+
+def test_no_downstream_job_notices_a_rotation_in_mid_run(fleet: Fleet) -> None:
+    """Both secrets are in the settings, HubSpot takes the old one only, and from some moment on only the new one."""
+    fleet.simulator.settings(latency=0.1)
+    before = fleet.due()
+    fleet.simulator.settings(client_secrets=[NEW_SECRET])
+    fleet.replaced(before, seconds=5)
+    fleet.simulator.settings(client_secrets=[NEW_SECRET, DEMO_CLIENT_SECRET])
+    fleet.replaced(fleet.due(), seconds=5)
+    fleet.simulator.settings(client_secrets=[DEMO_CLIENT_SECRET])
+    fleet.replaced(fleet.due(), seconds=5)
+    assert {event for hub_id in fleet.hubs for event in fleet.sql.events(hub_id)} == {"imported"}
+    assert fleet.condition() == "ok"
+    fleet.well_again()
+
+
+def test_our_own_bad_secret_costs_no_connection_and_mends_itself(fleet: Fleet) -> None:
+    fleet.simulator.settings(client_secrets=["somebody-elses"])
+    before, calls = fleet.due(), fleet.calls()
+    until(lambda: fleet.condition() == "app_rejected")
+    assert {fleet.world.status(hub_id) for hub_id in fleet.hubs} == {"active"}
+    assert fleet.world.tokens() == before
+    assert fleet.calls() - calls <= 2 * len(before)
+    fleet.simulator.settings(client_secrets=[DEMO_CLIENT_SECRET])
+    fleet.replaced(before)
+    assert {event for hub_id in fleet.hubs for event in fleet.sql.events(hub_id)} == {"imported"}
+    fleet.well_again()
