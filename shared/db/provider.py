@@ -9,7 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from shared.db.alerts import raise_alert
 from shared.db.database import Database, alone
+from shared.domain.alerts import AlertKind
 from shared.domain.provider import Condition, Outcome, Provider, judged, swept
 
 COLUMNS = "condition, since, reason, silent, refused, paused_until, rate"
@@ -117,9 +119,21 @@ def wake(database: Database) -> int:
 def _kept(connection: Connection, before: Provider, after: Provider) -> Provider:
     if after != before:
         connection.execute(KEEP, _columns(after))
+    if after.condition is not before.condition:
+        _alert(connection, before, after)
     if after.condition is Condition.OK and before.condition is not Condition.OK:
         _wake(connection)
     return after
+
+
+def _alert(connection: Connection, before: Provider, after: Provider) -> None:
+    recovered = after.condition is Condition.OK
+    detail = {
+        "state": after.condition.value,
+        "before": before.condition.value,
+        "reason": before.reason if recovered else after.reason,
+    }
+    raise_alert(connection, AlertKind.PROVIDER, recovered=recovered, detail=detail)
 
 
 def _wake(connection: Connection) -> int:

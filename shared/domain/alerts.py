@@ -55,3 +55,79 @@ def pause(told_lately: int) -> float:
     The first is told at once; a hundred in ten minutes become seven, each of which sums what came meanwhile.
     """
     return FIRST_PAUSE * 2.0 ** min(told_lately - 1, 6) if told_lately else 0.0
+
+
+def words(alert: Alert) -> str:
+    """One message for people, as Slack shows it. Bare of anything that HubSpot could make a link or a mention of."""
+    said = _OVER[alert.kind] if alert.recovered else _BEGUN[alert.kind]
+    return "tokenkeeper: " + said(alert.detail).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _provider(detail: dict[str, Any]) -> str:
+    said = {
+        "unavailable": "HubSpot does not answer ({reason}). Tokens are served until they end; HubSpot is asked six "
+        "times a minute, and refreshes go on by themselves once it answers.",
+        "throttled": "HubSpot asks everybody to wait ({reason}). Refreshes go on when the wait is over.",
+        "app_rejected": "HubSpot refuses our app ({reason}). No connection is lost by that. Check HUBSPOT_CLIENT_ID "
+        "and HUBSPOT_CLIENT_SECRET; refreshes go on by themselves once they are right.",
+    }
+    form = said.get(str(detail.get("state")), "HubSpot is not well ({reason}).")
+    return form.format(reason=detail.get("reason") or "no reason given")
+
+
+def _provider_over(detail: dict[str, Any]) -> str:
+    return f"HubSpot is well again (it was {detail.get('before')}: {detail.get('reason')}). Refreshes go on."
+
+
+def _revoked(detail: dict[str, Any]) -> str:
+    return (
+        f"HubSpot ended {_connections(detail)}; two witnesses say so. No token of theirs is served any more. "
+        "Ask the customer to install the app again; where HubSpot was wrong: tokenkeeper refresh HUB."
+    )
+
+
+def _revoked_over(detail: dict[str, Any]) -> str:
+    return f"no longer revoked (installed again, refreshed after all, or disconnected): {_connections(detail)}."
+
+
+def _stale(detail: dict[str, Any]) -> str:
+    return (
+        f"no refresh works for {_connections(detail)}: tokens are about to end, or have ended. See: tokenkeeper status."
+    )
+
+
+def _stale_over(_detail: dict[str, Any]) -> str:
+    return "no connection's token is about to end any more."
+
+
+def _brake(detail: dict[str, Any]) -> str:
+    held = f" {detail['held']} are held so far." if detail.get("held") else ""
+    return (
+        f"the revocation brake is on: HubSpot calls more connections dead than is plausible.{held} They stay "
+        "suspect and are served while their tokens live, until you say: tokenkeeper revocations confirm, or dismiss."
+    )
+
+
+def _brake_over(_detail: dict[str, Any]) -> str:
+    return "the revocation brake is off again."
+
+
+def _connections(detail: dict[str, Any]) -> str:
+    count, hubs = int(detail.get("count", 0)), list(detail.get("hubs", ()))
+    named = ", ".join(str(hub) for hub in hubs)
+    more = f" and {count - len(hubs)} more" if count > len(hubs) else ""
+    return f"{count} connection{'' if count == 1 else 's'} ({'hub' if count == 1 else 'hubs'} {named}{more})"
+
+
+_BEGUN = {
+    AlertKind.PROVIDER: _provider,
+    AlertKind.REVOKED: _revoked,
+    AlertKind.STALE: _stale,
+    AlertKind.BRAKE: _brake,
+}
+_OVER = {
+    AlertKind.PROVIDER: _provider_over,
+    AlertKind.REVOKED: _revoked_over,
+    AlertKind.STALE: _stale_over,
+    AlertKind.BRAKE: _brake_over,
+}
