@@ -19,6 +19,7 @@ SWEEP = "tokenkeeper.sweep"
 REFRESH = "tokenkeeper.refresh"
 IDENTIFY = "tokenkeeper.identify"
 DISCONNECT = "tokenkeeper.disconnect"
+ALERTS = "tokenkeeper.alerts"
 
 #: People wait for these; a backlog of refreshes must not stand before them.
 PEOPLE_QUEUE = "tokenkeeper.people"
@@ -29,6 +30,7 @@ ROUTES = {
     IDENTIFY: {"queue": UPKEEP_QUEUE},
     SWEEP: {"queue": UPKEEP_QUEUE},
     REFRESH: {"queue": UPKEEP_QUEUE},
+    ALERTS: {"queue": UPKEEP_QUEUE},
 }
 #: Each with an exchange of its own: bound to one exchange by one key, each message would go into both.
 QUEUES = tuple(Queue(name, Exchange(name, type="direct"), routing_key=name) for name in (PEOPLE_QUEUE, UPKEEP_QUEUE))
@@ -82,6 +84,10 @@ class Dispatch:
     def identify(self, expires: float | None = None) -> None:
         """Have new connections introspected for their domain and installer. Raises QueueUnavailable."""
         self._send(IDENTIFY, {}, expires=expires)
+
+    def alerts(self, expires: float) -> None:
+        """Have alerts logged and posted. Raises QueueUnavailable."""
+        self._send(ALERTS, {}, expires=expires)
 
     def _send(self, task: str, kwargs: dict[str, Any], *, shown: str = "()", expires: float | None = None) -> None:
         try:

@@ -59,7 +59,7 @@ class Settings:
     lease_seconds: float
     refresh_concurrency: int
     max_refreshes_per_second: float
-    alert_webhook_url: str
+    alert_webhook_url: str = field(repr=False)
     alert_webhook_secret: str = field(repr=False)
     log_format: str
     log_level: str
@@ -71,7 +71,8 @@ class Settings:
 
     def secrets(self) -> tuple[str, ...]:
         """What must never show in a log."""
-        single = (self.secret_key, self.operator_password, self.alert_webhook_secret)
+        webhook = (self.alert_webhook_url, self.alert_webhook_secret)  # Slack's URL is itself the secret
+        single = (self.secret_key, self.operator_password, *webhook)
         passwords = (urlsplit(url).password or "" for url in (self.database_url, self.redis_url))
         return (*self.hubspot_client_secrets, *self.token_keys, *filter(None, (*single, *passwords)))
 

@@ -61,8 +61,8 @@ class RefreshLoop:
         self._awake.set()
 
     def aside(self, work: Callable[[], None]) -> None:
-        """Run something that waits for HubSpot in the loop's threads, off the task that asked for it."""
-        self._calls.submit(work)
+        """Run something that waits for others in the loop's threads, off the task that asked for it."""
+        self._calls.submit(_told_of, work)
 
     def drain(self, timeout: float) -> bool:
         """Claim no more, let calls in flight end, save them. False where `timeout` seconds were not enough."""
@@ -177,7 +177,7 @@ class RefreshLoop:
             # The others were saved; trying these again would refuse them again. Their leases run out.
             log.error("PostgreSQL refused a result: a bug of ours", why=str(error))
             return
-        self._diary.note([result for result in results if result.lease.hub_id in landed])
+        self._diary.note([result for result in results if result.lease.hub_id in landed], landed.held)
 
 
 @dataclass(slots=True)
@@ -198,6 +198,14 @@ class Unsaved:
 
     def attempts(self) -> int:
         return len(self.results) + len(self.uncalled)
+
+
+def _told_of(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception:
+        # Nobody asks for its result: a bug would end it in silence.
+        log.exception("something beside the refreshes stumbled over a bug of ours")
 
 
 def _urgent(attempt: Attempt) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 
 from shared.db.store import ConnectionStore
+from shared.db.watch import Watch
 from shared.dispatch import Dispatch, QueueUnavailable
 from shared.domain.provider import Condition
 
@@ -16,7 +17,7 @@ PER_SHIFT = 100
 MOST_COUNTED = 1600
 
 
-def sweep(store: ConnectionStore, dispatch: Dispatch, seconds: float) -> int:
+def sweep(store: ConnectionStore, watch: Watch, dispatch: Dispatch, seconds: float) -> int:
     """One sweep, unless another beat's was just now. Returns how many pool processes were called."""
     provider = store.begin_sweep(seconds)
     if provider is None:
@@ -31,6 +32,8 @@ def sweep(store: ConnectionStore, dispatch: Dispatch, seconds: float) -> int:
             dispatch.identify(expires=seconds)
         for hub_id in store.leftovers():
             dispatch.disconnect(hub_id)
+        if watch.look():
+            dispatch.alerts(expires=seconds)
     except QueueUnavailable as error:
         log.warning("the broker does not take messages; the next sweep tries again", why=str(error))
     return shifts

@@ -14,6 +14,7 @@ from shared.db.errors import SchemaError, StoreError
 from shared.domain.grant import SealedGrant
 from shared.install import store_install
 from shared.vault import CannotOpen
+from worker.alerts import tell
 from worker.disconnect import disconnect
 from worker.identify import identify
 from worker.services import Services
@@ -57,7 +58,11 @@ def register(app: Celery, services: Callable[[], Services]) -> None:
 
     @app.task(name=dispatch.SWEEP)
     def _sweep(**_later: Any) -> None:
-        _quietly(lambda: sweep(services().store, services().dispatch, services().settings.sweep_seconds))
+        def work() -> None:
+            ready = services()
+            sweep(ready.store, ready.watch, ready.dispatch, ready.settings.sweep_seconds)
+
+        _quietly(work)
 
     @app.task(name=dispatch.REFRESH)
     def _refresh(**_later: Any) -> None:
@@ -66,6 +71,10 @@ def register(app: Celery, services: Callable[[], Services]) -> None:
     @app.task(name=dispatch.IDENTIFY)
     def _identify(**_later: Any) -> None:
         _quietly(lambda: services().loop.aside(partial(identify, services().store, services().hubspot)))
+
+    @app.task(name=dispatch.ALERTS)
+    def _alerts(**_later: Any) -> None:
+        _quietly(lambda: services().loop.aside(partial(tell, services().outbox, services().webhook)))
 
     @app.task(name=dispatch.DISCONNECT, **KEPT)
     def _disconnect(hub_id: int, **_later: Any) -> None:

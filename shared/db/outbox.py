@@ -23,6 +23,7 @@ _HEADS = """
 SELECT DISTINCT ON (kind) number FROM tokenkeeper.alerts WHERE due_at IS NOT NULL ORDER BY kind, number
 """
 _POSTABLE = "a.due_at <= now() AND (a.lease_until IS NULL OR a.lease_until <= now())"
+#: Whether there is anything to log, or to post now.
 PENDING = alone(f"""
 SELECT EXISTS (SELECT FROM tokenkeeper.alerts WHERE due_at IS NOT NULL AND logged_at IS NULL)
     OR EXISTS (SELECT FROM tokenkeeper.alerts AS a WHERE number IN ({_HEADS}) AND {_POSTABLE})
@@ -77,10 +78,6 @@ class Outbox:
 
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
-
-    def pending(self) -> bool:
-        """Whether there is anything to log, or to post now."""
-        return bool(self._database.ask(PENDING)[0][0])
 
     def log_news(self, say: Callable[[Alert], None]) -> None:
         """`say` each that nobody said yet. Said again only if this process dies in the midst of it."""

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine, Row, text
 
 from shared.db.alerts import raise_alert
 from shared.db.database import Database, alone
+from shared.db.outbox import PENDING
 from shared.domain.alerts import LATELY, AlertKind, pause
 
 #: Of its token's life: with less than that left, and no refresh having worked, a connection is about to go stale.
@@ -83,14 +84,18 @@ class Watch:
         self._database = Database(engine)
         self._overdue = max(OVERDUE_SECONDS, OVERDUE_SWEEPS * sweep_seconds)
 
-    def look(self) -> None:
-        """Raise what there is to raise. Raises StoreUnavailable; then the next sweep looks again."""
+    def look(self) -> bool:
+        """Raise what alerts there are to raise. Whether any waits to be told.
+
+        Raises StoreUnavailable; then the next sweep looks again.
+        """
         seen = self._database.ask(LOOK, overdue=self._overdue)[0]
         if seen.untold:
             for recovered in (False, True):
                 self._tell_revocations(recovered=recovered)
         if seen.stale or seen.stands:
             self._tell_stale()
+        return bool(self._database.ask(PENDING)[0][0])
 
     def _tell_revocations(self, *, recovered: bool) -> None:
         """Hundreds of them become a few messages, which sum them up."""
