@@ -71,6 +71,7 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
             ("rows", patient.rows, False),
             ("beat", patient.beat, False),
             ("refreshes", patient.refreshes, False),
+            ("brake", patient.brake, False),
         )
     finally:
         patient.close()
@@ -192,6 +193,12 @@ class _Database:
                 f"HubSpot is {provider.condition}{since}: {harmless(provider.reason or 'no reason given')}",
             )
         return f"{self._overview.due:,} due, {self._overview.failing:,} failing"
+
+    def brake(self) -> Said:
+        if (on_since := self._overview.brake_since) is None:
+            return "off"
+        since, held = ago(on_since, self._overview.now), self._overview.held
+        return Level.WARN, f"on since {since}, {held:,} connections held: see: tokenkeeper revocations"
 
 
 def _redis(environ: Mapping[str, str]) -> str:

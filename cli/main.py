@@ -22,6 +22,7 @@ VERBS = {
     "connections": ("cli.connections:connections", "List the connections."),
     "refresh": ("cli.hubs:refresh", "Make connections due now."),
     "disconnect": ("cli.hubs:disconnect", "End a connection, here and at HubSpot."),
+    "revocations": ("cli.revocations:revocations", "Say what becomes of those that the revocation brake holds."),
     "import": ("cli.importing:import_", "Take over connections from a file."),
     "keys": ("cli.keys:keys", "Make keys, and move every row to the newest."),
     "doctor": ("cli.doctor:doctor", "Check everything that has to be right."),

@@ -42,6 +42,7 @@ def lines(overview: Overview) -> list[tuple[str, str]]:
         ),
         ("backlog", _backlog(overview)),
         ("HubSpot", _provider(overview)),
+        ("brake", _brake(overview)),
         ("last success", ago(overview.last_success_at, now) if overview.last_success_at else "none yet"),
         ("last sweep", ago(overview.swept_at, now) if overview.swept_at else "never: start worker and beat"),
     ]
@@ -60,6 +61,13 @@ def _backlog(overview: Overview) -> str:
 
 def _since(since: datetime | None, now: datetime) -> str:
     return f" since {since:%Y-%m-%d %H:%M:%S %Z} ({ago(since, now)})" if since else ""
+
+
+def _brake(overview: Overview) -> str:
+    if overview.brake_since is None:
+        return "off"
+    held = f"{overview.held:,} held suspect instead of revoked, see: tokenkeeper revocations"
+    return f"ON{_since(overview.brake_since, overview.now)}: {held}"
 
 
 def _provider(overview: Overview) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import structlog
 
@@ -25,7 +25,8 @@ class Diary:
         self._refreshed = self._failed = 0
         self._told_at = time.monotonic()
 
-    def note(self, landed: Sequence[Result]) -> None:
+    def note(self, landed: Sequence[Result], held: Collection[int] = ()) -> None:
+        """`held`: hubs that the revocation brake kept from becoming revoked."""
         for result in landed:
             if result.step.grant is not None:
                 self._refreshed += 1
@@ -33,7 +34,9 @@ class Diary:
                 self._failed += 1
             for event in result.step.events:
                 say = log.warning if event.name in TROUBLE else log.info
-                say(f"connection {event.name.value}", hub_id=result.lease.hub_id, **_plain(event.detail))
+                stopped = event.name is EventName.REVOKED and result.lease.hub_id in held
+                what = "held by the revocation brake" if stopped else event.name.value
+                say(f"connection {what}", hub_id=result.lease.hub_id, **_plain(event.detail))
 
     def tell(self, *, at_once: bool) -> None:
         """The sum since the last one, where there is one and it is time."""

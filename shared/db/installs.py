@@ -107,6 +107,7 @@ ON CONFLICT (hub_id) DO UPDATE
        not_before = NULL,
        failures = 0,
        last_error = NULL,
+       condemned = NULL,
        refresh_requested = false,
        generation = c.generation + 1
 """)

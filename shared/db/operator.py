@@ -41,7 +41,7 @@ WITH old AS MATERIALIZED (
        SET status = 'disconnected', status_reason = 'the operator disconnected it',
            status_since = CASE WHEN old.status = 'disconnected' THEN c.status_since ELSE clock_timestamp() END,
            generation = c.generation + CASE WHEN old.status = 'disconnected' THEN 0 ELSE 1 END,
-           due_at = NULL, not_before = NULL, identify_due_at = NULL, refresh_requested = false
+           due_at = NULL, not_before = NULL, condemned = NULL, identify_due_at = NULL, refresh_requested = false
       FROM old WHERE c.hub_id = old.hub_id
     RETURNING c.hub_id, c.sealed_refresh_token, old.status AS was,
               CASE WHEN c.expires_at > clock_timestamp() THEN c.access_token END AS access_token

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row
 
+from shared.db.brake import HELD
 from shared.db.database import Database, alone
 from shared.db.provider import COLUMNS as PROVIDER_COLUMNS
 from shared.db.provider import provider_of
@@ -31,6 +32,8 @@ class Overview:
     provider: Provider
     swept_at: datetime | None  #: None before the first sweep
     last_success_at: datetime | None  #: to within five seconds
+    brake_since: datetime | None  #: the revocation brake is on since then; None: it is off
+    held: int  #: suspect connections that would be revoked, were it not for the brake
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,10 @@ WITH rare AS (
     UNION ALL
     (SELECT expires_at FROM tokenkeeper.connections WHERE failures > 0 AND due_at IS NOT NULL LIMIT {CANDIDATES})
 )
-SELECT now() AS at, {PROVIDER_COLUMNS}, swept_at, last_success_at, rare.*,
+SELECT now() AS at, {PROVIDER_COLUMNS}, swept_at, last_success_at, brake_since, rare.*,
        totals.connections - suspect - revoked - disconnected AS active,
        (SELECT count(*) FROM tokenkeeper.connections WHERE failures > 0) AS failing,
+       (SELECT count(*) FROM tokenkeeper.connections WHERE {HELD}) AS held,
        (SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now()) AS due,
        (SELECT min(due_at) FROM tokenkeeper.connections WHERE due_at IS NOT NULL) AS soonest_due,
        (SELECT min(expires_at) FROM soon WHERE expires_at > now()) AS soonest_expiry
@@ -109,6 +113,8 @@ class Roster:
             provider=provider_of(row),
             swept_at=row.swept_at,
             last_success_at=row.last_success_at,
+            brake_since=row.brake_since,
+            held=row.held,
         )
 
     def page(self, *, status: Status | None = None, after: int = -1, limit: int = 100) -> list[ConnectionSeen]:

@@ -7,20 +7,22 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from shared.db import brake
 from shared.db.database import Database, alone
 from shared.db.errors import StoreBroken
 from shared.db.leases import Result, hand_back
+from shared.domain.brake import revokes
 
 SAVE = alone("""
 WITH r AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:results AS json)) AS r(
         hub_id bigint, number bigint, generation bigint, status text, access_token text, expires_at timestamptz,
         granted_at timestamptz, life real, scopes text[], sealed text, due_at timestamptz, not_before timestamptz,
-        failures integer, last_error text, reason text)
+        failures integer, last_error text, reason text, condemned jsonb)
 ), landed AS (
     UPDATE tokenkeeper.connections AS c
        SET status = r.status,
-           status_since = CASE WHEN c.status = r.status THEN c.status_since ELSE now() END,
+           status_since = CASE WHEN c.status = r.status THEN c.status_since ELSE clock_timestamp() END,
            status_reason = r.reason,
            access_token = CASE WHEN r.status = 'revoked' THEN NULL
                                ELSE coalesce(r.access_token, c.access_token) END,
@@ -33,11 +35,13 @@ WITH r AS MATERIALIZED (
            not_before = r.not_before,
            failures = r.failures,
            last_error = r.last_error,
+           condemned = CASE WHEN r.status = 'suspect' THEN coalesce(r.condemned, c.condemned) END,
            refresh_requested = c.refresh_requested AND r.access_token IS NULL,
            lease_until = NULL
       FROM r
      WHERE c.hub_id = r.hub_id AND c.lease_no = r.number AND c.generation = r.generation
        AND c.lease_until IS NOT NULL  -- else a save whose answer was lost would be told twice
+       AND NOT (c.status = 'revoked' AND r.status = 'suspect')  -- an operator confirmed it meanwhile
     RETURNING c.hub_id
 ), told AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
@@ -57,38 +61,61 @@ SELECT hub_id FROM landed
 """)
 
 
-def save(database: Database, results: Sequence[Result]) -> set[int]:
+class Landed(set[int]):
+    """The hubs whose result landed; `held` of them as suspect, by the revocation brake, and not as revoked."""
+
+    def __init__(self, hub_ids: Iterable[int] = (), held: Iterable[int] = ()) -> None:
+        super().__init__(hub_ids)
+        self.held = frozenset(held)
+
+
+def save(database: Database, results: Sequence[Result], *, lease_seconds: float) -> Landed:
     """The hubs whose result landed. Where it did not, its lease is over all the same, if still ours.
 
     Raises StoreBroken where PostgreSQL refuses some of them: the others are saved, those will never be, and
     their leases end by themselves.
     """
     if not results:
-        return set()
+        return Landed()
     ordered = sorted(results, key=lambda result: result.lease.hub_id)  # two savers never wait in a circle
     try:
-        landed = _save(database, ordered)
+        landed = _save_judged(database, ordered, lease_seconds)
     except StoreBroken:
         if len(ordered) == 1:
             raise
-        return _save_apart(database, ordered)
+        return _save_apart(database, ordered, lease_seconds)
     hand_back(database, [result.lease for result in ordered if result.lease.hub_id not in landed])
     return landed
 
 
-def _save(database: Database, results: Sequence[Result]) -> set[int]:
-    told = json.dumps(list(_events(results)))
-    rows = database.ask(SAVE, results=json.dumps([_saved(result) for result in results]), events=told)
-    return {row.hub_id for row in rows}
+def _save_judged(database: Database, results: Sequence[Result], lease_seconds: float) -> Landed:
+    """Those that revoke apart from the others: the revocation brake has a word in them, and locks a row for it."""
+    verdicts = [result for result in results if revokes(result.step)]
+    if not verdicts:
+        return Landed(row.hub_id for row in database.ask(SAVE, **_values(results)))
+    others = [result for result in results if not revokes(result.step)]
+    landed = [row.hub_id for row in database.ask(SAVE, **_values(others))] if others else []
+    with database.transaction() as connection:
+        judged = brake.judged(connection, verdicts, lease_seconds=lease_seconds)
+        landed += [row.hub_id for row in connection.execute(SAVE, _values(judged))] if judged else []
+    return Landed(landed, (result.lease.hub_id for result in judged if result.step.condemned))
 
 
-def _save_apart(database: Database, results: Sequence[Result]) -> set[int]:
+def _values(results: Sequence[Result]) -> dict[str, str]:
+    return {
+        "results": json.dumps([_saved(result) for result in results]),
+        "events": json.dumps(list(_events(results))),
+    }
+
+
+def _save_apart(database: Database, results: Sequence[Result], lease_seconds: float) -> Landed:
     """PostgreSQL refuses one of them: the others' accounts must not suffer for it."""
-    landed: set[int] = set()
+    landed = Landed()
     broken: dict[int, str] = {}
     for result in results:
         try:
-            landed |= save(database, [result])
+            saved = save(database, [result], lease_seconds=lease_seconds)
+            landed = Landed(landed | saved, landed.held | saved.held)
         except StoreBroken as error:
             broken[result.lease.hub_id] = str(error)
     if broken:
@@ -109,6 +136,7 @@ def _saved(result: Result) -> dict[str, Any]:
         "failures": after.failures,
         "last_error": after.last_error,
         "reason": after.reason,
+        "condemned": result.step.condemned,
     }
     if grant is not None:
         saved["access_token"] = grant.access_token

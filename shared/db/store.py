@@ -10,13 +10,15 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Engine
 
-from shared.db import identity, imports, installs, leases, operator, provider, saves
+from shared.db import brake, identity, imports, installs, leases, operator, provider, saves
+from shared.db.brake import Brake
 from shared.db.clock import DatabaseClock
 from shared.db.database import Database, alone
 from shared.db.imports import Imported, ImportRow, Standing
 from shared.db.installs import Added, InstallSeen, NewInstall
 from shared.db.leases import Claims, Lease, Result
 from shared.db.operator import Requested, Secrets
+from shared.db.saves import Landed
 from shared.domain.provider import Outcome, Provider
 
 SOME_SEALED = alone("""
@@ -62,9 +64,9 @@ class ConnectionStore:
         self.clock.set(claims.now)
         return claims
 
-    def save(self, results: Sequence[Result]) -> set[int]:
+    def save(self, results: Sequence[Result]) -> Landed:
         """The hubs whose result landed: nobody else had claimed, re-installed or disconnected them meanwhile."""
-        return saves.save(self._database, results)
+        return saves.save(self._database, results, lease_seconds=self._lease_seconds)
 
     def hand_back(self, uncalled: Sequence[Lease]) -> None:
         leases.hand_back(self._database, uncalled)
@@ -93,6 +95,19 @@ class ConnectionStore:
     def wake(self) -> int:
         """Make due what was put off. Returns how many."""
         return provider.wake(self._database)
+
+    # --- the revocation brake ---
+
+    def brake(self) -> Brake:
+        return brake.read(self._database)
+
+    def confirm_revocations(self) -> int | None:
+        """How many that the brake held are revoked now, and the brake is off; None where it was off."""
+        return brake.confirm(self._database)
+
+    def dismiss_revocations(self) -> int | None:
+        """How many are active and due again, and the brake is off; None where it was off."""
+        return brake.dismiss(self._database)
 
     # --- whose account it is ---
 

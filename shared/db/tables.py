@@ -33,6 +33,7 @@ connections = Table(
     Column("failures", Integer, nullable=False, server_default=text("0")),
     Column("last_error", Text),
     Column("refresh_requested", Boolean, nullable=False, server_default=text("false")),
+    Column("condemned", JSONB),
     Column("lease_until", _instant),
     Column("lease_no", BigInteger, nullable=False, server_default=text("0")),
     Column("generation", BigInteger, nullable=False, server_default=text("0")),
@@ -69,6 +70,8 @@ history = Table(
     Column("detail", JSONB, nullable=False, server_default=text("'{}'")),
     Column("status", Text),
     Index("history_of_hub", "hub_id", "id"),
+    Index("history_of_changes", "at", postgresql_where=text("status IS NOT NULL")),
+    Index("history_of_revocations", "at", postgresql_where=text("event = 'revoked'")),
 )
 
 installs = Table(
@@ -114,6 +117,8 @@ provider = Table(
     Column("refilled_at", _instant, nullable=False, server_default=text("now()")),
     Column("swept_at", _instant),
     Column("last_success_at", _instant),
+    Column("brake_since", _instant),
+    Column("brake_reset_at", _instant),
 )
 
 totals = Table(

@@ -15,7 +15,7 @@ from tests.integration.store_rig import Sql, Town
 
 NOBODY = "127.0.0.1:1"
 ABOUT = [
-    *("settings", "database", "server log", "clock", "schema", "rows", "beat", "refreshes"),
+    *("settings", "database", "server log", "clock", "schema", "rows", "beat", "refreshes", "brake"),
     *("redis", "redirect URI", "API version", "HubSpot"),
 ]
 

@@ -21,6 +21,7 @@ CREATE TABLE tokenkeeper.connections (
     failures             integer NOT NULL DEFAULT 0,
     last_error           text,
     refresh_requested    boolean NOT NULL DEFAULT false,  -- for the access token that is here now
+    condemned            jsonb,           -- what both witnesses said of it, where the revocation brake holds it
     lease_until          timestamptz,     -- until then it is one worker's
     lease_no             bigint NOT NULL DEFAULT 0,       -- the number of that lease
     generation           bigint NOT NULL DEFAULT 0,       -- one more at each re-install and disconnect
@@ -28,6 +29,8 @@ CREATE TABLE tokenkeeper.connections (
     created_at           timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT connections_status_known
         CHECK (status IN ('active', 'suspect', 'revoked', 'disconnected')),
+    CONSTRAINT connections_condemned_is_suspect
+        CHECK (condemned IS NULL OR status = 'suspect'),
     CONSTRAINT connections_token_expires
         CHECK ((access_token IS NULL) = (expires_at IS NULL)),
     CONSTRAINT connections_refreshable
@@ -63,6 +66,9 @@ CREATE TABLE tokenkeeper.history (
     status text                           -- the new status, where the event changed it
 );
 CREATE INDEX history_of_hub ON tokenkeeper.history (hub_id, id);
+-- For the revocation brake, which counts back over ten minutes.
+CREATE INDEX history_of_changes ON tokenkeeper.history (at) WHERE status IS NOT NULL;
+CREATE INDEX history_of_revocations ON tokenkeeper.history (at) WHERE event = 'revoked';
 
 CREATE TABLE tokenkeeper.installs (
     install_id uuid PRIMARY KEY,
@@ -105,6 +111,8 @@ CREATE TABLE tokenkeeper.provider (
     refilled_at     timestamptz NOT NULL DEFAULT now(),
     swept_at        timestamptz,
     last_success_at timestamptz,
+    brake_since     timestamptz,          -- the revocation brake is on since then; null: it is off
+    brake_reset_at  timestamptz,          -- revocations before it do not count: an operator dismissed them
     CONSTRAINT provider_condition_known
         CHECK (condition IN ('ok', 'unavailable', 'throttled', 'app_rejected'))
 );
