@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test freshness check format lock compose-test
+.PHONY: help setup up test freshness soak check format lock compose-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(READY) ## every test, against real PostgreSQL, Valkey, Celery and HTTP
 
 freshness: $(READY) ## two minutes of reading 50 tokens ten times a second, each checked with HubSpot
 	$(BIN)/python -m pytest -q tests/long/test_freshness.py
+
+soak: $(READY) ## ten minutes of random faults on 2,000 connections of 30-second tokens (SEED=… SOAK_SECONDS=…)
+	$(BIN)/python -m pytest -q tests/long/test_soak.py
 
 check: $(READY) ## formatter, linter, types, import contracts, lock file
 	$(BIN)/ruff format --check .

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.faults.fleet import HUBS, Fleet, standing_fleet
+from tests.faults.fleet import HUBS, Fleet, servers_and_product
 from tests.journeys.world import until
 from tests.servers import Running
 
 
 @pytest.fixture(scope="module")
-def grounds(simulator_process: Running, request: pytest.FixtureRequest) -> Iterator[Fleet]:
+def grounds(
+    simulator_process: Running, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
     """A file's own `SETTINGS` change those of the product."""
-    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-faults-"))
-    with standing_fleet(folder, simulator_process.url, getattr(request.module, "SETTINGS", {})) as fleet:
+    logs = tmp_path_factory.mktemp("product")
+    with servers_and_product(logs, simulator_process.url, getattr(request.module, "SETTINGS", {})) as fleet:
+        fleet.world.started()
         yield fleet
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,10 @@ LIFETIME = 60
 FIRST_HUB, HUBS = 1_000, 12
 #: Seconds. A lease runs out, HubSpot is probed six times a minute, then the ramp.
 PATIENCE = 40.0
+CUT = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+ WHERE application_name = 'tokenkeeper' AND datname = current_database()
+"""
 
 
 class SteadySql(Sql):
@@ -150,6 +156,10 @@ class Fleet:
 
         until(all_new, seconds)
 
+    def cut_connections(self) -> int:
+        """All that the product has to PostgreSQL. How many there were."""
+        return int(self.sql.value(CUT))
+
     def calls(self) -> int:
         """Refreshes that HubSpot was asked for so far."""
         return sum(row["refreshes"] for row in self.simulator.stats()["by_hub"].values())
@@ -183,8 +193,9 @@ class Fleet:
 
 
 @contextmanager
-def standing_fleet(folder: Path, simulator_url: str, settings: Mapping[str, str]) -> Iterator[Fleet]:
-    """Web, worker and beat on servers of their own, with `HUBS` connections that have their first tokens."""
+def servers_and_product(logs: Path, simulator_url: str, settings: Mapping[str, str]) -> Iterator[Fleet]:
+    """Servers of its own, and a product of which nothing runs yet. What its processes say goes to `logs`."""
+    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-faults-"))
     folder.chmod(0o711)  # PostgreSQL has an account of its own where we are root
     servers = Servers(folder)
     try:
@@ -195,14 +206,13 @@ def standing_fleet(folder: Path, simulator_url: str, settings: Mapping[str, str]
             simulator.reset(settings=True, accounts=True)
             simulator.settings(lifetime=LIFETIME)
             environment = settings_of(url, servers.valkey.url(), simulator_url, **{**HASTE, **settings})
-            product = Product(environment, folder)
+            product = Product(environment, logs)
             sql = SteadySql(url)
             try:
-                fleet = Fleet(World(product, simulator, sql), servers, url)
-                fleet.world.started()
-                yield fleet
+                yield Fleet(World(product, simulator, sql), servers, url)
             finally:
                 product.stop()
                 sql.close()
     finally:
         servers.stop()
+        shutil.rmtree(folder)

@@ -9,11 +9,6 @@ import pytest
 from tests.faults.fleet import Fleet
 from tests.journeys.world import until
 
-CUT = """
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
- WHERE application_name = 'tokenkeeper' AND datname = current_database()
-"""
-
 
 @pytest.fixture(autouse=True)
 def rotation(fleet: Fleet) -> None:
@@ -48,7 +43,7 @@ def test_connections_to_postgres_cut_again_and_again(fleet: Fleet) -> None:
     cut, ending = 0, time.monotonic() + 2
     while time.monotonic() < ending:
         before = fleet.due()
-        cut += fleet.sql.value(CUT)
+        cut += fleet.cut_connections()
         time.sleep(0.1)
     assert cut > 0
     fleet.replaced(before)

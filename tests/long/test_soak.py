@@ -1,0 +1,187 @@
+"""Ten minutes of random faults, seeded: 2,000 connections of 30-second tokens, three workers, two beats.
+
+`make soak` runs it; `SEED=… SOAK_SECONDS=… make soak` repeats or changes it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults.fleet import Fleet, servers_and_product
+from tests.journeys.world import until
+from tests.servers import Running
+
+SETTINGS = {"SWEEP_SECONDS": "1", "HTTP_TIMEOUT_SECONDS": "4", "LEASE_SECONDS": "13"}
+HUBS, LIFETIME, WORKERS, BEATS = 2_000, 30, 3, 2
+SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
+SEED = int(os.environ.get("SEED") or random.randrange(1_000_000))
+#: Each hits a random share of the calls for some seconds. Refusals are answered for by the second witness.
+KINDS = (
+    "429 477 500 503 bad_refresh_token bad_hub bad_client_secret cut drip empty_200 html_200 lost reset slow truncated"
+)
+#: A rotated refresh token lives on for so long: longer than any answer of ours may go astray.
+GRACE = 120
+
+
+class Ruin:
+    """Everything that may go wrong, each in a method; `dice` chooses."""
+
+    def __init__(self, fleet: Fleet, dice: random.Random) -> None:
+        self.fleet = fleet
+        self.dice = dice
+        self.survived: Counter[str] = Counter()
+
+    def strike(self) -> None:
+        fault = self.dice.choice(self.choices())
+        name = fault()
+        self.survived[name] += 1
+
+    def choices(self) -> list[Callable[[], str]]:
+        ours = [self.kill_worker, self.stop_worker, self.kill_child, self.stop_child, self.kill_beat]
+        servers = [self.restart_postgres, self.crash_postgres, self.cut, self.kill_redis, self.flush, self.freeze_redis]
+        return [*ours, *servers, *[self.spoil_hubspot] * 4, self.rotate]
+
+    def kill_worker(self) -> str:
+        self._any("worker").kill(signal.SIGKILL)
+        self.fleet.world.product.worker(wait=False)
+        return "worker killed"
+
+    def stop_worker(self) -> str:
+        self._any("worker").send(signal.SIGTERM)
+        self.fleet.world.product.worker(wait=False)
+        return "worker told to stop"
+
+    def kill_child(self) -> str:
+        return self._signal_child(signal.SIGKILL, "pool process killed")
+
+    def stop_child(self) -> str:
+        return self._signal_child(signal.SIGTERM, "pool process told to stop")
+
+    def kill_beat(self) -> str:
+        self._any("beat").kill(signal.SIGKILL)
+        self.fleet.world.product.beat(wait=False)
+        return "beat killed"
+
+    def restart_postgres(self) -> str:
+        self.fleet.servers.postgres.stop()
+        self._wait(0, 3)
+        self.fleet.servers.postgres.start()
+        return "PostgreSQL restarted"
+
+    def crash_postgres(self) -> str:
+        self.fleet.servers.crash_postgres()
+        self.fleet.servers.postgres.start()
+        return "PostgreSQL stopped at once"
+
+    def cut(self) -> str:
+        for _ in range(self.dice.randrange(1, 10)):
+            self.fleet.cut_connections()
+            self._wait(0, 0.3)
+        return "connections to PostgreSQL cut"
+
+    def kill_redis(self) -> str:
+        self.fleet.servers.kill_valkey()
+        self._wait(0, 3)
+        self.fleet.servers.valkey.start()
+        return "Redis killed"
+
+    def flush(self) -> str:
+        self.fleet.servers.flush()
+        return "Redis flushed"
+
+    def freeze_redis(self) -> str:
+        with self.fleet.servers.frozen_valkey():
+            self._wait(1, 5)
+        return "Redis frozen"
+
+    def spoil_hubspot(self) -> str:
+        kind = self.dice.choice(KINDS.split())
+        share = self.dice.choice((0.02, 0.2, 1.0))
+        pause = self.dice.randrange(1, 4) if kind in {"429", "477"} else None
+        gap = {"slow": 6.0, "drip": 0.2}.get(kind)
+        number = self.fleet.simulator.fault(kind, probability=share, retry_after=pause, seconds=gap)
+        self._wait(0.5, 5)
+        self.fleet.simulator.clear_faults(number)
+        return f"HubSpot: {kind}"
+
+    def rotate(self) -> str:
+        rotation = self.dice.choice((None, GRACE))
+        self.fleet.simulator.settings(rotation=rotation, latency=self.dice.choice((0, 0.05, 0.3)))
+        return "HubSpot rotates refresh tokens" if rotation else "HubSpot keeps refresh tokens"
+
+    def _any(self, name: str) -> Running:
+        """One that runs, of those that were there for longest: the newest may still be starting."""
+        alive = [running for running in self.fleet.world.named(name) if running.status is None]
+        return self.dice.choice(alive)
+
+    def _signal_child(self, signum: int, name: str) -> str:
+        children = psutil.Process(self._any("worker").pid).children()
+        if children:
+            self.dice.choice(children).send_signal(signum)
+        return name if children else f"{name} (none had started)"
+
+    def _wait(self, least: float, most: float) -> None:
+        time.sleep(self.dice.uniform(least, most))
+
+
+@pytest.fixture
+def soaked(simulator_process: Running, tmp_path: Path) -> Iterator[Fleet]:
+    with servers_and_product(tmp_path, simulator_process.url, SETTINGS) as fleet:
+        fleet.simulator.settings(lifetime=LIFETIME, latency=0.05)
+        fleet.imported(HUBS)
+        fleet.world.started(workers=WORKERS, beats=BEATS, web=False)
+        until(lambda: len(fleet.world.tokens()) == HUBS, 90)
+        yield fleet
+
+
+@pytest.mark.timeout(SECONDS + 400)
+def test_random_faults_cost_no_connection(soaked: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    ruin, ending = Ruin(soaked, random.Random(SEED)), time.monotonic() + SECONDS
+    with capsys.disabled():
+        print(f"\nSEED={SEED} SOAK_SECONDS={SECONDS:g}", flush=True)
+    with soaked.watching(every=0.2) as soaked.watch:
+        while time.monotonic() < ending:
+            ruin.strike()
+            time.sleep(ruin.dice.uniform(0.2, 4))
+        seconds = _all_fresh(soaked)
+    with capsys.disabled():
+        _tell(soaked, ruin, seconds)
+    assert seconds <= LIFETIME, f"all fresh only {seconds:.0f} s after the last fault"
+    assert soaked.sql.value("SELECT count(*) FROM hubspot.connections WHERE status = 'active'") == HUBS
+    assert soaked.watch.ended == set()
+    assert soaked.world.never_two_at_once(), soaked.simulator.stats(by_hub=False)["violations_told"][:5]
+    assert soaked.watch.faultless(), soaked.watch.refused[:5]
+
+
+def _all_fresh(fleet: Fleet) -> float:
+    """Seconds until everybody has a token of which HubSpot says that it is in the first three quarters of its life."""
+    fleet.simulator.clear_faults()
+    begun = time.monotonic()
+
+    def fresh() -> bool:
+        checks = fleet.simulator.check(list(fleet.world.tokens().values()))
+        young = sum(check.live and (check.seconds_left or 0) > LIFETIME / 5 for check in checks)
+        return young == HUBS
+
+    until(fresh, 3 * LIFETIME)
+    return time.monotonic() - begun
+
+
+def _tell(fleet: Fleet, ruin: Ruin, seconds: float) -> None:
+    stats, watch = fleet.simulator.stats(), fleet.watch
+    refreshes = sum(row["refreshes"] for row in stats["by_hub"].values())
+    print(f"{sum(ruin.survived.values())} faults survived:")
+    for name, times in ruin.survived.most_common():
+        print(f"  {times:4}  {name}")
+    print(f"{watch.reads} tokens read, {len(watch.refused)} refused by HubSpot; {len(watch.ended)} connections ended")
+    print(f"{refreshes} refreshes, at most {stats['most_refreshes_of_one_hub']} of one hub at once")
+    print(f"all {HUBS} fresh {seconds:.1f} s after the last fault", flush=True)
