@@ -22,17 +22,18 @@ EX_CONFIG = 78
 REFUSALS = (EX_CONFIG, 4)
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  #: seconds between two starts, doubling
 SETTLED = 30.0  #: seconds after which a crash is a new one
-PATIENCE = 50.0  #: seconds from SIGTERM to SIGKILL: a worker finishes its calls to HubSpot
+PATIENCE = 50.0  #: seconds from SIGTERM to SIGKILL, unless told otherwise: a worker finishes its calls to HubSpot
 POLL = 0.5
 
 
 class Respawner:
     """Runs one command; signals are for its main process alone, which knows how to stop its children."""
 
-    def __init__(self, command: list[str], guardian: int | None = None) -> None:
-        """`guardian`: when the process of this id is gone, it is time to stop."""
+    def __init__(self, command: list[str], guardian: int | None = None, patience: float = PATIENCE) -> None:
+        """`guardian`: when the process of this id is gone, it is time to stop, within `patience` seconds."""
         self._command = command
         self._guardian = guardian
+        self._patience = patience
         self._told = threading.Event()
 
     def stop(self, *_: object) -> None:
@@ -84,9 +85,9 @@ class Respawner:
     def _end(self, process: subprocess.Popen[bytes]) -> int:
         process.terminate()
         try:
-            return process.wait(PATIENCE)
+            return process.wait(self._patience)
         except subprocess.TimeoutExpired:
-            say(f"{self._name()} did not stop within {PATIENCE:g} s and is killed")
+            say(f"{self._name()} did not stop within {self._patience:g} s and is killed")
             process.kill()
             return process.wait()
 
@@ -121,9 +122,10 @@ def say(line: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sandbox.respawn", description=__doc__)
     parser.add_argument("--while", dest="guardian", type=int, help="stop when the process of this id is gone")
+    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds from SIGTERM to SIGKILL")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    respawner = Respawner(options.command, options.guardian)
+    respawner = Respawner(options.command, options.guardian, options.patience)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, respawner.stop)
     return respawner.run()

@@ -18,6 +18,8 @@ from sandbox.world import LIFETIME, World
 
 #: Longer than a respawner waits, so that it is the respawner who ends a process that does not stop.
 honcho.manager.KILL_WAIT = PATIENCE + 5
+#: Seconds for those that have nothing to finish. Flower waits for minutes for a broker that is gone.
+BRIEF = 8.0
 TOLD_TO_GO = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 WEB_OPTIONS = ("--worker-class", "gthread", "--threads", "8", "--workers", "2", "--no-control-socket")
 
@@ -46,7 +48,8 @@ def run(world: World, state: Path, environment: Mapping[str, str], watchers: Seq
     """Until Ctrl-C or SIGTERM. Raises ProcessRefused."""
     supervisor = Supervisor(watchers)
     for name, command in commands(world, state).items():
-        supervisor.add_process(name, _respawned(command), env=dict(environment))
+        patience = PATIENCE if name == "worker" else BRIEF
+        supervisor.add_process(name, _respawned(command, patience), env=dict(environment))
     supervisor.loop()
     if supervisor.returncode not in TOLD_TO_GO:
         raise ProcessRefused("a process refused to start, so all were stopped: its own line above says why")
@@ -68,7 +71,7 @@ def commands(world: World, state: Path) -> dict[str, Sequence[str]]:
     return processes
 
 
-def _respawned(command: Sequence[str]) -> str:
+def _respawned(command: Sequence[str], patience: float) -> str:
     """For honcho's shell. `exec`: no shell stays between honcho's signals and us."""
-    respawn = (sys.executable, "-m", "sandbox.respawn", "--while", str(os.getpid()), "--")
+    respawn = (sys.executable, "-m", "sandbox.respawn", "--while", str(os.getpid()), f"--patience={patience:g}", "--")
     return f"exec {shlex.join([*respawn, *command])}"
