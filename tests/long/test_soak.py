@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sandbox.children import signal_group
 from tests.faults.fleet import Fleet, servers_and_product
 from tests.journeys.world import until
 from tests.servers import Running
@@ -25,9 +26,7 @@ HUBS, LIFETIME, WORKERS, BEATS = 2_000, 30, 3, 2
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 SEED = int(os.environ.get("SEED") or random.randrange(1_000_000))
 #: Each hits a random share of the calls for some seconds. Refusals are answered for by the second witness.
-KINDS = (
-    "429 477 500 503 bad_refresh_token bad_hub bad_client_secret cut drip empty_200 html_200 lost reset slow truncated"
-)
+KINDS = "429 477 500 503 bad_refresh_token bad_hub bad_client_secret cut drip empty_200 html_200 lost negative_expires_in reset slow truncated"
 #: A rotated refresh token lives on for so long: longer than any answer of ours may go astray.
 GRACE = 120
 
@@ -39,6 +38,7 @@ class Ruin:
         self.fleet = fleet
         self.dice = dice
         self.survived: Counter[str] = Counter()
+        self.told_to_stop: list[Running] = []
 
     def strike(self) -> None:
         fault = self.dice.choice(self.choices())
@@ -56,7 +56,8 @@ class Ruin:
         return "worker killed"
 
     def stop_worker(self) -> str:
-        self._any("worker").send(signal.SIGTERM)
+        self.told_to_stop.append(self._any("worker"))
+        self.told_to_stop[-1].send(signal.SIGTERM)
         self.fleet.world.product.worker(wait=False)
         return "worker told to stop"
 
@@ -119,9 +120,9 @@ class Ruin:
         return "HubSpot rotates refresh tokens" if rotation else "HubSpot keeps refresh tokens"
 
     def _any(self, name: str) -> Running:
-        """One that runs, of those that were there for longest: the newest may still be starting."""
-        alive = [running for running in self.fleet.world.named(name) if running.status is None]
-        return self.dice.choice(alive)
+        """One that runs, or is still starting."""
+        ours = [running for running in self.fleet.world.named(name) if running not in self.told_to_stop]
+        return self.dice.choice([running for running in ours if running.status is None])
 
     def _signal_child(self, signum: int, name: str) -> str:
         children = psutil.Process(self._any("worker").pid).children()
@@ -160,6 +161,7 @@ def test_random_faults_cost_no_connection(soaked: Fleet, capsys: pytest.CaptureF
     assert soaked.watch.ended == set()
     assert soaked.world.never_two_at_once(), soaked.simulator.stats(by_hub=False)["violations_told"][:5]
     assert soaked.watch.faultless(), soaked.watch.refused[:5]
+    _nobody_stays_behind(soaked, ruin)
 
 
 def _all_fresh(fleet: Fleet) -> float:
@@ -174,6 +176,14 @@ def _all_fresh(fleet: Fleet) -> float:
 
     until(fresh, 3 * LIFETIME)
     return time.monotonic() - begun
+
+
+def _nobody_stays_behind(fleet: Fleet, ruin: Ruin) -> None:
+    """Who was told to stop has done so; no pool process outlives its worker."""
+    for running in ruin.told_to_stop:
+        assert running.wait(30) in {0, -signal.SIGTERM}, running.log  # -15: it was just starting
+    gone = [running for running in fleet.world.product.running if running.status is not None]
+    until(lambda: not any(signal_group(running.pid, 0) for running in gone))
 
 
 def _tell(fleet: Fleet, ruin: Ruin, seconds: float) -> None:
