@@ -26,8 +26,10 @@ HUBS, LIFETIME, WORKERS, BEATS = 2_000, 30, 3, 2
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 SEED = int(os.environ.get("SEED") or random.randrange(1_000_000))
 #: Each hits a random share of the calls for some seconds. Refusals are answered for by the second witness.
-KINDS = "429 477 500 503 bad_refresh_token bad_hub bad_client_secret cut drip empty_200 html_200 lost negative_expires_in reset slow truncated"
-#: A rotated refresh token lives on for so long: longer than any answer of ours may go astray.
+KINDS = (
+    "429 477 500 503 bad_refresh_token bad_hub bad_client_secret cut drip empty_200 html_200 lost"
+    " negative_expires_in reset slow truncated"
+)  #: A rotated refresh token lives on for so long: longer than any answer of ours may go astray.
 GRACE = 120
 
 
