@@ -76,7 +76,8 @@ def _provider(detail: dict[str, Any]) -> str:
 
 
 def _provider_over(detail: dict[str, Any]) -> str:
-    return f"HubSpot is well again (it was {detail.get('before')}: {detail.get('reason')}). Refreshes go on."
+    was = ", ".join(str(detail[name]) for name in ("before", "reason") if detail.get(name))
+    return f"HubSpot is well again (it was: {was}). Refreshes go on."
 
 
 def _revoked(detail: dict[str, Any]) -> str:
@@ -108,8 +109,9 @@ def _brake(detail: dict[str, Any]) -> str:
     )
 
 
-def _brake_over(_detail: dict[str, Any]) -> str:
-    return "the revocation brake is off again."
+def _brake_over(detail: dict[str, Any]) -> str:
+    said = next((f": {detail[word]} {word}" for word in ("confirmed", "dismissed") if word in detail), "")
+    return f"the revocation brake is off again{said}."
 
 
 def _connections(detail: dict[str, Any]) -> str:

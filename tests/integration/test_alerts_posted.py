@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -22,52 +19,24 @@ from shared.db.database import Database
 from shared.db.engine import connect
 from shared.db.outbox import Outbox
 from shared.domain.alerts import AlertKind
-from tests.integration.raw_server import Answer, RawServer, drips, http, resets, sends, serving, stays_silent
+from tests.integration.raw_server import drips, http, resets, sends, stays_silent
 from tests.integration.store_rig import Sql, at_once
+from tests.receiver import SECRET_PATH, Receiver, receiving, well_signed
 from worker.alerts import tell
 from worker.webhook import Webhook
 
 SECRET = "the-secret-that-signs"
-TAKEN = sends(http(204), stay=False)
 DOWN: dict[str, Any] = {"state": "unavailable", "before": "ok", "reason": "timeout"}
-
-
-class Receiver:
-    """Answers as told, then says 204 to whatever comes."""
-
-    def __init__(self, server: RawServer) -> None:
-        self.server = server
-        self.url = f"{server.url}/services/T0/B0/path-that-is-a-secret"
-
-    def posts(self) -> list[tuple[dict[str, str], bytes]]:
-        return [parsed(request) for request in self.server.requests]
-
-    def told(self) -> list[dict[str, Any]]:
-        return [json.loads(body) for _, body in self.posts()]
-
-    def webhook(self, seconds: float = 5.0, secret: str = SECRET) -> Webhook:
-        return Webhook(self.url, secret, seconds)
-
-
-def parsed(request: bytes) -> tuple[dict[str, str], bytes]:
-    head, _, body = request.partition(b"\r\n\r\n")
-    lines = head.decode().split("\r\n")
-    return {"": lines[0], **dict(line.lower().split(": ", 1) for line in lines[1:])}, body
 
 
 @pytest.fixture
 def receiver() -> Iterator[Callable[..., Receiver]]:
     with ExitStack() as open_ones:
+        yield lambda *answers: open_ones.enter_context(receiving(*answers))
 
-        def made(*answers: Answer) -> Receiver:
-            script = chain(answers, repeat(TAKEN))
 
-            def answer(connection: socket.socket, request: bytes) -> object:
-                return next(script)(connection, request)
-
-            return Receiver(open_ones.enter_context(serving(answer)))
-
-        yield made
+def webhook(there: Receiver, seconds: float = 5.0, secret: str = SECRET) -> Webhook:
+    return Webhook(there.url, secret, seconds)
 
 
 @pytest.fixture
@@ -112,34 +81,33 @@ def state(sql: Sql) -> list[tuple[Any, ...]]:
 def test_an_alert_arrives_as_json_that_slack_shows_with_a_signature_that_holds(outbox, raised, receiver, sql):
     there = receiver()
     raised()
-    tell(outbox, there.webhook())
+    tell(outbox, webhook(there))
     ((headers, body),) = there.posts()
-    assert headers[""] == "POST /services/T0/B0/path-that-is-a-secret HTTP/1.1"
+    assert headers[""] == f"POST {SECRET_PATH} HTTP/1.1"
     assert headers["content-type"] == "application/json"
     told = json.loads(body)
     assert told["text"].startswith("tokenkeeper: HubSpot does not answer (timeout)")
     assert (told["kind"], told["recovered"], told["detail"]) == ("provider", False, DOWN)
     assert told["id"] == headers["x-tokenkeeper-id"] == str(sql.value("SELECT id FROM tokenkeeper.alerts"))
-    timestamp = headers["x-tokenkeeper-timestamp"]
-    assert abs(int(timestamp) - sql.now().timestamp()) < 30
-    expected = hmac.new(SECRET.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-    assert headers["x-tokenkeeper-signature"] == f"sha256={expected}"
+    assert abs(int(headers["x-tokenkeeper-timestamp"]) - sql.now().timestamp()) < 30
+    assert well_signed(SECRET, headers, body)
+    assert not well_signed("another", headers, body)
     assert state(sql) == [(1, False, True)]
 
 
 def test_without_a_secret_nothing_is_signed(outbox, raised, receiver):
     there = receiver()
     raised()
-    tell(outbox, there.webhook(secret=""))
+    tell(outbox, webhook(there, secret=""))
     assert "x-tokenkeeper-signature" not in there.posts()[0][0]
 
 
 def test_it_is_tried_until_it_is_taken_under_the_same_id_and_then_no_more(outbox, raised, receiver, sql):
     there = receiver(*[sends(http(500), stay=False)] * 3)
-    webhook = there.webhook()
+    hook = webhook(there)
     raised()
     for _ in range(6):
-        tell(outbox, webhook)
+        tell(outbox, hook)
         overdue(sql)
     assert len(there.told()) == 4
     assert len({told["id"] for told in there.told()}) == 1
@@ -151,7 +119,7 @@ def test_before_it_is_due_again_it_is_left_alone(outbox, raised, receiver, sql):
     there = receiver(sends(http(503), stay=False))
     raised()
     for _ in range(3):
-        tell(outbox, there.webhook())
+        tell(outbox, webhook(there))
     assert state(sql) == [(1, True, False)]
     assert 1 < sql.value("SELECT extract(epoch FROM due_at - now()) FROM tokenkeeper.alerts") < 2.1
 
@@ -174,7 +142,7 @@ def test_whatever_is_not_a_2xx_is_tried_again(  # noqa: PLR0917  fixtures, all b
 ):
     there = receiver(trouble)
     raised()
-    tell(outbox, there.webhook(seconds=0.5))
+    tell(outbox, webhook(there, seconds=0.5))
     assert len(there.server.requests) == 1, "no redirect is followed"
     assert words in log.text
     assert state(sql) == [(1, True, False)]
@@ -195,7 +163,7 @@ def test_an_endless_answer_is_not_read(outbox, raised, receiver, sql):
 
     there = receiver(endless)
     raised()
-    tell(outbox, there.webhook())
+    tell(outbox, webhook(there))
     assert state(sql) == [(1, False, True)]
     assert there.server.hung_up.wait(5)
 
@@ -203,7 +171,7 @@ def test_an_endless_answer_is_not_read(outbox, raised, receiver, sql):
 def test_who_asks_to_be_left_alone_is(outbox, raised, receiver, sql):
     there = receiver(sends(http(429, b"", "Retry-After: 90"), stay=False))
     raised()
-    tell(outbox, there.webhook())
+    tell(outbox, webhook(there))
     assert 85 < sql.value("SELECT extract(epoch FROM due_at - now()) FROM tokenkeeper.alerts") < 91
 
 
@@ -211,22 +179,22 @@ def test_after_a_day_it_is_given_up_with_a_word_in_the_log(outbox, raised, recei
     there = receiver(*[sends(http(500), stay=False)] * 9)
     raised()
     sql.rows("UPDATE tokenkeeper.alerts SET at = at - interval '23 hours'")
-    tell(outbox, there.webhook())
+    tell(outbox, webhook(there))
     assert "gave up" not in log.text
     sql.rows("UPDATE tokenkeeper.alerts SET at = at - interval '1 hour', due_at = now()")
-    tell(outbox, there.webhook())
+    tell(outbox, webhook(there))
     assert "gave up on an alert" in log.text
     assert state(sql) == [(2, False, False)]
 
 
 def test_the_end_of_a_trouble_is_not_told_before_its_beginning(outbox, raised, receiver, sql):
     there = receiver(sends(http(500), stay=False))
-    webhook = there.webhook()
+    hook = webhook(there)
     raised()
-    tell(outbox, webhook)
+    tell(outbox, hook)
     raised(recovered=True)
     raised(AlertKind.REVOKED, {"count": 1, "hubs": [7]})
-    tell(outbox, webhook)
+    tell(outbox, hook)
     kinds = [(told["kind"], told["recovered"]) for told in there.told()]
     assert kinds[0] == ("provider", False)
     assert sorted(kinds[1:]) == [("connection_revoked", False), ("provider", False), ("provider", True)]
@@ -236,10 +204,10 @@ def test_the_end_of_a_trouble_is_not_told_before_its_beginning(outbox, raised, r
 def test_news_does_not_wait_behind_an_hours_pause(outbox, raised, receiver, sql):
     there = receiver(sends(http(500), stay=False))
     raised()
-    tell(outbox, there.webhook())
+    tell(outbox, webhook(there))
     sql.rows("UPDATE tokenkeeper.alerts SET due_at = now() + interval '1 hour'")
     raised(recovered=True)
-    tell(outbox, there.webhook())
+    tell(outbox, webhook(there))
     assert [told["recovered"] for told in there.told()] == [False, False, True]
 
 
@@ -247,8 +215,8 @@ def test_workers_at_once_post_nothing_twice(engine, raised, receiver, sql):
     there = receiver()
     for number in range(8):
         raised(detail={**DOWN, "reason": f"number {number}"})
-    at_once([lambda: tell(Outbox(engine), there.webhook())] * 6)
-    tell(Outbox(engine), there.webhook())
+    at_once([lambda: tell(Outbox(engine), webhook(there))] * 6)
+    tell(Outbox(engine), webhook(there))
     reasons = [told["detail"]["reason"] for told in there.told()]
     assert reasons == [f"number {number}" for number in range(8)]
 
@@ -257,10 +225,10 @@ def test_what_a_killed_worker_was_posting_is_posted_when_its_lease_ends(outbox, 
     there = receiver()
     raised()
     assert outbox.claim() is not None
-    tell(outbox, there.webhook())
+    tell(outbox, webhook(there))
     assert there.told() == []
     sql.rows("UPDATE tokenkeeper.alerts SET lease_until = now() - interval '1 second'")
-    tell(outbox, there.webhook())
+    tell(outbox, webhook(there))
     assert len(there.told()) == 1
 
 
@@ -268,7 +236,7 @@ def test_one_who_comes_back_late_does_not_undo_what_another_did(outbox, raised, 
     raised()
     late = outbox.claim()
     sql.rows("UPDATE tokenkeeper.alerts SET lease_until = now() - interval '1 second'")
-    tell(outbox, receiver().webhook())
+    tell(outbox, webhook(receiver()))
     assert outbox.failed(late.alert, 2.0)
     assert state(sql) == [(2, False, True)]
 
@@ -297,11 +265,11 @@ def test_no_secret_reaches_the_webhook_and_the_webhooks_own_reaches_no_log(outbo
     raised(detail={"state": "unavailable", "before": "ok", "reason": f"refresh_token={token}"})
     raised(AlertKind.BRAKE, {"held": 3, "deep": [{"why": f"Bearer {token}"}]})
     for _ in range(3):
-        tell(outbox, there.webhook())
+        tell(outbox, webhook(there))
     said = b"".join(body for _, body in there.posts())
     assert token.encode() not in said
     assert SECRET.encode() not in said
-    assert "path-that-is-a-secret" not in log.text
+    assert SECRET_PATH not in log.text
     assert SECRET not in log.text
 
 
@@ -329,7 +297,7 @@ def test_a_secret_that_settings_know_is_blotted_out(outbox, raised, receiver):
     try:
         there = receiver()
         raised(detail={**DOWN, "reason": "it said a-client-secret"})
-        tell(outbox, there.webhook())
+        tell(outbox, webhook(there))
     finally:
         logs._secrets = ()
     assert b"a-client-secret" not in there.posts()[0][1]
