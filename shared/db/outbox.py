@@ -17,12 +17,24 @@ LEASE = 30
 #: Those that were told are kept for so long, and the newest of its kind for ever: it says how things stand.
 KEPT = "30 days"
 
-COLUMNS = "a.id, a.kind, a.at, a.recovered, a.subject, a.detail, a.attempts"
+#: Posts of one kind within an hour after which the next waits so long for the last: HubSpot may flicker all night.
+OFTEN, REST = 12, "5 minutes"
+#: With more than so many of one kind waiting, only the newest is posted: it says how things stand.
+MOST_WAITING = 10
+#: Each names other connections, and the sweeps sum them: none of these stands for another.
+_SUMMED_ALREADY = "kind = 'connection_revoked'"
+
+COLUMNS = "a.id, a.kind, a.at, a.recovered, a.subject, a.detail, a.attempts, a.stands_for"
 #: Of each kind the first that is not done with: what was raised after it waits for it.
 _HEADS = """
 SELECT DISTINCT ON (kind) number FROM tokenkeeper.alerts WHERE due_at IS NOT NULL ORDER BY kind, number
 """
-_POSTABLE = "a.due_at <= now() AND (a.lease_until IS NULL OR a.lease_until <= now())"
+_RESTING = f"""
+SELECT kind FROM tokenkeeper.alerts WHERE delivered_at > now() - interval '1 hour' AND NOT {_SUMMED_ALREADY}
+ GROUP BY kind HAVING count(*) >= {OFTEN} AND max(delivered_at) > now() - interval '{REST}'
+"""
+_FREE = "(a.lease_until IS NULL OR a.lease_until <= now())"
+_POSTABLE = f"a.due_at <= now() AND {_FREE} AND a.kind NOT IN ({_RESTING})"
 #: Whether there is anything to log, or to post now.
 PENDING = alone(f"""
 SELECT EXISTS (SELECT FROM tokenkeeper.alerts WHERE due_at IS NOT NULL AND logged_at IS NULL)
@@ -34,6 +46,21 @@ SELECT {COLUMNS}, a.number FROM tokenkeeper.alerts AS a
  ORDER BY a.number FOR NO KEY UPDATE SKIP LOCKED
 """)
 LOGGED = text("UPDATE tokenkeeper.alerts SET logged_at = now() WHERE number = ANY(:numbers)")
+SUM_UP = alone(f"""
+WITH waiting AS MATERIALIZED (
+    SELECT number, count(*) OVER kinds AS many, max(number) OVER kinds AS newest
+      FROM tokenkeeper.alerts WHERE due_at IS NOT NULL AND NOT {_SUMMED_ALREADY} WINDOW kinds AS (PARTITION BY kind)
+), dropped AS (
+    UPDATE tokenkeeper.alerts AS a SET due_at = NULL
+      FROM waiting AS w
+     WHERE a.number = w.number AND w.many > {MOST_WAITING} AND a.number < w.newest
+       AND a.due_at IS NOT NULL AND a.logged_at IS NOT NULL AND {_FREE}
+    RETURNING w.newest, a.stands_for
+)
+UPDATE tokenkeeper.alerts AS a SET stands_for = a.stands_for + d.more
+  FROM (SELECT newest, sum(1 + stands_for) AS more FROM dropped GROUP BY newest) AS d
+ WHERE a.number = d.newest
+""")
 CLAIM = alone(f"""
 WITH mine AS MATERIALIZED (
     SELECT a.number FROM tokenkeeper.alerts AS a
@@ -90,6 +117,7 @@ class Outbox:
 
     def claim(self) -> Post | None:
         """The next to post; None where there is none, or others are posting it."""
+        self._database.ask(SUM_UP)
         rows: Sequence[Row[Any]] = self._database.ask(CLAIM)
         return Post(alert_of(rows[0]), rows[0].now) if rows else None
 
@@ -121,4 +149,5 @@ def alert_of(row: Row[Any]) -> Alert:
         subject=row.subject,
         detail=row.detail,
         attempts=row.attempts,
+        stands_for=row.stands_for,
     )

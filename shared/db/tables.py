@@ -97,8 +97,10 @@ alerts = Table(
     Column("due_at", _instant, server_default=text("now()")),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("lease_until", _instant),
+    Column("stands_for", Integer, nullable=False, server_default=text("0")),
     Column("delivered_at", _instant),
     Index("alerts_pending", "kind", "number", postgresql_where=text("due_at IS NOT NULL")),
+    Index("alerts_delivered", "delivered_at", postgresql_where=text("delivered_at IS NOT NULL")),
     Index("alerts_of_kind", "kind", "at"),
 )
 

@@ -32,6 +32,7 @@ class Alert:
     subject: str = ""  #: whom it is about, where that is one thing: a hub
     detail: dict[str, Any] = field(default_factory=dict)
     attempts: int = 0  #: how often it was posted, this time included
+    stands_for: int = 0  #: earlier changes of this kind that are not posted: too many waited
 
 
 #: Seconds between the tries to post an alert: the first, and the longest. Doubled each time.
@@ -60,7 +61,9 @@ def pause(told_lately: int) -> float:
 def words(alert: Alert) -> str:
     """One message for people, as Slack shows it. Bare of anything that HubSpot could make a link or a mention of."""
     said = _OVER[alert.kind] if alert.recovered else _BEGUN[alert.kind]
-    return "tokenkeeper: " + said(alert.detail).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = said(alert.detail).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    before = f" ({alert.stands_for} changes before it were not sent one by one.)" if alert.stands_for else ""
+    return f"tokenkeeper: {plain}{before}"
 
 
 def _provider(detail: dict[str, Any]) -> str:

@@ -211,6 +211,34 @@ def test_news_does_not_wait_behind_an_hours_pause(outbox, raised, receiver, sql)
     assert [told["recovered"] for told in there.told()] == [False, False, True]
 
 
+def test_when_too_many_wait_the_newest_stands_for_all_of_them(outbox, raised, receiver, sql):
+    there = receiver(sends(http(500), stay=False))
+    for number in range(15):
+        raised(recovered=bool(number % 2))
+        raised(AlertKind.REVOKED, {"count": 1, "hubs": [number]})
+    for _ in range(3):
+        tell(outbox, webhook(there))
+        overdue(sql)
+    said = [told for told in there.told() if told["kind"] == "provider"]
+    assert len({told["id"] for told in said}) == 1
+    assert "14 changes before it" in said[-1]["text"]
+    hubs = {told["detail"]["hubs"][0] for told in there.told() if told["kind"] == "connection_revoked"}
+    assert hubs == set(range(15)), "revocations are other connections each"
+
+
+def test_a_state_that_changes_all_night_is_posted_now_and_then(outbox, raised, receiver, sql):
+    there = receiver()
+    for _ in range(40):
+        raised()
+        tell(outbox, webhook(there))
+    assert len(there.told()) == 12
+    sql.rows("UPDATE tokenkeeper.alerts SET delivered_at = delivered_at - interval '6 minutes'")
+    for _ in range(3):
+        tell(outbox, webhook(there))
+    assert len(there.told()) == 13
+    assert "changes before it" in there.told()[-1]["text"]
+
+
 def test_workers_at_once_post_nothing_twice(engine, raised, receiver, sql):
     there = receiver()
     for number in range(8):

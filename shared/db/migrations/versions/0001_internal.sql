@@ -90,11 +90,13 @@ CREATE TABLE tokenkeeper.alerts (
     due_at       timestamptz DEFAULT now(),  -- when it is posted (again); null: nothing more is done about it
     attempts     integer NOT NULL DEFAULT 0,
     lease_until  timestamptz,                -- until then one worker is posting it
+    stands_for   integer NOT NULL DEFAULT 0, -- earlier ones of its kind that are not posted any more
     delivered_at timestamptz,
     CONSTRAINT alerts_kind_known
         CHECK (kind IN ('provider', 'connection_revoked', 'stale_connections', 'revocation_brake'))
 );
 CREATE INDEX alerts_pending ON tokenkeeper.alerts (kind, number) WHERE due_at IS NOT NULL;
+CREATE INDEX alerts_delivered ON tokenkeeper.alerts (delivered_at) WHERE delivered_at IS NOT NULL;
 CREATE INDEX alerts_of_kind ON tokenkeeper.alerts (kind, at);
 
 -- How HubSpot as a whole is doing: exactly one row.
