@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -18,12 +19,13 @@ from shared.db.alerts import raise_alert
 from shared.db.database import Database
 from shared.db.engine import connect
 from shared.db.outbox import Outbox
-from shared.domain.alerts import AlertKind
-from tests.integration.raw_server import drips, http, resets, sends, stays_silent
+from shared.domain.alerts import Alert, AlertKind
+from tests.builders import START
+from tests.integration.raw_server import drips, http, resets, sends, serving, stays_silent
 from tests.integration.store_rig import Sql, at_once
 from tests.receiver import SECRET_PATH, Receiver, receiving, well_signed
 from worker.alerts import tell
-from worker.webhook import Webhook
+from worker.webhook import NotTaken, Webhook
 
 SECRET = "the-secret-that-signs"
 DOWN: dict[str, Any] = {"state": "unavailable", "before": "ok", "reason": "timeout"}
@@ -152,6 +154,23 @@ def test_nobody_there_is_tried_again(outbox, raised, sql):
     raised()
     tell(outbox, Webhook("http://127.0.0.1:1/hook", SECRET))
     assert state(sql) == [(1, True, False)]
+
+
+def alert() -> Alert:
+    return Alert("3f6c1a52", AlertKind.BRAKE, START)
+
+
+def test_it_is_posted_over_tls(tls: ssl.SSLContext):
+    with serving(sends(http(204), stay=False), tls) as server:
+        Webhook(f"{server.url}/hook", SECRET).post(alert(), START)
+        assert len(server.requests) == 1
+
+
+def test_a_receiver_that_nobody_vouches_for_is_told_nothing(untrusted: ssl.SSLContext):
+    with serving(sends(http(204), stay=False), untrusted) as server:
+        with pytest.raises(NotTaken):
+            Webhook(f"{server.url}/hook", SECRET).post(alert(), START)
+        assert server.requests == []
 
 
 def test_an_endless_answer_is_not_read(outbox, raised, receiver, sql):
