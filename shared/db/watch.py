@@ -39,14 +39,14 @@ SELECT hub_id FROM (
    AND (failures >= {VAIN} OR due_at < now() - make_interval(secs => :overdue))
  GROUP BY hub_id
 """
-#: The planner takes half of all rows for untold, would read the table until it meets the first, and there is none.
-NO_SCAN = "SET LOCAL enable_seqscan = off; "
+#: The planner takes half of all rows for untold, would read the table until it meets the first, and there is none;
+#: with statistics from before a backlog it would sort the whole of it. The indexes' own order is what is wanted.
+NO_SCAN = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off; "
 LOOK = alone(f"""
 {NO_SCAN}SELECT EXISTS (SELECT FROM tokenkeeper.connections WHERE (status = 'revoked') <> revocation_told) AS untold,
        (SELECT count(*) FROM ({_STALE}) AS stale) AS stale,
-       EXISTS (SELECT FROM tokenkeeper.alerts
-                WHERE number = (SELECT max(number) FROM tokenkeeper.alerts WHERE kind = 'stale_connections')
-                  AND NOT recovered) AS stands
+       (SELECT NOT recovered FROM tokenkeeper.alerts
+         WHERE kind = 'stale_connections' ORDER BY at DESC LIMIT 1) AS stands
 """)
 #: SKIP LOCKED: who is being saved just now is told of at the next sweep.
 TELL_REVOCATIONS = text(f"""
@@ -63,12 +63,12 @@ SELECT count(*) AS total, (array_agg(hub_id ORDER BY hub_id))[1:{NAMED}] AS hubs
 """)
 #: Of two sweeps at once, the second sees what the first has raised.
 ONE_AT_A_TIME = text("SELECT FROM tokenkeeper.provider FOR NO KEY UPDATE")
-STALE = text(
-    f"SELECT count(*) AS total, (array_agg(hub_id ORDER BY hub_id))[1:{NAMED}] AS hubs FROM ({_STALE}) AS stale"
-)
+STALE = text(f"""
+{NO_SCAN}SELECT count(*) AS total, (array_agg(hub_id ORDER BY hub_id))[1:{NAMED}] AS hubs FROM ({_STALE}) AS stale
+""")
 NEWEST_STALE = text("""
 SELECT recovered, CAST(detail->>'count' AS bigint) AS total, at < now() - make_interval(secs => :lately) AS old
-  FROM tokenkeeper.alerts WHERE kind = 'stale_connections' ORDER BY number DESC LIMIT 1
+  FROM tokenkeeper.alerts WHERE kind = 'stale_connections' ORDER BY at DESC LIMIT 1
 """)
 TOLD_LATELY = text("""
 SELECT count(*) AS told, extract(epoch FROM clock_timestamp() - max(at))::double precision AS ago
