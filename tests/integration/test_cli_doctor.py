@@ -105,7 +105,7 @@ def test_a_database_that_does_not_answer_leaves_the_rest_to_be_looked_at(tokenke
     ran = tokenkeeper("doctor", DATABASE_URL=f"postgresql://user:planted-password@{NOBODY}/db")
     assert ran.status == 1
     levels = {about: level for about, (level, _) in found(ran).items()}
-    assert [about for about in ABOUT if levels[about] == "skip"] == ABOUT[2:8]
+    assert [about for about in ABOUT if levels[about] == "skip"] == ABOUT[2:9]
     assert (levels["database"], levels["redis"], levels["HubSpot"]) == ("FAIL", "ok", "ok")
     assert "planted" not in ran.out + ran.err
 
