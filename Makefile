@@ -28,8 +28,8 @@ test: $(READY) ## every test, against real PostgreSQL, Valkey, Celery and HTTP
 freshness: $(READY) ## two minutes of reading 50 tokens ten times a second, each checked with HubSpot
 	$(BIN)/python -m pytest -q tests/long/test_freshness.py
 
-soak: $(READY) ## ten minutes of random faults on 2,000 connections of 30-second tokens (SEED=… SOAK_SECONDS=…)
-	$(BIN)/python -m pytest -q tests/long/test_soak.py
+soak: $(READY) ## an outage with 5,000 connections, then ten minutes of random faults on 2,000 connections of 30-second tokens (SEED=… SOAK_SECONDS=…)
+	$(BIN)/python -m pytest -q tests/long/test_outage.py tests/long/test_soak.py
 
 check: $(READY) ## formatter, linter, types, import contracts, lock file
 	$(BIN)/ruff format --check .
