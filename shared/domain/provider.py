@@ -117,8 +117,15 @@ def _succeeded(provider: Provider, now: datetime) -> Provider:
     if provider.condition is Condition.THROTTLED:
         return replace(provider, silent=0, refused=0)  # in flight since before the pause: the pause stands
     if provider.condition is not Condition.OK:
-        return _back(now)
+        return _back_or_paused(provider, now)
     return replace(provider, silent=0, refused=0) if provider.silent or provider.refused else provider
+
+
+def _back_or_paused(provider: Provider, now: datetime) -> Provider:
+    """HubSpot answers again. A pause that it asked for meanwhile is still to be kept."""
+    if provider.paused_until is None or provider.paused_until <= now:
+        return _back(now)
+    return replace(_turned(provider, Condition.THROTTLED, "throttled", now), silent=0, refused=0)
 
 
 def _paused(provider: Provider, error: Throttled, now: datetime) -> Provider:

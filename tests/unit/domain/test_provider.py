@@ -136,3 +136,11 @@ def test_at_ease_means_that_successes_need_not_be_told():
     assert not down().at_ease
     assert not judged(FINE, [missed()], NOON).at_ease
     assert not judged(down(), [GOOD], NOON).at_ease
+
+
+def test_a_pause_outlives_a_refusal_of_our_app_and_its_end():
+    throttled, rejected = missed(Throttled("429", retry_after=30)), missed(AppRejected("BAD_CLIENT_SECRET"))
+    for answers in ([throttled, rejected, GOOD], [rejected, throttled, GOOD]):
+        state = judged(FINE, answers, NOON)
+        assert (state.condition, state.paused_until) == (Condition.THROTTLED, NOON + timedelta(seconds=30))
+        assert swept(state, NOON + timedelta(seconds=31)).condition is Condition.OK
