@@ -18,7 +18,7 @@ WITH r AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:results AS json)) AS r(
         hub_id bigint, number bigint, generation bigint, status text, access_token text, expires_at timestamptz,
         granted_at timestamptz, life real, scopes text[], sealed text, due_at timestamptz, not_before timestamptz,
-        failures integer, last_error text, reason text, condemned jsonb)
+        failures integer, last_error text, reason text, condemned jsonb, told boolean)
 ), landed AS (
     UPDATE tokenkeeper.connections AS c
        SET status = r.status,
@@ -42,6 +42,8 @@ WITH r AS MATERIALIZED (
      WHERE c.hub_id = r.hub_id AND c.lease_no = r.number AND c.generation = r.generation
        AND c.lease_until IS NOT NULL  -- else a save whose answer was lost would be told twice
        AND NOT (c.status = 'revoked' AND r.status = 'suspect')  -- an operator confirmed it meanwhile
+       -- Without a new token or an event that says so nothing changes a status: an operator dismissed it meanwhile.
+       AND (c.status = r.status OR r.access_token IS NOT NULL OR r.told)
     RETURNING c.hub_id
 ), told AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
@@ -137,6 +139,7 @@ def _saved(result: Result) -> dict[str, Any]:
         "last_error": after.last_error,
         "reason": after.reason,
         "condemned": result.step.condemned,
+        "told": any(event.status is after.status for event in result.step.events),
     }
     if grant is not None:
         saved["access_token"] = grant.access_token

@@ -254,6 +254,27 @@ def test_a_verdict_from_before_the_dismissal_is_not_heard(fleet: Town, sql: Sql)
     assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL") == 0
 
 
+def test_a_failure_from_before_the_dismissal_does_not_make_suspect_again_in_silence(fleet: Town, sql: Sql) -> None:
+    kill(fleet, 20)
+    held_one = sql.value("SELECT min(hub_id) FROM tokenkeeper.connections WHERE condemned IS NOT NULL")
+    sql.set("due_at = now() + interval '1 hour'")
+    late = fleet.claim_one(held_one)
+    fleet.store.dismiss_revocations()
+    assert fleet.store.save([fleet.failed(late, Unwell("timeout"))]) == set()
+    row = sql.row(held_one)
+    assert (row["status"], row["lease_until"], sql.events(held_one)[-1]) == ("active", None, "recovered")
+
+
+def test_nor_does_a_refusal_revoke_again_past_the_brake(fleet: Town, sql: Sql) -> None:
+    kill(fleet, 20)
+    gone = sql.value("SELECT min(hub_id) FROM tokenkeeper.connections WHERE status = 'revoked'")
+    sql.set("due_at = now() + interval '1 hour'", None)
+    late = fleet.claim_one(gone)  # an operator has it tried once more
+    fleet.store.dismiss_revocations()
+    assert fleet.store.save([fleet.failed(late, DEAD)]) == set()
+    assert (sql.row(gone)["status"], sql.events(gone)[-1]) == ("active", "recovered")
+
+
 def test_an_answer_that_comes_after_a_confirmation_does_not_undo_it(fleet: Town, sql: Sql) -> None:
     kill(fleet, 17)
     one, other = (hub for (hub,) in sql.rows("SELECT hub_id FROM tokenkeeper.connections WHERE condemned IS NOT NULL"))
