@@ -52,7 +52,8 @@ WITH given AS MATERIALIZED (
     INSERT INTO tokenkeeper.connections AS c (hub_id, status, sealed_refresh_token, identify_due_at, due_at)
     SELECT hub_id, 'active', sealed, now(), now() FROM given ORDER BY hub_id
     ON CONFLICT (hub_id) DO UPDATE
-       SET status = 'active', status_since = now(), status_reason = NULL, not_before = NULL, failures = 0,
+       SET status = 'active',
+           status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE now() END, status_reason = NULL, not_before = NULL, failures = 0,
            last_error = NULL, condemned = NULL, refresh_requested = false,
            sealed_refresh_token = excluded.sealed_refresh_token,
            identify_due_at = now(), due_at = now(), generation = c.generation + 1
@@ -62,7 +63,8 @@ WITH given AS MATERIALIZED (
 ), told AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
     SELECT stored.hub_id, 'imported',
-           CASE WHEN new THEN '{}' ELSE jsonb_build_object('was', before.status) END, 'active'
+           CASE WHEN new THEN '{}' ELSE jsonb_build_object('was', before.status) END,
+           CASE WHEN before.status IS DISTINCT FROM 'active' THEN 'active' END
       FROM stored LEFT JOIN before ON before.hub_id = stored.hub_id
 )
 SELECT hub_id, new FROM stored

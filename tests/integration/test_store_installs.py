@@ -211,6 +211,15 @@ def test_an_import_puts_a_wrong_line_right_as_long_as_its_token_never_worked(tow
     assert sql.rows("SELECT detail FROM hubspot.history WHERE hub_id = 1 ORDER BY at") == [({},), ({"was": "active"},)]
 
 
+def test_an_import_that_replaces_an_active_one_tells_of_no_change(town: Town, sql: Sql) -> None:
+    town.store.import_([ImportRow(HUB, "wrong")])
+    before = sql.row()["status_since"]
+    town.store.import_([ImportRow(HUB, "right", replaces=True)])
+    told = sql.rows("SELECT status FROM tokenkeeper.history WHERE hub_id = %s ORDER BY id", HUB)
+    assert told == [("active",), (None,)]
+    assert sql.row()["status_since"] == before
+
+
 def test_an_import_is_fast(town: Town) -> None:
     began = time.monotonic()
     for start in range(0, 20_000, 5_000):
