@@ -54,7 +54,8 @@ WITH given AS MATERIALIZED (
     ON CONFLICT (hub_id) DO UPDATE
        SET status = 'active',
            status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE now() END,
-           status_reason = NULL, not_before = NULL, failures = 0, last_error = NULL, condemned = NULL, refresh_requested = false,
+           status_reason = NULL, not_before = NULL, failures = 0, last_error = NULL, condemned = NULL,
+           refresh_requested = false,
            sealed_refresh_token = excluded.sealed_refresh_token,
            identify_due_at = now(), due_at = now(), generation = c.generation + 1
      WHERE (c.status = 'revoked' OR (c.status <> 'disconnected' AND c.refreshed_at IS NULL AND c.installed_at IS NULL))
