@@ -23,7 +23,7 @@ up: $(READY) ## run the whole product in the foreground, with a HubSpot simulato
 	@exec $(BIN)/tokenkeeper up
 
 test: $(READY) ## every test, against real PostgreSQL, Valkey, Celery and HTTP
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 freshness: $(READY) ## two minutes of reading 50 tokens ten times a second, each checked with HubSpot
 	$(BIN)/python -m pytest -q tests/long/test_freshness.py
