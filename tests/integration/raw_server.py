@@ -28,7 +28,7 @@ class RawServer:
     def __init__(self, answer: Answer, tls: ssl.SSLContext | None) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
-        self.hung_up = threading.Event()  #: set when the client has left a connection
+        self.hung_up = threading.Event()  #: set when a connection is over, at both ends
         self.stopping = threading.Event()
         self._answer = answer
         self._tls = tls
@@ -69,8 +69,8 @@ class RawServer:
         except OSError:
             pass
         finally:
+            connection.close()  # first: who waits for the news asks over this connection at once
             self.hung_up.set()
-            connection.close()
 
 
 def read_request(connection: socket.socket) -> bytes:
