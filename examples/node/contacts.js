@@ -1,0 +1,53 @@
+// Prints an account's contacts: node contacts.js HUB
+//
+// The database is what libpq's own variables say: PGHOST, PGDATABASE, PGUSER, PGPASSWORD.
+
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+import pg from "pg";
+
+const API = process.env.HUBSPOT_API_URL ?? "https://api.hubapi.com";
+const PATIENCE = 30_000; // milliseconds that a new token may take: a sweep, a call to HubSpot and a retry
+const POLL = 250; // milliseconds
+
+const pool = new pg.Pool();
+pool.on("error", (error) => console.error(`PostgreSQL: ${error.message}`)); // an idle connection was cut; without this, the process ends
+
+/** For one call to HubSpot: read again for the next one. */
+async function readToken(hub) {
+  const { rows } = await pool.query("SELECT access_token FROM hubspot.tokens WHERE hub_id = $1", [hub]);
+  if (rows.length > 0) return rows[0].access_token;
+  const { rows: found } = await pool.query("SELECT status FROM hubspot.connections WHERE hub_id = $1", [hub]);
+  throw new Error(`account ${hub} has no token that works now: ${found[0]?.status ?? "never installed"}`);
+}
+
+/** Another token than the one that HubSpot refused. */
+async function tokenAfter401(hub, refused) {
+  await pool.query("SELECT hubspot.request_refresh($1, $2)", [hub, refused]);
+  for (const deadline = Date.now() + PATIENCE; Date.now() < deadline; await sleep(POLL)) {
+    const token = await readToken(hub);
+    if (token !== refused) return token;
+  }
+  throw new Error(`account ${hub}: HubSpot refuses the token, and no other one came`);
+}
+
+async function get(hub, path) {
+  const ask = (token) =>
+    fetch(API + path, { headers: { authorization: `Bearer ${token}` }, signal: AbortSignal.timeout(30_000) });
+  const token = await readToken(hub);
+  let reply = await ask(token);
+  if (reply.status === 401) reply = await ask(await tokenAfter401(hub, token));
+  if (!reply.ok) throw new Error(`HubSpot answered ${reply.status}`);
+  return reply.json();
+}
+
+try {
+  // hub_id is a bigint: in JavaScript a string, as pg has it, never a number
+  const { results } = await get(process.argv[2], "/crm/v3/objects/contacts");
+  for (const { id, properties } of results) console.log(id, properties.email);
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 1;
+} finally {
+  await pool.end();
+}

@@ -1,0 +1,55 @@
+"""Prints an account's contacts: python contacts.py HUB."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import requests
+from psycopg_pool import ConnectionPool
+from requests.adapters import HTTPAdapter
+from tokens import NoToken, StillRefused, Tokens
+from urllib3 import Retry
+
+API = os.environ.get("HUBSPOT_API_URL", "https://api.hubapi.com")
+UNAUTHORIZED = 401
+
+#: What passes by itself. Retry-After is obeyed; a 401 and a 403 are no matter of waiting.
+PATIENTLY = Retry(total=4, backoff_factor=1, status_forcelist=(429, 502, 503, 504))
+
+
+class HubSpot:
+    """HubSpot's API in the name of any account."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self._http = requests.Session()
+        self._http.mount(API, HTTPAdapter(max_retries=PATIENTLY))
+
+    def get(self, hub_id: int, path: str) -> Any:
+        """Raises NoToken, StillRefused, or what `requests` raises."""
+        token = self._tokens.read(hub_id)
+        reply = self._asked(path, token)
+        if reply.status_code == UNAUTHORIZED:
+            reply = self._asked(path, self._tokens.after_401(hub_id, token))
+        reply.raise_for_status()
+        return reply.json()
+
+    def _asked(self, path: str, token: str) -> requests.Response:
+        return self._http.get(f"{API}{path}", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+
+def main() -> None:
+    hub_id = int(sys.argv[1])
+    with ConnectionPool(min_size=1, open=True) as pool:
+        try:
+            page = HubSpot(Tokens(pool)).get(hub_id, "/crm/v3/objects/contacts")
+        except (NoToken, StillRefused, requests.RequestException) as error:
+            sys.exit(str(error))
+    for contact in page["results"]:
+        print(contact["id"], contact["properties"].get("email"))
+
+
+if __name__ == "__main__":
+    main()

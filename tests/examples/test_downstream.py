@@ -1,0 +1,116 @@
+"""Each example reads a token and calls HubSpot with it; what each does on a 401, and where there is no token."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.examples.job import EXAMPLES, Job
+from tests.journeys.world import World, until
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Node example with its locked dependencies."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("the Node example was not run: there is no node and npm here")
+    folder = tmp_path_factory.mktemp("example") / "node"
+    shutil.copytree(EXAMPLES / "node", folder, ignore=shutil.ignore_patterns("node_modules"))
+    argv = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=90, check=False)
+    if done.returncode:
+        pytest.skip(f"the Node example was not run: npm could not bring its one dependency: {done.stderr[-300:]}")
+    return folder / "contacts.js"
+
+
+@pytest.fixture(params=["psql/contacts.sh", "python/contacts.py", "python/official_client.py", "node/contacts.js"])
+def example(request: pytest.FixtureRequest) -> tuple[str | Path, ...]:
+    name: str = request.param
+    return ("node", request.getfixturevalue("node")) if name.startswith("node") else (name,)
+
+
+def test_an_example_prints_the_contacts_of_the_account(world: World, job: Job, example: tuple[str | Path, ...]) -> None:
+    ran = job.run(*example, str(world.hub))
+    assert (ran.status, ran.err) == (0, "")
+    assert "@" in ran.out
+
+
+def test_an_example_says_why_there_is_no_token(world: World, job: Job, example: tuple[str | Path, ...]) -> None:
+    world.simulator.uninstall(world.hub)
+    world.due_now()
+    until(lambda: world.status() == "revoked")
+    ran = job.run(*example, str(world.hub))
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err == f"account {world.hub} has no token that works now: revoked\n"
+    assert job.run(*example, "404").err == "account 404 has no token that works now: never installed\n"
+
+
+@pytest.fixture(params=["python/contacts.py", "python/official_client.py", "node/contacts.js"])
+def patient(request: pytest.FixtureRequest) -> tuple[str | Path, ...]:
+    name: str = request.param
+    return ("node", request.getfixturevalue("node")) if name.startswith("node") else (name,)
+
+
+def test_after_a_401_an_example_asks_for_another_token_and_goes_on(
+    world: World, job: Job, patient: tuple[str | Path, ...]
+) -> None:
+    refused = world.token()
+    world.simulator.fault(401, where="api", hub_id=world.hub, times=1)
+    ran = job.run(*patient, str(world.hub))
+    assert (ran.status, ran.err) == (0, "")
+    assert "@" in ran.out
+    assert world.token() != refused
+
+
+def test_after_a_401_because_of_an_uninstall_an_example_ends_with_the_reason(
+    world: World, job: Job, patient: tuple[str | Path, ...]
+) -> None:
+    world.simulator.uninstall(world.hub, keep_access_tokens=False)
+    ran = job.run(*patient, str(world.hub))
+    assert (ran.status, ran.err) == (1, f"account {world.hub} has no token that works now: revoked\n")
+
+
+def test_a_429_is_waited_for(world: World, job: Job) -> None:
+    world.simulator.fault(429, where="api", hub_id=world.hub, times=1, retry_after=1)
+    assert job.run("python/contacts.py", str(world.hub)).status == 0
+
+
+def test_in_psql_by_hand_no_token_is_shown(world: World, job: Job) -> None:
+    ran = job.run("psql", "-X", "-q", "--set", f"hub={world.hub}", "-f", EXAMPLES / "psql/contacts.sql")
+    assert (ran.status, ran.err) == (0, "")
+    assert "@" in ran.out
+
+
+def test_no_token_shows_in_ps(world: World, job: Job) -> None:
+    """While curl waits for HubSpot."""
+    token = world.token()
+    world.simulator.fault("slow", where="api", hub_id=world.hub, seconds=2, times=1)
+    process = job.start("psql/contacts.sh", str(world.hub))
+    until(lambda: any("curl" in line for line in command_lines(process.pid)))
+    assert token
+    while process.poll() is None:
+        assert not [line for line in command_lines(process.pid) if token in line]
+
+
+def command_lines(pid: int) -> list[str]:
+    try:
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        return [" ".join(process.cmdline()) for process in family]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_a_batch_counts_every_account_and_one_accounts_trouble_is_no_others(world: World, job: Job) -> None:
+    other, gone = world.hub + 500, world.hub + 600
+    world.connected(other)
+    world.connected(gone)
+    world.simulator.fault(403, where="api", hub_id=gone)
+    ran = job.run("python/every_account.py")
+    assert (ran.status, ran.err) == (0, "")
+    told = dict(line.split(" ", 1) for line in ran.out.splitlines())
+    assert told[str(world.hub)] == told[str(other)] == "1"
+    assert told[str(gone)] == "failed: HTTPError"

@@ -1,0 +1,114 @@
+"""The listening example hears of every revocation: at once, after a cut, after a restart, and of one seen late."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+import pytest
+
+from tests.examples.job import Job
+from tests.journeys.world import World, until
+
+LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND query NOT LIKE 'LISTEN%%'"
+CUT = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
+#: As the store writes it, at a time of the test's own.
+REVOKED = "INSERT INTO tokenkeeper.history (hub_id, event, status, at) VALUES (%s, 'revoked', 'revoked', %s)"
+
+
+class Listener:
+    """The example, and the hubs that it told of."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def told(self, hub_id: int) -> int:
+        """How often it told of it."""
+        return [int(line.split()[1]) for line in self.lines].count(hub_id)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self._reader.join()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        self.lines.extend(iter(self.process.stdout.readline, ""))
+
+
+@pytest.fixture
+def listen(job: Job, world: World, request: pytest.FixtureRequest) -> Callable[..., Listener]:
+    """Started, and listening."""
+
+    def started(*since: str) -> Listener:
+        listener = Listener(job.start("python/revocations.py", *since))
+        request.addfinalizer(listener.stop)
+        until(lambda: world.sql.value(LISTENING, job.role) == 1)
+        return listener
+
+    return started
+
+
+def revoke(world: World, hub_id: int) -> None:
+    world.simulator.uninstall(hub_id)
+    world.sql.set("due_at = now()", hub_id)
+    until(lambda: world.status(hub_id) == "revoked")
+
+
+def test_a_revocation_is_told_at_once(world: World, listen: Callable[..., Listener]) -> None:
+    listener = listen()
+    revoke(world, world.hub)
+    until(lambda: listener.told(world.hub) == 1, seconds=10)
+    assert "BAD_REFRESH_TOKEN" in listener.lines[-1]
+
+
+def test_what_happens_while_the_connection_is_away_is_told_afterwards_and_once(
+    world: World, job: Job, listen: Callable[..., Listener]
+) -> None:
+    before, other = world.hub, world.hub + 500
+    world.connected(other)
+    listener = listen()
+    revoke(world, before)
+    until(lambda: listener.told(before) == 1)
+    world.sql.rows(f"ALTER ROLE {job.role} NOLOGIN")
+    world.sql.rows(CUT, job.role)
+    revoke(world, other)
+    assert listener.told(other) == 0
+    world.sql.rows(f"ALTER ROLE {job.role} LOGIN")
+    until(lambda: listener.told(other) == 1)
+    assert listener.told(before) == 1
+
+
+def test_after_a_restart_it_goes_on_where_it_was(world: World, job: Job, listen: Callable[..., Listener]) -> None:
+    listener = listen()
+    revoke(world, world.hub)
+    until(lambda: listener.told(world.hub) == 1)
+    since = listener.lines[-1].split()[0]
+    listener.stop()
+    other = world.hub + 500
+    world.connected(other)
+    revoke(world, other)
+    again = listen(since)
+    until(lambda: again.told(other) == 1)
+
+
+def test_one_that_is_seen_late_is_told_too(
+    world: World, listen: Callable[..., Listener], connect: Callable[..., Any]
+) -> None:
+    """The transaction that began first ends last."""
+    first, second = world.hub + 600, world.hub + 700
+    slow: Any = psycopg2.connect(world.product.environment["DATABASE_URL"])
+    listener = listen()
+    with slow, slow.cursor() as cursor:
+        cursor.execute(REVOKED, (first, world.sql.now()))
+        world.sql.rows(REVOKED, second, world.sql.now())
+        until(lambda: listener.told(second) == 1)
+        assert listener.told(first) == 0
+    until(lambda: listener.told(first) == 1)
+    slow.close()
+    assert listener.told(second) == 1
