@@ -15,6 +15,7 @@ from celery import Celery, signals
 from shared import logs
 from shared.db.errors import SchemaError
 from shared.settings import REQUIRED, Settings, SettingsError
+from worker import pulse
 from worker.preflight import check_broker, check_database
 from worker.services import Services
 from worker.tasks import register
@@ -48,6 +49,7 @@ def make_app() -> Celery:
     made = Celery("tokenkeeper")
     made.config_from_object("celeryconfig")
     register(made, services)
+    pulse.register(made)
     return made
 
 

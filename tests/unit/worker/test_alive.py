@@ -1,0 +1,90 @@
+"""What the health check of worker and beat goes by: a file with the time of its last beat."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT
+from worker.alive import SILENCE, Pulse, main
+
+
+@pytest.fixture
+def pulse(tmp_path: Path) -> Pulse:
+    return Pulse("celery@here", tmp_path)
+
+
+def written(pulse: Pulse, ago: float) -> None:
+    pulse.path.write_text(f"{time.monotonic() - ago:020.3f}\n")
+
+
+def test_who_beats_is_alive(pulse: Pulse, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pulse.beat()
+    assert main(["celery@here"], tmp_path) == 0
+    assert "alive, last seen 0 s ago" in capsys.readouterr().out
+
+
+def test_who_never_did_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["celery@here"], tmp_path) == 1
+    assert "NOT alive, never seen" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("ago", "status"), [(SILENCE - 5, 0), (SILENCE + 5, 1)])
+def test_a_minute_of_silence_is_the_end(pulse: Pulse, tmp_path: Path, ago: float, status: int) -> None:
+    pulse.beat()
+    written(pulse, ago)
+    assert main(["celery@here"], tmp_path) == status
+
+
+def test_a_file_of_before_the_machine_started_again_says_nothing(pulse: Pulse) -> None:
+    pulse.beat()
+    written(pulse, -1000)
+    assert pulse.silence() is None
+
+
+def test_a_file_of_nonsense_says_nothing(pulse: Pulse) -> None:
+    pulse.beat()
+    pulse.path.write_text("nonsense")
+    assert pulse.silence() is None
+
+
+def test_each_node_has_its_own(pulse: Pulse, tmp_path: Path) -> None:
+    pulse.beat()
+    assert main(["celerybeat@here"], tmp_path) == 1
+
+
+def test_a_name_cannot_lead_elsewhere(pulse: Pulse, tmp_path: Path) -> None:
+    assert Pulse("../../celery@here", tmp_path).path.parent == pulse.path.parent
+
+
+def test_a_link_that_somebody_laid_is_not_followed(pulse: Pulse, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    pulse.path.parent.mkdir()
+    pulse.path.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        pulse.beat()
+    assert victim.read_text() == "precious"
+
+
+def test_the_file_goes_with_the_process(pulse: Pulse) -> None:
+    pulse.beat()
+    pulse.end()
+    pulse.end()
+    assert pulse.silence() is None
+
+
+def test_without_a_node_it_says_what_to_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "python -m worker.alive celery" in capsys.readouterr().err
+
+
+def test_asking_loads_nothing_heavy() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "worker.alive", "nobody"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert not {"celery", "kombu", "redis", "sqlalchemy", "structlog"} & set(done.stderr.replace("|", " ").split())
