@@ -23,10 +23,15 @@ RETURNING c.hub_id, c.access_token
 """)
 #: An install in between made it due anew, in the past: then it stays owed.
 IDENTIFIED = alone("""
-UPDATE tokenkeeper.connections
-   SET hub_domain = :hub_domain, installed_by = :installed_by,
-       identify_due_at = CASE WHEN identify_due_at <= now() THEN identify_due_at END
- WHERE hub_id = :hub_id AND status <> 'disconnected'
+WITH seen AS (
+    UPDATE tokenkeeper.connections
+       SET identify_due_at = CASE WHEN identify_due_at <= now() THEN identify_due_at END
+     WHERE hub_id = :hub_id AND status <> 'disconnected'
+    RETURNING hub_id
+)
+INSERT INTO tokenkeeper.accounts (hub_id, hub_domain, installed_by)
+SELECT hub_id, :hub_domain, :installed_by FROM seen
+ON CONFLICT (hub_id) DO UPDATE SET hub_domain = excluded.hub_domain, installed_by = excluded.installed_by
 """)
 
 

@@ -116,8 +116,10 @@ INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
 VALUES (:hub_id, :event, CAST(:detail AS jsonb), :status)
 """)
 INSTALLED = alone("""
-SELECT c.hub_id, c.hub_domain, c.scopes, c.status
-  FROM tokenkeeper.installs AS i JOIN tokenkeeper.connections AS c ON c.hub_id = i.hub_id
+SELECT c.hub_id, a.hub_domain, c.scopes, c.status
+  FROM tokenkeeper.installs AS i
+  JOIN tokenkeeper.connections AS c ON c.hub_id = i.hub_id
+  LEFT JOIN tokenkeeper.accounts AS a ON a.hub_id = i.hub_id
  WHERE i.install_id = CAST(:install_id AS uuid)
 """)
 
@@ -153,7 +155,9 @@ def _became(install: NewInstall, granted_at: datetime, row: Row[Any]) -> Became:
     if row.hub_id is None:
         return Became.INSTALLED
     nameless_twin = install.install_id is None and granted_at == row.installed_at
-    if row.seen is not None or nameless_twin:
+    # The row remembers its newest install longer than the list of all of them does.
+    newest = install.install_id is not None and install.install_id == str(row.install_id)
+    if row.seen is not None or nameless_twin or newest:
         return Became.ALREADY
     if row.installed_at is not None and granted_at < row.installed_at:
         return Became.OLDER

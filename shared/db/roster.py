@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -52,6 +52,9 @@ class ConnectionSeen:
     last_error: str | None
     status_reason: str | None
     status_since: datetime
+
+
+_SEEN = tuple(each.name for each in fields(ConnectionSeen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +127,11 @@ class Roster:
             rows = self._database.ask(PAGE, **values)
         else:
             rows = self._database.ask(PAGE_OF_STATUS, status=status.value, **values)
-        return [_seen(row) for row in rows]
+        return [seen(row) for row in rows]
 
     def one(self, hub_id: int) -> ConnectionSeen | None:
         rows = self._database.ask(ONE, hub_id=hub_id)
-        return _seen(rows[0]) if rows else None
+        return seen(rows[0]) if rows else None
 
     def history(self, hub_id: int, limit: int = 200) -> list[HistoryLine]:
         """The newest first."""
@@ -145,6 +148,7 @@ class Roster:
         return now
 
 
-def _seen(row: Row[Any]) -> ConnectionSeen:
-    fields = row._asdict()
-    return ConnectionSeen(**{**fields, "status": Status(row.status), "scopes": tuple(row.scopes)})
+def seen(row: Row[Any]) -> ConnectionSeen:
+    """Of a row that has the columns of `hubspot.connections`, and perhaps more."""
+    values = {name: getattr(row, name) for name in _SEEN}
+    return ConnectionSeen(**{**values, "status": Status(row.status), "scopes": tuple(row.scopes)})

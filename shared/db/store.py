@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Engine
 
-from shared.db import brake, identity, imports, installs, leases, operator, provider, saves
+from shared.db import brake, counting, identity, imports, installs, leases, operator, provider, saves
 from shared.db.brake import Brake
 from shared.db.clock import DatabaseClock
 from shared.db.database import Database, alone
@@ -19,6 +19,7 @@ from shared.db.installs import Added, InstallSeen, NewInstall
 from shared.db.leases import Claims, Lease, Result
 from shared.db.operator import Requested, Secrets
 from shared.db.saves import Landed
+from shared.domain.counts import Counts
 from shared.domain.provider import Outcome, Provider
 
 SOME_SEALED = alone("""
@@ -74,6 +75,10 @@ class ConnectionStore:
     def due(self, at_most: int) -> int:
         """How many rows could be claimed now, counted no further than `at_most`."""
         return leases.due(self._database, at_most)
+
+    def count(self, counts: Counts) -> None:
+        """Add what attempts came to. Gives up soon where it would have to wait: counts can, saves cannot."""
+        counting.count(self._database, counts)
 
     # --- HubSpot as a whole ---
 

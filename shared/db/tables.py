@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Identity, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Computed,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL, TIMESTAMP, UUID
 
 SCHEMA = "tokenkeeper"
@@ -25,8 +38,6 @@ connections = Table(
     Column("sealed_refresh_token", Text),
     Column("installed_at", _instant),
     Column("install_id", UUID),
-    Column("hub_domain", Text),
-    Column("installed_by", Text),
     Column("identify_due_at", _instant),
     Column("due_at", _instant),
     Column("not_before", _instant),
@@ -41,14 +52,14 @@ connections = Table(
     Column("created_at", _instant, nullable=False, server_default=text("now()")),
 )
 _c = connections.c
-Index("connections_due", _c.due_at, postgresql_where=_c.due_at.is_not(None))
+Index("connections_due", _c.due_at, _c.hub_id, postgresql_where=_c.due_at.is_not(None))
 Index(
     "connections_unidentified",
     _c.identify_due_at,
     postgresql_where=_c.identify_due_at.is_not(None) & _c.access_token.is_not(None),
 )
 Index("connections_not_active", _c.status, _c.hub_id, postgresql_where=_c.status != text("'active'"))
-Index("connections_failing", _c.hub_id, postgresql_where=_c.failures > text("0"))
+Index("connections_failing", _c.failures, _c.hub_id, postgresql_where=_c.failures > text("0"))
 Index(
     "connections_revocation_untold",
     _c.hub_id,
@@ -58,6 +69,28 @@ Index(
     "connections_unwiped",
     _c.hub_id,
     postgresql_where=(_c.status == text("'disconnected'")) & _c.sealed_refresh_token.is_not(None),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("hub_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("hub_domain", Text),
+    Column("installed_by", Text),
+    # As PostgreSQL gives them back: Alembic compares texts.
+    Column(
+        "listed",
+        Text(collation="C"),
+        Computed("COALESCE('\t'::text || lower(hub_domain), '\n'::text)"),
+        nullable=False,
+    ),
+    Column(
+        "sought",
+        Text,
+        Computed("COALESCE(lower(hub_domain), ''::text) || '\n'::text || COALESCE(lower(installed_by), ''::text)"),
+        nullable=False,
+    ),
+    Index("accounts_listed", "listed", "hub_id"),
 )
 
 history = Table(
@@ -72,6 +105,11 @@ history = Table(
     Index("history_of_hub", "hub_id", "id"),
     Index("history_of_changes", "at", postgresql_where=text("status IS NOT NULL")),
     Index("history_of_revocations", "at", postgresql_where=text("event = 'revoked'")),
+    Index(
+        "history_of_failures",
+        "at",
+        postgresql_where=text("status IS NULL AND event IN ('refresh_failed', 'recovered')"),
+    ),
 )
 
 installs = Table(
@@ -81,6 +119,7 @@ installs = Table(
     Column("hub_id", BigInteger, nullable=False),
     Column("granted_at", _instant, nullable=False),
     Column("stored_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+    Index("installs_stored", "stored_at"),
 )
 
 alerts = Table(
@@ -121,6 +160,7 @@ provider = Table(
     Column("last_success_at", _instant),
     Column("brake_since", _instant),
     Column("brake_reset_at", _instant),
+    Column("pruned_at", _instant),
 )
 
 totals = Table(
@@ -128,4 +168,20 @@ totals = Table(
     metadata,
     Column("one", Boolean, primary_key=True, server_default=text("true")),
     Column("connections", BigInteger, nullable=False, server_default=text("0")),
+)
+
+minutes = Table(
+    "minutes",
+    metadata,
+    Column("minute", _instant, primary_key=True),
+    Column("refreshed", BigInteger, nullable=False, server_default=text("0")),
+    Column("failed", BigInteger, nullable=False, server_default=text("0")),
+)
+
+tally = Table(
+    "tally",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("total", Double, nullable=False),
 )

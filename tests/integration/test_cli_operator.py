@@ -32,7 +32,8 @@ def peopled(town: Town, sql: Sql) -> Town:
     town.install(2)
     town.install(3)
     town.install(4)
-    sql.set("hub_domain = E'acme.com\\x1b[2J', installed_by = 'mia@acme.com'", 1)
+    names = "hub_domain = E'acme.com\\x1b[2J', installed_by = 'mia@acme.com'"
+    sql.rows(f"UPDATE tokenkeeper.accounts SET {names} WHERE hub_id = 1")
     sql.set("status = 'suspect', status_reason = 'BAD_REFRESH_TOKEN', failures = 2", 2)
     sql.set("status = 'revoked', access_token = NULL, expires_at = NULL, due_at = NULL", 3)
     sql.set("status = 'disconnected', access_token = NULL, expires_at = NULL, due_at = NULL", 4)

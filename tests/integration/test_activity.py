@@ -1,0 +1,98 @@
+"""What the refreshes of the last hours came to, and the tokens that are served now."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from shared.db.activity import Activity, Slot
+from shared.db.store import ConnectionStore
+from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, Counts
+from tests.integration.store_rig import Sql, Town, at_once
+
+
+@pytest.fixture
+def activity(engine: Engine) -> Activity:
+    return Activity(engine)
+
+
+def test_an_empty_house(activity: Activity) -> None:
+    slots = activity.slots()
+    assert len(slots) == 72
+    assert {(slot.refreshed, slot.failed) for slot in slots} == {(0, 0)}
+    totals = activity.totals()
+    assert totals.attempts == dict.fromkeys(OUTCOMES, 0)
+    assert totals.lateness == dict.fromkeys(LATENESS_BOUNDS, 0)
+    assert totals.lateness_seconds == 0
+    life = activity.life()
+    assert (life.lives, life.seconds, life.estimated) == (dict.fromkeys(LIFE_BOUNDS, 0), 0, False)
+    assert (activity.stale(), activity.alerts_waiting()) == (0, 0)
+
+
+def test_slots_come_without_gaps_and_end_with_the_running_one(activity: Activity, store: ConnectionStore, sql: Sql):
+    now = sql.now()
+    counts = Counts()
+    for outcome, ago in (("refreshed", 0), ("refreshed", 0), ("unwell", 0), ("refreshed", 60), ("refreshed", 999)):
+        counts.add(outcome, now - timedelta(minutes=ago), None)
+    store.count(counts)
+    slots = activity.slots(hours=2, minutes=10)
+    assert len(slots) == 12
+    assert {later.at - slot.at for slot, later in zip(slots, slots[1:], strict=False)} == {timedelta(minutes=10)}
+    assert slots[-1].at <= now < slots[-1].at + timedelta(minutes=10, seconds=60)
+    told = [(slot.refreshed, slot.failed) for slot in slots if slot.refreshed or slot.failed]
+    assert told == [(1, 0), (2, 1)]
+    assert all(slot.at.minute % 10 == 0 for slot in slots)
+    assert isinstance(slots[0], Slot)
+
+
+def test_totals_add_up_over_processes_that_count_at_once(activity: Activity, store: ConnectionStore, sql: Sql):
+    now = sql.now()
+    counts = Counts()
+    counts.add("refreshed", now, now - timedelta(seconds=2.5))
+    counts.add("refreshed", now, now - timedelta(days=1))
+    counts.add("grant_dead", now, now)
+    at_once([lambda: store.count(counts)] * 8)
+    totals = activity.totals()
+    assert {name: total for name, total in totals.attempts.items() if total} == {"refreshed": 16, "grant_dead": 8}
+    assert {bound: total for bound, total in totals.lateness.items() if total} == {3.0: 8, math.inf: 8}
+    assert totals.lateness_seconds == pytest.approx(8 * (86400 + 2.5))
+
+
+def test_what_another_version_counted_stays_counted(activity: Activity, sql: Sql) -> None:
+    sql.rows("INSERT INTO tokenkeeper.tally VALUES ('lateness', '0.7', 5), ('attempts', 'eaten', 2)")
+    assert activity.totals().lateness[1.0] == 5
+    assert activity.totals().attempts["eaten"] == 2
+
+
+def test_the_life_of_what_is_served(activity: Activity, town: Town, sql: Sql) -> None:
+    for hub_id in range(1, 6):
+        town.install(hub_id)
+    sql.set("expires_at = now() + interval '100 seconds'", 1)
+    sql.set("expires_at = now() - interval '1 second'", 2)
+    sql.set("status = 'suspect', expires_at = now() + interval '100 seconds'", 3)
+    sql.set("status = 'disconnected'", 4)
+    life = activity.life()
+    assert {bound: tokens for bound, tokens in life.lives.items() if tokens} == {120.0: 2, 1800.0: 1}
+    assert life.seconds == pytest.approx(2000, abs=10)
+    assert not life.estimated
+
+
+def test_stale_are_those_that_live_and_have_nothing_to_serve(activity: Activity, town: Town, sql: Sql) -> None:
+    town.many_due(3)
+    for hub_id in range(11, 16):
+        town.install(hub_id)
+    ended = "expires_at = now() - interval '1 second'"
+    sql.set(f"{ended}, due_at = now() - interval '9 minutes'", 11)
+    sql.set(f"{ended}, due_at = now() + interval '9 minutes', failures = 3", 12)
+    sql.set(f"{ended}, due_at = now() + interval '5 seconds', status = 'suspect', failures = 0", 13)
+    sql.set(f"{ended}, due_at = NULL, status = 'disconnected', failures = 3", 14)
+    assert activity.stale() == 6
+
+
+def test_alerts_wait_until_they_are_delivered(activity: Activity, sql: Sql) -> None:
+    sql.rows("INSERT INTO tokenkeeper.alerts (kind) VALUES ('provider'), ('stale_connections')")
+    sql.rows("UPDATE tokenkeeper.alerts SET due_at = NULL, delivered_at = now() WHERE kind = 'provider'")
+    assert activity.alerts_waiting() == 1

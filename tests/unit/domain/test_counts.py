@@ -1,0 +1,55 @@
+"""What attempts are called, and how they are summed up."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+import pytest
+
+from shared.domain import errors
+from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, Counts, bound, outcome_of
+from tests.builders import START
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (None, "refreshed"),
+        (errors.Unwell("timeout"), "unwell"),
+        (errors.Throttled("429"), "throttled"),
+        (errors.PortalMoving("477"), "portal_moving"),
+        (errors.AppRejected("BAD_CLIENT_ID"), "app_rejected"),
+        (errors.UnknownRefusal("418"), "unknown_refusal"),
+        (errors.CodeRejected("BAD_AUTH_CODE"), "unknown_refusal"),
+        (errors.GrantDead("BAD_REFRESH_TOKEN"), "grant_dead"),
+        (errors.WrongHub("another_hub"), "wrong_hub"),
+    ],
+)
+def test_every_error_has_its_own_name(error: errors.ProviderError | None, outcome: str) -> None:
+    assert outcome_of(error) == outcome
+    assert outcome in OUTCOMES
+
+
+@pytest.mark.parametrize("bounds", [LATENESS_BOUNDS, LIFE_BOUNDS])
+def test_bounds_rise_and_leave_nothing_out(bounds: tuple[float, ...]) -> None:
+    assert list(bounds) == sorted(set(bounds))
+    assert bounds[-1] == math.inf
+
+
+def test_a_refresh_counts_under_the_first_bound_that_holds_it() -> None:
+    assert [bound(late) for late in (0.0, 0.25, 0.26, 5.0, 1e9)] == [0.25, 0.25, 0.5, 5.0, math.inf]
+
+
+def test_attempts_are_summed_by_outcome_and_by_minute() -> None:
+    counts = Counts()
+    assert not counts
+    counts.add("refreshed", START, START - timedelta(seconds=4))
+    counts.add("refreshed", START + timedelta(seconds=59), START + timedelta(seconds=59.9))
+    counts.add("unwell", START + timedelta(seconds=59), START)
+    counts.add("refreshed", START + timedelta(seconds=60), None)
+    assert counts
+    assert counts.attempts == {"refreshed": 3, "unwell": 1}
+    assert counts.minutes == {START: (2, 1), START + timedelta(minutes=1): (1, 0)}
+    assert counts.lateness == {5.0: 1, 0.25: 1}
+    assert counts.lateness_seconds == 4.0, "nothing is early: that is two clocks' reading"
