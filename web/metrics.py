@@ -1,0 +1,215 @@
+"""GET /metrics: what Prometheus is told. All of it is read from PostgreSQL, so every web process tells the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from itertools import accumulate
+
+import structlog
+from flask import Response, request
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from shared.db.activity import Activity, Life, Totals
+from shared.db.errors import StoreError
+from shared.db.roster import Overview, Roster
+from shared.domain.provider import Condition
+from web.bounded import TimedOut, within
+
+log = structlog.get_logger(__name__)
+
+#: Seconds. Prometheus gives a scrape ten; a database that takes longer than this is down for it.
+PATIENCE = 2.0
+OPENMETRICS = "application/openmetrics-text"
+SILENT = "PostgreSQL does not answer: no metrics. /readyz says more.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What there is to tell, of one moment."""
+
+    overview: Overview
+    totals: Totals
+    life: Life
+    stale: int
+    alerts_waiting: int
+
+
+class Metrics:
+    def __init__(self, roster: Roster, activity: Activity) -> None:
+        self._roster = roster
+        self._activity = activity
+
+    def page(self) -> Response:
+        try:
+            reading = within(PATIENCE, self._read)
+        except (TimedOut, StoreError) as error:
+            log.warning("no metrics for whoever asked", why=str(error))
+            return Response(SILENT, 503, mimetype="text/plain")
+        return exposed(reading, request.headers.get("Accept", ""))
+
+    def _read(self) -> Reading:
+        return Reading(
+            overview=self._roster.overview(),
+            totals=self._activity.totals(),
+            life=self._activity.life(),
+            stale=self._activity.stale(),
+            alerts_waiting=self._activity.alerts_waiting(),
+        )
+
+
+def exposed(reading: Reading, accept: str) -> Response:
+    """In OpenMetrics' words for whoever says that it reads them, else in Prometheus's older ones."""
+    registry = CollectorRegistry()
+    registry.register(_Collected(reading))
+    # Not the whole header: a version in it that is no number would be its encoder's end.
+    encode, content_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept else "")
+    response = Response(encode(registry), content_type=content_type)
+    response.vary.add("Accept")
+    return response
+
+
+class _Collected(Collector):
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def collect(self) -> Iterator[Metric]:
+        yield gauge("build_info", "Always 1. The version that answers.", {("version", version("tokenkeeper")): 1})
+        yield from _connections(self._reading)
+        yield from _tokens(self._reading)
+        yield from _refreshes(self._reading)
+        yield from _sweep(self._reading.overview)
+        yield from _provider(self._reading.overview)
+        yield from _brake_and_alerts(self._reading)
+
+
+def _connections(reading: Reading) -> Iterator[Metric]:
+    counts = reading.overview.counts
+    yield gauge(
+        "connections",
+        "Connected HubSpot accounts, by status. active and suspect are kept fresh.",
+        {("status", status.value): count for status, count in counts.items()},
+    )
+    failing = reading.overview.failing
+    yield gauge("connections_failing", "Connections whose last attempt at a refresh brought no token.", failing)
+
+
+def _tokens(reading: Reading) -> Iterator[Metric]:
+    overview, life = reading.overview, reading.life
+    yield gauge(
+        "tokens_stale",
+        "Active and suspect connections of which no token can be served now: their jobs find no row. "
+        "From some 20,000 overdue ones on, an estimate.",
+        reading.stale,
+    )
+    yield histogram(
+        "token_remaining_life_seconds",
+        "How much life the tokens that are served have left. A snapshot of this moment: take no rate() of it. "
+        "Above 20,000 connections it is an estimate from a sample.",
+        life.lives,
+        life.seconds,
+    )
+    yield gauge(
+        "token_remaining_life_seconds_min",
+        "Life left in the token that ends soonest of those served. Missing where none is served.",
+        (overview.soonest_expiry - overview.now).total_seconds() if overview.soonest_expiry else None,
+    )
+
+
+def _refreshes(reading: Reading) -> Iterator[Metric]:
+    overview, totals = reading.overview, reading.totals
+    refreshes = CounterMetricFamily(
+        "tokenkeeper_refreshes",
+        "Attempts at a refresh, by what they came to. Only refreshed brought a token.",
+        labels=["outcome"],
+    )
+    for outcome, count in totals.attempts.items():
+        refreshes.add_metric([outcome], count)
+    yield refreshes
+    yield histogram(
+        "refresh_lateness_seconds",
+        "How long after it was due a refresh was stored.",
+        totals.lateness,
+        totals.lateness_seconds,
+    )
+    yield gauge("refreshes_due", "The backlog: refreshes that are due now, in flight or not.", overview.due)
+    late = (overview.now - overview.soonest_due).total_seconds() if overview.soonest_due else 0.0
+    yield gauge(
+        "oldest_due_age_seconds", "How long the longest waiting refresh has been due; 0: none is.", max(0.0, late)
+    )
+    yield gauge(
+        "last_success_timestamp_seconds",
+        "When HubSpot last handed out a token, to within five seconds; 0: it never did.",
+        _timestamp(overview.last_success_at),
+    )
+
+
+def _sweep(overview: Overview) -> Iterator[Metric]:
+    yield gauge(
+        "sweep_age_seconds",
+        "How long ago the last sweep began, by PostgreSQL's clock; +Inf: there was none. Nothing is refreshed without.",
+        (overview.now - overview.swept_at).total_seconds() if overview.swept_at else math.inf,
+    )
+    yield gauge(
+        "last_sweep_timestamp_seconds", "When the last sweep began; 0: there was none.", _timestamp(overview.swept_at)
+    )
+
+
+def _provider(overview: Overview) -> Iterator[Metric]:
+    provider = overview.provider
+    yield gauge(
+        "provider_state",
+        "1 for the state that HubSpot is in, 0 for the others.",
+        {("state", state.value): int(state is provider.condition) for state in Condition},
+    )
+    paused = (provider.paused_until - overview.now).total_seconds() if provider.paused_until else 0.0
+    yield gauge("provider_paused_seconds", "For how long nobody asks HubSpot, because it said so.", max(0.0, paused))
+    yield gauge(
+        "provider_rate_limit",
+        "Refreshes a second that may begin while HubSpot is probed, or a backlog is worked off; +Inf: no such limit.",
+        math.inf if provider.rate is None else provider.rate,
+    )
+
+
+def _brake_and_alerts(reading: Reading) -> Iterator[Metric]:
+    overview = reading.overview
+    braked = int(overview.brake_since is not None)
+    yield gauge("revocation_brake", "1: on, and waiting for an operator's confirm or dismiss; 0: off.", braked)
+    yield gauge(
+        "revocations_held", "Suspect connections that would be revoked, were it not for the brake.", overview.held
+    )
+    yield gauge("alerts_waiting", "Alerts that were raised and are not delivered yet.", reading.alerts_waiting)
+
+
+def gauge(name: str, told: str, value: float | Mapping[tuple[str, str], float] | None) -> GaugeMetricFamily:
+    """`value`: the only one; or one for each label and its value; None: there is none."""
+    if isinstance(value, Mapping):
+        ((label, _), *_) = value
+        family = GaugeMetricFamily(f"tokenkeeper_{name}", told, labels=[label])
+        for (_, labelled), number in value.items():
+            family.add_metric([labelled], number)
+        return family
+    family = GaugeMetricFamily(f"tokenkeeper_{name}", told)
+    if value is not None:
+        family.add_metric([], value)
+    return family
+
+
+def histogram(name: str, told: str, counts: Mapping[float, int], total: float) -> HistogramMetricFamily:
+    """`counts`: how many are under each bound and above the one before it."""
+    bounds = sorted(counts)
+    summed: Iterable[int] = accumulate(counts[bound] for bound in bounds)
+    buckets = [
+        ("+Inf" if bound == math.inf else f"{bound:g}", count) for bound, count in zip(bounds, summed, strict=True)
+    ]
+    return HistogramMetricFamily(f"tokenkeeper_{name}", told, buckets=buckets, sum_value=total)
+
+
+def _timestamp(at: datetime | None) -> float:
+    return at.timestamp() if at else 0.0
