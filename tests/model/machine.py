@@ -1,0 +1,221 @@
+"""Everything that can happen to two connections, in any order, on the real store; the books say what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryptography.fernet import Fernet
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+)
+
+from cli.resealing import rotate
+from shared.db.imports import ImportRow
+from shared.domain.grant import Install
+from tests.model import sight
+from tests.model.answers import ANSWERS, LIVES, SCOPES, Answer
+from tests.model.brakes import WINDOW
+from tests.model.deeds import HUBS, Answered, Deeds, Flight
+from tests.model.rig import Town
+
+ANY_HUB = st.sampled_from(HUBS)
+#: A retry, a lease, the brake's window, a token's life.
+LATER = st.sampled_from([7.0, 61.0, 660.0, 1861.0])
+#: Seconds since HubSpot granted what is installed: just now, a while, long ago, and by a clock that is ahead.
+AGO = st.sampled_from([0.0, 30.0, 700.0, 2400.0, -3600.0])
+#: As if so many other connections had just become revoked.
+OTHERS = "INSERT INTO tokenkeeper.history (hub_id, event) SELECT 1, 'revoked' FROM generate_series(1, %s)"
+
+
+class ConnectionMachine(RuleBasedStateMachine):
+    """`town` is set by the test, on a class of its own."""
+
+    town: Town
+
+    grants = Bundle("grants")
+    flights = Bundle("flights")
+    answered = Bundle("answered")
+    saved = Bundle("saved")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deeds = Deeds(self.town)
+        self.world, self.books, self.brake = self.deeds.world, self.deeds.books, self.deeds.brake
+        self.heard: list[tuple[int, str]] = []
+
+    # --- installs and imports ---
+
+    @initialize(target=grants, hubs=st.integers(0, 2))
+    def begins_with_installs(self, hubs: int) -> MultipleResults[Install]:
+        grants = [self.deeds.granted(hub_id, 0.0, 1800) for hub_id in HUBS[:hubs]]
+        for grant in grants:
+            self.deeds.deliver(grant)
+        return multiple(*grants)
+
+    @rule(target=grants, hub_id=ANY_HUB, ago=AGO, life=LIVES, scopes=SCOPES, in_a_cookie=st.booleans())
+    def is_granted(self, hub_id: int, ago: float, life: int, scopes: tuple[str, ...], in_a_cookie: bool) -> Install:
+        granted = self.deeds.granted(hub_id, ago, life, scopes)
+        return granted.without_access_token() if in_a_cookie else granted
+
+    @rule(grant=grants)
+    def is_delivered(self, grant: Install) -> None:
+        self.deeds.deliver(grant)
+
+    @rule(target=grants, hub_id=ANY_HUB, ago=AGO, life=LIVES)
+    def is_installed(self, hub_id: int, ago: float, life: int) -> Install:
+        granted = self.deeds.granted(hub_id, ago, life)
+        self.deeds.deliver(granted)
+        return granted
+
+    @rule(hub_id=ANY_HUB, same=st.booleans())
+    def is_imported(self, hub_id: int, same: bool) -> None:
+        book, vault, store = self.books[hub_id], self.world.vault, self.world.store
+        token = book.refresh_token if same and book.refresh_token else self.deeds.next("refresh")
+        here = store.standing([hub_id]).get(hub_id)
+        sealed = here.sealed_refresh_token if here else None
+        other = sealed is None or vault.open_refresh_token(hub_id, sealed) != token
+        row = ImportRow(hub_id, vault.seal_refresh_token(hub_id, token), bool(here and here.replaceable and other))
+        imported, at = self.deeds.timed(lambda: store.import_([row]))
+        assert bool(imported.new | imported.replaced) is book.imported(token, at)
+
+    # --- the refresh loop ---
+
+    @rule(target=flights, limit=st.integers(1, 2), wait=st.booleans())
+    def are_claimed(self, limit: int, wait: bool) -> MultipleResults[Flight]:
+        if wait:
+            self.deeds.wait_for_somebody()
+        return multiple(*self.deeds.claim(limit))
+
+    @rule(target=answered, flight=consumes(flights), answer=ANSWERS)
+    def is_answered(self, flight: Flight, answer: Answer) -> Answered:
+        return self.deeds.answer(flight, answer)
+
+    @rule(target=saved, late=consumes(answered))
+    def is_saved(self, late: Answered) -> Answered:
+        self.deeds.save([late])
+        return late
+
+    @rule(target=saved, late=consumes(answered))
+    def is_saved_and_the_reply_is_lost(self, late: Answered) -> Answered:
+        self.deeds.save([late])
+        assert self.deeds.save_again(late) == set()
+        return late
+
+    @rule(late=saved)
+    def is_saved_once_more(self, late: Answered) -> None:
+        assert self.deeds.save_again(late) == set()
+
+    @rule(target=saved, answers=st.lists(ANSWERS, min_size=1, max_size=2))
+    def are_refreshed(self, answers: list[Answer]) -> MultipleResults[Answered]:
+        """The loop's ordinary turn."""
+        self.deeds.wait_for_somebody()
+        flights = self.deeds.claim(len(answers))
+        done = [self.deeds.answer(flight, answer) for flight, answer in zip(flights, answers, strict=False)]
+        self.deeds.save(done)
+        return multiple(*done)
+
+    @rule(flight=consumes(flights))
+    def is_handed_back(self, flight: Flight) -> None:
+        self.deeds.hand_back(flight)
+
+    # --- disconnects and requests ---
+
+    @rule(hub_id=ANY_HUB)
+    def is_being_disconnected(self, hub_id: int) -> None:
+        book = self.books[hub_id]
+        secrets, at = self.deeds.timed(lambda: self.world.store.disconnecting(hub_id))
+        assert (secrets is not None) is book.disconnected(at)
+        if secrets is not None:
+            opened = self.world.vault.open_refresh_token(hub_id, secrets.sealed_refresh_token)
+            served = book.access.token if book.access and book.access.lives(at) else None
+            assert (opened, secrets.access_token) == (book.refresh_token, served)
+
+    @rule(hub_id=ANY_HUB)
+    def is_wiped(self, hub_id: int) -> None:
+        self.world.store.wiped(hub_id)
+        self.books[hub_id].wiped()
+
+    @rule()
+    def leftovers_are_looked_for(self) -> None:
+        found, at = self.deeds.timed(self.world.store.leftovers)
+        assert set(found) == {hub_id for hub_id, book in self.books.items() if book.left_over(at)}
+
+    @rule(hub_id=ANY_HUB, token=st.sampled_from(["none", "served", "another"]))
+    def a_job_asks(self, hub_id: int, token: str) -> None:
+        book = self.books[hub_id]
+        given = {"none": None, "served": book.access.token if book.access else None, "another": "of yesterday"}[token]
+        statement = "SELECT hubspot.request_refresh(%s, %s)"
+        answer, at = self.deeds.timed(lambda: self.world.reader.value(statement, hub_id, given))
+        assert answer is book.job_asks(given, at)
+
+    @rule(hub_ids=st.sampled_from([HUBS[:1], HUBS[1:], HUBS]))
+    def an_operator_asks(self, hub_ids: Sequence[int]) -> None:
+        verdicts, at = self.deeds.timed(lambda: self.world.store.request(hub_ids))
+        assert set(verdicts) == set(hub_ids)
+        for hub_id, verdict in verdicts.items():
+            self.books[hub_id].operator_asks(verdict, at)
+
+    # --- HubSpot as a whole, the brake, the keys, time ---
+
+    @rule()
+    def are_woken(self) -> None:
+        _, at = self.deeds.timed(self.world.store.wake)
+        self.deeds.woken(at)
+
+    @rule()
+    def a_sweep_begins(self) -> None:
+        self.deeds.watching(lambda: self.world.store.begin_sweep(2.0))
+
+    @rule(count=st.sampled_from([9, 10]))
+    def others_are_revoked(self, count: int) -> None:
+        _, at = self.deeds.timed(lambda: self.world.sql.rows(OTHERS, count))
+        self.brake.counted += [at] * count
+
+    @rule()
+    def revocations_are_confirmed(self) -> None:
+        on = self.brake.since is not None
+        count, at = self.deeds.timed(self.world.store.confirm_revocations)
+        self.brake.confirmed()
+        assert count == (sum(book.confirmed(at) for book in self.books.values()) if on else None)
+
+    @rule()
+    def revocations_are_dismissed(self) -> None:
+        since = self.brake.since
+        count, at = self.deeds.timed(self.world.store.dismiss_revocations)
+        if since is None:
+            assert count is None
+            return
+        self.brake.dismissed()
+        lately = since.plus(-WINDOW).earliest
+        assert count == sum(book.dismissed(lately, at) for book in self.books.values())
+
+    @rule()
+    def keys_are_rotated(self) -> None:
+        world = self.world
+        world.keys.insert(0, Fernet.generate_key().decode())
+        stored = sum(book.refresh_token is not None for book in self.books.values())
+        resealed, proof = rotate(world.roster, world.resealing, world.vault, lambda pages, _: pages)
+        assert (resealed, proof.rows, proof.stale, proof.closed) == (stored, stored, 0, [])
+
+    @rule(seconds=LATER)
+    def time_passes(self, seconds: float) -> None:
+        self.deeds.passes(seconds)
+
+    # --- what must be true after each ---
+
+    @invariant()
+    def everything_is_as_the_books_say(self) -> None:
+        for book in self.books.values():
+            sight.check(book, self.world)
+        sight.check_brake(self.brake, self.books.values(), self.world)
+        self.heard += self.world.heard()
+        assert self.heard == self.deeds.told, "listeners hear of each change of status, once, in order; of nothing else"
+        self.deeds.passes(0)

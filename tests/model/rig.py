@@ -1,0 +1,163 @@
+"""The real store and everything around it, with a clock that may be told to go on: then all that is stored is older."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from cryptography.fernet import Fernet
+from sqlalchemy import Engine
+
+from shared.db.clock import DatabaseClock
+from shared.db.leases import Claimed
+from shared.db.resealing import Resealing
+from shared.db.roster import Roster
+from shared.db.store import ConnectionStore
+from shared.domain.schedule import Schedule
+from shared.vault import Vault
+from tests.integration.store_rig import Sql
+from tests.model.answers import Answer, PlayedHubSpot
+from tests.model.standing import LEASE_SECONDS
+from worker.refresh import Attempt, Refresher
+
+CALL_SECONDS = 20.0
+INSTANTS = """
+SELECT table_name, column_name FROM information_schema.columns
+ WHERE table_schema = 'tokenkeeper' AND data_type = 'timestamp with time zone'
+   AND table_name IN (SELECT relname FROM pg_class WHERE relkind = 'r')
+ ORDER BY 1, 2
+"""
+EMPTY = """
+DELETE FROM tokenkeeper.connections;
+DELETE FROM tokenkeeper.history;
+DELETE FROM tokenkeeper.installs;
+DELETE FROM tokenkeeper.alerts;
+DELETE FROM tokenkeeper.provider;
+INSERT INTO tokenkeeper.provider DEFAULT VALUES;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Town:
+    """One database; `started` makes an empty world of it."""
+
+    engine: Engine
+    superuser: Sql
+    reader: Sql  #: as the role that downstream jobs have
+    listener: Any  #: a psycopg2 connection
+
+    def started(self) -> World:
+        self.superuser.rows(EMPTY)
+        self.superuser.rows("UPDATE tokenkeeper.totals SET connections = 0")
+        world = World(self)
+        world.heard()
+        return world
+
+
+class World:
+    """Time here is PostgreSQL's and what was passed; every instant is translated on its way in and out."""
+
+    def __init__(self, town: Town) -> None:
+        self.sql, self.reader = town.superuser, town.reader
+        self.store = ConnectionStore(town.engine, lease_seconds=LEASE_SECONDS)
+        self.roster, self.resealing = Roster(town.engine), Resealing(town.engine)
+        self.keys = [Fernet.generate_key().decode()]
+        self._listener = town.listener
+        self._passed = timedelta()
+        self._ageing = _ageing(self.sql)
+
+    @property
+    def vault(self) -> Vault:
+        return Vault(self.keys)
+
+    def now(self) -> datetime:
+        return self.sql.now() + self._passed
+
+    def told(self, stored: datetime) -> datetime:
+        """An instant of PostgreSQL's as our tale tells it."""
+        return stored + self._passed
+
+    def stored(self, told: datetime) -> datetime:
+        return told - self._passed
+
+    def passes(self, seconds: float) -> None:
+        """Let it be so much later: everything that is stored is older by that."""
+        by = timedelta(seconds=seconds)
+        if by:
+            self._passed += by
+            self.sql.rows(self._ageing.format(by=f"interval '{by // timedelta(microseconds=1)} microseconds'"))
+
+    @property
+    def passed(self) -> timedelta:
+        return self._passed
+
+    def heard(self) -> list[tuple[int, str]]:
+        """What listeners were told since we last asked: hub and event. Waits for our own word to come back."""
+        with self._listener.cursor() as cursor:
+            cursor.execute("NOTIFY hubspot_connections, 'that is all'")
+        heard: list[tuple[int, str]] = []
+        while True:
+            self._listener.poll()
+            while self._listener.notifies:
+                payload = self._listener.notifies.pop(0).payload
+                if payload == "that is all":
+                    return heard
+                word = json.loads(payload)
+                assert set(word) == {"hub_id", "event"}
+                heard.append((word["hub_id"], word["event"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """A claimed row, as the store handed it out at `passed`."""
+
+    claimed: Claimed
+    passed: timedelta
+
+    def attempt(self, world: World, answer: Answer, number: int) -> tuple[Attempt, PlayedHubSpot]:
+        """What the worker makes of HubSpot's answer now."""
+        claimed = self.claimed
+        lease = replace(claimed.lease, until=claimed.lease.until - (world.passed - self.passed))
+        hub_id = claimed.connection.hub_id
+        expected = world.vault.open_refresh_token(hub_id, claimed.sealed_refresh_token)
+        played = PlayedHubSpot(answer, hub_id, expected, number)
+        refresher = _refresher(played, world.vault, world.store.clock)
+        return refresher.attempt(replace(claimed, lease=lease)), played
+
+
+def aged(attempt: Attempt, by: timedelta) -> Attempt:
+    """What is in a worker's hands grows old as what is stored does."""
+    lease = replace(attempt.lease, until=attempt.lease.until - by)
+    if attempt.result is None:
+        return replace(attempt, lease=lease)
+    step = attempt.result.step
+    connection = replace(
+        step.connection, due_at=_older(step.connection.due_at, by), not_before=_older(step.connection.not_before, by)
+    )
+    grant = None if step.grant is None else replace(step.grant, granted_at=step.grant.granted_at - by)
+    result = replace(attempt.result, lease=lease, step=replace(step, connection=connection, grant=grant))
+    return replace(attempt, lease=lease, result=result)
+
+
+def _older(instant: datetime | None, by: timedelta) -> datetime | None:
+    return None if instant is None else instant - by
+
+
+def _refresher(played: PlayedHubSpot, vault: Vault, clock: DatabaseClock) -> Refresher:
+    make: Callable[..., Refresher] = Refresher  # HubSpot is not ours: it is played
+    return make(played, vault, clock, Schedule(), CALL_SECONDS)
+
+
+def _ageing(sql: Sql) -> str:
+    """One statement that makes every instant in the database older."""
+    columns: dict[str, list[str]] = {}
+    for table, column in sql.rows(INSTANTS):
+        columns.setdefault(table, []).append(column)
+    return ";".join(_aged(table, names) for table, names in columns.items() if table != "alembic_version")
+
+
+def _aged(table: str, names: Sequence[str]) -> str:
+    return f"UPDATE tokenkeeper.{table} SET " + ", ".join(f"{name} = {name} - {{by}}" for name in names)

@@ -1,0 +1,48 @@
+"""One connection (and another beside it) under any order of everything that can happen to it, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from shared.db.engine import connect as connect_engine
+from tests.integration.store_rig import Sql
+from tests.model.machine import ConnectionMachine
+from tests.model.rig import Town
+
+#: How many orders are tried: MODEL_EXAMPLES=2000 is a long run.
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
+
+
+@pytest.fixture
+def town(database_url: str, connect: Callable[..., Any]) -> Iterator[Town]:
+    engine = connect_engine(database_url)
+    reader, listener = Sql(connect()), connect()
+    reader.rows("SET ROLE hubspot_reader")
+    with listener.cursor() as cursor:
+        cursor.execute("LISTEN hubspot_connections")
+    yield Town(engine, Sql(connect()), reader, listener)
+    engine.dispose()
+
+
+@pytest.mark.timeout(0)  # as long as was asked for; and the shortest way to a failure is found in minutes
+def test_whatever_happens_in_whatever_order_the_contract_holds(town: Town) -> None:
+    class OnThisDatabase(ConnectionMachine):
+        pass
+
+    OnThisDatabase.town = town
+    run_state_machine_as_test(
+        OnThisDatabase,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=30,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
