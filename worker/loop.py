@@ -18,6 +18,7 @@ from shared.domain.errors import AppRejected, Throttled
 from shared.domain.provider import Outcome
 from worker.diary import Diary
 from worker.refresh import Attempt, Refresher
+from worker.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,7 @@ class RefreshLoop:
         self._in_flight = 0
         self._unsaved = Unsaved()
         self._diary = Diary()
+        self._tally = Tally(store)
         self._watchful = False
         self._wait = SOONEST
         self._licence = self._next_claim = 0.0
@@ -93,6 +95,7 @@ class RefreshLoop:
                 # A bug must not end the loop in silence: the rest of the accounts depend on it.
                 log.exception("the refresh loop stumbled")
                 time.sleep(LATEST)
+        self._tally.tell_now()
 
     def _turn(self) -> None:
         """Claim what is missing, gather what is done, save it."""
@@ -103,14 +106,17 @@ class RefreshLoop:
             self._save()
             self._diary.tell(at_once=not self._busy())
         elif not self._stopping:
-            self._awake.wait(self._until_next_claim())
+            self._awake.wait(self._rest())
             self._awake.clear()
+        self._tally.tell(at_rest=not self._busy())
         self._wait = SOONEST
 
-    def _until_next_claim(self) -> float | None:
-        """Seconds; None where only a wake brings the next one."""
+    def _rest(self) -> float | None:
+        """Seconds until there is something to do; None where only a wake brings it."""
         now = time.monotonic()
-        return max(0.0, self._next_claim - now) if now < self._licence else None
+        claim = max(0.0, self._next_claim - now) if now < self._licence else None
+        waits = (claim, self._tally.wait(at_rest=True))
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def _busy(self) -> bool:
         return bool(self._in_flight or self._unsaved.attempts())
@@ -165,7 +171,8 @@ class RefreshLoop:
         unsaved.outcomes = []
         if unsaved.results:
             self._save_results(unsaved.results)
-            unsaved.results = []
+            self._tally.note(unsaved.called, self._store.clock.now())
+            unsaved.results, unsaved.called = [], []
         if unsaved.uncalled:
             self._store.hand_back(unsaved.uncalled)
             unsaved.uncalled = []
@@ -186,6 +193,7 @@ class Unsaved:
 
     outcomes: list[Outcome] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
+    called: list[Attempt] = field(default_factory=list)  #: that the results are of
     uncalled: list[Lease] = field(default_factory=list)
 
     def add(self, attempts: list[Attempt]) -> None:
@@ -193,6 +201,7 @@ class Unsaved:
             self.outcomes += attempt.outcomes
             if attempt.result:
                 self.results.append(attempt.result)
+                self.called.append(attempt)
             else:
                 self.uncalled.append(attempt.lease)
 

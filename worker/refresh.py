@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -27,7 +27,8 @@ class Attempt:
 
     lease: Lease
     result: Result | None = None
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()  #: the refresh's own is the first
+    due_at: datetime | None = None  #: when it was due
 
 
 class Refresher:
@@ -55,7 +56,8 @@ class Refresher:
                 hub_id=hub_id,
                 why=str(error),
             )
-            return Attempt(lease, Result(lease, rules.unopened(claimed.connection, self._clock.now())))
+            step = rules.unopened(claimed.connection, self._clock.now())
+            return Attempt(lease, Result(lease, step), due_at=claimed.connection.due_at)
         try:
             grant = self._granted(hub_id, refresh_token)
         except ProviderError as error:
@@ -72,7 +74,8 @@ class Refresher:
         hub_id, new = claimed.connection.hub_id, grant.refresh_token
         sealed = None if new in (None, refresh_token) else self._vault.seal_refresh_token(hub_id, str(new))
         step = rules.refreshed(claimed.connection, grant, self._schedule)
-        return Attempt(claimed.lease, Result(claimed.lease, step, sealed), (_outcome(claimed, None),))
+        result = Result(claimed.lease, step, sealed)
+        return Attempt(claimed.lease, result, (_outcome(claimed, None),), claimed.connection.due_at)
 
     def _refused(self, claimed: Claimed, refresh_token: str, error: ProviderError) -> Attempt:
         outcomes = [_outcome(claimed, error)]
@@ -83,7 +86,8 @@ class Refresher:
                 outcomes.append(Outcome(first=False, error=witness))
             if witness is not None:
                 step = rules.witnessed(step, error, witness)
-        return Attempt(claimed.lease, Result(claimed.lease, step), tuple(outcomes))
+        result = Result(claimed.lease, step)
+        return Attempt(claimed.lease, result, tuple(outcomes), claimed.connection.due_at)
 
     def _second_witness(self, lease: Lease, refresh_token: str) -> Introspection | ProviderError | None:
         """None where the lease would not outlast the question: it stays suspect and is asked again."""

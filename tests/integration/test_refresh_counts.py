@@ -1,0 +1,117 @@
+"""What the loop of a pool process counts: every attempt once, whatever becomes of PostgreSQL, and in nobody's way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import Engine
+
+from shared.db.activity import Activity, Totals
+from shared.db.imports import ImportRow
+from shared.db.store import ConnectionStore
+from shared.domain.errors import GrantDead, ProviderError, Unwell
+from shared.domain.grant import Grant, Introspection
+from shared.domain.schedule import Schedule
+from shared.vault import Vault
+from tests.builders import grant
+from tests.integration.store_rig import Sql
+from worker.loop import RefreshLoop
+from worker.refresh import Refresher
+
+VAULT = Vault([Fernet.generate_key().decode()])
+
+
+class AnsweringHubSpot:
+    """Says what it is told to; a refresh token of which nothing is said brings a grant."""
+
+    def __init__(self) -> None:
+        self.trouble: dict[str, ProviderError] = {}
+
+    def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
+        granted_at = clock()
+        if error := self.trouble.get(refresh_token):
+            raise error
+        return grant(access_token=f"access-{refresh_token}", refresh_token=None, hub_id=None, granted_at=granted_at)
+
+    def introspect(self, token: str, kind: str) -> Introspection:
+        return Introspection(active=False)
+
+
+@pytest.fixture
+def hubspot() -> AnsweringHubSpot:
+    return AnsweringHubSpot()
+
+
+@pytest.fixture
+def loop(hubspot: AnsweringHubSpot, store: ConnectionStore) -> Iterator[RefreshLoop]:
+    refresher = Refresher(hubspot, VAULT, store.clock, Schedule(), 20)  # type: ignore[arg-type]
+    made = RefreshLoop(store, refresher, 10)
+    yield made
+    assert made.drain(30)
+
+
+@pytest.fixture
+def activity(engine: Engine) -> Activity:
+    return Activity(engine)
+
+
+def fill(store: ConnectionStore, *hub_ids: int) -> None:
+    store.import_([ImportRow(hub, VAULT.seal_refresh_token(hub, f"r{hub}")) for hub in hub_ids])
+
+
+def until(true: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+def counted(totals: Totals) -> dict[str, int]:
+    return {name: total for name, total in totals.attempts.items() if total}
+
+
+def test_every_attempt_is_counted_once_under_what_it_came_to(
+    hubspot: AnsweringHubSpot, store: ConnectionStore, loop: RefreshLoop, activity: Activity, sql: Sql
+) -> None:
+    fill(store, *range(1, 31))
+    store.import_([ImportRow(31, Vault([Fernet.generate_key().decode()]).seal_refresh_token(31, "lost key"))])
+    sql.set("due_at = now() - interval '40 seconds'")
+    hubspot.trouble = {"r1": Unwell("timeout"), "r2": GrantDead("BAD_REFRESH_TOKEN")}
+    loop.wake(3)
+    until(lambda: sum(activity.totals().attempts.values()) == 31)
+    totals = activity.totals()
+    assert counted(totals) == {"refreshed": 28, "unwell": 1, "grant_dead": 1, "unopened": 1}
+    assert totals.lateness[60.0] == sum(totals.lateness.values()) == 28
+    assert 28 * 40 < totals.lateness_seconds < 28 * 60
+    slots = activity.slots(hours=1)
+    assert (sum(slot.refreshed for slot in slots), sum(slot.failed for slot in slots)) == (28, 3)
+
+
+def test_counts_that_have_to_wait_hold_up_no_save_and_are_not_lost(
+    store: ConnectionStore, loop: RefreshLoop, activity: Activity, sql: Sql, connect: Callable[..., Any]
+) -> None:
+    rival = connect()
+    rival.autocommit = False
+    Sql(rival).rows("LOCK TABLE tokenkeeper.tally IN EXCLUSIVE MODE")
+    for hub_id in (1, 2, 3):
+        fill(store, hub_id)
+        loop.wake(30)
+        until(lambda hub_id=hub_id: sql.served(hub_id) is not None)
+    assert counted(activity.totals()) == {}
+    rival.rollback()
+    until(lambda: counted(activity.totals()) == {"refreshed": 3})
+
+
+def test_a_process_that_is_told_to_go_tells_what_it_counted(
+    store: ConnectionStore, loop: RefreshLoop, activity: Activity, sql: Sql
+) -> None:
+    fill(store, *range(1, 6))
+    loop.wake(30)
+    until(lambda: sql.served(5) is not None)
+    assert loop.drain(30)
+    assert counted(activity.totals()) == {"refreshed": sql.value("SELECT count(*) FROM hubspot.tokens")}
