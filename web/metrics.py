@@ -205,10 +205,12 @@ def histogram(name: str, told: str, counts: Mapping[float, int], total: float) -
     """`counts`: how many are under each bound and above the one before it."""
     bounds = sorted(counts)
     summed: Iterable[int] = accumulate(counts[bound] for bound in bounds)
-    buckets = [
-        ("+Inf" if bound == math.inf else f"{bound:g}", count) for bound, count in zip(bounds, summed, strict=True)
-    ]
+    buckets = [(_le(bound), count) for bound, count in zip(bounds, summed, strict=True)]
     return HistogramMetricFamily(f"tokenkeeper_{name}", told, buckets=buckets, sum_value=total)
+
+
+def _le(bound: float) -> str:
+    return "+Inf" if bound == math.inf else str(bound)
 
 
 def _timestamp(at: datetime | None) -> float:
