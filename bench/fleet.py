@@ -1,0 +1,106 @@
+"""The stored connections: taken in by the product's own import, then given the age that a figure needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.hubspot import TOKEN_LENGTH, refresh_token
+from bench.processes import Failed, run
+from bench.world import World
+
+#: Seconds that HubSpot's access tokens live.
+LIFE = 1800
+#: Of that, when a refresh falls due: half-way between REFRESH_FROM and REFRESH_UNTIL.
+SHARE = 0.675
+#: Refreshes a second that fall due where the product is to show how much it can do: more than it can.
+DEMAND = 3000
+
+#: As if all had been refreshed and identified before. What an import leaves behind is gone within its first round.
+GROW_UP = f"""
+UPDATE tokenkeeper.connections
+   SET access_token = rpad('CI' || hub_id, {TOKEN_LENGTH}, md5(hub_id::text)), expires_at = now() + interval '1 hour',
+       life = {LIFE}, refreshed_at = now(), scopes = '{{oauth,crm.objects.contacts.read}}', identify_due_at = NULL
+ WHERE access_token IS NULL
+"""
+SPREAD = "UPDATE tokenkeeper.connections SET due_at = now() + make_interval(secs => %s + random() * %s)"
+CLAIMS = """
+SELECT coalesce(sum(lease_no), 0)::bigint, count(*) FILTER (WHERE lease_until IS NOT NULL), coalesce(sum(failures), 0)
+  FROM tokenkeeper.connections
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    claims: int  #: ever made
+    leases: int  #: that stand
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """Bytes on disk, and what of the rows is dead."""
+
+    table: int
+    indexes: int
+    due_index: int
+    dead_rows: int
+
+
+def grow(world: World, have: int, size: int) -> float:
+    """Import those that are missing. Rows a second."""
+    lines = b"".join(_lines(have + 1, size))
+    begun = time.monotonic()
+    run("import", ["tokenkeeper", "import", "-"], world.environment, stdin=lines)
+    took = time.monotonic() - begun
+    world.sql(GROW_UP)
+    return (size - have) / took
+
+
+def overdue(world: World, size: int) -> int:
+    """Half are due now, and more fall due than can be done. The life that their next tokens must have for it."""
+    span = size / DEMAND
+    _spread(world, -span, 2 * span)
+    return max(1, round(span / SHARE))
+
+
+def in_balance(world: World) -> int:
+    """As they come in a fleet that has always been kept: spread evenly. The life of their tokens."""
+    _spread(world, 0, SHARE * LIFE)
+    return LIFE
+
+
+def landed(world: World, before: Standing, answered: int) -> None:
+    """Raises Failed unless each answer of HubSpot's is in its row: what is counted there is what was done."""
+    after = standing(world)
+    if after.leases or after.failures or after.claims - before.claims != answered:
+        raise Failed(f"HubSpot answered {answered} refreshes, and of the rows it is told: {before} before, {after} now")
+
+
+def standing(world: World) -> Standing:
+    claims, leases, failures = world.sql(CLAIMS)[0]
+    return Standing(int(claims), int(leases), int(failures))
+
+
+def bulk(world: World) -> Bulk:
+    world.sql("CREATE EXTENSION IF NOT EXISTS pgstattuple")
+    table, indexes, due, dead = world.sql("""
+SELECT pg_table_size('tokenkeeper.connections'), pg_indexes_size('tokenkeeper.connections'),
+       pg_relation_size('tokenkeeper.connections_due'),
+       (SELECT dead_tuple_count FROM pgstattuple('tokenkeeper.connections'))
+""")[0]
+    return Bulk(table, indexes, due, dead)
+
+
+def _spread(world: World, first: float, span: float) -> None:
+    """The table is as after a VACUUM FULL: what a figure's own writing does to it is the figure's."""
+    world.sql(SPREAD, first, span)
+    world.sql("VACUUM (FULL, ANALYZE) tokenkeeper.connections")
+    world.sql("CHECKPOINT")
+
+
+def _lines(first: int, last: int) -> Iterator[bytes]:
+    yield b"hub_id,refresh_token\n"
+    for hub_id in range(first, last + 1):
+        yield f"{hub_id},{refresh_token(hub_id)}\n".encode()

@@ -1,0 +1,37 @@
+"""How the benchmark sums up."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.stats import Spread, percentile
+
+
+def test_a_figure_is_the_median_with_its_lowest_and_highest() -> None:
+    assert Spread.of([3.0, 1.0, 10.0]) == Spread(median=3.0, low=1.0, high=10.0, runs=3)
+
+
+def test_no_runs_make_no_figure() -> None:
+    with pytest.raises(ValueError, match="no run"):
+        Spread.of([])
+
+
+@pytest.mark.parametrize(
+    ("percent", "expected"), [(0, 1), (1, 1), (50, 50), (50.5, 51), (95, 95), (99, 99), (100, 100)]
+)
+def test_a_percentile_is_one_of_the_values(percent: float, expected: float) -> None:
+    assert percentile([float(value) for value in range(100, 0, -1)], percent) == expected
+
+
+def test_a_percentile_of_few_values_is_their_largest() -> None:
+    assert percentile([7.0, 5.0], 99) == 7.0
+    assert percentile([7.0], 50) == 7.0
+
+
+def test_what_never_landed_is_late_for_ever() -> None:
+    assert percentile([0.1] * 98 + [float("inf")] * 2, 99) == float("inf")
+
+
+def test_no_values_have_no_percentile() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 50)
