@@ -36,4 +36,5 @@ def sweep(store: ConnectionStore, watch: Watch, dispatch: Dispatch, seconds: flo
             dispatch.alerts(expires=seconds)
     except QueueUnavailable as error:
         log.warning("the broker does not take messages; the next sweep tries again", why=str(error))
+    store.prune()
     return shifts

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Engine
 
-from shared.db import brake, counting, identity, imports, installs, leases, operator, provider, saves
+from shared.db import brake, counting, identity, imports, installs, leases, operator, provider, pruning, saves
 from shared.db.brake import Brake
 from shared.db.clock import DatabaseClock
 from shared.db.database import Database, alone
@@ -142,3 +142,9 @@ class ConnectionStore:
     def leftovers(self, limit: int = 20) -> list[int]:
         """Disconnects that somebody began and never finished."""
         return operator.leftovers(self._database, limit)
+
+    # --- what nobody asks for any more ---
+
+    def prune(self) -> int:
+        """Take away old history, installs and counts, once an hour, some at a time. How many rows are gone."""
+        return pruning.prune(self._database)
