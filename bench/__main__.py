@@ -21,7 +21,6 @@ from bench.suite import FULL, QUICK, Suite
 from bench.world import World, world
 from sandbox.embedded import EmbeddedError
 
-
 ENDS = (signal.SIGINT, signal.SIGTERM)
 
 

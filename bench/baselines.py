@@ -22,6 +22,7 @@ TASK_PROCESSES = 64
 REDIS_NUMBER = 3
 #: Messages a second that are more than the baseline can take.
 MOST_TASKS = 600
+#: As in bench/per_task.py, which reads its settings where it is imported.
 QUEUE, REFRESH = "per_task", "per_task.refresh"
 
 TABLE = """
