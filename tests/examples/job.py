@@ -57,6 +57,13 @@ class Job:
             assert token not in ran.stdout + ran.stderr, "a token was printed"
         return Ran(ran.returncode, ran.stdout, ran.stderr)
 
+    def as_role(self, role: str, statement: str) -> str:
+        """What psql answers to somebody whose password is the one of docs/downstream.md."""
+        changed = {**self.environment, "PGUSER": role, "PGPASSWORD": "a-password-of-its-own"}
+        argv = ["psql", "-XAt", "-c", statement]
+        ran = subprocess.run(argv, env=changed, capture_output=True, text=True, timeout=SECONDS, check=False)
+        return (ran.stdout + ran.stderr).strip()
+
     def start(self, *argv: str | Path) -> subprocess.Popen[str]:
         """Ended with the test."""
         command = self._command(argv)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from tests.examples.docs import shown
 from tests.examples.job import EXAMPLES, Job
 from tests.journeys.world import World, until
 
@@ -114,3 +116,24 @@ def test_a_batch_counts_every_account_and_one_accounts_trouble_is_no_others(worl
     told = dict(line.split(" ", 1) for line in ran.out.splitlines())
     assert told[str(world.hub)] == told[str(other)] == "1"
     assert told[str(gone)] == "failed: HTTPError"
+
+
+def test_the_roles_of_the_page_read_what_it_says(world: World, job: Job) -> None:
+    """One reads all accounts; the other one has a view of two of them."""
+    roles = {"my_job": f"{job.role}_a", "support_job": f"{job.role}_b", "support": f"{job.role}_s"}
+    statements = shown("downstream.md", "CREATE ROLE my_job") + shown("downstream.md", "CREATE SCHEMA support")
+    statements += shown("downstream.md", "ALTER ROLE my_job")
+    for name, ours in roles.items():
+        statements = re.sub(rf"\b{name}\b", ours, statements)
+    world.sql.rows(f"CREATE ROLE {roles['support_job']} LOGIN PASSWORD 'a-password-of-its-own'")
+    world.sql.rows(statements.replace("62515", str(world.hub)))
+    try:
+        read = f"SELECT hub_id FROM {roles['support']}.tokens"
+        assert job.as_role(roles["support_job"], read) == str(world.hub)
+        assert "permission denied" in job.as_role(roles["support_job"], "SELECT * FROM hubspot.tokens")
+        mine = f"SELECT hub_id FROM hubspot.tokens WHERE hub_id = {world.hub}"
+        assert job.as_role(roles["my_job"], mine) == str(world.hub)
+        assert "permission denied" in job.as_role(roles["my_job"], "SELECT * FROM tokenkeeper.connections")
+    finally:
+        world.sql.rows(f"DROP SCHEMA {roles['support']} CASCADE; DROP OWNED BY {roles['my_job']}")
+        world.sql.rows(f"DROP ROLE {roles['my_job']}; DROP ROLE {roles['support_job']}")
