@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from types import ModuleType
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import structlog
-from flask import Flask, Response, render_template, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from web import bugs, problems
+from web.answers import is_operators, page
+from web.basic import Basic
 from web.cookies import Cookies
 from web.handshake import CALLED, Handshake
 from web.health import healthz, readyz
-from web.problems import Problem, Stopped
+from web.metrics import Metrics
+from web.operator import problems as operator_problems
+from web.operator.routes import add_routes
+from web.problems import Stopped
 from web.services import Services
 from web.waiting import Waiting
 
@@ -53,6 +59,9 @@ def _add_routes(app: Flask, services: Services) -> None:
     app.add_url_rule("/oauth/callback", "callback", handshake.callback)
     app.add_url_rule("/installs/<uuid:install_id>", "install_page", waiting.page)
     app.add_url_rule("/installs/<uuid:install_id>/status", "install_status", waiting.status)
+    guarded = Basic(services.operator_password).guarded
+    add_routes(app, services, cookies, guarded)
+    app.add_url_rule("/metrics", "metrics", guarded(Metrics(services.roster, services.activity).page))
     app.add_url_rule("/healthz", "healthz", healthz)
     app.add_url_rule("/readyz", "readyz", lambda: readyz(services.checks))
 
@@ -110,7 +119,7 @@ def _refuse_raw_bytes() -> None:
 
 
 def _stopped(stopped: Stopped) -> Response:
-    response = _page(stopped.problem)
+    response = page(stopped.problem)
     if stopped.retry_after is not None:
         response.headers["Retry-After"] = str(round(stopped.retry_after))
     return response
@@ -119,8 +128,8 @@ def _stopped(stopped: Stopped) -> Response:
 def _http_error(error: HTTPException) -> Response:
     if error.code is None or error.code < 400:  # noqa: PLR2004  a redirect of the router
         return Response(status=error.code, headers=error.get_headers())
-    known = problems.NOT_FOUND if error.code == 404 else problems.BAD_REQUEST  # noqa: PLR2004
-    response = _page(replace(known, status=error.code))
+    known = _problems().NOT_FOUND if error.code == 404 else _problems().BAD_REQUEST  # noqa: PLR2004
+    response = page(replace(known, status=error.code))
     if allowed := getattr(error, "valid_methods", None):
         response.headers["Allow"] = ", ".join(allowed)
     return response
@@ -128,8 +137,8 @@ def _http_error(error: HTTPException) -> Response:
 
 def _bug(error: Exception) -> Response:
     log.error("a request stumbled over a bug of ours", **bugs.told(error))
-    return _page(problems.BUG)
+    return page(_problems().BUG)
 
 
-def _page(problem: Problem) -> Response:
-    return Response(render_template("problem.html", problem=problem), problem.status)
+def _problems() -> ModuleType:
+    return operator_problems if is_operators(request.path) else problems

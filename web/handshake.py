@@ -16,6 +16,7 @@ from web import problems
 from web.cookies import MOST_RESTARTS, Cookies
 from web.keeping import keep, seen
 from web.problems import Stopped
+from web.scopes import in_words
 from web.services import Services
 from web.state import StateExpired, StateOfAnotherBrowser, StateRejected, States
 from web.ticket import Ticket, Tickets
@@ -43,7 +44,15 @@ class Handshake:
 
     def home(self) -> Response:
         """What this is. Tells this browser from others already here, so that tabs opened at once share it."""
-        response = Response(render_template("home.html", start=self._door() + url_for("start")))
+        response = Response(
+            render_template(
+                "home.html",
+                start=self._door() + url_for("start"),
+                host=urlsplit(self._services.origin).netloc,
+                scopes=in_words(self._services.scopes),
+                optional_scopes=in_words(self._services.optional_scopes),
+            )
+        )
         self._cookies.recognise(request, response)
         return response
 

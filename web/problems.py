@@ -1,8 +1,9 @@
-"""Everything that can stop an install, as a person is told it: what happened, and what to do now."""
+"""Everything that can stop an install, as a person is told it: what happened, what to do now, and the way there."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from shared.domain.errors import (
     AppRejected,
@@ -14,12 +15,25 @@ from shared.domain.errors import (
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A way on: a page of ours, and what its link says."""
+
+    endpoint: str
+    words: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+START_AGAIN, FRONT_PAGE = Way("start", "Start again"), Way("home", "Front page")
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     status: int
     title: str
     text: str
     advice: str = "Nothing was stored. You can start again."
     badge: str = "Not connected"
+    ways: tuple[Way, ...] = (START_AGAIN, FRONT_PAGE)  #: the best one first
 
 
 class Stopped(Exception):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from shared.db.activity import Activity
+from shared.db.directory import Directory
 from shared.db.installs import InstallSeen
+from shared.db.operator import Requested, Secrets
+from shared.db.roster import Roster
 from shared.domain.grant import Grant, SealedGrant
 from shared.domain.schedule import Schedule
 from shared.install import Adds
@@ -25,33 +29,50 @@ class Handshake(Protocol):
 
 
 class Queue(Protocol):
-    """What of the queue an install needs: `shared.dispatch.Dispatch`."""
+    """What of the queue the pages need, each raises QueueUnavailable: `shared.dispatch.Dispatch`."""
 
-    def store_install(self, grant: SealedGrant) -> None:
-        """Raises QueueUnavailable."""
+    def store_install(self, grant: SealedGrant) -> None: ...
+
+    def disconnect(self, hub_id: int) -> None: ...
 
 
-class Installs(Adds, Protocol):
-    """What of the store an install needs: `shared.db.store.ConnectionStore`."""
+class Store(Adds, Protocol):
+    """What of the store the pages need, each raises StoreUnavailable: `shared.db.store.ConnectionStore`."""
 
-    def installed(self, install_id: str) -> InstallSeen | None:
-        """Raises StoreUnavailable."""
+    def installed(self, install_id: str) -> InstallSeen | None: ...
+
+    def request(self, hub_ids: Sequence[int]) -> dict[int, Requested]: ...
+
+    def disconnecting(self, hub_id: int) -> Secrets | None: ...
+
+    def confirm_revocations(self) -> int | None: ...
+
+    def dismiss_revocations(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     hubspot: Handshake
     vault: Vault
-    store: Installs
+    store: Store
     queue: Queue
+    roster: Roster
+    directory: Directory
+    activity: Activity
     schedule: Schedule
     #: This host's wall clock: a grant is dated by it, because PostgreSQL may be down just then.
     clock: Callable[[], datetime]
     #: What /readyz asks, by name; each raises where its server is not ready.
     checks: Mapping[str, Callable[[], None]]
     secret_key: str = field(repr=False)
+    operator_password: str = field(repr=False)
     redirect_uri: str
     hubspot_app_url: str
+    #: What HubSpot is asked for, always and where an account has it.
+    scopes: tuple[str, ...]
+    optional_scopes: tuple[str, ...]
+    #: From one sweep to the next.
+    sweep_seconds: float
     #: Seconds for which a code that HubSpot calls used may turn out to be an install of a moment ago.
     patience: float = 1.0
 

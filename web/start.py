@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 import structlog
 
 from shared import logs
+from shared.db.activity import Activity
+from shared.db.directory import Directory
 from shared.db.engine import connect
 from shared.db.errors import SchemaError, StoreUnavailable
+from shared.db.roster import Roster
 from shared.db.store import ConnectionStore
 from shared.dispatch import Dispatch
 from shared.domain.schedule import Schedule
@@ -58,12 +61,19 @@ def services(settings: Settings) -> Services:
         vault=Vault(settings.token_keys),
         store=ConnectionStore(engine, lease_seconds=settings.lease_seconds),
         queue=Dispatch.to(settings.redis_url),
+        roster=Roster(engine),
+        directory=Directory(engine),
+        activity=Activity(engine),
         schedule=Schedule(settings.refresh_from, settings.refresh_until),
         clock=lambda: datetime.now(UTC),  # noqa: TID251  a grant is dated by this host: PostgreSQL may be down
         checks=health.checks(engine, settings.redis_url),
         secret_key=settings.secret_key,
+        operator_password=settings.operator_password,
         redirect_uri=settings.hubspot_redirect_uri,
         hubspot_app_url=settings.hubspot_app_url,
+        scopes=settings.hubspot_scopes,
+        optional_scopes=settings.hubspot_optional_scopes,
+        sweep_seconds=settings.sweep_seconds,
     )
 
 

@@ -6,6 +6,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from cryptography.fernet import Fernet
 
+from shared.db.activity import Activity
+from shared.db.directory import Directory
+from shared.db.engine import connect
+from shared.db.roster import Roster
 from shared.domain.schedule import Schedule
 from shared.vault import Vault
 from tests.builders import grant
@@ -15,6 +19,9 @@ from web.services import Services
 
 HTTP = "http://localhost:5000/oauth/callback"
 HTTPS = "https://connect.example/oauth/callback"
+PASSWORD = "a-password-for-tests"
+#: Nothing listens there: what needs PostgreSQL is tried with the real one, in tests/integration.
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
 @dataclass
@@ -30,17 +37,25 @@ class Site:
     checks: dict = field(default_factory=dict)
 
     def __post_init__(self):
+        engine = connect(NOWHERE)
         services = Services(
             hubspot=self.hubspot,
             vault=self.vault,
             store=self.store,
             queue=self.queue,
+            roster=Roster(engine),
+            directory=Directory(engine),
+            activity=Activity(engine),
             schedule=Schedule(),
             clock=self.clock,
             checks=self.checks,
             secret_key="a-secret-key-for-tests",
+            operator_password=PASSWORD,
             redirect_uri=self.redirect_uri,
             hubspot_app_url="https://app.hubspot.com",
+            scopes=("oauth", "crm.objects.contacts.read"),
+            optional_scopes=("tickets",),
+            sweep_seconds=2.0,
             patience=0.0,
         )
         self.app = create_app(services)

@@ -37,7 +37,7 @@ def test_the_form_may_lead_to_hubspots_regional_hosts(site):
 
 
 def test_no_template_holds_script_or_style():
-    for page in (Path(web.__file__).parent / "templates").glob("*.html"):
+    for page in (Path(web.__file__).parent / "templates").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*src=)", text), page.name
         assert "|safe" not in text, page.name

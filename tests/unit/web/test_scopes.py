@@ -11,7 +11,7 @@ from web.scopes import in_words
         ("oauth", "Know which account this is"),
         ("crm.objects.contacts.read", "Read contacts"),
         ("crm.objects.deals.write", "Change deals"),
-        ("crm.schemas.custom.read", "Read the properties of custom"),
+        ("crm.schemas.custom.read", "Read the properties of custom objects"),
         ("crm.lists.read", "Read lists"),
         ("something.new", "something.new"),
     ],
