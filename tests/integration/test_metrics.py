@@ -1,0 +1,198 @@
+"""GET /metrics over real HTTP, from a real database with known connections, read by Prometheus's own parsers."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+import requests
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.parser import text_string_to_metric_families
+
+from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, Counts
+from shared.domain.errors import Throttled
+from shared.domain.provider import Outcome
+from tests.builders import ACCESS_TOKEN, REFRESH_TOKEN
+from tests.integration.store_rig import Sql, Town
+from tests.live import serving
+
+Environment = Callable[..., dict[str, str]]
+PASSWORD = "the-operators-password"
+
+
+class Scraper:
+    """What Prometheus sees."""
+
+    def __init__(self, home: str) -> None:
+        self.url = f"{home}/metrics"
+
+    def get(self, *, accept: str = "", password: str | None = PASSWORD, method: str = "GET") -> requests.Response:
+        auth = ("operator", password) if password is not None else None
+        return requests.request(method, self.url, auth=auth, headers={"Accept": accept}, timeout=10)
+
+    def scrape(self) -> dict[str, Metric]:
+        answer = self.get()
+        assert answer.status_code == 200, answer.text
+        return {family.name: family for family in text_string_to_metric_families(answer.text)}
+
+    def value(self, name: str, **labels: str) -> float:
+        """Of the only sample of that name with those labels."""
+        (value,) = self.values(name, **labels)
+        return value
+
+    def values(self, name: str, **labels: str) -> list[float]:
+        samples = [sample for family in self.scrape().values() for sample in family.samples]
+        return [each.value for each in samples if each.name == f"tokenkeeper_{name}" and each.labels == labels]
+
+
+@pytest.fixture
+def scraper(environment: Environment) -> Iterator[Scraper]:
+    with serving(environment(OPERATOR_PASSWORD=PASSWORD)) as home:
+        yield Scraper(home)
+
+
+def test_connections_are_counted_by_status(scraper: Scraper, town: Town, sql: Sql) -> None:
+    for hub_id in range(1, 8):
+        town.install(hub_id)
+    sql.set("status = 'suspect', failures = 2", 2)
+    sql.set("status = 'revoked', access_token = NULL, expires_at = NULL, due_at = NULL, failures = 1", 3)
+    sql.set("status = 'disconnected', due_at = NULL", 4)
+    found = {status: scraper.value("connections", status=status) for status in ("active", "suspect", "revoked")}
+    assert found == {"active": 4, "suspect": 1, "revoked": 1}
+    assert scraper.value("connections", status="disconnected") == 1
+    assert scraper.value("connections_failing") == 2
+
+
+def test_an_empty_house_is_told_of_in_full(scraper: Scraper) -> None:
+    told = scraper.scrape()
+    assert scraper.value("connections", status="active") == 0
+    assert scraper.value("sweep_age_seconds") == math.inf
+    assert scraper.value("last_sweep_timestamp_seconds") == 0
+    assert scraper.value("last_success_timestamp_seconds") == 0
+    assert scraper.value("oldest_due_age_seconds") == 0
+    assert scraper.value("provider_rate_limit") == math.inf
+    assert scraper.values("token_remaining_life_seconds_min") == []
+    assert all(family.documentation for family in told.values())
+
+
+def test_the_tokens_that_are_served_and_those_that_are_missing(scraper: Scraper, town: Town, sql: Sql) -> None:
+    for hub_id in range(1, 5):
+        town.install(hub_id)
+    sql.set("expires_at = now() + interval '20 seconds'", 2)
+    sql.set("expires_at = now() - interval '1 second', due_at = now() - interval '90 seconds'", 3)
+    sql.set("status = 'revoked', access_token = NULL, expires_at = NULL, due_at = NULL", 4)
+    assert scraper.value("tokens_stale") == 1
+    assert scraper.value("token_remaining_life_seconds_count") == 2
+    assert scraper.value("token_remaining_life_seconds_bucket", le="30.0") == 1
+    assert scraper.value("token_remaining_life_seconds_bucket", le="+Inf") == 2
+    assert 1700 < scraper.value("token_remaining_life_seconds_sum") < 1820
+    assert 5 < scraper.value("token_remaining_life_seconds_min") <= 20
+    assert scraper.value("refreshes_due") == 1
+    assert 90 <= scraper.value("oldest_due_age_seconds") < 120
+
+
+def test_refreshes_by_what_they_came_to_and_how_late(scraper: Scraper, town: Town, sql: Sql) -> None:
+    now, counts = sql.now(), Counts()
+    for late in (0.1, 0.4, 20.0):
+        counts.add("refreshed", now, now - timedelta(seconds=late))
+    counts.add("unwell", now, now)
+    town.store.count(counts)
+    assert scraper.value("refreshes_total", outcome="refreshed") == 3
+    assert scraper.value("refreshes_total", outcome="unwell") == 1
+    assert scraper.value("refresh_lateness_seconds_bucket", le="0.25") == 1
+    assert scraper.value("refresh_lateness_seconds_bucket", le="0.5") == 2
+    assert scraper.value("refresh_lateness_seconds_bucket", le="10.0") == 2
+    assert scraper.value("refresh_lateness_seconds_count") == 3
+    assert scraper.value("refresh_lateness_seconds_sum") == pytest.approx(20.5)
+    outcomes = {sample.labels["outcome"] for sample in scraper.scrape()["tokenkeeper_refreshes"].samples}
+    assert outcomes == set(OUTCOMES)
+
+
+def test_every_bound_is_there_from_the_start(scraper: Scraper) -> None:
+    for name, bounds in (("token_remaining_life_seconds", LIFE_BOUNDS), ("refresh_lateness_seconds", LATENESS_BOUNDS)):
+        buckets = [sample for sample in scraper.scrape()[f"tokenkeeper_{name}"].samples if "le" in sample.labels]
+        assert [float(sample.labels["le"]) for sample in buckets] == list(bounds)
+
+
+def test_hubspots_state_the_brake_and_the_sweep(scraper: Scraper, town: Town, sql: Sql) -> None:
+    town.install(1)
+    sql.set("""status = 'suspect', condemned = '{"code": "BAD_REFRESH_TOKEN"}'""", 1)
+    town.store.begin_sweep(2.0)
+    town.store.record([Outcome(first=True, error=Throttled("429", http_status=429, retry_after=60))])
+    sql.rows("UPDATE tokenkeeper.provider SET brake_since = now()")
+    states = {state: scraper.value("provider_state", state=state) for state in ("ok", "throttled", "unavailable")}
+    assert states == {"ok": 0, "throttled": 1, "unavailable": 0}
+    assert 50 < scraper.value("provider_paused_seconds") <= 60
+    assert scraper.value("revocation_brake") == 1
+    assert scraper.value("revocations_held") == 1
+    assert scraper.value("alerts_waiting") == 1
+    assert 0 <= scraper.value("sweep_age_seconds") < 10
+    assert scraper.value("last_sweep_timestamp_seconds") == pytest.approx(sql.now().timestamp(), abs=10)
+
+
+def test_what_asks_for_openmetrics_gets_it_and_its_strict_parser_takes_it(scraper: Scraper, town: Town) -> None:
+    town.install(1)
+    prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+    answer = scraper.get(accept=prometheus)
+    assert answer.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert {family.name for family in openmetrics_families(answer.text)} == set(scraper.scrape())
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "text/plain;version=0.0.4", "text/plain;version=x", ",;=;,"])
+def test_everybody_else_gets_the_older_text(scraper: Scraper, accept: str) -> None:
+    answer = scraper.get(accept=accept)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+
+
+def test_a_nonsensical_version_is_no_bug_of_ours(scraper: Scraper) -> None:
+    assert scraper.get(accept="application/openmetrics-text;version=x").status_code == 200
+
+
+@pytest.mark.parametrize("password", [None, "wrong", ""])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_it_is_the_operators(scraper: Scraper, password: str | None, method: str) -> None:
+    answer = scraper.get(password=password, method=method)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+    assert "tokenkeeper_" not in answer.text
+
+
+def test_no_secret_and_no_account_is_in_it(scraper: Scraper, town: Town, sql: Sql) -> None:
+    town.install(987654321, access_token=ACCESS_TOKEN, sealed_refresh_token=REFRESH_TOKEN)
+    sql.set("failures = 3, last_error = 'last-error-of-it', status = 'suspect', status_reason = 'reason-of-it'")
+    text = scraper.get().text
+    for private in (ACCESS_TOKEN, REFRESH_TOKEN, "987654321", "last-error-of-it", "reason-of-it", PASSWORD):
+        assert private not in text
+
+
+def test_a_database_that_never_answers_is_a_503_within_three_seconds(environment: Environment) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://user:secret@127.0.0.1:{silent.getsockname()[1]}/db"
+        with serving(environment(OPERATOR_PASSWORD=PASSWORD, DATABASE_URL=url)) as home:
+            began = time.monotonic()
+            answer = Scraper(home).get()
+            assert time.monotonic() - began < 3
+    assert (answer.status_code, answer.headers["Content-Type"]) == (503, "text/plain; charset=utf-8")
+    assert "PostgreSQL does not answer" in answer.text
+
+
+def test_a_database_that_is_not_migrated_is_a_503(environment: Environment, empty_database_url: str) -> None:
+    with serving(environment(OPERATOR_PASSWORD=PASSWORD, DATABASE_URL=empty_database_url)) as home:
+        assert Scraper(home).get().status_code == 503
+
+
+def test_promtool_has_nothing_to_say(scraper: Scraper, town: Town) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not on PATH; it comes with Prometheus")
+    town.install(1)
+    told = scraper.get().text
+    done = subprocess.run([promtool, "check", "metrics"], input=told, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
