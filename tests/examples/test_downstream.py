@@ -13,6 +13,9 @@ import pytest
 from tests.examples.docs import shown
 from tests.examples.job import EXAMPLES, Job
 from tests.journeys.world import World, until
+from tests.servers import ROOT
+
+TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +140,27 @@ def test_the_roles_of_the_page_read_what_it_says(world: World, job: Job) -> None
     finally:
         world.sql.rows(f"DROP SCHEMA {roles['support']} CASCADE; DROP OWNED BY {roles['my_job']}")
         world.sql.rows(f"DROP ROLE {roles['my_job']}; DROP ROLE {roles['support_job']}")
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("SELECT * FROM tokenkeeper.connections", "permission denied for schema tokenkeeper"),
+        ("SELECT * FROM tokens", 'relation "tokens" does not exist'),
+        ("SELECT hubspot.request_refresh(1.5, 'x')", "function hubspot.request_refresh(…) does not exist"),
+        (
+            "BEGIN READ ONLY; SELECT hubspot.request_refresh(62515)",
+            "cannot execute SELECT FOR NO KEY UPDATE in a read-only transaction",
+        ),
+    ],
+)
+def test_what_postgresql_says_is_in_the_page_on_trouble(job: Job, statement: str, says: str) -> None:
+    ran = job.run("psql", "-XAt", "-c", statement)
+    assert re.search(says.replace("(…)", r"\(.*\)"), ran.err), ran.err
+    assert f"`{says}`" in TROUBLE
+
+
+def test_who_is_no_reader_is_told_of_the_schema(world: World, job: Job) -> None:
+    world.sql.rows(f"REVOKE hubspot_reader FROM {job.role}")
+    assert "permission denied for schema hubspot" in job.run("psql", "-XAtc", "SELECT * FROM hubspot.tokens").err
+    assert "`permission denied for schema hubspot`" in TROUBLE
