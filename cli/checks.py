@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import cached_property, partial
 
 from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
+from cli.findings import Fails, Finding, Level, Said, in_turn
 from cli.resealing import holding_tokens, prove
 from cli.terminal import ago, harmless, told, watched
 from shared.db.engine import connect
-from shared.db.errors import SchemaError, StoreError
 from shared.db.migrate import check
 from shared.db.roster import Overview, Roster
 from shared.db.server import describe
@@ -22,9 +22,8 @@ from shared.dispatch import broker
 from shared.domain.errors import AppRejected, GrantDead, ProviderError, UnknownRefusal
 from shared.domain.provider import Condition
 from shared.hubspot.client import HubSpot
-from shared.settings import REQUIRED, Settings, SettingsError
+from shared.settings import REQUIRED, Settings
 from shared.vault import Vault
-from worker.preflight import check_broker
 
 #: Seconds by which this host's clock may differ from PostgreSQL's.
 CLOCK_TOLERANCE = 2.0
@@ -34,36 +33,12 @@ SWEEPS_MISSED, SECONDS_MISSED = 5, 10.0
 NO_TOKEN = "tokenkeeper-doctor"  # noqa: S105  no password
 
 
-class Level(StrEnum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "FAIL"
-    #: Not looked at, because something that it rests on fails.
-    SKIP = "skip"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    level: Level
-    about: str
-    what: str
-
-
-Said = str | tuple[Level, str]  #: what is found; without a level all is well
-#: What it is about, how to look, and whether what comes after rests on it.
-Check = tuple[str, Callable[[], Said], bool]
-
-
-class _Fails(Exception):
-    """What is wrong, and what to do."""
-
-
 def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Looks at everything, each time the next finding is asked for. A bad setting fails only what needs it."""
-    yield from _in_turn(("settings", partial(_settings, environ), False))
+    yield from in_turn(("settings", partial(_settings, environ), False))
     patient = _Database(environ)
     try:
-        yield from _in_turn(
+        yield from in_turn(
             ("database", patient.reachable, True),
             ("server log", patient.server_log, False),
             ("clock", patient.clock, False),
@@ -75,33 +50,12 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
         )
     finally:
         patient.close()
-    yield from _in_turn(
+    yield from in_turn(
         ("redis", partial(_redis, environ), False),
         ("redirect URI", partial(_redirect_uri, environ), False),
         ("API version", partial(_api_version, environ), False),
         ("HubSpot", partial(_hubspot, environ), False),
     )
-
-
-def _in_turn(*checks: Check) -> Iterator[Finding]:
-    broken = ""
-    for about, look, ground in checks:
-        if broken:
-            yield Finding(Level.SKIP, about, f"not looked at: mend first: {broken}")
-            continue
-        finding = _looked(about, look)
-        yield finding
-        if ground and finding.level is Level.FAIL:
-            broken = about
-
-
-def _looked(about: str, look: Callable[[], Said]) -> Finding:
-    try:
-        said = look()
-    except (_Fails, SettingsError, SchemaError, StoreError) as error:
-        return Finding(Level.FAIL, about, str(error))
-    level, what = (Level.OK, said) if isinstance(said, str) else said
-    return Finding(level, about, what)
 
 
 def _part(environ: Mapping[str, str], *names: str) -> Settings:
@@ -159,7 +113,7 @@ class _Database:
         ahead = (before + (_here() - before) / 2 - theirs).total_seconds()
         if abs(ahead) > CLOCK_TOLERANCE:
             how = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'}"
-            raise _Fails(f"this host is {how} PostgreSQL: have both set their clocks by NTP")
+            raise Fails(f"this host is {how} PostgreSQL: have both set their clocks by NTP")
         return f"this host and PostgreSQL differ by {abs(ahead):.1f} s"
 
     def rows(self) -> Said:
@@ -167,7 +121,7 @@ class _Database:
         with watched(holding_tokens(self._roster)) as watch:
             proof = prove(self._roster, vault, watch)
         if proof.closed:
-            raise _Fails(
+            raise Fails(
                 f"{told(proof.closed)} of {proof.rows:,} rows: does not open with TOKEN_KEYS: "
                 "put the key back that sealed it"
             )
@@ -178,10 +132,10 @@ class _Database:
     def beat(self) -> str:
         swept_at, now = self._overview.swept_at, self._overview.now
         if swept_at is None:
-            raise _Fails("there was no sweep yet: start beat and worker")
+            raise Fails("there was no sweep yet: start beat and worker")
         missed = max(SWEEPS_MISSED * _part(self._environ, "SWEEP_SECONDS").sweep_seconds, SECONDS_MISSED)
         if (now - swept_at).total_seconds() > missed:
-            raise _Fails(f"the last sweep was {ago(swept_at, now)}: is beat running, and a worker, and Redis?")
+            raise Fails(f"the last sweep was {ago(swept_at, now)}: is beat running, and a worker, and Redis?")
         return f"the last sweep was {ago(swept_at, now)}"
 
     def refreshes(self) -> Said:
@@ -205,7 +159,12 @@ def _redis(environ: Mapping[str, str]) -> str:
     url, options = broker(_part(environ, "REDIS_URL").redis_url, {"socket_connect_timeout": 2, "socket_timeout": 2})
     app = Celery("tokenkeeper-doctor", broker=url, set_as_current=False)
     app.conf.broker_transport_options = options
-    check_broker(app)
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0.2, timeout=5)
+    except (OperationalError, RedisError, OSError) as error:
+        why = type(error.__cause__ or error).__name__
+        raise Fails(f"the broker at REDIS_URL does not answer ({why}): start Redis, or mend REDIS_URL") from None
     return "answers"
 
 
@@ -234,12 +193,12 @@ def _hubspot(environ: Mapping[str, str]) -> Said:
     except GrantDead:
         pass  # it looked at the token: it knows our app
     except AppRejected as error:
-        raise _Fails(f"refuses our app, {error}: check HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET") from None
+        raise Fails(f"refuses our app, {error}: check HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET") from None
     except UnknownRefusal as error:
         what = f"refuses our question, {error}: are HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET this app's?"
         return Level.WARN, what
     except ProviderError as error:
-        raise _Fails(f"does not answer, {error}: check the way to HUBSPOT_API_URL, and status.hubspot.com") from None
+        raise Fails(f"does not answer, {error}: check the way to HUBSPOT_API_URL, and status.hubspot.com") from None
     finally:
         hubspot.close()
     return "answers, and knows our app"

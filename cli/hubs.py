@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterator
 
 import click
 
-from cli.ready import database, settings
-from cli.terminal import example
+from cli.machine import json_line, json_option
+from cli.ready import HUB, database, settings
+from cli.terminal import example, watched
 from shared import logs
 from shared.db.operator import Requested
 from shared.db.roster import Roster
 from shared.db.store import ConnectionStore
 from shared.domain.connection import Status
 from shared.hubspot.client import HubSpot
-from shared.hubspot.fields import LARGEST_HUB_ID
 from shared.vault import Vault
 from worker.disconnect import disconnect as end
 
-HUB = click.IntRange(1, LARGEST_HUB_ID)
+#: Rows in one statement.
+PAGE = 1000
 ANSWERS = {
     Requested.ASKED: "due now; the next sweep refreshes it",
     Requested.IN_FLIGHT: "a refresh is in flight already",
@@ -26,6 +29,8 @@ ANSWERS = {
     Requested.DISCONNECTED: "disconnected: it has to be connected again",
     Requested.UNKNOWN: "no such connection",
 }
+#: The same of many.
+BESIDES = {Requested.IN_FLIGHT: "in flight already", Requested.ALREADY_DUE: "due already"}
 NOT_DONE = (Requested.DISCONNECTED, Requested.UNKNOWN)
 DISCONNECT_NEEDS = (
     "DATABASE_URL",
@@ -35,25 +40,73 @@ DISCONNECT_NEEDS = (
 )
 
 
-@click.command(epilog=example("tokenkeeper refresh 62515 62516"))
-@click.argument("hubs", metavar="HUB...", type=HUB, nargs=-1, required=True)
-def refresh(hubs: tuple[int, ...]) -> None:
-    """Make connections due now, so that the next sweep refreshes them; a revoked one is tried again, too."""
+@click.command(
+    epilog=example(
+        "tokenkeeper refresh 62515 62516",
+        "tokenkeeper refresh --revoked  # HubSpot was wrong about all of them",
+    )
+)
+@click.argument("hubs", metavar="HUB...", type=HUB, nargs=-1)
+@click.option("--revoked", is_flag=True, help="All that are revoked, instead of naming them.")
+@json_option
+def refresh(hubs: tuple[int, ...], revoked: bool, as_json: bool) -> None:
+    """Make connections due now, so that the next sweep refreshes them; a revoked one is tried again, too.
+
+    Nothing is lost by asking: one whose refresh token is really dead stays revoked. Exit status 1 where one of those
+    named is unknown or disconnected.
+    """
+    if bool(hubs) == revoked:
+        raise click.UsageError("name a HUB, or several, or else say --revoked")
     ours = settings("DATABASE_URL")
     with database(ours) as engine:
         store = ConnectionStore(engine, lease_seconds=ours.lease_seconds)
+        if revoked:
+            _say_sum(_refresh_revoked(Roster(engine), store), as_json=as_json)
+            return
         answers = store.request(list(dict.fromkeys(hubs)))
     for hub_id, answer in answers.items():
-        click.echo(f"{hub_id}: {ANSWERS[answer]}", err=answer in NOT_DONE)
+        if as_json:
+            click.echo(json_line({"hub_id": hub_id, "answer": answer}))
+        else:
+            click.echo(f"{hub_id}: {ANSWERS[answer]}", err=answer in NOT_DONE)
     if any(answer in NOT_DONE for answer in answers.values()):
         sys.exit(1)
 
 
-@click.command(epilog=example("tokenkeeper disconnect 62515"))
+def _refresh_revoked(roster: Roster, store: ConnectionStore) -> Counter[Requested]:
+    """Raises StoreUnavailable; what was asked for before stays, and all of it may be asked for again."""
+    answers: Counter[Requested] = Counter()
+    with watched(roster.overview().counts[Status.REVOKED]) as watch:
+        for page in watch(_revoked(roster), "asking for"):
+            answers.update(store.request(page).values())
+    return answers
+
+
+def _revoked(roster: Roster) -> Iterator[list[int]]:
+    after = -1
+    while page := roster.page(status=Status.REVOKED, after=after, limit=PAGE):
+        after = page[-1].hub_id
+        yield [seen.hub_id for seen in page]
+
+
+def _say_sum(answers: Counter[Requested], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json_line(dict(answers.items())))
+        return
+    asked = answers[Requested.ASKED]
+    others = [f"{answers[answer]:,} {words}" for answer, words in BESIDES.items() if answers[answer]]
+    click.echo("; ".join([f"{asked:,} due now, the next sweeps try them again", *others]))
+
+
+@click.command(epilog=example("tokenkeeper disconnect 62515", "tokenkeeper disconnect 62515 --yes  # in a script"))
 @click.argument("hub", metavar="HUB", type=HUB)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def disconnect(hub: int, yes: bool) -> None:
-    """End a connection: uninstall the app at HubSpot, revoke the refresh token, wipe both tokens here."""
+    """End a connection: uninstall the app at HubSpot, revoke the refresh token, wipe both tokens here.
+
+    It is not served from the first instant on. Where HubSpot does not take it, it is ended here all the same, and the
+    refusal is told: remove the app in the account by hand.
+    """
     ours = settings(*DISCONNECT_NEEDS)
     logs.configure(ours.log_format, "warning", ours.secrets())  # HubSpot's refusals are the operator's business
     with database(ours) as engine:

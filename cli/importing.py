@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
 import click
@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from cli.import_lines import Line, Refused, Unreadable, read
 from cli.import_shelf import Shelf, Waiting
+from cli.machine import json_line, json_option
 from cli.ready import database, settings
 from cli.terminal import example, progress
 from shared.db.imports import ImportRow, Standing
@@ -46,12 +47,14 @@ class Tally:
     epilog=example("tokenkeeper import accounts.csv", "psql -c 'COPY … TO STDOUT CSV HEADER' | tokenkeeper import -"),
 )
 @click.argument("file", type=click.File("rb"))
-def import_(file: BinaryIO) -> None:
+@json_option
+def import_(file: BinaryIO, as_json: bool) -> None:
     """Take over connections from FILE (`-`: standard input), due at once; running it twice is harmless.
 
     FILE is CSV with the header hub_id,refresh_token, or JSON lines with these two names. A connection that has worked
     is left alone, unless it is revoked: what is stored may be newer than the file. One that you disconnected comes
-    back by an install only. Of several lines for one hub the last one counts.
+    back by an install only. Of several lines for one hub the last one counts. Refused lines are named on stderr, and
+    the rest goes in; exit status 1 where there were any.
     """
     ours = settings("DATABASE_URL", "TOKEN_KEYS")
     with database(ours) as engine, Shelf() as shelf, progress() as shown:
@@ -61,7 +64,7 @@ def import_(file: BinaryIO) -> None:
         except Unreadable as error:
             raise click.ClickException(f"nothing was imported: {error}") from None
         intake.empty_into(ConnectionStore(engine, lease_seconds=ours.lease_seconds))
-    click.echo(str(intake.tally))
+    click.echo(json_line(asdict(intake.tally)) if as_json else str(intake.tally))
     if intake.tally.refused:
         sys.exit(1)
 

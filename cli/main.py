@@ -1,6 +1,6 @@
 """The `tokenkeeper` command: its verbs, each loaded only when it is called, and the one way in which they fail.
 
-A verb is a line in VERBS: where its click command, or plain function, is, and what it does. So `--help` loads none of
+A verb is a line in VERBS: where its click command is, and what it does. So `--help` loads none of
 them, and the production image, which has no sandbox, lacks nothing but `up`.
 """
 
@@ -14,18 +14,21 @@ from traceback import extract_tb
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 VERBS = {
     "up": ("cli.up:run", "Run the whole product here, in the foreground."),
     "migrate": ("cli.migrate:run", "Bring the database to this code's schema; safe at any time."),
     "status": ("cli.status:status", "Say on one screen whether all is well."),
     "connections": ("cli.connections:connections", "List the connections."),
+    "history": ("cli.history:history", "Show one connection, and what happened to it."),
     "refresh": ("cli.hubs:refresh", "Make connections due now."),
     "disconnect": ("cli.hubs:disconnect", "End a connection, here and at HubSpot."),
     "revocations": ("cli.revocations:revocations", "Say what becomes of those that the revocation brake holds."),
     "import": ("cli.importing:import_", "Take over connections from a file."),
     "keys": ("cli.keys:keys", "Make keys, and move every row to the newest."),
     "doctor": ("cli.doctor:doctor", "Check everything that has to be right."),
+    "completion": ("cli.completion:completion", "Print what completes these verbs in your shell."),
 }
 
 
@@ -36,14 +39,20 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
         if cmd_name not in VERBS:
             return None
-        target, does = VERBS[cmd_name]
-        module, _, name = target.partition(":")
-        found = getattr(import_module(module), name)
-        return found if isinstance(found, click.Command) else click.Command(cmd_name, callback=found, help=does)
+        module, _, name = VERBS[cmd_name][0].partition(":")
+        found: click.Command = getattr(import_module(module), name)
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Verbs"):
             formatter.write_dl([(name, does) for name, (_, does) in VERBS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs by their names, none loaded: somebody waits with a finger on Tab."""
+        verbs = [CompletionItem(name, help=does) for name, (_, does) in VERBS.items() if name.startswith(incomplete)]
+        return (
+            verbs if verbs and not incomplete.startswith("-") else click.Command.shell_complete(self, ctx, incomplete)
+        )
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,7 +60,9 @@ class Verbs(click.Group):
 def verbs() -> None:
     """Connect your app to HubSpot accounts, and keep their access tokens fresh in Postgres.
 
-    For example: tokenkeeper status. Each verb has a --help of its own.
+    For example: tokenkeeper status. Each verb has a --help of its own. Settings come from the environment.
+
+    Exit status: 0 done, 1 failed, 2 wrong use; what failed is one line on stderr.
     """
 
 

@@ -6,11 +6,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
 from sqlalchemy import Engine
 
 from shared.db.engine import connect
 from shared.db.migrate import check
+from shared.hubspot.fields import LARGEST_HUB_ID
 from shared.settings import Settings
+
+#: An account's number, as an argument.
+HUB = click.IntRange(1, LARGEST_HUB_ID)
 
 
 def settings(*needs: str) -> Settings:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import click
 
+from cli.machine import json_line, json_option
 from cli.ready import database, settings
 from cli.terminal import ago, example
 from shared.db.brake import Brake
@@ -22,8 +23,9 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @click.group(invoke_without_command=True, epilog=example("tokenkeeper revocations", "tokenkeeper revocations dismiss"))
+@json_option
 @click.pass_context
-def revocations(context: click.Context) -> None:
+def revocations(context: click.Context, as_json: bool) -> None:
     """Say how many connections the revocation brake holds, and since when; end it by confirm or dismiss.
 
     HubSpot called more connections dead than is plausible. They stay suspect, and are asked again now and then.
@@ -31,7 +33,8 @@ def revocations(context: click.Context) -> None:
     """
     if context.invoked_subcommand is None:
         with _store() as store:
-            click.echo(told(store.brake()))
+            brake = store.brake()
+        click.echo(json_line({"on_since": brake.since, "held": brake.held}) if as_json else told(brake))
 
 
 @revocations.command(epilog=example("tokenkeeper revocations confirm"))

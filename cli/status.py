@@ -2,81 +2,100 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import click
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
 
+from cli.machine import json_line, json_option
 from cli.ready import database, settings
-from cli.terminal import ago, example, harmless
+from cli.screen import Line, Mood, facts, lines
+from cli.terminal import example
+from shared.db.errors import StoreUnavailable
 from shared.db.roster import Overview, Roster
-from shared.domain.connection import Status
-from shared.domain.provider import Condition
 
-#: What each state of HubSpot means for whoever reads it, where it is not well.
-MEANING = {
-    Condition.UNAVAILABLE: "it is probed a few times a minute; everything resumes by itself",
-    Condition.THROTTLED: "it asked everybody to wait; everything resumes by itself",
-    Condition.APP_REJECTED: "it refuses our app: check HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET",
-}
+#: Seconds between two looks of `--watch`.
+EVERY = 2.0
+COLOURS = {Mood.GOOD: "green", Mood.WAIT: "yellow", Mood.BAD: "red"}
+#: Not by colour alone.
+MARKS = {Mood.GOOD: " ", Mood.WAIT: "~", Mood.BAD: "!"}
 
 
-@click.command(epilog=example("tokenkeeper status"))
-def status() -> None:
-    """Say on one screen how the connections, HubSpot and the sweep are doing."""
+@click.command(
+    epilog=example(
+        "tokenkeeper status",
+        "tokenkeeper status --watch",
+        "tokenkeeper status --json | jq .connections.revoked",
+    )
+)
+@json_option
+@click.option("--watch", is_flag=True, help=f"Look again every {EVERY:g} seconds, until Ctrl-C.")
+def status(as_json: bool, watch: bool) -> None:
+    """Say on one screen how the connections, HubSpot and the sweep are doing.
+
+    Exit status 0, whatever it says: it tells, and `tokenkeeper doctor` judges. With --watch it fills the terminal and
+    stays; with --watch --json it prints an object at each look.
+    """
+    console = Console()
+    if watch and not as_json and not console.is_terminal:
+        raise click.UsageError("--watch needs a terminal; for a machine: status --watch --json")
     with database(settings("DATABASE_URL")) as engine:
-        overview = Roster(engine).overview()
-    for name, text in lines(overview):
-        click.echo(f"{name:<16}{text}")
+        look = Roster(engine).overview
+        if not watch:
+            _say(look(), console, as_json=as_json)
+        else:
+            with suppress(KeyboardInterrupt):  # how a watch ends, and no failure
+                _print(look) if as_json else _watch(look, console)
 
 
-def lines(overview: Overview) -> list[tuple[str, str]]:
-    """What the screen says, by name."""
-    now = overview.now
-    soonest = overview.soonest_expiry
-    return [
-        ("connections", _counts(overview)),
-        ("failing", f"{overview.failing:,} whose last attempt brought no token"),
-        (
-            "soonest expiry",
-            f"{ago(soonest, now)} ({soonest:%Y-%m-%d %H:%M:%S %Z})" if soonest else "no token is served",
-        ),
-        ("backlog", _backlog(overview)),
-        ("HubSpot", _provider(overview)),
-        ("brake", _brake(overview)),
-        ("last success", ago(overview.last_success_at, now) if overview.last_success_at else "none yet"),
-        ("last sweep", ago(overview.swept_at, now) if overview.swept_at else "never: start worker and beat"),
-    ]
-
-
-def _counts(overview: Overview) -> str:
-    total = sum(overview.counts.values())
-    return f"{total:,}: " + ", ".join(f"{overview.counts[status]:,} {status}" for status in Status)
-
-
-def _backlog(overview: Overview) -> str:
-    if not overview.due or overview.soonest_due is None:
-        return "nothing is due"
-    return f"{overview.due:,} due, the first of them {ago(overview.soonest_due, overview.now)}"
-
-
-def _since(since: datetime | None, now: datetime) -> str:
-    return f" since {since:%Y-%m-%d %H:%M:%S %Z} ({ago(since, now)})" if since else ""
-
-
-def _brake(overview: Overview) -> str:
-    if overview.brake_since is None:
-        return "off"
-    held = f"{overview.held:,} held suspect instead of revoked, see: tokenkeeper revocations"
-    return f"ON{_since(overview.brake_since, overview.now)}: {held}"
-
-
-def _provider(overview: Overview) -> str:
-    provider = overview.provider
-    parts = [f"{provider.condition}{_since(provider.since, overview.now)}"]
-    if provider.paused_until and provider.paused_until > overview.now:
-        parts.append(f"paused, resumes {ago(provider.paused_until, overview.now)}")
-    if provider.condition is Condition.OK:
-        parts += [f"ramping up, {provider.rate:g} refreshes a second"] if provider.rate else []
+def _say(overview: Overview, console: Console, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json_line(facts(overview)))
+    elif console.is_terminal:
+        console.print(panel(lines(overview), f"{overview.now:%Y-%m-%d %H:%M:%S %Z}"))
     else:
-        parts += [harmless(provider.reason or "no reason given"), MEANING[provider.condition]]
-    return ", ".join(parts)
+        for line in lines(overview):
+            click.echo(f"{line.name:<16}{line.text}")
+
+
+def _print(look: Callable[[], Overview]) -> None:
+    for _ in _moments():
+        click.echo(json_line(facts(look())))
+
+
+def _watch(look: Callable[[], Overview], console: Console) -> None:
+    """A PostgreSQL that is away for a moment ends nothing: the screen says so, over what it said last."""
+    shown: RenderableType = ""
+    with Live(shown, console=console, screen=True, auto_refresh=False) as live:
+        for _ in _moments():
+            try:
+                overview = look()
+            except StoreUnavailable as error:
+                live.update(Group(shown, Text(f"{error}; looking again", style=COLOURS[Mood.BAD])), refresh=True)
+            else:
+                shown = panel(lines(overview), f"{overview.now:%Y-%m-%d %H:%M:%S %Z}, Ctrl-C ends")
+                live.update(shown, refresh=True)
+
+
+def _moments() -> Iterator[None]:
+    while True:
+        yield
+        time.sleep(EVERY)
+
+
+def panel(told: list[Line], moment: str) -> Panel:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for line in told:
+        mark = Text(f"{MARKS[line.mood]} {line.name}", style="bold" if line.mood is Mood.GOOD else COLOURS[line.mood])
+        grid.add_row(mark, Text(line.text, style="" if line.mood is Mood.GOOD else COLOURS[line.mood]))
+    worst = max((line.mood for line in told), key=list(Mood).index)
+    return Panel(grid, title="tokenkeeper", subtitle=moment, box=box.ROUNDED, border_style=COLOURS[worst], expand=False)

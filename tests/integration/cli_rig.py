@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,6 +14,8 @@ from pathlib import Path
 
 TOKENKEEPER = Path(sys.executable).parent / "tokenkeeper"
 SECONDS = 60
+#: What a terminal obeys and does not show.
+ORDERS = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|\][^\x07]*\x07)")
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,11 @@ class Ran:
     status: int
     out: str
     err: str
+
+    @property
+    def shown(self) -> list[str]:
+        """The lines as a terminal shows them: colours and other orders of its own left out."""
+        return ORDERS.sub("", self.out).replace("\r", "").split("\n")
 
 
 class Command:
@@ -34,3 +45,29 @@ class Command:
             check=False,
         )
         return Ran(ran.returncode, ran.stdout.decode(), ran.stderr.decode())
+
+    def on_a_terminal(self, *arguments: str, ctrl_c_after: str = "", **changes: str) -> Ran:
+        """All three streams are a terminal of 160 columns, unless COLUMNS says otherwise; `err` is in `out`."""
+        ours, theirs = pty.openpty()
+        environment = {**self.environment, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "40", **changes}
+        running = subprocess.Popen(
+            [TOKENKEEPER, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        )
+        os.close(theirs)
+        said = b""
+        with running:
+            while chunk := _read(ours):
+                said += chunk
+                if ctrl_c_after and ctrl_c_after.encode() in said:
+                    ctrl_c_after = ""
+                    running.send_signal(signal.SIGINT)
+            status = running.wait(SECONDS)
+        os.close(ours)
+        return Ran(status, said.decode(), "")
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # how Linux says that the other end is closed
+        return b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -56,6 +57,16 @@ def test_all_is_well_in_one_line_each(tokenkeeper: Command, sql: Sql) -> None:
     assert (ran.status, ran.err, wrong(ran)) == (0, "", {}), ran
     assert list(found(ran)) == ABOUT
     assert found(ran)["rows"][1] == "all 1 open with the newest key"
+
+
+@pytest.mark.usefixtures("well")
+def test_machines_get_one_object_a_line(tokenkeeper: Command) -> None:
+    ran = tokenkeeper("doctor", "--json", SECRET_KEY="")
+    findings = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.status == 1
+    assert [finding["about"] for finding in findings] == ABOUT
+    assert findings[0]["level"] == "FAIL"
+    assert "SECRET_KEY is missing" in findings[0]["what"]
 
 
 @pytest.mark.usefixtures("well")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
+import re
+import signal
 import subprocess
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ import pytest
 
 from sandbox.simulator.control import SimulatorControl
 from shared.db.imports import ImportRow
-from shared.domain.errors import AppRejected
+from shared.domain.errors import AppRejected, Unwell
 from shared.domain.provider import Outcome
 from shared.vault import Vault
 from tests.builders import HUB
@@ -68,6 +68,79 @@ def test_status_says_why_hubspot_is_not_well_and_what_to_do(tokenkeeper: Command
     assert "BAD_CLIENT_SECRET (HTTP 401), it refuses our app: check HUBSPOT_CLIENT_ID" in said
 
 
+def test_status_tells_machines_the_same(tokenkeeper: Command, peopled: Town) -> None:
+    peopled.store.begin_sweep(2)
+    ran = tokenkeeper("status", "--json")
+    assert (ran.status, ran.err, ran.out.count("\n")) == (0, "", 1)
+    said = json.loads(ran.out)
+    assert said["connections"] == {"active": 1, "suspect": 1, "revoked": 1, "disconnected": 1}
+    assert (said["failing"], said["due"], said["hubspot"]["state"], said["brake"]["held"]) == (1, 0, "ok", 0)
+    assert said["last_sweep_at"].endswith("+00:00")
+
+
+def test_status_on_a_terminal_fits_it_and_marks_what_needs_a_look(tokenkeeper: Command, peopled: Town) -> None:
+    for columns in (120, 40):
+        ran = tokenkeeper.on_a_terminal("status", COLUMNS=str(columns))
+        assert ran.status == 0
+        assert max(map(len, ran.shown)) <= columns
+        assert "! last sweep" in ran.out
+        assert "~ failing" in ran.out
+
+
+def test_no_color_means_none(tokenkeeper: Command, peopled: Town) -> None:
+    colour = re.compile(r"\x1b\[[0-9;]*3[0-9]")
+    for verb in ("status", "connections", "doctor"):
+        assert colour.search(tokenkeeper.on_a_terminal(verb).out), verb
+        assert not colour.search(tokenkeeper.on_a_terminal(verb, NO_COLOR="1").out), verb
+
+
+def test_a_watch_looks_again_until_ctrl_c_which_is_no_failure(tokenkeeper: Command, peopled: Town) -> None:
+    with subprocess.Popen(
+        [TOKENKEEPER, "status", "--watch", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=tokenkeeper.environment,
+    ) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        first, second = (json.loads(watching.stdout.readline()) for _ in range(2))
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) == 0
+        assert watching.stderr.read() == b""
+    assert first["at"] < second["at"]
+
+
+def test_a_watch_fills_the_terminal_and_gives_it_back(tokenkeeper: Command, peopled: Town) -> None:
+    ran = tokenkeeper.on_a_terminal("status", "--watch", ctrl_c_after="Ctrl-C ends")
+    assert ran.status == 0
+    assert ran.out.startswith("\x1b[?1049h")
+    assert ran.out.count("\x1b[?1049l") == 1
+    assert "stopped" not in ran.out
+
+
+def test_one_connection_is_shown_with_its_history(tokenkeeper: Command, town: Town) -> None:
+    town.install(HUB)
+    refused = Unwell("html", http_status=502, correlation_id="0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11")
+    town.store.save([town.failed(town.claim_one(), refused)])
+    said = json.loads(tokenkeeper("history", str(HUB), "--json").out)
+    assert (said["connection"]["hub_id"], said["connection"]["failures"]) == (HUB, 1)
+    assert [event["event"] for event in said["history"]] == ["refresh_failed", "installed"]
+    assert said["history"][0]["detail"]["correlation_id"] == refused.correlation_id
+    piped = tokenkeeper("history", str(HUB), "--limit", "1").out
+    assert f"hub_id\t{HUB}\n" in piped
+    heading, event = (line.split("\t") for line in piped.splitlines()[-2:])
+    assert heading == ["at", "event", "detail"]
+    assert (event[:2], json.loads(event[2])) == ([said["history"][0]["at"], "refresh_failed"], refused.evidence())
+    shown = tokenkeeper.on_a_terminal("history", str(HUB))
+    assert "correlation_id 0f6a0f3a" in shown.out
+    assert "access-of" not in shown.out + piped
+
+
+def test_the_history_of_nobody_is_told_in_one_line(tokenkeeper: Command, town: Town) -> None:
+    ran = tokenkeeper("history", "999")
+    assert (ran.status, ran.out, ran.err) == (1, "", "tokenkeeper: 999: no such connection\n")
+
+
 def test_connections_are_listed_with_tabs_where_nobody_looks(tokenkeeper: Command, peopled: Town) -> None:
     ran = tokenkeeper("connections")
     heading, *rows = [line.split("\t") for line in ran.out.splitlines()]
@@ -110,25 +183,35 @@ def test_a_reader_that_has_enough_is_no_bug(tokenkeeper: Command, town: Town) ->
 
 
 def test_people_at_a_terminal_get_a_table(tokenkeeper: Command, peopled: Town) -> None:
-    ours, theirs = pty.openpty()
-    environment = {**tokenkeeper.environment, "TERM": "xterm", "COLUMNS": "160"}
-    with subprocess.Popen([TOKENKEEPER, "connections"], stdout=theirs, stderr=theirs, env=environment) as listing:
-        os.close(theirs)
-        said = b""
-        while chunk := _read(ours):
-            said += chunk
-        assert listing.wait(30) == 0
-    os.close(ours)
-    assert b"acme.com?[2J" in said
-    assert "──".encode() in said
-    assert b"4 connections" in said
+    ran = tokenkeeper.on_a_terminal("connections")
+    assert ran.status == 0
+    assert "acme.com?[2J" in ran.out
+    assert "──" in ran.out
+    assert "4 connections" in ran.out
 
 
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65_536)
-    except OSError:  # how Linux says that the other end is closed
-        return b""
+@pytest.mark.parametrize("columns", [100, 60, 30])
+def test_a_narrow_terminal_gets_fewer_columns_and_no_broken_lines(
+    tokenkeeper: Command, peopled: Town, columns: int
+) -> None:
+    lines = tokenkeeper.on_a_terminal("connections", COLUMNS=str(columns)).shown
+    assert max(map(len, lines)) <= columns
+    assert any("suspect" in line and "2" in line for line in lines)
+
+
+def test_search_sort_and_limit_choose_what_is_listed(tokenkeeper: Command, peopled: Town, sql: Sql) -> None:
+    def listed(*options: str) -> list[int]:
+        return [json.loads(line)["hub_id"] for line in tokenkeeper("connections", "--json", *options).out.splitlines()]
+
+    sql.set("due_at = now() + interval '1 minute'", 2)
+    assert listed("--search", "ACME") == [1]
+    assert listed("--search", "mia@") == [1]
+    assert listed("--search", "%") == []
+    assert listed("--search", "3") == [3]
+    assert listed("--sort", "due") == [2, 1]
+    assert listed("--sort", "failures") == [2]
+    assert listed("--limit", "3") == [1, 2, 3]
+    assert listed("--limit", "1", "--status", "revoked") == [3]
 
 
 def test_refresh_makes_due_now_and_says_what_became_of_each(tokenkeeper: Command, peopled: Town, sql: Sql) -> None:
@@ -145,6 +228,28 @@ def test_refresh_makes_due_now_and_says_what_became_of_each(tokenkeeper: Command
     assert again.out == "1: due already; the next sweep refreshes it\n"
     assert again.err.splitlines() == ["4: disconnected: it has to be connected again", "999: no such connection"]
     assert sql.value(due) == 2
+
+
+def test_refresh_tells_machines_too(tokenkeeper: Command, peopled: Town) -> None:
+    ran = tokenkeeper("refresh", "--json", "1", "999")
+    assert (ran.status, ran.err) == (1, "")
+    assert [json.loads(line) for line in ran.out.splitlines()] == [
+        {"hub_id": 1, "answer": "asked"},
+        {"hub_id": 999, "answer": "unknown"},
+    ]
+
+
+def test_all_that_are_revoked_are_tried_again_and_nobody_else(tokenkeeper: Command, town: Town, sql: Sql) -> None:
+    town.store.import_([ImportRow(hub_id, "sealed") for hub_id in range(1, 1205)])
+    sql.set("due_at = now() + interval '1 hour'")
+    sql.rows("UPDATE tokenkeeper.connections SET status = 'revoked', due_at = NULL WHERE hub_id > 2")
+    ran = tokenkeeper("refresh", "--revoked")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out == "1,202 due now, the next sweeps try them again\n"
+    assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now()") == 1202
+    again = tokenkeeper("refresh", "--revoked")
+    assert again.out == "0 due now, the next sweeps try them again; 1,202 due already\n"
+    assert json.loads(tokenkeeper("refresh", "--revoked", "--json").out) == {"already_due": 1202}
 
 
 def test_disconnect_asks_then_ends_it_here_and_at_hubspot(

@@ -2,17 +2,16 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import click
 import pytest
 from cryptography.fernet import Fernet
 
-from cli.main import VERBS, in_one_line, main
+from cli.main import VERBS, in_one_line, main, verbs
 from tests.servers import ROOT
 
 Output = pytest.CaptureFixture[str]
-#: `up` needs what a production image does not have.
-OWN = [name for name in VERBS if name != "up"]
 
 
 def status(*arguments: str) -> int:
@@ -34,10 +33,25 @@ def test_help_names_every_verb_and_loads_none() -> None:
     assert not {"worker", "sandbox", "sqlalchemy", "requests"} & set(said.split())
 
 
-@pytest.mark.parametrize("verb", OWN)
-def test_every_verb_has_help(verb: str, capsys: Output) -> None:
-    assert status(verb, "--help") == 0
-    assert len(capsys.readouterr().out.splitlines()) > 3
+def every_command(command: click.Command = verbs, *path: str) -> Iterator[tuple[str, ...]]:
+    """The verbs, and the verbs within them."""
+    if path:
+        yield path
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            within = command.get_command(context, name)
+            assert within is not None
+            yield from every_command(within, *path, name)
+
+
+@pytest.mark.parametrize("path", [*every_command()], ids=" ".join)
+def test_every_verb_has_help_with_an_example(path: tuple[str, ...], capsys: Output) -> None:
+    assert status(*path, "--help") == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"Usage: tokenkeeper {' '.join(path)}")
+    assert "Example:" in said
+    assert max(map(len, said.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(
@@ -51,7 +65,15 @@ def test_every_verb_has_help(verb: str, capsys: Output) -> None:
         ["refresh", str(2**63)],
         ["disconnect"],
         ["disconnect", "1", "2"],
+        ["refresh", "1", "--revoked"],
         ["connections", "--status", "gone"],
+        ["connections", "--sort", "luck"],
+        ["connections", "--limit", "0"],
+        ["history"],
+        ["history", "1", "--limit", "0"],
+        ["status", "--watch"],
+        ["completion"],
+        ["completion", "csh"],
         ["import"],
         ["import", "/nowhere/at/all.csv"],
         ["import", "/"],
@@ -68,7 +90,8 @@ def test_wrong_use_is_told_in_one_line_with_status_2(arguments: Sequence[str], c
 
 
 @pytest.mark.parametrize(
-    "arguments", [["status"], ["connections"], ["refresh", "1"], ["disconnect", "1"], ["keys", "rotate"], ["migrate"]]
+    "arguments",
+    [["status"], ["connections"], ["history", "1"], ["refresh", "--revoked"], ["disconnect", "1"], ["migrate"]],
 )
 def test_a_missing_setting_is_told_in_one_line_with_status_1(arguments: Sequence[str], capsys: Output) -> None:
     assert status(*arguments) == 1

@@ -1,0 +1,56 @@
+"""`tokenkeeper completion`: what the shells get, and what bash makes of it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.integration.cli_rig import TOKENKEEPER, Command
+from tests.servers import inherited
+
+BASH = shutil.which("bash")
+
+
+@pytest.fixture
+def tokenkeeper() -> Command:
+    return Command({**inherited(), "PATH": f"{TOKENKEEPER.parent}:{inherited()['PATH']}"})
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_a_script_that_asks_the_command(tokenkeeper: Command, shell: str) -> None:
+    ran = tokenkeeper("completion", shell)
+    assert (ran.status, ran.err) == (0, "")
+    assert f"_TOKENKEEPER_COMPLETE={shell}_complete" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("tokenkeeper re", ["refresh", "revocations"]),
+        ("tokenkeeper connections --st", ["--status"]),
+        ("tokenkeeper connections --status s", ["suspect"]),
+        ("tokenkeeper keys ", ["new", "rotate"]),
+        ("tokenkeeper --he", ["--help"]),
+    ],
+)
+@pytest.mark.skipif(BASH is None, reason="there is no bash here")
+def test_bash_completes_verbs_options_and_choices(tokenkeeper: Command, words: str, expected: list[str]) -> None:
+    script = """
+eval "$(tokenkeeper completion bash)"
+COMP_WORDS=($1 ${2+"$2"}); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+_tokenkeeper_completion tokenkeeper
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+    typed = [words, ""] if words.endswith(" ") else [words]
+    ran = subprocess.run(
+        [str(BASH), "-c", script, "bash", *typed],
+        env=tokenkeeper.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.stderr == ""
+    assert sorted(ran.stdout.split()) == expected
