@@ -22,6 +22,8 @@ TASK_PROCESSES = 64
 REDIS_NUMBER = 3
 #: Messages a second that are more than the baseline can take.
 MOST_TASKS = 600
+#: Tasks of each process, on average, before the baseline's warm-up begins: all of them have started then.
+FIRST_TASKS = 5
 #: As in bench/per_task.py, which reads its settings where it is imported.
 QUEUE, REFRESH = "per_task", "per_task.refresh"
 
@@ -52,11 +54,12 @@ def per_task(world: World, size: int, warm: float, seconds: float) -> Span:
     own.sql(TABLE)
     own.sql(FILL, size)
     own.sql("VACUUM ANALYZE per_task.account")
-    _fill_queue(own.environment["REDIS_URL"], size, int((warm + seconds) * MOST_TASKS))
+    first = TASK_PROCESSES * FIRST_TASKS
+    _fill_queue(own.environment["REDIS_URL"], size, 2 * first + int((warm + seconds) * MOST_TASKS))
     options = ["-c", str(TASK_PROCESSES), "-l", "warning", "--without-gossip", "--without-mingle"]
     worker = Process("per-task", ["celery", "-A", "bench.per_task", "worker", *options], own.environment, own.folder)
     try:
-        _wait_until(world.hubspot.refreshes, worker)
+        _wait_for(first, world.hubspot.refreshes, worker)
         return _measured(Meter(own, {"worker": worker.pid}), warm, seconds)
     finally:
         worker.kill()
@@ -87,9 +90,9 @@ def _measured(meter: Meter, warm: float, seconds: float) -> Span:
     return between(before, meter.now())
 
 
-def _wait_until(count: Callable[[], int], process: Process) -> None:
+def _wait_for(more: int, count: Callable[[], int], process: Process) -> None:
     before = count()
-    while count() <= before:
+    while count() < before + more:
         process.must_run()
         time.sleep(0.1)
 

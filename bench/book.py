@@ -49,6 +49,7 @@ FIGURES: Mapping[str, Figure] = {
     "wear_table": Figure("  table, growth", "x", 2),
     "wear_due": Figure("  index of due times, growth", "x", 2),
     "wear_dead": Figure("  dead rows per row", "", 3),
+    "wear_bytes": Figure("  table and indexes per row, after it", "bytes"),
     "wear_wal": Figure("  PostgreSQL's write volume per refresh", "bytes"),
     "read_p50": Figure("token read through the view, p50", "ms", 3),
     "read_p99": Figure("  p99", "ms", 3),

@@ -25,6 +25,11 @@ UPDATE tokenkeeper.connections
  WHERE access_token IS NULL
 """
 SPREAD = "UPDATE tokenkeeper.connections SET due_at = now() + make_interval(secs => %s + random() * %s)"
+UNTIL_DUE = "SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float FROM tokenkeeper.connections"
+#: Seconds that the processes of the product take to start.
+START = 3.0
+#: Connections that are spread, and their table rewritten, in a second: on a slow day.
+SPREAD_A_SECOND = 10_000
 CLAIMS = """
 SELECT coalesce(sum(lease_no), 0)::bigint, count(*) FILTER (WHERE lease_until IS NOT NULL), coalesce(sum(failures), 0)
   FROM tokenkeeper.connections
@@ -65,9 +70,13 @@ def overdue(world: World, size: int) -> int:
     return max(1, round(span / SHARE))
 
 
-def in_balance(world: World) -> int:
-    """As they come in a fleet that has always been kept: spread evenly. The life of their tokens."""
-    _spread(world, 0, SHARE * LIFE)
+def in_balance(world: World, size: int) -> int:
+    """Due as in a fleet that has always been kept: evenly, from when the product has started. The life of their tokens.
+
+    Returns when it is time to start it, so that it finds no backlog.
+    """
+    _spread(world, START + size / SPREAD_A_SECOND, SHARE * LIFE)
+    time.sleep(max(0.0, float(world.value(UNTIL_DUE)) - START))
     return LIFE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -29,10 +30,13 @@ class Reads:
 
 
 def reads(world: World, size: int, seconds: int) -> Reads:
-    """The view and the table take turns. Raises Failed."""
+    """The view and the table take turns, each once before and once after the other. Raises Failed."""
     world.sql("UPDATE tokenkeeper.connections SET expires_at = now() + interval '1 hour' WHERE expires_at < now()")
     alone, bare_alone = _latencies(world, VIEW, size, seconds), _latencies(world, TABLE, size, seconds)
-    together, bare_together = _throughput(world, VIEW, size, seconds), _throughput(world, TABLE, size, seconds)
+    turns = [(select, _throughput(world, select, size, seconds)) for select in (VIEW, TABLE, TABLE, VIEW)]
+    together, bare_together = (
+        statistics.mean(rate for select, rate in turns if select == each) for each in (VIEW, TABLE)
+    )
     return Reads(percentile(alone, 50), percentile(alone, 99), together, percentile(bare_alone, 50), bare_together)
 
 

@@ -116,6 +116,7 @@ class Suite:
             wear_table=worn.after.table / worn.before.table,
             wear_due=worn.after.due_index / worn.before.due_index,
             wear_dead=worn.after.dead_rows / size,
+            wear_bytes=(worn.after.table + worn.after.indexes) / size,
             wear_wal=worn.span.wal_per_refresh,
         )
 
@@ -123,7 +124,7 @@ class Suite:
         plan, world = self._plan, self._world
         for number in range(plan.late_runs):
             self._say(f"{size:,} connections: lateness, run {number + 1} of {plan.late_runs}")
-            world.hubspot.set(delay=DELAY, life=fleet.in_balance(world))
+            world.hubspot.set(delay=DELAY, life=fleet.in_balance(world, size))
             lateness, span = product.late(world, plan.late_warm, plan.late_window)
             self.book.note(size, pace=span.rate, late_cpu=span.cpu_per_refresh(*OURS))
             self.book.note(size, late_p50=percentile(lateness, 50), late_p99=percentile(lateness, 99))
@@ -140,7 +141,7 @@ class Suite:
         """Idle, and in a backlog; the middle and the tail of all of them."""
         world, count = self._world, self._plan.installs
         self._say(f"{size:,} connections: installs")
-        world.hubspot.set(delay=DELAY, life=fleet.in_balance(world))
+        world.hubspot.set(delay=DELAY, life=fleet.in_balance(world, size))
         with installs.web(world) as home:
             with product.running(world):
                 product.wait_for_work(world)
