@@ -136,8 +136,7 @@ class Product:
         return self.start("worker", argv, says(" ready.") if wait else None, **changes)
 
     def beat(self, *, wait: bool = True, **changes: str) -> Running:
-        schedule = self.folder / f"schedule-{len(self.running)}"
-        argv = ["celery", "-A", "worker.app", "beat", "--schedule", str(schedule), "--pidfile="]
+        argv = ["celery", "-A", "worker.app", "beat", "--pidfile="]
         return self.start("beat", argv, says("is starting") if wait else None, **changes)
 
     def flower(self, *, wait: bool = True, **changes: str) -> Running:

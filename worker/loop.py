@@ -184,7 +184,11 @@ class RefreshLoop:
             # The others were saved; trying these again would refuse them again. Their leases run out.
             log.error("PostgreSQL refused a result: a bug of ours", why=str(error))
             return
-        self._diary.note([result for result in results if result.lease.hub_id in landed], landed.held)
+        self._diary.note(landed.of(results), landed.held)
+        if landed.rescued:
+            log.warning(
+                "refresh tokens that HubSpot rotated came after the lease, and are kept", hubs=sorted(landed.rescued)
+            )
 
 
 @dataclass(slots=True)

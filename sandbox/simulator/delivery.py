@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 import select
 import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 #: Where the server leaves the connection for us, in the WSGI environment.
 WIRE = "simulator.wire"
+_LATER = re.compile(r"\+[0-9]{1,6}")
 
 
 class HungUp(Exception):
@@ -87,7 +90,7 @@ def answered(sim: Simulation, call: Call, work: Callable[[], Answer]) -> Respons
     flight = sim.counters.took_off(call, wire)
     try:
         fault = sim.faults.take(call)
-        answer = _worked(fault, knobs, work)
+        answer = _dated(_worked(fault, knobs, work), sim.clock() + knobs.clock_error)
         ending = _Ending("client_gone")
         if wire.wait(_latency(knobs) + (fault.delay if fault else 0.0)):
             ending = _ended(fault, answer, wire)
@@ -107,6 +110,19 @@ class _Ending:
     outcome: str
     in_order: bool = False
     last_piece: bytes = b""
+
+
+def _dated(answer: Answer, now: float) -> Answer:
+    """With the date that the simulator believes in; a Retry-After of +3 is the date three seconds later."""
+    kept = [
+        (name, _http_date(now + int(value[1:])) if name == "Retry-After" and _LATER.fullmatch(value) else value)
+        for name, value in answer.headers
+    ]
+    return replace(answer, headers=(*kept, ("Date", _http_date(now))))
+
+
+def _http_date(instant: float) -> str:
+    return formatdate(instant, usegmt=True)
 
 
 def headers(answer: Answer) -> list[tuple[str, str]]:

@@ -48,7 +48,7 @@ class Fault:
     hub_id: int | None = None  #: None: all
     times: int | None = None  #: how many calls are still to be hit; None: for ever
     probability: float = 1.0
-    retry_after: str | None = None  #: the header as it is sent: seconds, a date or rubbish
+    retry_after: str | None = None  #: the header as it is sent; +3: the date in three seconds, by the simulator's clock
     seconds: float | None = None  #: the answer waits so long; of drip, the gap between two bytes
     id: int = 0
     hits: int = 0

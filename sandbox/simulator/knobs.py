@@ -31,6 +31,7 @@ class Knobs:
     unavailable_scopes: tuple[str, ...] = ()  #: what the account's plan does not include
     uninstall_spares_access_tokens: bool = False
     code_lifetime: float = 300.0
+    clock_error: float = 0.0  #: of every date that it sends; negative: its clock is behind
     client_ids: tuple[str, ...] = ("5a1b0c1e-7e57-4000-8000-000000062515",)
     client_secrets: tuple[str, ...] = ("simulated-secret",)
     redirect_uris: tuple[str, ...] = ()  #: empty: any
@@ -47,6 +48,7 @@ OF_THE_APP = frozenset(
         "required_scopes",
         "legacy_errors",
         "bad_client_id_error",
+        "clock_error",
     )
 )
 
@@ -117,6 +119,12 @@ def seconds(value: Any) -> float:
     return float(value)
 
 
+def _offset(value: Any) -> float:
+    """As `seconds`, to either side."""
+    negative = isinstance(value, int | float) and value < 0
+    return -seconds(-value) if negative else seconds(value)
+
+
 def _lifetime(value: Any) -> float:
     if seconds(value) < 1:
         raise ValueError("1 second or more: expires_in counts whole seconds")
@@ -179,6 +187,7 @@ _CHECKS: dict[str, Check] = {
     "unavailable_scopes": _words,
     "uninstall_spares_access_tokens": _flag,
     "code_lifetime": seconds,
+    "clock_error": _offset,
     "client_ids": _some_words,
     "client_secrets": _some_words,
     "redirect_uris": _words,

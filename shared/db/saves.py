@@ -11,6 +11,7 @@ from shared.db import brake
 from shared.db.database import Database, alone
 from shared.db.errors import StoreBroken
 from shared.db.leases import Result, hand_back
+from shared.db.rescue import rescue
 from shared.domain.brake import revokes
 
 SAVE = alone("""
@@ -64,11 +65,19 @@ SELECT hub_id FROM landed
 
 
 class Landed(set[int]):
-    """The hubs whose result landed; `held` of them as suspect, by the revocation brake, and not as revoked."""
+    """The hubs whose result landed; `held` of them as suspect, by the revocation brake, and not as revoked.
 
-    def __init__(self, hub_ids: Iterable[int] = (), held: Iterable[int] = ()) -> None:
+    `rescued` did not land, but HubSpot had rotated their refresh token, and the new one is kept.
+    """
+
+    def __init__(self, hub_ids: Iterable[int] = (), held: Iterable[int] = (), rescued: Iterable[int] = ()) -> None:
         super().__init__(hub_ids)
         self.held = frozenset(held)
+        self.rescued = frozenset(rescued)
+
+    def of(self, results: Sequence[Result]) -> list[Result]:
+        """Those of `results` that landed."""
+        return [result for result in _newest(results) if result.lease.hub_id in self]
 
 
 def save(database: Database, results: Sequence[Result], *, lease_seconds: float) -> Landed:
@@ -79,15 +88,35 @@ def save(database: Database, results: Sequence[Result], *, lease_seconds: float)
     """
     if not results:
         return Landed()
-    ordered = sorted(results, key=lambda result: result.lease.hub_id)  # two savers never wait in a circle
+    newest = _newest(results)
+    # Before anything else: what the newer lease heard of the old refresh token must not count.
+    rescued = rescue(database, _overtaken(results, newest))
+    ordered = sorted(newest, key=lambda result: result.lease.hub_id)  # two savers never wait in a circle
     try:
         landed = _save_judged(database, ordered, lease_seconds)
     except StoreBroken:
         if len(ordered) == 1:
             raise
         return _save_apart(database, ordered, lease_seconds)
-    hand_back(database, [result.lease for result in ordered if result.lease.hub_id not in landed])
+    late = [result for result in ordered if result.lease.hub_id not in landed]
+    landed.rescued = rescued | rescue(database, late)
+    hand_back(database, [result.lease for result in late])
     return landed
+
+
+def _newest(results: Sequence[Result]) -> list[Result]:
+    """Of two for one hub the newer lease's: where a lease ran out, one process can hold both."""
+    newest: dict[int, Result] = {}
+    for result in sorted(results, key=lambda result: result.lease.number):
+        newest[result.lease.hub_id] = result
+    return list(newest.values())
+
+
+def _overtaken(results: Sequence[Result], newest: Sequence[Result]) -> list[Result]:
+    if len(results) == len(newest):
+        return []
+    numbers = {result.lease.hub_id: result.lease.number for result in newest}
+    return [result for result in results if result.lease.number < numbers[result.lease.hub_id]]
 
 
 def _save_judged(database: Database, results: Sequence[Result], lease_seconds: float) -> Landed:
@@ -117,7 +146,7 @@ def _save_apart(database: Database, results: Sequence[Result], lease_seconds: fl
     for result in results:
         try:
             saved = save(database, [result], lease_seconds=lease_seconds)
-            landed = Landed(landed | saved, landed.held | saved.held)
+            landed = Landed(landed | saved, landed.held | saved.held, landed.rescued | saved.rescued)
         except StoreBroken as error:
             broken[result.lease.hub_id] = str(error)
     if broken:

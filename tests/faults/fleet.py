@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,27 @@ class Servers:
     @contextmanager
     def frozen_valkey(self) -> Iterator[None]:
         assert self.valkey.process is not None
-        self.valkey.process.send_signal(signal.SIGSTOP)
-        try:
+        with _frozen([psutil.Process(self.valkey.process.pid)]):
             yield
-        finally:
-            self.valkey.process.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def frozen_postgres(self) -> Iterator[None]:
+        """Its sockets stay open and take what is sent; nobody answers."""
+        assert self.postgres.process is not None
+        main = psutil.Process(self.postgres.process.pid)
+        with _frozen([main, *main.children(recursive=True)]):
+            yield
+
+
+@contextmanager
+def _frozen(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
 
 
 class Fleet:

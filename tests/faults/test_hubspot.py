@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from shared.dispatch import PEOPLE_QUEUE, Dispatch
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import LIFETIME, Fleet
 from tests.journeys.world import until
 
 #: Fewer than make HubSpot as a whole count as unwell; each hits another connection.
@@ -61,6 +61,23 @@ def test_a_429_stops_everybody_until_its_time_is_over(fleet: Fleet) -> None:
         assert fleet.calls() == calls, "somebody was asked before the pause was over"
         time.sleep(0.05)
     fleet.replaced(before)
+    fleet.well_again()
+
+
+@pytest.mark.parametrize("error", [-7200, 7200], ids=["behind", "ahead"])
+def test_hubspots_clock_may_be_wrong(fleet: Fleet, error: float) -> None:
+    """Its dates are held against its own: a pause of three seconds is one, and a token's life is counted here."""
+    fleet.simulator.settings(clock_error=error)
+    paused = fleet.hubs[0]
+    fleet.simulator.fault(503, hub_id=paused, retry_after="+3", times=1)
+    begun, before = time.monotonic(), fleet.due()
+    old = before.pop(paused)
+    fleet.replaced(before, seconds=5)
+    fleet.replaced({paused: old}, seconds=15)
+    assert time.monotonic() - begun > 1.9  # dates are whole seconds
+    left = fleet.sql.value("SELECT min(expires_in) FROM hubspot.tokens")
+    assert LIFETIME / 2 < left <= LIFETIME
+    fleet.simulator.settings(clock_error=0)
     fleet.well_again()
 
 

@@ -36,3 +36,16 @@ def test_our_own_bad_secret_costs_no_connection_and_mends_itself(fleet: Fleet) -
     fleet.replaced(before)
     assert {event for hub_id in fleet.hubs for event in fleet.sql.events(hub_id)} == {"imported"}
     fleet.well_again()
+
+
+def test_a_worker_started_with_a_wrong_secret_and_again_with_the_right_one(fleet: Fleet) -> None:
+    assert fleet.newest("worker").stop() == 0
+    wrong = fleet.world.product.worker(HUBSPOT_CLIENT_SECRET="not-the-secret-of-this-app")
+    before = fleet.due()
+    until(lambda: fleet.condition() == "app_rejected")
+    assert {fleet.world.status(hub_id) for hub_id in fleet.hubs} == {"active"}
+    assert wrong.stop() == 0
+    fleet.world.product.worker()
+    fleet.replaced(before)
+    assert {event for hub_id in fleet.hubs for event in fleet.sql.events(hub_id)} == {"imported"}
+    fleet.well_again()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from tests.faults.fleet import Fleet
+from tests.faults.slow_proxy import SlowProxy
 from tests.journeys.world import until
+from tests.servers import says
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +54,21 @@ def test_connections_to_postgres_cut_again_and_again(fleet: Fleet) -> None:
     fleet.well_again()
 
 
+def test_postgres_frozen_for_longer_than_a_lease(fleet: Fleet) -> None:
+    """Somebody claims anew before what HubSpot answered is saved: the rotated refresh token is kept all the same."""
+    fleet.simulator.fault("slow", grant="refresh", seconds=0.6, times=12)
+    before = fleet.due_and_under_way(at_least=len(fleet.hubs))
+    with fleet.servers.frozen_postgres():
+        begun = time.monotonic()
+        ready = requests.get(f"{fleet.world.home}/readyz", timeout=10)
+        assert (ready.status_code, ready.json()["postgres"]) == (503, "no answer")
+        assert time.monotonic() - begun < 3
+        time.sleep(8)
+    fleet.replaced(before)
+    fleet.well_again()
+    assert "revoked" not in {event for hub_id in fleet.hubs for event in fleet.sql.events(hub_id)}
+
+
 def test_redis_killed_and_back_with_nothing_in_it(fleet: Fleet) -> None:
     before = fleet.due()
     fleet.servers.kill_valkey()
@@ -73,6 +92,43 @@ def test_redis_frozen_for_a_while(fleet: Fleet) -> None:
         before = fleet.due()
         time.sleep(3)
     fleet.replaced(before)
+    fleet.well_again()
+
+
+def test_redis_slow(fleet: Fleet) -> None:
+    """Each word takes a fifth of a second, there and back: installs and refreshes arrive all the same."""
+    broker = urlsplit(fleet.servers.valkey.url())
+    with SlowProxy("127.0.0.1", int(broker.port or 0), seconds=0.2) as proxy:
+        url = broker._replace(netloc=f"{broker.username or ''}:{broker.password}@127.0.0.1:{proxy.port}").geturl()
+        slow = {"REDIS_URL": url}
+        for name in ("worker", "beat", "web"):
+            assert fleet.newest(name).stop() == 0
+            fleet.world.product.running.remove(fleet.newest(name))
+        fleet.world.started(**slow)
+        old = fleet.world.token(fleet.hubs[0])
+        assert fleet.world.install(fleet.hubs[0]).status_code == 303
+        until(lambda: fleet.world.token(fleet.hubs[0]) != old)
+        fleet.replaced(fleet.due())
+        assert proxy.carried > 0
+        fleet.well_again()
+        for name in ("worker", "beat", "web"):
+            assert fleet.newest(name).stop() == 0
+            fleet.world.product.running.remove(fleet.newest(name))
+    fleet.world.started()
+
+
+def test_worker_and_beat_started_before_redis_wait_for_it(fleet: Fleet) -> None:
+    for name in ("worker", "beat"):
+        assert fleet.newest(name).stop() == 0
+        fleet.world.product.running.remove(fleet.newest(name))
+    fleet.servers.kill_valkey()
+    before = fleet.due()
+    waiting = [fleet.world.product.worker(wait=False), fleet.world.product.beat(wait=False)]
+    for running in waiting:
+        running.wait_until(says("the broker at REDIS_URL does not answer yet"))
+    fleet.servers.valkey.start()
+    fleet.replaced(before)
+    assert [running.status for running in waiting] == [None, None]
     fleet.well_again()
 
 

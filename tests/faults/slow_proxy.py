@@ -1,0 +1,62 @@
+"""A TCP proxy that holds back everything for a while: a server that is reached, but slowly."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+
+class SlowProxy(socketserver.ThreadingTCPServer):
+    """Listens on `port`; each piece waits `seconds` before it is passed on, in both directions."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, *, seconds: float) -> None:
+        super().__init__(("127.0.0.1", 0), _Carrier)
+        self.target = (host, port)
+        self.seconds = seconds
+        self.carried = 0  #: pieces, to see that it was used
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Carrier(socketserver.BaseRequestHandler):
+    server: SlowProxy
+
+    def handle(self) -> None:
+        try:
+            with socket.create_connection(self.server.target, timeout=5) as there:
+                there.settimeout(None)
+                back = threading.Thread(target=self._carry, args=(there, self.request), daemon=True)
+                back.start()
+                self._carry(self.request, there)
+                back.join()
+        except OSError:
+            return  # the target is gone: so are we
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while piece := source.recv(65536):
+                time.sleep(self.server.seconds)
+                self.server.carried += 1
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            return  # one side hung up: the other reads its end
