@@ -16,6 +16,7 @@ def banner(world: World, password: str, servers: dict[str, str], *, psql: str, e
         "Flower": f"http://localhost:{world.ports.flower}/",
         **_hubspot(world),
         **servers,
+        "Overview": f"{world.home}operator",
         "Operator": f"user operator, password {password}",
     }
     width = max(map(len, rows)) + 3

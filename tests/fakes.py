@@ -84,6 +84,13 @@ class FakeStore:
                 return InstallSeen(row.hub_id, self.domain, row.scopes or (), self.status)
         return None
 
+    def dismiss_revocations(self) -> int | None:
+        """The brake is off."""
+        self._answer()
+        return None
+
+    confirm_revocations = dismiss_revocations
+
     def _answer(self) -> None:
         self.asked += 1
         if self.down:

@@ -18,8 +18,8 @@ HEIGHT = 100.0
 LEAST = 1.5
 #: Of a slot's width; the rest is the gap to the next.
 WIDTH = 0.8
-#: Labels below the time axis, its ends included.
-MARKS = 4
+#: Parts of the time axis, told apart by the labels below it.
+PARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def refreshes(slots: Sequence[Slot]) -> Chart:
     return Chart(
         bars=tuple(_bar(place, slot, step, base, unit) for place, slot in enumerate(slots)),
         base=base,
-        marks=_marks(slots),
+        marks=_marks(slots, step),
         most=f"highest: {_rate(max(most_up, most_down) / minutes)} a minute",
         summary=_summary(slots, step),
         rows=tuple(Row(slot.at, _times(slot, step), slot.refreshed, slot.failed) for slot in slots),
@@ -111,11 +111,11 @@ def _width(count: int, most: int) -> float:
     return round(max(LEAST, 100 * count / most), 2) if count else 0.0
 
 
-def _marks(slots: Sequence[Slot]) -> tuple[str, ...]:
+def _marks(slots: Sequence[Slot], step: timedelta) -> tuple[str, ...]:
     if not slots:
         return ()
-    first, last = slots[0].at, slots[-1].at
-    return tuple(_clock(first + (last - first) * mark / (MARKS - 1)) for mark in range(MARKS))
+    part = step * len(slots) / PARTS
+    return tuple(_clock(slots[0].at + part * mark) for mark in range(PARTS + 1))
 
 
 def _times(slot: Slot, step: timedelta) -> str:
@@ -129,6 +129,8 @@ def _clock(at: datetime) -> str:
 def _summary(slots: Sequence[Slot], step: timedelta) -> str:
     refreshed, failed = sum(slot.refreshed for slot in slots), sum(slot.failed for slot in slots)
     lasted = span(step.total_seconds() * len(slots))
+    if not refreshed and not failed:
+        return f"No refresh was tried in the last {lasted}."
     return f"In the last {lasted}, {refreshed:,} refreshes brought a token and {failed:,} attempts brought none."
 
 

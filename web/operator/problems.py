@@ -50,7 +50,7 @@ FORGED = Problem(
 NO_DATABASE = Problem(
     503,
     "PostgreSQL does not answer",
-    "These pages show what is in the database, and it does not answer at the moment.",
+    "These pages show what is in the database, and cannot be shown at the moment.",
     "See that it runs and that DATABASE_URL is right; “tokenkeeper doctor” says what is wrong. What was to be stored "
     "meanwhile waits, and nothing is lost. If you pressed a button: it may or may not have been heard; look before you "
     "press it again.",

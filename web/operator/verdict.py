@@ -102,7 +102,7 @@ def _revoked(seen: Seen) -> Verdict | None:
     if not count:
         return None
     verb = "needs" if count == 1 else "need"
-    rest = f" {_all(seen.live)} fresh." if seen.live else ""
+    rest = " All others are served." if seen.live else ""
     text = f"HubSpot ended {'it' if count == 1 else 'them'}: have the customer install again, or disconnect.{rest}"
     return Verdict(Tone.WAIT, f"{count:,} connection{'' if count == 1 else 's'} {verb} you.", text)
 

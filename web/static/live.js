@@ -101,6 +101,8 @@ function next() {
   timer = setTimeout(look, wait);
 }
 
-document.addEventListener("visibilitychange", look);
-say("Live.");
-next();
+if (document.querySelector("[data-live]")) {
+  document.addEventListener("visibilitychange", look);
+  say("Live.");
+  next();
+}

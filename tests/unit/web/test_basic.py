@@ -1,0 +1,93 @@
+"""The operator's pages are the operator's alone, and tell nobody else anything."""
+
+import base64
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from tests.unit.web.conftest import PASSWORD
+from web.basic import Basic
+
+PAGES = ["/operator", "/connections", "/connections/62515", "/connections/62515/disconnect", "/metrics"]
+ORDERS = [
+    "/connections/62515/refresh",
+    "/connections/62515/disconnect",
+    "/operator/revocations/confirm",
+    "/operator/revocations/dismiss",
+]
+EVERYTHING = [
+    *(("GET", path) for path in PAGES),
+    *(("HEAD", path) for path in PAGES),
+    *(("POST", path) for path in ORDERS),
+]
+
+
+def basic(user="operator", password=PASSWORD):
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+@pytest.mark.parametrize(("method", "path"), EVERYTHING)
+def test_nobody_gets_in_without_the_password(site, method, path):
+    answer = site.browser.open(path, method=method)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == 'Basic realm="tokenkeeper", charset="UTF-8"'
+    assert method == "HEAD" or "OPERATOR_PASSWORD" in answer.text
+
+
+@pytest.mark.parametrize(("method", "path"), EVERYTHING)
+def test_with_it_the_answer_is_another(site, method, path):
+    """Here PostgreSQL is down, and the forms lack their token."""
+    answer = site.browser.open(path, method=method, headers=basic())
+    assert answer.status_code == (403 if method == "POST" else 503)
+
+
+@pytest.mark.parametrize("hub_id", ["1", "0", "x", "9" * 400])
+def test_whether_an_account_is_there_is_not_told_before(site, hub_id):
+    assert site.browser.get(f"/connections/{hub_id}").status_code == 401
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_nobody_may_ask_what_is_allowed(site, path):
+    if path != "/metrics":
+        assert site.browser.open(path, method="OPTIONS").status_code == 405
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        basic(password=PASSWORD + "x"),
+        basic(password=PASSWORD[:-1]),
+        basic(password=""),
+        basic(user="Operator"),
+        basic(user="operator:"),
+        basic(user=""),
+        {"Authorization": f"Bearer {PASSWORD}"},
+        {"Authorization": "Basic"},
+        {"Authorization": "Basic !!!"},
+        {"Authorization": "Basic é"},
+        {"Authorization": "Basic " + "A" * 20_000},
+        {"Authorization": 'Digest username="operator", uri="/'},
+    ],
+)
+def test_a_wrong_one_is_refused_and_said_in_the_log_without_its_value(site, header):
+    with capture_logs() as logs:
+        assert site.browser.get("/operator", headers=header).status_code == 401
+    assert [line["event"] for line in logs] == ["somebody gave a wrong operator's password"]
+    assert PASSWORD[:-1] not in str(logs)
+
+
+def test_a_password_beyond_ascii_works(site):
+    guard = Basic("pässwörd ☂").guarded(lambda: "in")
+    with site.app.test_request_context(headers=basic(password="pässwörd ☂")):
+        assert guard() == "in"
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(header=st.binary(max_size=80), path=st.sampled_from(PAGES))
+def test_no_header_is_a_server_error(site, header, path):
+    environ = {"HTTP_AUTHORIZATION": header.decode("latin-1")}
+    assert site.app.test_client().get(path, environ_overrides=environ).status_code == 401
+    environ = {"HTTP_AUTHORIZATION": "Basic " + base64.b64encode(header).decode()}
+    assert site.app.test_client().get(path, environ_overrides=environ).status_code == 401
