@@ -119,7 +119,7 @@ def _marks(slots: Sequence[Slot], step: timedelta) -> tuple[str, ...]:
 
 
 def _times(slot: Slot, step: timedelta) -> str:
-    return f"{_clock(slot.at)}–{_clock(slot.at + step)}"  # noqa: RUF001  an en dash, as in print
+    return f"{_clock(slot.at)} to {_clock(slot.at + step)}"
 
 
 def _clock(at: datetime) -> str:

@@ -10,7 +10,18 @@ from structlog.testing import capture_logs
 
 import web
 
-EVERYWHERE = ["/", "/install", "/oauth/callback", "/nowhere", "/installs/x", "/healthz", "/static/style.css"]
+EVERYWHERE = [
+    "/",
+    "/install",
+    "/oauth/callback",
+    "/nowhere",
+    "/installs/x",
+    "/healthz",
+    "/static/style.css",
+    "/operator",
+    "/connections/1",
+    "/operator/nowhere",
+]
 
 
 @pytest.mark.parametrize("path", EVERYWHERE)
