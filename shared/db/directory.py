@@ -21,8 +21,9 @@ from shared.domain.connection import Status
 
 __all__ = ["BadCursor", "Directory", "Listing", "Sort"]
 
-#: With no more found than so many, each is looked at; of more, any walk along an index soon meets some.
-FEW = 20_000
+#: With no more found than so many, each is looked at; of more, a walk along an index soon meets some. Names may stand
+#: in the list's own order, numbers that begin alike do not: so more of the former are looked at.
+FEW_NAMED, FEW_NUMBERED = 20_000, 5_000
 #: No name that is kept is longer.
 LONGEST_SEARCH = 320
 
@@ -71,6 +72,8 @@ class Directory:
         )
 
     def _rows(self, asked: Asked, search: str) -> Sequence[Row[Any]]:
+        if asked.empty:
+            return ()
         if not search:
             return self._ask(listing.walk(asked))
         if search.isascii() and search.isdigit():
@@ -80,16 +83,14 @@ class Directory:
     def _numbered(self, asked: Asked, digits: str) -> Sequence[Row[Any]]:
         if asked.sort is Sort.HUB:
             return self._ask(listing.in_ranges(asked, digits))
-        found = self._ask(Query(listing.NUMBERED, {**listing.ranges(digits), "limit": FEW + 1}))
-        if len(found) > FEW:
+        found = self._ask(Query(listing.NUMBERED, {**listing.ranges(digits), "limit": FEW_NUMBERED + 1}))
+        if len(found) > FEW_NUMBERED:
             return self._ask(listing.walk_numbered(asked, digits))
         return self._ask(listing.look(asked, [row.hub_id for row in found]))
 
     def _named(self, asked: Asked, text: str) -> Sequence[Row[Any]]:
-        if asked.status is None and asked.sort in (Sort.HUB, Sort.DOMAIN):
-            return self._ask(listing.scan(asked, text))
-        found = self._ask(Query(listing.NAMED, {"pattern": listing.pattern(text), "limit": FEW + 1}))
-        if len(found) > FEW:
+        found = self._ask(Query(listing.NAMED, {"pattern": listing.pattern(text), "limit": FEW_NAMED + 1}))
+        if len(found) > FEW_NAMED:
             return self._ask(listing.walk_named(asked, text))
         return self._ask(listing.look(asked, [row.hub_id for row in found]))
 

@@ -24,12 +24,11 @@ SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit
 """
 #: Of a few, or of a rare status, the planner may fetch all and sort them.
 _SORT = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off;"
-_SCAN = "SET LOCAL jit = off;"
 
 PAGE = """
 {settings}
 WITH page AS MATERIALIZED (
-    SELECT {hub} AS hub_id FROM {source} WHERE {where} ORDER BY {inner_order} LIMIT :limit
+    SELECT {hub} AS hub_id FROM {source} WHERE {where} ORDER BY {order} LIMIT :limit
 )
 SELECT c.hub_id, c.status, a.hub_domain, a.installed_by, c.scopes, c.installed_at, c.expires_at,
        CASE WHEN c.status IN ('active', 'suspect') THEN c.due_at END AS next_refresh_at,
@@ -74,6 +73,11 @@ class Asked:
     backwards: bool
     limit: int
 
+    @property
+    def empty(self) -> bool:
+        """Nobody in that state has what the list is sorted by."""
+        return self.sort is Sort.DUE and self.status in (Status.REVOKED, Status.DISCONNECTED)
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -101,12 +105,6 @@ def walk_named(asked: Asked, text: str) -> Query:
 def look(asked: Asked, found: Sequence[int]) -> Query:
     """At each of those."""
     return _page(asked, _SORT, _FOUND, found=list(found))
-
-
-def scan(asked: Asked, text: str) -> Query:
-    """Through all accounts, which know their own order: for any status, by hub or domain."""
-    key = tuple(name.replace("c.", "a.") for name in ORDERS[asked.sort].key)
-    return _page(asked, _SCAN, "tokenkeeper.accounts AS a", "a.sought LIKE :pattern", key=key, pattern=pattern(text))
 
 
 def in_ranges(asked: Asked, digits: str) -> Query:
@@ -142,18 +140,15 @@ def _settings(asked: Asked) -> str:
     return _SORT if rare and asked.sort is not Sort.HUB else _WALK
 
 
-def _page(
-    asked: Asked, settings: str, source: str, also: str = "true", *, key: tuple[str, ...] = (), **values: Any
-) -> Query:
-    own = ORDERS[asked.sort].key
-    where, bound = _where(asked, key or own)
+def _page(asked: Asked, settings: str, source: str, also: str = "true", **values: Any) -> Query:
+    key = ORDERS[asked.sort].key
+    where, bound = _where(asked, key)
     sql = PAGE.format(
         settings=settings,
-        hub=(key or own)[-1],
+        hub=key[-1],
         source=source,
         where=f"{where} AND {also}",
-        inner_order=_order(asked, key or own),
-        order=_order(asked, own),
+        order=_order(asked, key),
     )
     return Query(sql, {"limit": asked.limit, **bound, **values})
 

@@ -10,9 +10,8 @@ BATCH, BATCHES = 1000, 20
 
 #: A date in the future is a clock that was set back: it must not stop the pruning.
 BEGIN = alone("""
-UPDATE tokenkeeper.provider SET pruned_at = now()
- WHERE pruned_at IS NULL OR pruned_at < now() - interval '1 hour' OR pruned_at > now()
-RETURNING pruned_at
+UPDATE tokenkeeper.pruned SET at = now() WHERE at IS NULL OR at < now() - interval '1 hour' OR at > now()
+RETURNING at
 """)
 #: A connection that failed and recovered, without a change of status: of interest for a season. All else stays.
 FAILURES = alone(f"""

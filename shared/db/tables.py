@@ -81,7 +81,7 @@ accounts = Table(
     Column(
         "listed",
         Text(collation="C"),
-        Computed("COALESCE('\t'::text || lower(hub_domain), '\n'::text)"),
+        Computed("COALESCE('\t'::text || left(lower(hub_domain), 80), '\n'::text)"),
         nullable=False,
     ),
     Column(
@@ -90,7 +90,7 @@ accounts = Table(
         Computed("COALESCE(lower(hub_domain), ''::text) || '\n'::text || COALESCE(lower(installed_by), ''::text)"),
         nullable=False,
     ),
-    Index("accounts_listed", "listed", "hub_id"),
+    Index("accounts_listed", "listed", "hub_id", postgresql_include=["sought"]),
 )
 
 history = Table(
@@ -160,7 +160,6 @@ provider = Table(
     Column("last_success_at", _instant),
     Column("brake_since", _instant),
     Column("brake_reset_at", _instant),
-    Column("pruned_at", _instant),
 )
 
 totals = Table(
@@ -184,4 +183,11 @@ tally = Table(
     Column("kind", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("total", Double, nullable=False),
+)
+
+pruned = Table(
+    "pruned",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("at", _instant),
 )

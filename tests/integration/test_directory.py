@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from itertools import product
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
-from shared.db.directory import Directory, Listing, Sort
+from shared.db import listing
+from shared.db.cursors import cursor
+from shared.db.directory import BadCursor, Directory, Listing, Sort
+from shared.db.listing import Asked, Query
 from shared.db.roster import ConnectionSeen
 from shared.domain.connection import Status
-from tests.integration.store_rig import Sql
+from tests.integration.store_rig import Sql, Town
 
 #: Of every kind some: statuses, with and without domain, due, failing; several due and failing alike.
 PEOPLE = """
@@ -93,3 +98,122 @@ def test_the_way_back_shows_the_same_pages(directory: Directory, sql: Sql, sort:
             page = directory.page(before=page.before, sort=sort, limit=4, **asked)
             back.append(page)
         assert hubs(back[::-1]) == hubs(there)
+
+
+def encoded(told: object) -> str:
+    return urlsafe_b64encode(json.dumps(told).encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("sort", "garbage"),
+    [
+        *((Sort.HUB, text) for text in ("", "!", "=", "é", "A" * 5000, "W" * 1499, "\0", "AAAA")),
+        (Sort.HUB, urlsafe_b64encode(b"[" * 1100).decode()),
+        (Sort.HUB, encoded(7)),
+        (Sort.HUB, encoded([])),
+        (Sort.HUB, encoded(["hub"])),
+        (Sort.HUB, encoded(["hub", 1, 2])),
+        (Sort.HUB, encoded(["due", 1])),
+        (Sort.HUB, encoded({"hub": 1})),
+        *((Sort.HUB, encoded(["hub", each])) for each in (True, None, -1, 2**63, 1.5, "1", "1); DROP TABLE x", [1])),
+        *((Sort.DUE, encoded(["due", each, 1])) for each in (1, None, "now", "2026-11-24T00:00:00", "infinity")),
+        *((Sort.FAILURES, encoded(["failures", each, 1])) for each in ("1", False, -1, 10**30)),
+        *((Sort.DOMAIN, encoded(["domain", each, 1])) for each in (1, None, "a\0", "\ud800")),
+    ],
+)
+def test_a_cursor_that_is_none_of_ours_is_refused(directory: Directory, sort: Sort, garbage: str) -> None:
+    for where in ({"after": garbage}, {"before": garbage}):
+        with pytest.raises(BadCursor):
+            directory.page(sort=sort, **where)
+
+
+def test_a_cursor_is_a_value_and_never_sql(directory: Directory, sql: Sql) -> None:
+    people(sql, 10)
+    quoted = cursor(Sort.DOMAIN, ["\tz' OR true --", 1])
+    assert len(directory.page(sort=Sort.DOMAIN, after=quoted).connections) == 3, "those without a domain"
+    assert directory.page(search="' OR true --").connections == []
+    assert directory.page(search="\0\ud800\n").connections != [], "nothing is left of it"
+
+
+def test_rows_that_went_meanwhile_leave_a_way_back(directory: Directory, sql: Sql) -> None:
+    people(sql, 10)
+    page = directory.page(limit=4)
+    sql.rows("DELETE FROM tokenkeeper.connections WHERE hub_id > 21")
+    after = directory.page(after=page.after, limit=4)
+    assert (after.connections, after.after) == ([], None)
+    assert hubs([directory.page(before=after.before, limit=4)]) == [7, 14, 21]
+    assert sql.value("SELECT count(*) FROM tokenkeeper.accounts") == 3, "whose account it was goes with it"
+
+
+def test_a_hub_that_nobody_identified_is_listed_by_anything(directory: Directory, town: Town) -> None:
+    town.many_due(1)
+    for sort in (Sort.HUB, Sort.DOMAIN, Sort.DUE):
+        assert hubs([directory.page(sort=sort)]) == [1]
+
+
+def test_a_hub_without_an_account_is_in_the_list(directory: Directory, town: Town, sql: Sql) -> None:
+    """Each connection has one from the first, unless somebody takes it away by hand."""
+    town.many_due(1)
+    sql.rows("DELETE FROM tokenkeeper.accounts")
+    sql.set("failures = 1")
+    for asked in ({}, {"sort": Sort.DUE}, {"sort": Sort.FAILURES}, {"search": "1"}):
+        assert hubs([directory.page(**asked)]) == [1]
+    town.store.claim_unidentified(1)
+    town.store.identified(1, "acme.example", None)
+    assert hubs([directory.page(sort=Sort.DOMAIN)]) == [1]
+
+
+MANY = """
+INSERT INTO tokenkeeper.connections (hub_id, status, sealed_refresh_token, due_at, failures)
+SELECT n, CASE WHEN n % 500 = 0 THEN 'suspect' WHEN n % 300 = 1 THEN 'revoked' ELSE 'active' END, 'sealed',
+       now() + interval '1 second' * (n % 1100), CASE WHEN n % 1000 = 7 THEN 1 ELSE 0 END
+  FROM generate_series(1, 50000) AS n;
+UPDATE tokenkeeper.accounts SET hub_domain = 'shop-' || hub_id || '.example';
+"""
+
+
+def plan(engine: Engine, query: Query) -> str:
+    """How PostgreSQL would go about it, with the settings of the query."""
+    before, _, statement = query.sql.partition("WITH page")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(before)
+        rows = connection.execute(text(f"EXPLAIN WITH page{statement}"), query.values)
+        return "\n".join(row[0] for row in rows)
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+def test_a_page_is_a_walk_along_an_index(directory: Directory, engine: Engine, sql: Sql, analyzed: bool) -> None:
+    """Also with statistics of before there was anything: an outage, or a big import, comes faster than they do."""
+    if not analyzed:
+        sql.rows("ALTER TABLE tokenkeeper.connections SET (autovacuum_enabled = false)")
+        sql.rows("ANALYZE tokenkeeper.connections, tokenkeeper.accounts")
+    sql.rows(MANY)
+    if analyzed:
+        sql.rows("ANALYZE tokenkeeper.connections, tokenkeeper.accounts")
+    expected = {
+        (Sort.HUB, None): "connections_pkey",
+        (Sort.HUB, Status.ACTIVE): "connections_pkey",
+        (Sort.HUB, Status.REVOKED): "connections_not_active",
+        (Sort.DUE, None): "connections_due",
+        (Sort.DUE, Status.ACTIVE): "connections_due",
+        (Sort.FAILURES, None): "connections_failing",
+        (Sort.FAILURES, Status.ACTIVE): "connections_failing",
+        (Sort.DOMAIN, None): "accounts_listed",
+        (Sort.DOMAIN, Status.ACTIVE): "accounts_listed",
+    }
+    keys = {Sort.HUB: (9,), Sort.DUE: (sql.now(), 9), Sort.FAILURES: (1, 9), Sort.DOMAIN: ("\tshop", 9)}
+    for (sort, status), index in expected.items():
+        for at, backwards in ((None, False), (keys[sort], False), (keys[sort], True)):
+            told = plan(engine, listing.walk(Asked(sort, status, at, backwards, 51)))
+            page = told.partition("CTE page")[2].partition("CTE Scan")[0]
+            assert index in page, told
+            assert "Seq Scan" not in told, told
+            assert "Sort" not in page, told
+
+
+def test_a_rare_status_is_found_by_its_index(engine: Engine, sql: Sql) -> None:
+    sql.rows(MANY)
+    sql.rows("ANALYZE tokenkeeper.connections, tokenkeeper.accounts")
+    for sort in (Sort.HUB, Sort.DOMAIN, Sort.FAILURES):
+        told = plan(engine, listing.walk(Asked(sort, Status.REVOKED, None, False, 51)))
+        assert "Seq Scan" not in told, told

@@ -71,6 +71,37 @@ def test_up_down_and_up_again(empty: Engine, empty_database_url: str, connect: C
     check(empty)
 
 
+OF_BEFORE = """
+INSERT INTO tokenkeeper.connections (hub_id, status, sealed_refresh_token, hub_domain, installed_by, due_at)
+VALUES (1, 'active', 'sealed', 'Acme.example', 'mia@acme.example', now()), (2, 'suspect', 'sealed', NULL, NULL, NULL);
+CREATE VIEW public.somebodys AS SELECT hub_id, hub_domain FROM hubspot.connections;
+"""
+SEEN = "SELECT hub_id, status, hub_domain, installed_by FROM hubspot.connections ORDER BY hub_id"
+
+
+def test_a_database_with_connections_keeps_all_of_them_on_the_way_up_and_down(
+    empty_database_url: str, connect: Callable[..., Any]
+) -> None:
+    migrate(empty_database_url)
+    downgrade(empty_database_url, "0001")
+    sql = Sql(connect(empty_database_url))
+    sql.rows(OF_BEFORE)
+    before = sql.rows(SEEN)
+    migrate(empty_database_url)
+    assert sql.rows(SEEN) == before
+    assert sql.value("SELECT hub_domain FROM public.somebodys WHERE hub_id = 1") == "Acme.example"
+    assert sql.value("SELECT has_table_privilege('hubspot_reader', 'hubspot.connections', 'SELECT')")
+    assert sql.value("SELECT reloptions FROM pg_class WHERE oid = 'hubspot.connections'::regclass") == [
+        "security_barrier=true"
+    ]
+    assert sql.rows("SELECT hub_id, listed FROM tokenkeeper.accounts ORDER BY listed") == [
+        (1, "\tacme.example"),
+        (2, "\n"),
+    ]
+    downgrade(empty_database_url, "0001")
+    assert sql.rows(SEEN) == before
+
+
 def test_the_tables_that_the_code_knows_are_the_ones_that_are_there(database_url: str) -> None:
     assert differences(database_url, metadata) == []
     assert differences(database_url, MetaData(schema="tokenkeeper")), "else this proves nothing"

@@ -16,7 +16,7 @@ SELECT 7, event, status, now() - interval '91 days'
   FROM (VALUES ('installed', 'active'), ('refresh_failed', NULL), ('recovered', NULL), ('suspected', 'suspect'),
                ('recovered', 'active'), ('scopes_changed', NULL), ('reinstalled', NULL)) AS old(event, status)
 """
-ANOTHER_HOUR = "UPDATE tokenkeeper.provider SET pruned_at = pruned_at - interval '1 hour'"
+ANOTHER_HOUR = "UPDATE tokenkeeper.pruned SET at = at - interval '1 hour'"
 
 
 def test_old_failures_go_and_all_other_history_stays(store: ConnectionStore, sql: Sql) -> None:
@@ -37,7 +37,7 @@ def test_it_looks_once_an_hour_whoever_sweeps(store: ConnectionStore, sql: Sql) 
     sql.rows(ANOTHER_HOUR)
     assert store.prune() == 2
     sql.rows(OLD_HISTORY)
-    sql.rows("UPDATE tokenkeeper.provider SET pruned_at = now() + interval '1 day'")
+    sql.rows("UPDATE tokenkeeper.pruned SET at = now() + interval '1 day'")
     assert store.prune() == 2, "a clock that was set back stops nothing"
 
 

@@ -9,15 +9,21 @@ CREATE TABLE tokenkeeper.accounts (
     hub_id       bigint PRIMARY KEY,
     hub_domain   text,
     installed_by text,
-    -- By the domain, and those without one last. No domain holds a tab or a line's end: HubSpot's client sees to that.
-    listed       text COLLATE "C" NOT NULL GENERATED ALWAYS AS (coalesce(E'\t' || lower(hub_domain), E'\n')) STORED,
+    -- By the domain, and those without one last. No name holds a tab or a line's end: HubSpot's client sees to that.
+    -- Cut, so that an index can always hold it together with what is sought.
+    listed       text COLLATE "C" NOT NULL
+                 GENERATED ALWAYS AS (coalesce(E'\t' || left(lower(hub_domain), 80), E'\n')) STORED,
     sought       text NOT NULL
                  GENERATED ALWAYS AS (coalesce(lower(hub_domain), '') || E'\n' || coalesce(lower(installed_by), '')) STORED
 );
 INSERT INTO tokenkeeper.accounts (hub_id, hub_domain, installed_by)
 SELECT hub_id, hub_domain, installed_by FROM tokenkeeper.connections ORDER BY hub_id;
-CREATE INDEX accounts_listed ON tokenkeeper.accounts (listed, hub_id);
+CREATE INDEX accounts_listed ON tokenkeeper.accounts (listed, hub_id) INCLUDE (sought);
 ANALYZE tokenkeeper.accounts;
+
+-- With the hub, so that a page of a list can go on in the middle of thousands that fall due, or failed, alike.
+CREATE INDEX connections_due_new ON tokenkeeper.connections (due_at, hub_id) WHERE due_at IS NOT NULL;
+CREATE INDEX connections_failing_new ON tokenkeeper.connections (failures, hub_id) WHERE failures > 0;
 
 CREATE OR REPLACE FUNCTION tokenkeeper.count_in() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -37,30 +43,6 @@ BEGIN
     RETURN NULL;
 END
 $$;
-
--- With the hub, so that a page of a list can go on in the middle of thousands that fall due, or failed, alike.
-DROP INDEX tokenkeeper.connections_due;
-CREATE INDEX connections_due ON tokenkeeper.connections (due_at, hub_id) WHERE due_at IS NOT NULL;
-DROP INDEX tokenkeeper.connections_failing;
-CREATE INDEX connections_failing ON tokenkeeper.connections (failures, hub_id) WHERE failures > 0;
-
-CREATE OR REPLACE VIEW hubspot.connections WITH (security_barrier) AS
-SELECT c.hub_id,
-       c.status,
-       a.hub_domain,
-       a.installed_by,
-       c.scopes,
-       c.installed_at,
-       c.expires_at,
-       CASE WHEN c.status IN ('active', 'suspect') THEN c.due_at END AS next_refresh_at,
-       c.failures,
-       c.last_error,
-       c.status_reason,
-       c.status_since
-  FROM tokenkeeper.connections AS c
-  LEFT JOIN tokenkeeper.accounts AS a ON a.hub_id = c.hub_id;
-
-ALTER TABLE tokenkeeper.connections DROP COLUMN hub_domain, DROP COLUMN installed_by;
 
 -- What refreshes came to, minute by minute; the sweep takes away what is older than three days.
 CREATE TABLE tokenkeeper.minutes (
@@ -82,4 +64,30 @@ CREATE TABLE tokenkeeper.tally (
 CREATE INDEX history_of_failures ON tokenkeeper.history (at)
     WHERE status IS NULL AND event IN ('refresh_failed', 'recovered');
 CREATE INDEX installs_stored ON tokenkeeper.installs (stored_at);
-ALTER TABLE tokenkeeper.provider ADD COLUMN pruned_at timestamptz;
+CREATE TABLE tokenkeeper.pruned (
+    one boolean PRIMARY KEY DEFAULT true CONSTRAINT pruned_is_one CHECK (one),
+    at  timestamptz
+);
+INSERT INTO tokenkeeper.pruned DEFAULT VALUES;
+
+-- Now readers wait, and shortly: first at the view and then at the table, which is the way they go themselves.
+CREATE OR REPLACE VIEW hubspot.connections WITH (security_barrier) AS
+SELECT c.hub_id,
+       c.status,
+       a.hub_domain,
+       a.installed_by,
+       c.scopes,
+       c.installed_at,
+       c.expires_at,
+       CASE WHEN c.status IN ('active', 'suspect') THEN c.due_at END AS next_refresh_at,
+       c.failures,
+       c.last_error,
+       c.status_reason,
+       c.status_since
+  FROM tokenkeeper.connections AS c
+  LEFT JOIN tokenkeeper.accounts AS a ON a.hub_id = c.hub_id;
+
+ALTER TABLE tokenkeeper.connections DROP COLUMN hub_domain, DROP COLUMN installed_by;
+DROP INDEX tokenkeeper.connections_due, tokenkeeper.connections_failing;
+ALTER INDEX tokenkeeper.connections_due_new RENAME TO connections_due;
+ALTER INDEX tokenkeeper.connections_failing_new RENAME TO connections_failing;

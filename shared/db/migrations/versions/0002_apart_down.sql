@@ -41,5 +41,4 @@ CREATE INDEX connections_due ON tokenkeeper.connections (due_at) WHERE due_at IS
 DROP INDEX tokenkeeper.connections_failing;
 CREATE INDEX connections_failing ON tokenkeeper.connections (hub_id) WHERE failures > 0;
 DROP INDEX tokenkeeper.history_of_failures, tokenkeeper.installs_stored;
-ALTER TABLE tokenkeeper.provider DROP COLUMN pruned_at;
-DROP TABLE tokenkeeper.accounts, tokenkeeper.minutes, tokenkeeper.tally;
+DROP TABLE tokenkeeper.accounts, tokenkeeper.minutes, tokenkeeper.tally, tokenkeeper.pruned;
