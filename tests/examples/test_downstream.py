@@ -26,7 +26,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("example") / "node"
     shutil.copytree(EXAMPLES / "node", folder, ignore=shutil.ignore_patterns("node_modules"))
     argv = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
-    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=90, check=False)
+    argv += ["--fetch-retries=1", "--fetch-timeout=20000"]  # where there is no network, it is not waited for
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"the Node example was not run: npm could not bring its one dependency: {done.stderr[-300:]}")
     return folder / "contacts.js"
@@ -93,7 +94,7 @@ def test_in_psql_by_hand_no_token_is_shown(world: World, job: Job) -> None:
 def test_no_token_shows_in_ps(world: World, job: Job) -> None:
     """While curl waits for HubSpot."""
     token = world.token()
-    world.simulator.fault("slow", where="api", hub_id=world.hub, seconds=2, times=1)
+    world.simulator.fault("slow", where="api", hub_id=world.hub, seconds=4, times=1)
     process = job.start("psql/contacts.sh", str(world.hub))
     until(lambda: any("curl" in line for line in command_lines(process.pid)))
     assert token
