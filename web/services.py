@@ -14,6 +14,7 @@ from shared.db.installs import InstallSeen
 from shared.db.operator import Requested, Secrets
 from shared.db.roster import Roster
 from shared.domain.grant import Grant, SealedGrant
+from shared.domain.provider import Provider
 from shared.domain.schedule import Schedule
 from shared.install import Adds
 from shared.vault import Vault
@@ -40,6 +41,8 @@ class Store(Adds, Protocol):
     """What of the store the pages need, each raises StoreUnavailable: `shared.db.store.ConnectionStore`."""
 
     def installed(self, install_id: str) -> InstallSeen | None: ...
+
+    def provider(self) -> Provider: ...
 
     def request(self, hub_ids: Sequence[int]) -> dict[int, Requested]: ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from flask import Response, request, url_for
 
@@ -24,8 +24,6 @@ from web.services import Services
 ROWS, LINES = 50, 200
 #: Without a sweep for so long, and for so many times as long as from one to the next, nobody sweeps any more.
 LATE, LATE_SWEEPS = 60.0, 5
-#: A token is about to end that has less than so much left.
-SOON = timedelta(minutes=1)
 
 
 class Pages:
@@ -83,20 +81,18 @@ class Pages:
         return {"listing": listing, "overview": self._services.roster.overview(), "error_in_words": error_in_words}
 
     def _connection(self, hub_id: int) -> dict[str, object]:
-        seen = self._one(hub_id)
-        overview = self._services.roster.overview()
+        seen, now = self._one(hub_id), self._services.roster.now()
         return {
             "seen": seen,
-            "overview": overview,
+            "now": now,
             "scopes": in_words(seen.scopes),
             "history": [(line.at, told(line)) for line in self._services.roster.history(hub_id, LINES)],
             "lines": LINES,
-            "advice": advice(seen, overview.provider),
+            "advice": advice(seen, self._services.store.provider()),
             "install_link": self._services.origin + url_for("start", hub_id=hub_id),
             "error": error_in_words(seen.last_error) if seen.last_error else "",
             "status_in_words": STATUS,
-            "served": _served(seen, overview),
-            "soon": SOON,
+            "served": _served(seen, now),
         }
 
     def _one(self, hub_id: int) -> ConnectionSeen:
@@ -106,10 +102,10 @@ class Pages:
         return seen
 
 
-def _served(seen: ConnectionSeen, overview: Overview) -> bool:
+def _served(seen: ConnectionSeen, now: datetime) -> bool:
     """Whether `hubspot.tokens` shows its token now."""
     live = seen.status in {Status.ACTIVE, Status.SUSPECT}
-    return live and seen.expires_at is not None and seen.expires_at > overview.now
+    return live and seen.expires_at is not None and seen.expires_at > now
 
 
 def _provider(overview: Overview) -> dict[str, object]:
