@@ -8,7 +8,9 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import requests
@@ -21,6 +23,7 @@ from shared.domain.errors import Throttled
 from shared.domain.provider import Outcome
 from tests.builders import ACCESS_TOKEN, REFRESH_TOKEN
 from tests.integration.store_rig import Sql, Town
+from tests.journeys.world import until
 from tests.live import serving
 
 Environment = Callable[..., dict[str, str]]
@@ -181,6 +184,33 @@ def test_a_database_that_never_answers_is_a_503_within_three_seconds(environment
             assert time.monotonic() - began < 3
     assert (answer.status_code, answer.headers["Content-Type"]) == (503, "text/plain; charset=utf-8")
     assert "PostgreSQL does not answer" in answer.text
+
+
+def test_a_reading_of_a_moment_ago_stands_in_for_one_that_takes_too_long(
+    scraper: Scraper, town: Town, connect: Callable[..., Any]
+) -> None:
+    assert scraper.value("connections", status="active") == 0
+    town.install(1)
+    with held_up(connect()):
+        began = time.monotonic()
+        assert scraper.value("connections", status="active") == 0
+        assert time.monotonic() - began < 3
+    until(lambda: scraper.value("connections", status="active") == 1)
+
+
+def test_one_that_took_too_long_serves_who_asks_next(scraper: Scraper, connect: Callable[..., Any]) -> None:
+    with held_up(connect()):
+        assert scraper.get().status_code == 503
+    until(lambda: scraper.get().status_code == 200)
+
+
+@contextmanager
+def held_up(connection: Any) -> Iterator[None]:
+    """Nothing reads HubSpot's state meanwhile."""
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN; LOCK TABLE tokenkeeper.provider IN ACCESS EXCLUSIVE MODE")
+        yield
+        cursor.execute("ROLLBACK")
 
 
 def test_a_database_that_is_not_migrated_is_a_503(environment: Environment, empty_database_url: str) -> None:
