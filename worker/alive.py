@@ -47,7 +47,7 @@ class Pulse:
             since = time.monotonic() - float(self.path.read_text())
         except (OSError, ValueError):
             return None
-        return since if since >= 0 else None
+        return max(0.0, since) if since > -1 else None  # a second: what is written was rounded
 
 
 def main(arguments: list[str], folder: Path | None = None) -> int:

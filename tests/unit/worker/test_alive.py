@@ -46,6 +46,12 @@ def test_a_file_of_before_the_machine_started_again_says_nothing(pulse: Pulse) -
     assert pulse.silence() is None
 
 
+def test_a_beat_that_was_rounded_up_is_one_of_now(pulse: Pulse) -> None:
+    pulse.beat()
+    written(pulse, -0.5)
+    assert pulse.silence() == 0
+
+
 def test_a_file_of_nonsense_says_nothing(pulse: Pulse) -> None:
     pulse.beat()
     pulse.path.write_text("nonsense")
