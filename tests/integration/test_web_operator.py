@@ -6,9 +6,12 @@ import base64
 import re
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 import redis
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
@@ -234,6 +237,22 @@ def test_what_no_page_of_ours_links_to_is_told_so(desk: Desk, query: str) -> Non
 def test_odd_searches_find_nothing_or_all_and_break_nothing(desk: Desk, town: Town, query: str) -> None:
     town.install()
     desk.open(f"/connections?{query}")
+
+
+any_text = st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.decode("latin-1"))
+
+
+@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(["/connections", "/operator"])
+    | any_text.map(lambda text: "/connections/" + text.replace("?", "")),
+    query=st.dictionaries(
+        st.sampled_from(["status", "q", "sort", "after", "before", "notice"]),
+        st.sampled_from(["active", "due", "failures", "1", "ended"]) | any_text,
+    ),
+)
+def test_nothing_an_operator_can_send_is_a_server_error(desk: Desk, path: str, query: dict[str, str]) -> None:
+    assert desk.browser.get(path, query_string=query, headers=BASIC).status_code < 500
 
 
 # --- one connection ---

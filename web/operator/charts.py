@@ -73,7 +73,7 @@ def refreshes(slots: Sequence[Slot]) -> Chart:
     most_down = max((slot.failed for slot in slots), default=0)
     # Both by one scale; half of the room each would make three failures look like three thousand refreshes.
     unit = HEIGHT / ((most_up + most_down) or 1)
-    base = HEIGHT - _height(most_down, unit)
+    base = max(HEIGHT - _height(most_down, unit), LEAST if most_up else 0.0)
     minutes = step.total_seconds() / 60
     return Chart(
         bars=tuple(_bar(place, slot, step, base, unit) for place, slot in enumerate(slots)),
