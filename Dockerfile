@@ -2,6 +2,8 @@
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
+# What is installed: `production`, or `tracing`, which has OpenTelemetry besides (docs/tracing.md).
+ARG REQUIREMENTS=production
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # The dependencies change seldom, so they have layers of their own.
@@ -9,7 +11,7 @@ COPY requirements/ requirements/
 RUN python -m venv /opt/build \
  && /opt/build/bin/pip install --require-hashes --only-binary :all: -r requirements/build.lock \
  && python -m venv --without-pip /opt/tokenkeeper \
- && pip --python /opt/tokenkeeper/bin/python install --require-hashes --only-binary :all: -r requirements/production.lock
+ && pip --python /opt/tokenkeeper/bin/python install --require-hashes --only-binary :all: -r requirements/${REQUIREMENTS}.lock
 COPY . .
 RUN /opt/build/bin/python -m hatchling build -t wheel -d /wheel \
  && pip --python /opt/tokenkeeper/bin/python install --no-deps --no-index /wheel/*.whl

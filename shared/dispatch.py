@@ -12,7 +12,9 @@ from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from shared import tracing
 from shared.domain.grant import SealedGrant
+from shared.tracing import Kind
 
 STORE_INSTALL = "tokenkeeper.store_install"
 SWEEP = "tokenkeeper.sweep"
@@ -70,7 +72,8 @@ class Dispatch:
 
     def store_install(self, grant: SealedGrant) -> None:
         """Raises QueueUnavailable."""
-        self._send(STORE_INSTALL, asdict(grant), shown=f"(hub {grant.hub_id}, sealed)")
+        with tracing.span("install.enqueue", Kind.PRODUCER, hub_id=grant.hub_id, install_id=grant.install_id):
+            self._send(STORE_INSTALL, asdict(grant), shown=f"(hub {grant.hub_id}, sealed)")
 
     def disconnect(self, hub_id: int) -> None:
         """Raises QueueUnavailable."""
@@ -91,7 +94,9 @@ class Dispatch:
 
     def _send(self, task: str, kwargs: dict[str, Any], *, shown: str = "()", expires: float | None = None) -> None:
         try:
-            self._app.send_task(task, kwargs=kwargs, expires=expires, argsrepr="()", kwargsrepr=shown)
+            self._app.send_task(
+                task, kwargs=kwargs, expires=expires, headers=tracing.headers(), argsrepr="()", kwargsrepr=shown
+            )
         except (OperationalError, RedisError, OSError) as error:
             raise QueueUnavailable(type(error).__name__) from None
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import structlog
 
+from shared import tracing
+
 Event = MutableMapping[str, Any]
 
 _SHAPES = re.compile(
@@ -41,9 +43,10 @@ def configure(log_format: str, log_level: str, secrets: Iterable[str] = ()) -> N
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _trace,
     ]
     structlog.configure(
-        processors=[*shared[:3], shared[4], structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared[:3], *shared[4:], structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -80,6 +83,13 @@ def _ending(log_format: str) -> list[Any]:
     if log_format == "json":
         return [meta, frames, _blot, structlog.processors.JSONRenderer()]
     return [meta, frames, _blot, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)]
+
+
+def _trace(_logger: object, _method: str, event: Event) -> Event:
+    """Leads from a line to the trace in which it was written."""
+    if trace_id := tracing.trace_id():
+        event["trace_id"] = trace_id
+    return event
 
 
 def _blot(_logger: object, _method: str, event: Event) -> Event:

@@ -1,8 +1,8 @@
 """Write the lock files, or check that they are in step with pyproject.toml: `python tools/lock.py [--check]`.
 
-Three files: what the product runs on, that plus the sandbox and the developers' tools, and what builds the
-project's wheel. Every version is exact and hashed; no index address is recorded. The check needs no network: it
-walks the requirements of what is installed.
+Four files: what the product runs on, that plus tracing, all of it plus the sandbox and the developers' tools, and what
+builds the project's wheel. Every version is exact and hashed; no index address is recorded. The check needs no network:
+it walks the requirements of what is installed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: What each holds: the project's dependencies with these extras, or (None) the build system's requirements.
 LOCKS: dict[str, tuple[str, ...] | None] = {
     "requirements/production.lock": (),
-    "requirements/dev.lock": ("sandbox", "dev"),
+    "requirements/tracing.lock": ("otel",),
+    "requirements/dev.lock": ("otel", "sandbox", "dev"),
     "requirements/build.lock": None,
 }
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")

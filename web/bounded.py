@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -32,7 +33,8 @@ def asked_aside(call: Callable[[], T]) -> Future[T]:
     """The call's answer, some day: it runs in a thread of its own, which is left behind where nobody waits."""
     answer: Future[T] = Future()
     if _slots.acquire(blocking=False):
-        threading.Thread(target=_run, args=(call, answer), daemon=True).start()
+        around = copy_context()  # the span that this is in
+        threading.Thread(target=around.run, args=(_run, call, answer), daemon=True).start()
     else:
         answer.set_exception(TimeoutError())
     return answer

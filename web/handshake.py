@@ -10,8 +10,10 @@ import structlog
 from flask import Response, abort, render_template, request, url_for
 from werkzeug.datastructures import MultiDict
 
+from shared import tracing
 from shared.domain.errors import AppRejected, CodeRejected, ProviderError, Unwell
 from shared.domain.grant import Grant, Install
+from shared.tracing import Kind
 from web import problems
 from web.cookies import MOST_RESTARTS, Cookies
 from web.keeping import keep, seen
@@ -68,6 +70,7 @@ class Handshake:
     def start(self) -> Response:
         return self._to_hubspot(_hub_id(request.args))
 
+    @tracing.traced("oauth.callback", Kind.SERVER)
     def callback(self) -> Response:
         """HubSpot sends the browser back: with a code, or with an error."""
         if request.method != "GET":
@@ -135,6 +138,7 @@ class Handshake:
         return self._to_install(Ticket(install_id, found.hub_id, self._services.clock().timestamp()))
 
     def _keep(self, install: Install) -> Response:
+        tracing.note(hub_id=install.hub_id, install_id=install.install_id)
         kept = keep(self._services, self._services.vault.seal_install(install))
         now = self._services.clock()
         ticket = Ticket(install.install_id, install.hub_id, now.timestamp())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from shared import tracing
 from shared.db.engine import within as asking_within
 from shared.db.errors import SchemaError, StoreBroken, StoreUnavailable
 from shared.db.installs import InstallSeen
@@ -97,7 +98,8 @@ def _queued(services: Services, grant: SealedGrant, seconds: float) -> bool:
 
 def _stored(services: Services, grant: SealedGrant, seconds: float) -> bool:
     def store() -> None:
-        with asking_within(seconds):
+        span = tracing.span("install.store", hub_id=grant.hub_id, install_id=grant.install_id)
+        with span, asking_within(seconds):
             store_install(grant, services.vault, services.store, services.schedule)
 
     return _taken("postgres", grant, store)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 
 import structlog
 from flask import Flask
 
+from shared import tracing
 from shared.db.errors import StoreUnavailable
 from shared.preflight import check_database
 from web.app import create_app
@@ -25,6 +27,8 @@ def main() -> Flask:
         except StoreUnavailable as error:
             log.warning("PostgreSQL does not answer yet; installs wait in the queue", why=str(error))
             threading.Thread(target=check_later, args=(ours,), daemon=True).start()
+    tracing.configure("tokenkeeper-web", os.environ)  # noqa: TID251  an entry point
+    atexit.register(tracing.close)
     return create_app(services(ours))
 
 

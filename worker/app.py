@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import billiard.pool
 from celery import Celery, signals
 
-from shared import logs
+from shared import logs, tracing
 from shared.db.errors import SchemaError
 from shared.settings import REQUIRED, Settings, SettingsError
 from worker import pulse
@@ -91,6 +91,7 @@ def _child_starts(**_: Any) -> None:
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = PARTING
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _child_told_to_go)
+    tracing.configure("tokenkeeper-worker", os.environ)  # noqa: TID251  an entry point
 
 
 def _child_told_to_go(_signal: int, _frame: object) -> NoReturn:
@@ -103,6 +104,7 @@ def _child_told_to_go(_signal: int, _frame: object) -> NoReturn:
 def _let_go(**_: Any) -> None:
     if services.cache_info().currsize:
         services().close()
+    tracing.close()
 
 
 def _lock_flower() -> None:

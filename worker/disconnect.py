@@ -7,6 +7,7 @@ from functools import partial
 
 import structlog
 
+from shared import tracing
 from shared.db.store import ConnectionStore
 from shared.domain.errors import ProviderError
 from shared.hubspot.client import HubSpot
@@ -15,8 +16,10 @@ from shared.vault import CannotOpen, Vault
 log = structlog.get_logger(__name__)
 
 
+@tracing.traced("disconnect")
 def disconnect(hub_id: int, store: ConnectionStore, hubspot: HubSpot, vault: Vault) -> bool:
     """False where there is nothing to disconnect. What HubSpot thinks of it changes nothing here: it is wiped."""
+    tracing.note(hub_id=hub_id)
     secrets = store.disconnecting(hub_id)
     if secrets is None:
         return False
@@ -37,4 +40,5 @@ def _tell(hub_id: int, what: str, call: Callable[[], None]) -> None:
     try:
         call()
     except ProviderError as error:
-        log.warning("HubSpot refused; remove the app in the account by hand", step=what, hub_id=hub_id, why=str(error))
+        said = "HubSpot refused; remove the app in the account by hand"
+        log.warning(said, step=what, hub_id=hub_id, why=str(error), **error.evidence())

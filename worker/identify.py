@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from shared import tracing
 from shared.db.errors import StoreError
 from shared.db.store import ConnectionStore
 from shared.domain.errors import ProviderError
@@ -24,11 +25,13 @@ def identify(store: ConnectionStore, hubspot: HubSpot) -> None:
         log.warning("PostgreSQL does not answer; the next sweep asks again", why=str(error))
 
 
+@tracing.traced("identify")
 def _identify_one(store: ConnectionStore, hubspot: HubSpot, hub_id: int, access_token: str) -> None:
+    tracing.note(hub_id=hub_id)
     try:
         seen = hubspot.introspect(access_token, "access_token")
     except ProviderError as error:
-        log.info("HubSpot did not say whose account it is; asked again later", hub_id=hub_id, why=str(error))
+        log.info("HubSpot did not say whose account it is; asked again later", hub_id=hub_id, **error.evidence())
         return
     if seen.active:
         store.identified(hub_id, seen.hub_domain, seen.user)

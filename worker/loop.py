@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 
 import structlog
 
+from shared import tracing
 from shared.db.errors import StoreBroken, StoreError
 from shared.db.leases import Claimed, Lease, Result
 from shared.db.store import ConnectionStore
@@ -127,7 +128,9 @@ class RefreshLoop:
         if missing < max(1, self._concurrency // 8):
             return
         licence = self._licence
-        claims = self._store.claim(missing)
+        with tracing.span("refresh.claim", wanted=missing) as span:
+            claims = self._store.claim(missing)
+            span.set(claimed=len(claims.rows))
         self._watchful = not claims.provider.at_ease
         for claimed in claims.rows:
             self._in_flight += 1
@@ -179,7 +182,8 @@ class RefreshLoop:
 
     def _save_results(self, results: list[Result]) -> None:
         try:
-            landed = self._store.save(results)
+            with tracing.span("refresh.save", results=len(results)):
+                landed = self._store.save(results)
         except StoreBroken as error:
             # The others were saved; trying these again would refuse them again. Their leases run out.
             log.error("PostgreSQL refused a result: a bug of ours", why=str(error))

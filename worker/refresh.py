@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from shared import tracing
 from shared.db.clock import DatabaseClock
 from shared.db.leases import Claimed, Lease, Result
 from shared.domain import connection as rules
 from shared.domain.connection import Status
-from shared.domain.errors import GrantDead, ProviderError, WrongHub
+from shared.domain.counts import UNOPENED, outcome_of
+from shared.domain.errors import AppRejected, GrantDead, ProviderError, WrongHub
 from shared.domain.grant import Grant, Introspection
 from shared.domain.provider import Outcome
 from shared.domain.schedule import Schedule
@@ -45,6 +47,12 @@ class Refresher:
 
     def attempt(self, claimed: Claimed) -> Attempt:
         """Never raises a ProviderError: whatever HubSpot does is a result."""
+        with tracing.span("refresh", hub_id=claimed.connection.hub_id) as span:
+            attempt = self._attempted(claimed)
+            span.set(**_told(attempt))
+        return attempt
+
+    def _attempted(self, claimed: Claimed) -> Attempt:
         lease, hub_id = claimed.lease, claimed.connection.hub_id
         if not self._time_for_a_call(lease):
             return Attempt(lease)
@@ -78,6 +86,9 @@ class Refresher:
         return Attempt(claimed.lease, result, (_outcome(claimed, None),), claimed.connection.due_at)
 
     def _refused(self, claimed: Claimed, refresh_token: str, error: ProviderError) -> Attempt:
+        # The history, and so the log, has the first of a streak, and nothing of what is no fault of the account's.
+        say = log.info if isinstance(error, AppRejected) else log.debug
+        say("HubSpot refused a refresh", hub_id=claimed.connection.hub_id, **error.evidence())
         outcomes = [_outcome(claimed, error)]
         step = rules.failed(claimed.connection, error, self._clock.now())
         if isinstance(error, GrantDead) and step.connection.status is Status.SUSPECT:
@@ -96,6 +107,7 @@ class Refresher:
         try:
             return self._hubspot.introspect(refresh_token, "refresh_token")
         except ProviderError as error:
+            log.debug("the second witness did not answer", hub_id=lease.hub_id, **error.evidence())
             return error
 
     def _time_for_a_call(self, lease: Lease) -> bool:
@@ -105,3 +117,13 @@ class Refresher:
 def _outcome(claimed: Claimed, error: ProviderError | None) -> Outcome:
     before = claimed.connection
     return Outcome(first=before.failures == 0, error=error, again=error is not None and before.last_error == str(error))
+
+
+def _told(attempt: Attempt) -> dict[str, str | int]:
+    """What a span tells of it."""
+    if attempt.result is None:
+        return {"outcome": "not_called"}
+    error = attempt.outcomes[0].error if attempt.outcomes else None
+    evidence = error.evidence() if error else {}
+    outcome = outcome_of(error) if attempt.outcomes else UNOPENED
+    return {**evidence, "outcome": outcome, "status": attempt.result.step.connection.status.value}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from shared import tracing
 from shared.db.store import ConnectionStore
 from shared.db.watch import Watch
 from shared.dispatch import Dispatch, QueueUnavailable
@@ -17,6 +18,7 @@ PER_SHIFT = 100
 MOST_COUNTED = 1600
 
 
+@tracing.traced("sweep")
 def sweep(store: ConnectionStore, watch: Watch, dispatch: Dispatch, seconds: float) -> int:
     """One sweep, unless another beat's was just now. Returns how many pool processes were called."""
     provider = store.begin_sweep(seconds)
@@ -26,6 +28,7 @@ def sweep(store: ConnectionStore, watch: Watch, dispatch: Dispatch, seconds: flo
     if due and provider.condition is not Condition.OK:
         log.warning("HubSpot is not well", state=provider.condition, reason=provider.reason, due=due)
     shifts = -(-due // PER_SHIFT)
+    tracing.note(due=due, shifts=shifts, state=provider.condition.value)
     try:
         dispatch.refresh(shifts, expires=seconds)
         if store.unidentified():

@@ -9,10 +9,11 @@ from typing import Any
 import structlog
 from celery import Celery, Task
 
-from shared import dispatch
+from shared import dispatch, tracing
 from shared.db.errors import SchemaError, StoreError
 from shared.domain.grant import SealedGrant
 from shared.install import store_install
+from shared.tracing import Kind
 from shared.vault import CannotOpen
 from worker.alerts import tell
 from worker.disconnect import disconnect
@@ -38,8 +39,12 @@ def register(app: Celery, services: Callable[[], Services]) -> None:
     def _store_install(task: Task, install_id: str, hub_id: int, sealed: str, **_later: Any) -> None:
         grant = SealedGrant(install_id, hub_id, sealed)
         try:
-            ready = services()
-            added = store_install(grant, ready.vault, ready.store, ready.schedule)
+            with tracing.span("install.store", Kind.CONSUMER, task.request.headers, hub_id=hub_id) as span:
+                span.set(install_id=install_id, tries=task.request.retries)
+                ready = services()
+                added = store_install(grant, ready.vault, ready.store, ready.schedule)
+                span.set(outcome=added.became.value)
+                log.info("install", hub_id=hub_id, install_id=install_id, became=added.became.value)
         except (StoreError, SchemaError) as error:
             wait = WAITS[min(task.request.retries, len(WAITS) - 1)]
             log.warning("an install waits for PostgreSQL", hub_id=hub_id, seconds=wait, why=str(error))
@@ -52,7 +57,6 @@ def register(app: Celery, services: Callable[[], Services]) -> None:
                 why=str(error),
             )
             return
-        log.info("install", hub_id=hub_id, install_id=install_id, became=added.became.value)
         ready.loop.wake(LICENCE * ready.settings.sweep_seconds)
         ready.loop.aside(partial(identify, ready.store, ready.hubspot))
 

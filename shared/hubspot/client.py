@@ -15,6 +15,7 @@ from shared.hubspot import replies
 from shared.hubspot.deadline import whole_call
 from shared.hubspot.replies import Reply
 from shared.hubspot.transport import Endpoint, Transport
+from shared.tracing import Kind, traced
 
 T = TypeVar("T")
 
@@ -107,6 +108,7 @@ class HubSpot:
         query = urlencode({**self._app, "state": state}, quote_via=quote, safe="")
         return f"{self._app_url}/oauth{account}/authorize?{query}"
 
+    @traced("hubspot.exchange", Kind.CLIENT)
     def exchange(self, code: str, clock: Callable[[], datetime]) -> Grant:
         """What HubSpot grants for a code, always with refresh token and hub. The code is spent, whatever happens.
 
@@ -119,21 +121,25 @@ class HubSpot:
             raise Unwell("no_refresh_token")
         return grant if grant.hub_id is not None else self._located(grant)
 
+    @traced("hubspot.refresh", Kind.CLIENT)
     def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
         """The next access token. `clock` tells when the request begins, from which the token's life is counted."""
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         return self._ask(self._token, form, partial(replies.refreshed, granted_at=clock()), refresh_token)
 
+    @traced("hubspot.introspect", Kind.CLIENT)
     def introspect(self, token: str, kind: Literal["access_token", "refresh_token"]) -> Introspection:
         """What HubSpot knows of a token; of one that is dead only that."""
         form = {"token": token, "token_type_hint": kind}
         return self._ask(self._introspect, form, replies.introspection, token)
 
+    @traced("hubspot.revoke", Kind.CLIENT)
     def revoke(self, refresh_token: str) -> None:
         """Ends a refresh token; access tokens that it brought live on."""
         form = {"token": refresh_token, "token_type_hint": "refresh_token"}
         self._ask(self._revoke, form, replies.done, refresh_token)
 
+    @traced("hubspot.uninstall", Kind.CLIENT)
     def uninstall(self, access_token: str) -> None:
         """Removes the app from the account; HubSpot tells its administrators by mail."""
         bearer = {"Authorization": f"Bearer {access_token}"}

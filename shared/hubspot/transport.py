@@ -15,6 +15,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import DecodeError, HTTPError
 from urllib3.util import Retry
 
+from shared import tracing
 from shared.domain.errors import Unwell
 from shared.hubspot.deadline import TimedAdapter, overdue
 from shared.hubspot.replies import Reply
@@ -104,6 +105,7 @@ class Transport:
             preload_content=False,
             decode_content=True,
         )
+        tracing.note(http_status=raw.status)
         return Reply(raw.status, raw.headers, _body(raw), secrets)
 
 
