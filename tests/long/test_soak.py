@@ -29,7 +29,10 @@ SEED = int(os.environ.get("SEED") or random.randrange(1_000_000))
 KINDS = (
     "429 477 500 503 bad_refresh_token bad_hub bad_client_secret cut drip empty_200 html_200 lost"
     " negative_expires_in reset slow truncated"
-)  #: A rotated refresh token lives on for so long: longer than any answer of ours may go astray.
+)
+#: What Celery says, and ends, where a pool process dies before it has seen the pool come up.
+UP_TOO_LATE = "Could not start worker processes"
+#: A rotated refresh token lives on for so long: longer than any answer of ours may go astray.
 GRACE = 120
 
 
@@ -41,8 +44,10 @@ class Ruin:
         self.dice = dice
         self.survived: Counter[str] = Counter()
         self.told_to_stop: list[Running] = []
+        self.ended: list[Running] = []  #: by themselves, and were started again
 
     def strike(self) -> None:
+        self._supervise()
         fault = self.dice.choice(self.choices())
         name = fault()
         self.survived[name] += 1
@@ -50,6 +55,7 @@ class Ruin:
     def choices(self) -> list[Callable[[], str]]:
         ours = [self.kill_worker, self.stop_worker, self.kill_child, self.stop_child, self.kill_beat]
         servers = [self.restart_postgres, self.crash_postgres, self.cut, self.kill_redis, self.flush, self.freeze_redis]
+        servers.append(self.freeze_postgres)
         return [*ours, *servers, *[self.spoil_hubspot] * 4, self.rotate]
 
     def kill_worker(self) -> str:
@@ -106,6 +112,11 @@ class Ruin:
             self._wait(1, 5)
         return "Redis frozen"
 
+    def freeze_postgres(self) -> str:
+        with self.fleet.servers.frozen_postgres():
+            self._wait(1, 5)
+        return "PostgreSQL frozen"
+
     def spoil_hubspot(self) -> str:
         kind = self.dice.choice(KINDS.split())
         share = self.dice.choice((0.02, 0.2, 1.0))
@@ -120,6 +131,15 @@ class Ruin:
         rotation = self.dice.choice((None, GRACE))
         self.fleet.simulator.settings(rotation=rotation, latency=self.dice.choice((0, 0.05, 0.3)))
         return "HubSpot rotates refresh tokens" if rotation else "HubSpot keeps refresh tokens"
+
+    def _supervise(self) -> None:
+        """As whoever runs the product does: start again what ended by itself."""
+        for running in self.fleet.world.named("worker") + self.fleet.world.named("beat"):
+            if running in [*self.told_to_stop, *self.ended] or running.status in {None, -signal.SIGKILL}:
+                continue
+            assert running.says(UP_TOO_LATE), f"{running.name} ended by itself:\n{running.output()[-2000:]}"
+            self.ended.append(running)
+            self.fleet.world.product.worker(wait=False)
 
     def _any(self, name: str) -> Running:
         """One that runs, or is still starting."""
@@ -194,6 +214,7 @@ def _tell(fleet: Fleet, ruin: Ruin, seconds: float) -> None:
     print(f"{sum(ruin.survived.values())} faults survived:")
     for name, times in ruin.survived.most_common():
         print(f"  {times:4}  {name}")
+    print(f"  {len(ruin.ended):4}  worker that lost a pool process while it started, and was started again")
     print(f"{watch.reads} tokens read, {len(watch.refused)} refused by HubSpot; {len(watch.ended)} connections ended")
     print(f"{refreshes} refreshes, at most {stats['most_refreshes_of_one_hub']} of one hub at once")
     print(f"all {HUBS} fresh {seconds:.1f} s after the last fault", flush=True)
