@@ -47,6 +47,25 @@ def test_the_overview_counts_what_is_there(town: Town, roster: Roster, sql: Sql)
     assert overview.swept_at <= overview.now
 
 
+def test_the_counts_alone_are_those_of_the_overview(town: Town, roster: Roster, sql: Sql) -> None:
+    for hub_id in range(1, 5):
+        town.install(hub_id)
+    sql.set("status = 'suspect'", 2)
+    now, counts = roster.counts()
+    overview = roster.overview()
+    assert counts == overview.counts
+    assert now <= overview.now
+
+
+def test_a_great_backlog_is_estimated(town: Town, roster: Roster, sql: Sql) -> None:
+    town.many_due(30_000)
+    sql.rows("UPDATE tokenkeeper.connections SET failures = 1 WHERE hub_id <= 25000")
+    sql.rows("UPDATE tokenkeeper.connections SET failures = 0 WHERE hub_id <= 24000")
+    overview = roster.overview()
+    assert overview.failing == 1000
+    assert 26_000 < overview.due <= 34_000
+
+
 def test_connections_come_in_pages_by_hub(town: Town, roster: Roster, sql: Sql) -> None:
     town.many_due(25)
     sql.set("status = 'suspect'", 7)

@@ -78,7 +78,8 @@ class Pages:
             before=wanted.before,
             limit=ROWS,
         )
-        return {"listing": listing, "overview": self._services.roster.overview(), "error_in_words": error_in_words}
+        now, counts = self._services.roster.counts()
+        return {"listing": listing, "now": now, "counts": counts, "error_in_words": error_in_words}
 
     def _connection(self, hub_id: int) -> dict[str, object]:
         seen, now = self._one(hub_id), self._services.roster.now()
