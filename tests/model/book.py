@@ -129,4 +129,5 @@ class HubBook(Refreshed):
         self.life = install.expires_in
         access = Access(install.access_token, granted, install.expires_in)
         if access.lives(at):
-            self.access, self.due = access, scheduled(granted, install.expires_in)
+            self.access, self.refreshed_at = access, granted
+            self.due = scheduled(granted, install.expires_in)

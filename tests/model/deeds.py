@@ -14,7 +14,7 @@ from shared.domain.grant import Install
 from shared.domain.provider import Condition, Provider
 from shared.domain.schedule import Schedule
 from shared.install import store_install
-from tests.model.answers import Answer, Granted, PlayedHubSpot, Refused
+from tests.model.answers import Answer, Granted, PlayedHubSpot, Refused, Rotation
 from tests.model.book import HubBook
 from tests.model.brakes import BrakeBook
 from tests.model.rig import CALL_SECONDS, Out, Town, aged
@@ -98,11 +98,11 @@ class Deeds:
         self._check_claims(claims, limit, at)
         return [self._flight(claimed, at) for claimed in claims.rows]
 
-    def wait_for_somebody(self) -> None:
-        """Until a live connection is due and nobody's, where there is one."""
-        ready = [when for book in self.books.values() if (when := book.ready()) is not None]
-        if ready:
-            self.passes(max(0.0, (min(ready) - self.world.now()).total_seconds() + 0.001))
+    def wait_for(self, hub_id: int) -> None:
+        """Until it may be claimed, where it is due at all."""
+        when = self.books[hub_id].ready()
+        if when is not None:
+            self.passes(max(0.0, (when - self.world.now()).total_seconds() + 0.001))
 
     def answer(self, flight: Flight, answer: Answer) -> Answered:
         """The worker asks HubSpot now. Where the lease would not outlast the call it does not."""
@@ -123,8 +123,13 @@ class Deeds:
         self.watching(lambda: self.world.store.record(each for attempt in attempts for each in attempt.outcomes))
         results = [attempt.result for attempt in attempts if attempt.result]
         landed, at = self.timed(lambda: self.world.store.save(results))
-        called = sorted((each for each in done if each.attempt.result), key=_verdicts_last)
-        assert landed == {each.flight.hub_id for each in called if self._lands(each, at)}
+        called = sorted((each for each in done if each.attempt.result), key=_number)
+        newest = {each.flight.hub_id: each for each in called}.values()
+        rescued = {each.flight.hub_id for each in called if each not in newest and self._rescued(each, at)}
+        late = [each for each in sorted(newest, key=_verdicts_last) if not self._lands(each, at)]
+        rescued |= {each.flight.hub_id for each in late if self._rescued(each, at)}
+        assert landed == {each.flight.hub_id for each in newest if each not in late}
+        assert landed.rescued == rescued
         for each in done:
             if each.attempt.result is None:
                 self.hand_back(each.flight)
@@ -133,8 +138,12 @@ class Deeds:
         return aged(done.attempt, self.world.passed - done.passed)
 
     def save_again(self, done: Answered) -> set[int]:
+        """The hubs of which it changed anything."""
         result: Result | None = self.aged(done).result
-        return set() if result is None else self.world.store.save([result])
+        if result is None:
+            return set()
+        landed = self.world.store.save([result])
+        return landed | landed.rescued
 
     def hand_back(self, flight: Flight) -> None:
         self.world.store.hand_back([flight.out.claimed.lease])
@@ -149,6 +158,9 @@ class Deeds:
         after = self.world.store.provider()
         if before.condition is not Condition.OK and after.condition is Condition.OK:
             self.woken(at)
+
+    def sweep(self) -> None:
+        self.watching(lambda: self.world.store.begin_sweep(2.0))
 
     def woken(self, at: Span) -> None:
         for book in self.books.values():
@@ -173,10 +185,11 @@ class Deeds:
         assert len(hubs) == len(set(hubs)) <= limit
         free = [book for book in self.books.values() if book.due and not book.is_held_by_somebody(at)]
         assert set(hubs) <= {book.hub_id for book in free if book.due and book.due.earliest <= at.latest}
-        due = sorted((book.due.latest, book.hub_id) for book in free if book.due and book.due.latest <= at.earliest)
+        due = [book.due for book in free if book.due and book.due.latest <= at.earliest]
         if _at_ease(claims.provider, claims):
             assert len(hubs) >= min(limit, len(due))
-            assert limit > 1 or not due or hubs == [due[0][1]], "soonest due first"
+            soonest = min((when.latest for when in due), default=at.latest)
+            assert limit > 1 or all(book.due.earliest <= soonest for book in free if book.due and book.hub_id in hubs)
 
     def _lands(self, done: Answered, at: Span) -> bool:
         book, answer = self.books[done.flight.hub_id], done.answer
@@ -186,9 +199,19 @@ class Deeds:
         assert done.played.granted is not None
         return book.refreshed(done.flight.holding, done.played.granted, done.asked.earliest, at)
 
+    def _rescued(self, done: Answered, at: Span) -> bool:
+        granted = done.played.granted
+        if granted is None or not isinstance(done.answer, Granted) or done.answer.rotation is not Rotation.NEW:
+            return False
+        return self.books[done.flight.hub_id].rescued(done.flight.holding, granted, done.asked.earliest, at)
+
 
 def _at_ease(provider: Provider, claims: Claims) -> bool:
     return provider.rate is None and (provider.paused_until is None or provider.paused_until <= claims.now)
+
+
+def _number(done: Answered) -> int:
+    return done.flight.holding.number
 
 
 def _verdicts_last(done: Answered) -> tuple[bool, int]:

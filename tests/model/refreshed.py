@@ -26,12 +26,28 @@ class Refreshed(Standing):
         if self.failures or self.status is not Status.ACTIVE:
             self.tell(EventName.RECOVERED, Status.ACTIVE, at)
         granted = Span.exactly(granted_at)
-        self.access = Access(grant.access_token, granted, grant.expires_in)
-        self.life, self.proven, self.failures = grant.expires_in, True, 0
-        self.refresh_token = grant.refresh_token or self.refresh_token
+        self._take(grant, granted)
+        self.failures = 0
         self.rescoped(grant.scopes)
         self.due, self.not_before = scheduled(granted, grant.expires_in), None
         self.requested = self.held = False
+        return True
+
+    def rescued(self, holding: Holding, grant: Grant, granted_at: datetime, at: Span) -> bool:
+        """Whether a new refresh token is kept that came after somebody else had claimed the row: the old one is dead.
+
+        Nothing is told: the refresh that is due at once finds out how it stands.
+        """
+        newer = self.refreshed_at is None or granted_at > self.refreshed_at.latest
+        overtaken = self.generation == holding.generation and self.leases > holding.number
+        if not (newer and overtaken and self.refresh_token):
+            return False
+        self._take(grant, Span.exactly(granted_at))
+        if self.status is Status.REVOKED:
+            self.access = None
+        self.due = at.or_later(self.not_before)
+        self.held = False
+        self.fence()
         return True
 
     def refused(self, holding: Holding, answer: Refused, asked: Span, at: Span) -> bool:
@@ -56,6 +72,7 @@ class Refreshed(Standing):
         if not self.held:
             return False
         self.words += 1
+        self.requested = False
         self._revoke(at)
         return True
 
@@ -69,6 +86,11 @@ class Refreshed(Standing):
         self.due = at.or_later(self.not_before)
         self.failures, self.requested, self.held = 0, False, False
         return True
+
+    def _take(self, grant: Grant, granted: Span) -> None:
+        self.access = Access(grant.access_token, granted, grant.expires_in)
+        self.life, self.proven, self.refreshed_at = grant.expires_in, True, granted
+        self.refresh_token = grant.refresh_token or self.refresh_token
 
     def _still_of(self, holding: Holding) -> bool:
         ours = self.holding is holding

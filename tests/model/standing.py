@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from shared.domain.connection import EventName, Status
@@ -33,6 +33,7 @@ class Holding:
     """Somebody's claim to the row; `generation`, `words` and `dismissals` are those of that moment."""
 
     hub_id: int
+    number: int
     until: Span
     generation: int
     words: int
@@ -56,9 +57,11 @@ class Standing:
     requested: bool = False
     held: bool = False  #: by the revocation brake
     holding: Holding | None = None  #: stands until its time is over; lands until somebody else claims
+    leases: int = 0  #: the number of the newest
     generation: int = 0
     words: int = 0  #: of operators, on revocations, that moved it
     installed_at: Span | None = None
+    refreshed_at: Span | None = None  #: when the newest access token was granted
     proven: bool = False  #: HubSpot has handed something out for it to us
     installs: set[str] = field(default_factory=set)
     events: list[EventName] = field(default_factory=list)
@@ -79,9 +82,16 @@ class Standing:
         return self.holding is not None and self.holding.until.earliest > at.latest
 
     def claimed(self, at: Span) -> Holding:
+        self.leases += 1
         until = at.plus(LEASE_SECONDS)
-        self.holding = Holding(self.hub_id, until, self.generation, self.words, self.brake.dismissals)
+        self.holding = Holding(self.hub_id, self.leases, until, self.generation, self.words, self.brake.dismissals)
         return self.holding
+
+    def fence(self) -> None:
+        """Whoever holds it may go on, but what he brings does not land."""
+        self.leases += 1
+        if self.holding is not None:
+            self.holding = replace(self.holding, number=self.leases)
 
     def handed_back(self, holding: Holding) -> None:
         if self.holding is holding:

@@ -16,7 +16,7 @@ from tests.model.machine import ConnectionMachine
 from tests.model.rig import Town
 
 #: How many orders are tried: MODEL_EXAMPLES=2000 is a long run.
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_whatever_happens_in_whatever_order_the_contract_holds(town: Town) -> No
         OnThisDatabase,
         settings=settings(
             max_examples=EXAMPLES,
-            stateful_step_count=30,
+            stateful_step_count=50,
             deadline=None,
             print_blob=True,
             suppress_health_check=list(HealthCheck),
