@@ -33,7 +33,7 @@ def new() -> None:
         click.echo(HINT, err=True)
 
 
-@keys.command("rotate", epilog=example("tokenkeeper keys rotate"))
+@keys.command("rotate", short_help="Re-seal every row with the newest key.", epilog=example("tokenkeeper keys rotate"))
 def rotate_() -> None:
     """Re-seal every row with the newest of TOKEN_KEYS while everything runs, and prove that no row needs an older one.
 

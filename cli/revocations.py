@@ -49,7 +49,9 @@ def confirm(yes: bool) -> None:
     click.echo(f"{revoked:,} revoked; the revocation brake is off")
 
 
-@revocations.command(epilog=example("tokenkeeper revocations dismiss"))
+@revocations.command(
+    short_help="It was a mistake: all of them are active again.", epilog=example("tokenkeeper revocations dismiss")
+)
 @_yes
 def dismiss(yes: bool) -> None:
     """It was a mistake: those held, and those revoked in the ten minutes before, are active and due again."""
