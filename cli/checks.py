@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from cli.findings import Fails, Finding, Level, Said, in_turn
 from cli.resealing import holding_tokens, prove
-from cli.terminal import ago, harmless, told, watched
+from cli.terminal import told, watched
 from shared.db.engine import connect
 from shared.db.migrate import check
 from shared.db.roster import Overview, Roster
@@ -24,6 +24,7 @@ from shared.domain.provider import Condition
 from shared.hubspot.client import HubSpot
 from shared.settings import REQUIRED, Settings
 from shared.vault import Vault
+from shared.words import ago, harmless
 
 #: Seconds by which this host's clock may differ from PostgreSQL's.
 CLOCK_TOLERANCE = 2.0

@@ -16,10 +16,11 @@ from rich.text import Text
 
 from cli.machine import iso, json_line, json_option
 from cli.ready import database, settings
-from cli.terminal import example, harmless
+from cli.terminal import example
 from shared.db.directory import Directory, Listing, Sort
 from shared.db.roster import ConnectionSeen
 from shared.domain.connection import Status
+from shared.words import harmless
 
 #: Rows asked for at a time, and shown under one heading.
 PAGE = 500

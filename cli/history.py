@@ -15,8 +15,9 @@ from rich.text import Text
 from cli.connections import COLOURS, FIELDS, as_field
 from cli.machine import iso, json_line
 from cli.ready import HUB, database, settings
-from cli.terminal import example, harmless
+from cli.terminal import example
 from shared.db.roster import ConnectionSeen, HistoryLine, Roster
+from shared.words import harmless
 
 
 @click.command(

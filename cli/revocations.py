@@ -9,9 +9,10 @@ import click
 
 from cli.machine import json_line, json_option
 from cli.ready import database, settings
-from cli.terminal import ago, example
+from cli.terminal import example
 from shared.db.brake import Brake
 from shared.db.store import ConnectionStore
+from shared.words import ago
 
 NOTHING = "the revocation brake is off: there is nothing to {word}"
 QUESTIONS = {

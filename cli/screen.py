@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from cli.terminal import ago, harmless
 from shared.db.roster import Overview
 from shared.domain.connection import Status
 from shared.domain.provider import Condition
+from shared.words import ago, harmless
 
 #: What each state of HubSpot means for whoever reads it, where it is not well.
 MEANING = {

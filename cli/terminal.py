@@ -1,10 +1,9 @@
-"""How verbs speak to people: progress on stderr, times in words, and nothing that a terminal would obey."""
+"""How verbs speak to people: progress on stderr, and many hubs in few words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from datetime import datetime
 from typing import TypeVar
 
 from rich.console import Console
@@ -12,8 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Page = TypeVar("Page", bound=Sized)
 
-MINUTE, HOUR, DAY = 60, 3600, 86_400
-UNITS = (("d", DAY, "h", HOUR), ("h", HOUR, "min", MINUTE), ("min", MINUTE, "s", 1))
 #: Hubs that are named where there are many.
 FIRST_FEW = 5
 
@@ -53,24 +50,3 @@ def told(hubs: Sequence[int]) -> str:
     first = [str(hub) for hub in hubs[:FIRST_FEW]]
     more = ["…"] if len(hubs) > FIRST_FEW else []
     return f"{len(hubs):,} hubs ({', '.join(first + more)})"
-
-
-def harmless(text: str) -> str:
-    """What others wrote, on one line, without the control characters that move a cursor or change a title."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def ago(then: datetime, now: datetime) -> str:
-    """`3 min ago`, `in 12 s`."""
-    seconds = (now - then).total_seconds()
-    return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
-
-
-def span(seconds: float) -> str:
-    """Seconds in the two units that matter: `45 s`, `7 min 30 s`, `3 h 5 min`, `2 d 4 h`."""
-    whole = int(seconds)
-    for unit, size, smaller, smaller_size in UNITS:
-        if whole >= size:
-            many, rest = divmod(whole, size)
-            return f"{many} {unit} {rest // smaller_size} {smaller}" if rest >= smaller_size else f"{many} {unit}"
-    return f"{whole} s"

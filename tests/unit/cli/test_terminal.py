@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from cli.terminal import ago, harmless, span, told
+from cli.terminal import told
+from shared.words import ago, harmless, span
 from tests.builders import START
 
 
