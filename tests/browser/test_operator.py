@@ -1,0 +1,309 @@
+"""An operator at work in a browser: with JavaScript and without, and by the keyboard alone."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser import cases
+from tests.browser.conftest import OpenPage, desk_of
+from tests.browser.desk import NO_SCRIPT, Desk, headline
+from tests.integration.store_rig import Sql, Town
+from tests.journeys.world import World, until
+
+pytestmark = pytest.mark.browser
+
+both = pytest.mark.parametrize("options", [{}, NO_SCRIPT], ids=["script", "no_script"])
+#: What the Tab key has to reach, in this order.
+REACHED = "a[href], button, input:not([type=hidden]), summary, [tabindex='0']"
+STEP = """selector => {
+  const all = [...document.querySelectorAll(selector)].filter(each => each.checkVisibility());
+  const style = getComputedStyle(document.activeElement);
+  return {place: all.indexOf(document.activeElement), of: all.length, outlined: style.outlineStyle !== "none"};
+}"""
+
+
+# --- the overview ---
+
+
+@both
+def test_the_overview_shows_how_all_is_doing(desk: Desk, town: Town, sql: Sql, options: dict[str, Any]) -> None:
+    cases.healthy(town, sql)
+    for hub_id in (1, 2):
+        town.install(hub_id)
+    town.store.save([town.revoked(town.claim_one(1))])
+    town.store.save([town.failed(town.claim_one(2))])
+    page = desk.sit_down(**options)
+    headline(page, "1 connection needs you.")
+    tiles = page.locator(".tile .number")
+    expect(tiles).to_have_text(["61", "0", "1", "0"])
+    expect(page.get_by_text("2 whose last attempt brought no token")).to_be_visible()
+    refreshed, failed = sql.rows(
+        "SELECT sum(refreshed), sum(failed) FROM tokenkeeper.minutes"
+        " WHERE minute >= date_bin('5 minutes', now(), to_timestamp(0)) - interval '355 minutes'"
+    )[0]
+    told = f"In the last 6 h, {refreshed:,} refreshes brought a token and {failed:,} attempts brought none."
+    expect(page.locator("#activity > p")).to_have_text(told)
+    chart = page.get_by_role("img", name="Refreshes and failures, in steps of five minutes")
+    expect(chart.locator("rect.refreshed")).to_have_count(72)
+    page.get_by_text("The same as a table").click()
+    numbers = page.get_by_role("table", name="Refreshes and failures").get_by_role("row")
+    expect(numbers).to_have_count(1 + 72)
+    page.get_by_role("link", name="revoked").click()
+    expect(account_links(page)).to_have_text(["1"])
+
+
+def account_links(page: Page) -> Locator:
+    return page.get_by_role("rowheader").get_by_role("link")
+
+
+# --- the list ---
+
+
+@both
+def test_among_hundreds_one_is_found_by_paging_and_by_search(desk: Desk, town: Town, options: dict[str, Any]) -> None:
+    town.many_due(320)
+    town.store.identified(317, "needle.example", "ann@needle.example")
+    page = desk.sit_down("/connections", **options)
+    accounts = account_links(page)
+    for first in range(1, 301, 50):
+        expect(accounts.first).to_have_text(str(first))
+        expect(accounts).to_have_count(50)
+        page.get_by_role("link", name="Next page").click()
+    expect(accounts).to_have_text([str(number) for number in range(301, 321)])
+    expect(page.get_by_role("link", name="Next page")).to_have_count(0)
+    page.get_by_role("link", name="Previous page").click()
+    expect(accounts.first).to_have_text("251")
+    seek(page, "31")
+    expect(accounts).to_have_text(["31", *(str(number) for number in range(310, 320))])
+    seek(page, "ANN@needle")
+    expect(accounts).to_have_text(["317"])
+    accounts.click()
+    headline(page, "needle.example")
+
+
+@both
+def test_it_is_filtered_and_sorted(desk: Desk, town: Town, options: dict[str, Any]) -> None:
+    for hub_id, domain in ((1, "zoo.example"), (2, "bakery.example"), (3, "alp.example")):
+        town.install(hub_id)
+        town.store.identified(hub_id, domain, None)
+    town.store.save([town.revoked(town.claim_one(2))])
+    town.store.save([town.failed(town.claim_one(3))])
+    page = desk.sit_down("/connections", **options)
+    expect(account_links(page)).to_have_text(["1", "2", "3"])
+    page.get_by_role("link", name="Domain").click()
+    expect(account_links(page)).to_have_text(["3", "2", "1"])
+    expect(page.get_by_role("columnheader", name="Domain")).to_have_attribute("aria-sort", "ascending")
+    page.get_by_role("link", name="active (2)").click()
+    expect(account_links(page)).to_have_text(["3", "1"])
+    seek(page, "zoo")
+    expect(account_links(page)).to_have_text(["1"])
+    page.get_by_role("link", name="revoked (1)").click()
+    expect(page.get_by_text("Nothing is found for “zoo” among those that are revoked.")).to_be_visible()
+    page.get_by_role("link", name="Show all connections").click()
+    page.get_by_role("link", name="Failures").click()
+    expect(account_links(page)).to_have_count(2)
+
+
+def seek(page: Page, text: str) -> None:
+    page.get_by_role("searchbox").fill(text)
+    page.get_by_role("button", name="Search").click()
+
+
+# --- one connection ---
+
+
+@both
+def test_a_revoked_one_leads_to_the_link_that_mends_it(
+    desk: Desk, town: Town, open_page: OpenPage, options: dict[str, Any]
+) -> None:
+    town.install(777)
+    town.store.save([town.revoked(town.claim_one(777))])
+    page = desk.sit_down("/connections/777", **options)
+    expect(page.get_by_role("heading", name="Have the customer install again")).to_be_visible()
+    expect(page.locator(".history .event")).to_contain_text(["Revoked", "Installed"])
+    customer = open_page(**options)
+    customer.goto(page.get_by_label("Link for the customer").input_value())
+    customer.get_by_role("button", name="Connect app").click()
+    expect(customer.get_by_role("heading", level=1)).to_have_text(re.compile("777 is connected"))
+    page.reload()
+    expect(page.locator("#head .badge")).to_have_text("active")
+
+
+# --- the brake ---
+
+
+@both
+@pytest.mark.parametrize(
+    "decision",
+    [
+        ("Dismiss: bring them back", "are active and due again, and the brake is off.", ["14", "0", "0", "1"]),
+        ("Confirm: revoke them", "are revoked now, and the brake is off.", ["2", "0", "12", "1"]),
+    ],
+    ids=["dismiss", "confirm"],
+)
+def test_the_brake_is_decided_upon(
+    desk: Desk, town: Town, sql: Sql, options: dict[str, Any], decision: tuple[str, str, list[str]]
+) -> None:
+    button, notice, counts = decision
+    cases.braked(town, sql)
+    page = desk.sit_down(**options)
+    headline(page, "2 connections are held by the brake.")
+    page.get_by_role("button", name=button).click()
+    expect(page.get_by_role("status").filter(has_text=notice)).to_be_visible()
+    expect(page.get_by_role("heading", name="The revocation brake is on")).to_have_count(0)
+    expect(page.locator(".tile .number")).to_have_text(counts)
+
+
+# --- live ---
+
+
+def test_pages_follow_what_happens_without_a_reload(desk: Desk, town: Town, sql: Sql) -> None:
+    cases.healthy(town, sql)
+    overview, rows, one = (desk.sit_down(path) for path in ("/operator", "/connections", "/connections/62515"))
+    headline(overview, "All 60 connections are fresh.")
+    one.get_by_text("SELECT access_token").select_text()
+    rows.get_by_role("searchbox").fill("typed so far")
+    for page in (overview, rows, one):
+        page.evaluate("document.stayed = true")
+    town.store.save([town.revoked(town.claim_one(62515))])
+    headline(overview, "1 connection needs you.")
+    expect(overview.locator(".tile .number")).to_have_text(["59", "0", "1", "0"])
+    expect(rows.get_by_role("row", name="62515").locator(".badge")).to_have_text("revoked")
+    expect(one.locator("#head .badge")).to_have_text("revoked")
+    expect(one.get_by_label("Link for the customer")).to_be_visible()
+    assert "SELECT access_token" in one.evaluate("String(getSelection())")
+    expect(rows.get_by_role("searchbox")).to_have_value("typed so far")
+    assert all(page.evaluate("document.stayed") for page in (overview, rows, one))
+
+
+def test_a_page_that_hears_nothing_says_so_and_comes_back(desk: Desk, complaints: list[str]) -> None:
+    page = desk.browser()
+    page.clock.install()
+    page.goto("/operator")
+    note = page.locator("#live")
+    expect(note).to_have_text("Live.")
+    page.context.set_offline(True)
+    page.clock.run_for(5_001)
+    expect(note).to_have_text("Not live: no answer at the moment. Trying again in 10 s.")
+    page.context.set_offline(False)
+    page.clock.run_for(10_001)
+    expect(note).to_have_text("Live.")
+    complaints.clear()  # of having been offline
+
+
+# --- the keyboard ---
+
+
+@pytest.mark.parametrize("path", ["/operator", "/connections", "/connections/1", "/connections/13/disconnect"])
+def test_the_tab_key_reaches_everything_in_order_and_one_sees_where_it_is(
+    desk: Desk, town: Town, sql: Sql, path: str
+) -> None:
+    cases.braked(town, sql)
+    cases.busy(sql)
+    page = desk.sit_down(path)
+    steps = []
+    while not steps or len(steps) < steps[0]["of"]:
+        page.keyboard.press("Tab")
+        steps.append(page.evaluate(STEP, REACHED))
+    assert [step["place"] for step in steps] == list(range(len(steps)))
+    assert all(step["outlined"] for step in steps)
+
+
+def test_the_keyboard_is_enough(desk: Desk, town: Town, sql: Sql) -> None:
+    """Past the menu, into the search, to a connection, and to its end."""
+    for hub_id in (62515, 777):
+        town.install(hub_id)
+    page = desk.sit_down("/connections")
+    press(page, "Tab", "Enter", "Tab")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.type("777")
+    press(page, "Enter")
+    expect(account_links(page)).to_have_text(["777"])
+    tab_to(page, account_links(page))
+    press(page, "Enter")
+    tab_to(page, page.get_by_role("link", name="Disconnect…"))
+    press(page, "Enter")
+    tab_to(page, page.get_by_role("button", name="Disconnect"))
+    press(page, "Enter")
+    expect(page.get_by_role("status").filter(has_text="Disconnected.")).to_be_visible()
+    assert sql.served(777) is None
+    assert sql.served(62515) is not None
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def tab_to(page: Page, target: Locator) -> None:
+    expect(target).to_be_visible()
+    for _ in range(50):
+        if target.evaluate("each => each === document.activeElement"):
+            return
+        press(page, "Tab")
+    pytest.fail(f"the Tab key does not lead to {target}")
+
+
+# --- who may not ---
+
+
+@pytest.mark.parametrize(
+    "path", ["/operator", "/connections", "/connections/62515", "/connections/7", "/connections/62515/disconnect"]
+)
+def test_without_the_password_nothing_is_told(desk: Desk, open_page: OpenPage, town: Town, path: str) -> None:
+    town.install()
+    stranger = open_page(http_credentials={"username": "operator", "password": "wrong"})
+    answer = stranger.goto(desk.url + path)
+    assert answer is not None
+    assert answer.status == 401
+    assert answer.header_value("www-authenticate") == 'Basic realm="tokenkeeper", charset="UTF-8"'
+    headline(stranger, "This page is the operator's")
+    assert "62515" not in stranger.locator("main").inner_text()
+
+
+# --- with worker, beat and HubSpot ---
+
+
+@both
+def test_refresh_now_brings_another_token(standing: World, open_page: OpenPage, options: dict[str, Any]) -> None:
+    world = World(standing.product, standing.simulator, standing.sql, 777 + len(options))
+    token = world.connected()
+    page = desk_of(world, open_page).sit_down(f"/connections/{world.hub}", **options)
+    page.get_by_role("button", name="Refresh now").click()
+    expect(page.get_by_role("status").filter(has_text="It is due now")).to_be_visible()
+    fresh = until(lambda: (now := world.token()) != token and now)
+    assert world.live(fresh)
+    assert token not in page.content()
+    assert fresh not in page.content()
+
+
+@both
+def test_disconnect_asks_and_then_ends_it_here_and_at_hubspot(
+    standing: World, open_page: OpenPage, options: dict[str, Any]
+) -> None:
+    world = World(standing.product, standing.simulator, standing.sql, 787 + len(options))
+    token = world.connected()
+    page = desk_of(world, open_page).sit_down(f"/connections/{world.hub}", **options)
+    page.get_by_role("link", name="Disconnect…").click()
+    page.get_by_role("link", name="Cancel").click()
+    assert world.token() == token
+    page.get_by_role("link", name="Disconnect…").click()
+    page.get_by_role("button", name="Disconnect").click()
+    expect(page.get_by_role("status").filter(has_text="Disconnected.")).to_be_visible()
+    assert world.token() is None
+    expect(page.locator("#head .badge")).to_have_text("disconnected")
+    until(lambda: not world.live(token))
+    assert uninstalled(world, open_page)
+
+
+def uninstalled(world: World, open_page: OpenPage) -> bool:
+    """By HubSpot's own list of who has the app."""
+    page = open_page()
+    page.goto(world.simulator.base_url)
+    return page.get_by_text(f"· {world.hub}").count() == 0 or "not connected" in str(
+        page.locator("form.account", has_text=f"· {world.hub}").inner_text()
+    )
