@@ -58,6 +58,7 @@ class HubSpot:
         self._serial = 0
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         self._in_flight: set[int] = set()
+        self._newest: dict[int, int] = {}  # by hub, the number of the token that it was given last
         self._loop = asyncio.get_running_loop()
         self._date = ""
         self._dated = 0.0
@@ -91,6 +92,7 @@ class HubSpot:
         self.answered[kind] += 1
         self._in_flight.discard(hub_id)
         self._serial += 1
+        self._newest[hub_id] = self._serial
         access_token = f"CI{self._serial:012d}{self._filler}"[:TOKEN_LENGTH]
         body = (
             f'{{"token_type":"bearer","refresh_token":"{token}","access_token":"{access_token}","hub_id":{hub_id},'
@@ -119,7 +121,10 @@ class HubSpot:
             self._loop.call_at(waiting[0][0], self._answer_due)
 
     def _asked_by_bench(self, path: bytes) -> Reply:
-        """`/bench?delay=…&life=…` sets, and tells what was answered so far, and when."""
+        """`/bench?delay=…&life=…` sets, and tells what was answered so far. `/bench/newest` tells, and forgets."""
+        if path == b"/bench/newest":
+            newest, self._newest = self._newest, {}
+            return "200 OK", json.dumps(newest).encode()
         wishes = parse_qs(path.partition(b"?")[2].decode())
         self.delay = float(wishes.get("delay", [self.delay])[0])
         self.life = int(wishes.get("life", [self.life])[0])

@@ -108,12 +108,12 @@ def late(world: World, warm: float, seconds: float) -> tuple[list[float], Span]:
 def checked(world: World) -> Iterator[None]:
     """Raises Failed where an answer in the block did not land, or a hub was asked twice at once."""
     world.hubspot.rest()
-    before, answers = fleet.standing(world), world.hubspot.answers()
+    world.hubspot.newest()
+    before = world.hubspot.answers().at_once
     yield
-    after = world.hubspot.answers()
-    if after.at_once > answers.at_once:
-        raise Failed(f"{after.at_once - answers.at_once} refreshes of a hub whose refresh was in flight")
-    fleet.landed(world, before, after.answered.get("refresh", 0) - answers.answered.get("refresh", 0))
+    if twice := world.hubspot.answers().at_once - before:
+        raise Failed(f"{twice} refreshes of a hub whose refresh was in flight")
+    fleet.landed(world)
 
 
 def wait_for_work(world: World) -> None:

@@ -58,6 +58,10 @@ class HubSpotHandle:
     def refreshes(self) -> int:
         return self.answers().answered.get("refresh", 0)
 
+    def newest(self) -> dict[int, int]:
+        """By hub, the number of the token that it was given last, since this was asked before."""
+        return {int(hub_id): number for hub_id, number in self._told("/newest").items()}
+
     def rest(self) -> None:
         """Wait until nobody waits for an answer: those who asked may be gone."""
         while self._told("")["waiting"]:

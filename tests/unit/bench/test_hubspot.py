@@ -122,3 +122,17 @@ def test_the_benchmark_sets_how_long_it_takes_and_how_long_tokens_live() -> None
 
     answer = told(play)
     assert (answer["answered"], answer["at_once"], answer["waiting"]) == ({}, 0, 0)
+
+
+def test_it_remembers_the_newest_token_of_each_hub_until_it_is_asked() -> None:
+    def play(_: HubSpot, conversation: Conversation, wire: Wire) -> tuple[Any, Any]:
+        for hub_id in (7, 8, 7):
+            conversation.data_received(request_of(SECRET, hub_id, 80))
+        told = []
+        for _ in range(2):
+            wire.written = b""
+            conversation.data_received(b"GET /bench/newest HTTP/1.1\r\nHost: x\r\n\r\n")
+            told.append(json.loads(wire.reply().body))
+        return told[0], told[1]
+
+    assert told(play) == ({"7": 3, "8": 2}, {})
