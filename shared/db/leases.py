@@ -27,6 +27,7 @@ class Lease:
     number: int
     generation: int
     until: datetime  #: by PostgreSQL's clock; after it the row may be somebody else's
+    was: Status  #: the row's when it was claimed; an operator's word on revocations may move it meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +139,10 @@ def _paused(provider: Provider, now: datetime) -> bool:
 
 
 def _claimed(row: Row[Any]) -> Claimed:
+    status = Status(row.status)
     connection = domain.Connection(
         hub_id=row.hub_id,
-        status=Status(row.status),
+        status=status,
         failures=row.failures,
         life=row.life,
         scopes=tuple(row.scopes),
@@ -149,5 +151,5 @@ def _claimed(row: Row[Any]) -> Claimed:
         last_error=row.last_error,
         reason=row.status_reason,
     )
-    lease = Lease(row.hub_id, row.lease_no, row.generation, row.lease_until)
+    lease = Lease(row.hub_id, row.lease_no, row.generation, row.lease_until, status)
     return Claimed(connection, lease, row.sealed_refresh_token)

@@ -17,9 +17,13 @@ from shared.domain.brake import revokes
 SAVE = alone("""
 WITH r AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:results AS json)) AS r(
-        hub_id bigint, number bigint, generation bigint, status text, access_token text, expires_at timestamptz,
+        hub_id bigint, number bigint, generation bigint, was text, status text,
+        access_token text, expires_at timestamptz,
         granted_at timestamptz, life real, scopes text[], sealed text, due_at timestamptz, not_before timestamptz,
         failures integer, last_error text, reason text, condemned jsonb, told boolean)
+), moved AS MATERIALIZED (  -- by an operator's word on revocations; locked, so that none comes now
+    SELECT c.hub_id, c.status FROM tokenkeeper.connections AS c
+     WHERE c.hub_id IN (SELECT hub_id FROM r WHERE was <> 'active') ORDER BY c.hub_id FOR NO KEY UPDATE OF c
 ), landed AS (
     UPDATE tokenkeeper.connections AS c
        SET status = r.status,
@@ -39,19 +43,20 @@ WITH r AS MATERIALIZED (
            condemned = CASE WHEN r.status = 'suspect' THEN coalesce(r.condemned, c.condemned) END,
            refresh_requested = c.refresh_requested AND r.access_token IS NULL,
            lease_until = NULL
-      FROM r
+      FROM r LEFT JOIN moved ON moved.hub_id = r.hub_id
      WHERE c.hub_id = r.hub_id AND c.lease_no = r.number AND c.generation = r.generation
        AND c.lease_until IS NOT NULL  -- else a save whose answer was lost would be told twice
-       AND NOT (c.status = 'revoked' AND r.status = 'suspect')  -- an operator confirmed it meanwhile
-       -- Without a new token or an event that says so nothing changes a status: an operator dismissed it meanwhile.
-       AND (c.status = r.status OR r.access_token IS NOT NULL OR r.told)
-    RETURNING c.hub_id
+       -- Of what was called dead before that word, only a new token, or a second witness of what is revoked, is news.
+       AND (r.access_token IS NOT NULL OR c.status = r.was
+            OR (c.status = 'revoked' AND (r.told OR r.status = 'revoked')))
+    RETURNING c.hub_id, coalesce(moved.status = 'active', false) AS back
 ), told AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
     SELECT e.hub_id, e.event, e.detail, e.status
       FROM json_to_recordset(CAST(:events AS json))
            AS e(place integer, hub_id bigint, event text, detail jsonb, status text)
       JOIN landed ON landed.hub_id = e.hub_id
+     WHERE NOT (landed.back AND e.event = 'recovered')  -- that was told at the dismissal
      ORDER BY e.place
 ), noted AS (
     UPDATE tokenkeeper.provider SET last_success_at = now()
@@ -160,6 +165,7 @@ def _saved(result: Result) -> dict[str, Any]:
         "hub_id": lease.hub_id,
         "number": lease.number,
         "generation": lease.generation,
+        "was": lease.was.value,
         "status": after.status.value,
         "sealed": result.sealed_refresh_token,
         "due_at": _text(after.due_at),

@@ -265,6 +265,21 @@ def test_a_failure_from_before_the_dismissal_does_not_make_suspect_again_in_sile
     assert (row["status"], row["lease_until"], sql.events(held_one)[-1]) == ("active", None, "recovered")
 
 
+@pytest.mark.parametrize("alive", [False, True])
+def test_a_recovery_is_told_once_by_the_dismissal_or_by_the_refresh(fleet: Town, sql: Sql, alive: bool) -> None:
+    """`alive`: the refresh is refused, and the second witness contradicts; that is outdated by then."""
+    kill(fleet, 20)
+    held_one = sql.value("SELECT min(hub_id) FROM tokenkeeper.connections WHERE condemned IS NOT NULL")
+    sql.set("due_at = now() + interval '1 hour'")
+    late = fleet.claim_one(held_one)
+    fleet.store.dismiss_revocations()
+    accused = rules.failed(late.connection, DEAD, fleet.store.clock.now())
+    contradicted = Result(late.lease, rules.witnessed(accused, DEAD, Introspection(active=True)))
+    landed = fleet.store.save([contradicted if alive else fleet.refreshed(late)])
+    assert landed == (set() if alive else {held_one})
+    assert sql.events(held_one)[-2:] == ["suspected", "recovered"]
+
+
 def test_nor_does_a_refusal_revoke_again_past_the_brake(fleet: Town, sql: Sql) -> None:
     kill(fleet, 20)
     gone = sql.value("SELECT min(hub_id) FROM tokenkeeper.connections WHERE status = 'revoked'")

@@ -34,12 +34,14 @@ class HubBook(Refreshed):
 
     def imported(self, refresh_token: str, at: Span) -> bool:
         """What works, and what the operator ended, is left alone; a wrong line can be put right."""
-        replaceable = self.status is Status.REVOKED or (self.status in LIVE and not self.proven)
-        if self.status is not None and (not replaceable or refresh_token == self.refresh_token):
+        if self.status is not None and (not self.replaceable() or refresh_token == self.refresh_token):
             return False
         self._restart(at, refresh_token)
         self.tell(EventName.IMPORTED, Status.ACTIVE, at)
         return True
+
+    def replaceable(self) -> bool:
+        return self.status is Status.REVOKED or (self.status in LIVE and not self.proven)
 
     def disconnected(self, at: Span) -> bool:
         """The first step: not served any more. False where there is nothing to disconnect."""

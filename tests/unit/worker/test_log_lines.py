@@ -25,7 +25,7 @@ from worker.diary import Diary
 
 CORRELATION = "0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11"
 Lines = Callable[[], list[dict[str, Any]]]
-LEASE = Lease(HUB, 1, 1, START + timedelta(seconds=60))
+LEASE = Lease(HUB, 1, 1, START + timedelta(seconds=60), Status.ACTIVE)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ class ScriptedHubSpot:
 
 def claimed(*, lease_seconds: float = 60.0, sealed: str | None = None, **but: object) -> Claimed:
     connection = Connection(**{"hub_id": HUB, "status": Status.ACTIVE, "life": 1800.0, **but})  # type: ignore[arg-type]
-    lease = Lease(HUB, number=3, generation=1, until=START + timedelta(seconds=lease_seconds))
+    lease = Lease(HUB, number=3, generation=1, until=START + timedelta(seconds=lease_seconds), was=Status.ACTIVE)
     return Claimed(connection, lease, sealed or VAULT.seal_refresh_token(HUB, REFRESH_TOKEN))
 
 
