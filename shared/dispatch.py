@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from shared import tracing
 from shared.domain.grant import SealedGrant
-from shared.tracing import Kind
+from shared.spans import Kind
 
 STORE_INSTALL = "tokenkeeper.store_install"
 SWEEP = "tokenkeeper.sweep"

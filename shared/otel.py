@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from shared.domain.errors import ProviderError
-from shared.tracing import Kind, Value
+from shared.spans import Kind, Value
 
 KINDS = {kind: SpanKind[kind.name] for kind in Kind}
 #: Seconds in which the last spans must have gone out at a process's end.

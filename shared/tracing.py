@@ -8,49 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from enum import Enum
 from functools import wraps
-from typing import ParamSpec, Protocol, Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 import structlog
+
+from shared.spans import Kind, Span, Tracer, Value
 
 log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Value = str | int | float | bool | None  #: None is left out
-
 SWITCHES = ("OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER")
 #: Any of them says that there is a collector.
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-
-
-class Kind(Enum):
-    """Which side of a call a span is."""
-
-    INTERNAL = "internal"
-    SERVER = "server"
-    CLIENT = "client"
-    PRODUCER = "producer"
-    CONSUMER = "consumer"
-
-
-class Span(Protocol):
-    def set(self, **attributes: Value) -> None:
-        """Never a secret, and nothing that others wrote but what is fit for a log."""
-
-
-class Tracer(Protocol):
-    """`shared.otel.Tracer`."""
-
-    def span(
-        self, name: str, kind: Kind, parent: Mapping[str, str] | None, attributes: Mapping[str, Value]
-    ) -> AbstractContextManager[Span]: ...
-    def note(self, attributes: Mapping[str, Value]) -> None: ...
-    def headers(self) -> dict[str, str]: ...
-    def trace_id(self) -> str | None: ...
-    def close(self) -> None: ...
 
 
 class _Nothing:

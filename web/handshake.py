@@ -13,7 +13,7 @@ from werkzeug.datastructures import MultiDict
 from shared import tracing
 from shared.domain.errors import AppRejected, CodeRejected, ProviderError, Unwell
 from shared.domain.grant import Grant, Install
-from shared.tracing import Kind
+from shared.spans import Kind
 from web import problems
 from web.cookies import MOST_RESTARTS, Cookies
 from web.keeping import keep, seen

@@ -124,8 +124,11 @@ def _connections(reading: Reading) -> Iterator[Metric]:
         "Connected HubSpot accounts, by status. active and suspect are kept fresh.",
         {("status", status.value): count for status, count in counts.items()},
     )
-    failing = reading.overview.failing
-    yield gauge("connections_failing", "Connections whose last attempt at a refresh brought no token.", failing)
+    yield gauge(
+        "connections_failing",
+        "Active or suspect connections whose last attempt at a refresh brought no token.",
+        reading.overview.failing,
+    )
 
 
 def _tokens(reading: Reading) -> Iterator[Metric]:

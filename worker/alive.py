@@ -11,8 +11,12 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+#: In seconds, from some point on, and never set.
+Clock = Callable[[], float]
 
 #: Seconds between two beats of the pulse.
 BEAT = 5.0
@@ -23,7 +27,8 @@ SILENCE = 60.0
 class Pulse:
     """A file that says when its process was last seen to turn, by the clock that nobody sets."""
 
-    def __init__(self, node: str, folder: Path | None = None) -> None:
+    def __init__(self, node: str, folder: Path | None = None, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
         folder = folder or Path(tempfile.gettempdir())
         self.path = folder / f"tokenkeeper-{os.getuid()}" / re.sub(r"[^\w@.-]", "_", node)
 
@@ -33,7 +38,7 @@ class Pulse:
         # Always of one length, so that whoever reads meanwhile finds a number.
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            os.pwrite(descriptor, b"%020.3f\n" % time.monotonic(), 0)
+            os.pwrite(descriptor, b"%020.3f\n" % self._clock(), 0)
         finally:
             os.close(descriptor)
 
@@ -44,18 +49,18 @@ class Pulse:
     def silence(self) -> float | None:
         """Seconds since the last beat. None: there was none since this machine started."""
         try:
-            since = time.monotonic() - float(self.path.read_text())
+            since = self._clock() - float(self.path.read_text())
         except (OSError, ValueError):
             return None
         return max(0.0, since) if since > -1 else None  # a second: what is written was rounded
 
 
-def main(arguments: list[str], folder: Path | None = None) -> int:
+def main(arguments: list[str], folder: Path | None = None, clock: Clock = time.monotonic) -> int:
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)  # noqa: T201
         return 2
     node = arguments[0] if "@" in arguments[0] else f"{arguments[0]}@{socket.gethostname()}"
-    silence = Pulse(node, folder).silence()
+    silence = Pulse(node, folder, clock).silence()
     alive = silence is not None and silence < SILENCE
     told = "never seen" if silence is None else f"last seen {silence:.0f} s ago"
     print(f"{node}: {'alive' if alive else 'NOT alive'}, {told}")  # noqa: T201

@@ -13,7 +13,7 @@ from shared import dispatch, tracing
 from shared.db.errors import SchemaError, StoreError
 from shared.domain.grant import SealedGrant
 from shared.install import store_install
-from shared.tracing import Kind
+from shared.spans import Kind
 from shared.vault import CannotOpen
 from worker.alerts import tell
 from worker.disconnect import disconnect

@@ -55,11 +55,12 @@ class Order:
     source: str = _CONNECTIONS
 
 
+_TRIED = "c.status IN ('active', 'suspect')"
 ORDERS = {
     Sort.HUB: Order(("c.hub_id",)),
     Sort.DOMAIN: Order(("a.listed", "a.hub_id"), source=_BOTH),
-    Sort.DUE: Order(("c.due_at", "c.hub_id"), only="c.due_at IS NOT NULL AND c.status IN ('active', 'suspect')"),
-    Sort.FAILURES: Order(("c.failures", "c.hub_id"), downwards=True, only="c.failures > 0"),
+    Sort.DUE: Order(("c.due_at", "c.hub_id"), only=f"c.due_at IS NOT NULL AND {_TRIED}"),
+    Sort.FAILURES: Order(("c.failures", "c.hub_id"), downwards=True, only=f"c.failures > 0 AND {_TRIED}"),
 }
 
 
@@ -76,7 +77,7 @@ class Asked:
     @property
     def empty(self) -> bool:
         """Nobody in that state has what the list is sorted by."""
-        return self.sort is Sort.DUE and self.status in (Status.REVOKED, Status.DISCONNECTED)
+        return self.sort in (Sort.DUE, Sort.FAILURES) and self.status in (Status.REVOKED, Status.DISCONNECTED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ COUNTED = 20_000
 class Overview:
     now: datetime  #: PostgreSQL's clock
     counts: dict[Status, int]  #: every status, also where it is 0
-    failing: int  #: connections whose last attempt brought no token; past COUNTED an estimate
+    failing: int  #: active or suspect, and the last attempt brought no token; past COUNTED an estimate
     due: int  #: refreshes that are due now, in flight or not; past COUNTED an estimate
     soonest_due: datetime | None  #: in the past: how late the latest is
     soonest_expiry: datetime | None  #: of the tokens served now
@@ -76,6 +76,8 @@ WITH rare AS (
 """
 _ACTIVE = "totals.connections - suspect - revoked - disconnected AS active"
 COUNTS = alone(f"{_RARE} SELECT now() AS at, rare.*, {_ACTIVE} FROM tokenkeeper.totals, rare")
+#: A revoked connection keeps its count of failures, and nobody waits for its token any more.
+_FAILING = "failures > 0 AND status IN ('active', 'suspect')"
 _SOME = f"SELECT FROM tokenkeeper.connections WHERE {{}} LIMIT {COUNTED} + 1"
 OVERVIEW = alone(f"""
 {_RARE}, soon AS (
@@ -85,7 +87,7 @@ OVERVIEW = alone(f"""
 )
 SELECT now() AS at, {PROVIDER_COLUMNS}, swept_at, last_success_at, brake_since, rare.*,
        {_ACTIVE}, totals.connections,
-       (SELECT count(*) FROM ({_SOME.format("failures > 0")}) AS counted) AS failing,
+       (SELECT count(*) FROM ({_SOME.format(_FAILING)}) AS counted) AS failing,
        (SELECT count(*) FROM tokenkeeper.connections WHERE {HELD}) AS held,
        (SELECT count(*) FROM ({_SOME.format("due_at <= now()")}) AS counted) AS due,
        (SELECT min(due_at) FROM tokenkeeper.connections WHERE due_at IS NOT NULL) AS soonest_due,
@@ -93,8 +95,8 @@ SELECT now() AS at, {PROVIDER_COLUMNS}, swept_at, last_success_at, brake_since, 
   FROM tokenkeeper.provider, tokenkeeper.totals, rare
 """)
 #: The table's pages are drawn by lot.
-ESTIMATED = alone("""
-SELECT count(*) AS drawn, count(*) FILTER (WHERE failures > 0) AS failing,
+ESTIMATED = alone(f"""
+SELECT count(*) AS drawn, count(*) FILTER (WHERE {_FAILING}) AS failing,
        count(*) FILTER (WHERE due_at <= now()) AS due
   FROM tokenkeeper.connections TABLESAMPLE SYSTEM (:percent)
 """)

@@ -15,7 +15,8 @@ from shared.hubspot import replies
 from shared.hubspot.deadline import whole_call
 from shared.hubspot.replies import Reply
 from shared.hubspot.transport import Endpoint, Transport
-from shared.tracing import Kind, traced
+from shared.spans import Kind
+from shared.tracing import traced
 
 T = TypeVar("T")
 

@@ -115,6 +115,14 @@ def done(reply: Reply) -> None:
         _accepted(reply, OF_A_TOKEN)
 
 
+def correlation_id(headers: Mapping[str, str], secrets: tuple[str, ...], answer: Mapping[str, Any]) -> str | None:
+    """By it HubSpot's support finds a call: of the reply's headers, else of the object in its body."""
+    text = headers.get("x-hubspot-correlation-id") or answer.get("correlationId")
+    if isinstance(text, str) and _UUID.fullmatch(text) and not _echoed(text, secrets):
+        return text
+    return None
+
+
 def _grant(reply: Reply, granted_at: datetime, meaning: Meaning) -> Grant:
     answer = _accepted(reply, meaning)
     try:
@@ -172,7 +180,7 @@ def _unknown_word(reply: Reply, answer: dict[str, Any]) -> str:
     for name in ("status", "error", "category", "errorType"):
         word = answer.get(name)
         # {"status": "error"} is what HubSpot's other APIs say of everything.
-        if isinstance(word, str) and word != "error" and _WORD.fullmatch(word) and not _echoed(word, reply):
+        if isinstance(word, str) and word != "error" and _WORD.fullmatch(word) and not _echoed(word, reply.secrets):
             return word
     return "unrecognised"
 
@@ -183,7 +191,7 @@ def _error(reply: Reply, verdict: Verdict, answer: dict[str, Any] | None = None)
         word,
         http_status=reply.http_status,
         retry_after=fields.retry_after(reply.headers),
-        correlation_id=_correlation_id(reply, answer or {}),
+        correlation_id=correlation_id(reply.headers, reply.secrets, answer or {}),
     )
 
 
@@ -196,15 +204,8 @@ def _migrating(answer: dict[str, Any]) -> bool:
     return any(isinstance(text, str) and "migration in progress" in text.lower() for text in texts)
 
 
-def _correlation_id(reply: Reply, answer: dict[str, Any]) -> str | None:
-    text = reply.headers.get("x-hubspot-correlation-id") or answer.get("correlationId")
-    if isinstance(text, str) and _UUID.fullmatch(text) and not _echoed(text, reply):
-        return text
-    return None
-
-
-def _echoed(text: str, reply: Reply) -> bool:
-    return any(text in secret or secret in text for secret in reply.secrets)
+def _echoed(text: str, secrets: tuple[str, ...]) -> bool:
+    return any(text in secret or secret in text for secret in secrets)
 
 
 def _or_none(read: Any, value: Any) -> Any:

@@ -18,7 +18,7 @@ from urllib3.util import Retry
 from shared import tracing
 from shared.domain.errors import Unwell
 from shared.hubspot.deadline import TimedAdapter, overdue
-from shared.hubspot.replies import Reply
+from shared.hubspot.replies import Reply, correlation_id
 
 #: Bytes of a body, unpacked. HubSpot's replies have less than one thousandth of it.
 LARGEST_BODY = 1024 * 1024
@@ -105,7 +105,7 @@ class Transport:
             preload_content=False,
             decode_content=True,
         )
-        tracing.note(http_status=raw.status)
+        tracing.note(http_status=raw.status, correlation_id=correlation_id(raw.headers, secrets, {}))
         return Reply(raw.status, raw.headers, _body(raw), secrets)
 
 

@@ -71,7 +71,7 @@ def expected(everybody: list[ConnectionSeen], status: Status | None, search: str
             shown = [seen for seen in shown if seen.next_refresh_at]
             shown.sort(key=lambda seen: (seen.next_refresh_at, seen.hub_id))
         case Sort.FAILURES:
-            shown = [seen for seen in shown if seen.failures]
+            shown = [seen for seen in shown if seen.failures and seen.status in (Status.ACTIVE, Status.SUSPECT)]
             shown.sort(key=lambda seen: (-seen.failures, -seen.hub_id))
     return [seen.hub_id for seen in shown]
 

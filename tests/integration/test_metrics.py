@@ -70,7 +70,7 @@ def test_connections_are_counted_by_status(scraper: Scraper, town: Town, sql: Sq
     found = {status: scraper.value("connections", status=status) for status in ("active", "suspect", "revoked")}
     assert found == {"active": 4, "suspect": 1, "revoked": 1}
     assert scraper.value("connections", status="disconnected") == 1
-    assert scraper.value("connections_failing") == 2
+    assert scraper.value("connections_failing") == 1
 
 
 def test_an_empty_house_is_told_of_in_full(scraper: Scraper) -> None:

@@ -24,7 +24,7 @@ from shared.domain.errors import (
     Unwell,
 )
 from shared.domain.grant import Grant, Introspection
-from shared.hubspot.replies import BLAME, Reply, done, exchanged, introspection, refreshed
+from shared.hubspot.replies import BLAME, Reply, correlation_id, done, exchanged, introspection, refreshed
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 SECRET = "na1-12ab-34cd-56ef-SECRET"
@@ -283,6 +283,8 @@ def test_the_correlation_id_is_kept_for_hubspots_support() -> None:
 def test_a_correlation_id_that_is_none_is_dropped() -> None:
     for odd in (SECRET, "x" * 99, "a b", 7, ""):
         assert the_error(a_reply(500, {"correlationId": odd})).correlation_id is None
+        assert correlation_id({"x-hubspot-correlation-id": str(odd)}, (), {}) is None
+    assert correlation_id({"x-hubspot-correlation-id": CORRELATION_ID}, (f"a-{CORRELATION_ID}",), {}) is None
     echo = Reply(500, CaseInsensitiveDict(), json.dumps({"correlationId": CORRELATION_ID}).encode(), (CORRELATION_ID,))
     assert the_error(echo).correlation_id is None
 

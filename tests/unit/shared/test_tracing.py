@@ -11,7 +11,7 @@ import pytest
 
 from shared import tracing
 from shared.domain.errors import GrantDead
-from shared.tracing import Kind
+from shared.spans import Kind
 from tests.collector import Collector, collecting
 from tests.servers import ROOT
 
