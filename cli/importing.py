@@ -17,6 +17,7 @@ from cli.ready import database, settings
 from cli.terminal import example, progress
 from shared.db.imports import ImportRow, Standing
 from shared.db.store import ConnectionStore
+from shared.domain.brake import AT_LEAST
 from shared.domain.connection import Status
 from shared.vault import CannotOpen, Vault
 
@@ -24,6 +25,11 @@ from shared.vault import CannotOpen, Vault
 BATCH = 2000
 #: Lines between two movements of the bar.
 STRIDE = 1000
+#: An old table may hold more dead tokens than the brake lets pass: nobody should meet it unprepared.
+NEXT = f"""\
+All of these are due now; see: tokenkeeper status
+If HubSpot calls more than {AT_LEAST} dead, as of an old table, the brake holds the rest and asks you. If others are refreshed,
+answer: tokenkeeper revocations confirm. If none is: docs/moving-in.md"""
 
 
 @dataclass(slots=True)
@@ -35,6 +41,11 @@ class Tally:
     kept: int = 0  #: left alone: it works, or the token is the same
     repeated: int = 0  #: a later line spoke of the same hub
     refused: int = 0
+
+    @property
+    def due(self) -> int:
+        """Their first refresh is due by this import."""
+        return self.new + self.replaced
 
     def __str__(self) -> str:
         parts = [f"{self.new:,} new", f"{self.replaced:,} given another token", f"{self.kept:,} left as they are"]
@@ -64,7 +75,10 @@ def import_(file: BinaryIO, as_json: bool) -> None:
         except Unreadable as error:
             raise click.ClickException(f"nothing was imported: {error}") from None
         intake.empty_into(ConnectionStore(engine, lease_seconds=ours.lease_seconds))
-    click.echo(json_line(asdict(intake.tally)) if as_json else str(intake.tally))
+    if as_json:
+        click.echo(json_line(asdict(intake.tally)))
+    else:
+        click.echo("\n".join([str(intake.tally), *([NEXT] if intake.tally.due > AT_LEAST else [])]))
     if intake.tally.refused:
         sys.exit(1)
 

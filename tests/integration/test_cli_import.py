@@ -67,6 +67,18 @@ def test_running_it_twice_changes_nothing(tokenkeeper: Command, sql: Sql) -> Non
     assert sql.events(7) == ["imported"]
 
 
+def test_who_brings_many_is_told_of_the_brake_before_it_comes(tokenkeeper: Command) -> None:
+    few, many = (csv(*((hub_id, TOKEN) for hub_id in hubs)) for hubs in (range(1, 11), range(11, 22)))
+    assert tokenkeeper("import", "-", stdin=few).out.count("\n") == 1
+    told = tokenkeeper("import", "-", stdin=many)
+    assert told.out.startswith("11 new, ")
+    assert "If HubSpot calls more than 10 dead" in told.out
+    assert "tokenkeeper revocations confirm" in told.out
+    assert tokenkeeper("import", "-", stdin=many).out.count("\n") == 1, "nothing is due by it"
+    machine = tokenkeeper("import", "-", "--json", stdin=csv(*((hub_id, TOKEN) for hub_id in range(31, 50))))
+    assert json.loads(machine.out)["new"] == 19
+
+
 def test_what_works_keeps_its_token_and_what_is_dead_gets_the_files(
     tokenkeeper: Command, vault: Vault, sql: Sql
 ) -> None:
