@@ -27,9 +27,9 @@ BATCH = 2000
 STRIDE = 1000
 #: An old table may hold more dead tokens than the brake lets pass: nobody should meet it unprepared.
 NEXT = f"""\
-All of these are due now; see: tokenkeeper status
-If HubSpot calls more than {AT_LEAST} dead, as of an old table, the brake holds the rest and asks you. If others are refreshed,
-answer: tokenkeeper revocations confirm. If none is: docs/moving-in.md"""
+They are due now; see: tokenkeeper status
+If HubSpot calls more than {AT_LEAST} of them dead, the revocation brake holds the rest and asks you.
+If others are refreshed, answer: tokenkeeper revocations confirm. If none is: docs/moving-in.md"""
 
 
 @dataclass(slots=True)

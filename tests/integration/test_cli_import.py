@@ -72,7 +72,7 @@ def test_who_brings_many_is_told_of_the_brake_before_it_comes(tokenkeeper: Comma
     assert tokenkeeper("import", "-", stdin=few).out.count("\n") == 1
     told = tokenkeeper("import", "-", stdin=many)
     assert told.out.startswith("11 new, ")
-    assert "If HubSpot calls more than 10 dead" in told.out
+    assert "more than 10 of them dead" in told.out
     assert "tokenkeeper revocations confirm" in told.out
     assert tokenkeeper("import", "-", stdin=many).out.count("\n") == 1, "nothing is due by it"
     machine = tokenkeeper("import", "-", "--json", stdin=csv(*((hub_id, TOKEN) for hub_id in range(31, 50))))
