@@ -2,9 +2,11 @@
 
 import os
 from contextlib import suppress
+from typing import Any
 
 from shared.db.errors import StoreUnavailable
 from shared.preflight import check_database
+from web import doorman
 from web.start import refusing, settings
 
 # Threads wait for HubSpot without holding up the others; 8 slow exchanges still leave the health checks answering.
@@ -12,11 +14,22 @@ worker_class = "gthread"
 threads = 8
 # The request's path, never its query: that of the callback holds the code and the state.
 access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(M)sms'
+logger_class = "web.journal.Journal"
+# No header of a request counts for more than any other: gunicorn would let whoever comes from this machine set
+# SCRIPT_NAME. Whom we believe about the client's address is said by TRUSTED_PROXIES (docs/settings.md).
+forwarded_allow_ips = ""
+forwarder_headers = ""
 # It would open a socket in the home folder, which a read-only container does not have.
 control_socket_disable = True
 
 
-def on_starting(_server: object) -> None:
+def on_starting(server: Any) -> None:
     """Look in the master, before it forks: two workers that refuse at once leave a traceback of gunicorn's own."""
     with refusing(), suppress(StoreUnavailable):  # each worker waits for PostgreSQL by itself, and says so
         check_database(settings(os.environ))  # noqa: TID251  an entry point
+    on_reload(server)
+
+
+def on_reload(server: Any) -> None:
+    """Here and not as `worker_class`: our manuals' command lines name gthread, and the command line wins."""
+    server.worker_class = doorman.stands_in_for(server.worker_class)

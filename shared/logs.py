@@ -28,6 +28,8 @@ _NAMED = re.compile(
     r"(?P<name>(?:access_token|refresh_token|client_secret|code|password|state|sealed)[\"']?\s*[=:]\s*[\"']?)"
     r"(?P<value>[^\s&,\"'}]+)"
 )
+#: Fields that are meant to have several lines.
+_FRAMES = ("exception", "stack")
 _secrets: tuple[str, ...] = ()
 #: A shorter one would blot out innocent words; settings ask for more than that.
 SHORTEST_SECRET = 8
@@ -77,12 +79,22 @@ def blotted(text: str) -> str:
     return _NAMED.sub(r"\g<name>[secret]", _SHAPES.sub("[secret]", text))
 
 
+class Net(logging.Filter):
+    """For a handler that is not ours: the line and its traceback with all that is secret blotted out."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            record.exc_text = blotted(logging.Formatter().formatException(record.exc_info))
+        record.msg, record.args = _visible(blotted(record.getMessage())), ()
+        return True
+
+
 def _ending(log_format: str) -> list[Any]:
     frames = structlog.processors.format_exc_info
     meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if log_format == "json":
         return [meta, frames, _blot, structlog.processors.JSONRenderer()]
-    return [meta, frames, _blot, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)]
+    return [meta, frames, _blot, _line, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)]
 
 
 def _trace(_logger: object, _method: str, event: Event) -> Event:
@@ -94,6 +106,17 @@ def _trace(_logger: object, _method: str, event: Event) -> Event:
 
 def _blot(_logger: object, _method: str, event: Event) -> Event:
     return {key: _blotted(value) for key, value in event.items()}
+
+
+def _line(_logger: object, _method: str, event: Event) -> Event:
+    """All but a traceback on one line: what others wrote must not begin another, nor move a cursor."""
+    return {key: _visible(value) if key not in _FRAMES else value for key, value in event.items()}
+
+
+def _visible(value: Any) -> Any:
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in value)
 
 
 def _blotted(value: object) -> object:

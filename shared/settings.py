@@ -59,6 +59,7 @@ class Settings:
     lease_seconds: float
     refresh_concurrency: int
     max_refreshes_per_second: float
+    trusted_proxies: int
     alert_webhook_url: str = field(repr=False)
     alert_webhook_secret: str = field(repr=False)
     log_format: str
@@ -125,6 +126,7 @@ class _Reader:
             max_refreshes_per_second=self.read(
                 "MAX_REFRESHES_PER_SECOND", formats.not_negative, "a number, 0 for no cap", 0.0
             ),
+            trusted_proxies=self.read("TRUSTED_PROXIES", formats.count(0, 10), "a number from 0 to 10", 0),
             alert_webhook_url=self.read("ALERT_WEBHOOK_URL", formats.web, "https://…", ""),
             alert_webhook_secret=self.read("ALERT_WEBHOOK_SECRET", formats.word, "the secret that signs alerts", ""),
             log_format=self.read("LOG_FORMAT", formats.one_of("text", "json"), "text or json", "text"),

@@ -18,6 +18,7 @@ from web.basic import Basic
 from web.cookies import Cookies
 from web.handshake import CALLED, Handshake
 from web.health import healthz, readyz
+from web.limits import HANDSHAKES, WRONG_PASSWORDS, Addresses, Buckets, held
 from web.metrics import Metrics
 from web.operator import problems as operator_problems
 from web.operator.routes import add_routes
@@ -55,11 +56,13 @@ def _add_routes(app: Flask, services: Services) -> None:
     cookies = Cookies(services.https)
     handshake, waiting = Handshake(services, cookies), Waiting(services, cookies)
     app.add_url_rule("/", "home", handshake.home)
-    app.add_url_rule("/install", "start", handshake.start)
-    app.add_url_rule("/oauth/callback", "callback", handshake.callback)
+    addresses = Addresses(services.trusted_proxies)
+    app.add_url_rule("/install", "start", held(handshake.start, Buckets("/install", HANDSHAKES), addresses))
+    callback = held(handshake.callback, Buckets("/oauth/callback", HANDSHAKES), addresses)
+    app.add_url_rule("/oauth/callback", "callback", callback)
     app.add_url_rule("/installs/<uuid:install_id>", "install_page", waiting.page)
     app.add_url_rule("/installs/<uuid:install_id>/status", "install_status", waiting.status)
-    guarded = Basic(services.operator_password).guarded
+    guarded = Basic(services.operator_password, Buckets("wrong passwords", WRONG_PASSWORDS), addresses).guarded
     add_routes(app, services, cookies, guarded)
     app.add_url_rule("/metrics", "metrics", guarded(Metrics(services.roster, services.activity).page))
     app.add_url_rule("/healthz", "healthz", healthz)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import structlog
 from flask import Response, render_template, request
 
-from web.problems import FRONT_PAGE, Problem
+from web.limits import Addresses, Buckets
+from web.problems import FRONT_PAGE, Problem, Stopped
 
 log = structlog.get_logger(__name__)
 
@@ -28,11 +30,23 @@ SIGN_IN = Problem(
     ways=(FRONT_PAGE,),
 )
 
+TOO_MANY = Problem(
+    429,
+    "Too many wrong passwords",
+    "From your address came several wrong passwords in a row. No more are looked at for a moment, not even right ones.",
+    "Wait a few seconds, then reload this page.",
+    badge="",
+    ways=(FRONT_PAGE,),
+)
+
 View = Callable[..., Response]
 
 
 class Basic:
-    def __init__(self, password: str) -> None:
+    def __init__(self, password: str, wrong: Buckets, addresses: Addresses) -> None:
+        """`wrong` holds how many wrong passwords an address may still give."""
+        self._wrong = wrong
+        self._addresses = addresses
         self._wanted = _digest(f"{USER}:{password}".encode())
 
     def guarded(self, view: View) -> View:
@@ -46,9 +60,15 @@ class Basic:
 
     def _is_operator(self) -> bool:
         header = request.headers.get("Authorization", "")
+        if not header:
+            return False
+        address = self._addresses.of(request)
+        if wait := self._wrong.wait(address):
+            raise Stopped(TOO_MANY, math.ceil(wait))
         right = hmac.compare_digest(_digest(_given(header)), self._wanted)
-        if header and not right:
-            log.warning("somebody gave a wrong operator's password", address=request.remote_addr)
+        if not right:
+            self._wrong.take(address)
+            log.warning("somebody gave a wrong operator's password", address=address)
         return right
 
 

@@ -136,6 +136,13 @@ UNKEEPABLE = Problem(
     "HubSpot allowed the connection, but our database and our queue are both out of reach.",
     "Nothing was stored. Please start again in a few minutes.",
 )
+TOO_OFTEN = Problem(
+    429,
+    "That was too often",
+    "From your address, or from that of your office, we were asked more often than people do.",
+    "Nothing was lost or stored. Wait a few seconds, then reload this page.",
+    badge="",
+)
 NO_SUCH_INSTALL = Problem(
     404,
     "There is no such connection here",

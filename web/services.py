@@ -76,6 +76,8 @@ class Services:
     optional_scopes: tuple[str, ...]
     #: From one sweep to the next.
     sweep_seconds: float
+    #: How many stand in front of us and say in X-Forwarded-For whom they were asked by.
+    trusted_proxies: int = 0
     #: Seconds for which a code that HubSpot calls used may turn out to be an install of a moment ago.
     patience: float = 1.0
 

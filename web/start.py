@@ -74,6 +74,7 @@ def services(settings: Settings) -> Services:
         scopes=settings.hubspot_scopes,
         optional_scopes=settings.hubspot_optional_scopes,
         sweep_seconds=settings.sweep_seconds,
+        trusted_proxies=settings.trusted_proxies,
     )
 
 

@@ -74,3 +74,36 @@ def test_a_message_that_cannot_be_formatted_is_not_printed_raw(capsys):
     logs.configure("text", "debug", [SECRET])
     logging.getLogger("a.library").warning("%d", SECRET)
     assert SECRET not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_others_wrote_begins_no_line_and_moves_no_cursor(log_format, capsys):
+    logs.configure(log_format, "info")
+    structlog.get_logger("ours").info("seen", domain="shop\n2026-11-24 [error] forged\x1b[2J\u202e\x9b1A")
+    logging.getLogger("a.library").warning("%s", "one\r\ntwo")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 2
+    assert not [character for character in said if not character.isprintable() and character != "\n"]
+
+
+def test_a_traceback_keeps_its_lines(capsys):
+    logs.configure("text", "info")
+    try:
+        raise ValueError  # noqa: TRY301
+    except ValueError:
+        structlog.get_logger("ours").exception("failed")
+    assert capsys.readouterr().err.count("\n") > 3
+
+
+def test_the_net_for_handlers_of_others_holds_a_line_and_its_traceback():
+    logs.configure("text", "info", [SECRET])
+    try:
+        raise ValueError(f"password={SECRET}")  # noqa: TRY301
+    except ValueError as error:
+        said = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("gunicorn", logging.ERROR, "", 1, "%s\nforged", (f"code={SECRET}",), said)
+    assert logs.Net().filter(record)
+    line = logging.Formatter().format(record)
+    assert SECRET not in line
+    assert "ValueError" in line
+    assert line.splitlines()[0] == "code=[secret]\\nforged"
