@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ class Command:
         )
         os.close(theirs)
         said = b""
+        limit = threading.Timer(SECONDS, running.kill)
+        limit.start()
         with running:
             while chunk := _read(ours):
                 said += chunk
@@ -62,6 +65,7 @@ class Command:
                     ctrl_c_after = ""
                     running.send_signal(signal.SIGINT)
             status = running.wait(SECONDS)
+        limit.cancel()
         os.close(ours)
         return Ran(status, said.decode(), "")
 
