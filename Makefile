@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test freshness soak bench check format lock compose-test
+.PHONY: help setup up test freshness soak bench check format lock screenshots compose-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ format: $(READY) ## let the formatter and the linter mend what they can
 
 lock: $(READY) ## bring the lock files in step with pyproject.toml
 	$(BIN)/python tools/lock.py
+
+screenshots: $(READY) ## render docs/images anew, where Chromium is found
+	$(BIN)/python -m tools.screenshots
 
 compose-test: $(READY) ## docker-compose up, install, refresh, down, up again (skips where there is no engine)
 	$(BIN)/python tools/compose_test.py
