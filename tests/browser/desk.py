@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 PHONE = {"viewport": {"width": 375, "height": 740}}
 NO_SCRIPT = {"java_script_enabled": False}
@@ -32,3 +32,7 @@ class Desk:
 
 def headline(page: Page, text: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text(text)
+
+
+def account_links(page: Page) -> Locator:
+    return page.get_by_role("rowheader").get_by_role("link")

@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 from sandbox.ports import any_free
 from shared.db.migrate import migrate
 from tests.browser.desk import NO_SCRIPT, PHONE
+from tests.browser.keyboard import press, tab_to, tour
 from tests.live import serving
 from tests.servers import answers, says
 
@@ -68,6 +69,21 @@ def connect_by_clicking(page, site, hub_id, shot):
     expect(page.locator("dl")).to_contain_text("Read contacts")
     expect(page.locator("dl")).not_to_contain_text("asking HubSpot", timeout=10_000)
     shot("3-connected")
+
+
+def test_an_account_is_connected_by_the_keyboard_alone(site, open_page):
+    page = open_page()
+    page.goto(site)
+    tour(page)
+    page.reload()
+    tab_to(page, page.get_by_role("link", name="Connect to HubSpot"))
+    press(page, "Enter")
+    tab_to(page, page.get_by_label("or type any other hub id"))
+    page.keyboard.type("783")
+    tab_to(page, page.get_by_role("button", name="Connect app"))
+    press(page, "Enter")
+    expect(page.get_by_role("heading")).to_have_text(re.compile("783 is connected"))
+    tour(page)
 
 
 def test_the_account_number_form_leads_to_that_account(site, open_page, shot):
@@ -136,3 +152,23 @@ def test_the_page_waits_out_an_outage(down, open_page, shot, options):
     expect(page.get_by_role("heading")).to_have_text("Connecting account 790")
     up()
     expect(page.get_by_role("heading")).to_have_text(re.compile("is connected"), timeout=20_000)
+
+
+def test_while_redis_and_the_worker_are_down_it_is_connected_and_the_domain_follows(
+    product, own_valkey, open_page, token_of, simulator
+):
+    product.environment.update(REDIS_URL=own_valkey.url())
+    web = product.web()
+    own_valkey.stop()
+    page = open_page()
+    page.goto(f"{web.url.replace('127.0.0.1', 'localhost')}/install")
+    choose(page, 791)
+    expect(page.get_by_role("heading")).to_have_text("Account 791 is connected")
+    assert simulator.check([token_of(791)])[0].live
+    page.evaluate("document.stayed = true")
+    own_valkey.start()
+    product.worker()
+    product.beat()
+    expect(page.get_by_role("heading")).not_to_have_text("Account 791 is connected")
+    expect(page.get_by_role("heading")).to_have_text(re.compile("is connected"))
+    assert page.evaluate("document.stayed")
