@@ -189,7 +189,7 @@ def own_engine(own_postgres: EmbeddedPostgres) -> Iterator[Engine]:
     engine.dispose()
 
 
-def test_results_wait_for_a_postgres_that_is_away(start, hubspot, own_postgres, own_engine):
+def test_results_wait_for_a_postgres_that_is_away(own_postgres, own_engine, start, hubspot):  # torn down backwards
     store = ConnectionStore(own_engine, lease_seconds=60)
     fill(store, 10)
     loop = start(engine=own_engine)
