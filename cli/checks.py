@@ -100,9 +100,11 @@ class _Database:
         return "is this code's"
 
     def server_log(self) -> Said:
-        setting = describe(self._engine).log_min_error_statement
+        server = describe(self._engine)
+        setting = server.log_min_error_statement
         if setting == "panic":
-            return "holds no statements"
+            more = "" if server.log_error_verbosity == "terse" else "; with log_error_verbosity = terse, no rows either"
+            return f"holds no statements{more}"
         return Level.WARN, (
             f"log_min_error_statement is {setting}: PostgreSQL's log can come to hold access tokens; "
             "have an administrator run: ALTER SYSTEM SET log_min_error_statement = panic; SELECT pg_reload_conf();"

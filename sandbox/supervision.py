@@ -21,6 +21,15 @@ honcho.manager.KILL_WAIT = PATIENCE + 5
 #: Seconds for those that have nothing to finish. Flower waits for minutes for a broker that is gone.
 BRIEF = 8.0
 TOLD_TO_GO = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_BOTH = {"DATABASE_URL", "REDIS_URL", "HUBSPOT_CLIENT_SECRET", "TOKEN_KEYS"}
+#: The secrets among the settings of each process.
+NEEDS = {
+    "simulator": {"HUBSPOT_CLIENT_SECRET"},
+    "web": _BOTH | {"SECRET_KEY", "OPERATOR_PASSWORD"},
+    "worker": _BOTH | {"ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET"},
+    "beat": {"REDIS_URL"},
+    "flower": {"REDIS_URL", "OPERATOR_PASSWORD"},
+}
 WEB_OPTIONS = ("--worker-class", "gthread", "--threads", "8", "--workers", "2", "--no-control-socket")
 
 
@@ -49,10 +58,16 @@ def run(world: World, state: Path, environment: Mapping[str, str], watchers: Seq
     supervisor = Supervisor(watchers)
     for name, command in commands(world, state).items():
         patience = PATIENCE if name == "worker" else BRIEF
-        supervisor.add_process(name, _respawned(command, patience), env=dict(environment))
+        supervisor.add_process(name, _respawned(command, patience), env=_needed(name, environment))
     supervisor.loop()
     if supervisor.returncode not in TOLD_TO_GO:
         raise ProcessRefused("a process refused to start, so all were stopped: its own line above says why")
+
+
+def _needed(name: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """What shows in a process's environment is what it works with, and no other's secret."""
+    kept_back = set().union(*NEEDS.values()) - NEEDS[name]
+    return {key: value for key, value in environment.items() if key.removesuffix("_FILE") not in kept_back}
 
 
 def commands(world: World, state: Path) -> dict[str, Sequence[str]]:

@@ -109,8 +109,12 @@ def _let_go(**_: Any) -> None:
 
 def _lock_flower() -> None:
     """Flower shows who asks for what: it opens with the operator's password, or not at all."""
+    from flower.options import options  # noqa: PLC0415  worker and beat need not load it
+
     password = settings(needs=("REDIS_URL", "OPERATOR_PASSWORD")).operator_password
-    os.environ["FLOWER_BASIC_AUTH"] = f"operator:{password}"  # noqa: TID251  Flower's own way in, not on argv
+    os.environ.pop("FLOWER_BASIC_AUTH", None)  # noqa: TID251  it would count for more
+    # Not through that variable: what has commas in it would be several passwords, each of them good.
+    options.basic_auth = [f"operator:{password}"]
 
 
 app = make_app()

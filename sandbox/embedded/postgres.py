@@ -26,6 +26,8 @@ _SETTINGS = {
     "shared_buffers": "128MB",
     # psycopg2 binds on the client: a failing statement would be logged with the tokens in it
     "log_min_error_statement": "panic",
+    # else a row that a constraint refuses is logged, the first 64 characters of each column
+    "log_error_verbosity": "terse",
 }
 _FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 

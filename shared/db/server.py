@@ -10,7 +10,8 @@ from shared.db.database import Database, alone
 
 DESCRIBE = alone("""
 SELECT current_setting('server_version') AS version,
-       current_setting('log_min_error_statement') AS log_min_error_statement
+       current_setting('log_min_error_statement') AS log_min_error_statement,
+       current_setting('log_error_verbosity') AS log_error_verbosity
 """)
 
 
@@ -19,9 +20,11 @@ class Server:
     version: str
     #: psycopg2 pastes values into statements: below `panic`, one that fails is logged with the tokens in it.
     log_min_error_statement: str
+    #: Above `terse`, a row that a constraint of ours refuses is logged with the beginning of each column.
+    log_error_verbosity: str
 
 
 def describe(engine: Engine) -> Server:
     """Raises StoreUnavailable."""
     row = Database(engine).ask(DESCRIBE)[0]
-    return Server(row.version, row.log_min_error_statement)
+    return Server(row.version, row.log_min_error_statement, row.log_error_verbosity)

@@ -52,6 +52,7 @@ def wrong(ran: Ran) -> dict[str, tuple[str, str]]:
 def test_all_is_well_in_one_line_each(tokenkeeper: Command, sql: Sql) -> None:
     if sql.value("SHOW log_min_error_statement") != "panic":  # a server of the tester's own
         sql.rows("ALTER SYSTEM SET log_min_error_statement = panic")
+        sql.rows("ALTER SYSTEM SET log_error_verbosity = terse")
         sql.rows("SELECT pg_reload_conf()")
     ran = tokenkeeper("doctor")
     assert (ran.status, ran.err, wrong(ran)) == (0, "", {}), ran
@@ -151,6 +152,15 @@ def test_a_server_log_that_would_hold_statements_is_a_warning(tokenkeeper: Comma
     ran = tokenkeeper("doctor")
     assert (ran.status, list(wrong(ran))) == (0, ["server log"])
     assert "ALTER SYSTEM SET log_min_error_statement = panic" in found(ran)["server log"][1]
+
+
+@pytest.mark.usefixtures("well")
+def test_a_server_log_that_would_hold_rows_is_told(tokenkeeper: Command, sql: Sql) -> None:
+    name = sql.value("SELECT current_database()")
+    sql.rows(f"ALTER DATABASE {name} SET log_error_verbosity = 'default'")
+    ran = tokenkeeper("doctor")
+    assert (ran.status, wrong(ran)) == (0, {})
+    assert found(ran)["server log"][1] == "holds no statements; with log_error_verbosity = terse, no rows either"
 
 
 @pytest.mark.usefixtures("well")

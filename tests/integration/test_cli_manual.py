@@ -50,6 +50,7 @@ def town(tokenkeeper: Command, town: Town, sql: Sql) -> Town:
     town.store.begin_sweep(2)
     if sql.value("SHOW log_min_error_statement") != "panic":  # a server of the tester's own
         sql.rows("ALTER SYSTEM SET log_min_error_statement = panic")
+        sql.rows("ALTER SYSTEM SET log_error_verbosity = terse")
         sql.rows("SELECT pg_reload_conf()")
     return town
 

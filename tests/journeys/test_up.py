@@ -95,6 +95,10 @@ def a_home() -> Iterator[Home]:
         shutil.rmtree(folder)
 
 
+#: Of the settings of this run.
+SECRETS = {"DATABASE_URL", "REDIS_URL", "HUBSPOT_CLIENT_SECRET", "TOKEN_KEYS", "SECRET_KEY", "OPERATOR_PASSWORD"}
+
+
 @pytest.fixture
 def home() -> Iterator[Home]:
     with a_home() as made:
@@ -173,6 +177,21 @@ def test_no_secret_shows_in_the_process_list_or_to_other_users(running: tuple[Ho
     assert (state / "env").stat().st_mode & 0o777 == 0o600
     assert (state / "psql").stat().st_mode & 0o777 == 0o700
     assert not [secret for secret in secrets if secret in (state / "psql").read_text()]
+
+
+def test_each_process_is_given_the_secrets_that_it_needs_and_no_others(running: tuple[Home, Running]) -> None:
+    _, run = running
+    given = {
+        words: SECRETS & the_one(run, words).environ().keys()
+        for words in ("web.wsgi:app", "-A worker.app worker", "-A worker.app beat", "flower", "sandbox.simulator")
+    }
+    assert given == {
+        "web.wsgi:app": SECRETS,
+        "-A worker.app worker": SECRETS - {"SECRET_KEY", "OPERATOR_PASSWORD"},
+        "-A worker.app beat": {"REDIS_URL"},
+        "flower": {"REDIS_URL", "OPERATOR_PASSWORD"},
+        "sandbox.simulator": {"HUBSPOT_CLIENT_SECRET"},
+    }
 
 
 def test_the_settings_for_another_terminal_are_complete(running: tuple[Home, Running]) -> None:

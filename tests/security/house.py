@@ -1,0 +1,217 @@
+"""The whole product on servers of its own, with a mark in every secret, and a record of all that it says on the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import redis
+import requests
+from cryptography.fernet import Fernet
+
+from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
+from sandbox.ports import any_free
+from sandbox.simulator.control import DEMO_CLIENT_ID, SimulatorControl
+from shared.db.migrate import migrate
+from tests.databases import Databases
+from tests.faults.fleet import HASTE, LIFETIME, Fleet, Servers, SteadySql
+from tests.integration.raw_server import http, sends
+from tests.journeys.world import World
+from tests.receiver import Receiver, receiving
+from tests.security.hubspot import played
+from tests.security.marks import Mark, Search, new_mark
+from tests.servers import Product, inherited
+from tests.visitor import Visitor
+
+ACCESS, REFRESH, CODE = "access token", "refresh token", "code"
+CLIENT_SECRET, TOKEN_KEY, SECRET_KEY = "client secret", "token key", "secret key"
+PASSWORD, WEBHOOK_SECRET, WEBHOOK_URL = "operator's password", "webhook's secret", "webhook's URL"
+DATABASE_PASSWORD, REDIS_PASSWORD = "PostgreSQL's password", "Redis's password"
+MADE = (ACCESS, REFRESH, CODE, CLIENT_SECRET, TOKEN_KEY, SECRET_KEY, PASSWORD, WEBHOOK_SECRET, WEBHOOK_URL)
+
+
+class DurableServers(Servers):
+    """Valkey keeps its file, as in production: what is in there is looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.postgres = EmbeddedPostgres(folder, durable=True)
+        self.valkey = EmbeddedValkey(folder, durable=True)
+        self.postgres.start()
+        self.valkey.start()
+
+
+@dataclass
+class House:
+    fleet: Fleet
+    servers: DurableServers
+    receiver: Receiver
+    marks: dict[str, Mark]
+    settings: dict[str, str]  #: what the files hold that the environment names
+    said: list[tuple[str, bytes]] = field(default_factory=list)  #: place and content, noted on the way
+
+    @property
+    def world(self) -> World:
+        return self.fleet.world
+
+    @property
+    def hubspot(self) -> SimulatorControl:
+        return self.fleet.simulator
+
+    @property
+    def search(self) -> Search:
+        return Search(self.marks.values())
+
+    def note(self, place: str, content: bytes | str) -> None:
+        self.said.append((place, content.encode() if isinstance(content, str) else content))
+
+    @contextmanager
+    def visitor(self) -> Iterator[Visitor]:
+        """A browser; every answer that it gets is noted."""
+        with Visitor(self.world.home, self.hubspot) as visitor:
+            visitor.session.hooks["response"].append(self._answered)
+            yield visitor
+
+    def open(self, path: str, *, home: str = "", signed_in: bool = True, **options: Any) -> requests.Response:
+        """One page, noted."""
+        auth = ("operator", self.settings["OPERATOR_PASSWORD"]) if signed_in else None
+        address = f"{home or self.world.home}{path}"
+        answer = requests.get(address, auth=auth, timeout=20, allow_redirects=False, **options)
+        self._answered(answer)
+        return answer
+
+    def command(self, *arguments: str, stdin: str = "") -> int:
+        told = self.world.product.tokenkeeper(*arguments, stdin=stdin)
+        self.note(f"tokenkeeper {arguments[0]}", told.stdout + told.stderr)
+        return told.returncode
+
+    def note_processes(self) -> None:
+        """Command lines and environments of all that runs: ours, PostgreSQL's and Valkey's."""
+        servers = [self.servers.postgres.process, self.servers.valkey.process]
+        pids = [running.pid for running in self.world.product.running if running.status is None]
+        pids += [server.pid for server in servers if server is not None]
+        for pid in pids:
+            for each in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+                for what in ("cmdline", "environ"):
+                    self.note(f"/proc: {what} of {each.name()}", Path(f"/proc/{each.pid}/{what}").read_bytes())
+
+    def note_redis(self) -> None:
+        """Each key as it is kept, and what Valkey knows of its clients."""
+        with redis.Redis.from_url(self.servers.valkey.url()) as broker:
+            for key in broker.scan_iter():
+                self.note(f"Redis key {key.decode()}", key + b"\0" + (broker.dump(key) or b""))  # type: ignore[operator]
+            self.note("Redis clients", repr(broker.client_list()))
+
+    def _answered(self, answer: requests.Response, *_: Any, **__: Any) -> None:
+        path = urlsplit(answer.request.url or "").path
+        self.note(f"answer to {answer.request.method} {path}", f"{answer.headers}\n{answer.text}")
+
+
+@contextmanager
+def kept_house(logs: Path) -> Iterator[House]:
+    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-audit-"))
+    folder.chmod(0o711)  # PostgreSQL has an account of its own where we are root
+    marks = {kind: new_mark(kind) for kind in MADE}
+    secret = f"client-{marks[CLIENT_SECRET].text}-secret"
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        hubspot = stack.enter_context(played(marks[ACCESS], marks[REFRESH], marks[CODE], secret))
+        hubspot.settings(lifetime=LIFETIME)
+        receiver = stack.enter_context(receiving(sends(http(500), stay=False)))
+        servers = DurableServers(folder)
+        stack.callback(servers.stop)
+        database_url = stack.enter_context(Databases(servers.postgres.url(), migrate).migrated())
+        for kind, url in ((DATABASE_PASSWORD, database_url), (REDIS_PASSWORD, servers.valkey.url())):
+            marks[kind] = Mark(kind, str(urlsplit(url).password))
+        settings = _settings(marks, secret, database_url, servers, receiver)
+        product = Product(_environment(settings, folder, hubspot.base_url), logs)
+        stack.callback(product.stop)
+        sql = SteadySql(database_url)
+        stack.callback(sql.close)
+        house = House(Fleet(World(product, hubspot, sql), servers, database_url), servers, receiver, marks, settings)
+        stack.enter_context(_overheard(house))
+        yield house
+
+
+def _settings(
+    marks: dict[str, Mark], secret: str, database_url: str, servers: DurableServers, receiver: Receiver
+) -> dict[str, str]:
+    key = Fernet.generate_key().decode()
+    return {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": servers.valkey.url(),
+        "HUBSPOT_CLIENT_SECRET": secret,
+        "TOKEN_KEYS": f"{key[:8]}{marks[TOKEN_KEY].text}{key[16:]}",
+        "SECRET_KEY": f"secret-key-{marks[SECRET_KEY].text}",
+        "OPERATOR_PASSWORD": f"password-{marks[PASSWORD].text}",
+        "ALERT_WEBHOOK_SECRET": f"webhook-{marks[WEBHOOK_SECRET].text}",
+        "ALERT_WEBHOOK_URL": f"{receiver.server.url}/services/{marks[WEBHOOK_URL].text}",
+    }
+
+
+def _environment(settings: dict[str, str], folder: Path, hubspot_url: str) -> dict[str, str]:
+    """Secrets come from files, as in production: no environment has a reason to hold one."""
+    place = folder / "secrets"
+    place.mkdir(mode=0o700)
+    for name, value in settings.items():
+        (place / name).write_text(value)
+    return {
+        **inherited(),
+        **{f"{name}_FILE": str(place / name) for name in settings},
+        **HASTE,
+        "HUBSPOT_CLIENT_ID": DEMO_CLIENT_ID,
+        "HUBSPOT_REDIRECT_URI": f"http://localhost:{any_free()}/oauth/callback",
+        "HUBSPOT_SCOPES": "oauth crm.objects.contacts.read",
+        "HUBSPOT_API_URL": hubspot_url,
+        "HUBSPOT_APP_URL": hubspot_url,
+        "LOG_LEVEL": "debug",
+        "PYTHONDEVMODE": "0",
+        "GUNICORN_CMD_ARGS": "--access-logfile=- --log-level=debug",
+        "PATH": os.environ["PATH"],
+    }
+
+
+@contextmanager
+def _overheard(house: House) -> Iterator[None]:
+    """Every word that is said to Valkey, also what is gone a moment later."""
+    over = threading.Event()
+    thread = threading.Thread(target=_listen, args=(house, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(10)
+
+
+def _listen(house: House, over: threading.Event) -> None:
+    address = urlsplit(house.servers.valkey.url())
+    while not over.wait(0.1):
+        try:
+            with socket.create_connection(("127.0.0.1", address.port or 0), timeout=1) as line:
+                line.sendall(f"AUTH {address.password}\r\nMONITOR\r\n".encode())
+                _take_down(house, line, over)
+        except OSError:
+            continue
+
+
+def _take_down(house: House, line: socket.socket, over: threading.Event) -> None:
+    heard = b""
+    while not over.is_set():
+        try:
+            piece = line.recv(1 << 16)
+        except TimeoutError:
+            continue
+        if not piece:
+            break
+        heard += piece
+    house.note("words to Redis", heard)

@@ -1,0 +1,77 @@
+"""HubSpot, played, with a mark in everything secret that it hands out."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from sandbox.simulator.access_tokens import _FACTS, _PREFIX, AccessToken, AccessTokens
+from sandbox.simulator.accounts import Accounts
+from sandbox.simulator.control import SimulatorControl
+from sandbox.simulator.knobs import Knobs
+from sandbox.simulator.records import Code
+from sandbox.simulator.server import SimulatorServer
+from sandbox.simulator.simulation import Consent, Simulation
+from tests.security.marks import Mark
+
+
+class MarkedAccounts(Accounts):
+    def __init__(self, refresh: Mark, code: Mark) -> None:
+        super().__init__()
+        self._refresh, self._code = refresh, code
+
+    def marked_code(self, code: str) -> str:
+        return f"{code[: -len(self._code.text)]}{self._code.text}"
+
+    def add_code(self, code: Code, now: float) -> None:
+        super().add_code(replace(code, code=self.marked_code(code.code)), now)
+
+    def _issue(self, hub_id: int, client_id: str, scopes: str) -> str:
+        token = super()._issue(hub_id, client_id, scopes)
+        marked = f"{token[: -len(self._refresh.text)]}{self._refresh.text}"
+        self._db.execute("UPDATE refresh_tokens SET token = ? WHERE token = ?", (marked, token))
+        return marked
+
+
+class MarkedTokens(AccessTokens):
+    def __init__(self, key: bytes, mark: Mark) -> None:
+        super().__init__(key)
+        self._dice = b64decode(mark.text)  # six bytes, that begin a group of base64
+
+    def mint(self, token: AccessToken, length: int) -> str:
+        """Within its first 64 characters: PostgreSQL shows so many of a row that it refuses."""
+        times = int(token.issued_at * 1000), int(token.expires_at * 1000)
+        facts = _FACTS.pack(token.hub_id, token.generation, *times, os.urandom(2) + self._dice + os.urandom(1))
+        filler = "x" * (length - len(_PREFIX) - 72)
+        return _PREFIX + urlsafe_b64encode(facts + self._mac(facts, filler)).decode() + filler
+
+
+class MarkedHubSpot(Simulation):
+    def __init__(self, access: Mark, refresh: Mark, code: Mark, knobs: Knobs) -> None:
+        super().__init__(time.time, knobs)
+        self.accounts = self._marked = MarkedAccounts(refresh, code)
+        self._tokens = MarkedTokens(self.accounts.signing_key(), access)
+
+    def consented(self, hub_id: int, consent: Consent) -> str:
+        return self._marked.marked_code(super().consented(hub_id, consent))
+
+
+@contextmanager
+def played(access: Mark, refresh: Mark, code: Mark, secret: str) -> Iterator[SimulatorControl]:
+    state = MarkedHubSpot(access, refresh, code, Knobs(client_secrets=(secret,)))
+    server = SimulatorServer(state, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        with SimulatorControl(f"http://127.0.0.1:{server.port}") as control:
+            yield control
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        state.close()

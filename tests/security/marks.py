@@ -1,0 +1,69 @@
+"""Marks: texts that stand in every secret of a run, and how to find them again, whatever was done to them."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+#: Characters. 62^8 of them: none comes up by chance in a few hundred megabytes.
+LENGTH = 8
+LETTERS = string.ascii_letters + string.digits
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    kind: str
+    text: str
+
+    def forms(self) -> Iterator[bytes]:
+        """As it is, in hexadecimal, as UTF-16, and in base64 at each of its three places in a group.
+
+        Percent-encoding and JSON leave letters and digits as they are.
+        """
+        raw = self.text.encode()
+        yield from (raw, raw.hex().encode(), self.text.encode("utf-16-le"), *_in_base64(raw))
+
+
+def new_mark(kind: str) -> Mark:
+    return Mark(kind, "".join(secrets.choice(LETTERS) for _ in range(LENGTH)))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    kind: str
+    place: str
+    around: str  #: what stands before and after it
+
+    def __str__(self) -> str:
+        return f"{self.kind} in {self.place}: …{self.around}…"
+
+
+class Search:
+    """Looks for all marks."""
+
+    def __init__(self, marks: Iterable[Mark]) -> None:
+        self._forms = [(mark.kind, form) for mark in marks for form in mark.forms()]
+
+    def found(self, place: str, content: bytes | str) -> list[Finding]:
+        """The first of each form."""
+        raw = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+        found = []
+        for kind, form in self._forms:
+            at = raw.find(form)
+            if at >= 0:
+                found.append(Finding(kind, place, repr(raw[max(0, at - 60) : at + 60])))
+        return found
+
+
+def _in_base64(raw: bytes) -> set[bytes]:
+    """What is the same in base64 whatever stands before and after it; of both alphabets."""
+    found = set()
+    for lead in range(3):
+        for encode in (b64encode, urlsafe_b64encode):
+            text = encode(b"\0" * lead + raw + b"\0" * 3)
+            first = -(-lead * 8 // 6)  # characters that hold a bit of what stands before
+            found.add(text[first : (lead + len(raw)) * 8 // 6])
+    return found

@@ -1,0 +1,25 @@
+"""Flower opens with the operator's whole password, and with nothing less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import requests
+
+from tests.servers import Product
+
+PASSWORD = "comma,operator:second,third"
+
+
+def test_a_comma_in_the_password_does_not_make_several(
+    environment: Callable[..., dict[str, str]], new_product: Callable[[dict[str, str]], Product]
+) -> None:
+    flower = new_product(environment(OPERATOR_PASSWORD=PASSWORD, FLOWER_BASIC_AUTH="")).flower()
+
+    def status(user: str, password: str) -> int:
+        return requests.get(f"{flower.url}/workers", auth=(user, password), timeout=10).status_code
+
+    assert status("operator", PASSWORD) == 200
+    for user, password in (("operator", "comma"), ("operator", "second"), ("third", ""), ("", ""), ("operator", "")):
+        assert status(user, password) == 401
+    assert requests.get(f"{flower.url}/api/tasks", timeout=10).status_code == 401

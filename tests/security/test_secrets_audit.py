@@ -1,0 +1,137 @@
+"""Every secret of a run is marked, and afterwards no mark is found where it has no business, in whatever encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+import pytest
+import redis
+
+from tests.security import places
+from tests.security.house import ACCESS, MADE, House
+from tests.security.marks import Finding, Mark, Search, new_mark
+from tests.security.run import live
+from tests.servers import ROOT
+
+#: Access tokens are in the one table from which SQL reads them, and in the log of what becomes of that table.
+AT_HOME = {(ACCESS, places.HOME), (ACCESS, places.JOURNAL)}
+
+
+@pytest.fixture(scope="module")
+def lived(house: House) -> House:
+    live(house)
+    return house
+
+
+def everywhere(house: House) -> Iterator[tuple[str, bytes]]:
+    return chain(
+        house.said,
+        places.logs(house),
+        places.posts(house),
+        places.dumped(house),
+        places.postgres_files(house),
+        places.valkey_files(house),
+        places.root_files(ROOT),
+    )
+
+
+@pytest.mark.timeout(400)
+def test_no_secret_is_where_it_has_no_business(lived: House) -> None:
+    found = [
+        finding
+        for place, content in everywhere(lived)
+        for finding in lived.search.found(place, content)
+        if (finding.kind, finding.place) not in AT_HOME
+    ]
+    assert not found, "\n".join(map(str, found[:40]))
+
+
+def test_the_audit_has_looked_everywhere(lived: House) -> None:
+    """A place that nobody wrote to proves nothing."""
+    seen: dict[str, int] = {}
+    for place, content in everywhere(lived):
+        seen[place] = seen.get(place, 0) + len(content)
+    for place in (
+        "answer to GET /oauth/callback",
+        "answer to GET /metrics",
+        "answer to GET /operator",
+        "answer to GET /api/tasks",
+        "words to Redis",
+        "Redis key tokenkeeper.people",
+        "alert",
+        "PostgreSQL log",
+        places.HOME,
+        places.JOURNAL,
+        "PostgreSQL table tokenkeeper.history",
+        "Valkey file dump.rdb",
+        "/proc: environ of postgres",
+        "/proc: cmdline of valkey-server",
+        "tokenkeeper import",
+    ):
+        assert seen.get(place, 0) > 0, place
+    assert any(place.startswith("Valkey file appendonly.aof") and size for place, size in seen.items())
+
+
+def test_what_must_be_there_is_found_by_the_same_search(lived: House) -> None:
+    """Access tokens are where they may be: the files, the log and the dump are really looked into."""
+    kept = set()
+    for place, content in chain(places.dumped(lived), places.postgres_files(lived)):
+        kept |= {(finding.kind, finding.place) for finding in lived.search.found(place, content)}
+    assert kept >= AT_HOME
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_mark_that_is_planted_is_found(lived: House, kind: str) -> None:
+    """In each place that is kept, of each kind."""
+    mark = lived.marks[kind]
+    sql = lived.world.sql
+    sql.rows("CREATE TABLE IF NOT EXISTS tokenkeeper.planted (value text)")
+    sql.rows("INSERT INTO tokenkeeper.planted VALUES (%s)", mark.text)
+    with redis.Redis.from_url(lived.servers.valkey.url()) as broker:
+        broker.set(f"planted-{kind}", mark.text)
+    try:
+        found = {
+            finding.place
+            for place, content in chain(places.dumped(lived), places.postgres_files(lived), places.valkey_files(lived))
+            for finding in lived.search.found(place, content)
+            if finding.kind == kind
+        }
+    finally:
+        sql.rows("DROP TABLE tokenkeeper.planted")
+        with redis.Redis.from_url(lived.servers.valkey.url()) as broker:
+            broker.delete(f"planted-{kind}")
+    assert "PostgreSQL table tokenkeeper.planted" in found
+    assert "Valkey file dump.rdb" in found
+    assert any(place.startswith("Valkey file appendonly.aof") for place in found)
+    assert any(place.startswith("PostgreSQL file base/") for place in found)
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab", "abc"])
+@pytest.mark.parametrize("after", ["", "x", "xy", "}"])
+def test_a_mark_is_found_however_it_is_written(before: str, after: str) -> None:
+    import base64
+    import json
+    import urllib.parse
+
+    mark = Mark("kind", new_mark("kind").text)
+    text = f"{before}{mark.text}{after}"
+    written = [
+        text.encode(),
+        base64.b64encode(text.encode()),
+        base64.urlsafe_b64encode(f"{text}\xff".encode()),
+        text.encode().hex().encode(),
+        text.encode("utf-16-le"),
+        urllib.parse.quote(f"{text}&=é").encode(),
+        json.dumps({"é": f"{text}\n"}).encode(),
+        repr(text.encode()).encode(),
+    ]
+    for form in written:
+        assert [finding.kind for finding in Search([mark]).found("here", b"__" + form + b"__")][:1] == ["kind"], form
+    assert Search([mark]).found("here", b"__" + mark.text[:-1].encode() + b"__") == []
+
+
+def test_a_finding_says_where(lived: House) -> None:
+    mark = next(iter(lived.marks.values()))
+    (found,) = Search([mark]).found("a place", f"before {mark.text} after")
+    assert str(Finding(mark.kind, "a place", repr(f"before {mark.text} after".encode()))) == str(found)
