@@ -29,7 +29,7 @@ MOST = 10_000
 _STALE = f"""
 SELECT hub_id FROM (
     (SELECT hub_id, status, expires_at, life, failures, due_at FROM tokenkeeper.connections
-      WHERE failures > 0 LIMIT {LOOKED_AT})
+      WHERE failures >= {VAIN} AND status IN ('active', 'suspect') LIMIT {LOOKED_AT})
     UNION ALL
     (SELECT hub_id, status, expires_at, life, failures, due_at FROM tokenkeeper.connections
       WHERE due_at <= now() ORDER BY due_at LIMIT {LOOKED_AT})

@@ -11,7 +11,7 @@ from shared.db.alerts import raise_alert
 from shared.db.database import Database
 from shared.db.imports import ImportRow
 from shared.db.store import ConnectionStore
-from shared.db.watch import LOOK, Watch
+from shared.db.watch import LOOK, LOOKED_AT, Watch
 from shared.domain.alerts import AlertKind
 from shared.domain.errors import AppRejected, Throttled, Unwell
 from shared.domain.provider import ENOUGH, Outcome
@@ -160,6 +160,15 @@ def test_who_has_no_token_yet_or_is_revoked_cannot_go_stale(town: Town, watch: W
     sql.set(REVOKED, 2)
     watch.look()
     assert told(sql, "stale_connections") == []
+
+
+def test_thousands_that_were_revoked_hide_nobody_who_goes_stale(town: Town, watch: Watch, sql: Sql) -> None:
+    town.many_due(LOOKED_AT + 100)
+    sql.set(f"{REVOKED}, revocation_told = true, failures = 1 + mod(hub_id, 2)")
+    town.install(9_000)
+    sql.set(STALE, 9_000)
+    watch.look()
+    assert told(sql, "stale_connections") == [(False, {"count": 1, "hubs": [9_000]})]
 
 
 def test_when_ten_times_as_many_go_stale_that_is_told_too_but_not_at_once(town: Town, watch: Watch, sql: Sql) -> None:

@@ -4,7 +4,7 @@ import math
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.db.activity import Slot
@@ -70,6 +70,9 @@ def test_the_numbers_are_there_for_who_does_not_see_the_bars():
 counts = st.integers(0, 10**9)
 
 
+@example([(1, 19_999)])
+@example([(19_999, 1)])
+@example([(1, 10**9), (10**9, 1)])
 @given(st.lists(st.tuples(counts, counts), min_size=1, max_size=72))
 def test_no_bar_leaves_the_chart(pairs):
     chart = refreshes(slots(*pairs))
