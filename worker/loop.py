@@ -46,7 +46,9 @@ class RefreshLoop:
         self._concurrency = concurrency
         self._calls = ThreadPoolExecutor(concurrency, thread_name_prefix="refresh")
         self._done: SimpleQueue[Attempt] = SimpleQueue()
-        self._in_flight = 0
+        self._in_flight = 0  #: claimed, and not yet gathered; those ahead of the threads among them
+        self._ended = 0  #: of them, since the last claim
+        self._halted = False
         self._unsaved = Unsaved()
         self._diary = Diary()
         self._tally = Tally(store)
@@ -103,7 +105,9 @@ class RefreshLoop:
         if not self._stopping and self._next_claim <= time.monotonic() < self._licence:
             self._claim()
         if self._busy():
-            self._unsaved.add(self._gather(GATHER))
+            gathered = self._gather(GATHER)
+            self._ended += len(gathered)
+            self._unsaved.add(gathered)
             self._save()
             self._diary.tell(at_once=not self._busy())
         elif not self._stopping:
@@ -124,7 +128,7 @@ class RefreshLoop:
 
     def _claim(self) -> None:
         """Put due rows in flight, as many as are missing there."""
-        missing = self._concurrency - self._in_flight
+        missing = self._concurrency + self._ahead() - self._in_flight
         if missing < max(1, self._concurrency // 8):
             return
         licence = self._licence
@@ -132,6 +136,7 @@ class RefreshLoop:
             claims = self._store.claim(missing)
             span.set(claimed=len(claims.rows))
         self._watchful = not claims.provider.at_ease
+        self._halted, self._ended = False, 0
         for claimed in claims.rows:
             self._in_flight += 1
             self._calls.submit(self._attempt, claimed)
@@ -143,9 +148,19 @@ class RefreshLoop:
         elif self._licence == licence:
             self._licence = 0.0  # nothing is due; whoever wakes us meanwhile renews it
 
+    def _ahead(self) -> int:
+        """Rows to claim before there is a thread for them: it must not wait for us when its call has ended.
+
+        About as many will have ended by the next look as did by this one. While calls hang, that is none: what waits
+        behind them here could be somebody else's.
+        """
+        return 0 if self._watchful else min(self._ended, self._concurrency // 2)
+
     def _attempt(self, claimed: Claimed) -> None:
         try:
-            attempt = self._refresher.attempt(claimed)
+            uncalled = self._halted or self._stopping
+            attempt = Attempt(claimed.lease) if uncalled else self._refresher.attempt(claimed)
+            self._halted = self._halted or _urgent(attempt)
         except Exception:
             log.exception("a refresh stumbled over a bug of ours", hub_id=claimed.connection.hub_id)
             attempt = Attempt(claimed.lease)

@@ -41,6 +41,7 @@ class CountingHubSpot:
         self.most_at_once = self.most_of_one = 0
         self.gate = threading.Event()
         self.gate.set()
+        self.turnstile = threading.Semaphore(1_000_000)  #: how many calls may yet end
         self._lock = threading.Lock()
 
     def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
@@ -52,6 +53,7 @@ class CountingHubSpot:
             self.most_of_one = max(self.most_of_one, self.now[refresh_token])
         time.sleep(self.seconds)
         self.gate.wait(30)
+        self.turnstile.acquire(timeout=30)
         with self._lock:
             self.now[refresh_token] -= 1
         if error := self.everybody or self.trouble.get(refresh_token):
@@ -92,6 +94,10 @@ def until(true: Callable[[], bool], seconds: float = 20) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.01)
+
+
+def leases(sql: Sql) -> int:
+    return int(sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL"))
 
 
 def served(sql: Sql) -> int:
@@ -143,7 +149,21 @@ def test_drained_it_finishes_what_is_in_flight_and_saves_it(start, hubspot, stor
     hubspot.gate.set()
     waiting.join(20)
     assert served(sql) == 10
-    assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL") == 0
+    assert leases(sql) == 0
+
+
+def test_rows_are_claimed_ahead_of_the_calls_that_end_and_handed_back_uncalled_at_the_end(start, hubspot, store, sql):
+    fill(store, 100)
+    hubspot.turnstile = threading.Semaphore(20)
+    loop = start(concurrency=20)
+    loop.wake(30)
+    until(lambda: hubspot.calls.total() == 40)
+    until(lambda: 20 < leases(sql) <= 30)
+    waiting = threading.Thread(target=loop.drain, args=(20,))
+    waiting.start()
+    hubspot.turnstile.release(100)
+    waiting.join(20)
+    assert (hubspot.calls.total(), hubspot.most_at_once, served(sql), leases(sql)) == (40, 20, 40, 0)
 
 
 def test_a_429_stops_everybody_and_those_in_flight_are_saved(start, hubspot, store, sql):
@@ -153,7 +173,7 @@ def test_a_429_stops_everybody_and_those_in_flight_are_saved(start, hubspot, sto
     for loop in loops:
         loop.wake(30)
     until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "throttled")
-    until(lambda: sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL") == 0)
+    until(lambda: leases(sql) == 0)
     assert hubspot.calls.total() <= 40  # those in flight when the first came back, and one more turn
 
 
@@ -163,7 +183,7 @@ def test_an_outage_turns_it_to_probes_and_its_end_brings_everybody_back(start, h
     loop = start()
     loop.wake(300)
     until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "unavailable")
-    until(lambda: sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL") == 0)
+    until(lambda: leases(sql) == 0)
     asked = hubspot.calls.total()
     hubspot.everybody = None
     sql.rows("UPDATE tokenkeeper.provider SET allowance = 1")  # as ten seconds later: the next probe may go
