@@ -18,6 +18,7 @@ from shared.db.engine import connect
 from shared.db.migrate import check
 from shared.db.roster import Overview, Roster
 from shared.db.server import describe
+from shared.db.store import ConnectionStore
 from shared.dispatch import broker
 from shared.domain.errors import AppRejected, GrantDead, ProviderError, UnknownRefusal
 from shared.domain.provider import Condition
@@ -121,6 +122,9 @@ class _Database:
 
     def rows(self) -> Said:
         vault = Vault(_part(self._environ, "TOKEN_KEYS").token_keys)
+        store = ConnectionStore(self._engine, lease_seconds=1)
+        if not store.reads_refresh_tokens():
+            return _key_check(vault, store.key_check())
         with watched(holding_tokens(self._roster)) as watch:
             proof = prove(self._roster, vault, watch)
         if proof.closed:
@@ -156,6 +160,18 @@ class _Database:
             return "off"
         since, held = ago(on_since, self._overview.now), self._overview.held
         return Level.WARN, f"on since {since}, {held:,} connections held: see: tokenkeeper revocations"
+
+
+def _key_check(vault: Vault, check: str | None) -> Said:
+    """With web's login, which reads no refresh token."""
+    if check is None:
+        return (
+            Level.WARN,
+            "this login may not read them, and no worker has started yet to keep a value to check keys by",
+        )
+    if not vault.opens(check):
+        raise Fails("TOKEN_KEYS does not open what the worker sealed: give web and worker the same keys")
+    return "this login may not read them; TOKEN_KEYS opens what the worker sealed"
 
 
 def _redis(environ: Mapping[str, str]) -> str:

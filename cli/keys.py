@@ -13,6 +13,7 @@ from cli.resealing import Proof, holding_tokens, rotate
 from cli.terminal import example, told, watched
 from shared.db.resealing import Resealing
 from shared.db.roster import Roster
+from shared.db.store import ConnectionStore
 from shared.vault import Vault
 
 HINT = "put it first in TOKEN_KEYS, before the old ones, restart web and worker, then run: tokenkeeper keys rotate"
@@ -41,7 +42,10 @@ def rotate_() -> None:
     """
     ours = settings("DATABASE_URL", "TOKEN_KEYS")
     with database(ours) as engine, watched(holding_tokens(Roster(engine))) as watch:
-        resealed, proof = rotate(Roster(engine), Resealing(engine), Vault(ours.token_keys), watch)
+        vault = Vault(ours.token_keys)
+        resealed, proof = rotate(Roster(engine), Resealing(engine), vault, watch)
+        if not proof.closed:
+            ConnectionStore(engine, lease_seconds=ours.lease_seconds).vouch(vault.seal_check())
     click.echo(f"{resealed:,} of {proof.rows:,} rows sealed anew")
     if problems := list(_problems(proof)):
         raise click.ClickException("; ".join(problems))

@@ -19,6 +19,7 @@ from click.shell_completion import CompletionItem
 VERBS = {
     "up": ("cli.up:run", "Run the whole product here, in the foreground."),
     "migrate": ("cli.migrate:run", "Bring the database to this code's schema; safe at any time."),
+    "roles": ("cli.roles:run", "Make database roles for web and for the worker."),
     "status": ("cli.status:status", "Say on one screen whether all is well."),
     "connections": ("cli.connections:connections", "List the connections."),
     "history": ("cli.history:history", "Show one connection, and what happened to it."),

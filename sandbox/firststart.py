@@ -23,6 +23,8 @@ EX_CONFIG = 78
 #: What is made at the first start, and how.
 MADE: Mapping[str, Callable[[], str]] = {
     "POSTGRES_PASSWORD": lambda: token_urlsafe(32),
+    "POSTGRES_WEB_PASSWORD": lambda: token_urlsafe(32),
+    "POSTGRES_WORKER_PASSWORD": lambda: token_urlsafe(32),
     "REDIS_PASSWORD": lambda: token_urlsafe(32),
     "TOKEN_KEYS": lambda: Fernet.generate_key().decode(),
     "SECRET_KEY": lambda: token_urlsafe(32),
@@ -35,14 +37,14 @@ WITH_APP_ONLY = ("HUBSPOT_API_URL", "HUBSPOT_APP_URL")
 
 HUBSPOT = (*APP, "HUBSPOT_REDIRECT_URI", "HUBSPOT_OPTIONAL_SCOPES", "HUBSPOT_API_VERSION", *WITH_APP_ONLY)
 ALERTS = ("ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET")
-STORE = ("DATABASE_URL", "REDIS_URL", "TOKEN_KEYS")
+STORE = ("REDIS_URL", "TOKEN_KEYS")
 #: Who is handed what. A volume each, so that nobody can read more than this.
 FOLDERS: Mapping[str, tuple[str, ...]] = {
     "postgres": ("POSTGRES_PASSWORD",),
     "redis": ("REDIS_PASSWORD", "redis.conf"),
-    "migrate": ("DATABASE_URL",),
-    "web": (*STORE, *HUBSPOT, *ALERTS, "SECRET_KEY", "OPERATOR_PASSWORD"),
-    "worker": (*STORE, *HUBSPOT, *ALERTS),
+    "migrate": ("DATABASE_URL", "WEB_DATABASE_URL", "WORKER_DATABASE_URL"),
+    "web": ("WEB_DATABASE_URL", *STORE, *HUBSPOT, *ALERTS, "SECRET_KEY", "OPERATOR_PASSWORD"),
+    "worker": ("WORKER_DATABASE_URL", *STORE, *HUBSPOT, *ALERTS),
     "beat": ("REDIS_URL",),
     "flower": ("REDIS_URL", "OPERATOR_PASSWORD"),
     "simulator": (*APP, "HUBSPOT_REDIRECT_URI"),
@@ -95,9 +97,15 @@ def everything(given: Mapping[str, str], made: Mapping[str, str]) -> dict[str, s
         "POSTGRES_PASSWORD": postgres,
         "REDIS_PASSWORD": redis,
         "redis.conf": f"requirepass {redis}",
-        "DATABASE_URL": f"postgresql://tokenkeeper:{postgres}@postgres:5432/tokenkeeper",
+        "DATABASE_URL": database_url("tokenkeeper", postgres),
+        "WEB_DATABASE_URL": database_url("tokenkeeper_web_login", made["POSTGRES_WEB_PASSWORD"]),
+        "WORKER_DATABASE_URL": database_url("tokenkeeper_worker_login", made["POSTGRES_WORKER_PASSWORD"]),
         "REDIS_URL": f"redis://:{redis}@redis:6379/0",
     }
+
+
+def database_url(user: str, password: str) -> str:
+    return f"postgresql://{user}:{password}@postgres:5432/tokenkeeper"
 
 
 def hubspot(given: Mapping[str, str], simulator_secret: str) -> dict[str, str]:

@@ -40,6 +40,8 @@ class Settings:
     """See docs/settings.md. Durations are in seconds."""
 
     database_url: str = field(repr=False)
+    web_database_url: str = field(repr=False)
+    worker_database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     hubspot_client_id: str
     hubspot_client_secrets: tuple[str, ...] = field(repr=False)
@@ -74,7 +76,8 @@ class Settings:
         """What must never show in a log."""
         webhook = (self.alert_webhook_url, self.alert_webhook_secret)  # Slack's URL is itself the secret
         single = (self.secret_key, self.operator_password, *webhook)
-        passwords = (urlsplit(url).password or "" for url in (self.database_url, self.redis_url))
+        urls = (self.database_url, self.web_database_url, self.worker_database_url, self.redis_url)
+        passwords = (urlsplit(url).password or "" for url in urls)
         return (*self.hubspot_client_secrets, *self.token_keys, *filter(None, (*single, *passwords)))
 
 
@@ -90,6 +93,12 @@ class _Reader:
         settings = Settings(
             database_url=self.read(
                 "DATABASE_URL", formats.url(DATABASE_SCHEMES), "postgresql://user:password@host/db", ""
+            ),
+            web_database_url=self.read(
+                "WEB_DATABASE_URL", formats.url(DATABASE_SCHEMES), "what DATABASE_URL is to web", ""
+            ),
+            worker_database_url=self.read(
+                "WORKER_DATABASE_URL", formats.url(DATABASE_SCHEMES), "what DATABASE_URL is to the worker", ""
             ),
             redis_url=self.read("REDIS_URL", formats.url(BROKER_SCHEMES), "redis://host:6379/0", ""),
             hubspot_client_id=self.read("HUBSPOT_CLIENT_ID", formats.word, "the app's client id", ""),

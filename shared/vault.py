@@ -59,6 +59,10 @@ class Vault:
             scopes=None if scopes is None else tuple(scopes),
         )
 
+    def seal_check(self) -> str:
+        """Something that tells nobody anything, for who is to see whether it has the right keys."""
+        return self._seal({"check": "tokenkeeper"})
+
     def opens(self, sealed: str) -> bool:
         try:
             self._open(sealed)

@@ -129,11 +129,18 @@ def simulator(simulator_process: Running) -> Iterator[SimulatorControl]:
 
 
 @pytest.fixture
-def environment(database_url: str, redis_url: str, simulator: SimulatorControl) -> Callable[..., dict[str, str]]:
-    """All settings of a process, on this test's database, Redis and simulator; keywords change some."""
+def environment(
+    databases: Databases, database_url: str, redis_url: str, simulator: SimulatorControl
+) -> Callable[..., dict[str, str]]:
+    """All settings of a process, on this test's database, Redis and simulator; keywords change some.
+
+    Web and worker have logins of their own (tests/servers.py, `as_web`), unless DATABASE_URL is changed.
+    """
 
     def made(**changes: str) -> dict[str, str]:
-        return settings_of(database_url, redis_url, simulator.base_url, **changes)
+        own = {} if "DATABASE_URL" in changes else {"WEB_DATABASE_URL": databases.as_web(database_url)}
+        url = databases.as_worker(database_url)
+        return settings_of(url, redis_url, simulator.base_url, **own, **changes)
 
     return made
 

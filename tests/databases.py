@@ -1,4 +1,7 @@
-"""Databases of one real PostgreSQL for tests: empty ones, and copies of one that was migrated once."""
+"""Databases of one real PostgreSQL for tests: empty ones, and copies of one that was migrated once.
+
+In a migrated one web and worker have logins of their own, with no more power than they need.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,10 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg2
 from psycopg2 import sql
 
+from shared.db.migrate import create_roles
+from shared.db.privileges import WEB, WORKER
+from shared.db.roles import Login
+
 
 class Databases:
     """Databases of one PostgreSQL, made from a migrated template in some 30 ms. `admin_url` may create them."""
@@ -18,6 +25,14 @@ class Databases:
         self._admin_url = admin_url.replace("postgresql+psycopg2://", "postgresql://", 1)
         self._migrate = migrate
         self._template = ""
+        self._logins = {role: Login(f"{role}_{secrets.token_hex(4)}", secrets.token_hex(8)) for role in (WEB, WORKER)}
+
+    def as_web(self, url: str) -> str:
+        """The URL of a migrated database, for web."""
+        return _as(self._logins[WEB], url)
+
+    def as_worker(self, url: str) -> str:
+        return _as(self._logins[WORKER], url)
 
     def url(self, name: str) -> str:
         return urlunsplit(urlsplit(self._admin_url)._replace(path=f"/{name}"))
@@ -36,11 +51,14 @@ class Databases:
     def close(self) -> None:
         if self._template:
             self._drop(self._template)
+            for login in self._logins.values():
+                self._run(sql.SQL("DROP ROLE {}").format(sql.Identifier(login.name)))
 
     def _migrated_once(self) -> str:
         if not self._template:
             self._template = self._create("template0")
             self._migrate(self.url(self._template))
+            create_roles(self.url(self._template), self._logins)
         return self._template
 
     @contextmanager
@@ -68,3 +86,8 @@ class Databases:
                 cursor.execute(statement)
         finally:
             connection.close()
+
+
+def _as(login: Login, url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{login.name}:{login.password}@{parts.netloc.rpartition('@')[2]}"))

@@ -126,7 +126,7 @@ class Product:
         argv = ["gunicorn", "web.wsgi:app", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"]
         argv += ["--threads", "8", "--workers", "2", "--no-control-socket"]
         ready = answers("/healthz") if wait else None
-        return self.start("web", argv, ready, url=f"http://127.0.0.1:{port}", **changes)
+        return self.start("web", argv, ready, url=f"http://127.0.0.1:{port}", **as_web(self.environment | changes))
 
     def worker(self, *options: str, wait: bool = True, **changes: str) -> Running:
         """`-c 2` unless `options` say otherwise."""
@@ -178,6 +178,11 @@ class Product:
 
     def logs(self) -> list[tuple[str, str]]:
         return [(f"output of {running.name}", running.output()[-LOG_TAIL:]) for running in self.running]
+
+
+def as_web(environment: Mapping[str, str]) -> dict[str, str]:
+    """As web sees it: with its own login to the database, where it has one."""
+    return {**environment, "DATABASE_URL": environment.get("WEB_DATABASE_URL") or environment["DATABASE_URL"]}
 
 
 def inherited() -> dict[str, str]:

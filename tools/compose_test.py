@@ -40,6 +40,16 @@ APP = {
     "HUBSPOT_SCOPES": "oauth",
     "HUBSPOT_API_URL": "http://simulator:8090",
 }
+#: As the service is logged in. What PostgreSQL forbids is said in a word.
+ASK = """
+import os, sys, psycopg2
+asked = psycopg2.connect(open(os.environ["DATABASE_URL_FILE"]).read().strip()).cursor()
+try:
+    asked.execute(sys.argv[1])
+except psycopg2.errors.InsufficientPrivilege as error:
+    print(type(error).__name__)
+    sys.exit(1)
+"""
 STATE = (
     '{{index .Config.Labels "com.docker.compose.service"}} {{.State.Status}} {{.State.ExitCode}}'
     " {{with .State.Health}}{{.Status}}{{end}}"
@@ -126,6 +136,7 @@ def journey(stack: Stack) -> None:
         install(stack)
         token = until(stack.token, 10, "the token in hubspot.tokens")
     check_live(stack, token)
+    small_powers(stack)
     token = refreshed(stack, token, "refreshed")
     token = down_and_up(stack, token)
     with timed("four workers and two beats, all healthy"):
@@ -160,6 +171,21 @@ def refreshed(stack: Stack, before: str, what: str) -> str:
         token = until(another, 2 * LIFETIME, what)
     check_live(stack, token)
     return token
+
+
+def small_powers(stack: Stack) -> None:
+    """Web stores what it may not read, the worker reads what it may not reshape, and no key is missing anywhere."""
+    for service, statement, expect in (
+        ("web", "SELECT status FROM tokenkeeper.connections", 0),
+        ("web", "SELECT sealed_refresh_token FROM tokenkeeper.connections", 1),
+        ("worker", "SELECT sealed_refresh_token FROM tokenkeeper.connections", 0),
+        ("worker", "DROP TABLE tokenkeeper.installs", 1),
+    ):
+        said = stack.run("exec", "-T", service, "python", "-c", ASK, statement, expect=expect)
+        if expect and said.strip() != "InsufficientPrivilege":
+            raise Failed(f"{service}: {statement}: {said}")
+    stack.run("exec", "-T", "worker", "tokenkeeper", "keys", "rotate")
+    stack.run("exec", "-T", "web", "sh", "-c", "! touch /opt/tokenkeeper/x && test $(id -u) = 10001")
 
 
 def to_hubspot(stack: Stack) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from shared.db.activity import Activity
 from shared.db.directory import Directory
 from shared.db.installs import InstallSeen
-from shared.db.operator import Requested, Secrets
+from shared.db.operator import Requested
 from shared.db.roster import Roster
 from shared.domain.grant import Grant, SealedGrant
 from shared.domain.provider import Provider
@@ -46,7 +46,7 @@ class Store(Adds, Protocol):
 
     def request(self, hub_ids: Sequence[int]) -> dict[int, Requested]: ...
 
-    def disconnecting(self, hub_id: int) -> Secrets | None: ...
+    def begin_disconnect(self, hub_id: int) -> bool: ...
 
     def confirm_revocations(self) -> int | None: ...
 

@@ -89,6 +89,8 @@ def translated(error: BaseException | None, *, broken: bool) -> StoreUnavailable
     diagnosis = getattr(error, "diag", None)
     place = getattr(diagnosis, "constraint_name", None) or getattr(diagnosis, "table_name", None)
     where = f" at {place}" if place else ""
+    if state == errorcodes.INSUFFICIENT_PRIVILEGE:
+        return StoreBroken(f"the login in DATABASE_URL may not do this{where}: see docs/operations.md, Database roles")
     return StoreBroken(f"PostgreSQL refused a statement of ours: {state} {type(error).__name__}{where}")
 
 

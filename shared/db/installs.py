@@ -73,8 +73,7 @@ SELECT clock_timestamp() AS now, seen.install_id AS seen, c.*
   FROM (SELECT) AS always
   LEFT JOIN tokenkeeper.installs AS seen ON seen.install_id = CAST(:install_id AS uuid)
   LEFT JOIN LATERAL (
-      SELECT hub_id, status, status_since, installed_at, install_id, scopes, access_token, expires_at,
-             refreshed_at, life, identify_due_at
+      SELECT hub_id, status, status_since, installed_at, install_id, scopes, refreshed_at, life, identify_due_at
         FROM tokenkeeper.connections WHERE hub_id = :hub_id FOR NO KEY UPDATE
   ) AS c ON true
 """)
@@ -82,8 +81,9 @@ REMEMBER = text("""
 INSERT INTO tokenkeeper.installs (install_id, hub_id, granted_at)
 VALUES (CAST(:install_id AS uuid), :hub_id, :granted_at) ON CONFLICT DO NOTHING
 """)
-#: A lease is not touched: a call may be in flight, and no hub ever has two.
-WRITE = text("""
+#: A lease is not touched: a call may be in flight, and no hub ever has two. Web's role may read neither token, and
+#: `excluded` would be reading: so they are said twice (shared/db/privileges.py).
+_WRITE = """
 INSERT INTO tokenkeeper.connections AS c (
     hub_id, status, status_since, access_token, expires_at, life, scopes, refreshed_at, sealed_refresh_token,
     installed_at, install_id, identify_due_at, due_at)
@@ -94,12 +94,11 @@ ON CONFLICT (hub_id) DO UPDATE
    SET status = 'active',
        status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE excluded.status_since END,
        status_reason = NULL,
-       access_token = excluded.access_token,
-       expires_at = excluded.expires_at,
+       {access}
        life = excluded.life,
        scopes = excluded.scopes,
        refreshed_at = excluded.refreshed_at,
-       sealed_refresh_token = excluded.sealed_refresh_token,
+       sealed_refresh_token = :sealed,
        installed_at = excluded.installed_at,
        install_id = excluded.install_id,
        identify_due_at = excluded.identify_due_at,
@@ -110,7 +109,10 @@ ON CONFLICT (hub_id) DO UPDATE
        condemned = NULL,
        refresh_requested = false,
        generation = c.generation + 1
-""")
+"""
+WRITE = text(_WRITE.format(access="access_token = :access_token, expires_at = excluded.expires_at,"))
+#: The access token that is served now goes on being served.
+WRITE_KEEPING = text(_WRITE.format(access=""))
 TELL = text("""
 INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
 VALUES (:hub_id, :event, CAST(:detail AS jsonb), :status)
@@ -168,6 +170,7 @@ def _became(install: NewInstall, granted_at: datetime, row: Row[Any]) -> Became:
 
 def _write(connection: Connection, install: NewInstall, granted_at: datetime, row: Row[Any]) -> None:
     scopes = list(row.scopes or ()) if install.scopes is None else list(install.scopes)
+    access = _access(install, granted_at, row)
     values = {
         "hub_id": install.hub_id,
         "now": row.now,
@@ -175,16 +178,18 @@ def _write(connection: Connection, install: NewInstall, granted_at: datetime, ro
         "granted_at": granted_at,
         "install_id": install.install_id,
         "scopes": scopes,
-        **_access(install, granted_at, row),
+        **access,
     }
-    connection.execute(WRITE, values)
+    # What the operator ended is not served again, even where it is not wiped yet.
+    keeps = access["access_token"] is None and row.status != Status.DISCONNECTED
+    connection.execute(WRITE_KEEPING if keeps else WRITE, values)
     for event in _events(row, scopes):
         told = {"event": event.name.value, "detail": json.dumps(event.detail), "status": event.status}
         connection.execute(TELL, {"hub_id": install.hub_id, **told})
 
 
 def _access(install: NewInstall, granted_at: datetime, row: Row[Any]) -> dict[str, Any]:
-    """The access token to serve: the grant's, if it came along and lives; else the one that is served now.
+    """The access token to serve: the grant's, if it came along and lives; else none of ours.
 
     A cookie is too small for an access token, and an install may be stored long after it was granted: then a
     refresh is due at once.
@@ -199,11 +204,9 @@ def _access(install: NewInstall, granted_at: datetime, row: Row[Any]) -> dict[st
                 "life": install.expires_in,
                 "due_at": install.due_at(install.hub_id, granted_at, install.expires_in),
             }
-    # What the operator ended is not served again, even where it is not wiped yet.
-    kept = row.hub_id is not None and row.status != Status.DISCONNECTED
     return {
-        "access_token": row.access_token if kept else None,
-        "expires_at": row.expires_at if kept else None,
+        "access_token": None,
+        "expires_at": None,
         "refreshed_at": row.refreshed_at,
         "life": row.life if install.expires_in is None else install.expires_in,
         "due_at": row.now,

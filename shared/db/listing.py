@@ -13,7 +13,8 @@ _CONNECTIONS = "tokenkeeper.connections AS c"
 _BOTH = f"{_CONNECTIONS} JOIN tokenkeeper.accounts AS a ON a.hub_id = c.hub_id"
 #: Fetched before they are sorted (OFFSET 0): whatever way the planner would rather go, it is these and no more.
 _FOUND = """
-(SELECT * FROM tokenkeeper.connections WHERE hub_id = ANY (CAST(:found AS bigint[])) OFFSET 0) AS c
+(SELECT hub_id, status, due_at, failures
+   FROM tokenkeeper.connections WHERE hub_id = ANY (CAST(:found AS bigint[])) OFFSET 0) AS c
   JOIN tokenkeeper.accounts AS a ON a.hub_id = c.hub_id
 """
 _RANGES = "unnest(CAST(:lows AS bigint[]), CAST(:highs AS bigint[])) AS r(low, high)"

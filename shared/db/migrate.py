@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import psycopg2
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from shared.db import roles
 from shared.db.engine import connect
 from shared.db.errors import SchemaError, told_plainly
 
@@ -47,6 +48,25 @@ def migrate(database_url: str) -> None:
                 connection.execute(text("CREATE SCHEMA tokenkeeper"))
             _refuse_newer(_revision(connection))
             _upgrade(connection)
+            roles.settle(connection)
+    finally:
+        engine.dispose()
+
+
+def create_roles(database_url: str, logins: Mapping[str, roles.Login]) -> None:
+    """The group roles with their privileges, and a login in each that `logins` names. May be repeated.
+
+    Raises SchemaError, StoreUnavailable.
+    """
+    engine = connect(database_url, pool_size=1, statement_seconds=None)
+    try:
+        check(engine)
+        with told_plainly(), _privileged(), engine.begin() as connection:
+            _alone(connection)
+            roles.create(connection)
+            roles.settle(connection)
+            for role, login in logins.items():
+                roles.admit(connection, role, login)
     finally:
         engine.dispose()
 

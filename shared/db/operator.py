@@ -32,10 +32,10 @@ class Requested(StrEnum):
 
 
 #: Not served from this statement on: the view asks for the status. The tokens stay until HubSpot is told.
-DISCONNECTING = alone("""
+_MARKED = """
 WITH old AS MATERIALIZED (
     SELECT hub_id, status FROM tokenkeeper.connections
-     WHERE hub_id = :hub_id AND sealed_refresh_token IS NOT NULL FOR NO KEY UPDATE
+     WHERE hub_id = :hub_id AND {unwiped} FOR NO KEY UPDATE
 ), marked AS (
     UPDATE tokenkeeper.connections AS c
        SET status = 'disconnected', status_reason = 'the operator disconnected it',
@@ -43,15 +43,24 @@ WITH old AS MATERIALIZED (
            generation = c.generation + CASE WHEN old.status = 'disconnected' THEN 0 ELSE 1 END,
            due_at = NULL, not_before = NULL, condemned = NULL, identify_due_at = NULL, refresh_requested = false
       FROM old WHERE c.hub_id = old.hub_id
-    RETURNING c.hub_id, c.sealed_refresh_token, old.status AS was,
-              CASE WHEN c.expires_at > clock_timestamp() THEN c.access_token END AS access_token
+    RETURNING c.hub_id, old.status AS was, {returned}
 ), told AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
     SELECT hub_id, 'disconnected', jsonb_build_object('was', was), 'disconnected'
       FROM marked WHERE was <> 'disconnected'
 )
-SELECT sealed_refresh_token, access_token FROM marked
-""")
+SELECT * FROM marked
+"""
+DISCONNECTING = alone(
+    _MARKED.format(
+        unwiped="sealed_refresh_token IS NOT NULL",
+        returned="""
+           c.sealed_refresh_token, CASE WHEN c.expires_at > clock_timestamp() THEN c.access_token END AS access_token
+        """,
+    )
+)
+#: For web, which may read neither (shared/db/privileges.py).
+BEGIN_DISCONNECT = alone(_MARKED.format(unwiped="tokenkeeper.holds_refresh_token(hub_id)", returned="c.generation"))
 WIPED = alone("""
 UPDATE tokenkeeper.connections
    SET access_token = NULL, expires_at = NULL, sealed_refresh_token = NULL
@@ -91,6 +100,11 @@ WITH held AS MATERIALIZED (
 )
 SELECT hub_id, verdict FROM judged
 """)
+
+
+def begin_disconnect(database: Database, hub_id: int) -> bool:
+    """The first step, for who does not take the next. False where there is no such connection, or it is wiped."""
+    return bool(database.ask(BEGIN_DISCONNECT, hub_id=hub_id))
 
 
 def disconnecting(database: Database, hub_id: int) -> Secrets | None:

@@ -10,10 +10,22 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Engine
 
-from shared.db import brake, counting, identity, imports, installs, leases, operator, provider, pruning, saves
+from shared.db import (
+    brake,
+    counting,
+    identity,
+    imports,
+    installs,
+    key_check,
+    leases,
+    operator,
+    provider,
+    pruning,
+    saves,
+)
 from shared.db.brake import Brake
 from shared.db.clock import DatabaseClock
-from shared.db.database import Database, alone
+from shared.db.database import Database
 from shared.db.imports import Imported, ImportRow, Standing
 from shared.db.installs import Added, InstallSeen, NewInstall
 from shared.db.leases import Claims, Lease, Result
@@ -21,10 +33,6 @@ from shared.db.operator import Requested, Secrets
 from shared.db.saves import Landed
 from shared.domain.counts import Counts
 from shared.domain.provider import Outcome, Provider
-
-SOME_SEALED = alone("""
-SELECT sealed_refresh_token FROM tokenkeeper.connections WHERE sealed_refresh_token IS NOT NULL LIMIT :limit
-""")
 
 
 class ConnectionStore:
@@ -54,9 +62,22 @@ class ConnectionStore:
         """What an import should know of those hubs that are here."""
         return imports.standing(self._database, hub_ids)
 
+    # --- what TOKEN_KEYS should open ---
+
+    def reads_refresh_tokens(self) -> bool:
+        """Whether this login may: web's own may not (shared/db/privileges.py)."""
+        return key_check.reads_refresh_tokens(self._database)
+
     def sealed_sample(self, limit: int = 20) -> list[str]:
-        """Some sealed refresh tokens, to see whether TOKEN_KEYS opens them."""
-        return [row[0] for row in self._database.ask(SOME_SEALED, limit=limit)]
+        """Some sealed refresh tokens."""
+        return key_check.some_sealed(self._database, limit)
+
+    def key_check(self) -> str | None:
+        """What `vouch` kept, for who may not read a refresh token."""
+        return key_check.check(self._database)
+
+    def vouch(self, sealed: str) -> None:
+        key_check.vouch(self._database, sealed)
 
     # --- the refresh loop ---
 
@@ -132,8 +153,12 @@ class ConnectionStore:
         """Refresh now; also tries a revoked one again."""
         return operator.request(self._database, hub_ids)
 
+    def begin_disconnect(self, hub_id: int) -> bool:
+        """From now on it is not served. False where there is nothing to disconnect."""
+        return operator.begin_disconnect(self._database, hub_id)
+
     def disconnecting(self, hub_id: int) -> Secrets | None:
-        """From now on it is not served. None where there is nothing to disconnect."""
+        """The same, and what HubSpot is to be told with. None where there is nothing to disconnect."""
         return operator.disconnecting(self._database, hub_id)
 
     def wiped(self, hub_id: int) -> None:

@@ -191,3 +191,10 @@ pruned = Table(
     Column("one", Boolean, primary_key=True, server_default=text("true")),
     Column("at", _instant),
 )
+
+key_check = Table(
+    "key_check",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("sealed", Text, nullable=False),
+)

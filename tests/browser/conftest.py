@@ -133,7 +133,13 @@ def standing(
     """A world in which web, worker and beat run for all tests of a file: starting them takes seconds."""
     with databases.migrated() as database_url, SimulatorControl(simulator_process.url) as simulator:
         simulator.reset(settings=True, accounts=True)
-        environment = settings_of(database_url, redis_server(15), simulator.base_url, **BRISK)
+        environment = settings_of(
+            databases.as_worker(database_url),
+            redis_server(15),
+            simulator.base_url,
+            WEB_DATABASE_URL=databases.as_web(database_url),
+            **BRISK,
+        )
         with world_of(Product(environment, tmp_path_factory.mktemp("standing")), simulator) as world:
             yield world.started()
 

@@ -64,6 +64,7 @@ def test_a_dump_restored_on_another_server_goes_on(
     run(own_postgres, "createdb tokenkeeper", tmp_path)
     before = on_server(own_postgres)
     assert before.product.tokenkeeper("migrate").returncode == 0
+    assert before.product.tokenkeeper("roles").returncode == 0
     simulator = before.simulator
     simulator.settings(lifetime=8)
     assert moved_in(before, simulator.install_many(HUBS)).startswith(f"{HUBS} new")

@@ -19,12 +19,14 @@ from sqlalchemy import Engine
 from shared.db.engine import connect as connect_engine
 from shared.db.roster import Roster
 from shared.db.store import ConnectionStore
+from tests.databases import Databases
 from tests.integration.store_rig import Sql, Town
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    made = connect_engine(database_url, pool_size=10)
+def engine(databases: Databases, database_url: str) -> Iterator[Engine]:
+    """With the worker's login: what the store does, the worker may."""
+    made = connect_engine(databases.as_worker(database_url), pool_size=10)
     yield made
     made.dispose()
 

@@ -21,6 +21,7 @@ from shared.domain.provider import Outcome
 from shared.settings import Settings
 from tests.builders import HUB
 from tests.integration.store_rig import Sql, Town
+from tests.servers import as_web
 from web.app import create_app
 from web.start import services
 
@@ -63,7 +64,7 @@ def settings(environment: Callable[..., dict[str, str]]) -> dict[str, str]:
 
 @pytest.fixture
 def desk(settings: dict[str, str]) -> Desk:
-    ours = Settings.from_env(settings)
+    ours = Settings.from_env(as_web(settings))
     made = services(ours)
     return Desk(create_app(made).test_client(), made.origin)
 

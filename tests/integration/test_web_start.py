@@ -46,14 +46,20 @@ def test_a_database_nobody_migrated_stops_gunicorn_with_one_line(environment, ne
     assert "tokenkeeper migrate" in refusal(new_product(environment(DATABASE_URL=empty_database_url)))
 
 
-def test_keys_of_another_database_stop_gunicorn_with_one_line(product, connect):
+@pytest.mark.parametrize(
+    "held",
+    [
+        "connections (hub_id, status, sealed_refresh_token) VALUES (1, 'active', %s)",
+        "key_check (sealed) VALUES (%s)",
+    ],
+)
+def test_keys_of_another_database_stop_gunicorn_with_one_line(environment, new_product, database_url, connect, held):
     sealed = Fernet(Fernet.generate_key()).encrypt(b"{}").decode()
     with connect() as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO tokenkeeper.connections (hub_id, status, sealed_refresh_token) VALUES (1, 'active', %s)",
-            (sealed,),
-        )
-    assert "TOKEN_KEYS" in refusal(product)
+        cursor.execute(f"INSERT INTO tokenkeeper.{held}", (sealed,))
+    # With one login for everything, web looks at refresh tokens; with its own, at what the worker keeps for it.
+    one_login = {"DATABASE_URL": database_url} if "connections" in held else {}
+    assert "TOKEN_KEYS" in refusal(new_product(environment(**one_login)))
 
 
 def test_it_starts_with_everything_down_and_is_ready_once_all_is_up(environment, new_product, own_postgres, own_valkey):

@@ -53,6 +53,39 @@ def test_the_image_does_not_run_as_root() -> None:
     assert re.findall(r"(?m)^USER (.*)$", (ROOT / "Dockerfile").read_text()) == ["10001:10001"]
 
 
+def test_every_service_has_its_own_login_to_the_database_or_none() -> None:
+    urls = {
+        name: {
+            variable: Path(value).name
+            for variable, value in (service.get("environment") or {}).items()
+            if variable.endswith("DATABASE_URL_FILE")
+        }
+        for name, service in SERVICES.items()
+    }
+    owners = {"DATABASE_URL", "WEB_DATABASE_URL", "WORKER_DATABASE_URL"}
+    assert {name: own for name, own in urls.items() if own} == {
+        "migrate": {f"{name}_FILE": name for name in owners},
+        "web": {"DATABASE_URL_FILE": "WEB_DATABASE_URL"},
+        "worker": {"DATABASE_URL_FILE": "WORKER_DATABASE_URL"},
+    }
+    assert SERVICES["migrate"]["restart"] == "no", "who holds the owner's login does not stay"
+
+
+def test_no_secret_stands_in_the_image_nor_in_what_it_is_built_with() -> None:
+    said = (ROOT / "Dockerfile").read_text()
+    assert re.findall(r"(?m)^ARG (\w+)", said) == ["PYTHON_IMAGE", "REQUIREMENTS"]
+    secret = re.compile(r"PASSWORD|SECRET|KEY|TOKEN|_URL")
+    assigned = re.findall(r"(?m)\b([A-Z_]+)=", said)
+    assert "PYTHONUNBUFFERED" in assigned, "else nothing was read"
+    assert not [name for name in assigned if secret.search(name)]
+    for service in SERVICES.values():
+        assert service.get("build", ".") == ".", "no build arguments"
+    # What goes to the engine: named folders of code alone.
+    first, *allowed = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] not in {"", "#"}]
+    assert first == "*"
+    assert not [line for line in allowed if ".env" in line or ".tokenkeeper" in line]
+
+
 def test_no_secret_stands_in_the_file_not_even_a_default() -> None:
     secret = re.compile(r"PASSWORD|SECRET|KEY|TOKEN|_URL$")
     for name, service in SERVICES.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography.fernet import Fernet
@@ -30,7 +31,11 @@ def everything(secrets: Path) -> dict[str, str]:
 
 
 def environment(secrets: Path, service: str) -> dict[str, str]:
-    return {f"{name}_FILE": str(secrets / service / name) for name in FOLDERS[service]}
+    """As docker-compose.yml names its files."""
+    own = f"{service.upper()}_DATABASE_URL"
+    return {
+        f"{'DATABASE_URL' if name == own else name}_FILE": str(secrets / service / name) for name in FOLDERS[service]
+    }
 
 
 def test_the_first_start_gives_web_and_worker_all_that_they_need(secrets: Path) -> None:
@@ -40,8 +45,23 @@ def test_the_first_start_gives_web_and_worker_all_that_they_need(secrets: Path) 
     assert web.hubspot_app_url == "http://localhost:8090"
     assert web.hubspot_redirect_uri == "http://localhost:5000/oauth/callback"
     worker = Settings.from_env(environment(secrets, "worker"), needs=("DATABASE_URL", "REDIS_URL", "TOKEN_KEYS"))
-    assert (worker.token_keys, worker.database_url) == (web.token_keys, web.database_url)
+    assert worker.token_keys == web.token_keys
     assert (worker.secret_key, worker.operator_password) == ("", "")
+
+
+def test_owner_web_and_worker_have_a_login_each_to_the_same_database(secrets: Path) -> None:
+    assert main({}, secrets) == 0
+    migrate = Settings.from_env(environment(secrets, "migrate"), needs=("DATABASE_URL",))
+    urls = [migrate.database_url, migrate.web_database_url, migrate.worker_database_url]
+    parts = [urlsplit(url) for url in urls]
+    assert len({each.username for each in parts}) == len({each.password for each in parts}) == 3
+    assert {(each.hostname, each.path) for each in parts} == {("postgres", "/tokenkeeper")}
+    assert urls[1:] == [
+        Settings.from_env(environment(secrets, service), needs=()).database_url for service in ("web", "worker")
+    ]
+    owner = parts[0].password or ""
+    holders = {str(path.parent.name) for path in secrets.rglob("*") if path.is_file() and owner in path.read_text()}
+    assert holders == {"kept", "postgres", "migrate"}
 
 
 def test_a_second_start_changes_nothing(secrets: Path) -> None:

@@ -57,10 +57,10 @@ class Orders:
         return self._decide(self._services.store.dismiss_revocations, Notice.DISMISSED)
 
     def _begun(self, hub_id: int) -> bool:
-        """False where it was ended before. What HubSpot is told with is the worker's to read: here it is let go."""
+        """False where it was ended before. What HubSpot is told with is the worker's to read."""
         if self._services.roster.one(hub_id) is None:
             raise Stopped(problems.NO_SUCH_CONNECTION)
-        return self._services.store.disconnecting(hub_id) is not None
+        return self._services.store.begin_disconnect(hub_id)
 
     def _queued(self, hub_id: int) -> bool:
         try:

@@ -126,14 +126,14 @@ def test_a_pod_reads_the_secrets_that_compose_gives_it_from_files_and_no_others(
     environment = COMPOSE[component]["environment"]
     compose = {name.removesuffix("_FILE") for name in environment if name.endswith("_FILE")}
     assert files_of(main(component)) == compose - NO_SECRETS
+    files = {name: Path(value).name for name, value in environment.items() if name.endswith("_FILE")}
+    mounted = {files[f"{name}_FILE"] for name in compose - NO_SECRETS}
     pod = PODS[component]["spec"]
     (secret,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
-    assert (
-        {item["key"] for item in secret["items"]} == {item["path"] for item in secret["items"]} == compose - NO_SECRETS
-    )
+    assert {item["key"] for item in secret["items"]} == {item["path"] for item in secret["items"]} == mounted
     for container in containers(PODS[component]):
         for each in container["env"]:
-            assert each["value"] == f"/run/tokenkeeper/{each['name'].removesuffix('_FILE')}"
+            assert each["value"] == f"/run/tokenkeeper/{files[each['name']]}"
         assert {"name": "secrets", "mountPath": "/run/tokenkeeper", "readOnly": True} in container["volumeMounts"]
 
 

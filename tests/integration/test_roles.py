@@ -1,0 +1,306 @@
+"""What each database role may do, and that it may do nothing else.
+
+That web and worker need no more is proven by every test that runs one of them: each has a login of its own there
+(tests/databases.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import psycopg2
+import pytest
+from cryptography.fernet import Fernet
+from psycopg2 import errors
+from sqlalchemy import text
+
+from shared.db.engine import connect as connect_engine
+from shared.db.errors import SchemaError
+from shared.db.migrate import create_roles, migrate
+from shared.db.privileges import PRIVILEGES, WEB, WORKER, Privilege
+from shared.db.roles import HELD, Login
+from shared.db.store import ConnectionStore
+from shared.preflight import check_database
+from shared.settings import Settings, SettingsError
+from shared.vault import Vault
+from tests.builders import HUB
+from tests.databases import Databases
+from tests.integration.cli_rig import Command
+from tests.integration.store_rig import Sql, Town
+from tests.servers import as_web
+
+OURS = "nspname IN ('tokenkeeper', 'hubspot')"
+ROW = f"tokenkeeper.connections (hub_id, status, sealed_refresh_token) VALUES ({HUB}, 'active', 'mine')"
+
+
+@pytest.fixture
+def web(databases: Databases, database_url: str, connect: Callable[..., Any]) -> Sql:
+    return Sql(connect(databases.as_web(database_url)))
+
+
+@pytest.fixture
+def worker(databases: Databases, database_url: str, connect: Callable[..., Any]) -> Sql:
+    return Sql(connect(databases.as_worker(database_url)))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT sealed_refresh_token FROM tokenkeeper.connections",
+        "SELECT access_token FROM tokenkeeper.connections",
+        "SELECT * FROM tokenkeeper.connections",
+        "SELECT c FROM tokenkeeper.connections AS c",
+        "SELECT hub_id FROM tokenkeeper.connections WHERE sealed_refresh_token LIKE 'a%%'",
+        "SELECT hub_id FROM tokenkeeper.connections ORDER BY sealed_refresh_token",
+        "SELECT access_token FROM hubspot.tokens",
+        "COPY tokenkeeper.connections (sealed_refresh_token) TO STDOUT",
+        "UPDATE tokenkeeper.connections SET status_reason = sealed_refresh_token",
+        "UPDATE tokenkeeper.connections SET failures = 1 RETURNING access_token",
+        "UPDATE tokenkeeper.connections SET failures = 1 WHERE access_token > 'a'",
+        f"INSERT INTO {ROW} ON CONFLICT (hub_id) DO UPDATE SET last_error = excluded.access_token",
+        f"INSERT INTO {ROW} RETURNING sealed_refresh_token",
+        "SELECT * FROM pg_stats WHERE tablename = 'connections' AND 1 / (SELECT count(*) FROM pg_statistic) > 0",
+    ],
+)
+def test_web_reads_no_token_by_any_way(town: Town, web: Sql, statement: str) -> None:
+    town.install()
+    assert web.rows("SELECT status FROM tokenkeeper.connections") == [("active",)], "it is one that is there"
+    with pytest.raises(errors.InsufficientPrivilege):
+        web.rows(statement)
+
+
+def test_of_a_refresh_token_web_learns_whether_there_is_one(town: Town, web: Sql, sql: Sql) -> None:
+    town.install()
+    assert web.value("SELECT tokenkeeper.holds_refresh_token(%s)", HUB) is True
+    sql.set("status = 'disconnected', sealed_refresh_token = NULL, access_token = NULL, expires_at = NULL")
+    assert web.value("SELECT tokenkeeper.holds_refresh_token(%s)", HUB) is False
+    assert web.value("SELECT tokenkeeper.holds_refresh_token(404)") is None
+
+
+DDL = [
+    "CREATE TABLE tokenkeeper.mine ()",
+    "CREATE TABLE hubspot.mine ()",
+    "CREATE TABLE public.mine ()",
+    "CREATE SCHEMA mine",
+    "CREATE ROLE mine",
+    "ALTER TABLE tokenkeeper.connections ADD COLUMN mine text",
+    "ALTER TABLE tokenkeeper.connections DISABLE TRIGGER ALL",
+    "CREATE OR REPLACE VIEW hubspot.tokens AS SELECT 1",
+    "CREATE FUNCTION tokenkeeper.mine() RETURNS void LANGUAGE sql AS ''",
+    "DROP TABLE tokenkeeper.installs",
+    "TRUNCATE tokenkeeper.connections",
+    "DELETE FROM tokenkeeper.connections",
+    "UPDATE tokenkeeper.history SET event = 'installed'",
+    "UPDATE tokenkeeper.alembic_version SET version_num = '0001'",
+    f"GRANT hubspot_reader TO {WEB}",
+    "SET ROLE pg_read_all_data",
+]
+
+
+@pytest.mark.parametrize("statement", DDL)
+@pytest.mark.parametrize("who", ["web", "worker"])
+def test_neither_web_nor_worker_changes_the_schema_or_what_was_told(
+    town: Town, request: pytest.FixtureRequest, who: str, statement: str
+) -> None:
+    town.install()
+    with pytest.raises(errors.InsufficientPrivilege):
+        request.getfixturevalue(who).rows(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE tokenkeeper.connections SET lease_until = NULL",
+        "UPDATE tokenkeeper.connections SET lease_no = 0",
+        "UPDATE tokenkeeper.provider SET condition = 'ok'",
+        "DELETE FROM tokenkeeper.history",
+        "INSERT INTO tokenkeeper.key_check (sealed) VALUES ('mine')",
+        "INSERT INTO tokenkeeper.tally (kind, name, total) VALUES ('attempts', 'refreshed', 1)",
+    ],
+)
+def test_what_only_the_worker_does_web_may_not(town: Town, web: Sql, worker: Sql, statement: str) -> None:
+    town.install()
+    with pytest.raises(errors.InsufficientPrivilege):
+        web.rows(statement)
+    worker.rows(statement)
+
+
+def held(sql: Sql, role: str) -> set[Privilege]:
+    return {Privilege(*row) for row in sql.rows(str(HELD).replace(":role", "%s"), role)}
+
+
+def test_a_reader_may_read_three_views_and_ask_for_a_refresh_and_nothing_else(sql: Sql) -> None:
+    views = {Privilege("TABLE", f"hubspot.{name}", "", "SELECT") for name in ("tokens", "connections", "history")}
+    more = {
+        Privilege("SCHEMA", "hubspot", "", "USAGE"),
+        Privilege("FUNCTION", "hubspot.request_refresh", "", "EXECUTE"),
+    }
+    assert held(sql, "hubspot_reader") == views | more
+
+
+def test_nobody_else_may_do_anything(sql: Sql) -> None:
+    everybody = sql.rows(
+        f"""SELECT relname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace, aclexplode(relacl)
+             WHERE {OURS} AND grantee = 0
+            UNION SELECT proname FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace,
+                         aclexplode(coalesce(proacl, acldefault('f', proowner)))
+             WHERE {OURS} AND grantee = 0
+            UNION SELECT nspname FROM pg_namespace, aclexplode(nspacl) WHERE {OURS} AND grantee = 0"""
+    )
+    assert everybody == []
+
+
+def test_every_function_of_ours_has_a_search_path_of_its_own(sql: Sql) -> None:
+    functions = dict(
+        sql.rows(f"SELECT proname, proconfig FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace WHERE {OURS}")  # type: ignore[arg-type]
+    )
+    assert functions.keys() >= {"request_refresh", "holds_refresh_token", "count_in", "count_out", "tell"}
+    assert {str(each) for each in functions.values()} == {"['search_path=pg_catalog, pg_temp']"}
+
+
+def test_a_migration_brings_privileges_to_what_they_should_be_and_then_changes_nothing(
+    database_url: str, sql: Sql
+) -> None:
+    for role, wanted in PRIVILEGES.items():
+        assert held(sql, role) == wanted
+    sql.rows(f"GRANT SELECT ON tokenkeeper.connections, hubspot.tokens TO {WEB}")
+    sql.rows(f"REVOKE UPDATE ON tokenkeeper.provider FROM {WORKER}")
+    sql.rows(f"GRANT CREATE ON SCHEMA tokenkeeper TO {WORKER}")
+    migrate(database_url)
+    assert {role: held(sql, role) for role in PRIVILEGES} == PRIVILEGES
+    before = sql.rows("SELECT oid, xmin::text FROM pg_class")
+    migrate(database_url)
+    assert sql.rows("SELECT oid, xmin::text FROM pg_class") == before
+
+
+@pytest.fixture
+def login(sql: Sql) -> Iterator[Callable[[str], str]]:
+    """From a URL to the same for a login that is not there yet, with a name and a password as hard as they come."""
+    name, password = f'it\'s "100% odd" {secrets.token_hex(4)}', f"p%s:/@'\"{secrets.token_hex(8)}"
+
+    def at(url: str) -> str:
+        parts = urlsplit(url)
+        user = f"{quote(name, safe='')}:{quote(password, safe='')}"
+        return urlunsplit(parts._replace(netloc=f"{user}@{parts.netloc.rpartition('@')[2]}"))
+
+    yield at
+    sql.rows('DROP ROLE IF EXISTS "{}"'.format(name.replace('"', '""').replace("%", "%%")), 0)
+
+
+def test_the_command_makes_logins_and_may_be_repeated(
+    environment: Callable[..., dict[str, str]],
+    database_url: str,
+    connect: Callable[..., Any],
+    login: Callable[[str], str],
+) -> None:
+    url = login(database_url)
+    command = Command(environment(DATABASE_URL=database_url, WEB_DATABASE_URL=url))
+    for _ in range(2):
+        ran = command("roles")
+        assert (ran.status, ran.err) == (0, "")
+    assert ran.out.splitlines()[1] == f"{WORKER}: GRANT {WORKER} TO a login of yours"
+    made = Sql(connect(url))
+    assert made.value("SELECT count(*) FROM tokenkeeper.connections") == 0
+    with pytest.raises(errors.InsufficientPrivilege):
+        made.rows("SELECT sealed_refresh_token FROM tokenkeeper.connections")
+    with pytest.raises(psycopg2.OperationalError):
+        connect(url.replace(quote("p%s", safe=""), "another"))
+
+
+def test_the_server_is_never_told_a_password(
+    own_postgres: Any, connect: Callable[..., Any], login: Callable[[str], str]
+) -> None:
+    url = own_postgres.url()
+    migrate(url)
+    Sql(connect(url)).rows("ALTER SYSTEM SET log_statement = 'all'")
+    Sql(connect(url)).rows("SELECT pg_reload_conf()")
+    given = Login.of(login(url))
+    create_roles(url, {WEB: given})
+    said = (Path(Sql(connect(url)).value("SHOW data_directory")).parent / "postgres.log").read_text()
+    assert "SCRAM-SHA-256$" in said, "else the log was not read"
+    assert given.password not in said
+    assert given.password.rpartition('"')[2] not in said
+
+
+@pytest.mark.parametrize("mighty", ["current_user", "other"])
+def test_a_login_with_power_is_refused(database_url: str, sql: Sql, mighty: str) -> None:
+    name = sql.value("SELECT current_user") if mighty == "current_user" else f"mighty_{secrets.token_hex(4)}"
+    if mighty == "other":
+        sql.rows(f"CREATE ROLE {name} SUPERUSER LOGIN")
+    with pytest.raises(SchemaError, match="without power"):
+        create_roles(database_url, {WEB: Login(name, "a-password")})
+    if mighty == "other":
+        sql.rows(f"DROP ROLE {name}")
+
+
+def test_who_may_not_make_roles_is_told_what_to_ask_for(
+    environment: Callable[..., dict[str, str]], databases: Databases, database_url: str, sql: Sql
+) -> None:
+    """As one who owns the schemas, on a server where an administrator has to make the roles."""
+    own = databases.as_worker(database_url)
+    new = {"WEB_DATABASE_URL": own.replace("tokenkeeper_worker_", "somebody_")}
+    ran = Command(environment(DATABASE_URL=own, **new))("roles")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.count("\n") == 1
+    assert "have an administrator run: " in ran.err
+    assert sql.rows("SELECT FROM pg_roles WHERE rolname LIKE 'somebody_%%'", 0) == []
+    ran = Command(environment(DATABASE_URL=own, WEB_DATABASE_URL=databases.as_web(database_url)))("roles")
+    assert (ran.status, ran.err) == (0, ""), "where an administrator has made all of them, nothing is asked for"
+
+
+def key_check(sql: Sql) -> str | None:
+    found = sql.rows("SELECT sealed FROM tokenkeeper.key_check")
+    return found[0][0] if found else None
+
+
+def test_web_goes_by_the_check_value_that_the_worker_keeps(
+    environment: Callable[..., dict[str, str]], sql: Sql, town: Town
+) -> None:
+    ours = environment()
+    web, other = as_web(ours), Fernet.generate_key().decode()
+    town.store.vouch("sealed with nothing that anybody has")
+    with pytest.raises(SettingsError, match="TOKEN_KEYS opens nothing"):
+        check_database(Settings.from_env(web))
+    check_database(Settings.from_env(ours))  # the worker's: no row contradicts it, so its keys are the right ones
+    check_database(Settings.from_env(web))
+    kept = key_check(sql)
+    with pytest.raises(SettingsError, match="TOKEN_KEYS opens nothing"):
+        check_database(Settings.from_env({**web, "TOKEN_KEYS": other}))
+    assert key_check(sql) == kept, "a refusal changes nothing"
+    check_database(Settings.from_env({**web, "TOKEN_KEYS": f"{other},{ours['TOKEN_KEYS']}"}))
+
+
+def test_a_worker_with_wrong_keys_does_not_vouch_for_them(
+    environment: Callable[..., dict[str, str]], sql: Sql, town: Town
+) -> None:
+    ours = environment()
+    sealed = Vault([ours["TOKEN_KEYS"]]).seal_refresh_token(HUB, "a-refresh-token")
+    town.install(sealed_refresh_token=sealed)
+    check_database(Settings.from_env(ours))
+    kept = key_check(sql)
+    assert kept
+    with pytest.raises(SettingsError, match="TOKEN_KEYS opens nothing"):
+        check_database(Settings.from_env({**ours, "TOKEN_KEYS": Fernet.generate_key().decode()}))
+    assert key_check(sql) == kept
+
+
+def test_after_a_rotation_the_newest_key_alone_opens_the_check_value(
+    environment: Callable[..., dict[str, str]], sql: Sql
+) -> None:
+    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    check_database(Settings.from_env(environment(TOKEN_KEYS=old)))
+    assert Command(environment(TOKEN_KEYS=f"{new},{old}"))("keys", "rotate").status == 0
+    assert Vault([new]).opens(key_check(sql) or "")
+
+
+def test_one_login_for_everything_goes_on_working(database_url: str) -> None:
+    engine = connect_engine(database_url)
+    store = ConnectionStore(engine, lease_seconds=60)
+    assert store.reads_refresh_tokens()
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT current_setting('is_superuser')")) == "on"
+    engine.dispose()
