@@ -158,7 +158,7 @@ def test_rows_are_claimed_ahead_of_the_calls_that_end_and_handed_back_uncalled_a
     loop = start(concurrency=20)
     loop.wake(30)
     until(lambda: hubspot.calls.total() == 40)
-    until(lambda: 20 < leases(sql) <= 30)
+    until(lambda: 20 < leases(sql) <= 40)
     waiting = threading.Thread(target=loop.drain, args=(20,))
     waiting.start()
     hubspot.turnstile.release(100)
