@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -56,13 +57,13 @@ def _add_routes(app: Flask, services: Services) -> None:
     cookies = Cookies(services.https)
     handshake, waiting = Handshake(services, cookies), Waiting(services, cookies)
     app.add_url_rule("/", "home", handshake.home)
-    addresses = Addresses(services.trusted_proxies)
-    app.add_url_rule("/install", "start", held(handshake.start, Buckets("/install", HANDSHAKES), addresses))
-    callback = held(handshake.callback, Buckets("/oauth/callback", HANDSHAKES), addresses)
+    addresses, buckets = Addresses(services.trusted_proxies), partial(Buckets, clock=services.ticks)
+    app.add_url_rule("/install", "start", held(handshake.start, buckets("/install", HANDSHAKES), addresses))
+    callback = held(handshake.callback, buckets("/oauth/callback", HANDSHAKES), addresses)
     app.add_url_rule("/oauth/callback", "callback", callback)
     app.add_url_rule("/installs/<uuid:install_id>", "install_page", waiting.page)
     app.add_url_rule("/installs/<uuid:install_id>/status", "install_status", waiting.status)
-    guarded = Basic(services.operator_password, Buckets("wrong passwords", WRONG_PASSWORDS), addresses).guarded
+    guarded = Basic(services.operator_password, buckets("wrong passwords", WRONG_PASSWORDS), addresses).guarded
     add_routes(app, services, cookies, guarded)
     app.add_url_rule("/metrics", "metrics", guarded(Metrics(services.roster, services.activity).page))
     app.add_url_rule("/healthz", "healthz", healthz)

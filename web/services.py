@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -80,6 +81,8 @@ class Services:
     trusted_proxies: int = 0
     #: Seconds for which a code that HubSpot calls used may turn out to be an install of a moment ago.
     patience: float = 1.0
+    #: In seconds, never set: by it an address that asked too often may ask again.
+    ticks: Callable[[], float] = time.monotonic
 
     @property
     def https(self) -> bool:

@@ -57,6 +57,7 @@ class Site:
             optional_scopes=("tickets",),
             sweep_seconds=2.0,
             patience=0.0,
+            ticks=lambda: 0.0,
         )
         self.app = create_app(services)
         self.browser = self.app.test_client()

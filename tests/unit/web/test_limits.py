@@ -87,7 +87,7 @@ def ask(site, path, times, **options):
 
 @pytest.mark.parametrize("path", ["/install", "/oauth/callback?state=x&code=y"])
 def test_a_flood_of_handshakes_is_told_to_wait(site, path):
-    answers = ask(site, path, HANDSHAKES.burst + 60)
+    answers = ask(site, path, HANDSHAKES.burst + 1)
     last = answers[-1]
     assert {answer.status_code for answer in answers[: HANDSHAKES.burst]} <= {302, 400}
     assert last.status_code == 429
@@ -99,7 +99,7 @@ def test_a_flood_of_handshakes_is_told_to_wait(site, path):
 
 def test_a_code_that_had_to_wait_is_not_spent(site):
     state = site.state()
-    ask(site, "/oauth/callback?state=x&code=y", HANDSHAKES.burst + 60)
+    ask(site, "/oauth/callback?state=x&code=y", HANDSHAKES.burst + 1)
     assert site.callback("good", state).status_code == 429
     assert site.hubspot.exchanged == []
 
@@ -122,6 +122,6 @@ def test_the_right_password_may_be_given_any_number_of_times(site):
 
 def test_no_address_means_no_way_around_it(site):
     """Without the setting, what a client says of itself is not read."""
-    for number in range(HANDSHAKES.burst + 60):
+    for number in range(HANDSHAKES.burst + 1):
         answer = site.visit("/install", headers={"X-Forwarded-For": f"7.7.{number // 250}.{number % 250}"})
     assert answer.status_code == 429
