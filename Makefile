@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test freshness soak bench check format lock screenshots compose-test
+.PHONY: help setup up test freshness soak fuzz bench check format lock screenshots compose-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ freshness: $(READY) ## two minutes of reading 50 tokens ten times a second, each
 
 soak: $(READY) ## an outage with 5,000 connections, then ten minutes of random faults on 2,000 connections of 30-second tokens (SEED=… SOAK_SECONDS=…)
 	$(BIN)/python -m pytest -q tests/long/test_outage.py tests/long/test_soak.py
+
+fuzz: $(READY) ## 40,000 requests that make no sense to the application, 4,000 of them over sockets to gunicorn (FUZZ_REQUESTS=…)
+	FUZZ_REQUESTS=$${FUZZ_REQUESTS:-40000} $(BIN)/python -m pytest -q --timeout=3000 tests/security/test_fuzz_web.py
 
 bench: $(READY) ## how fast, how late, at what cost, up to 1,000,000 connections: over an hour (QUICK=1: two minutes, a first look)
 	@exec $(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick)

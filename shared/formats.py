@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
+from shared.hubspot.deadline import never_asked
 from shared.vault import Vault
 
+#: Seconds.
+LONGEST = 86_400.0
 #: HubSpot's path versions that we speak, the default first.
 API_VERSIONS = ("2026-09", "2026-03", "v3")
 
@@ -33,11 +36,30 @@ def url(schemes: Collection[str]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         parts = urlsplit(word(text))
         parts.port  # noqa: B018  raises ValueError on a malformed one
-        if parts.scheme not in schemes or not (parts.netloc or parts.path.strip("/") or parts.query):
+        if "%00" in text or parts.scheme not in schemes or not (parts.netloc or parts.path.strip("/") or parts.query):
             raise ValueError
         return text
 
     return parse
+
+
+def broker(schemes: Collection[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        parts = urlsplit(url(schemes)(text))
+        number = parts.path.strip("/")
+        if parts.scheme in {"redis", "rediss"} and number and not (number.isascii() and number.isdigit()):
+            raise ValueError
+        return text
+
+    return parse
+
+
+def webhook(text: str) -> str:
+    """Where it leads is the operator's to say; but no alert goes to what tells a cloud's machine its passwords."""
+    host = urlsplit(web(text)).hostname or ""
+    if never_asked(host):
+        raise ValueError
+    return web(text)
 
 
 def web(text: str) -> str:
@@ -73,6 +95,7 @@ def keys(text: str) -> tuple[str, ...]:
 
 def at_least(length: int) -> Callable[[str], str]:
     def parse(text: str) -> str:
+        text.encode()  # raises ValueError on bytes that were no UTF-8
         if len(text) < length:
             raise ValueError
         return text
@@ -93,6 +116,13 @@ def positive(text: str) -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    """Above a day, no clock, socket or interval is the better for it."""
+    if (value := positive(text)) > LONGEST:
+        raise ValueError
+    return value
+
+
 def not_negative(text: str) -> float:
     if (value := number(text)) < 0:
         raise ValueError
@@ -107,7 +137,7 @@ def fraction(text: str) -> float:
 
 def count(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not least <= (value := int(text)) <= most:
+        if not (text.isascii() and text.isdigit() and least <= (value := int(text)) <= most):
             raise ValueError
         return value
 

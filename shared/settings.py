@@ -15,6 +15,8 @@ T = TypeVar("T")
 _LEVELS = ("debug", "info", "warning", "error")
 _CALLBACK_HINT = "https://your.host/oauth/callback; http only for localhost"
 _VERSION_HINT = "2026-09, 2026-03 or v3; HubSpot ends v1 on 2027-02-16"
+#: Bytes.
+LARGEST_FILE = 64 * 1024
 #: What a process that changes connections cannot do without.
 REQUIRED = (
     "DATABASE_URL",
@@ -81,6 +83,10 @@ class Settings:
         return (*self.hubspot_client_secrets, *self.token_keys, *filter(None, (*single, *passwords)))
 
 
+class TooLarge(ValueError):
+    """A file holds more than any setting has."""
+
+
 class _Reader:
     """Reads setting after setting and gathers what is wrong, so that one message can tell it all."""
 
@@ -100,7 +106,7 @@ class _Reader:
             worker_database_url=self.read(
                 "WORKER_DATABASE_URL", formats.url(DATABASE_SCHEMES), "what DATABASE_URL is to the worker", ""
             ),
-            redis_url=self.read("REDIS_URL", formats.url(BROKER_SCHEMES), "redis://host:6379/0", ""),
+            redis_url=self.read("REDIS_URL", formats.broker(BROKER_SCHEMES), "redis://host:6379/0", ""),
             hubspot_client_id=self.read("HUBSPOT_CLIENT_ID", formats.word, "the app's client id", ""),
             hubspot_client_secrets=self.read(
                 "HUBSPOT_CLIENT_SECRET", formats.listed, "one secret, or several: a,b", ()
@@ -126,9 +132,11 @@ class _Reader:
             operator_password=self.read("OPERATOR_PASSWORD", formats.at_least(8), "8 characters or more", ""),
             refresh_from=self.read("REFRESH_FROM", formats.fraction, "a fraction between 0 and 1", 0.6),
             refresh_until=self.read("REFRESH_UNTIL", formats.fraction, "a fraction between 0 and 1", 0.75),
-            sweep_seconds=self.read("SWEEP_SECONDS", formats.positive, "seconds, more than 0", 2.0),
-            http_timeout=self.read("HTTP_TIMEOUT_SECONDS", formats.positive, "seconds, more than 0", 20.0),
-            lease_seconds=self.read("LEASE_SECONDS", formats.positive, "seconds, more than 0", 60.0),
+            sweep_seconds=self.read("SWEEP_SECONDS", formats.seconds, "seconds, more than 0, at most 86400", 2.0),
+            http_timeout=self.read(
+                "HTTP_TIMEOUT_SECONDS", formats.seconds, "seconds, more than 0, at most 86400", 20.0
+            ),
+            lease_seconds=self.read("LEASE_SECONDS", formats.seconds, "seconds, more than 0, at most 86400", 60.0),
             refresh_concurrency=self.read(
                 "REFRESH_CONCURRENCY", formats.count(1, 10_000), "a number from 1 to 10000", 200
             ),
@@ -136,7 +144,9 @@ class _Reader:
                 "MAX_REFRESHES_PER_SECOND", formats.not_negative, "a number, 0 for no cap", 0.0
             ),
             trusted_proxies=self.read("TRUSTED_PROXIES", formats.count(0, 10), "a number from 0 to 10", 0),
-            alert_webhook_url=self.read("ALERT_WEBHOOK_URL", formats.web, "https://…", ""),
+            alert_webhook_url=self.read(
+                "ALERT_WEBHOOK_URL", formats.webhook, "https://…, and no link-local address", ""
+            ),
             alert_webhook_secret=self.read("ALERT_WEBHOOK_SECRET", formats.word, "the secret that signs alerts", ""),
             log_format=self.read("LOG_FORMAT", formats.one_of("text", "json"), "text or json", "text"),
             log_level=self.read("LOG_LEVEL", formats.one_of(*_LEVELS), ", ".join(_LEVELS), "info"),
@@ -168,7 +178,7 @@ class _Reader:
         if not path:
             return ""
         try:
-            return Path(path).read_text(encoding="utf-8").strip()
+            return _text_of(Path(path)).strip()
         except (OSError, ValueError) as error:
             self._problems.append(f"{name}_FILE cannot be read ({type(error).__name__}: a file that holds {name})")
             return None
@@ -178,3 +188,11 @@ class _Reader:
             self._problems.append("REFRESH_FROM is above REFRESH_UNTIL (0.6 and 0.75, say)")
         if settings.lease_seconds < 2 * settings.http_timeout + 5:
             self._problems.append("LEASE_SECONDS is too short (at least twice HTTP_TIMEOUT_SECONDS plus 5)")
+
+
+def _text_of(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise TooLarge
+    return content.decode()

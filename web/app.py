@@ -36,6 +36,7 @@ LARGEST_BODY = 16 * 1024
 def create_app(services: Services) -> Flask:
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
+    app.url_map.merge_slashes = False  # the router would redirect, to a host that we are not called by
     _add_routes(app, services)
     headers = _headers(services)
 

@@ -16,6 +16,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 #: Seconds that a client is given for the head of a request, from its connection or from the answer before.
@@ -80,6 +81,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             conn.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._gone(conn)
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        super().handle_error(req, client, addr, _mute(exc) if isinstance(exc, ParseException) else exc)
 
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
         """What came behind a head is read in a thread, at the client's pace: then this was the last request."""
@@ -156,6 +160,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 def _address(conn: TConn) -> str:
     """Of a Unix socket all are one."""
     return str(conn.client[0]) if isinstance(conn.client, tuple) else ""
+
+
+def _mute(error: ParseException) -> Any:
+    """The same, without its words: gunicorn says them back and logs them, and they quote what may hold a code."""
+    kind: Any = type(error)
+    mute: Any = type(kind.__name__, (kind,), {"__str__": lambda _: kind.__name__})
+    return mute.__new__(mute)
 
 
 def stands_in_for(worker: type) -> type:

@@ -12,6 +12,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv6Address, ip_address
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+#: Metadata services beside those at a link-local address: Amazon's, Alibaba's, Oracle's.
+METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
 #: Seconds by which a timeout may miss: setting it anew is a system call, and most calls need none.
 TOLERANCE = 0.05
 #: Seconds after which an idle connection is not trusted any more: what stands between may have forgotten it silently.
@@ -92,9 +95,21 @@ class TimedTLSSocket(TimedSocket, ssl.SSLSocket):
         super().do_handshake(block)
 
 
+def never_asked(host: str) -> bool:
+    """An address at which clouds tell a machine its own passwords: no name and no reply of others leads us there."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address
+    return address.is_link_local or address in METADATA
+
+
 def _connected(host: str, port: int) -> TimedSocket:
     """Tries every address of the host; none may use up the time of those that come after it."""
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [each for each in addresses if not never_asked(str(each[4][0]))]
     for number, (family, kind, protocol, _, address) in enumerate(addresses, start=1):
         sock = TimedSocket(family, kind, protocol)
         try:

@@ -135,6 +135,20 @@ def test_a_path_forges_no_line_of_the_access_log(web: Running, opened: Opened) -
     assert "\nforged" not in web.output()
 
 
+@pytest.mark.parametrize("line", [b"GE(T", b"GET ", b"GET /\xff", b"GET / HTTP/9.9\r\n"])
+def test_what_makes_no_sense_is_said_back_to_nobody(web: Running, opened: Opened, line: bytes) -> None:
+    """gunicorn would quote the line, and there may be a code in it."""
+    connection = opened(
+        line + b" /oauth/callback?x=planted-in-a-line HTTP/1.1\r\nHost: x\r\nbad header: planted\r\n\r\n"
+    )
+    answer = b""
+    while piece := connection.recv(4096):
+        answer += piece
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert b"planted" not in answer
+    assert "planted" not in web.output()
+
+
 @pytest.mark.parametrize("header", [b"Script_Name: /evil", b"Path_Info: /evil", b"X-Forwarded-Proto: https"])
 def test_no_header_moves_us_elsewhere_not_even_from_this_machine(opened: Opened, header: bytes) -> None:
     assert answered(opened(ASK + header + b"\r\n\r\n")) == b"HTTP/1.1 200 OK"

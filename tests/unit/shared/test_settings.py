@@ -74,6 +74,47 @@ BAD = {
 }
 
 
+HOSTILE = [
+    ("SECRET_KEY", "\udcff" * 20),
+    ("OPERATOR_PASSWORD", "hidden-\udcff-value"),
+    ("SWEEP_SECONDS", "1e300"),
+    ("HTTP_TIMEOUT_SECONDS", "1e12"),
+    ("LEASE_SECONDS", "86401"),
+    ("TRUSTED_PROXIES", "-1"),
+    ("TRUSTED_PROXIES", "\u0661"),
+    ("REFRESH_CONCURRENCY", "9" * 5000),
+    ("REFRESH_CONCURRENCY", "1_0"),
+    ("DATABASE_URL", "postgresql://u:hidden%00@db/keeper"),
+    ("REDIS_URL", "redis://:hidden%00@cache/0"),
+    ("REDIS_URL", "redis://:hidden@cache/zero"),
+    ("HUBSPOT_REDIRECT_URI", "https://hidden.example\r\nSet-Cookie: a=b/oauth/callback"),
+    ("HUBSPOT_APP_URL", "https://[::1"),
+    ("ALERT_WEBHOOK_URL", "http://169.254.169.254/hidden"),
+    ("ALERT_WEBHOOK_URL", "http://[fe80::1]/hidden"),
+    ("ALERT_WEBHOOK_URL", "http://[::ffff:169.254.169.254]/hidden"),
+    ("ALERT_WEBHOOK_URL", "file:///hidden"),
+    ("HUBSPOT_API_URL", "gopher://hidden"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), HOSTILE)
+def test_what_would_break_things_later_is_refused_at_once(name, value):
+    message = refusal(**{name: value})
+    assert message.startswith(f"bad settings: {name} is malformed")
+    assert "hidden" not in message
+    assert "\n" not in message
+
+
+def test_a_file_without_an_end_is_not_read_to_it():
+    message = refusal(TOKEN_KEYS="", TOKEN_KEYS_FILE="/dev/zero")
+    assert message == "bad settings: TOKEN_KEYS_FILE cannot be read (TooLarge: a file that holds TOKEN_KEYS)"
+
+
+@pytest.mark.parametrize("value", ["http://10.0.0.1/x", "http://127.0.0.1:9/x", "https://alerts.internal/x"])
+def test_alerts_may_go_to_a_host_of_the_operators_own(value):
+    assert read(ALERT_WEBHOOK_URL=value).alert_webhook_url == value
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_malformed_setting_is_named_and_its_value_is_not_shown(name):
     message = refusal(**{name: BAD[name]})

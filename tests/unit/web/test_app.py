@@ -89,6 +89,12 @@ def test_whatever_host_is_sent_we_redirect_by_path_alone(site, host):
     assert "evil" not in str(answer.headers)
 
 
+@pytest.mark.parametrize("path", ["/static//style.css", "/connections//1", "/static/../style.css"])
+def test_no_address_is_mended_by_a_redirect(site, path):
+    answer = site.browser.open(path="/", environ_overrides={"PATH_INFO": path})
+    assert (answer.status_code, answer.headers.get("Location")) in {(404, None), (401, None)}
+
+
 any_text = st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.decode("latin-1"))
 
 

