@@ -30,6 +30,8 @@ NEEDS = {
     "beat": {"REDIS_URL"},
     "flower": {"REDIS_URL", "OPERATOR_PASSWORD"},
 }
+#: The command's own: what logins it makes (`tokenkeeper roles`).
+NOBODYS = {"WEB_DATABASE_URL", "WORKER_DATABASE_URL"}
 WEB_OPTIONS = ("--worker-class", "gthread", "--threads", "8", "--workers", "2", "--no-control-socket")
 
 
@@ -66,7 +68,7 @@ def run(world: World, state: Path, environment: Mapping[str, str], watchers: Seq
 
 def _needed(name: str, environment: Mapping[str, str]) -> dict[str, str]:
     """What shows in a process's environment is what it works with, and no other's secret."""
-    kept_back = set().union(*NEEDS.values()) - NEEDS[name]
+    kept_back = NOBODYS.union(*NEEDS.values()) - NEEDS[name]
     return {key: value for key, value in environment.items() if key.removesuffix("_FILE") not in kept_back}
 
 

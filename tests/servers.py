@@ -182,7 +182,7 @@ class Product:
 
 def as_web(environment: Mapping[str, str]) -> dict[str, str]:
     """As web sees it: with its own login to the database, where it has one."""
-    return {**environment, "DATABASE_URL": environment.get("WEB_DATABASE_URL") or environment["DATABASE_URL"]}
+    return {**environment, "DATABASE_URL": environment.get("WEB_DATABASE_URL") or environment.get("DATABASE_URL", "")}
 
 
 def inherited() -> dict[str, str]:
