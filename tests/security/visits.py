@@ -126,11 +126,11 @@ def visits(paths: list[str], genuine: dict[str, str]) -> st.SearchStrategy[Visit
     body = st.one_of(st.just(b""), form.map(lambda told: told.encode("latin-1")), st.binary(max_size=200))
     method = st.sampled_from(("GET",) * 8 + ("POST",) * 8 + METHODS)
     odd_one = st.builds(Visit, method, path, form | text, headers, body, st.booleans())
-    good_one = st.sampled_from(_well_made(genuine))
+    good_one = st.sampled_from(well_made(genuine))
     return st.builds(lambda dice, odd, good: odd if dice else good, st.integers(0, 9), odd_one, good_one)
 
 
-def _well_made(genuine: dict[str, str]) -> list[Visit]:
+def well_made(genuine: dict[str, str]) -> list[Visit]:
     """So that all that lies behind the checks is met again and again, between whatever came before."""
     cookies = "; ".join(f"{name}={value}" for name, value in genuine.items() if name.startswith("tk_"))
     headers = [("Cookie", cookies), ("Content-Type", "application/x-www-form-urlencoded")]
