@@ -41,7 +41,6 @@ task_send_sent_event = True
 # A lost broker connection must not cancel what is in flight: the results go to Postgres, not through Redis.
 worker_cancel_long_running_tasks_on_connection_loss = False
 
-beat_enable_remote_control = True
 beat_max_loop_interval = _settings.sweep_seconds
 beat_schedule = {
     "sweep": {

@@ -7,7 +7,7 @@ from typing import Protocol
 from shared.db.installs import Added, NewInstall
 from shared.domain.grant import SealedGrant
 from shared.domain.schedule import Schedule
-from shared.vault import Vault
+from shared.vault import CannotOpen, Vault
 
 
 class Adds(Protocol):
@@ -23,6 +23,8 @@ def store_install(grant: SealedGrant, vault: Vault, store: Adds, schedule: Sched
     What travelled is sealed as one install; what is stored is the refresh token alone, sealed to its hub.
     """
     install = vault.open_install(grant.sealed)
+    if (install.install_id, install.hub_id) != (grant.install_id, grant.hub_id):
+        raise CannotOpen("it was sealed for another install than the message says")
     return store.add(
         NewInstall(
             install_id=install.install_id,

@@ -15,7 +15,7 @@ from celery import Celery, signals
 from shared import logs, tracing
 from shared.db.errors import SchemaError
 from shared.settings import REQUIRED, Settings, SettingsError
-from worker import pulse
+from worker import broker, pulse
 from worker.preflight import check_broker, check_database
 from worker.services import Services
 from worker.tasks import register
@@ -46,6 +46,7 @@ def settings(needs: Collection[str]) -> Settings:
 
 def make_app() -> Celery:
     settings(needs=("REDIS_URL",))  # refuse before Celery reads celeryconfig and fails in its own words
+    broker.guard()
     made = Celery("tokenkeeper")
     made.config_from_object("celeryconfig")
     register(made, services)
@@ -76,6 +77,7 @@ def _log(**_: Any) -> None:
 @signals.celeryd_init.connect
 def _before_worker(**_: Any) -> None:
     ours = settings(WORKER_NEEDS)
+    broker.take_no_orders()
     guarded(lambda: check_broker(app))
     guarded(lambda: check_database(ours))
 

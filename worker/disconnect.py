@@ -8,6 +8,7 @@ from functools import partial
 import structlog
 
 from shared import tracing
+from shared.db.operator import Secrets
 from shared.db.store import ConnectionStore
 from shared.domain.errors import ProviderError
 from shared.hubspot.client import HubSpot
@@ -19,8 +20,19 @@ log = structlog.get_logger(__name__)
 @tracing.traced("disconnect")
 def disconnect(hub_id: int, store: ConnectionStore, hubspot: HubSpot, vault: Vault) -> bool:
     """False where there is nothing to disconnect. What HubSpot thinks of it changes nothing here: it is wiped."""
+    return _told_and_wiped(hub_id, store.disconnecting(hub_id), store, hubspot, vault)
+
+
+@tracing.traced("disconnect")
+def finish(hub_id: int, store: ConnectionStore, hubspot: HubSpot, vault: Vault) -> bool:
+    """The same of one that an operator began to disconnect; no message from the queue begins it."""
+    return _told_and_wiped(hub_id, store.disconnect_begun(hub_id), store, hubspot, vault)
+
+
+def _told_and_wiped(
+    hub_id: int, secrets: Secrets | None, store: ConnectionStore, hubspot: HubSpot, vault: Vault
+) -> bool:
     tracing.note(hub_id=hub_id)
-    secrets = store.disconnecting(hub_id)
     if secrets is None:
         return False
     if secrets.access_token is not None:

@@ -16,7 +16,7 @@ from shared.install import store_install
 from shared.spans import Kind
 from shared.vault import CannotOpen
 from worker.alerts import tell
-from worker.disconnect import disconnect
+from worker.disconnect import finish
 from worker.identify import identify
 from worker.services import Services
 from worker.sweep import sweep
@@ -83,7 +83,7 @@ def register(app: Celery, services: Callable[[], Services]) -> None:
     @app.task(name=dispatch.DISCONNECT, **KEPT)
     def _disconnect(hub_id: int, **_later: Any) -> None:
         ready = services()
-        _quietly(lambda: disconnect(hub_id, ready.store, ready.hubspot, ready.vault))
+        _quietly(lambda: finish(hub_id, ready.store, ready.hubspot, ready.vault))
 
 
 def _quietly(work: Callable[[], object]) -> None:

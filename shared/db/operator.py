@@ -61,6 +61,11 @@ DISCONNECTING = alone(
 )
 #: For web, which may read neither (shared/db/privileges.py).
 BEGIN_DISCONNECT = alone(_MARKED.format(unwiped="tokenkeeper.holds_refresh_token(hub_id)", returned="c.generation"))
+BEGUN = alone("""
+SELECT sealed_refresh_token, CASE WHEN expires_at > clock_timestamp() THEN access_token END AS access_token
+  FROM tokenkeeper.connections
+ WHERE hub_id = :hub_id AND status = 'disconnected' AND sealed_refresh_token IS NOT NULL
+""")
 WIPED = alone("""
 UPDATE tokenkeeper.connections
    SET access_token = NULL, expires_at = NULL, sealed_refresh_token = NULL
@@ -110,6 +115,12 @@ def begin_disconnect(database: Database, hub_id: int) -> bool:
 def disconnecting(database: Database, hub_id: int) -> Secrets | None:
     """The first step. None where there is no such connection, or it is wiped. May be repeated until it is."""
     rows = database.ask(DISCONNECTING, hub_id=hub_id)
+    return Secrets(rows[0].sealed_refresh_token, rows[0].access_token) if rows else None
+
+
+def begun(database: Database, hub_id: int) -> Secrets | None:
+    """None where nobody began to disconnect it, or it is wiped."""
+    rows = database.ask(BEGUN, hub_id=hub_id)
     return Secrets(rows[0].sealed_refresh_token, rows[0].access_token) if rows else None
 
 

@@ -161,6 +161,10 @@ class ConnectionStore:
         """The same, and what HubSpot is to be told with. None where there is nothing to disconnect."""
         return operator.disconnecting(self._database, hub_id)
 
+    def disconnect_begun(self, hub_id: int) -> Secrets | None:
+        """What HubSpot is to be told with, of one that somebody began to disconnect; else None."""
+        return operator.begun(self._database, hub_id)
+
     def wiped(self, hub_id: int) -> None:
         operator.wiped(self._database, hub_id)
 
