@@ -32,4 +32,4 @@ def on_starting(server: Any) -> None:
 
 def on_reload(server: Any) -> None:
     """Here and not as `worker_class`: our manuals' command lines name gthread, and the command line wins."""
-    server.worker_class = doorman.stands_in_for(server.worker_class)
+    server.worker_class = doorman.stands_in_for(server.worker_class, tls=server.cfg.is_ssl)

@@ -169,6 +169,6 @@ def _mute(error: ParseException) -> Any:
     return mute.__new__(mute)
 
 
-def stands_in_for(worker: type) -> type:
-    """Ours where gunicorn would take its own worker of threads; any other is somebody's choice."""
-    return Worker if worker is ThreadWorker else worker
+def stands_in_for(worker: type, *, tls: bool) -> type:
+    """Ours where gunicorn would take its own worker of threads; any other is somebody's choice. TLS cannot be read."""
+    return Worker if worker is ThreadWorker and not tls else worker

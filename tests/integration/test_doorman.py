@@ -7,14 +7,17 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
+import requests
 
 from tests.conftest import settings_of
 from tests.databases import Databases
-from tests.servers import Product, Running
+from tests.journeys.world import until
+from tests.servers import Product, Running, says
 from web.doorman import HEAD_SECONDS, MOST_OF_ONE_ADDRESS
 
 #: More than the 16 threads of both processes.
@@ -133,6 +136,14 @@ def test_a_path_forges_no_line_of_the_access_log(web: Running, opened: Opened) -
     assert soon_answered(opened) < 2
     assert '"GET /x%0Aforged%1B%5B2J%22 HTTP/1.1" 404' in web.output()
     assert "\nforged" not in web.output()
+
+
+def test_where_gunicorn_speaks_tls_itself_the_doorman_stands_aside(product: Product, certificate: Path) -> None:
+    """He would wait for words that he could read."""
+    web = product.web(wait=False, GUNICORN_CMD_ARGS=f"--certfile={certificate} --keyfile={certificate}")
+    web.wait_until(says("Booting worker"))
+    address = web.url.replace("http:", "https:")
+    assert until(lambda: requests.get(f"{address}/healthz", verify=str(certificate), timeout=5).ok)
 
 
 @pytest.mark.parametrize("line", [b"GE(T", b"GET ", b"GET /\xff", b"GET / HTTP/9.9\r\n"])

@@ -116,6 +116,11 @@ def test_after_some_wrong_passwords_not_even_the_right_one_is_looked_at(site):
     assert site.visit("/operator").status_code == 401
 
 
+@pytest.mark.parametrize("header", ["Bearer x", "Basic", "Basic !!!", "x"])
+def test_what_is_no_password_at_all_is_no_guess(site, header):
+    assert {answer.status_code for answer in ask(site, "/operator", 30, headers={"Authorization": header})} == {401}
+
+
 def test_the_right_password_may_be_given_any_number_of_times(site):
     assert {answer.status_code for answer in ask(site, "/metrics", 100, headers=basic())} == {503}
 
