@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test freshness soak fuzz bench check format lock screenshots compose-test
+.PHONY: help setup up test freshness soak fuzz bench check format lock screenshots compose-test audit sbom
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ lock: $(READY) ## bring the lock files in step with pyproject.toml
 
 screenshots: $(READY) ## render docs/images anew, where Chromium is found
 	$(BIN)/python -m tools.screenshots
+
+audit: $(READY) ## known vulnerabilities of what is locked, by the package index (2: it does not tell)
+	$(BIN)/python tools/audit.py
+
+sbom: $(READY) ## what the image is made of, as CycloneDX JSON, into sbom/
+	PYTHONPATH=. $(BIN)/python -m tools.sbom
 
 compose-test: $(READY) ## docker-compose up, install, refresh, down, up again (skips where there is no engine)
 	$(BIN)/python tools/compose_test.py

@@ -9,7 +9,7 @@ import click
 from cryptography.fernet import Fernet
 
 from cli.ready import database, settings
-from cli.resealing import Proof, holding_tokens, rotate
+from cli.resealing import PAGE, Proof, closed, holding_tokens, rotate
 from cli.terminal import example, told, watched
 from shared.db.resealing import Resealing
 from shared.db.roster import Roster
@@ -52,6 +52,26 @@ def rotate_() -> None:
     click.echo("no row needs an older key than the newest")
     if len(ours.token_keys) > 1:
         click.echo(LATER)
+
+
+@keys.command(short_help="End connections whose key is lost.", epilog=example("tokenkeeper keys lost"))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def lost(yes: bool) -> None:
+    """End the connections whose refresh token none of TOKEN_KEYS opens, so that their accounts can install again.
+
+    For when a key is gone for good: put back one that is only missing. Their access tokens are not served any more, and
+    the history stays. Connections that open are left alone.
+    """
+    ours = settings("DATABASE_URL", "TOKEN_KEYS")
+    with database(ours) as engine, watched(holding_tokens(Roster(engine))) as watch:
+        vault, resealing = Vault(ours.token_keys), Resealing(engine)
+        rows = [row for page in closed(Roster(engine), vault, watch) for row in page]
+        if rows and not yes:
+            many = told([hub_id for hub_id, _ in rows])
+            click.confirm(f"No key opens {many}. End them for good? Each has to be installed again", abort=True)
+        ended = sum(resealing.forget(rows[at : at + PAGE]) for at in range(0, len(rows), PAGE))
+        ConnectionStore(engine, lease_seconds=ours.lease_seconds).vouch(vault.seal_check())
+    click.echo(f"{ended:,} connections wait to be installed again")
 
 
 def _problems(proof: Proof) -> Iterator[str]:

@@ -67,6 +67,20 @@ def prove(roster: Roster, vault: Vault, watch: Watch) -> Proof:
     return proof
 
 
+def closed(roster: Roster, vault: Vault, watch: Watch) -> Iterator[Page]:
+    """Those that none of the keys opens, or that were sealed for another hub."""
+    for page in watch(sealed_pages(roster), "opening every row"):
+        yield [(hub_id, sealed) for hub_id, sealed in page if not _opens(vault, hub_id, sealed)]
+
+
+def _opens(vault: Vault, hub_id: int, sealed: str) -> bool:
+    try:
+        vault.open_refresh_token(hub_id, sealed)
+    except CannotOpen:
+        return False
+    return True
+
+
 def _resealed(vault: Vault, hub_id: int, sealed: str) -> Resealed | None:
     """None where there is nothing to do, or nothing that can be done: the proof counts those."""
     try:

@@ -35,6 +35,32 @@ RETURNING c.hub_id
 """)
 
 
+#: Only where it is still what was read, as above. Like an operator's disconnect, but there is nothing to tell HubSpot.
+FORGET = alone("""
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:sealed AS text[])) AS g(hub_id, sealed)
+), held AS MATERIALIZED (
+    SELECT c.hub_id, c.status
+      FROM tokenkeeper.connections AS c JOIN given ON given.hub_id = c.hub_id
+     WHERE c.sealed_refresh_token = given.sealed
+     ORDER BY c.hub_id FOR NO KEY UPDATE OF c
+), marked AS (
+    UPDATE tokenkeeper.connections AS c
+       SET status = 'disconnected', status_reason = 'the key to its refresh token is lost: have it installed again',
+           status_since = CASE WHEN held.status = 'disconnected' THEN c.status_since ELSE clock_timestamp() END,
+           sealed_refresh_token = NULL, access_token = NULL, expires_at = NULL, generation = c.generation + 1,
+           due_at = NULL, not_before = NULL, condemned = NULL, identify_due_at = NULL, refresh_requested = false
+      FROM held WHERE c.hub_id = held.hub_id
+    RETURNING c.hub_id, held.status AS was
+), told AS (
+    INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
+    SELECT hub_id, 'disconnected', jsonb_build_object('was', was, 'key_lost', true), 'disconnected'
+      FROM marked WHERE was <> 'disconnected'
+)
+SELECT hub_id FROM marked
+""")
+
+
 class Resealing:
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
@@ -50,3 +76,10 @@ class Resealing:
             sealed=[row.sealed for row in rows],
         )
         return len(stored)
+
+    def forget(self, rows: Sequence[tuple[int, str]]) -> int:
+        """Of hubs and their sealed refresh tokens, which nobody can open any more: how many wait for an install now."""
+        if not rows:
+            return 0
+        hub_ids, sealed = [hub_id for hub_id, _ in rows], [each for _, each in rows]
+        return len(self._database.ask(FORGET, hub_ids=hub_ids, sealed=sealed))

@@ -31,7 +31,7 @@ def test_each_shell_gets_a_script_that_asks_the_command(tokenkeeper: Command, sh
         ("tokenkeeper re", ["refresh", "revocations"]),
         ("tokenkeeper connections --st", ["--status"]),
         ("tokenkeeper connections --status s", ["suspect"]),
-        ("tokenkeeper keys ", ["new", "rotate"]),
+        ("tokenkeeper keys ", ["lost", "new", "rotate"]),
         ("tokenkeeper --he", ["--help"]),
     ],
 )

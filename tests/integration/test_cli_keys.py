@@ -11,9 +11,12 @@ from sqlalchemy import Engine
 from cli.resealing import PAGE
 from shared.db.imports import ImportRow
 from shared.db.resealing import Resealed, Resealing
+from shared.preflight import check_database
+from shared.settings import Settings, SettingsError
 from shared.vault import Vault
 from tests.integration.cli_rig import Command
 from tests.integration.store_rig import Sql, Town
+from tests.servers import as_web
 
 OLD, NEW, LOST = (Fernet.generate_key().decode() for _ in range(3))
 
@@ -31,7 +34,9 @@ def fill(town: Town, hubs: range, key: str) -> None:
 def opened(sql: Sql, key: str) -> dict[int, str]:
     vault = Vault([key])
     rows = sql.rows("SELECT hub_id, sealed_refresh_token FROM tokenkeeper.connections ORDER BY hub_id")
-    return {hub_id: vault.open_refresh_token(hub_id, sealed) for hub_id, sealed in rows if vault.opens(sealed)}
+    return {
+        hub_id: vault.open_refresh_token(hub_id, sealed) for hub_id, sealed in rows if sealed and vault.opens(sealed)
+    }
 
 
 def test_every_row_comes_under_the_newest_key_and_a_second_run_has_nothing_to_do(
@@ -76,3 +81,44 @@ def test_a_refresh_in_flight_still_lands(engine: Engine, town: Town, sql: Sql) -
     assert Resealing(engine).store([Resealed(1, in_flight.sealed_refresh_token, "resealed")]) == 1
     assert town.store.save([town.refreshed(in_flight)]) == {1}
     assert (sql.served(1), sql.row(1)["sealed_refresh_token"]) == ("new-access", "resealed")
+
+
+def test_what_no_key_opens_is_ended_and_may_be_installed_again(tokenkeeper: Command, town: Town, sql: Sql) -> None:
+    fill(town, range(1, 4), OLD)
+    fill(town, range(4, 7), LOST)
+    town.store.disconnecting(6)
+    asked = tokenkeeper("keys", "lost")
+    assert (asked.status, len(opened(sql, LOST))) == (1, 3), "nobody said yes"
+    ran = tokenkeeper("keys", "lost", "--yes")
+    assert (ran.status, ran.out, ran.err) == (0, "3 connections wait to be installed again\n", "")
+    statuses = dict(sql.rows("SELECT hub_id, status FROM hubspot.connections"))  # type: ignore[arg-type]
+    assert statuses == dict.fromkeys((1, 2, 3), "active") | dict.fromkeys((4, 5, 6), "disconnected")
+    assert list(opened(sql, OLD)) == [1, 2, 3]
+    assert sql.row(4)["sealed_refresh_token"] is None
+    assert "installed again" in sql.row(4)["status_reason"]
+    assert [sql.events(hub_id) for hub_id in (4, 6)] == [["imported", "disconnected"]] * 2
+    town.install(4, sealed_refresh_token=Vault([NEW]).seal_refresh_token(4, "a-new-one"))
+    assert sql.served(4)
+    assert tokenkeeper("keys", "lost").out == "0 connections wait to be installed again\n", "and nobody is asked"
+
+
+def test_with_every_key_lost_web_and_worker_start_again_after_it_is_said(
+    environment: Callable[..., dict[str, str]], town: Town
+) -> None:
+    fill(town, range(1, 4), LOST)
+    worker = environment(TOKEN_KEYS=NEW)
+    with pytest.raises(SettingsError, match="opens nothing"):
+        check_database(Settings.from_env(worker))
+    assert Command(worker)("keys", "lost", "--yes").status == 0
+    for each in (worker, as_web(worker)):
+        check_database(Settings.from_env(each))
+
+
+def test_what_was_stored_meanwhile_is_not_forgotten(engine: Engine, town: Town, sql: Sql) -> None:
+    fill(town, range(1, 3), LOST)
+    rows = [(hub_id, sql.row(hub_id)["sealed_refresh_token"]) for hub_id in (1, 2)]
+    fill_anew = Vault([NEW]).seal_refresh_token(1, "installed-meanwhile")
+    sql.set(f"sealed_refresh_token = '{fill_anew}'", 1)
+    assert Resealing(engine).forget(rows) == 1
+    assert [sql.row(hub_id)["status"] for hub_id in (1, 2)] == ["active", "disconnected"]
+    assert Resealing(engine).forget([]) == 0
