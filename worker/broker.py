@@ -110,8 +110,11 @@ def _taken(reply: list[bytes] | None, **_options: Any) -> tuple[bytes, bytes] | 
     try:
         return queue, admitted(raw)
     except NotOurs as error:
-        _drop(queue.decode(errors="replace"), str(error), size=len(raw))
-        return None
+        why = str(error)
+    except Exception:  # noqa: BLE001  a slip of ours must not be the end of a worker either
+        why = "it cannot be read"
+    _drop(queue.decode(errors="replace"), why, size=len(raw))
+    return None
 
 
 def _drop(queue: str, why: str, **more: int) -> None:
