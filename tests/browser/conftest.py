@@ -118,7 +118,7 @@ def office(
     """A web that runs alone for all tests of a file, as in production: no worker changes what a test put there."""
     with databases.migrated() as database_url, SimulatorControl(simulator_process.url) as simulator:
         environment = settings_of(database_url, redis_server(14), simulator.base_url)
-        with world_of(Product(environment, tmp_path_factory.mktemp("office")), simulator) as world:
+        with world_of(Product(environment, tmp_path_factory.mktemp("office")), simulator, database_url) as world:
             world.product.web()
             yield world
 
@@ -140,13 +140,14 @@ def standing(
             WEB_DATABASE_URL=databases.as_web(database_url),
             **BRISK,
         )
-        with world_of(Product(environment, tmp_path_factory.mktemp("standing")), simulator) as world:
+        with world_of(Product(environment, tmp_path_factory.mktemp("standing")), simulator, database_url) as world:
             yield world.started()
 
 
 @contextmanager
-def world_of(product: Product, simulator: SimulatorControl) -> Iterator[World]:
-    connection = psycopg2.connect(product.environment["DATABASE_URL"])
+def world_of(product: Product, simulator: SimulatorControl, database_url: str) -> Iterator[World]:
+    """`database_url` is the superuser's: a test looks past what the product's own logins may see."""
+    connection = psycopg2.connect(database_url)
     connection.autocommit = True
     try:
         yield World(product, simulator, Sql(connection))

