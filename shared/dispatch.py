@@ -10,7 +10,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from shared import tracing
 from shared.domain.grant import SealedGrant
@@ -38,6 +40,9 @@ ROUTES = {
 QUEUES = tuple(Queue(name, Exchange(name, type="direct"), routing_key=name) for name in (PEOPLE_QUEUE, UPKEEP_QUEUE))
 #: Seconds. Longer than any retry's countdown: an unacknowledged message older than this is delivered again.
 VISIBILITY_TIMEOUT = 300
+#: Seconds for one Sentinel's word, then the next one is asked; redis-py itself would first try the dead one for longer
+#: than anybody waits.
+SENTINEL_SECONDS = 0.5
 
 
 class QueueUnavailable(Exception):
@@ -102,10 +107,26 @@ class Dispatch:
 
 
 def broker(redis_url: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The URL and the transport options that Celery wants. `?master_name=` names a Sentinel's master."""
-    parts = urlsplit(redis_url)
-    query = dict(parse_qsl(parts.query))
+    """The URL and the transport options that Celery wants. `?master_name=` names what Sentinels watch.
+
+    Several, with a semicolon between them, are asked in turn. Whatever one of them says besides its host holds for
+    all: kombu would go by the first alone, and by another one after a failure.
+    """
+    urls = [urlsplit(url) for url in redis_url.split(";")]
     merged = {"visibility_timeout": VISIBILITY_TIMEOUT, "socket_keepalive": True, **options}
-    if parts.scheme == "sentinel":
+    query = {name: value for url in reversed(urls) for name, value in parse_qsl(url.query)}
+    if urls[0].scheme == "sentinel":
         merged["master_name"] = query.pop("master_name", "mymaster")
-    return urlunsplit(parts._replace(query=urlencode(query))), merged
+        merged["sentinel_kwargs"] = {
+            "socket_connect_timeout": SENTINEL_SECONDS,
+            "socket_timeout": SENTINEL_SECONDS,
+            "retry": Retry(NoBackoff(), 0),
+        }
+    login = next((url.netloc.rpartition("@")[0] for url in urls if "@" in url.netloc), None)
+    path = next((url.path for url in urls if url.path.strip("/")), urls[0].path)
+    alike = []
+    for url in urls:
+        host = url.netloc.rpartition("@")[2]
+        netloc = host if login is None else f"{login}@{host}"
+        alike.append(urlunsplit(url._replace(netloc=netloc, path=path, query=urlencode(query))))
+    return ";".join(alike), merged

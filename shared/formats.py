@@ -13,6 +13,8 @@ from shared.vault import Vault
 LONGEST = 86_400.0
 #: HubSpot's path versions that we speak, the default first.
 API_VERSIONS = ("2026-09", "2026-03", "v3")
+#: Schemes of brokers whose path is the number of a database.
+NUMBERED = ("redis", "rediss", "sentinel")
 
 
 def word(text: str) -> str:
@@ -44,11 +46,16 @@ def url(schemes: Collection[str]) -> Callable[[str], str]:
 
 
 def broker(schemes: Collection[str]) -> Callable[[str], str]:
+    """Several, with a semicolon between them, are Sentinels."""
+
     def parse(text: str) -> str:
-        parts = urlsplit(url(schemes)(text))
-        number = parts.path.strip("/")
-        if parts.scheme in {"redis", "rediss"} and number and not (number.isascii() and number.isdigit()):
-            raise ValueError
+        every = [urlsplit(url(schemes)(one)) for one in text.split(";")]
+        for parts in every:
+            number = parts.path.strip("/")
+            if parts.scheme in NUMBERED and number and not (number.isascii() and number.isdigit()):
+                raise ValueError
+            if len(every) > 1 and parts.scheme != "sentinel":
+                raise ValueError
         return text
 
     return parse

@@ -78,8 +78,8 @@ class Settings:
         """What must never show in a log."""
         webhook = (self.alert_webhook_url, self.alert_webhook_secret)  # Slack's URL is itself the secret
         single = (self.secret_key, self.operator_password, *webhook)
-        urls = (self.database_url, self.web_database_url, self.worker_database_url, self.redis_url)
-        passwords = (urlsplit(url).password or "" for url in urls)
+        databases = (self.database_url, self.web_database_url, self.worker_database_url)
+        passwords = (urlsplit(url).password or "" for url in (*databases, *self.redis_url.split(";")))
         return (*self.hubspot_client_secrets, *self.token_keys, *filter(None, (*single, *passwords)))
 
 
