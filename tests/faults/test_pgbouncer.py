@@ -1,0 +1,208 @@
+"""All of the product, and a downstream job, through PgBouncer in transaction mode."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg2
+import pytest
+import requests
+
+from shared.db.migrate import create_roles
+from shared.db.privileges import WEB, WORKER
+from shared.db.roles import Login
+from tests.faults.bouncer import BINARY, SERVER_CONNECTIONS, Bouncer
+from tests.faults.fleet import Fleet, servers_and_product
+from tests.integration.store_rig import Sql
+from tests.journeys.world import until
+from tests.servers import Running
+
+pytestmark = pytest.mark.skipif(BINARY is None, reason="no pgbouncer here: apt-get install pgbouncer")
+
+JOB, WEB_LOGIN, WORKER_LOGIN = "bounced_job", "bounced_web", "bounced_worker"
+PASSWORD = "of-a-test"
+#: It is disconnected in the course of this file.
+HUB = 62515
+EVENTS = "SELECT event FROM hubspot.history WHERE hub_id = %s ORDER BY at"
+SESSIONS = """
+SELECT usename, count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND usename = ANY(%s) GROUP BY usename
+"""
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Not pytest's own: as root, PgBouncer's account may not enter that."""
+    made = Path(tempfile.mkdtemp(prefix="tokenkeeper-bouncer-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+class Doors:
+    """A URL through PgBouncer for each login."""
+
+    def __init__(self, bouncer: Bouncer, database_url: str) -> None:
+        through = bouncer.url(database_url)
+        self.owner = through
+        self.web, self.worker, self.job = (as_login(through, name) for name in (WEB_LOGIN, WORKER_LOGIN, JOB))
+
+
+@pytest.fixture(scope="module")
+def opened() -> list[Doors]:
+    """Filled once `grounds` stand."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def grounds(
+    folder: Path, opened: list[Doors], simulator_process: Running, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
+    with servers_and_product(tmp_path_factory.mktemp("product"), simulator_process.url, {}) as fleet:
+        create_roles(fleet.database_url, {WEB: Login(WEB_LOGIN, PASSWORD), WORKER: Login(WORKER_LOGIN, PASSWORD)})
+        fleet.sql.rows(f"CREATE ROLE {JOB} LOGIN PASSWORD '{PASSWORD}' IN ROLE hubspot_reader")
+        bouncer = Bouncer(folder, fleet.database_url, dict.fromkeys((WEB_LOGIN, WORKER_LOGIN, JOB), PASSWORD))
+        bouncer.start()
+        try:
+            doors = Doors(bouncer, fleet.database_url)
+            opened.append(doors)
+            fleet.world.product.environment |= {"DATABASE_URL": doors.worker, "WEB_DATABASE_URL": doors.web}
+            fleet.world.started(workers=2)
+            yield fleet
+        finally:
+            fleet.world.product.stop()
+            bouncer.stop()
+
+
+@pytest.fixture
+def doors(fleet: Fleet, opened: list[Doors]) -> Doors:
+    return opened[0]
+
+
+def as_login(url: str, name: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{name}:{PASSWORD}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+@contextmanager
+def told(url: str) -> Iterator[Sql]:
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    try:
+        yield Sql(connection)
+    finally:
+        connection.close()
+
+
+def operator(fleet: Fleet) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    session.headers["Connection"] = "close"  # gunicorn soon ends one that is kept
+    session.auth = ("operator", fleet.world.product.environment["OPERATOR_PASSWORD"])
+    return session
+
+
+def press(session: requests.Session, page: str, action: str) -> None:
+    asks_first = session.get(f"{page}/{action}", timeout=10)
+    text = asks_first.text if asks_first.ok else session.get(page, timeout=10).text
+    form = re.search(rf'action="[^"]*/{action}">.*?name="csrf_token" value="([^"]+)"', text, re.DOTALL)
+    assert form, text
+    answer = session.post(f"{page}/{action}", data={"csrf_token": form[1]}, allow_redirects=False, timeout=10)
+    assert answer.status_code == 303, answer.text
+
+
+def test_nobody_comes_past_it_and_few_connections_do_for_all(fleet: Fleet) -> None:
+    """The most that PostgreSQL ever had from a login, over a round of refreshes."""
+    before, most = fleet.due(), 0
+    while fleet.world.tokens().items() & before.items():
+        most = max([most, *(number for _, number in fleet.sql.rows(SESSIONS, [WEB_LOGIN, WORKER_LOGIN]))])
+    clients = fleet.sql.rows(
+        "SELECT DISTINCT client_port FROM pg_stat_activity WHERE usename = ANY(%s)", [WEB_LOGIN, WORKER_LOGIN]
+    )
+    assert 0 < most <= SERVER_CONNECTIONS
+    assert len(clients) <= 2 * SERVER_CONNECTIONS
+    fleet.well_again(but=[HUB])
+
+
+def test_a_life_of_a_connection_through_it(fleet: Fleet, doors: Doors) -> None:
+    """Installed, identified, refreshed by an operator, asked for by a job, disconnected; read as a job reads."""
+    world, hub = fleet.world, HUB
+    first = world.connected(hub)
+    page = f"{world.home}/connections/{hub}"
+    with operator(fleet) as session, told(doors.job) as job:
+        assert job.served(hub) == first
+        until(lambda: job.value("SELECT hub_domain FROM hubspot.connections WHERE hub_id = %s", hub))
+        press(session, page, "refresh")
+        second = until(lambda: (token := job.served(hub)) != first and token)
+        assert job.value("SELECT hubspot.request_refresh(%s, %s)", hub, second)
+        third = until(lambda: (token := job.served(hub)) != second and token)
+        assert world.live(third)
+        assert str(hub) in session.get(f"{world.home}/connections", timeout=10).text
+        press(session, page, "disconnect")
+        until(lambda: job.served(hub) is None)
+        assert [event for (event,) in job.rows(EVENTS, hub)] == ["installed", "disconnected"]
+        assert "disconnected" in session.get(page, timeout=10).text
+    fleet.well_again(but=[HUB])
+
+
+def test_a_job_may_not_do_more_through_it(doors: Doors) -> None:
+    with told(doors.job) as job, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        job.rows("SELECT * FROM tokenkeeper.connections")
+
+
+def test_what_an_operator_runs_goes_through_it(fleet: Fleet, doors: Doors) -> None:
+    run = fleet.world.product.tokenkeeper
+    assert run("status").returncode == 0
+    assert run("keys", "rotate").returncode == 0
+    until(lambda: run("doctor").returncode == 0)
+    migrated = run("migrate", DATABASE_URL=doors.owner)
+    assert migrated.returncode == 0, migrated.stderr
+    roles = run("roles", DATABASE_URL=doors.owner, WORKER_DATABASE_URL=doors.worker)
+    assert roles.returncode == 0, roles.stderr
+    fleet.well_again(but=[HUB])
+
+
+def test_no_setting_of_ours_stays_with_a_connection_that_others_use_next(fleet: Fleet, doors: Doors) -> None:
+    fleet.replaced(fleet.due())
+    with told(doors.worker) as sql:
+        for name in ("statement_timeout", "lock_timeout", "enable_seqscan", "enable_bitmapscan", "jit"):
+            found = {sql.value(f"SELECT source FROM pg_settings WHERE name = '{name}'") for _ in range(20)}
+            assert found == {"default"}, name
+
+
+def test_listen_hears_nothing_through_it(fleet: Fleet, doors: Doors) -> None:
+    """Why the manual has who listens connect straight to PostgreSQL."""
+    ears = []
+    for url in (doors.job, as_login(fleet.database_url, JOB)):
+        connection = psycopg2.connect(url)
+        connection.autocommit = True
+        connection.cursor().execute("LISTEN hubspot_connections")
+        ears.append(connection)
+    bounced, straight = ears
+    try:
+        fleet.world.connected(777)
+
+        def heard() -> bool:
+            straight.poll()
+            return bool(straight.notifies)
+
+        until(heard)
+        bounced.poll()
+        assert not bounced.notifies
+    finally:
+        for connection in ears:
+            connection.close()
+
+
+def test_its_connections_to_postgres_are_cut_and_nobody_notices(fleet: Fleet) -> None:
+    fleet.simulator.fault("slow", grant="refresh", seconds=0.6, times=12)
+    before = fleet.due_and_under_way()
+    assert fleet.cut_connections() > 0
+    fleet.replaced(before)
+    fleet.well_again(but=[HUB])
