@@ -34,7 +34,7 @@ soak: $(READY) ## an outage with 5,000 connections, then ten minutes of random f
 fuzz: $(READY) ## 40,000 requests that make no sense to the application, 4,000 of them over sockets to gunicorn (FUZZ_REQUESTS=…)
 	FUZZ_REQUESTS=$${FUZZ_REQUESTS:-40000} $(BIN)/python -m pytest -q --timeout=3000 tests/security/test_fuzz_web.py
 
-bench: $(READY) ## how fast, how late, at what cost, up to 1,000,000 connections: over an hour (QUICK=1: two minutes, a first look)
+bench: $(READY) ## how fast, how late, at what cost, up to 1,000,000 connections: three quarters of an hour (QUICK=1: two minutes, a first look)
 	@exec $(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick)
 
 check: $(READY) ## formatter, linter, types, import contracts, lock file
