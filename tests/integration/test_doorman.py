@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -58,11 +59,18 @@ def opened(web: Running) -> Iterator[Opened]:
 
 
 def answered(connection: socket.socket) -> bytes:
-    """The first line of an answer; empty where it was hung up on."""
-    try:
-        return connection.recv(4096).partition(b"\r\n")[0]
-    except ConnectionResetError:
-        return b""
+    """The first line of an answer, which is read whole; empty where it was hung up on."""
+    said = b""
+    with suppress(ConnectionResetError):
+        while not whole(said) and (more := connection.recv(4096)):
+            said += more
+    return said.partition(b"\r\n")[0]
+
+
+def whole(answer: bytes) -> bool:
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    return bool(end) and len(body) >= int(length[1] if length else 0)
 
 
 def soon_answered(opened: Opened) -> float:
