@@ -157,8 +157,15 @@ class Product:
 
     def tokenkeeper(self, *arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
         """Runs the command to its end, whatever its exit status."""
+        return self._run("tokenkeeper", *arguments, stdin=stdin, **changes)
+
+    def celery(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same of Celery's own command."""
+        return self._run("celery", "-A", "worker.app", *arguments)
+
+    def _run(self, command: str, *arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(Path(sys.executable).parent / "tokenkeeper"), *arguments],
+            [str(Path(sys.executable).parent / command), *arguments],
             cwd=ROOT,
             env={**self.environment, **changes},
             input=stdin,

@@ -11,6 +11,7 @@ from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.exceptions import RedisError
 
+from shared.dispatch import PEOPLE_QUEUE, UPKEEP_QUEUE
 from worker.inbox import NotOurs, admitted
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,9 @@ INSPECTION = frozenset(
         "enable_events",
     }
 )
+GUARDED = frozenset({PEOPLE_QUEUE, UPKEEP_QUEUE})
+#: What kombu puts between the name of a queue and a message's priority.
+PRIORITY = redis.Channel.sep
 #: What Redis's own trouble raises: the worker connects anew.
 TROUBLE = (OperationalError, RedisError, OSError, Empty)
 
@@ -103,10 +107,15 @@ class SentinelTransport(redis.SentinelTransport):  # type: ignore[misc]  # kombu
 
 
 def _taken(reply: list[bytes] | None, **_options: Any) -> tuple[bytes, bytes] | None:
-    """What BRPOP brought; None, as where nothing came in time, for what is none of ours."""
+    """What BRPOP brought; None, as where nothing came in time, for what is none of ours.
+
+    Who asks by remote control (Flower, `celery inspect`) loads this too, and reads the answers from a list of its own.
+    """
     if not reply:
         return None
     queue, raw = reply
+    if queue.decode(errors="replace").partition(PRIORITY)[0] not in GUARDED:
+        return queue, raw
     try:
         return queue, admitted(raw)
     except NotOurs as error:

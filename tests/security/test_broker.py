@@ -365,6 +365,13 @@ def test_the_worker_looks_for_whoever_asks_and_obeys_nobody(street: Street) -> N
     assert street.lives()
 
 
+def test_whoever_asks_by_our_own_app_hears_the_answer(street: Street) -> None:
+    """As Flower does: it loads the same guard."""
+    asked = street.world.product.celery("inspect", "ping", "--timeout", "10")
+    assert (asked.returncode, "pong" in asked.stdout) == (0, True), asked.stdout + asked.stderr
+    assert "dropped" not in asked.stdout + asked.stderr
+
+
 @pytest.mark.parametrize("raw", [b"x", b"[]", b"{}", b'{"properties": {}}', b"[" * 100_000, b"\xff", b"null"])
 def test_garbage_where_remote_control_listens_is_dropped(street: Street, raw: bytes) -> None:
     assert street.redis.publish("/0.celery.pidbox", raw), "nobody listens"
