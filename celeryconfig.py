@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from shared.dispatch import QUEUES, ROUTES, SWEEP, UPKEEP_QUEUE, broker
+from shared.dispatch import BACKGROUND_QUEUE, QUEUES, ROUTES, SWEEP, broker
 from shared.settings import Settings
 
 _settings = Settings.from_env(os.environ, needs=("REDIS_URL",))  # noqa: TID251  an entry point
@@ -25,7 +25,7 @@ broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a broker that comes back finds its workers waiting
 
 task_queues = QUEUES
-task_default_queue = UPKEEP_QUEUE
+task_default_queue = BACKGROUND_QUEUE
 task_routes = ROUTES
 task_serializer = "json"
 accept_content = ["json"]

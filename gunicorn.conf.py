@@ -4,17 +4,17 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from shared.db.errors import StoreUnavailable
-from shared.preflight import check_database
-from web import doorman
-from web.start import refusing, settings
+from shared.db.core.errors import StoreUnavailable
+from shared.startup_checks import check_database
+from web.server import slow_client_worker
+from web.server.startup import refusing, settings
 
 # Threads wait for HubSpot without holding up the others; 8 slow exchanges still leave the health checks answering.
 worker_class = "gthread"
 threads = 8
 # The request's path, never its query: that of the callback holds the code and the state.
 access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(M)sms'
-logger_class = "web.journal.Journal"
+logger_class = "web.server.access_log.Journal"
 # No header of a request counts for more than any other: gunicorn would let whoever comes from this machine set
 # SCRIPT_NAME. Whom we believe about the client's address is said by TRUSTED_PROXIES (docs/settings.md).
 forwarded_allow_ips = ""
@@ -32,4 +32,4 @@ def on_starting(server: Any) -> None:
 
 def on_reload(server: Any) -> None:
     """Here and not as `worker_class`: our manuals' command lines name gthread, and the command line wins."""
-    server.worker_class = doorman.stands_in_for(server.worker_class, tls=server.cfg.is_ssl)
+    server.worker_class = slow_client_worker.stands_in_for(server.worker_class, tls=server.cfg.is_ssl)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.book import FIGURES, Book
+from bench.results import FIGURES, Results
 from bench.stats import Spread
 
 WIDTH, HEIGHT = 420, 300
@@ -23,7 +23,7 @@ class Panel:
     left: int
 
 
-def chart(book: Book) -> str:
+def chart(book: Results) -> str:
     throughput = Panel("Refreshes a second", ("product", "bare", "per_task"), 100, 0)
     lateness = Panel("Seconds from due to stored, in balance", ("late_p50", "late_p99"), 1, WIDTH + GAP)
     inside = "\n".join(part for panel in (throughput, lateness) for part in _panel(book, panel))
@@ -33,7 +33,7 @@ def chart(book: Book) -> str:
     )
 
 
-def _panel(book: Book, panel: Panel) -> list[str]:
+def _panel(book: Results, panel: Panel) -> list[str]:
     sizes = book.sizes()
     highest = max((value for name in panel.names for size in sizes for value in book.of(size, name)), default=0)
     top = _round(max(highest, panel.top))
@@ -50,7 +50,7 @@ def _panel(book: Book, panel: Panel) -> list[str]:
     return parts
 
 
-def _curve(book: Book, name: str, x: Callable[[int], float], top: float) -> list[str]:
+def _curve(book: Results, name: str, x: Callable[[int], float], top: float) -> list[str]:
     """The median of the runs, and at each size from the lowest to the highest."""
     told = [(x(size), Spread.of(values)) for size in book.sizes() if (values := book.of(size, name))]
     if not told:

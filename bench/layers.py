@@ -1,7 +1,7 @@
 """`python -m bench.layers`: where the CPU of a refresh goes in a pool process, layer by layer.
 
-The product's own loop, store, vault and client, in this process, against real servers; the only thing that is not as in
-a worker is that Celery is left out, and that five calls are watched. CPU is that of the thread (`time.thread_time`), so
+The product's own loop, stores, cipher and client, in this process, against real servers. The only difference to a
+worker is that Celery is left out, and that five calls are watched. CPU is that of the thread (`time.thread_time`), so
 that waiting costs nothing; what no layer claims is what Python's threads cost each other, and the loop itself.
 """
 
@@ -22,14 +22,17 @@ from typing import ParamSpec, TypeVar
 from bench import fleet
 from bench.suite import DELAY
 from bench.world import World, world
-from shared.db.engine import connect
-from shared.db.store import ConnectionStore
+from shared.db.core.engine import make_engine
+from shared.db.refresh.claims import ConnectionClaims
+from shared.db.refresh.counters import CounterStore
+from shared.db.refresh.provider import ProviderStore
+from shared.db.refresh.results import RefreshResults
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
 from shared.settings import Settings
-from shared.vault import Vault
-from worker.loop import RefreshLoop
+from shared.token_cipher import TokenCipher
 from worker.refresh import Refresher
+from worker.refresh_loop import RefreshLoop
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,20 +78,28 @@ class Stopwatch:
 @contextmanager
 def loop(there: World, watch: Stopwatch) -> Iterator[RefreshLoop]:
     settings = Settings.from_env(there.environment)
-    engine = connect(settings.database_url)
-    store = ConnectionStore(engine, lease_seconds=settings.lease_seconds)
+    engine = make_engine(settings.database_url)
+    claims = ConnectionClaims(engine, lease_seconds=settings.lease_seconds)
+    results = RefreshResults(engine, lease_seconds=settings.lease_seconds)
     hubspot = HubSpot.from_settings(settings, connections=settings.refresh_concurrency)
-    vault = Vault(settings.token_keys)
-    refresher = Refresher(hubspot, vault, store.clock, Schedule(), settings.http_timeout)
+    cipher = TokenCipher(settings.token_keys)
+    refresher = Refresher(hubspot, cipher, claims.clock, Schedule(), settings.http_timeout)
     for layer, owner, name in (
-        ("open", vault, "open_refresh_token"),
+        ("open", cipher, "decrypt_refresh_token"),
         ("ask", hubspot, "refresh"),
         ("attempt", refresher, "attempt"),
-        ("claim", store, "claim"),
-        ("save", store, "save"),
+        ("claim", claims, "claim"),
+        ("save", results, "save"),
     ):
         setattr(owner, name, watch.watched(layer, getattr(owner, name)))
-    running = RefreshLoop(store, refresher, settings.refresh_concurrency)
+    running = RefreshLoop(
+        claims,
+        results,
+        ProviderStore(engine),
+        CounterStore(engine),
+        refresher,
+        concurrency=settings.refresh_concurrency,
+    )
     try:
         running.wake(WARM + WINDOW)
         yield running

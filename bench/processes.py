@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sandbox.children import die_with_parent, signal_group, stop
+from sandbox.child_processes import die_with_parent, signal_group, stop
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.book import ANY_SIZE, FIGURES, GOALS, Book
 from bench.chart import chart
+from bench.results import ANY_SIZE, FIGURES, GOALS, Results
 from bench.stats import Spread
 
 MARKS = {True: "met", False: "MISSED", None: "not measured"}
 WIDE, COLUMN = 68, 26
 
 
-def table(book: Book) -> str:
+def table(book: Results) -> str:
     """Median of the runs, and from the lowest to the highest."""
     sizes = book.sizes()
     lines = ["median [lowest .. highest]".ljust(WIDE) + "".join(f"{size:,}".rjust(COLUMN) for size in sizes)]
@@ -27,7 +27,7 @@ def table(book: Book) -> str:
     return "\n".join(lines)
 
 
-def goals(book: Book) -> str:
+def goals(book: Results) -> str:
     lines = []
     for goal in GOALS:
         judged = goal.judged(book)
@@ -36,7 +36,7 @@ def goals(book: Book) -> str:
     return "\n".join(lines)
 
 
-def write(book: Book, machine: dict[str, Any], folder: Path) -> tuple[Path, Path]:
+def write(book: Results, machine: dict[str, Any], folder: Path) -> tuple[Path, Path]:
     """The JSON and the chart."""
     folder.mkdir(parents=True, exist_ok=True)
     figures, drawn = folder / "performance.json", folder / "performance.svg"
@@ -45,7 +45,7 @@ def write(book: Book, machine: dict[str, Any], folder: Path) -> tuple[Path, Path
     return figures, drawn
 
 
-def as_json(book: Book, machine: dict[str, Any]) -> dict[str, Any]:
+def as_json(book: Results, machine: dict[str, Any]) -> dict[str, Any]:
     """By size, 0 for what belongs to none: each figure with its spread, and the value of each run."""
     told = {
         str(size): {name: _told(name, values) for name, values in book.values[size].items()} for size in book.values

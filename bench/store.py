@@ -20,10 +20,10 @@ from bench import fleet
 from bench.hubspot import TOKEN_LENGTH
 from bench.processes import Failed
 from bench.world import World, world
-from shared.db.engine import connect
-from shared.db.leases import Result
-from shared.db.store import ConnectionStore
-from shared.domain.connection import refreshed
+from shared.db.core.engine import make_engine
+from shared.db.refresh.claims import ConnectionClaims, RefreshResult
+from shared.db.refresh.results import RefreshResults
+from shared.domain.connection import after_refresh
 from shared.domain.grant import Grant
 from shared.domain.schedule import Schedule
 
@@ -37,16 +37,17 @@ WINDOW = 10.0
 
 def worked(database_url: str, seconds: float, refreshed_rows: Queue[int]) -> None:
     """One process: claims and saves until the time is over, and tells how many rows."""
-    engine = connect(database_url, pool_size=1)
-    store, schedule, rows = ConnectionStore(engine, lease_seconds=60), Schedule(), 0
+    engine = make_engine(database_url, pool_size=1)
+    claims, results = ConnectionClaims(engine, lease_seconds=60), RefreshResults(engine, lease_seconds=60)
+    schedule, rows = Schedule(), 0
     ending = time.monotonic() + seconds
     while time.monotonic() < ending:
-        claims = store.claim(BATCH)
-        results = []
-        for claimed in claims.rows:
-            grant = Grant(f"CI{claimed.connection.hub_id:0{TOKEN_LENGTH - 2}d}", fleet.LIFE, claims.now)
-            results.append(Result(claimed.lease, refreshed(claimed.connection, grant, schedule)))
-        rows += len(store.save(results))
+        batch = claims.claim(BATCH)
+        made = []
+        for claimed in batch.rows:
+            grant = Grant(f"CI{claimed.connection.hub_id:0{TOKEN_LENGTH - 2}d}", fleet.LIFE, batch.now)
+            made.append(RefreshResult(claimed.lease, after_refresh(claimed.connection, grant, schedule)))
+        rows += len(results.save(made))
     engine.dispose()
     refreshed_rows.put(rows)
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench import baselines, fleet, installs, product
-from bench.book import ANY_SIZE, Book
 from bench.measure import OURS, Meter, Span, between
 from bench.processes import run
 from bench.reads import reads
+from bench.results import ANY_SIZE, Results
 from bench.stats import percentile
 from bench.world import World
 
@@ -50,12 +50,12 @@ FULL = Plan(
 
 class Suite:
     def __init__(self, world: World, plan: Plan, say: Callable[[str], None]) -> None:
-        self.book = Book()
+        self.book = Results()
         self._world = world
         self._plan = plan
         self._say = say
 
-    def run(self) -> Book:
+    def run(self) -> Results:
         """Raises Failed."""
         self._ceiling()
         have = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from cli.terminal import example
+from cli.output import example
 
 SHELLS = ("bash", "zsh", "fish")
 #: As click names it after the command.

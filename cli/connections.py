@@ -14,17 +14,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cli.machine import iso, json_line, json_option
-from cli.ready import database, settings
-from cli.terminal import example
-from shared.db.directory import Directory, Listing, Sort
-from shared.db.roster import ConnectionSeen
+from cli.context import database, settings
+from cli.json_output import iso, json_line, json_option
+from cli.output import example
+from shared.db.reports.connection_list import ConnectionList, ConnectionPage, Sort
+from shared.db.reports.connections import ConnectionRow
 from shared.domain.connection import Status
-from shared.words import harmless
+from shared.text_format import make_printable
 
 #: Rows asked for at a time, and shown under one heading.
 PAGE = 500
-FIELDS = tuple(field.name for field in fields(ConnectionSeen))
+FIELDS = tuple(field.name for field in fields(ConnectionRow))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,11 @@ def connections(status: str | None, search: str, sort: str, limit: int | None, a
     """
     state = Status(status) if status else None
     with database(settings("DATABASE_URL")) as engine:
-        page = partial(Directory(engine).page, status=state, search=search, sort=Sort(sort))
+        page = partial(ConnectionList(engine).page, status=state, search=search, sort=Sort(sort))
         _show(_pages(page, limit), as_json=as_json)
 
 
-def _pages(page: Callable[..., Listing], limit: int | None) -> Iterator[list[ConnectionSeen]]:
+def _pages(page: Callable[..., ConnectionPage], limit: int | None) -> Iterator[list[ConnectionRow]]:
     after, left = None, limit
     while left is None or left > 0:
         listing = page(after=after, limit=PAGE if left is None else min(PAGE, left))
@@ -90,7 +90,7 @@ def _pages(page: Callable[..., Listing], limit: int | None) -> Iterator[list[Con
         after, left = listing.after, None if left is None else left - len(listing.connections)
 
 
-def _show(pages: Iterator[list[ConnectionSeen]], *, as_json: bool) -> None:
+def _show(pages: Iterator[list[ConnectionRow]], *, as_json: bool) -> None:
     console = Console()
     if as_json:
         _print(pages, as_json_line)
@@ -101,28 +101,28 @@ def _show(pages: Iterator[list[ConnectionSeen]], *, as_json: bool) -> None:
         _print(pages, as_tabbed_line)
 
 
-def _print(pages: Iterator[list[ConnectionSeen]], line: Callable[[ConnectionSeen], str]) -> None:
+def _print(pages: Iterator[list[ConnectionRow]], line: Callable[[ConnectionRow], str]) -> None:
     for page in pages:
         click.echo("\n".join(map(line, page)))
 
 
-def as_json_line(seen: ConnectionSeen) -> str:
+def as_json_line(seen: ConnectionRow) -> str:
     """The columns of `hubspot.connections`."""
     return json_line({name: getattr(seen, name) for name in FIELDS})
 
 
-def as_tabbed_line(seen: ConnectionSeen) -> str:
+def as_tabbed_line(seen: ConnectionRow) -> str:
     """The same, an empty field where there is nothing."""
     return "\t".join(as_field(getattr(seen, name)) for name in FIELDS)
 
 
 def as_field(value: Any) -> str:
     if isinstance(value, tuple):
-        return harmless(" ".join(value))
-    return "" if value is None else harmless(iso(value) if isinstance(value, datetime) else str(value))
+        return make_printable(" ".join(value))
+    return "" if value is None else make_printable(iso(value) if isinstance(value, datetime) else str(value))
 
 
-def _tables(pages: Iterator[list[ConnectionSeen]], console: Console) -> None:
+def _tables(pages: Iterator[list[ConnectionRow]], console: Console) -> None:
     shown, columns = 0, fitting(console.width)
     for page in pages:
         table = Table(box=box.SIMPLE_HEAD)
@@ -144,7 +144,7 @@ def fitting(width: int) -> list[Column]:
     return columns
 
 
-def _cell(seen: ConnectionSeen, column: Column) -> Text:
+def _cell(seen: ConnectionRow, column: Column) -> Text:
     value = getattr(seen, column.field)
     text = f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else as_field(value)
     return Text(text, style=COLOURS[seen.status] if column.field == "status" else "")

@@ -9,10 +9,10 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from cli.checks import examine
-from cli.findings import Finding, Level
-from cli.machine import json_line, json_option
-from cli.terminal import example
+from cli.doctor_checks import examine
+from cli.doctor_findings import Finding, Level
+from cli.json_output import json_line, json_option
+from cli.output import example
 
 COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red", Level.SKIP: "dim"}
 

@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.connections import COLOURS, FIELDS, as_field
-from cli.machine import iso, json_line
-from cli.ready import HUB, database, settings
-from cli.terminal import example
-from shared.db.roster import ConnectionSeen, HistoryLine, Roster
-from shared.words import harmless
+from cli.context import HUB, database, settings
+from cli.json_output import iso, json_line
+from cli.output import example
+from shared.db.reports.connections import ConnectionReports, ConnectionRow, HistoryLine
+from shared.text_format import make_printable
 
 
 @click.command(
@@ -35,8 +35,8 @@ def history(hub: int, limit: int, as_json: bool) -> None:
     The correlation ids in it are HubSpot's: its support finds a call by them.
     """
     with database(settings("DATABASE_URL")) as engine:
-        roster = Roster(engine)
-        seen, events = roster.one(hub), roster.history(hub, limit)
+        reports = ConnectionReports(engine)
+        seen, events = reports.one(hub), reports.history(hub, limit)
     if seen is None and not events:
         raise click.ClickException(f"{hub}: no such connection")
     console = Console()
@@ -50,17 +50,17 @@ def history(hub: int, limit: int, as_json: bool) -> None:
         _plain(seen, events)
 
 
-def _plain(seen: ConnectionSeen | None, events: list[HistoryLine]) -> None:
+def _plain(seen: ConnectionRow | None, events: list[HistoryLine]) -> None:
     if seen:
         for name in FIELDS:
             click.echo(f"{name}\t{as_field(getattr(seen, name))}")
         click.echo()
     click.echo("at\tevent\tdetail")
     for event in events:
-        click.echo(f"{iso(event.at)}\t{event.event}\t{harmless(json.dumps(event.detail, ensure_ascii=False))}")
+        click.echo(f"{iso(event.at)}\t{event.event}\t{make_printable(json.dumps(event.detail, ensure_ascii=False))}")
 
 
-def _card(seen: ConnectionSeen) -> Table:
+def _card(seen: ConnectionRow) -> Table:
     card = Table.grid(padding=(0, 2))
     card.add_column(style="bold", no_wrap=True)
     card.add_column(overflow="fold")
@@ -75,7 +75,7 @@ def _table(events: list[HistoryLine]) -> Table:
     for heading in ("at", "event", "evidence"):
         table.add_column(heading, overflow="fold")
     for event in events:
-        table.add_row(iso(event.at), harmless(event.event), "\n".join(_pairs(event.detail)))
+        table.add_row(iso(event.at), make_printable(event.event), "\n".join(_pairs(event.detail)))
     return table
 
 
@@ -87,5 +87,5 @@ def _pairs(detail: dict[str, Any], within: str = "") -> list[str]:
             pairs += _pairs(value, f"{within}{name}.")
         else:
             told = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            pairs.append(harmless(f"{within}{name} {told}"))
+            pairs.append(make_printable(f"{within}{name} {told}"))
     return pairs

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
 
-from shared.hubspot import fields
+from shared.hubspot import response_fields
 
 #: Bytes. The longest token and then some.
 LONGEST_LINE = 64 * 1024
@@ -22,8 +22,10 @@ HEADER = ("hub_id", "refresh_token")
 #: As many digits as the largest hub_id has.
 DIGITS = re.compile(r"[0-9]{1,19}")
 
-NO_HUB = f"hub_id is not a whole number from 1 to {fields.LARGEST_HUB_ID}"
-NO_TOKEN = f"refresh_token is missing, or is not 1 to {fields.LONGEST_TOKEN} printable characters without spaces"
+NO_HUB = f"hub_id is not a whole number from 1 to {response_fields.LARGEST_HUB_ID}"
+NO_TOKEN = (
+    f"refresh_token is missing, or is not 1 to {response_fields.LONGEST_TOKEN} printable characters without spaces"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +145,8 @@ def _hub_id(value: Any) -> int:
     if isinstance(value, str) and DIGITS.fullmatch(value):
         value = int(value)
     try:
-        hub_id = fields.hub_id(value)
-    except fields.Malformed:
+        hub_id = response_fields.hub_id(value)
+    except response_fields.Malformed:
         hub_id = None
     if hub_id is None:
         raise _Wrong(NO_HUB)
@@ -153,8 +155,8 @@ def _hub_id(value: Any) -> int:
 
 def _refresh_token(value: Any) -> str:
     try:
-        token = fields.refresh_token(value)
-    except fields.Malformed:
+        token = response_fields.refresh_token(value)
+    except response_fields.Malformed:
         token = None
     if token is None:
         raise _Wrong(NO_TOKEN)

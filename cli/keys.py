@@ -8,16 +8,16 @@ from collections.abc import Iterator
 import click
 from cryptography.fernet import Fernet
 
-from cli.ready import database, settings
-from cli.resealing import PAGE, Proof, closed, holding_tokens, rotate
-from cli.terminal import example, told, watched
-from shared.db.resealing import Resealing
-from shared.db.roster import Roster
-from shared.db.store import ConnectionStore
-from shared.vault import Vault
+from cli.context import database, settings
+from cli.output import example, told, watched
+from shared.db.lifecycle.key_check import KeyCheckStore
+from shared.db.lifecycle.key_rotation import KeyRotationStore
+from shared.db.reports.connections import ConnectionReports
+from shared.token_cipher import TokenCipher
+from shared.workflows.key_rotation import PAGE, Proof, closed, holding_tokens, rotate
 
 HINT = "put it first in TOKEN_KEYS, before the old ones, restart web and worker, then run: tokenkeeper keys rotate"
-#: The browser's copy of a sealed grant (web/cookies.py) lives a day.
+#: The browser's copy of a sealed grant (web/security/cookies.py) lives a day.
 LATER = "installs of the last day may still wait, sealed with an older key: take the old keys out tomorrow"
 
 
@@ -41,11 +41,11 @@ def rotate_() -> None:
     It may be stopped and run again at any time.
     """
     ours = settings("DATABASE_URL", "TOKEN_KEYS")
-    with database(ours) as engine, watched(holding_tokens(Roster(engine))) as watch:
-        vault = Vault(ours.token_keys)
-        resealed, proof = rotate(Roster(engine), Resealing(engine), vault, watch)
+    with database(ours) as engine, watched(holding_tokens(ConnectionReports(engine))) as watch:
+        cipher = TokenCipher(ours.token_keys)
+        resealed, proof = rotate(ConnectionReports(engine), KeyRotationStore(engine), cipher, watch)
         if not proof.closed:
-            ConnectionStore(engine, lease_seconds=ours.lease_seconds).vouch(vault.seal_check())
+            KeyCheckStore(engine).write_check_value(cipher.encrypt_check_value())
     click.echo(f"{resealed:,} of {proof.rows:,} rows sealed anew")
     if problems := list(_problems(proof)):
         raise click.ClickException("; ".join(problems))
@@ -63,14 +63,14 @@ def lost(yes: bool) -> None:
     the history stays. Connections that open are left alone.
     """
     ours = settings("DATABASE_URL", "TOKEN_KEYS")
-    with database(ours) as engine, watched(holding_tokens(Roster(engine))) as watch:
-        vault, resealing = Vault(ours.token_keys), Resealing(engine)
-        rows = [row for page in closed(Roster(engine), vault, watch) for row in page]
+    with database(ours) as engine, watched(holding_tokens(ConnectionReports(engine))) as watch:
+        cipher, resealing = TokenCipher(ours.token_keys), KeyRotationStore(engine)
+        rows = [row for page in closed(ConnectionReports(engine), cipher, watch) for row in page]
         if rows and not yes:
             many = told([hub_id for hub_id, _ in rows])
             click.confirm(f"No key opens {many}. End them for good? Each has to be installed again", abort=True)
         ended = sum(resealing.forget(rows[at : at + PAGE]) for at in range(0, len(rows), PAGE))
-        ConnectionStore(engine, lease_seconds=ours.lease_seconds).vouch(vault.seal_check())
+        KeyCheckStore(engine).write_check_value(cipher.encrypt_check_value())
     click.echo(f"{ended:,} connections wait to be installed again")
 
 

@@ -23,10 +23,10 @@ VERBS = {
     "status": ("cli.status:status", "Say on one screen whether all is well."),
     "connections": ("cli.connections:connections", "List the connections."),
     "history": ("cli.history:history", "Show one connection, and what happened to it."),
-    "refresh": ("cli.hubs:refresh", "Make connections due now."),
-    "disconnect": ("cli.hubs:disconnect", "End a connection, here and at HubSpot."),
+    "refresh": ("cli.refresh_disconnect:refresh", "Make connections due now."),
+    "disconnect": ("cli.refresh_disconnect:disconnect", "End a connection, here and at HubSpot."),
     "revocations": ("cli.revocations:revocations", "Say what becomes of those that the revocation brake holds."),
-    "import": ("cli.importing:import_", "Take over connections from a file."),
+    "import": ("cli.import_command:import_", "Take over connections from a file."),
     "keys": ("cli.keys:keys", "Make keys, and move every row to the newest."),
     "doctor": ("cli.doctor:doctor", "Check everything that has to be right."),
     "completion": ("cli.completion:completion", "Print what completes these verbs in your shell."),
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def in_one_line(error: Exception) -> str:
     """What people are told of an error: the message of one that is meant for them, else no values at all."""
-    from shared.db.errors import SchemaError, StoreError  # noqa: PLC0415  not for `--help`
+    from shared.db.core.errors import SchemaError, StoreError  # noqa: PLC0415  not for `--help`
     from shared.settings import SettingsError  # noqa: PLC0415  not for `--help`
 
     if isinstance(error, (SettingsError, SchemaError, StoreError)):

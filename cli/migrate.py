@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from cli.ready import settings
-from cli.terminal import example
-from shared.db.migrate import migrate
+from cli.context import settings
+from cli.output import example
+from shared.db.schema.migrate import migrate
 
 
 @click.command("migrate", epilog=example("tokenkeeper migrate"))

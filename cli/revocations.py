@@ -7,12 +7,11 @@ from contextlib import contextmanager
 
 import click
 
-from cli.machine import json_line, json_option
-from cli.ready import database, settings
-from cli.terminal import example
-from shared.db.brake import Brake
-from shared.db.store import ConnectionStore
-from shared.words import ago
+from cli.context import database, settings
+from cli.json_output import json_line, json_option
+from cli.output import example
+from shared.db.refresh.brake import BrakeState, RevocationBrake
+from shared.text_format import format_ago
 
 NOTHING = "the revocation brake is off: there is nothing to {word}"
 QUESTIONS = {
@@ -34,7 +33,7 @@ def revocations(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is None:
         with _store() as store:
-            brake = store.brake()
+            brake = store.read()
         click.echo(json_line({"on_since": brake.since, "held": brake.held}) if as_json else told(brake))
 
 
@@ -43,8 +42,8 @@ def revocations(context: click.Context, as_json: bool) -> None:
 def confirm(yes: bool) -> None:
     """They are dead: revoke those that are held. They do not count towards the next brake."""
     with _store() as store:
-        _ask("confirm", store.brake(), yes)
-        revoked = store.confirm_revocations()
+        _ask("confirm", store.read(), yes)
+        revoked = store.confirm()
         if revoked is None:
             raise click.ClickException(NOTHING.format(word="confirm"))
     click.echo(f"{revoked:,} revoked; the revocation brake is off")
@@ -57,25 +56,25 @@ def confirm(yes: bool) -> None:
 def dismiss(yes: bool) -> None:
     """It was a mistake: those held, and those revoked in the ten minutes before, are active and due again."""
     with _store() as store:
-        _ask("dismiss", store.brake(), yes)
-        back = store.dismiss_revocations()
+        _ask("dismiss", store.read(), yes)
+        back = store.dismiss()
         if back is None:
             raise click.ClickException(NOTHING.format(word="dismiss"))
     click.echo(f"{back:,} active and due again; the revocation brake is off")
 
 
-def told(brake: Brake) -> str:
+def told(brake: BrakeState) -> str:
     if brake.since is None:
         return "the revocation brake is off"
     return (
-        f"the revocation brake is on since {brake.since:%Y-%m-%d %H:%M:%S %Z} ({ago(brake.since, brake.now)}): "
+        f"the revocation brake is on since {brake.since:%Y-%m-%d %H:%M:%S %Z} ({format_ago(brake.since, brake.now)}): "
         f"{brake.held:,} connections held suspect, called dead by both witnesses\n"
         "If they are dead: tokenkeeper revocations confirm. If it was a mistake, once that is mended: "
         "tokenkeeper revocations dismiss"
     )
 
 
-def _ask(word: str, brake: Brake, yes: bool) -> None:
+def _ask(word: str, brake: BrakeState, yes: bool) -> None:
     if brake.since is None:
         raise click.ClickException(NOTHING.format(word=word))
     if not yes:
@@ -83,7 +82,7 @@ def _ask(word: str, brake: Brake, yes: bool) -> None:
 
 
 @contextmanager
-def _store() -> Iterator[ConnectionStore]:
+def _store() -> Iterator[RevocationBrake]:
     ours = settings("DATABASE_URL")
     with database(ours) as engine:
-        yield ConnectionStore(engine, lease_seconds=ours.lease_seconds)
+        yield RevocationBrake(engine)

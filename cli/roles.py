@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from cli.ready import settings
-from cli.terminal import example
-from shared.db.migrate import create_roles
-from shared.db.privileges import WEB, WORKER
-from shared.db.roles import Login
+from cli.context import settings
+from cli.output import example
+from shared.db.schema.migrate import create_roles
+from shared.db.schema.privileges import WEB, WORKER
+from shared.db.schema.roles import Login
 
 
 @click.command("roles", epilog=example("tokenkeeper roles"))

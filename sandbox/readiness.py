@@ -8,9 +8,9 @@ from datetime import datetime
 
 import requests
 
-from shared.db.engine import connect
-from shared.db.errors import StoreError
-from shared.db.roster import Roster
+from shared.db.core.engine import make_engine
+from shared.db.core.errors import StoreError
+from shared.db.reports.connections import ConnectionReports
 
 POLL = 0.2
 TELL_EVERY = 30.0  #: seconds between two lines about what is still awaited
@@ -46,7 +46,7 @@ class Swept:
     """True once a sweep was made after this was."""
 
     def __init__(self, database_url: str) -> None:
-        self._roster = Roster(connect(database_url, pool_size=1))
+        self._roster = ConnectionReports(make_engine(database_url, pool_size=1))
         self._before = self._swept_at()
 
     def __call__(self) -> bool:

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from sandbox.children import die_with_parent, signal_group
+from sandbox.child_processes import die_with_parent, signal_group
 
 #: Exit statuses of a process that was set up wrongly and said so: sysexits.h's EX_CONFIG, gunicorn's APP_LOAD_ERROR.
 EX_CONFIG = 78

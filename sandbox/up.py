@@ -10,14 +10,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from deploy.init_secrets import Refused
 from sandbox import dotenv, supervision
 from sandbox.banner import banner
 from sandbox.embedded import EmbeddedError
 from sandbox.embedded.server import private
-from sandbox.firststart import Refused
-from sandbox.handles import write_psql, write_shell_settings
 from sandbox.readiness import Check, Swept, answers, wait_for
 from sandbox.servers import Servers, started
+from sandbox.shell_env import write_psql, write_shell_settings
 from sandbox.supervision import ProcessRefused
 from sandbox.world import (
     BadPort,
@@ -28,7 +28,7 @@ from sandbox.world import (
     kept_secrets,
     make,
 )
-from shared.db.migrate import migrate
+from shared.db.schema.migrate import migrate
 from shared.settings import Settings
 
 STATE = ".tokenkeeper"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sandbox.firststart import MADE, app_given, joined, kept, write
+from deploy.init_secrets import MADE, app_given, joined, kept, write
 from sandbox.ports import LAST_PORT, NoFreePort, free_from
 
 OURS = ("TOKEN_KEYS", "SECRET_KEY", "OPERATOR_PASSWORD")
@@ -50,7 +50,7 @@ def given(environ: Mapping[str, str], dotenv: Mapping[str, str]) -> dict[str, st
 
 
 def is_simulated(given: Mapping[str, str]) -> bool:
-    """Raises firststart.Refused where half a HubSpot app is configured."""
+    """Raises init_secrets.Refused where half a HubSpot app is configured."""
     return not app_given({name.removesuffix("_FILE"): value for name, value in given.items()})
 
 

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from shared import tracing
-from shared.domain.grant import SealedGrant
+from shared.domain.grant import EncryptedInstall
 from shared.spans import Kind
 
 STORE_INSTALL = "tokenkeeper.store_install"
@@ -26,18 +26,20 @@ DISCONNECT = "tokenkeeper.disconnect"
 ALERTS = "tokenkeeper.alerts"
 
 #: People wait for these; a backlog of refreshes must not stand before them.
-PEOPLE_QUEUE = "tokenkeeper.people"
-UPKEEP_QUEUE = "tokenkeeper.upkeep"
+INTERACTIVE_QUEUE = "tokenkeeper.interactive"
+BACKGROUND_QUEUE = "tokenkeeper.background"
 ROUTES = {
-    STORE_INSTALL: {"queue": PEOPLE_QUEUE},
-    DISCONNECT: {"queue": PEOPLE_QUEUE},
-    IDENTIFY: {"queue": UPKEEP_QUEUE},
-    SWEEP: {"queue": UPKEEP_QUEUE},
-    REFRESH: {"queue": UPKEEP_QUEUE},
-    ALERTS: {"queue": UPKEEP_QUEUE},
+    STORE_INSTALL: {"queue": INTERACTIVE_QUEUE},
+    DISCONNECT: {"queue": INTERACTIVE_QUEUE},
+    IDENTIFY: {"queue": BACKGROUND_QUEUE},
+    SWEEP: {"queue": BACKGROUND_QUEUE},
+    REFRESH: {"queue": BACKGROUND_QUEUE},
+    ALERTS: {"queue": BACKGROUND_QUEUE},
 }
 #: Each with an exchange of its own: bound to one exchange by one key, each message would go into both.
-QUEUES = tuple(Queue(name, Exchange(name, type="direct"), routing_key=name) for name in (PEOPLE_QUEUE, UPKEEP_QUEUE))
+QUEUES = tuple(
+    Queue(name, Exchange(name, type="direct"), routing_key=name) for name in (INTERACTIVE_QUEUE, BACKGROUND_QUEUE)
+)
 #: Seconds. Longer than any retry's countdown: an unacknowledged message older than this is delivered again.
 VISIBILITY_TIMEOUT = 300
 #: Seconds for one Sentinel's word, then the next one is asked; redis-py itself would first try the dead one for longer
@@ -75,7 +77,7 @@ class Dispatch:
         )
         return cls(app)
 
-    def store_install(self, grant: SealedGrant) -> None:
+    def store_install(self, grant: EncryptedInstall) -> None:
         """Raises QueueUnavailable."""
         with tracing.span("install.enqueue", Kind.PRODUCER, hub_id=grant.hub_id, install_id=grant.install_id):
             self._send(STORE_INSTALL, asdict(grant), shown=f"(hub {grant.hub_id}, sealed)")

@@ -66,26 +66,26 @@ def configure(log_format: str, log_level: str, secrets: Iterable[str] = ()) -> N
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 
-def quiet(name: str) -> None:
+def quieten_logger(name: str) -> None:
     """Let this logger speak of trouble only, unless everything is wanted."""
     if logging.getLogger().level > logging.DEBUG:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def blotted(text: str) -> str:
+def redact(text: str) -> str:
     """The text with everything that is, or looks like, a secret blotted out."""
     for secret in _secrets:
         text = text.replace(secret, "[secret]")
     return _NAMED.sub(r"\g<name>[secret]", _SHAPES.sub("[secret]", text))
 
 
-class Net(logging.Filter):
+class RedactingFilter(logging.Filter):
     """For a handler that is not ours: the line and its traceback with all that is secret blotted out."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info:
-            record.exc_text = blotted(logging.Formatter().formatException(record.exc_info))
-        record.msg, record.args = _visible(blotted(record.getMessage())), ()
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+        record.msg, record.args = _visible(redact(record.getMessage())), ()
         return True
 
 
@@ -122,4 +122,4 @@ def _visible(value: Any) -> Any:
 def _blotted(value: object) -> object:
     if value is None or isinstance(value, (int, float, bool)):
         return value
-    return blotted(value if isinstance(value, str) else str(value))
+    return redact(value if isinstance(value, str) else str(value))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from shared import formats
+from shared import setting_parsers
 
 T = TypeVar("T")
 
@@ -98,58 +98,64 @@ class _Reader:
     def settings(self) -> Settings:
         settings = Settings(
             database_url=self.read(
-                "DATABASE_URL", formats.url(DATABASE_SCHEMES), "postgresql://user:password@host/db", ""
+                "DATABASE_URL", setting_parsers.url(DATABASE_SCHEMES), "postgresql://user:password@host/db", ""
             ),
             web_database_url=self.read(
-                "WEB_DATABASE_URL", formats.url(DATABASE_SCHEMES), "what DATABASE_URL is to web", ""
+                "WEB_DATABASE_URL", setting_parsers.url(DATABASE_SCHEMES), "what DATABASE_URL is to web", ""
             ),
             worker_database_url=self.read(
-                "WORKER_DATABASE_URL", formats.url(DATABASE_SCHEMES), "what DATABASE_URL is to the worker", ""
+                "WORKER_DATABASE_URL", setting_parsers.url(DATABASE_SCHEMES), "what DATABASE_URL is to the worker", ""
             ),
-            redis_url=self.read("REDIS_URL", formats.broker(BROKER_SCHEMES), "redis://host:6379/0", ""),
-            hubspot_client_id=self.read("HUBSPOT_CLIENT_ID", formats.word, "the app's client id", ""),
+            redis_url=self.read("REDIS_URL", setting_parsers.broker(BROKER_SCHEMES), "redis://host:6379/0", ""),
+            hubspot_client_id=self.read("HUBSPOT_CLIENT_ID", setting_parsers.word, "the app's client id", ""),
             hubspot_client_secrets=self.read(
-                "HUBSPOT_CLIENT_SECRET", formats.listed, "one secret, or several: a,b", ()
+                "HUBSPOT_CLIENT_SECRET", setting_parsers.listed, "one secret, or several: a,b", ()
             ),
-            hubspot_redirect_uri=self.read("HUBSPOT_REDIRECT_URI", formats.callback, _CALLBACK_HINT, ""),
-            hubspot_scopes=self.read("HUBSPOT_SCOPES", formats.spaced, "scopes separated by spaces", ()),
+            hubspot_redirect_uri=self.read("HUBSPOT_REDIRECT_URI", setting_parsers.callback, _CALLBACK_HINT, ""),
+            hubspot_scopes=self.read("HUBSPOT_SCOPES", setting_parsers.spaced, "scopes separated by spaces", ()),
             hubspot_optional_scopes=self.read(
-                "HUBSPOT_OPTIONAL_SCOPES", formats.spaced, "scopes separated by spaces", ()
+                "HUBSPOT_OPTIONAL_SCOPES", setting_parsers.spaced, "scopes separated by spaces", ()
             ),
             hubspot_api_url=self.read(
-                "HUBSPOT_API_URL", formats.web, "https://api.hubapi.com", "https://api.hubapi.com"
+                "HUBSPOT_API_URL", setting_parsers.web, "https://api.hubapi.com", "https://api.hubapi.com"
             ),
             hubspot_app_url=self.read(
-                "HUBSPOT_APP_URL", formats.web, "https://app.hubspot.com", "https://app.hubspot.com"
+                "HUBSPOT_APP_URL", setting_parsers.web, "https://app.hubspot.com", "https://app.hubspot.com"
             ),
             hubspot_api_version=self.read(
-                "HUBSPOT_API_VERSION", formats.version, _VERSION_HINT, formats.API_VERSIONS[0]
+                "HUBSPOT_API_VERSION", setting_parsers.version, _VERSION_HINT, setting_parsers.API_VERSIONS[0]
             ),
             token_keys=self.read(
-                "TOKEN_KEYS", formats.keys, "Fernet keys, newest first: make one with: tokenkeeper keys new", ()
+                "TOKEN_KEYS", setting_parsers.keys, "Fernet keys, newest first: make one with: tokenkeeper keys new", ()
             ),
-            secret_key=self.read("SECRET_KEY", formats.at_least(16), "16 random characters or more", ""),
-            operator_password=self.read("OPERATOR_PASSWORD", formats.at_least(8), "8 characters or more", ""),
-            refresh_from=self.read("REFRESH_FROM", formats.fraction, "a fraction between 0 and 1", 0.6),
-            refresh_until=self.read("REFRESH_UNTIL", formats.fraction, "a fraction between 0 and 1", 0.75),
-            sweep_seconds=self.read("SWEEP_SECONDS", formats.seconds, "seconds, more than 0, at most 86400", 2.0),
+            secret_key=self.read("SECRET_KEY", setting_parsers.at_least(16), "16 random characters or more", ""),
+            operator_password=self.read("OPERATOR_PASSWORD", setting_parsers.at_least(8), "8 characters or more", ""),
+            refresh_from=self.read("REFRESH_FROM", setting_parsers.fraction, "a fraction between 0 and 1", 0.6),
+            refresh_until=self.read("REFRESH_UNTIL", setting_parsers.fraction, "a fraction between 0 and 1", 0.75),
+            sweep_seconds=self.read(
+                "SWEEP_SECONDS", setting_parsers.seconds, "seconds, more than 0, at most 86400", 2.0
+            ),
             http_timeout=self.read(
-                "HTTP_TIMEOUT_SECONDS", formats.seconds, "seconds, more than 0, at most 86400", 20.0
+                "HTTP_TIMEOUT_SECONDS", setting_parsers.seconds, "seconds, more than 0, at most 86400", 20.0
             ),
-            lease_seconds=self.read("LEASE_SECONDS", formats.seconds, "seconds, more than 0, at most 86400", 60.0),
+            lease_seconds=self.read(
+                "LEASE_SECONDS", setting_parsers.seconds, "seconds, more than 0, at most 86400", 60.0
+            ),
             refresh_concurrency=self.read(
-                "REFRESH_CONCURRENCY", formats.count(1, 10_000), "a number from 1 to 10000", 200
+                "REFRESH_CONCURRENCY", setting_parsers.count(1, 10_000), "a number from 1 to 10000", 200
             ),
             max_refreshes_per_second=self.read(
-                "MAX_REFRESHES_PER_SECOND", formats.not_negative, "a number, 0 for no cap", 0.0
+                "MAX_REFRESHES_PER_SECOND", setting_parsers.not_negative, "a number, 0 for no cap", 0.0
             ),
-            trusted_proxies=self.read("TRUSTED_PROXIES", formats.count(0, 10), "a number from 0 to 10", 0),
+            trusted_proxies=self.read("TRUSTED_PROXIES", setting_parsers.count(0, 10), "a number from 0 to 10", 0),
             alert_webhook_url=self.read(
-                "ALERT_WEBHOOK_URL", formats.webhook, "https://…, and no link-local address", ""
+                "ALERT_WEBHOOK_URL", setting_parsers.webhook, "https://…, and no link-local address", ""
             ),
-            alert_webhook_secret=self.read("ALERT_WEBHOOK_SECRET", formats.word, "the secret that signs alerts", ""),
-            log_format=self.read("LOG_FORMAT", formats.one_of("text", "json"), "text or json", "text"),
-            log_level=self.read("LOG_LEVEL", formats.one_of(*_LEVELS), ", ".join(_LEVELS), "info"),
+            alert_webhook_secret=self.read(
+                "ALERT_WEBHOOK_SECRET", setting_parsers.word, "the secret that signs alerts", ""
+            ),
+            log_format=self.read("LOG_FORMAT", setting_parsers.one_of("text", "json"), "text or json", "text"),
+            log_level=self.read("LOG_LEVEL", setting_parsers.one_of(*_LEVELS), ", ".join(_LEVELS), "info"),
         )
         self._together(settings)
         if self._problems:

@@ -20,8 +20,8 @@ from cryptography.fernet import Fernet
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.ports import any_free
 from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
-from tests.databases import Databases
-from tests.servers import Product, Running, answers, inherited
+from tests.support.databases import Databases
+from tests.support.processes import Product, Running, answers, inherited
 
 #: Number 0 is left to people, 15 to the journeys' standing product.
 _redis_numbers = cycle(range(1, 15))
@@ -39,7 +39,7 @@ def state() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def databases(state: Path) -> Iterator[Databases]:
     """On TEST_DATABASE_URL, where that is set: a superuser's URL of a server made for tests."""
-    from shared.db.migrate import migrate
+    from shared.db.schema.migrate import migrate
 
     if external := os.environ.get("TEST_DATABASE_URL"):
         made = Databases(external, migrate)
@@ -134,7 +134,7 @@ def environment(
 ) -> Callable[..., dict[str, str]]:
     """All settings of a process, on this test's database, Redis and simulator; keywords change some.
 
-    Web and worker have logins of their own (tests/servers.py, `as_web`), unless DATABASE_URL is changed.
+    Web and worker have logins of their own (tests/support/processes.py, `as_web`), unless DATABASE_URL is changed.
     """
 
     def made(**changes: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import requests
 
-from sandbox.firststart import EX_CONFIG
+from deploy.init_secrets import EX_CONFIG
 from sandbox.simulator.control import ConsentRefused, SimulatorControl
 
 T = TypeVar("T")
@@ -177,8 +177,8 @@ def small_powers(stack: Stack) -> None:
     """Web stores what it may not read, the worker reads what it may not reshape, and no key is missing anywhere."""
     for service, statement, expect in (
         ("web", "SELECT status FROM tokenkeeper.connections", 0),
-        ("web", "SELECT sealed_refresh_token FROM tokenkeeper.connections", 1),
-        ("worker", "SELECT sealed_refresh_token FROM tokenkeeper.connections", 0),
+        ("web", "SELECT encrypted_refresh_token FROM tokenkeeper.connections", 1),
+        ("worker", "SELECT encrypted_refresh_token FROM tokenkeeper.connections", 0),
         ("worker", "DROP TABLE tokenkeeper.installs", 1),
     ):
         said = stack.run("exec", "-T", service, "python", "-c", ASK, statement, expect=expect)

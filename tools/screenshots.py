@@ -21,18 +21,18 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from sandbox.embedded import EmbeddedPostgres
 from sandbox.ports import any_free, free_from
-from shared.db.engine import connect
-from shared.db.leases import Result
-from shared.db.migrate import migrate
-from shared.db.store import ConnectionStore
+from shared.db.core.engine import make_engine
+from shared.db.refresh.claims import RefreshResult
+from shared.db.schema.migrate import migrate
+from tests.support.stores import Stores
 from shared.domain import connection as rules
-from shared.domain.errors import GrantDead, Unwell
+from shared.domain.errors import InvalidGrant, TemporarilyUnavailable
 from shared.domain.grant import Introspection
 from tests.browser.conftest import ARGUMENTS, NAMES
 from tests.conftest import settings_of
-from tests.integration.store_rig import Sql, Town
-from tests.live import serving
-from tests.servers import ROOT, Running, answers, inherited
+from tests.support.http_server import serving
+from tests.support.processes import ROOT, Running, answers, inherited
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 IMAGES = ROOT / "docs" / "images"
 PERSON: dict[str, Any] = {"viewport": {"width": 800, "height": 600}}
@@ -50,7 +50,7 @@ REVOKED, SUSPECT, FAILING, DISCONNECTED = 5, 9, 17, 28  #: by their place among 
 #: Minutes ago, of an outage of HubSpot and of what was made good after it.
 OUTAGE, MADE_GOOD = range(118, 131), range(114, 118)
 CORRELATION = "c61c656a-a842-4453-ab02-da5c045834a9"
-DEAD = GrantDead("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION)
+DEAD = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION)
 
 #: Nine days ago HubSpot was away for a moment; and this account has a past.
 A_PAST = """
@@ -92,8 +92,8 @@ def main() -> int:
 class Site:
     url: str
     password: str
-    town: Town
-    sql: Sql
+    connections: ConnectionFixture
+    sql: SqlFixture
 
 
 @contextmanager
@@ -111,14 +111,14 @@ def sited() -> Iterator[Site]:
             HUBSPOT_REDIRECT_URI=f"http://localhost:{free_from(5000)}/oauth/callback",
             HUBSPOT_SCOPES=" ".join(SCOPES),
         )
-        engine = connect(database_url)
+        engine = make_engine(database_url)
         stack.callback(engine.dispose)
         connection = psycopg2.connect(database_url)
         stack.callback(connection.close)
         connection.autocommit = True
-        sql = Sql(connection)
-        town = Town(ConnectionStore(engine, lease_seconds=60), sql)
-        yield Site(stack.enter_context(serving(settings)), settings["OPERATOR_PASSWORD"], town, sql)
+        sql = SqlFixture(connection)
+        connections = ConnectionFixture(Stores(engine, lease_seconds=60), sql)
+        yield Site(stack.enter_context(serving(settings)), settings["OPERATOR_PASSWORD"], connections, sql)
 
 
 @contextmanager
@@ -184,14 +184,14 @@ def an_install(camera: Camera) -> None:
         take(page, "consent")
         page.get_by_role("button", name="Connect app").click()
         expect(page.get_by_role("heading", level=1)).to_have_text(f"Account {hub_id} is connected")
-        camera.site.town.store.identified(hub_id, domain, user)
+        camera.site.connections.stores.account_info.save(hub_id, domain, user)
         expect(page.get_by_role("heading", level=1)).to_have_text(f"{domain} is connected")
         take(page, "connected")
 
 
 def an_operators_day(camera: Camera) -> None:
     site = camera.site
-    hubs = furnished(site.town, site.sql)
+    hubs = furnished(site.connections, site.sql)
     for name, options in (("overview-light", DESK), ("overview-dark", {**DESK, **DARK})):
         with looked_at(camera, "/operator", options) as page:
             take_to(page.locator(".card", has=page.locator("#activity")), name)
@@ -211,29 +211,35 @@ def looked_at(camera: Camera, path: str, options: dict[str, Any]) -> Iterator[Pa
         yield page
 
 
-def furnished(town: Town, sql: Sql) -> list[int]:
+def furnished(connections: ConnectionFixture, sql: SqlFixture) -> list[int]:
     """Forty accounts of which a few are in trouble, and six hours of refreshes; their hubs."""
     hubs = [140_209 + 523_007 * place + place**2 * 7_919 % 400_000 for place in range(40)]
     for place, hub_id in enumerate(hubs):
         domain = f"{FIRST[place % len(FIRST)]}-{SECOND[place % len(SECOND)]}.example"
-        town.install(hub_id, ago=263 * place % 1000, scopes=SCOPES)
-        town.store.identified(hub_id, domain, f"{PEOPLE[place * 3 % len(PEOPLE)]}@{domain}")
+        connections.install(hub_id, ago=263 * place % 1000, scopes=SCOPES)
+        connections.stores.account_info.save(hub_id, domain, f"{PEOPLE[place * 3 % len(PEOPLE)]}@{domain}")
     sql.rows(A_PAST.replace("%(hub)s", str(hubs[REVOKED])))
-    town.store.save([town.failed(town.claim_one(hubs[FAILING]), Unwell("server_error", http_status=502))])
-    town.store.save([town.failed(town.claim_one(hubs[SUSPECT]), DEAD)])
-    town.store.save([revoked(town, hubs[REVOKED])])
-    town.store.disconnecting(hubs[DISCONNECTED])
-    town.store.wiped(hubs[DISCONNECTED])
+    connections.stores.results.save(
+        [
+            connections.failed(
+                connections.claim_one(hubs[FAILING]), TemporarilyUnavailable("server_error", http_status=502)
+            )
+        ]
+    )
+    connections.stores.results.save([connections.failed(connections.claim_one(hubs[SUSPECT]), DEAD)])
+    connections.stores.results.save([revoked(connections, hubs[REVOKED])])
+    connections.stores.disconnects.mark_and_read_tokens(hubs[DISCONNECTED])
+    connections.stores.disconnects.wipe_tokens(hubs[DISCONNECTED])
     sql.rows(LONG_AGO.replace("%(hub)s", str(hubs[REVOKED])))
     for minutes_ago in range(360):
         sql.rows(A_MINUTE, minutes_ago, *activity(minutes_ago))
     return hubs
 
 
-def revoked(town: Town, hub_id: int) -> Result:
-    claimed = town.claim_one(hub_id)
-    step = rules.failed(claimed.connection, DEAD, town.store.clock.now())
-    return Result(claimed.lease, rules.witnessed(step, DEAD, Introspection(active=False)))
+def revoked(connections: ConnectionFixture, hub_id: int) -> RefreshResult:
+    claimed = connections.claim_one(hub_id)
+    step = rules.after_failure(claimed.connection, DEAD, connections.stores.claims.clock.now())
+    return RefreshResult(claimed.lease, rules.after_introspection(step, DEAD, Introspection(active=False)))
 
 
 def activity(minutes_ago: int) -> tuple[int, int]:

@@ -13,19 +13,19 @@ import structlog
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from web import bugs, problems
-from web.answers import is_operators, page
-from web.basic import Basic
-from web.cookies import Cookies
-from web.handshake import CALLED, Handshake
-from web.health import healthz, readyz
-from web.limits import HANDSHAKES, WRONG_PASSWORDS, Addresses, Buckets, held
-from web.metrics import Metrics
-from web.operator import problems as operator_problems
-from web.operator.routes import add_routes
-from web.problems import Stopped
+from web import exception_summary, problems
+from web.admin import problems as operator_problems
+from web.admin.routes import add_routes
+from web.error_pages import is_admin_path, render_problem
+from web.monitoring.health import healthz, readyz
+from web.monitoring.metrics import Metrics
+from web.oauth.handshake import ORIGINAL_HOST, Handshake
+from web.oauth.install_status import InstallStatus
+from web.problems import AbortWithPage
+from web.security.basic_auth import BasicAuth
+from web.security.cookies import Cookies
+from web.security.rate_limits import HANDSHAKES, WRONG_PASSWORDS, Addresses, RateLimiter, rate_limited
 from web.services import Services
-from web.waiting import Waiting
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +48,7 @@ def create_app(services: Services) -> Flask:
         response.headers.update(headers)
         return response
 
-    app.register_error_handler(Stopped, _stopped)
+    app.register_error_handler(AbortWithPage, _stopped)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _bug)
     return app
@@ -56,17 +56,17 @@ def create_app(services: Services) -> Flask:
 
 def _add_routes(app: Flask, services: Services) -> None:
     cookies = Cookies(services.https)
-    handshake, waiting = Handshake(services, cookies), Waiting(services, cookies)
+    handshake, waiting = Handshake(services, cookies), InstallStatus(services, cookies)
     app.add_url_rule("/", "home", handshake.home)
-    addresses, buckets = Addresses(services.trusted_proxies), partial(Buckets, clock=services.ticks)
-    app.add_url_rule("/install", "start", held(handshake.start, buckets("/install", HANDSHAKES), addresses))
-    callback = held(handshake.callback, buckets("/oauth/callback", HANDSHAKES), addresses)
+    addresses, buckets = Addresses(services.trusted_proxies), partial(RateLimiter, clock=services.ticks)
+    app.add_url_rule("/install", "start", rate_limited(handshake.start, buckets("/install", HANDSHAKES), addresses))
+    callback = rate_limited(handshake.callback, buckets("/oauth/callback", HANDSHAKES), addresses)
     app.add_url_rule("/oauth/callback", "callback", callback)
     app.add_url_rule("/installs/<uuid:install_id>", "install_page", waiting.page)
     app.add_url_rule("/installs/<uuid:install_id>/status", "install_status", waiting.status)
-    guarded = Basic(services.operator_password, buckets("wrong passwords", WRONG_PASSWORDS), addresses).guarded
+    guarded = BasicAuth(services.operator_password, buckets("wrong passwords", WRONG_PASSWORDS), addresses).guarded
     add_routes(app, services, cookies, guarded)
-    app.add_url_rule("/metrics", "metrics", guarded(Metrics(services.roster, services.activity).page))
+    app.add_url_rule("/metrics", "metrics", guarded(Metrics(services.reports, services.refresh_stats).page))
     app.add_url_rule("/healthz", "healthz", healthz)
     app.add_url_rule("/readyz", "readyz", lambda: readyz(services.checks))
 
@@ -109,7 +109,7 @@ def _hostless(wsgi_app: WSGIApplication) -> WSGIApplication:
     """No URL of ours is built from what a client calls us, so nothing it may call us can do harm."""
 
     def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        called = {CALLED: environ.get("HTTP_HOST", ""), "HTTP_HOST": "localhost"}
+        called = {ORIGINAL_HOST: environ.get("HTTP_HOST", ""), "HTTP_HOST": "localhost"}
         return wsgi_app({**environ, **called}, start_response)
 
     return call
@@ -120,11 +120,11 @@ def _refuse_raw_bytes() -> None:
     try:
         request.query_string.decode()
     except UnicodeDecodeError:
-        raise Stopped(problems.MALFORMED) from None
+        raise AbortWithPage(problems.MALFORMED) from None
 
 
-def _stopped(stopped: Stopped) -> Response:
-    response = page(stopped.problem)
+def _stopped(stopped: AbortWithPage) -> Response:
+    response = render_problem(stopped.problem)
     if stopped.retry_after is not None:
         response.headers["Retry-After"] = str(round(stopped.retry_after))
     return response
@@ -134,16 +134,16 @@ def _http_error(error: HTTPException) -> Response:
     if error.code is None or error.code < 400:  # noqa: PLR2004  a redirect of the router
         return Response(status=error.code, headers=error.get_headers())
     known = _problems().NOT_FOUND if error.code == 404 else _problems().BAD_REQUEST  # noqa: PLR2004
-    response = page(replace(known, status=error.code))
+    response = render_problem(replace(known, status=error.code))
     if allowed := getattr(error, "valid_methods", None):
         response.headers["Allow"] = ", ".join(allowed)
     return response
 
 
 def _bug(error: Exception) -> Response:
-    log.error("a request stumbled over a bug of ours", **bugs.told(error))
-    return page(_problems().BUG)
+    log.error("a request stumbled over a bug of ours", **exception_summary.describe_exception(error))
+    return render_problem(_problems().BUG)
 
 
 def _problems() -> ModuleType:
-    return operator_problems if is_operators(request.path) else problems
+    return operator_problems if is_admin_path(request.path) else problems

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.domain.errors import (
-    AppRejected,
     CodeRejected,
+    InvalidClient,
     ProviderError,
+    TemporarilyUnavailable,
     Throttled,
-    Unwell,
 )
 
 
@@ -36,7 +36,7 @@ class Problem:
     ways: tuple[Way, ...] = (START_AGAIN, FRONT_PAGE)  #: the best one first
 
 
-class Stopped(Exception):
+class AbortWithPage(Exception):
     """Ends a request with the page of a problem."""
 
     def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
@@ -163,14 +163,14 @@ BUG = Problem(
 )
 
 
-def of(error: ProviderError) -> Stopped:
+def of(error: ProviderError) -> AbortWithPage:
     """What became of an exchange that brought no grant."""
     if isinstance(error, CodeRejected):
-        return Stopped(CODE_REJECTED)
-    if isinstance(error, AppRejected):
-        return Stopped(APP_REJECTED)
+        return AbortWithPage(CODE_REJECTED)
+    if isinstance(error, InvalidClient):
+        return AbortWithPage(APP_REJECTED)
     if isinstance(error, Throttled) or error.retry_after is not None:
-        return Stopped(BUSY, error.retry_after)
-    if isinstance(error, Unwell):
-        return Stopped(SLOW if error.code == "timeout" else UNWELL)
-    return Stopped(REFUSED)
+        return AbortWithPage(BUSY, error.retry_after)
+    if isinstance(error, TemporarilyUnavailable):
+        return AbortWithPage(SLOW if error.code == "timeout" else UNWELL)
+    return AbortWithPage(REFUSED)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from shared.db.activity import Activity
-from shared.db.directory import Directory
-from shared.db.installs import InstallSeen
-from shared.db.operator import Requested
-from shared.db.roster import Roster
-from shared.domain.grant import Grant, SealedGrant
-from shared.domain.provider import Provider
+from shared.db.lifecycle.disconnects import DisconnectStore
+from shared.db.lifecycle.installs import InstallStore
+from shared.db.refresh.brake import RevocationBrake
+from shared.db.refresh.provider import ProviderStore
+from shared.db.refresh.requests import RefreshRequests
+from shared.db.reports.connection_list import ConnectionList
+from shared.db.reports.connections import ConnectionReports
+from shared.db.reports.refresh_stats import RefreshStats
+from shared.domain.grant import EncryptedInstall, Grant
 from shared.domain.schedule import Schedule
-from shared.install import Adds
-from shared.vault import Vault
+from shared.token_cipher import TokenCipher
 
 
 class Handshake(Protocol):
@@ -33,36 +34,24 @@ class Handshake(Protocol):
 class Queue(Protocol):
     """What of the queue the pages need, each raises QueueUnavailable: `shared.dispatch.Dispatch`."""
 
-    def store_install(self, grant: SealedGrant) -> None: ...
+    def store_install(self, grant: EncryptedInstall) -> None: ...
 
     def disconnect(self, hub_id: int) -> None: ...
-
-
-class Store(Adds, Protocol):
-    """What of the store the pages need, each raises StoreUnavailable: `shared.db.store.ConnectionStore`."""
-
-    def installed(self, install_id: str) -> InstallSeen | None: ...
-
-    def provider(self) -> Provider: ...
-
-    def request(self, hub_ids: Sequence[int]) -> dict[int, Requested]: ...
-
-    def begin_disconnect(self, hub_id: int) -> bool: ...
-
-    def confirm_revocations(self) -> int | None: ...
-
-    def dismiss_revocations(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     hubspot: Handshake
-    vault: Vault
-    store: Store
+    cipher: TokenCipher
+    installs: InstallStore
+    refresh_requests: RefreshRequests
+    disconnects: DisconnectStore
+    provider: ProviderStore
+    brake: RevocationBrake
     queue: Queue
-    roster: Roster
-    directory: Directory
-    activity: Activity
+    reports: ConnectionReports
+    connection_list: ConnectionList
+    refresh_stats: RefreshStats
     schedule: Schedule
     #: This host's wall clock: a grant is dated by it, because PostgreSQL may be down just then.
     clock: Callable[[], datetime]

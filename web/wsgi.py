@@ -10,10 +10,10 @@ import structlog
 from flask import Flask
 
 from shared import tracing
-from shared.db.errors import StoreUnavailable
-from shared.preflight import check_database
+from shared.db.core.errors import StoreUnavailable
+from shared.startup_checks import check_database
 from web.app import create_app
-from web.start import check_later, refusing, services, settings
+from web.server.startup import check_later, refusing, services, settings
 
 log = structlog.get_logger(__name__)
 

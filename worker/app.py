@@ -13,11 +13,11 @@ import billiard.pool
 from celery import Celery, signals
 
 from shared import logs, tracing
-from shared.db.errors import SchemaError
+from shared.db.core.errors import SchemaError
 from shared.settings import REQUIRED, Settings, SettingsError
-from worker import broker, pulse
-from worker.preflight import check_broker, check_database
+from worker import broker, heartbeat
 from worker.services import Services
+from worker.startup_checks import check_broker, check_database
 from worker.tasks import register
 
 #: sysexits.h: a configuration error. Whoever supervises us need not try again.
@@ -46,11 +46,11 @@ def settings(needs: Collection[str]) -> Settings:
 
 def make_app() -> Celery:
     settings(needs=("REDIS_URL",))  # refuse before Celery reads celeryconfig and fails in its own words
-    broker.guard()
+    broker.install_validating_transport()
     made = Celery("tokenkeeper")
     made.config_from_object("celeryconfig")
     register(made, services)
-    pulse.register(made)
+    heartbeat.register(made)
     return made
 
 
@@ -71,13 +71,13 @@ def _log(**_: Any) -> None:
     ours = settings(needs=())
     logs.configure(ours.log_format, ours.log_level, ours.secrets())
     for name in CHATTY:
-        logs.quiet(name)
+        logs.quieten_logger(name)
 
 
 @signals.celeryd_init.connect
 def _before_worker(**_: Any) -> None:
     ours = settings(WORKER_NEEDS)
-    broker.take_no_orders()
+    broker.disable_remote_control()
     guarded(lambda: check_broker(app))
     guarded(lambda: check_database(ours))
 

@@ -1,4 +1,4 @@
-"""kombu's transport for Redis with worker/inbox.py at its door; no orders are taken from whoever can write there."""
+"""kombu's transport for Redis, with validation of every message (worker/message_validation.py) no remote control."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.exceptions import RedisError
 
-from shared.dispatch import PEOPLE_QUEUE, UPKEEP_QUEUE
-from worker.inbox import NotOurs, admitted
+from shared.dispatch import BACKGROUND_QUEUE, INTERACTIVE_QUEUE
+from worker.message_validation import InvalidMessage, validate
 
 log = structlog.get_logger(__name__)
 
@@ -36,14 +36,14 @@ INSPECTION = frozenset(
         "enable_events",
     }
 )
-GUARDED = frozenset({PEOPLE_QUEUE, UPKEEP_QUEUE})
+GUARDED = frozenset({INTERACTIVE_QUEUE, BACKGROUND_QUEUE})
 #: What kombu puts between the name of a queue and a message's priority.
 PRIORITY = redis.Channel.sep
 #: What Redis's own trouble raises: the worker connects anew.
 TROUBLE = (OperationalError, RedisError, OSError, Empty)
 
 
-def guard() -> None:
+def install_validating_transport() -> None:
     """To be called before the process connects."""
     for name in ("redis", "rediss", "unix"):
         if name in TRANSPORT_ALIASES:
@@ -51,7 +51,7 @@ def guard() -> None:
     TRANSPORT_ALIASES["sentinel"] = "worker.broker:SentinelTransport"
 
 
-def take_no_orders() -> None:
+def disable_remote_control() -> None:
     for name in set(Panel.data) - INSPECTION:
         del Panel.data[name]
 
@@ -117,8 +117,8 @@ def _taken(reply: list[bytes] | None, **_options: Any) -> tuple[bytes, bytes] | 
     if queue.decode(errors="replace").partition(PRIORITY)[0] not in GUARDED:
         return queue, raw
     try:
-        return queue, admitted(raw)
-    except NotOurs as error:
+        return queue, validate(raw)
+    except InvalidMessage as error:
         why = str(error)
     except Exception:  # noqa: BLE001  a slip of ours must not be the end of a worker either
         why = "it cannot be read"

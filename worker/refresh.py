@@ -8,17 +8,17 @@ from datetime import datetime, timedelta
 import structlog
 
 from shared import tracing
-from shared.db.clock import DatabaseClock
-from shared.db.leases import Claimed, Lease, Result
+from shared.db.core.clock import DatabaseClock
+from shared.db.refresh.claims import ClaimedConnection, Lease, RefreshResult
 from shared.domain import connection as rules
 from shared.domain.connection import Status
-from shared.domain.counts import UNOPENED, outcome_of
-from shared.domain.errors import AppRejected, GrantDead, ProviderError, WrongHub
+from shared.domain.counts import DECRYPTION_FAILED, classify_outcome
+from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, WrongHub
 from shared.domain.grant import Grant, Introspection
-from shared.domain.provider import Outcome
+from shared.domain.provider import CallOutcome
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
-from shared.vault import CannotOpen, Vault
+from shared.token_cipher import DecryptionError, TokenCipher
 
 log = structlog.get_logger(__name__)
 
@@ -28,8 +28,8 @@ class Attempt:
     """What became of one claimed row. Without a `result` it was not called, and its lease is handed back."""
 
     lease: Lease
-    result: Result | None = None
-    outcomes: tuple[Outcome, ...] = ()  #: the refresh's own is the first
+    result: RefreshResult | None = None
+    outcomes: tuple[CallOutcome, ...] = ()  #: the refresh's own is the first
     due_at: datetime | None = None  #: when it was due
 
 
@@ -37,35 +37,35 @@ class Refresher:
     """Asks HubSpot for one connection's next access token, and for a second opinion where it says that it is dead."""
 
     def __init__(
-        self, hubspot: HubSpot, vault: Vault, clock: DatabaseClock, schedule: Schedule, call_seconds: float
+        self, hubspot: HubSpot, cipher: TokenCipher, clock: DatabaseClock, schedule: Schedule, call_seconds: float
     ) -> None:
         self._hubspot = hubspot
-        self._vault = vault
+        self._vault = cipher
         self._clock = clock
         self._schedule = schedule
         self._call = timedelta(seconds=call_seconds)
 
-    def attempt(self, claimed: Claimed) -> Attempt:
+    def attempt(self, claimed: ClaimedConnection) -> Attempt:
         """Never raises a ProviderError: whatever HubSpot does is a result."""
         with tracing.span("refresh", hub_id=claimed.connection.hub_id) as span:
             attempt = self._attempted(claimed)
             span.set(**_told(attempt))
         return attempt
 
-    def _attempted(self, claimed: Claimed) -> Attempt:
+    def _attempted(self, claimed: ClaimedConnection) -> Attempt:
         lease, hub_id = claimed.lease, claimed.connection.hub_id
         if not self._time_for_a_call(lease):
             return Attempt(lease)
         try:
-            refresh_token = self._vault.open_refresh_token(hub_id, claimed.sealed_refresh_token)
-        except CannotOpen as error:
+            refresh_token = self._vault.decrypt_refresh_token(hub_id, claimed.encrypted_refresh_token)
+        except DecryptionError as error:
             log.error(
                 "cannot open a refresh token: is a key missing from TOKEN_KEYS?",
                 hub_id=hub_id,
                 why=str(error),
             )
-            step = rules.unopened(claimed.connection, self._clock.now())
-            return Attempt(lease, Result(lease, step), due_at=claimed.connection.due_at)
+            step = rules.after_decryption_failure(claimed.connection, self._clock.now())
+            return Attempt(lease, RefreshResult(lease, step), due_at=claimed.connection.due_at)
         try:
             grant = self._granted(hub_id, refresh_token)
         except ProviderError as error:
@@ -78,26 +78,26 @@ class Refresher:
             raise WrongHub("another_hub")
         return grant
 
-    def _succeeded(self, claimed: Claimed, refresh_token: str, grant: Grant) -> Attempt:
+    def _succeeded(self, claimed: ClaimedConnection, refresh_token: str, grant: Grant) -> Attempt:
         hub_id, new = claimed.connection.hub_id, grant.refresh_token
-        sealed = None if new in (None, refresh_token) else self._vault.seal_refresh_token(hub_id, str(new))
-        step = rules.refreshed(claimed.connection, grant, self._schedule)
-        result = Result(claimed.lease, step, sealed)
+        sealed = None if new in (None, refresh_token) else self._vault.encrypt_refresh_token(hub_id, str(new))
+        step = rules.after_refresh(claimed.connection, grant, self._schedule)
+        result = RefreshResult(claimed.lease, step, sealed)
         return Attempt(claimed.lease, result, (_outcome(claimed, None),), claimed.connection.due_at)
 
-    def _refused(self, claimed: Claimed, refresh_token: str, error: ProviderError) -> Attempt:
+    def _refused(self, claimed: ClaimedConnection, refresh_token: str, error: ProviderError) -> Attempt:
         # The history, and so the log, has the first of a streak, and nothing of what is no fault of the account's.
-        say = log.info if isinstance(error, AppRejected) else log.debug
+        say = log.info if isinstance(error, InvalidClient) else log.debug
         say("HubSpot refused a refresh", hub_id=claimed.connection.hub_id, **error.evidence())
         outcomes = [_outcome(claimed, error)]
-        step = rules.failed(claimed.connection, error, self._clock.now())
-        if isinstance(error, GrantDead) and step.connection.status is Status.SUSPECT:
+        step = rules.after_failure(claimed.connection, error, self._clock.now())
+        if isinstance(error, InvalidGrant) and step.connection.status is Status.SUSPECT:
             witness = self._second_witness(claimed.lease, refresh_token)
             if isinstance(witness, ProviderError):
-                outcomes.append(Outcome(first=False, error=witness))
+                outcomes.append(CallOutcome(first=False, error=witness))
             if witness is not None:
-                step = rules.witnessed(step, error, witness)
-        result = Result(claimed.lease, step)
+                step = rules.after_introspection(step, error, witness)
+        result = RefreshResult(claimed.lease, step)
         return Attempt(claimed.lease, result, tuple(outcomes), claimed.connection.due_at)
 
     def _second_witness(self, lease: Lease, refresh_token: str) -> Introspection | ProviderError | None:
@@ -114,9 +114,11 @@ class Refresher:
         return lease.until - self._clock.now() > self._call
 
 
-def _outcome(claimed: Claimed, error: ProviderError | None) -> Outcome:
+def _outcome(claimed: ClaimedConnection, error: ProviderError | None) -> CallOutcome:
     before = claimed.connection
-    return Outcome(first=before.failures == 0, error=error, again=error is not None and before.last_error == str(error))
+    return CallOutcome(
+        first=before.failures == 0, error=error, again=error is not None and before.last_error == str(error)
+    )
 
 
 def _told(attempt: Attempt) -> dict[str, str | int]:
@@ -125,5 +127,5 @@ def _told(attempt: Attempt) -> dict[str, str | int]:
         return {"outcome": "not_called"}
     error = attempt.outcomes[0].error if attempt.outcomes else None
     evidence = error.evidence() if error else {}
-    outcome = outcome_of(error) if attempt.outcomes else UNOPENED
+    outcome = classify_outcome(error) if attempt.outcomes else DECRYPTION_FAILED
     return {**evidence, "outcome": outcome, "status": attempt.result.step.connection.status.value}

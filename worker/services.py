@@ -5,19 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from celery import Celery
+from sqlalchemy import Engine
 
-from shared.db.engine import connect
-from shared.db.migrate import check
-from shared.db.outbox import Outbox
-from shared.db.store import ConnectionStore
-from shared.db.watch import Watch
+from shared.db.alerts.detection import AlertDetector
+from shared.db.alerts.outbox import Outbox
+from shared.db.core.engine import make_engine
+from shared.db.lifecycle.account_info import AccountInfoStore
+from shared.db.lifecycle.disconnects import DisconnectStore
+from shared.db.lifecycle.installs import InstallStore
+from shared.db.refresh.claims import ConnectionClaims
+from shared.db.refresh.counters import CounterStore
+from shared.db.refresh.provider import ProviderStore
+from shared.db.refresh.results import RefreshResults
+from shared.db.schema.migrate import check_schema
 from shared.dispatch import Dispatch
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
 from shared.settings import Settings
-from shared.vault import Vault
-from worker.loop import RefreshLoop
+from shared.token_cipher import TokenCipher
 from worker.refresh import Refresher
+from worker.refresh_loop import RefreshLoop
 from worker.webhook import Webhook
 
 #: Calls that are neither a refresh nor its second witness: introspections of new installs, disconnects.
@@ -27,43 +34,61 @@ ASIDE = 8
 @dataclass(frozen=True, slots=True)
 class Services:
     settings: Settings
-    store: ConnectionStore
+    engine: Engine
+    claims: ConnectionClaims
+    provider: ProviderStore
+    installs: InstallStore
+    account_info: AccountInfoStore
+    disconnects: DisconnectStore
     hubspot: HubSpot
-    vault: Vault
+    cipher: TokenCipher
     schedule: Schedule
     dispatch: Dispatch
     loop: RefreshLoop
     outbox: Outbox
-    watch: Watch
+    watch: AlertDetector
     webhook: Webhook | None  #: None: alerts are only logged
 
     @classmethod
     def build(cls, settings: Settings, app: Celery) -> Services:
         """Raises SchemaError where the database is of another version, StoreUnavailable where it does not answer."""
-        engine = connect(settings.database_url)
-        check(engine)
-        store = ConnectionStore(
+        engine = make_engine(settings.database_url)
+        check_schema(engine)
+        claims = ConnectionClaims(
             engine,
             lease_seconds=settings.lease_seconds,
             max_refreshes_per_second=settings.max_refreshes_per_second,
         )
+        provider = ProviderStore(engine)
         hubspot = HubSpot.from_settings(settings, connections=settings.refresh_concurrency + ASIDE)
-        vault = Vault(settings.token_keys)
+        cipher = TokenCipher(settings.token_keys)
         schedule = Schedule(settings.refresh_from, settings.refresh_until)
-        refresher = Refresher(hubspot, vault, store.clock, schedule, settings.http_timeout)
-        loop = RefreshLoop(store, refresher, settings.refresh_concurrency)
+        refresher = Refresher(hubspot, cipher, claims.clock, schedule, settings.http_timeout)
+        loop = RefreshLoop(
+            claims,
+            RefreshResults(engine, lease_seconds=settings.lease_seconds),
+            provider,
+            CounterStore(engine),
+            refresher,
+            concurrency=settings.refresh_concurrency,
+        )
         url = settings.alert_webhook_url
         webhook = Webhook(url, settings.alert_webhook_secret) if url else None
         return cls(
             settings=settings,
-            store=store,
+            engine=engine,
+            claims=claims,
+            provider=provider,
+            installs=InstallStore(engine),
+            account_info=AccountInfoStore(engine),
+            disconnects=DisconnectStore(engine),
             hubspot=hubspot,
-            vault=vault,
+            cipher=cipher,
             schedule=schedule,
             dispatch=Dispatch(app),
             loop=loop,
             outbox=Outbox(engine),
-            watch=Watch(engine, settings.sweep_seconds),
+            watch=AlertDetector(engine, settings.sweep_seconds),
             webhook=webhook,
         )
 

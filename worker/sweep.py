@@ -5,10 +5,10 @@ from __future__ import annotations
 import structlog
 
 from shared import tracing
-from shared.db.store import ConnectionStore
-from shared.db.watch import Watch
-from shared.dispatch import Dispatch, QueueUnavailable
+from shared.db.lifecycle.pruning import prune
+from shared.dispatch import QueueUnavailable
 from shared.domain.provider import Condition
+from worker.services import Services
 
 log = structlog.get_logger(__name__)
 
@@ -19,25 +19,27 @@ MOST_COUNTED = 1600
 
 
 @tracing.traced("sweep")
-def sweep(store: ConnectionStore, watch: Watch, dispatch: Dispatch, seconds: float) -> int:
+def sweep(services: Services) -> int:
     """One sweep, unless another beat's was just now. Returns how many pool processes were called."""
-    provider = store.begin_sweep(seconds)
+    seconds = services.settings.sweep_seconds
+    dispatch = services.dispatch
+    provider = services.provider.begin_sweep(seconds)
     if provider is None:
         return 0
-    due = store.due(at_most=MOST_COUNTED)
+    due = services.claims.count_due(at_most=MOST_COUNTED)
     if due and provider.condition is not Condition.OK:
         log.warning("HubSpot is not well", state=provider.condition, reason=provider.reason, due=due)
     shifts = -(-due // PER_SHIFT)
     tracing.note(due=due, shifts=shifts, state=provider.condition.value)
     try:
         dispatch.refresh(shifts, expires=seconds)
-        if store.unidentified():
+        if services.account_info.any_missing():
             dispatch.identify(expires=seconds)
-        for hub_id in store.leftovers():
+        for hub_id in services.disconnects.claim_unfinished():
             dispatch.disconnect(hub_id)
-        if watch.look():
+        if services.watch.look():
             dispatch.alerts(expires=seconds)
     except QueueUnavailable as error:
         log.warning("the broker does not take messages; the next sweep tries again", why=str(error))
-    store.prune()
+    prune(services.engine)
     return shifts

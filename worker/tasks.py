@@ -10,14 +10,14 @@ import structlog
 from celery import Celery, Task
 
 from shared import dispatch, tracing
-from shared.db.errors import SchemaError, StoreError
-from shared.domain.grant import SealedGrant
-from shared.install import store_install
+from shared.db.core.errors import SchemaError, StoreError
+from shared.domain.grant import EncryptedInstall
 from shared.spans import Kind
-from shared.vault import CannotOpen
-from worker.alerts import tell
-from worker.disconnect import finish
-from worker.identify import identify
+from shared.token_cipher import DecryptionError
+from shared.workflows.disconnect import finish_disconnect
+from shared.workflows.store_install import store_install
+from worker.account_info import identify
+from worker.alert_delivery import tell
 from worker.services import Services
 from worker.sweep import sweep
 
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 #: visibility timeout, past which a waiting message would be delivered twice.
 WAITS = (1, 2, 4, 8, 15, 30)
 #: Acknowledged when done: a worker that dies takes no install with it.
-KEPT = {"acks_late": True, "reject_on_worker_lost": True}
+ACKS_LATE = {"acks_late": True, "reject_on_worker_lost": True}
 #: How many sweeps a loop may go on claiming after the last one that called it.
 LICENCE = 2.5
 
@@ -35,14 +35,14 @@ LICENCE = 2.5
 def register(app: Celery, services: Callable[[], Services]) -> None:
     """`services` builds them at the first task of a process."""
 
-    @app.task(name=dispatch.STORE_INSTALL, bind=True, max_retries=None, **KEPT)
+    @app.task(name=dispatch.STORE_INSTALL, bind=True, max_retries=None, **ACKS_LATE)
     def _store_install(task: Task, install_id: str, hub_id: int, sealed: str, **_later: Any) -> None:
-        grant = SealedGrant(install_id, hub_id, sealed)
+        grant = EncryptedInstall(install_id, hub_id, sealed)
         try:
             with tracing.span("install.store", Kind.CONSUMER, task.request.headers, hub_id=hub_id) as span:
                 span.set(install_id=install_id, tries=task.request.retries)
                 ready = services()
-                added = store_install(grant, ready.vault, ready.store, ready.schedule)
+                added = store_install(grant, ready.cipher, ready.installs, ready.schedule)
                 span.set(outcome=added.became.value)
                 log.info("install", hub_id=hub_id, install_id=install_id, became=added.became.value)
         except (StoreError, SchemaError) as error:
@@ -51,20 +51,20 @@ def register(app: Celery, services: Callable[[], Services]) -> None:
             raise task.retry(
                 countdown=wait, argsrepr="()", kwargsrepr=f"(hub {hub_id}, sealed)", exc=_quiet(error)
             ) from None
-        except CannotOpen as error:
+        except DecryptionError as error:
             log.error(
                 "dropped an install message that does not open: forged, or sealed with a lost key",
                 why=str(error),
             )
             return
         ready.loop.wake(LICENCE * ready.settings.sweep_seconds)
-        ready.loop.aside(partial(identify, ready.store, ready.hubspot))
+        ready.loop.aside(partial(identify, ready.account_info, ready.hubspot))
 
     @app.task(name=dispatch.SWEEP)
     def _sweep(**_later: Any) -> None:
         def work() -> None:
             ready = services()
-            sweep(ready.store, ready.watch, ready.dispatch, ready.settings.sweep_seconds)
+            sweep(ready)
 
         _quietly(work)
 
@@ -74,16 +74,16 @@ def register(app: Celery, services: Callable[[], Services]) -> None:
 
     @app.task(name=dispatch.IDENTIFY)
     def _identify(**_later: Any) -> None:
-        _quietly(lambda: services().loop.aside(partial(identify, services().store, services().hubspot)))
+        _quietly(lambda: services().loop.aside(partial(identify, services().account_info, services().hubspot)))
 
     @app.task(name=dispatch.ALERTS)
     def _alerts(**_later: Any) -> None:
         _quietly(lambda: services().loop.aside(partial(tell, services().outbox, services().webhook)))
 
-    @app.task(name=dispatch.DISCONNECT, **KEPT)
+    @app.task(name=dispatch.DISCONNECT, **ACKS_LATE)
     def _disconnect(hub_id: int, **_later: Any) -> None:
         ready = services()
-        _quietly(lambda: finish(hub_id, ready.store, ready.hubspot, ready.vault))
+        _quietly(lambda: finish_disconnect(hub_id, ready.disconnects, ready.hubspot, ready.cipher))
 
 
 def _quietly(work: Callable[[], object]) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import requests
 
-from shared.domain.alerts import Alert, words
-from shared.hubspot.deadline import TimedAdapter, overdue, whole_call
+from shared.domain.alerts import Alert, describe_alert
 from shared.hubspot.transport import TROUBLE
-from shared.logs import blotted
+from shared.logs import redact
+from shared.net.deadline import DeadlineAdapter, call_deadline, deadline_passed
 
 #: Seconds for one post, whole.
 SECONDS = 10.0
@@ -23,7 +23,7 @@ SECONDS = 10.0
 LONGEST_RETRY_AFTER = 3600.0
 
 
-class NotTaken(Exception):
+class WebhookRejected(Exception):
     """The receiver did not say 2xx. The message is a few words of ours: no URL, and nothing that it said."""
 
     def __init__(self, why: str, retry_after: float = 0.0) -> None:
@@ -42,22 +42,22 @@ class Webhook:
         self._seconds = seconds
         self._session = requests.Session()
         self._session.trust_env = False
-        self._adapter = TimedAdapter()
+        self._adapter = DeadlineAdapter()
 
     def post(self, alert: Alert, now: datetime) -> None:
         """Raises NotTaken. `now` is signed too, so that a receiver can turn away what somebody plays to it again."""
         request = self._request(alert, int(now.timestamp()))
-        with whole_call(self._seconds):
+        with call_deadline(self._seconds):
             try:
                 reply = self._adapter.send(request, stream=True)
             except TROUBLE:
-                why = "no answer in time" if overdue() else "no connection, or it broke"
+                why = "no answer in time" if deadline_passed() else "no connection, or it broke"
             else:
                 reply.close()
                 if reply.ok and reply.status_code < 300:  # noqa: PLR2004  2xx
                     return
-                raise NotTaken(f"HTTP {reply.status_code}", _retry_after(reply.headers))
-        raise NotTaken(why)
+                raise WebhookRejected(f"HTTP {reply.status_code}", _retry_after(reply.headers))
+        raise WebhookRejected(why)
 
     def _request(self, alert: Alert, timestamp: int) -> requests.PreparedRequest:
         body = json.dumps(payload(alert)).encode()
@@ -76,7 +76,7 @@ class Webhook:
 def payload(alert: Alert) -> dict[str, Any]:
     """The same at each try."""
     told = {
-        "text": words(alert),
+        "text": describe_alert(alert),
         "id": alert.id,
         "kind": alert.kind.value,
         "recovered": alert.recovered,
@@ -95,7 +95,7 @@ def signature(secret: bytes, timestamp: int, body: bytes) -> str:
 def _without_secrets(value: Any) -> Any:
     """There are none; this is the net below, as for the log."""
     if isinstance(value, str):
-        return blotted(value)
+        return redact(value)
     if isinstance(value, dict):
         return {str(name): _without_secrets(item) for name, item in value.items()}
     return [_without_secrets(item) for item in value] if isinstance(value, list) else value

@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from sandbox.children import stop
-from sandbox.embedded.place import SYSTEM_HOME, Place
+from sandbox.child_processes import stop
+from sandbox.embedded.data_dir import SYSTEM_HOME, Place
 from sandbox.embedded.server import EmbeddedError, Launch, kept_password, left_behind, start_on_some_port
 
 USER = "tokenkeeper"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sandbox.children import die_with_parent, stop
+from sandbox.child_processes import die_with_parent, stop
 from sandbox.ports import LAST_PORT, any_free, is_free
 
 POLL_SECONDS = 0.01

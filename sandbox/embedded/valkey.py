@@ -9,7 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from sandbox.children import stop
+from sandbox.child_processes import stop
 from sandbox.embedded.server import (
     EmbeddedError,
     Launch,

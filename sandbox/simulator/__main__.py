@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sandbox.simulator.knobs import BadKnob, Knobs, Panel
+from sandbox.simulator.behaviour import BadKnob, Behaviour, Panel
 from sandbox.simulator.server import SimulatorServer
 from sandbox.simulator.simulation import Simulation
 from shared.settings import Settings, SettingsError
@@ -66,7 +66,7 @@ def _port(text: str) -> int:
     return number
 
 
-def _knobs(options: argparse.Namespace, environ: Mapping[str, str]) -> Knobs:
+def _knobs(options: argparse.Namespace, environ: Mapping[str, str]) -> Behaviour:
     """Raises SettingsError or BadKnob."""
     settings = Settings.from_env(environ, needs=())
     wishes: dict[str, Any] = {
@@ -76,12 +76,12 @@ def _knobs(options: argparse.Namespace, environ: Mapping[str, str]) -> Knobs:
         or ([settings.hubspot_redirect_uri] if settings.hubspot_redirect_uri else []),
         "required_scopes": settings.hubspot_scopes,
     }
-    panel = Panel(Knobs())
+    panel = Panel(Behaviour())
     panel.turn({"lifetime": options.lifetime, **{name: wish for name, wish in wishes.items() if wish}})
     return panel.base
 
 
-def _server(options: argparse.Namespace, knobs: Knobs) -> SimulatorServer:
+def _server(options: argparse.Namespace, knobs: Behaviour) -> SimulatorServer:
     """Raises OSError or sqlite3.Error."""
     if options.state:
         options.state.parent.mkdir(parents=True, exist_ok=True)

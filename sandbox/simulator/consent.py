@@ -15,7 +15,7 @@ from flask import Blueprint, Response, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from sandbox.simulator.accounts import BIGGEST_HUB
-from sandbox.simulator.knobs import Knobs
+from sandbox.simulator.behaviour import Behaviour
 from sandbox.simulator.simulation import Consent, Simulation
 
 _ASKED = ("client_id", "redirect_uri", "scope", "optional_scope", "state")
@@ -101,7 +101,7 @@ def _answered(sim: Simulation, hub_id: int | None) -> AnyResponse:
     return redirect(question.back(code=code), 302)
 
 
-def _question(asked: Mapping[str, str], knobs: Knobs) -> _Question:
+def _question(asked: Mapping[str, str], knobs: Behaviour) -> _Question:
     """Raises NoConsent, with HubSpot's own words where they are known."""
     if asked.get("client_id") not in knobs.client_ids:
         raise NoConsent(f"Authorization failed because an invalid application client_id was supplied. {_PLEASE}")
@@ -119,7 +119,7 @@ def _question(asked: Mapping[str, str], knobs: Knobs) -> _Question:
     return _Question(asked["client_id"], address, scopes, optional, asked.get("state"))
 
 
-def _granted(question: _Question, knobs: Knobs) -> Consent:
+def _granted(question: _Question, knobs: Behaviour) -> Consent:
     """Optional scopes that the account's plan lacks are left out; a required one ends it."""
     if set(question.scopes) & set(knobs.unavailable_scopes):
         text = "This account doesn't have access to some HubSpot features that are required by this app."

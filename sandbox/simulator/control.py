@@ -11,11 +11,11 @@ from urllib.parse import urljoin
 
 import requests
 
-from sandbox.simulator.knobs import Knobs
+from sandbox.simulator.behaviour import Behaviour
 
 #: What a simulator knows that was given no app of its own.
-DEMO_CLIENT_ID = Knobs().client_ids[0]
-DEMO_CLIENT_SECRET = Knobs().client_secrets[0]
+DEMO_CLIENT_ID = Behaviour().client_ids[0]
+DEMO_CLIENT_SECRET = Behaviour().client_secrets[0]
 
 
 class ConsentRefused(Exception):

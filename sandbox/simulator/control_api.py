@@ -9,8 +9,8 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from sandbox.simulator.accounts import BIGGEST_HUB
+from sandbox.simulator.behaviour import BadKnob
 from sandbox.simulator.faults import KINDS, BadFault
-from sandbox.simulator.knobs import BadKnob
 from sandbox.simulator.simulation import Sight, Simulation
 
 #: Accounts that one call may create.

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from flask import Response, request
 
 from sandbox.simulator.answers import Answer, Refused, refusal
+from sandbox.simulator.behaviour import Behaviour
 from sandbox.simulator.faults import Call, Fault, instead, spoiled
-from sandbox.simulator.knobs import Knobs
 
 if TYPE_CHECKING:
     from sandbox.simulator.simulation import Simulation
@@ -129,7 +129,7 @@ def headers(answer: Answer) -> list[tuple[str, str]]:
     return [("Content-Type", answer.content_type), *answer.headers]
 
 
-def _worked(fault: Fault | None, knobs: Knobs, work: Callable[[], Answer]) -> Answer:
+def _worked(fault: Fault | None, knobs: Behaviour, work: Callable[[], Answer]) -> Answer:
     if fault is None:
         return _refused_or(work, knobs)
     early = instead(fault, knobs)
@@ -138,14 +138,14 @@ def _worked(fault: Fault | None, knobs: Knobs, work: Callable[[], Answer]) -> An
     return spoiled(fault, _refused_or(work, knobs))
 
 
-def _refused_or(work: Callable[[], Answer], knobs: Knobs) -> Answer:
+def _refused_or(work: Callable[[], Answer], knobs: Behaviour) -> Answer:
     try:
         return work()
     except Refused as refused:
         return refusal(refused.status, legacy=knobs.legacy_errors, bad_client_id_error=knobs.bad_client_id_error)
 
 
-def _latency(knobs: Knobs) -> float:
+def _latency(knobs: Behaviour) -> float:
     latency = knobs.latency
     return random.uniform(*latency) if isinstance(latency, tuple) else latency
 

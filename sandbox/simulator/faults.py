@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sandbox.simulator.answers import REFUSALS, Answer, html, http_error, refusal
-from sandbox.simulator.knobs import Knobs, seconds
+from sandbox.simulator.behaviour import Behaviour, seconds
 
 WHERES = ("token", "introspect", "revoke", "uninstall", "api", "all")
 GRANTS = ("refresh", "code", "any")
@@ -112,7 +112,7 @@ class FaultBook:
         return [asdict(fault) for fault in self._faults]
 
 
-def instead(fault: Fault, knobs: Knobs) -> Answer | None:
+def instead(fault: Fault, knobs: Behaviour) -> Answer | None:
     """The answer of a fault that comes before the work is done; None if the work is done first."""
     if fault.kind.isdigit():
         return http_error(int(fault.kind), fault.retry_after)

@@ -10,9 +10,9 @@ from typing import Any
 from sandbox.simulator.access_tokens import AccessToken, AccessTokens
 from sandbox.simulator.accounts import Accounts
 from sandbox.simulator.answers import Answer, Refused, ok
+from sandbox.simulator.behaviour import Behaviour, Panel
 from sandbox.simulator.counters import Counters
 from sandbox.simulator.faults import FaultBook
-from sandbox.simulator.knobs import Knobs, Panel
 from sandbox.simulator.records import Code, RefreshToken
 
 
@@ -36,10 +36,10 @@ class Sight:
 class Simulation:
     """`clock` gives seconds since 1970. Knobs, faults and counters live as long as the process."""
 
-    def __init__(self, clock: Callable[[], float], knobs: Knobs | None = None, path: str = ":memory:") -> None:
+    def __init__(self, clock: Callable[[], float], knobs: Behaviour | None = None, path: str = ":memory:") -> None:
         self.clock = clock
         self.accounts = Accounts(path)
-        self.knobs = Panel(knobs or Knobs())
+        self.knobs = Panel(knobs or Behaviour())
         self.faults = FaultBook()
         self.counters = Counters(clock)
         self._tokens = AccessTokens(self.accounts.signing_key())

@@ -45,7 +45,7 @@ LATELY = timedelta(minutes=10)
 FIRST_PAUSE = 10.0
 
 
-def wait(attempts: int) -> float:
+def post_retry_seconds(attempts: int) -> float:
     """Seconds until the next try after `attempts` in vain (at least 1)."""
     return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempts - 1, 30))
 
@@ -58,7 +58,7 @@ def pause(told_lately: int) -> float:
     return FIRST_PAUSE * 2.0 ** min(told_lately - 1, 6) if told_lately else 0.0
 
 
-def words(alert: Alert) -> str:
+def describe_alert(alert: Alert) -> str:
     """One message for people, as Slack shows it. Bare of anything that HubSpot could make a link or a mention of."""
     said = _OVER[alert.kind] if alert.recovered else _BEGUN[alert.kind]
     plain = said(alert.detail).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

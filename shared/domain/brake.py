@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from shared.domain.connection import EventName, Status, Step
+from shared.domain.connection import EventName, Status, Transition
 from shared.domain.schedule import retry_at
 
 #: In so long no more than so many become revoked, or than this share of those that were active at its start.
@@ -14,7 +14,7 @@ AT_LEAST, PERCENT = 10, 5
 REASON = "HubSpot called it dead twice, at a refresh and when asked; the revocation brake holds it"
 
 
-def allowance(active_then: int, revoked_lately: int) -> int:
+def remaining_revocations(active_then: int, revoked_lately: int) -> int:
     """How many more may become revoked now.
 
     `active_then` were active a WINDOW ago, `revoked_lately` became revoked since, without an operator's word.
@@ -22,16 +22,16 @@ def allowance(active_then: int, revoked_lately: int) -> int:
     return max(0, max(AT_LEAST, active_then * PERCENT // 100) - revoked_lately)
 
 
-def revokes(step: Step) -> bool:
+def is_revocation(step: Transition) -> bool:
     """Whether it becomes revoked by this; one that was tried once more, and still is, does not."""
     return step.connection.status is Status.REVOKED and any(event.name is EventName.REVOKED for event in step.events)
 
 
-def held(step: Step, now: datetime) -> Step:
+def hold_revocation(step: Transition, now: datetime) -> Transition:
     """Instead of a `step` that revokes: suspect, due again at the back-off's pace, the evidence kept for later."""
     verdict = step.connection
     due_at = retry_at(verdict.hub_id, max(verdict.failures, 1), now, life=verdict.life, retry_after=None)
     suspect = replace(verdict, status=Status.SUSPECT, reason=REASON, due_at=due_at)
     events = tuple(event for event in step.events if event.name is not EventName.REVOKED)
     evidence = next(event.detail for event in step.events if event.name is EventName.REVOKED)
-    return Step(suspect, events=events, condemned=evidence)
+    return Transition(suspect, events=events, pending_revocation=evidence)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from shared.domain.errors import AppRejected, GrantDead, ProviderError, Unwell, WrongHub
+from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, TemporarilyUnavailable, WrongHub
 from shared.domain.grant import Grant, Introspection
 from shared.domain.schedule import Schedule, retry_at
 
@@ -67,16 +67,16 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Transition:
     """What an attempt made of a connection: how it stands now, what to keep of the grant, what to tell."""
 
     connection: Connection
     grant: Grant | None = None
     events: tuple[Event, ...] = ()
-    condemned: dict[str, Any] | None = None  #: what both witnesses said, where the revocation brake holds it
+    pending_revocation: dict[str, Any] | None = None  #: what both witnesses said, where the revocation brake holds it
 
 
-def refreshed(connection: Connection, grant: Grant, schedule: Schedule) -> Step:
+def after_refresh(connection: Connection, grant: Grant, schedule: Schedule) -> Transition:
     """HubSpot handed out a new access token."""
     events = []
     scopes = connection.scopes if grant.scopes is None else grant.scopes
@@ -93,25 +93,27 @@ def refreshed(connection: Connection, grant: Grant, schedule: Schedule) -> Step:
         scopes=scopes,
         due_at=schedule.due_at(connection.hub_id, grant.granted_at, grant.expires_in),
     )
-    return Step(after, grant, tuple(events))
+    return Transition(after, grant, tuple(events))
 
 
-def failed(connection: Connection, error: ProviderError, now: datetime) -> Step:
+def after_failure(connection: Connection, error: ProviderError, now: datetime) -> Transition:
     """HubSpot handed out nothing. Due again later, whoever is to blame; a dead answer makes it suspect."""
-    if isinstance(error, GrantDead) and connection.status is Status.REVOKED:
+    if isinstance(error, InvalidGrant) and connection.status is Status.REVOKED:
         # An operator had it tried once more, and HubSpot has not changed its mind.
-        return Step(replace(connection, due_at=None, not_before=None, last_error=str(error)))
+        return Transition(replace(connection, due_at=None, not_before=None, last_error=str(error)))
     events = []
-    if connection.failures == 0 and not isinstance(error, AppRejected):
+    if connection.failures == 0 and not isinstance(error, InvalidClient):
         events.append(Event(EventName.REFRESH_FAILED, error.evidence()))
     after = _due_again(connection, error, now)
-    if isinstance(error, GrantDead) and connection.status is not Status.SUSPECT:
+    if isinstance(error, InvalidGrant) and connection.status is not Status.SUSPECT:
         events.append(Event(EventName.SUSPECTED, error.evidence(), Status.SUSPECT))
         after = replace(after, status=Status.SUSPECT, reason=_reason(error))
-    return Step(after, events=tuple(events))
+    return Transition(after, events=tuple(events))
 
 
-def witnessed(step: Step, accusation: GrantDead, witness: Introspection | ProviderError) -> Step:
+def after_introspection(
+    step: Transition, accusation: InvalidGrant, witness: Introspection | ProviderError
+) -> Transition:
     """The second witness was asked about a connection that `failed` left suspect.
 
     Inactive: revoked. Active: back to trying. No answer: it stays suspect and both are asked again.
@@ -122,22 +124,22 @@ def witnessed(step: Step, accusation: GrantDead, witness: Introspection | Provid
     suspect = step.connection
     if witness.active:
         alive = Event(EventName.RECOVERED, {"witness": "introspection", "active": True}, Status.ACTIVE)
-        return Step(replace(suspect, status=Status.ACTIVE, reason=None), events=(*step.events, alive))
+        return Transition(replace(suspect, status=Status.ACTIVE, reason=None), events=(*step.events, alive))
     evidence = {"refresh": accusation.evidence(), "introspection": {"active": False}}
     dead = replace(suspect, status=Status.REVOKED, due_at=None, not_before=None)
-    return Step(dead, events=(*step.events, Event(EventName.REVOKED, evidence, Status.REVOKED)))
+    return Transition(dead, events=(*step.events, Event(EventName.REVOKED, evidence, Status.REVOKED)))
 
 
-def unopened(connection: Connection, now: datetime) -> Step:
+def after_decryption_failure(connection: Connection, now: datetime) -> Transition:
     """Its refresh token is sealed with a key that we do not have: our trouble, never the account's."""
-    return Step(_due_again(connection, ProviderError("sealed_with_unknown_key"), now))
+    return Transition(_due_again(connection, ProviderError("sealed_with_unknown_key"), now))
 
 
 def _due_again(connection: Connection, error: ProviderError, now: datetime) -> Connection:
     # A refusal of our app says nothing about the account: it is due again soon, and no failure of its own.
-    failures = connection.failures + (not isinstance(error, AppRejected))
+    failures = connection.failures + (not isinstance(error, InvalidClient))
     # Kept per account: a 477 concerns nobody else, and a 429's pause of everybody is the provider's state.
-    wait = error.retry_after if isinstance(error, Unwell) else None
+    wait = error.retry_after if isinstance(error, TemporarilyUnavailable) else None
     return replace(
         connection,
         failures=failures,

@@ -9,25 +9,25 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.domain.errors import (
-    AppRejected,
-    GrantDead,
-    PortalMoving,
+    AccountMigrating,
+    InvalidClient,
+    InvalidGrant,
     ProviderError,
+    TemporarilyUnavailable,
     Throttled,
     UnknownRefusal,
-    Unwell,
     WrongHub,
 )
 
-REFRESHED, UNOPENED = "refreshed", "unopened"
-#: The most special first: a WrongHub is a GrantDead too.
+REFRESHED, DECRYPTION_FAILED = "refreshed", "unopened"
+#: The most special first: a WrongHub is a InvalidGrant too.
 _BY_ERROR: tuple[tuple[type[ProviderError], str], ...] = (
     (WrongHub, "wrong_hub"),
-    (GrantDead, "grant_dead"),
-    (AppRejected, "app_rejected"),
-    (PortalMoving, "portal_moving"),
+    (InvalidGrant, "grant_dead"),
+    (InvalidClient, "app_rejected"),
+    (AccountMigrating, "portal_moving"),
     (Throttled, "throttled"),
-    (Unwell, "unwell"),
+    (TemporarilyUnavailable, "unwell"),
     (UnknownRefusal, "unknown_refusal"),
 )
 #: Everything that an attempt can come to.
@@ -40,7 +40,7 @@ OUTCOMES = (
     "unknown_refusal",
     "grant_dead",
     "wrong_hub",
-    UNOPENED,
+    DECRYPTION_FAILED,
 )
 #: Upper bounds, in seconds: how late a refresh was, from due until saved.
 LATENESS_BOUNDS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, math.inf)
@@ -48,7 +48,7 @@ LATENESS_BOUNDS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0
 LIFE_BOUNDS = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1200.0, 1500.0, 1800.0, math.inf)
 
 
-def outcome_of(error: ProviderError | None) -> str:
+def classify_outcome(error: ProviderError | None) -> str:
     """One of OUTCOMES, for an attempt that HubSpot answered with `error`; None: with a token."""
     if error is None:
         return REFRESHED
@@ -56,7 +56,7 @@ def outcome_of(error: ProviderError | None) -> str:
 
 
 @dataclass(slots=True)
-class Counts:
+class RefreshCounters:
     """Sums of attempts. `minutes`: how many brought a token and how many did not, by the minute's beginning."""
 
     attempts: Counter[str] = field(default_factory=Counter)
@@ -78,10 +78,10 @@ class Counts:
         self.minutes[minute] = refreshed + 1, failed
         if due_at is not None:
             late = max(0.0, (at - due_at).total_seconds())
-            self.lateness[bound(late)] += 1
+            self.lateness[bucket_bound(late)] += 1
             self.lateness_seconds += late
 
 
-def bound(seconds: float) -> float:
+def bucket_bound(seconds: float) -> float:
     """The bound of LATENESS_BOUNDS under which so many seconds are counted."""
     return LATENESS_BOUNDS[bisect_left(LATENESS_BOUNDS, seconds)]

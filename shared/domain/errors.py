@@ -1,16 +1,16 @@
 """Everything HubSpot can do instead of handing out a grant, and whose trouble it is.
 
     ProviderError
-    ├── GrantDead         this connection is dead, says one witness
+    ├── InvalidGrant         this connection is dead, says one witness
     │   └── WrongHub      the grant belongs to another account than the row it came from
-    ├── AppRejected       we are misconfigured: never costs a connection anything
+    ├── InvalidClient       we are misconfigured: never costs a connection anything
     ├── UnknownRefusal    a refusal we do not know: ours until proven otherwise
     ├── CodeRejected      this one attempt to install is spent: start the handshake again
-    └── Unwell            HubSpot or the way there is ill: due again later, for ever
+    └── TemporarilyUnavailable            HubSpot or the way there is ill: due again later, for ever
         ├── Throttled     429: everybody waits
-        └── PortalMoving  477, "migration in progress": this account waits
+        └── AccountMigrating  477, "migration in progress": this account waits
 
-Which reply is which is decided in one place, `shared/hubspot/replies.py`.
+Which reply is which is decided in one place, `shared/hubspot/response_parsing.py`.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ class ProviderError(Exception):
         return {name: value for name, value in facts.items() if value is not None}
 
 
-class GrantDead(ProviderError):
+class InvalidGrant(ProviderError):
     """HubSpot says that this refresh token is no good: one witness, not yet a verdict."""
 
 
-class WrongHub(GrantDead):
+class WrongHub(InvalidGrant):
     """The reply speaks of another account than the row: a wrong line in an import."""
 
 
-class AppRejected(ProviderError):
+class InvalidClient(ProviderError):
     """HubSpot refuses our client id, secret, redirect URI or way of asking."""
 
 
@@ -71,13 +71,13 @@ class CodeRejected(ProviderError):
     """The authorization code is unknown, used, expired or was issued for another redirect URI."""
 
 
-class Unwell(ProviderError):
+class TemporarilyUnavailable(ProviderError):
     """No answer, no sensible answer, or a plea to come back later."""
 
 
-class Throttled(Unwell):
+class Throttled(TemporarilyUnavailable):
     """429: the app asks too much."""
 
 
-class PortalMoving(Unwell):
+class AccountMigrating(TemporarilyUnavailable):
     """This account is being moved between data centres; HubSpot's wait can be 24 hours."""

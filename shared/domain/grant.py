@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 class Grant:
     """What HubSpot returned for a code or a refresh token, in clear.
 
-    Never queued, logged or stored as it is: `repr` hides the tokens, and only a `SealedGrant` travels.
+    Never queued, logged or stored as it is: `repr` hides the tokens, and only a `EncryptedInstall` travels.
     Fields that a reply may leave out are None: what is stored already stays.
     """
 
@@ -58,7 +58,7 @@ class Install:
 
 
 @dataclass(frozen=True, slots=True)
-class SealedGrant:
+class EncryptedInstall:
     """An `Install` as it travels and waits: the only form that is queued or put into a cookie."""
 
     install_id: str

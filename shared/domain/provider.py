@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from shared.domain.errors import (
-    AppRejected,
-    GrantDead,
-    PortalMoving,
+    AccountMigrating,
+    InvalidClient,
+    InvalidGrant,
     ProviderError,
     Throttled,
     UnknownRefusal,
@@ -41,7 +41,7 @@ class Condition(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CallOutcome:
     """One answered call."""
 
     first: bool  #: the connection had not failed before it
@@ -60,19 +60,19 @@ class Provider:
     rate: float | None = None  #: refreshes a second that all workers together may begin; None: as fast as they can
 
     @property
-    def at_ease(self) -> bool:
+    def is_healthy(self) -> bool:
         """Nothing to watch: a batch of successes changes nothing."""
         return self == Provider(since=self.since)
 
 
-def judged(provider: Provider, outcomes: Iterable[Outcome], now: datetime) -> Provider:
+def apply_outcomes(provider: Provider, outcomes: Iterable[CallOutcome], now: datetime) -> Provider:
     """The provider's state after some more answers, in the order in which they came."""
     for outcome in outcomes:
         provider = _after(provider, outcome, now)
     return provider
 
 
-def swept(provider: Provider, now: datetime) -> Provider:
+def start_sweep(provider: Provider, now: datetime) -> Provider:
     """The state at the start of a sweep: a pause that is over becomes a ramp, a ramp climbs."""
     if provider.condition is Condition.THROTTLED and provider.paused_until and provider.paused_until <= now:
         return _back(now)
@@ -82,25 +82,25 @@ def swept(provider: Provider, now: datetime) -> Provider:
     return provider
 
 
-def limit(provider: Provider, cap: float) -> float | None:
+def rate_limit(provider: Provider, cap: float) -> float | None:
     """Refreshes a second that may begin now; `cap` is the setting (0: none). None: no limit."""
     rates = [rate for rate in (provider.rate, cap or None) if rate is not None]
     return min(rates) if rates else None
 
 
-def _after(provider: Provider, outcome: Outcome, now: datetime) -> Provider:
+def _after(provider: Provider, outcome: CallOutcome, now: datetime) -> Provider:
     error = outcome.error
     if error is None:
         return _succeeded(provider, now)
     if isinstance(error, Throttled):
         return _paused(provider, error, now)
-    if isinstance(error, AppRejected):
+    if isinstance(error, InvalidClient):
         # Asked again with others succeeding meanwhile: one account's odd answer must not stop them twice.
         old_news = outcome.again and provider.condition is Condition.OK
         return provider if old_news else _turned(provider, Condition.APP_REJECTED, str(error), now)
-    if isinstance(error, GrantDead):
+    if isinstance(error, InvalidGrant):
         return _answered(provider, now)
-    if not outcome.first or isinstance(error, PortalMoving):
+    if not outcome.first or isinstance(error, AccountMigrating):
         return provider
     return _missed(provider, error, now)
 

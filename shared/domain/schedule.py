@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
-FIRST_WAIT = 5.0  #: seconds before the first retry of a token that lives long
-LONGEST_WAIT = 900.0  #: seconds; nobody waits longer, and nobody is given up
+FIRST_RETRY_SECONDS = 5.0  #: seconds before the first retry of a token that lives long
+MAX_RETRY_SECONDS = 900.0  #: seconds; nobody waits longer, and nobody is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Schedule:
 
     def due_at(self, hub_id: int, granted_at: datetime, expires_in: float) -> datetime:
         """The same hub and grant always give the same instant; neighbours give instants far apart."""
-        fraction = self.refresh_from + (self.refresh_until - self.refresh_from) * spread(hub_id, granted_at)
+        fraction = self.refresh_from + (self.refresh_until - self.refresh_from) * spread_fraction(hub_id, granted_at)
         return granted_at + timedelta(seconds=expires_in * fraction)
 
 
@@ -29,15 +29,15 @@ def retry_at(hub_id: int, failures: int, now: datetime, *, life: float | None, r
     5 s, 10 s, 20 s, 40 s … 15 min, each a fifth up or down. A token that lives shortly (`life`, in seconds)
     is retried faster, so that several tries fit into what it has left.
     """
-    first, longest = FIRST_WAIT, LONGEST_WAIT
+    first, longest = FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS
     if life is not None:
         first, longest = min(first, life / 40), min(longest, life / 2)
     wait = min(longest, first * 2.0 ** min(failures - 1, 30))
-    wait = min(longest, wait * (0.8 + 0.4 * spread(hub_id, now)))
+    wait = min(longest, wait * (0.8 + 0.4 * spread_fraction(hub_id, now)))
     return now + timedelta(seconds=max(wait, retry_after or 0.0))
 
 
-def spread(hub_id: int, instant: datetime) -> float:
+def spread_fraction(hub_id: int, instant: datetime) -> float:
     """A number in [0, 1) that looks random and is not: no clock, no dice, testable."""
     digest = blake2b(f"{hub_id}@{instant.timestamp():.6f}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Literal, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
-from shared.domain.errors import AppRejected, Unwell
+from shared.domain.errors import InvalidClient, TemporarilyUnavailable
 from shared.domain.grant import Grant, Introspection
-from shared.hubspot import replies
-from shared.hubspot.deadline import whole_call
-from shared.hubspot.replies import Reply
+from shared.hubspot import response_parsing
+from shared.hubspot.response_parsing import Reply
 from shared.hubspot.transport import Endpoint, Transport
+from shared.net.deadline import call_deadline
 from shared.spans import Kind
 from shared.tracing import traced
 
@@ -116,36 +116,36 @@ class HubSpot:
         `clock` tells when the request begins, from which the token's life is counted.
         """
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._app["redirect_uri"]}
-        read = partial(replies.exchanged, granted_at=clock())
+        read = partial(response_parsing.parse_exchange, granted_at=clock())
         grant = self._ask(self._token, form, read, code, SECRET_REFUSED_BEFORE_CODE)
         if grant.refresh_token is None:
-            raise Unwell("no_refresh_token")
+            raise TemporarilyUnavailable("no_refresh_token")
         return grant if grant.hub_id is not None else self._located(grant)
 
     @traced("hubspot.refresh", Kind.CLIENT)
     def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
         """The next access token. `clock` tells when the request begins, from which the token's life is counted."""
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
-        return self._ask(self._token, form, partial(replies.refreshed, granted_at=clock()), refresh_token)
+        return self._ask(self._token, form, partial(response_parsing.parse_refresh, granted_at=clock()), refresh_token)
 
     @traced("hubspot.introspect", Kind.CLIENT)
     def introspect(self, token: str, kind: Literal["access_token", "refresh_token"]) -> Introspection:
         """What HubSpot knows of a token; of one that is dead only that."""
         form = {"token": token, "token_type_hint": kind}
-        return self._ask(self._introspect, form, replies.introspection, token)
+        return self._ask(self._introspect, form, response_parsing.parse_introspection, token)
 
     @traced("hubspot.revoke", Kind.CLIENT)
     def revoke(self, refresh_token: str) -> None:
         """Ends a refresh token; access tokens that it brought live on."""
         form = {"token": refresh_token, "token_type_hint": "refresh_token"}
-        self._ask(self._revoke, form, replies.done, refresh_token)
+        self._ask(self._revoke, form, response_parsing.parse_empty, refresh_token)
 
     @traced("hubspot.uninstall", Kind.CLIENT)
     def uninstall(self, access_token: str) -> None:
         """Removes the app from the account; HubSpot tells its administrators by mail."""
         bearer = {"Authorization": f"Bearer {access_token}"}
-        with whole_call(self._timeout):
-            replies.done(self._transport.send(self._install, None, bearer, secrets=(access_token,)))
+        with call_deadline(self._timeout):
+            response_parsing.parse_empty(self._transport.send(self._install, None, bearer, secrets=(access_token,)))
 
     def close(self) -> None:
         self._transport.close()
@@ -160,18 +160,18 @@ class HubSpot:
     ) -> T:
         """Sends the form with one client secret after the other, until one is not refused."""
         first = self._preferred
-        with whole_call(self._timeout):
+        with call_deadline(self._timeout):
             for step in range(len(self._secrets)):
                 number = (first + step) % len(self._secrets)
                 reply = self._send(endpoint, form, number, token)
                 try:
                     return read(reply)
-                except AppRejected as error:
+                except InvalidClient as error:
                     if error.code not in try_next_after or step + 1 == len(self._secrets):
                         raise
                 # From now on the next one comes first. Threads may race here: at worst a call has one try too many.
                 self._preferred = (number + 1) % len(self._secrets)
-        raise AppRejected("no_client_secret")
+        raise InvalidClient("no_client_secret")
 
     def _send(self, endpoint: Endpoint, form: Mapping[str, str], number: int, token: str) -> Reply:
         body = f"{urlencode(form, errors='replace')}&{self._credentials[number]}".encode("ascii")
@@ -181,5 +181,5 @@ class HubSpot:
         """A reply may leave the hub out. The code is spent: HubSpot is asked whose the access token is."""
         seen = self.introspect(grant.access_token, "access_token")
         if seen.hub_id is None:
-            raise Unwell("no_hub_id")
+            raise TemporarilyUnavailable("no_hub_id")
         return replace(grant, hub_id=seen.hub_id, scopes=grant.scopes or seen.scopes)

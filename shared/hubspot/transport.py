@@ -16,9 +16,9 @@ from urllib3.exceptions import DecodeError, HTTPError
 from urllib3.util import Retry
 
 from shared import tracing
-from shared.domain.errors import Unwell
-from shared.hubspot.deadline import TimedAdapter, overdue
-from shared.hubspot.replies import Reply, correlation_id
+from shared.domain.errors import TemporarilyUnavailable
+from shared.hubspot.response_parsing import Reply, find_correlation_id
+from shared.net.deadline import DeadlineAdapter, deadline_passed
 
 #: Bytes of a body, unpacked. HubSpot's replies have less than one thousandth of it.
 LARGEST_BODY = 1024 * 1024
@@ -52,7 +52,7 @@ class Transport:
     def __init__(self, connections: int) -> None:
         self._session = requests.Session()
         self._session.trust_env = False
-        self._adapter = TimedAdapter(pool_maxsize=connections, pool_block=False)
+        self._adapter = DeadlineAdapter(pool_maxsize=connections, pool_block=False)
         self._session.mount("http://", self._adapter)
         self._session.mount("https://", self._adapter)
         self._pools: list[HTTPConnectionPool] = []
@@ -76,16 +76,16 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         secrets: tuple[str, ...] = (),
     ) -> Reply:
-        """To be called inside `whole_call`. `secrets` are those in the request: a reply may echo them.
+        """To be called inside `call_deadline`. `secrets` are those in the request: a reply may echo them.
 
-        Raises Unwell with a word of ours; never with the library's text, which may hold URLs and bodies.
+        Raises TemporarilyUnavailable with one of our codes, never the library's text: it may hold URLs and bodies.
         """
         try:
             return self._talk(endpoint, body, {**endpoint.headers, **(headers or {})}, secrets)
         except TROUBLE as error:
             why = _in_a_word(error)
         # Out here, so that what was caught, and the request in it, does not hang on as this one's context.
-        raise Unwell(why)
+        raise TemporarilyUnavailable(why)
 
     def close(self) -> None:
         self._session.close()
@@ -105,7 +105,7 @@ class Transport:
             preload_content=False,
             decode_content=True,
         )
-        tracing.note(http_status=raw.status, correlation_id=correlation_id(raw.headers, secrets, {}))
+        tracing.note(http_status=raw.status, correlation_id=find_correlation_id(raw.headers, secrets, {}))
         return Reply(raw.status, raw.headers, _body(raw), secrets)
 
 
@@ -136,7 +136,7 @@ def _in_a_word(error: BaseException) -> str:
     for kind, word in words:
         if any(isinstance(link, kind) for link in chain):
             return word
-    return "timeout" if overdue() else "connection"
+    return "timeout" if deadline_passed() else "connection"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -16,15 +16,15 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from sandbox.simulator.control import SimulatorControl
-from shared.db.engine import connect as connect_engine
-from shared.db.store import ConnectionStore
+from shared.db.core.engine import make_engine as connect_engine
+from tests.support.stores import Stores
 from tests.browser.desk import Desk
 from tests.conftest import settings_of
-from tests.databases import Databases
-from tests.integration.store_rig import Sql, Town
 from tests.journeys.conftest import BRISK
 from tests.journeys.world import World
-from tests.servers import Product, Running
+from tests.support.databases import Databases
+from tests.support.processes import Product, Running
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -150,28 +150,28 @@ def world_of(product: Product, simulator: SimulatorControl, database_url: str) -
     connection = psycopg2.connect(database_url)
     connection.autocommit = True
     try:
-        yield World(product, simulator, Sql(connection))
+        yield World(product, simulator, SqlFixture(connection))
     finally:
         product.stop()
         connection.close()
 
 
 @pytest.fixture
-def sql(office: World) -> Sql:
+def sql(office: World) -> SqlFixture:
     """Past all of our code into the office's database, which is empty."""
     office.sql.rows(EMPTY)
     return office.sql
 
 
 @pytest.fixture
-def town(office: World, sql: Sql) -> Iterator[Town]:
+def connections(office: World, sql: SqlFixture) -> Iterator[ConnectionFixture]:
     engine = connect_engine(office.product.environment["DATABASE_URL"])
-    yield Town(ConnectionStore(engine, lease_seconds=60), sql)
+    yield ConnectionFixture(Stores(engine, lease_seconds=60), sql)
     engine.dispose()
 
 
 @pytest.fixture
-def desk(office: World, sql: Sql, open_page: OpenPage) -> Desk:
+def desk(office: World, sql: SqlFixture, open_page: OpenPage) -> Desk:
     return desk_of(office, open_page)
 
 

@@ -14,16 +14,16 @@ from playwright.sync_api import Page, expect
 
 from sandbox.ports import any_free
 from sandbox.simulator.control import SimulatorControl
-from shared.db.engine import connect as connect_engine
-from shared.db.store import ConnectionStore
-from tests.browser import cases
+from shared.db.core.engine import make_engine as connect_engine
+from tests.support.stores import Stores
 from tests.browser.conftest import OpenPage
 from tests.browser.desk import Desk
 from tests.conftest import settings_of
-from tests.databases import Databases
-from tests.integration.store_rig import Sql, Town
-from tests.live import serving
-from tests.servers import Running
+from tests.support import database_states
+from tests.support.databases import Databases
+from tests.support.http_server import serving
+from tests.support.processes import Running
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 pytestmark = pytest.mark.browser
 
@@ -46,16 +46,16 @@ OPERATORS = [
     ("troubled", "/connections?status=disconnected", "Connections"),
     ("healthy", "/connections/62515", "shop-00.example"),
     ("healthy", "/connections/62515?notice=ended", "shop-00.example"),
-    ("troubled", f"/connections/{cases.REVOKED}", f"Account {cases.REVOKED}"),
-    ("troubled", f"/connections/{cases.HELD}", f"Account {cases.HELD}"),
-    ("troubled", f"/connections/{cases.FAILING}", f"shop-{cases.FAILING}.example"),
-    ("troubled", f"/connections/{cases.DISCONNECTED}", f"shop-{cases.DISCONNECTED}.example"),
-    ("troubled", f"/connections/{cases.IMPORTED}", f"Account {cases.IMPORTED}"),
-    ("troubled", f"/connections/{cases.LONG_NAMED}", cases.LONG),
-    ("troubled", f"/connections/{cases.BIGGEST}", f"shop-{cases.BIGGEST}.example"),
+    ("troubled", f"/connections/{database_states.REVOKED}", f"Account {database_states.REVOKED}"),
+    ("troubled", f"/connections/{database_states.HELD}", f"Account {database_states.HELD}"),
+    ("troubled", f"/connections/{database_states.FAILING}", f"shop-{database_states.FAILING}.example"),
+    ("troubled", f"/connections/{database_states.DISCONNECTED}", f"shop-{database_states.DISCONNECTED}.example"),
+    ("troubled", f"/connections/{database_states.IMPORTED}", f"Account {database_states.IMPORTED}"),
+    ("troubled", f"/connections/{database_states.LONG_NAMED}", database_states.LONG),
+    ("troubled", f"/connections/{database_states.BIGGEST}", f"shop-{database_states.BIGGEST}.example"),
     ("healthy", "/connections/62515/disconnect", "Disconnect shop-00.example?"),
-    ("troubled", f"/connections/{cases.LONG_NAMED}/disconnect", f"Disconnect {cases.LONG}?"),
-    ("troubled", f"/connections/{cases.DISCONNECTED}/disconnect", "shop-22.example is disconnected already"),
+    ("troubled", f"/connections/{database_states.LONG_NAMED}/disconnect", f"Disconnect {database_states.LONG}?"),
+    ("troubled", f"/connections/{database_states.DISCONNECTED}/disconnect", "shop-22.example is disconnected already"),
     ("nobody", "/connections/7", "There is no such connection"),
     ("nobody", "/connections?sort=x", "This address makes no sense"),
     ("unreachable", "/operator", "PostgreSQL does not answer"),
@@ -86,7 +86,7 @@ def sites(
     with ExitStack() as stack, SimulatorControl(simulator_process.url) as simulator:
         simulator.reset(settings=True, accounts=True)
         urls = {"unreachable": f"postgresql://nobody@127.0.0.1:{any_free()}/nowhere"}
-        for state, fill in cases.STATES.items():
+        for state, fill in database_states.STATES.items():
             urls[state] = stack.enter_context(databases.migrated())
             filled(urls[state], fill)
         found = {}
@@ -97,19 +97,19 @@ def sites(
         yield found
 
 
-def filled(database_url: str, fill: Callable[[Town, Sql], None]) -> None:
+def filled(database_url: str, fill: Callable[[ConnectionFixture, SqlFixture], None]) -> None:
     engine = connect_engine(database_url)
     with connected(database_url) as sql:
-        fill(Town(ConnectionStore(engine, lease_seconds=60), sql), sql)
+        fill(ConnectionFixture(Stores(engine, lease_seconds=60), sql), sql)
     engine.dispose()
 
 
 @contextmanager
-def connected(database_url: str, *, autocommit: bool = True) -> Iterator[Sql]:
+def connected(database_url: str, *, autocommit: bool = True) -> Iterator[SqlFixture]:
     connection = psycopg2.connect(database_url)
     connection.autocommit = autocommit
     try:
-        yield Sql(connection)
+        yield SqlFixture(connection)
     finally:
         connection.close()
 
@@ -172,9 +172,9 @@ def test_the_pages_of_an_install(sites: Sites, open_page: OpenPage) -> None:
     the_heading(page, "Account 62515 is connected")
     check(page)
     with connected(site.database_url) as sql:
-        sql.rows("UPDATE tokenkeeper.accounts SET hub_domain = %s WHERE hub_id = 62515", cases.LONG)
+        sql.rows("UPDATE tokenkeeper.accounts SET hub_domain = %s WHERE hub_id = 62515", database_states.LONG)
         page.reload()
-        the_heading(page, f"{cases.LONG} is connected")
+        the_heading(page, f"{database_states.LONG} is connected")
         check(page)
         sql.rows("DELETE FROM tokenkeeper.connections")
 

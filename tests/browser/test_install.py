@@ -7,11 +7,11 @@ import pytest
 from playwright.sync_api import expect
 
 from sandbox.ports import any_free
-from shared.db.migrate import migrate
+from shared.db.schema.migrate import migrate
 from tests.browser.desk import NO_SCRIPT, PHONE
 from tests.browser.keyboard import press, tab_to, tour
-from tests.live import serving
-from tests.servers import answers, says
+from tests.support.http_server import serving
+from tests.support.processes import answers, says
 
 pytestmark = pytest.mark.browser
 

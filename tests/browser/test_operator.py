@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import cases
 from tests.browser.conftest import OpenPage, desk_of
 from tests.browser.desk import NO_SCRIPT, Desk, account_links, headline
-from tests.integration.store_rig import Sql, Town
 from tests.journeys.world import World, until
+from tests.support import database_states
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 pytestmark = pytest.mark.browser
 
@@ -23,12 +23,14 @@ both = pytest.mark.parametrize("options", [{}, NO_SCRIPT], ids=["script", "no_sc
 
 
 @both
-def test_the_overview_shows_how_all_is_doing(desk: Desk, town: Town, sql: Sql, options: dict[str, Any]) -> None:
-    cases.healthy(town, sql)
+def test_the_overview_shows_how_all_is_doing(
+    desk: Desk, connections: ConnectionFixture, sql: SqlFixture, options: dict[str, Any]
+) -> None:
+    database_states.healthy(connections, sql)
     for hub_id in (1, 2):
-        town.install(hub_id)
-    town.store.save([town.revoked(town.claim_one(1))])
-    town.store.save([town.failed(town.claim_one(2))])
+        connections.install(hub_id)
+    connections.stores.results.save([connections.revoked(connections.claim_one(1))])
+    connections.stores.results.save([connections.failed(connections.claim_one(2))])
     page = desk.sit_down(**options)
     headline(page, "1 connection needs you.")
     tiles = page.locator(".tile .number")
@@ -53,9 +55,11 @@ def test_the_overview_shows_how_all_is_doing(desk: Desk, town: Town, sql: Sql, o
 
 
 @both
-def test_among_hundreds_one_is_found_by_paging_and_by_search(desk: Desk, town: Town, options: dict[str, Any]) -> None:
-    town.many_due(320)
-    town.store.identified(317, "needle.example", "ann@needle.example")
+def test_among_hundreds_one_is_found_by_paging_and_by_search(
+    desk: Desk, connections: ConnectionFixture, options: dict[str, Any]
+) -> None:
+    connections.many_due(320)
+    connections.stores.account_info.save(317, "needle.example", "ann@needle.example")
     page = desk.sit_down("/connections", **options)
     accounts = account_links(page)
     for first in range(1, 301, 50):
@@ -75,12 +79,12 @@ def test_among_hundreds_one_is_found_by_paging_and_by_search(desk: Desk, town: T
 
 
 @both
-def test_it_is_filtered_and_sorted(desk: Desk, town: Town, options: dict[str, Any]) -> None:
+def test_it_is_filtered_and_sorted(desk: Desk, connections: ConnectionFixture, options: dict[str, Any]) -> None:
     for hub_id, domain in ((1, "zoo.example"), (2, "bakery.example"), (3, "alp.example")):
-        town.install(hub_id)
-        town.store.identified(hub_id, domain, None)
-    town.store.save([town.revoked(town.claim_one(2))])
-    town.store.save([town.failed(town.claim_one(3))])
+        connections.install(hub_id)
+        connections.stores.account_info.save(hub_id, domain, None)
+    connections.stores.results.save([connections.revoked(connections.claim_one(2))])
+    connections.stores.results.save([connections.failed(connections.claim_one(3))])
     page = desk.sit_down("/connections", **options)
     expect(account_links(page)).to_have_text(["1", "2", "3"])
     page.get_by_role("link", name="Domain").click()
@@ -107,10 +111,10 @@ def seek(page: Page, text: str) -> None:
 
 @both
 def test_a_revoked_one_leads_to_the_link_that_mends_it(
-    desk: Desk, town: Town, open_page: OpenPage, options: dict[str, Any]
+    desk: Desk, connections: ConnectionFixture, open_page: OpenPage, options: dict[str, Any]
 ) -> None:
-    town.install(777)
-    town.store.save([town.revoked(town.claim_one(777))])
+    connections.install(777)
+    connections.stores.results.save([connections.revoked(connections.claim_one(777))])
     page = desk.sit_down("/connections/777", **options)
     expect(page.get_by_role("heading", name="Have the customer install again")).to_be_visible()
     expect(page.locator(".history .event")).to_contain_text(["Revoked", "Installed"])
@@ -135,10 +139,14 @@ def test_a_revoked_one_leads_to_the_link_that_mends_it(
     ids=["dismiss", "confirm"],
 )
 def test_the_brake_is_decided_upon(
-    desk: Desk, town: Town, sql: Sql, options: dict[str, Any], decision: tuple[str, str, list[str]]
+    desk: Desk,
+    connections: ConnectionFixture,
+    sql: SqlFixture,
+    options: dict[str, Any],
+    decision: tuple[str, str, list[str]],
 ) -> None:
     button, notice, counts = decision
-    cases.braked(town, sql)
+    database_states.braked(connections, sql)
     page = desk.sit_down(**options)
     headline(page, "2 connections are held by the brake.")
     page.get_by_role("button", name=button).click()
@@ -153,8 +161,10 @@ def test_the_brake_is_decided_upon(
 @pytest.mark.parametrize(
     "path", ["/operator", "/connections", "/connections/62515", "/connections/7", "/connections/62515/disconnect"]
 )
-def test_without_the_password_nothing_is_told(desk: Desk, open_page: OpenPage, town: Town, path: str) -> None:
-    town.install()
+def test_without_the_password_nothing_is_told(
+    desk: Desk, open_page: OpenPage, connections: ConnectionFixture, path: str
+) -> None:
+    connections.install()
     stranger = open_page(http_credentials={"username": "operator", "password": "wrong"})
     answer = stranger.goto(desk.url + path)
     assert answer is not None

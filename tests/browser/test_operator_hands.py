@@ -5,25 +5,27 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser import cases
 from tests.browser.desk import Desk, account_links, headline
 from tests.browser.keyboard import press, tab_to, tour
-from tests.integration.store_rig import Sql, Town
+from tests.support import database_states
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 pytestmark = pytest.mark.browser
 
 # --- live ---
 
 
-def test_pages_follow_what_happens_without_a_reload(desk: Desk, town: Town, sql: Sql) -> None:
-    cases.healthy(town, sql)
+def test_pages_follow_what_happens_without_a_reload(
+    desk: Desk, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    database_states.healthy(connections, sql)
     overview, rows, one = (desk.sit_down(path) for path in ("/operator", "/connections", "/connections/62515"))
     headline(overview, "All 60 connections are fresh.")
     one.get_by_text("SELECT access_token").select_text()
     rows.get_by_role("searchbox").fill("typed so far")
     for page in (overview, rows, one):
         page.evaluate("document.stayed = true")
-    town.store.save([town.revoked(town.claim_one(62515))])
+    connections.stores.results.save([connections.revoked(connections.claim_one(62515))])
     headline(overview, "1 connection needs you.")
     expect(overview.locator(".tile .number")).to_have_text(["59", "0", "1", "0"])
     expect(rows.get_by_role("row", name="62515").locator(".badge")).to_have_text("revoked")
@@ -54,17 +56,17 @@ def test_a_page_that_hears_nothing_says_so_and_comes_back(desk: Desk, complaints
 
 @pytest.mark.parametrize("path", ["/operator", "/connections", "/connections/1", "/connections/13/disconnect"])
 def test_the_tab_key_reaches_everything_in_order_and_one_sees_where_it_is(
-    desk: Desk, town: Town, sql: Sql, path: str
+    desk: Desk, connections: ConnectionFixture, sql: SqlFixture, path: str
 ) -> None:
-    cases.braked(town, sql)
-    cases.busy(sql)
+    database_states.braked(connections, sql)
+    database_states.busy(sql)
     tour(desk.sit_down(path))
 
 
-def test_the_keyboard_is_enough(desk: Desk, town: Town, sql: Sql) -> None:
+def test_the_keyboard_is_enough(desk: Desk, connections: ConnectionFixture, sql: SqlFixture) -> None:
     """Past the menu, into the search, to a connection, and to its end."""
     for hub_id in (62515, 777):
-        town.install(hub_id)
+        connections.install(hub_id)
     page = desk.sit_down("/connections")
     press(page, "Tab", "Enter", "Tab")
     expect(page.get_by_role("searchbox")).to_be_focused()

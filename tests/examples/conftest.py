@@ -11,12 +11,12 @@ import pytest
 
 from sandbox.simulator.control import SimulatorControl
 from tests.conftest import settings_of
-from tests.databases import Databases
 from tests.examples.job import Job
-from tests.integration.store_rig import Sql
 from tests.journeys.conftest import BRISK
 from tests.journeys.world import World
-from tests.servers import Product, Running
+from tests.support.databases import Databases
+from tests.support.processes import Product, Running
+from tests.support.stores import SqlFixture
 
 _hubs = count(71001)
 
@@ -42,7 +42,7 @@ def standing(
         connection = psycopg2.connect(database_url)
         connection.autocommit = True
         try:
-            yield World(product, simulator, Sql(connection)).started()
+            yield World(product, simulator, SqlFixture(connection)).started()
         finally:
             product.stop()
             connection.close()

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from sandbox.embedded.server import package_folder
 from tests.journeys.world import World
-from tests.servers import ROOT, inherited
+from tests.support.processes import ROOT, inherited
 
 EXAMPLES = ROOT / "examples"
 SECONDS = 60

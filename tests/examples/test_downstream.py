@@ -13,7 +13,7 @@ import pytest
 from tests.examples.docs import shown
 from tests.examples.job import EXAMPLES, Job
 from tests.journeys.world import World, until
-from tests.servers import ROOT
+from tests.support.processes import ROOT
 
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 

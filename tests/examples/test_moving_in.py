@@ -16,11 +16,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from sandbox.embedded.server import package_folder
-from tests.databases import Databases
 from tests.examples.docs import shown
 from tests.examples.job import Ran
 from tests.journeys.world import World, until
-from tests.servers import ROOT
+from tests.support.databases import Databases
+from tests.support.processes import ROOT
 
 INTEGRATION = "hubspot"
 SECRET = "nango-secret-of-a-test"

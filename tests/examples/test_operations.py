@@ -18,10 +18,10 @@ from sandbox.embedded.server import package_folder
 from sandbox.simulator.control import SimulatorControl
 from tests.conftest import settings_of
 from tests.examples.docs import shown
-from tests.integration.store_rig import Sql
 from tests.journeys.conftest import BRISK
 from tests.journeys.world import World, until
-from tests.servers import ROOT, Product
+from tests.support.processes import ROOT, Product
+from tests.support.stores import SqlFixture
 
 HUBS = 20
 
@@ -48,7 +48,7 @@ def on_server(
     def made(server: EmbeddedPostgres, **changes: str) -> World:
         url = server.url("tokenkeeper")
         settings = settings_of(url, redis_url, simulator.base_url, **BRISK, **changes)
-        return World(new_product(settings), simulator, Sql(connect(url)))
+        return World(new_product(settings), simulator, SqlFixture(connect(url)))
 
     return made
 

@@ -6,9 +6,9 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.faults.fleet import HUBS, Fleet, servers_and_product
 from tests.journeys.world import until
-from tests.servers import Running
+from tests.support.fleet import HUBS, Fleet, servers_and_product
+from tests.support.processes import Running
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from sandbox.simulator.control import SimulatorControl
-from tests.faults.fleet import HASTE
-from tests.integration.raw_server import http, resets, sends
-from tests.integration.store_rig import Sql
 from tests.journeys.world import World, until
-from tests.receiver import SECRET_PATH, Receiver, receiving, well_signed
-from tests.servers import Product
+from tests.support.fleet import HASTE
+from tests.support.processes import Product
+from tests.support.raw_http_server import http, resets, sends
+from tests.support.stores import SqlFixture
+from tests.support.webhook_receiver import SECRET_PATH, Receiver, receiving, well_signed
 
 SECRET = "the-secret-that-signs"
 HUBS = range(1_000, 1_012)
@@ -38,7 +38,7 @@ def world(
 ) -> World:
     """Two workers and two beats, a dozen connections with a token each."""
     webhook = {"ALERT_WEBHOOK_URL": receiver.url, "ALERT_WEBHOOK_SECRET": SECRET, "LOG_LEVEL": "debug"}
-    made = World(new_product(environment(**HASTE, **webhook)), simulator, Sql(connect()))
+    made = World(new_product(environment(**HASTE, **webhook)), simulator, SqlFixture(connect()))
     tokens = simulator.install_many(len(HUBS), HUBS[0])
     lines = "".join(f"{hub_id},{token}\n" for hub_id, token in tokens.items())
     told = made.product.tokenkeeper("import", "-", stdin=f"hub_id,refresh_token\n{lines}")
@@ -101,7 +101,7 @@ def _hubs(receiver: Receiver, *, recovered: bool) -> int:
 
 def _the_log_holds_each_once_and_no_secret(world: World, receiver: Receiver) -> None:
     logged = "".join(running.output() for running in world.product.running)
-    lines = [line for line in logged.splitlines() if "worker.alerts" in line and "recovered=" in line]
+    lines = [line for line in logged.splitlines() if "worker.alert_delivery" in line and "recovered=" in line]
     for alert in {post["id"] for post in receiver.told()}:
         assert sum(alert in line for line in lines) == 1
     assert SECRET not in logged

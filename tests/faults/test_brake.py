@@ -11,10 +11,10 @@ import pytest
 
 from sandbox.simulator.control import DEMO_CLIENT_ID, SimulatorControl
 from shared.domain.brake import AT_LEAST
-from tests.integration.store_rig import Sql
 from tests.journeys.conftest import BRISK
 from tests.journeys.world import World, until
-from tests.servers import Product, says
+from tests.support.processes import Product, says
+from tests.support.stores import SqlFixture
 
 HUBS = 200
 FOREIGN_ID = "5a1b0c1e-7e57-4000-8000-0000000f0e16"
@@ -26,7 +26,7 @@ OUTSIDE = "SELECT status, count(*) FROM hubspot.connections GROUP BY 1"
 def kept(product: Product, simulator: SimulatorControl, connect: Callable[..., Any]) -> World:
     """200 imported connections with tokens of 6 seconds, kept by a worker and a beat."""
     product.environment.update(BRISK)
-    world = World(product, simulator, Sql(connect()))
+    world = World(product, simulator, SqlFixture(connect()))
     world.simulator.settings(lifetime=6, client_ids=[DEMO_CLIENT_ID, FOREIGN_ID])
     issued = world.simulator.install_many(HUBS)
     lines = "\n".join(json.dumps({"hub_id": hub, "refresh_token": token}) for hub, token in issued.items())
@@ -54,7 +54,7 @@ def worker_with(world: World, client_id: str) -> None:
 
 def all_braked(world: World) -> None:
     worker_with(world, FOREIGN_ID)
-    held = "SELECT count(*) FROM tokenkeeper.connections WHERE condemned IS NOT NULL"
+    held = "SELECT count(*) FROM tokenkeeper.connections WHERE pending_revocation IS NOT NULL"
     until(lambda: world.sql.value(held) == HUBS - AT_LEAST)
     assert counts(world) == {"revoked": AT_LEAST, "suspect": HUBS - AT_LEAST}
     assert alerts(world) == [False]

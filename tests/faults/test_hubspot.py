@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from shared.dispatch import PEOPLE_QUEUE, Dispatch
-from tests.faults.fleet import LIFETIME, Fleet
+from shared.dispatch import INTERACTIVE_QUEUE, Dispatch
 from tests.journeys.world import until
+from tests.support.fleet import LIFETIME, Fleet
 
 #: Fewer than make HubSpot as a whole count as unwell; each hits another connection.
 KINDS = [
@@ -115,15 +115,15 @@ def test_installs_twice_late_and_in_the_wrong_order_leave_the_newest(fleet: Flee
     assert fleet.newest("worker").stop() == 0
     for _ in range(3):
         assert fleet.world.install(hub_id).status_code == 303
-    messages: list[bytes] = broker.lrange(PEOPLE_QUEUE, 0, -1)  # type: ignore[assignment]  # it has async twins
+    messages: list[bytes] = broker.lrange(INTERACTIVE_QUEUE, 0, -1)  # type: ignore[assignment]  # it has async twins
     assert len(messages) == 3
-    broker.rpush(PEOPLE_QUEUE, *messages, *reversed(messages))
+    broker.rpush(INTERACTIVE_QUEUE, *messages, *reversed(messages))
     fleet.world.product.worker()
-    until(lambda: broker.llen(PEOPLE_QUEUE) == 0)
+    until(lambda: broker.llen(INTERACTIVE_QUEUE) == 0)
     fleet.well_again()
     served = fleet.world.token(hub_id)
-    broker.rpush(PEOPLE_QUEUE, *messages)
-    until(lambda: broker.llen(PEOPLE_QUEUE) == 0)
+    broker.rpush(INTERACTIVE_QUEUE, *messages)
+    until(lambda: broker.llen(INTERACTIVE_QUEUE) == 0)
     time.sleep(0.5)  # the last one may still be under way
     assert fleet.world.token(hub_id) == served
     assert fleet.sql.events(hub_id)[known:].count("reinstalled") <= 3

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from tests.faults.fleet import Fleet
 from tests.journeys.world import until
-from tests.servers import Running
+from tests.support.fleet import Fleet
+from tests.support.processes import Running
 
 WORKERS = 4
 #: More than one worker of two pool processes could have in flight at once.

@@ -14,14 +14,14 @@ import psycopg2
 import pytest
 import requests
 
-from shared.db.migrate import create_roles
-from shared.db.privileges import WEB, WORKER
-from shared.db.roles import Login
-from tests.faults.bouncer import BINARY, SERVER_CONNECTIONS, Bouncer
-from tests.faults.fleet import Fleet, servers_and_product
-from tests.integration.store_rig import Sql
+from shared.db.schema.migrate import create_roles
+from shared.db.schema.privileges import WEB, WORKER
+from shared.db.schema.roles import Login
 from tests.journeys.world import until
-from tests.servers import Running
+from tests.support.fleet import Fleet, servers_and_product
+from tests.support.pgbouncer import BINARY, SERVER_CONNECTIONS, Bouncer
+from tests.support.processes import Running
+from tests.support.stores import SqlFixture
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="no pgbouncer here: apt-get install pgbouncer")
 
@@ -91,11 +91,11 @@ def as_login(url: str, name: str) -> str:
 
 
 @contextmanager
-def told(url: str) -> Iterator[Sql]:
+def told(url: str) -> Iterator[SqlFixture]:
     connection = psycopg2.connect(url)
     connection.autocommit = True
     try:
-        yield Sql(connection)
+        yield SqlFixture(connection)
     finally:
         connection.close()
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from tests.faults.fleet import FIRST_HUB, Fleet
 from tests.journeys.world import until
+from tests.support.fleet import FIRST_HUB, Fleet
 
 
 def test_a_killed_pool_process_costs_only_time(fleet: Fleet) -> None:

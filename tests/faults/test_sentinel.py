@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from tests.faults.fleet import FIRST_HUB, Fleet, servers_and_product
-from tests.faults.sentinels import Sentinels
 from tests.journeys.world import until
-from tests.servers import Running
+from tests.support.fleet import FIRST_HUB, Fleet, servers_and_product
+from tests.support.processes import Running
+from tests.support.sentinels import Sentinels
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.faults.fleet import Fleet
-from tests.faults.slow_proxy import SlowProxy
 from tests.journeys.world import until
-from tests.servers import says
+from tests.support.fleet import Fleet
+from tests.support.processes import says
+from tests.support.slow_proxy import SlowProxy
 
 
 @pytest.fixture(autouse=True)

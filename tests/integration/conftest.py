@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import Engine
 
-from shared.db.engine import connect as connect_engine
-from shared.db.roster import Roster
-from shared.db.store import ConnectionStore
-from tests.databases import Databases
-from tests.integration.store_rig import Sql, Town
+from shared.db.core.engine import make_engine as connect_engine
+from shared.db.reports.connections import ConnectionReports
+from tests.support.stores import Stores
+from tests.support.databases import Databases
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 
 @pytest.fixture
@@ -32,23 +32,23 @@ def engine(databases: Databases, database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def store(engine: Engine) -> ConnectionStore:
-    return ConnectionStore(engine, lease_seconds=60)
+def stores(engine: Engine) -> Stores:
+    return Stores(engine, lease_seconds=60)
 
 
 @pytest.fixture
-def roster(engine: Engine) -> Roster:
-    return Roster(engine)
+def reports(engine: Engine) -> ConnectionReports:
+    return ConnectionReports(engine)
 
 
 @pytest.fixture
-def sql(connect: Callable[..., Any]) -> Sql:
-    return Sql(connect())
+def sql(connect: Callable[..., Any]) -> SqlFixture:
+    return SqlFixture(connect())
 
 
 @pytest.fixture
-def town(store: ConnectionStore, sql: Sql) -> Town:
-    return Town(store, sql)
+def connections(stores: Stores, sql: SqlFixture) -> ConnectionFixture:
+    return ConnectionFixture(stores, sql)
 
 
 @pytest.fixture(scope="session")

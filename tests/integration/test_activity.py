@@ -8,18 +8,18 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
-from shared.db.activity import Activity, Slot
-from shared.db.store import ConnectionStore
-from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, Counts
-from tests.integration.store_rig import Sql, Town, at_once
+from shared.db.reports.refresh_stats import RefreshStats, Slot
+from tests.support.stores import Stores
+from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, RefreshCounters
+from tests.support.stores import ConnectionFixture, SqlFixture, at_once
 
 
 @pytest.fixture
-def activity(engine: Engine) -> Activity:
-    return Activity(engine)
+def activity(engine: Engine) -> RefreshStats:
+    return RefreshStats(engine)
 
 
-def test_an_empty_house(activity: Activity) -> None:
+def test_an_empty_house(activity: RefreshStats) -> None:
     slots = activity.slots()
     assert len(slots) == 72
     assert {(slot.refreshed, slot.failed) for slot in slots} == {(0, 0)}
@@ -32,12 +32,12 @@ def test_an_empty_house(activity: Activity) -> None:
     assert (activity.stale(), activity.alerts_waiting()) == (0, 0)
 
 
-def test_slots_come_without_gaps_and_end_with_the_running_one(activity: Activity, store: ConnectionStore, sql: Sql):
+def test_slots_come_without_gaps_and_end_with_the_running_one(activity: RefreshStats, stores: Stores, sql: SqlFixture):
     now = sql.now()
-    counts = Counts()
+    counts = RefreshCounters()
     for outcome, ago in (("refreshed", 0), ("refreshed", 0), ("unwell", 0), ("refreshed", 60), ("refreshed", 999)):
         counts.add(outcome, now - timedelta(minutes=ago), None)
-    store.count(counts)
+    stores.counters.add(counts)
     slots = activity.slots(hours=2, minutes=10)
     assert len(slots) == 12
     assert {later.at - slot.at for slot, later in zip(slots, slots[1:], strict=False)} == {timedelta(minutes=10)}
@@ -48,28 +48,28 @@ def test_slots_come_without_gaps_and_end_with_the_running_one(activity: Activity
     assert isinstance(slots[0], Slot)
 
 
-def test_totals_add_up_over_processes_that_count_at_once(activity: Activity, store: ConnectionStore, sql: Sql):
+def test_totals_add_up_over_processes_that_count_at_once(activity: RefreshStats, stores: Stores, sql: SqlFixture):
     now = sql.now()
-    counts = Counts()
+    counts = RefreshCounters()
     counts.add("refreshed", now, now - timedelta(seconds=2.5))
     counts.add("refreshed", now, now - timedelta(days=1))
     counts.add("grant_dead", now, now)
-    at_once([lambda: store.count(counts)] * 8)
+    at_once([lambda: stores.counters.add(counts)] * 8)
     totals = activity.totals()
     assert {name: total for name, total in totals.attempts.items() if total} == {"refreshed": 16, "grant_dead": 8}
     assert {bound: total for bound, total in totals.lateness.items() if total} == {3.0: 8, math.inf: 8}
     assert totals.lateness_seconds == pytest.approx(8 * (86400 + 2.5))
 
 
-def test_what_another_version_counted_stays_counted(activity: Activity, sql: Sql) -> None:
+def test_what_another_version_counted_stays_counted(activity: RefreshStats, sql: SqlFixture) -> None:
     sql.rows("INSERT INTO tokenkeeper.tally VALUES ('lateness', '0.7', 5), ('attempts', 'eaten', 2)")
     assert activity.totals().lateness[1.0] == 5
     assert activity.totals().attempts["eaten"] == 2
 
 
-def test_the_life_of_what_is_served(activity: Activity, town: Town, sql: Sql) -> None:
+def test_the_life_of_what_is_served(activity: RefreshStats, connections: ConnectionFixture, sql: SqlFixture) -> None:
     for hub_id in range(1, 6):
-        town.install(hub_id)
+        connections.install(hub_id)
     sql.set("expires_at = now() + interval '100 seconds'", 1)
     sql.set("expires_at = now() - interval '1 second'", 2)
     sql.set("status = 'suspect', expires_at = now() + interval '100 seconds'", 3)
@@ -80,10 +80,12 @@ def test_the_life_of_what_is_served(activity: Activity, town: Town, sql: Sql) ->
     assert not life.estimated
 
 
-def test_stale_are_those_that_live_and_have_nothing_to_serve(activity: Activity, town: Town, sql: Sql) -> None:
-    town.many_due(3)
+def test_stale_are_those_that_live_and_have_nothing_to_serve(
+    activity: RefreshStats, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.many_due(3)
     for hub_id in range(11, 16):
-        town.install(hub_id)
+        connections.install(hub_id)
     ended = "expires_at = now() - interval '1 second'"
     sql.set(f"{ended}, due_at = now() - interval '9 minutes'", 11)
     sql.set(f"{ended}, due_at = now() + interval '9 minutes', failures = 3", 12)
@@ -92,7 +94,7 @@ def test_stale_are_those_that_live_and_have_nothing_to_serve(activity: Activity,
     assert activity.stale() == 6
 
 
-def test_alerts_wait_until_they_are_delivered(activity: Activity, sql: Sql) -> None:
+def test_alerts_wait_until_they_are_delivered(activity: RefreshStats, sql: SqlFixture) -> None:
     sql.rows("INSERT INTO tokenkeeper.alerts (kind) VALUES ('provider'), ('stale_connections')")
     sql.rows("UPDATE tokenkeeper.alerts SET due_at = NULL, delivered_at = now() WHERE kind = 'provider'")
     assert activity.alerts_waiting() == 1

@@ -15,17 +15,17 @@ import structlog
 from sqlalchemy import Engine
 
 from shared import logs
-from shared.db.alerts import raise_alert
-from shared.db.database import Database
-from shared.db.engine import connect
-from shared.db.outbox import Outbox
+from shared.db.alerts.outbox import Outbox
+from shared.db.alerts.raising import raise_alert
+from shared.db.core.engine import make_engine
+from shared.db.core.statements import Database
 from shared.domain.alerts import Alert, AlertKind
-from tests.builders import START
-from tests.integration.raw_server import drips, http, resets, sends, serving, stays_silent
-from tests.integration.store_rig import Sql, at_once
-from tests.receiver import SECRET_PATH, Receiver, receiving, well_signed
-from worker.alerts import tell
-from worker.webhook import NotTaken, Webhook
+from tests.support.builders import START
+from tests.support.raw_http_server import drips, http, resets, sends, serving, stays_silent
+from tests.support.stores import SqlFixture, at_once
+from tests.support.webhook_receiver import SECRET_PATH, Receiver, receiving, well_signed
+from worker.alert_delivery import tell
+from worker.webhook import Webhook, WebhookRejected
 
 SECRET = "the-secret-that-signs"
 DOWN: dict[str, Any] = {"state": "unavailable", "before": "ok", "reason": "timeout"}
@@ -69,12 +69,12 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     structlog.reset_defaults()
 
 
-def overdue(sql: Sql) -> None:
+def overdue(sql: SqlFixture) -> None:
     """As after the wait for the next try."""
     sql.rows("UPDATE tokenkeeper.alerts SET due_at = now() WHERE due_at IS NOT NULL")
 
 
-def state(sql: Sql) -> list[tuple[Any, ...]]:
+def state(sql: SqlFixture) -> list[tuple[Any, ...]]:
     return sql.rows(
         "SELECT attempts, due_at IS NOT NULL, delivered_at IS NOT NULL FROM tokenkeeper.alerts ORDER BY number"
     )
@@ -168,7 +168,7 @@ def test_it_is_posted_over_tls(tls: ssl.SSLContext):
 
 def test_a_receiver_that_nobody_vouches_for_is_told_nothing(untrusted: ssl.SSLContext):
     with serving(sends(http(204), stay=False), untrusted) as server:
-        with pytest.raises(NotTaken):
+        with pytest.raises(WebhookRejected):
             Webhook(f"{server.url}/hook", SECRET).post(alert(), START)
         assert server.requests == []
 
@@ -333,7 +333,7 @@ def test_what_is_old_and_done_with_goes_but_for_the_newest_of_its_kind(outbox, r
 
 
 def test_a_postgres_that_does_not_answer_is_one_line(log):
-    gone = connect("postgresql://nobody@127.0.0.1:1/nothing")
+    gone = make_engine("postgresql://nobody@127.0.0.1:1/nothing")
     tell(Outbox(gone), None)
     gone.dispose()
     assert "the next sweep tells of alerts" in log.text

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.db.alerts import raise_alert
-from shared.db.database import Database
-from shared.db.imports import ImportRow
-from shared.db.store import ConnectionStore
-from shared.db.watch import LOOK, LOOKED_AT, Watch
+from shared.db.alerts.detection import LOOK, LOOKED_AT, AlertDetector
+from shared.db.alerts.raising import raise_alert
+from shared.db.core.statements import Database
+from shared.db.lifecycle.imports import ImportRow
+from tests.support.stores import Stores
 from shared.domain.alerts import AlertKind
-from shared.domain.errors import AppRejected, Throttled, Unwell
-from shared.domain.provider import ENOUGH, Outcome
-from tests.integration.store_rig import Sql, Town, at_once
+from shared.domain.errors import InvalidClient, TemporarilyUnavailable, Throttled
+from shared.domain.provider import ENOUGH, CallOutcome
+from tests.support.stores import ConnectionFixture, SqlFixture, at_once
 
-SILENT = [Outcome(first=True, error=Unwell("timeout"))] * ENOUGH
-SUCCESS = [Outcome(first=True)]
+SILENT = [CallOutcome(first=True, error=TemporarilyUnavailable("timeout"))] * ENOUGH
+SUCCESS = [CallOutcome(first=True)]
 REVOKED = "status = 'revoked', access_token = NULL, expires_at = NULL, due_at = NULL"
 ACTIVE = "status = 'active'"
 #: Failing, and with five seconds of thirty minutes left.
@@ -27,50 +27,52 @@ FRESH = "failures = 0, expires_at = now() + interval '30 minutes', due_at = now(
 
 
 @pytest.fixture
-def watch(engine: Engine) -> Watch:
-    return Watch(engine, 2.0)
+def watch(engine: Engine) -> AlertDetector:
+    return AlertDetector(engine, 2.0)
 
 
-def told(sql: Sql, kind: str) -> list[tuple[bool, dict[str, Any]]]:
+def told(sql: SqlFixture, kind: str) -> list[tuple[bool, dict[str, Any]]]:
     return list(
         sql.rows("SELECT recovered, detail FROM tokenkeeper.alerts WHERE kind = %s ORDER BY number", kind)  # type: ignore[arg-type]
     )
 
 
-def later(sql: Sql, seconds: float) -> None:
+def later(sql: SqlFixture, seconds: float) -> None:
     sql.rows(f"UPDATE tokenkeeper.alerts SET at = at - interval '{seconds} seconds'")
 
 
-def test_each_change_of_hubspots_state_is_told_once_and_its_end_once(store: ConnectionStore, sql: Sql) -> None:
+def test_each_change_of_hubspots_state_is_told_once_and_its_end_once(stores: Stores, sql: SqlFixture) -> None:
     for _ in range(3):
-        store.record(SILENT)
-    store.record(SUCCESS)
-    store.record(SUCCESS)
+        stores.provider.record_outcomes(SILENT)
+    stores.provider.record_outcomes(SUCCESS)
+    stores.provider.record_outcomes(SUCCESS)
     assert told(sql, "provider") == [
         (False, {"state": "unavailable", "before": "ok", "reason": "timeout"}),
         (True, {"state": "ok", "before": "unavailable", "reason": "timeout"}),
     ]
 
 
-def test_one_trouble_that_becomes_another_is_one_change(store: ConnectionStore, sql: Sql) -> None:
-    store.record(SILENT)
-    store.record([Outcome(first=True, error=AppRejected("BAD_CLIENT_SECRET", http_status=400))])
+def test_one_trouble_that_becomes_another_is_one_change(stores: Stores, sql: SqlFixture) -> None:
+    stores.provider.record_outcomes(SILENT)
+    stores.provider.record_outcomes(
+        [CallOutcome(first=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=400))]
+    )
     assert [detail["state"] for _, detail in told(sql, "provider")] == ["unavailable", "app_rejected"]
     assert not any(recovered for recovered, _ in told(sql, "provider"))
 
 
-def test_a_pause_that_is_over_is_told_by_the_sweep_that_ends_it(store: ConnectionStore, sql: Sql) -> None:
-    store.record([Outcome(first=True, error=Throttled("429", http_status=429, retry_after=0))])
-    store.begin_sweep(2.0)
+def test_a_pause_that_is_over_is_told_by_the_sweep_that_ends_it(stores: Stores, sql: SqlFixture) -> None:
+    stores.provider.record_outcomes([CallOutcome(first=True, error=Throttled("429", http_status=429, retry_after=0))])
+    stores.provider.begin_sweep(2.0)
     assert [recovered for recovered, _ in told(sql, "provider")] == [False, True]
 
 
-def test_workers_that_see_the_same_outage_tell_it_once(store: ConnectionStore, sql: Sql) -> None:
-    at_once([lambda: store.record(SILENT)] * 6)
+def test_workers_that_see_the_same_outage_tell_it_once(stores: Stores, sql: SqlFixture) -> None:
+    at_once([lambda: stores.provider.record_outcomes(SILENT)] * 6)
     assert len(told(sql, "provider")) == 1
 
 
-def test_what_is_rolled_back_was_never_raised(engine: Engine, sql: Sql) -> None:
+def test_what_is_rolled_back_was_never_raised(engine: Engine, sql: SqlFixture) -> None:
     def change() -> None:
         with Database(engine).transaction() as connection:
             raise_alert(connection, AlertKind.BRAKE, detail={})
@@ -81,21 +83,23 @@ def test_what_is_rolled_back_was_never_raised(engine: Engine, sql: Sql) -> None:
     assert told(sql, "revocation_brake") == []
 
 
-def test_a_revoked_connection_is_told_and_that_it_is_back(town: Town, watch: Watch, sql: Sql) -> None:
-    town.install()
+def test_a_revoked_connection_is_told_and_that_it_is_back(
+    connections: ConnectionFixture, watch: AlertDetector, sql: SqlFixture
+) -> None:
+    connections.install()
     assert not watch.look(), "nothing to tell"
-    town.store.save([town.revoked(town.claim_one())])
+    connections.stores.results.save([connections.revoked(connections.claim_one())])
     assert watch.look()
     assert watch.look()
     assert told(sql, "connection_revoked") == [(False, {"count": 1, "hubs": [62515]})]
-    town.install()
+    connections.install()
     watch.look()
     watch.look()
     assert told(sql, "connection_revoked")[1:] == [(True, {"count": 1, "hubs": [62515]})]
 
 
-def test_many_revoked_are_few_messages(town: Town, watch: Watch, sql: Sql) -> None:
-    town.many_due(500)
+def test_many_revoked_are_few_messages(connections: ConnectionFixture, watch: AlertDetector, sql: SqlFixture) -> None:
+    connections.many_due(500)
     for first in range(1, 500, 50):
         sql.set(f"{REVOKED} WHERE hub_id BETWEEN {first} AND {first + 49}")
         watch.look()
@@ -108,27 +112,31 @@ def test_many_revoked_are_few_messages(town: Town, watch: Watch, sql: Sql) -> No
     assert all(len(detail["hubs"]) <= 10 for _, detail in told(sql, "connection_revoked"))
 
 
-def test_two_sweeps_at_once_tell_nobody_twice(town: Town, engine: Engine, sql: Sql) -> None:
-    town.many_due(40)
+def test_two_sweeps_at_once_tell_nobody_twice(connections: ConnectionFixture, engine: Engine, sql: SqlFixture) -> None:
+    connections.many_due(40)
     sql.set(f"{REVOKED} WHERE hub_id <= 20")
     sql.set(f"life = 1800, access_token = 'a', refreshed_at = now(), {STALE} WHERE hub_id > 20")
-    at_once([Watch(engine, 2.0).look for _ in range(6)])
+    at_once([AlertDetector(engine, 2.0).look for _ in range(6)])
     assert sum(detail["count"] for _, detail in told(sql, "connection_revoked")) == 20
     assert [detail["count"] for _, detail in told(sql, "stale_connections")] == [20]
 
 
-def test_a_connection_revoked_and_ended_by_the_operator_is_over(town: Town, watch: Watch, sql: Sql) -> None:
-    town.install()
+def test_a_connection_revoked_and_ended_by_the_operator_is_over(
+    connections: ConnectionFixture, watch: AlertDetector, sql: SqlFixture
+) -> None:
+    connections.install()
     sql.set(REVOKED)
     watch.look()
-    town.store.disconnecting(62515)
+    connections.stores.disconnects.mark_and_read_tokens(62515)
     watch.look()
     assert [recovered for recovered, _ in told(sql, "connection_revoked")] == [False, True]
 
 
-def test_tokens_about_to_end_are_told_once_and_that_there_are_none_left(town: Town, watch: Watch, sql: Sql) -> None:
+def test_tokens_about_to_end_are_told_once_and_that_there_are_none_left(
+    connections: ConnectionFixture, watch: AlertDetector, sql: SqlFixture
+) -> None:
     for hub in (1, 2, 3):
-        town.install(hub)
+        connections.install(hub)
     watch.look()
     assert told(sql, "stale_connections") == [], "all is well"
     sql.set(STALE, 2)
@@ -143,8 +151,10 @@ def test_tokens_about_to_end_are_told_once_and_that_there_are_none_left(town: To
     assert told(sql, "stale_connections")[1:] == [(True, {"count": 0, "hubs": []})]
 
 
-def test_a_backlog_that_nobody_works_on_is_told_before_its_tokens_end(town: Town, watch: Watch, sql: Sql) -> None:
-    town.install()
+def test_a_backlog_that_nobody_works_on_is_told_before_its_tokens_end(
+    connections: ConnectionFixture, watch: AlertDetector, sql: SqlFixture
+) -> None:
+    connections.install()
     sql.set("expires_at = now() + interval '2 minutes', due_at = now() - interval '9 seconds'")
     watch.look()
     assert told(sql, "stale_connections") == [], "it is late, and still being waited for"
@@ -153,27 +163,33 @@ def test_a_backlog_that_nobody_works_on_is_told_before_its_tokens_end(town: Town
     assert told(sql, "stale_connections") == [(False, {"count": 1, "hubs": [62515]})]
 
 
-def test_who_has_no_token_yet_or_is_revoked_cannot_go_stale(town: Town, watch: Watch, sql: Sql) -> None:
-    town.store.import_([ImportRow(1, "sealed")])
+def test_who_has_no_token_yet_or_is_revoked_cannot_go_stale(
+    connections: ConnectionFixture, watch: AlertDetector, sql: SqlFixture
+) -> None:
+    connections.stores.imports.import_rows([ImportRow(1, "sealed")])
     sql.set("due_at = now() - interval '1 hour', failures = 7")
-    town.install(2)
+    connections.install(2)
     sql.set(REVOKED, 2)
     watch.look()
     assert told(sql, "stale_connections") == []
 
 
-def test_thousands_that_were_revoked_hide_nobody_who_goes_stale(town: Town, watch: Watch, sql: Sql) -> None:
-    town.many_due(LOOKED_AT + 100)
+def test_thousands_that_were_revoked_hide_nobody_who_goes_stale(
+    connections: ConnectionFixture, watch: AlertDetector, sql: SqlFixture
+) -> None:
+    connections.many_due(LOOKED_AT + 100)
     sql.set(f"{REVOKED}, revocation_told = true, failures = 1 + mod(hub_id, 2)")
-    town.install(9_000)
+    connections.install(9_000)
     sql.set(STALE, 9_000)
     watch.look()
     assert told(sql, "stale_connections") == [(False, {"count": 1, "hubs": [9_000]})]
 
 
-def test_when_ten_times_as_many_go_stale_that_is_told_too_but_not_at_once(town: Town, watch: Watch, sql: Sql) -> None:
+def test_when_ten_times_as_many_go_stale_that_is_told_too_but_not_at_once(
+    connections: ConnectionFixture, watch: AlertDetector, sql: SqlFixture
+) -> None:
     for hub in range(1, 11):
-        town.install(hub)
+        connections.install(hub)
     sql.set(STALE, 1)
     watch.look()
     sql.set(STALE)
@@ -185,8 +201,10 @@ def test_when_ten_times_as_many_go_stale_that_is_told_too_but_not_at_once(town: 
     assert [detail["count"] for _, detail in told(sql, "stale_connections")] == [1, 10]
 
 
-def test_a_state_that_flickers_is_told_at_growing_distances(town: Town, watch: Watch, sql: Sql) -> None:
-    town.install()
+def test_a_state_that_flickers_is_told_at_growing_distances(
+    connections: ConnectionFixture, watch: AlertDetector, sql: SqlFixture
+) -> None:
+    connections.install()
     for _ in range(30):
         sql.set(STALE)
         watch.look()
@@ -196,8 +214,10 @@ def test_a_state_that_flickers_is_told_at_growing_distances(town: Town, watch: W
     assert len(told(sql, "stale_connections")) <= 8
 
 
-def test_a_look_at_many_connections_reads_no_table(town: Town, engine: Engine, sql: Sql) -> None:
-    town.many_due(3000)
+def test_a_look_at_many_connections_reads_no_table(
+    connections: ConnectionFixture, engine: Engine, sql: SqlFixture
+) -> None:
+    connections.many_due(3000)
     sql.set(FRESH + ", access_token = 'a', life = 1800, refreshed_at = now()")
     sql.rows("VACUUM ANALYZE tokenkeeper.connections")
     plan = Database(engine).ask(text(LOOK.text.replace("SELECT EXISTS", "EXPLAIN SELECT EXISTS", 1)), overdue=10.0)

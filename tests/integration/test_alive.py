@@ -14,8 +14,8 @@ import pytest
 
 from sandbox.embedded import EmbeddedValkey
 from tests.journeys.world import until
-from tests.servers import ROOT, Product, Running, says
-from worker.alive import SILENCE
+from tests.support.processes import ROOT, Product, Running, says
+from worker.liveness import SILENCE
 
 #: Seconds of the silence that is allowed which a test has to wait for.
 LEFT = 3.0
@@ -29,7 +29,7 @@ class Room:
         product.environment["TMPDIR"] = str(folder)
 
     def alive(self, node: str) -> bool:
-        command = [sys.executable, "-m", "worker.alive", node]
+        command = [sys.executable, "-m", "worker.liveness", node]
         environment = {"TMPDIR": str(self._folder)}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode in {0, 1}, done.stderr

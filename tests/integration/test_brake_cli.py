@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from shared.domain.brake import AT_LEAST
-from tests.integration.cli_rig import Command
-from tests.integration.store_rig import Sql, Town
+from tests.support.command import Command
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 ON = "DELETE FROM tokenkeeper.history; UPDATE tokenkeeper.provider SET brake_since = now()"
 
@@ -19,14 +19,16 @@ def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
 
 
 @pytest.fixture
-def braked(town: Town) -> Town:
+def braked(connections: ConnectionFixture) -> ConnectionFixture:
     """Ten revoked, five held."""
-    town.many_due(20)
-    town.store.save([town.revoked(row) for row in town.store.claim(AT_LEAST + 5).rows])
-    return town
+    connections.many_due(20)
+    connections.stores.results.save(
+        [connections.revoked(row) for row in connections.stores.claims.claim(AT_LEAST + 5).rows]
+    )
+    return connections
 
 
-def statuses(sql: Sql) -> dict[str, int]:
+def statuses(sql: SqlFixture) -> dict[str, int]:
     return dict(sql.rows("SELECT status, count(*) FROM hubspot.connections GROUP BY 1"))
 
 
@@ -41,7 +43,7 @@ def test_without_a_verb_it_says_how_many_are_held_since_when_and_what_to_do(toke
     assert "tokenkeeper revocations dismiss" in ran.out
 
 
-@pytest.mark.usefixtures("town")
+@pytest.mark.usefixtures("connections")
 def test_where_the_brake_is_off_it_says_so_and_has_nothing_to_confirm_or_dismiss(tokenkeeper: Command) -> None:
     assert tokenkeeper("revocations").out == "the revocation brake is off\n"
     for word in ("confirm", "dismiss"):
@@ -51,7 +53,7 @@ def test_where_the_brake_is_off_it_says_so_and_has_nothing_to_confirm_or_dismiss
 
 
 @pytest.mark.usefixtures("braked")
-def test_confirm_asks_once_and_revokes_them(tokenkeeper: Command, sql: Sql) -> None:
+def test_confirm_asks_once_and_revokes_them(tokenkeeper: Command, sql: SqlFixture) -> None:
     unsure = tokenkeeper("revocations", "confirm", stdin="n\n")
     assert unsure.status == 1
     assert "5 connections are held. Are they really dead?" in unsure.out
@@ -63,15 +65,17 @@ def test_confirm_asks_once_and_revokes_them(tokenkeeper: Command, sql: Sql) -> N
 
 
 @pytest.mark.usefixtures("braked")
-def test_dismiss_brings_all_back_without_a_question_where_told_so(tokenkeeper: Command, sql: Sql) -> None:
+def test_dismiss_brings_all_back_without_a_question_where_told_so(tokenkeeper: Command, sql: SqlFixture) -> None:
     ran = tokenkeeper("revocations", "dismiss", "--yes")
     assert (ran.status, ran.err) == (0, "")
     assert ran.out == "15 active and due again; the revocation brake is off\n"
     assert statuses(sql) == {"active": 20}
 
 
-def test_a_brake_that_holds_nothing_any_more_can_be_ended_too(tokenkeeper: Command, town: Town, sql: Sql) -> None:
-    town.install()
+def test_a_brake_that_holds_nothing_any_more_can_be_ended_too(
+    tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.install()
     sql.rows(ON)
     assert "0 connections held" in tokenkeeper("revocations").out
     assert tokenkeeper("revocations", "confirm", "--yes").out.startswith("0 revoked")

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from tests.integration.cli_rig import TOKENKEEPER, Command
-from tests.servers import inherited
+from tests.support.command import TOKENKEEPER, Command
+from tests.support.processes import inherited
 
 BASH = shutil.which("bash")
 

@@ -9,10 +9,10 @@ import pytest
 from cryptography.fernet import Fernet
 
 from sandbox.simulator.control import SimulatorControl
-from shared.db.imports import ImportRow
-from shared.vault import Vault
-from tests.integration.cli_rig import Command, Ran
-from tests.integration.store_rig import Sql, Town
+from shared.db.lifecycle.imports import ImportRow
+from shared.token_cipher import TokenCipher
+from tests.support.command import Command, Ran
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 NOBODY = "127.0.0.1:1"
 ABOUT = [
@@ -27,12 +27,12 @@ def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
 
 
 @pytest.fixture
-def well(tokenkeeper: Command, town: Town) -> Town:
+def well(tokenkeeper: Command, connections: ConnectionFixture) -> ConnectionFixture:
     """A database with a row that opens, and a sweep just now."""
-    vault = Vault([tokenkeeper.environment["TOKEN_KEYS"]])
-    town.store.import_([ImportRow(1, vault.seal_refresh_token(1, "token"))])
-    town.store.begin_sweep(2)
-    return town
+    cipher = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]])
+    connections.stores.imports.import_rows([ImportRow(1, cipher.encrypt_refresh_token(1, "token"))])
+    connections.stores.provider.begin_sweep(2)
+    return connections
 
 
 def found(ran: Ran) -> dict[str, tuple[str, str]]:
@@ -49,7 +49,7 @@ def wrong(ran: Ran) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.usefixtures("well")
-def test_all_is_well_in_one_line_each(tokenkeeper: Command, sql: Sql) -> None:
+def test_all_is_well_in_one_line_each(tokenkeeper: Command, sql: SqlFixture) -> None:
     if sql.value("SHOW log_min_error_statement") != "panic":  # a server of the tester's own
         sql.rows("ALTER SYSTEM SET log_min_error_statement = panic")
         sql.rows("ALTER SYSTEM SET log_error_verbosity = terse")
@@ -129,9 +129,11 @@ def test_a_database_that_nobody_migrated_is_told_how(tokenkeeper: Command, empty
     assert found(ran)["rows"][0] == "skip"
 
 
-def test_a_beat_that_is_gone_or_never_was_is_found(tokenkeeper: Command, town: Town, sql: Sql) -> None:
+def test_a_beat_that_is_gone_or_never_was_is_found(
+    tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     assert found(tokenkeeper("doctor"))["beat"] == ("FAIL", "there was no sweep yet: start beat and worker")
-    town.store.begin_sweep(2)
+    connections.stores.provider.begin_sweep(2)
     sql.rows("UPDATE tokenkeeper.provider SET swept_at = now() - interval '1 minute'")
     level, what = found(tokenkeeper("doctor"))["beat"]
     assert (level, "the last sweep was 1 min" in what) == ("FAIL", True)
@@ -146,7 +148,7 @@ def test_rows_under_an_older_key_are_a_warning(tokenkeeper: Command) -> None:
 
 
 @pytest.mark.usefixtures("well")
-def test_a_server_log_that_would_hold_statements_is_a_warning(tokenkeeper: Command, sql: Sql) -> None:
+def test_a_server_log_that_would_hold_statements_is_a_warning(tokenkeeper: Command, sql: SqlFixture) -> None:
     name = sql.value("SELECT current_database()")
     sql.rows(f"ALTER DATABASE {name} SET log_min_error_statement = error")
     ran = tokenkeeper("doctor")
@@ -155,7 +157,7 @@ def test_a_server_log_that_would_hold_statements_is_a_warning(tokenkeeper: Comma
 
 
 @pytest.mark.usefixtures("well")
-def test_a_server_log_that_would_hold_rows_is_told(tokenkeeper: Command, sql: Sql) -> None:
+def test_a_server_log_that_would_hold_rows_is_told(tokenkeeper: Command, sql: SqlFixture) -> None:
     name = sql.value("SELECT current_database()")
     sql.rows(f"ALTER DATABASE {name} SET log_error_verbosity = 'default'")
     ran = tokenkeeper("doctor")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.vault import Vault
-from tests.integration.cli_rig import Command
-from tests.integration.store_rig import Sql
+from shared.token_cipher import TokenCipher
+from tests.support.command import Command
+from tests.support.stores import SqlFixture
 
 TOKEN = "na1-planted-secret-of-an-import"
 ALL = "SELECT * FROM tokenkeeper.connections ORDER BY hub_id"
@@ -22,20 +22,24 @@ def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
 
 
 @pytest.fixture
-def vault(tokenkeeper: Command) -> Vault:
-    return Vault([tokenkeeper.environment["TOKEN_KEYS"]])
+def cipher(tokenkeeper: Command) -> TokenCipher:
+    return TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]])
 
 
 def csv(*rows: tuple[int, str]) -> str:
     return "\n".join(["hub_id,refresh_token", *(f"{hub_id},{token}" for hub_id, token in rows)])
 
 
-def stored(sql: Sql, vault: Vault) -> dict[int, str]:
-    rows = sql.rows("SELECT hub_id, sealed_refresh_token FROM tokenkeeper.connections WHERE sealed_refresh_token <> ''")
-    return {hub_id: vault.open_refresh_token(hub_id, sealed) for hub_id, sealed in rows}
+def stored(sql: SqlFixture, cipher: TokenCipher) -> dict[int, str]:
+    rows = sql.rows(
+        "SELECT hub_id, encrypted_refresh_token FROM tokenkeeper.connections WHERE encrypted_refresh_token <> ''"
+    )
+    return {hub_id: cipher.decrypt_refresh_token(hub_id, sealed) for hub_id, sealed in rows}
 
 
-def test_good_lines_go_in_due_at_once_and_bad_ones_are_named(tokenkeeper: Command, vault: Vault, sql: Sql) -> None:
+def test_good_lines_go_in_due_at_once_and_bad_ones_are_named(
+    tokenkeeper: Command, cipher: TokenCipher, sql: SqlFixture
+) -> None:
     file = csv((1, f"{TOKEN}-1"), (0, TOKEN), (2, f"{TOKEN}-early"), (2**63 - 1, f"{TOKEN}-last"), (2, f"{TOKEN}-late"))
     ran = tokenkeeper("import", "-", stdin=file)
     assert ran.status == 1
@@ -44,20 +48,22 @@ def test_good_lines_go_in_due_at_once_and_bad_ones_are_named(tokenkeeper: Comman
         f"line 3: refused: hub_id is not a whole number from 1 to {2**63 - 1}",
         "line 4: not taken: line 6 is of the same hub, 2, and counts",
     ]
-    assert stored(sql, vault) == {1: f"{TOKEN}-1", 2: f"{TOKEN}-late", 2**63 - 1: f"{TOKEN}-last"}
+    assert stored(sql, cipher) == {1: f"{TOKEN}-1", 2: f"{TOKEN}-late", 2**63 - 1: f"{TOKEN}-last"}
     assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now() AND status = 'active'") == 3
     assert sql.events(1) == ["imported"]
 
 
-def test_json_lines_go_in_from_a_file(tokenkeeper: Command, vault: Vault, sql: Sql, tmp_path: Path) -> None:
+def test_json_lines_go_in_from_a_file(
+    tokenkeeper: Command, cipher: TokenCipher, sql: SqlFixture, tmp_path: Path
+) -> None:
     file = tmp_path / "hubs.jsonl"
     file.write_text("".join(json.dumps({"hub_id": hub, "refresh_token": f"{TOKEN}-{hub}"}) + "\r\n" for hub in (1, 2)))
     ran = tokenkeeper("import", file)
     assert (ran.status, ran.err) == (0, "")
-    assert stored(sql, vault) == {1: f"{TOKEN}-1", 2: f"{TOKEN}-2"}
+    assert stored(sql, cipher) == {1: f"{TOKEN}-1", 2: f"{TOKEN}-2"}
 
 
-def test_running_it_twice_changes_nothing(tokenkeeper: Command, sql: Sql) -> None:
+def test_running_it_twice_changes_nothing(tokenkeeper: Command, sql: SqlFixture) -> None:
     file = csv(*((hub_id, f"{TOKEN}-{hub_id}") for hub_id in range(1, 50)), (7, f"{TOKEN}-other"))
     assert tokenkeeper("import", "-", stdin=file).status == 0
     before = sql.rows(ALL)
@@ -80,7 +86,7 @@ def test_who_brings_many_is_told_of_the_brake_before_it_comes(tokenkeeper: Comma
 
 
 def test_what_works_keeps_its_token_and_what_is_dead_gets_the_files(
-    tokenkeeper: Command, vault: Vault, sql: Sql
+    tokenkeeper: Command, cipher: TokenCipher, sql: SqlFixture
 ) -> None:
     tokenkeeper("import", "-", stdin=csv(*((hub_id, f"{TOKEN}-old") for hub_id in range(1, 6))))
     gone = "access_token = NULL, expires_at = NULL, due_at = NULL, refreshed_at = now(), status ="
@@ -88,19 +94,19 @@ def test_what_works_keeps_its_token_and_what_is_dead_gets_the_files(
     sql.set("status = 'suspect', status_reason = 'another_hub'", 2)
     sql.set(f"{gone} 'revoked'", 3)
     sql.set(f"{gone} 'revoked'", 4)
-    sql.set(f"{gone} 'disconnected', sealed_refresh_token = NULL", 5)
+    sql.set(f"{gone} 'disconnected', encrypted_refresh_token = NULL", 5)
     file = csv((1, f"{TOKEN}-new"), (2, f"{TOKEN}-new"), (3, f"{TOKEN}-new"), (4, f"{TOKEN}-old"), (5, f"{TOKEN}-new"))
     ran = tokenkeeper("import", "-", stdin=file)
     assert ran.out == "0 new, 2 given another token, 2 left as they are, 1 refused\n"
     assert ran.err == "line 6: refused: hub 5 was disconnected here: connect it by an install\n"
     assert ran.status == 1
-    assert stored(sql, vault) == {1: f"{TOKEN}-old", 2: f"{TOKEN}-new", 3: f"{TOKEN}-new", 4: f"{TOKEN}-old"}
+    assert stored(sql, cipher) == {1: f"{TOKEN}-old", 2: f"{TOKEN}-new", 3: f"{TOKEN}-new", 4: f"{TOKEN}-old"}
     statuses = sql.rows("SELECT status FROM tokenkeeper.connections ORDER BY hub_id")
     assert [status for (status,) in statuses] == ["active", "active", "active", "revoked", "disconnected"]
 
 
 @pytest.mark.parametrize("file", [b"", f"1,{TOKEN}".encode(), b"\x89PNG\r\n\x1a\n\0\0", f'["{TOKEN}"]'.encode()])
-def test_a_file_of_another_kind_is_refused_in_one_line(tokenkeeper: Command, sql: Sql, file: bytes) -> None:
+def test_a_file_of_another_kind_is_refused_in_one_line(tokenkeeper: Command, sql: SqlFixture, file: bytes) -> None:
     ran = tokenkeeper("import", "-", stdin=file)
     assert (ran.status, ran.out, ran.err.count("\n")) == (1, "", 1)
     assert ran.err.startswith("tokenkeeper: nothing was imported: ")
@@ -108,7 +114,7 @@ def test_a_file_of_another_kind_is_refused_in_one_line(tokenkeeper: Command, sql
     assert sql.rows(ALL) == []
 
 
-def test_no_token_is_told_or_stored_in_clear(tokenkeeper: Command, sql: Sql) -> None:
+def test_no_token_is_told_or_stored_in_clear(tokenkeeper: Command, sql: SqlFixture) -> None:
     lines = [
         f'{{"hub_id": 1, "refresh_token": "{TOKEN}"}}',
         f'{{"hub_id": "{TOKEN}"}}',
@@ -124,7 +130,7 @@ def test_no_token_is_told_or_stored_in_clear(tokenkeeper: Command, sql: Sql) -> 
     assert TOKEN not in str(everything)
 
 
-def test_twenty_thousand_lines_take_seconds(tokenkeeper: Command, sql: Sql, tmp_path: Path) -> None:
+def test_twenty_thousand_lines_take_seconds(tokenkeeper: Command, sql: SqlFixture, tmp_path: Path) -> None:
     file = tmp_path / "many.csv"
     file.write_text(csv(*((hub_id, f"{TOKEN}-{hub_id}") for hub_id in range(1, 20_001))))
     ran = tokenkeeper("import", file)  # a busy machine has a minute for it

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from cryptography.fernet import Fernet
 
 from sandbox.simulator.control import SimulatorControl
-from shared.vault import Vault
-from tests.integration.cli_rig import Command
-from tests.integration.store_rig import Sql
-from tests.servers import Product
+from shared.token_cipher import TokenCipher
+from tests.support.command import Command
+from tests.support.processes import Product
+from tests.support.stores import SqlFixture
 
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
 SECONDS = 40
 SERVED = "SELECT count(*) FROM hubspot.tokens"
-REFRESHES = "SELECT coalesce(sum(lease_no), 0) FROM tokenkeeper.connections"
+REFRESHES = "SELECT coalesce(sum(lease_number), 0) FROM tokenkeeper.connections"
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -30,7 +30,7 @@ def test_keys_rotate_while_rotating_refresh_tokens_come_in(
     environment: Callable[..., dict[str, str]],
     new_product: Callable[[dict[str, str]], Product],
     simulator: SimulatorControl,
-    sql: Sql,
+    sql: SqlFixture,
 ) -> None:
     simulator.settings(lifetime=6, rotation=0)
     accounts = simulator.install_many(40)
@@ -47,8 +47,8 @@ def test_keys_rotate_while_rotating_refresh_tokens_come_in(
     wait_until(lambda: sql.value(REFRESHES) >= before + len(accounts))
     again = tokenkeeper("import", "-", stdin="\n".join(lines))
     assert again.out == "0 new, 0 given another token, 40 left as they are, 0 refused\n"
-    rows = sql.rows("SELECT hub_id, sealed_refresh_token FROM tokenkeeper.connections")
-    assert not any(Vault([NEW]).needs_resealing(sealed) for _, sealed in rows)
+    rows = sql.rows("SELECT hub_id, encrypted_refresh_token FROM tokenkeeper.connections")
+    assert not any(TokenCipher([NEW]).needs_reencryption(sealed) for _, sealed in rows)
     wait_until(lambda: sql.value(SERVED) == len(accounts))
     tokens = [token for (token,) in sql.rows("SELECT access_token FROM hubspot.tokens")]
     assert all(checked.live for checked in simulator.check(tokens))

@@ -9,14 +9,14 @@ from collections.abc import Callable
 import pytest
 
 from cli.main import verbs
-from shared.db.leases import Result
+from shared.db.refresh.claims import RefreshResult
 from shared.domain import connection as rules
-from shared.domain.errors import GrantDead
+from shared.domain.errors import InvalidGrant
 from shared.domain.grant import Introspection
-from shared.vault import Vault
-from tests.integration.cli_rig import Command
-from tests.integration.store_rig import Sql, Town
-from tests.servers import ROOT
+from shared.token_cipher import TokenCipher
+from tests.support.command import Command
+from tests.support.processes import ROOT
+from tests.support.stores import ConnectionFixture, SqlFixture
 from tests.unit.cli.test_main import every_command
 
 MANUAL = ROOT / "docs" / "command.md"
@@ -37,22 +37,26 @@ def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
 
 
 @pytest.fixture
-def town(tokenkeeper: Command, town: Town, sql: Sql) -> Town:
+def connections(tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture) -> ConnectionFixture:
     """The manual's: one account is well, one has uninstalled the app."""
-    vault = Vault([tokenkeeper.environment["TOKEN_KEYS"]])
+    cipher = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]])
     for hub_id, domain in ((62515, "acme.com"), (62517, "umbrella.example")):
-        town.install(hub_id, sealed_refresh_token=vault.seal_refresh_token(hub_id, f"token-of-{hub_id}"), ago=60)
-        town.store.identified(hub_id, domain, f"admin@{domain}")
-    dead = GrantDead("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION)
-    claimed = town.claim_one(62517)
-    suspect = rules.failed(claimed.connection, dead, town.store.clock.now())
-    town.store.save([Result(claimed.lease, rules.witnessed(suspect, dead, Introspection(active=False)))])
-    town.store.begin_sweep(2)
+        connections.install(
+            hub_id, encrypted_refresh_token=cipher.encrypt_refresh_token(hub_id, f"token-of-{hub_id}"), ago=60
+        )
+        connections.stores.account_info.save(hub_id, domain, f"admin@{domain}")
+    dead = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION)
+    claimed = connections.claim_one(62517)
+    suspect = rules.after_failure(claimed.connection, dead, connections.stores.claims.clock.now())
+    connections.stores.results.save(
+        [RefreshResult(claimed.lease, rules.after_introspection(suspect, dead, Introspection(active=False)))]
+    )
+    connections.stores.provider.begin_sweep(2)
     if sql.value("SHOW log_min_error_statement") != "panic":  # a server of the tester's own
         sql.rows("ALTER SYSTEM SET log_min_error_statement = panic")
         sql.rows("ALTER SYSTEM SET log_error_verbosity = terse")
         sql.rows("SELECT pg_reload_conf()")
-    return town
+    return connections
 
 
 def shape(text: str) -> list[str]:
@@ -71,7 +75,7 @@ def test_help_is_what_the_manual_shows(command: str) -> None:
     assert (ran.status, ran.out) == (0, BLOCKS[command])
 
 
-@pytest.mark.usefixtures("town")
+@pytest.mark.usefixtures("connections")
 @pytest.mark.parametrize("command", EXAMPLES)
 def test_an_example_prints_what_the_manual_shows(tokenkeeper: Command, command: str) -> None:
     ran = tokenkeeper(*shlex.split(command)[1:])

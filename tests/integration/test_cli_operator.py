@@ -11,13 +11,13 @@ from collections.abc import Callable
 import pytest
 
 from sandbox.simulator.control import SimulatorControl
-from shared.db.imports import ImportRow
-from shared.domain.errors import AppRejected, Unwell
-from shared.domain.provider import Outcome
-from shared.vault import Vault
-from tests.builders import HUB
-from tests.integration.cli_rig import TOKENKEEPER, Command
-from tests.integration.store_rig import Sql, Town
+from shared.db.lifecycle.imports import ImportRow
+from shared.domain.errors import InvalidClient, TemporarilyUnavailable
+from shared.domain.provider import CallOutcome
+from shared.token_cipher import TokenCipher
+from tests.support.builders import HUB
+from tests.support.command import TOKENKEEPER, Command
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 
 @pytest.fixture
@@ -26,23 +26,23 @@ def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
 
 
 @pytest.fixture
-def peopled(town: Town, sql: Sql) -> Town:
+def peopled(connections: ConnectionFixture, sql: SqlFixture) -> ConnectionFixture:
     """One of each kind."""
-    town.install(1)
-    town.install(2)
-    town.install(3)
-    town.install(4)
+    connections.install(1)
+    connections.install(2)
+    connections.install(3)
+    connections.install(4)
     names = "hub_domain = E'acme.com\\x1b[2J', installed_by = 'mia@acme.com'"
     sql.rows(f"UPDATE tokenkeeper.accounts SET {names} WHERE hub_id = 1")
     sql.set("status = 'suspect', status_reason = 'BAD_REFRESH_TOKEN', failures = 2", 2)
     sql.set("status = 'revoked', access_token = NULL, expires_at = NULL, due_at = NULL", 3)
     sql.set("status = 'disconnected', access_token = NULL, expires_at = NULL, due_at = NULL", 4)
-    return town
+    return connections
 
 
-def test_status_says_all_on_one_screen(tokenkeeper: Command, peopled: Town, sql: Sql) -> None:
+def test_status_says_all_on_one_screen(tokenkeeper: Command, peopled: ConnectionFixture, sql: SqlFixture) -> None:
     sql.set("due_at = now() - interval '90 seconds'", 1)
-    peopled.store.begin_sweep(2)
+    peopled.stores.provider.begin_sweep(2)
     ran = tokenkeeper("status")
     assert (ran.status, ran.err) == (0, "")
     said = {line[:16].strip(): line[16:] for line in ran.out.splitlines()}
@@ -61,15 +61,19 @@ def test_status_of_an_empty_and_idle_database_is_told_too(tokenkeeper: Command) 
         assert words in ran.out
 
 
-def test_status_says_why_hubspot_is_not_well_and_what_to_do(tokenkeeper: Command, town: Town) -> None:
-    town.store.record([Outcome(first=True, error=AppRejected("BAD_CLIENT_SECRET", http_status=401))])
+def test_status_says_why_hubspot_is_not_well_and_what_to_do(
+    tokenkeeper: Command, connections: ConnectionFixture
+) -> None:
+    connections.stores.provider.record_outcomes(
+        [CallOutcome(first=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=401))]
+    )
     said = tokenkeeper("status").out
     assert "app_rejected since " in said
     assert "BAD_CLIENT_SECRET (HTTP 401), it refuses our app: check HUBSPOT_CLIENT_ID" in said
 
 
-def test_status_tells_machines_the_same(tokenkeeper: Command, peopled: Town) -> None:
-    peopled.store.begin_sweep(2)
+def test_status_tells_machines_the_same(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
+    peopled.stores.provider.begin_sweep(2)
     ran = tokenkeeper("status", "--json")
     assert (ran.status, ran.err, ran.out.count("\n")) == (0, "", 1)
     said = json.loads(ran.out)
@@ -78,7 +82,9 @@ def test_status_tells_machines_the_same(tokenkeeper: Command, peopled: Town) -> 
     assert said["last_sweep_at"].endswith("+00:00")
 
 
-def test_status_on_a_terminal_fits_it_and_marks_what_needs_a_look(tokenkeeper: Command, peopled: Town) -> None:
+def test_status_on_a_terminal_fits_it_and_marks_what_needs_a_look(
+    tokenkeeper: Command, peopled: ConnectionFixture
+) -> None:
     for columns in (120, 40):
         ran = tokenkeeper.on_a_terminal("status", COLUMNS=str(columns))
         assert ran.status == 0
@@ -87,14 +93,14 @@ def test_status_on_a_terminal_fits_it_and_marks_what_needs_a_look(tokenkeeper: C
         assert "~ failing" in ran.out
 
 
-def test_no_color_means_none(tokenkeeper: Command, peopled: Town) -> None:
+def test_no_color_means_none(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
     colour = re.compile(r"\x1b\[[0-9;]*3[0-9]")
     for verb in ("status", "connections", "doctor"):
         assert colour.search(tokenkeeper.on_a_terminal(verb).out), verb
         assert not colour.search(tokenkeeper.on_a_terminal(verb, NO_COLOR="1").out), verb
 
 
-def test_a_watch_looks_again_until_ctrl_c_which_is_no_failure(tokenkeeper: Command, peopled: Town) -> None:
+def test_a_watch_looks_again_until_ctrl_c_which_is_no_failure(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
     with subprocess.Popen(
         [TOKENKEEPER, "status", "--watch", "--json"],
         stdout=subprocess.PIPE,
@@ -110,7 +116,7 @@ def test_a_watch_looks_again_until_ctrl_c_which_is_no_failure(tokenkeeper: Comma
     assert first["at"] < second["at"]
 
 
-def test_a_watch_fills_the_terminal_and_gives_it_back(tokenkeeper: Command, peopled: Town) -> None:
+def test_a_watch_fills_the_terminal_and_gives_it_back(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
     ran = tokenkeeper.on_a_terminal("status", "--watch", ctrl_c_after="Ctrl-C ends")
     assert ran.status == 0
     assert ran.out.startswith("\x1b[?1049h")
@@ -118,10 +124,10 @@ def test_a_watch_fills_the_terminal_and_gives_it_back(tokenkeeper: Command, peop
     assert "stopped" not in ran.out
 
 
-def test_one_connection_is_shown_with_its_history(tokenkeeper: Command, town: Town) -> None:
-    town.install(HUB)
-    refused = Unwell("html", http_status=502, correlation_id="0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11")
-    town.store.save([town.failed(town.claim_one(), refused)])
+def test_one_connection_is_shown_with_its_history(tokenkeeper: Command, connections: ConnectionFixture) -> None:
+    connections.install(HUB)
+    refused = TemporarilyUnavailable("html", http_status=502, correlation_id="0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11")
+    connections.stores.results.save([connections.failed(connections.claim_one(), refused)])
     said = json.loads(tokenkeeper("history", str(HUB), "--json").out)
     assert (said["connection"]["hub_id"], said["connection"]["failures"]) == (HUB, 1)
     assert [event["event"] for event in said["history"]] == ["refresh_failed", "installed"]
@@ -136,12 +142,12 @@ def test_one_connection_is_shown_with_its_history(tokenkeeper: Command, town: To
     assert "access-of" not in shown.out + piped
 
 
-def test_the_history_of_nobody_is_told_in_one_line(tokenkeeper: Command, town: Town) -> None:
+def test_the_history_of_nobody_is_told_in_one_line(tokenkeeper: Command, connections: ConnectionFixture) -> None:
     ran = tokenkeeper("history", "999")
     assert (ran.status, ran.out, ran.err) == (1, "", "tokenkeeper: 999: no such connection\n")
 
 
-def test_connections_are_listed_with_tabs_where_nobody_looks(tokenkeeper: Command, peopled: Town) -> None:
+def test_connections_are_listed_with_tabs_where_nobody_looks(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
     ran = tokenkeeper("connections")
     heading, *rows = [line.split("\t") for line in ran.out.splitlines()]
     assert heading[:4] == ["hub_id", "status", "hub_domain", "installed_by"]
@@ -152,7 +158,7 @@ def test_connections_are_listed_with_tabs_where_nobody_looks(tokenkeeper: Comman
     assert "sealed" not in ran.out
 
 
-def test_connections_as_json_are_one_object_a_line(tokenkeeper: Command, peopled: Town) -> None:
+def test_connections_as_json_are_one_object_a_line(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
     lines = tokenkeeper("connections", "--json", "--status", "active").out.splitlines()
     (seen,) = map(json.loads, lines)
     assert (seen["hub_id"], seen["status"], seen["scopes"]) == (1, "active", ["oauth", "crm.objects.contacts.read"])
@@ -162,14 +168,14 @@ def test_connections_as_json_are_one_object_a_line(tokenkeeper: Command, peopled
     }
 
 
-def test_more_connections_than_a_page_are_all_listed(tokenkeeper: Command, town: Town) -> None:
-    town.store.import_([ImportRow(hub_id, "sealed") for hub_id in range(1, 1203)])
+def test_more_connections_than_a_page_are_all_listed(tokenkeeper: Command, connections: ConnectionFixture) -> None:
+    connections.stores.imports.import_rows([ImportRow(hub_id, "sealed") for hub_id in range(1, 1203)])
     listed = [json.loads(line)["hub_id"] for line in tokenkeeper("connections", "--json").out.splitlines()]
     assert listed == list(range(1, 1203))
 
 
-def test_a_reader_that_has_enough_is_no_bug(tokenkeeper: Command, town: Town) -> None:
-    town.store.import_([ImportRow(hub_id, "sealed") for hub_id in range(1, 3001)])
+def test_a_reader_that_has_enough_is_no_bug(tokenkeeper: Command, connections: ConnectionFixture) -> None:
+    connections.stores.imports.import_rows([ImportRow(hub_id, "sealed") for hub_id in range(1, 3001)])
     listing = subprocess.Popen(
         [TOKENKEEPER, "connections"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=tokenkeeper.environment
     )
@@ -182,7 +188,7 @@ def test_a_reader_that_has_enough_is_no_bug(tokenkeeper: Command, town: Town) ->
     listing.wait(30)
 
 
-def test_people_at_a_terminal_get_a_table(tokenkeeper: Command, peopled: Town) -> None:
+def test_people_at_a_terminal_get_a_table(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
     ran = tokenkeeper.on_a_terminal("connections")
     assert ran.status == 0
     assert "acme.com?[2J" in ran.out
@@ -192,14 +198,16 @@ def test_people_at_a_terminal_get_a_table(tokenkeeper: Command, peopled: Town) -
 
 @pytest.mark.parametrize("columns", [100, 60, 30])
 def test_a_narrow_terminal_gets_fewer_columns_and_no_broken_lines(
-    tokenkeeper: Command, peopled: Town, columns: int
+    tokenkeeper: Command, peopled: ConnectionFixture, columns: int
 ) -> None:
     lines = tokenkeeper.on_a_terminal("connections", COLUMNS=str(columns)).shown
     assert max(map(len, lines)) <= columns
     assert any("suspect" in line and "2" in line for line in lines)
 
 
-def test_search_sort_and_limit_choose_what_is_listed(tokenkeeper: Command, peopled: Town, sql: Sql) -> None:
+def test_search_sort_and_limit_choose_what_is_listed(
+    tokenkeeper: Command, peopled: ConnectionFixture, sql: SqlFixture
+) -> None:
     def listed(*options: str) -> list[int]:
         return [json.loads(line)["hub_id"] for line in tokenkeeper("connections", "--json", *options).out.splitlines()]
 
@@ -214,7 +222,9 @@ def test_search_sort_and_limit_choose_what_is_listed(tokenkeeper: Command, peopl
     assert listed("--limit", "1", "--status", "revoked") == [3]
 
 
-def test_refresh_makes_due_now_and_says_what_became_of_each(tokenkeeper: Command, peopled: Town, sql: Sql) -> None:
+def test_refresh_makes_due_now_and_says_what_became_of_each(
+    tokenkeeper: Command, peopled: ConnectionFixture, sql: SqlFixture
+) -> None:
     due = "SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now()"
     ran = tokenkeeper("refresh", "1", "3", "1")
     assert ran.status == 0
@@ -230,7 +240,7 @@ def test_refresh_makes_due_now_and_says_what_became_of_each(tokenkeeper: Command
     assert sql.value(due) == 2
 
 
-def test_refresh_tells_machines_too(tokenkeeper: Command, peopled: Town) -> None:
+def test_refresh_tells_machines_too(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
     ran = tokenkeeper("refresh", "--json", "1", "999")
     assert (ran.status, ran.err) == (1, "")
     assert [json.loads(line) for line in ran.out.splitlines()] == [
@@ -239,8 +249,10 @@ def test_refresh_tells_machines_too(tokenkeeper: Command, peopled: Town) -> None
     ]
 
 
-def test_all_that_are_revoked_are_tried_again_and_nobody_else(tokenkeeper: Command, town: Town, sql: Sql) -> None:
-    town.store.import_([ImportRow(hub_id, "sealed") for hub_id in range(1, 1205)])
+def test_all_that_are_revoked_are_tried_again_and_nobody_else(
+    tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.stores.imports.import_rows([ImportRow(hub_id, "sealed") for hub_id in range(1, 1205)])
     sql.set("due_at = now() + interval '1 hour'")
     sql.rows("UPDATE tokenkeeper.connections SET status = 'revoked', due_at = NULL WHERE hub_id > 2")
     ran = tokenkeeper("refresh", "--revoked")
@@ -253,28 +265,30 @@ def test_all_that_are_revoked_are_tried_again_and_nobody_else(tokenkeeper: Comma
 
 
 def test_disconnect_asks_then_ends_it_here_and_at_hubspot(
-    tokenkeeper: Command, town: Town, sql: Sql, simulator: SimulatorControl
+    tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture, simulator: SimulatorControl
 ) -> None:
     refresh_token = simulator.install(HUB)
-    sealed = Vault([tokenkeeper.environment["TOKEN_KEYS"]]).seal_refresh_token(HUB, refresh_token)
-    town.store.import_([ImportRow(HUB, sealed)])
+    sealed = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, refresh_token)
+    connections.stores.imports.import_rows([ImportRow(HUB, sealed)])
     unanswered = tokenkeeper("disconnect", str(HUB), stdin="n\n")
     assert (unanswered.status, sql.row()["status"]) == (1, "active")
     ran = tokenkeeper("disconnect", str(HUB), stdin="y\n")
     assert ran.status == 0, ran
     assert ran.out.endswith(f"{HUB}: disconnected, its tokens are wiped\n")
-    assert (sql.row()["status"], sql.row()["sealed_refresh_token"]) == ("disconnected", None)
+    assert (sql.row()["status"], sql.row()["encrypted_refresh_token"]) == ("disconnected", None)
     assert sum(simulator.stats()["calls"]["revoke"].values()) == 1
     again = tokenkeeper("disconnect", str(HUB), "--yes")
     assert (again.status, again.out) == (0, f"{HUB}: it was disconnected already\n")
     assert refresh_token not in ran.out + ran.err
 
 
-def test_disconnect_ends_it_here_also_where_hubspot_does_not_answer(tokenkeeper: Command, town: Town, sql: Sql) -> None:
-    sealed = Vault([tokenkeeper.environment["TOKEN_KEYS"]]).seal_refresh_token(HUB, "planted-refresh")
-    town.install(HUB, sealed_refresh_token=sealed, access_token="planted-access")
+def test_disconnect_ends_it_here_also_where_hubspot_does_not_answer(
+    tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    sealed = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, "planted-refresh")
+    connections.install(HUB, encrypted_refresh_token=sealed, access_token="planted-access")
     ran = tokenkeeper("disconnect", "--yes", str(HUB), HUBSPOT_API_URL="http://127.0.0.1:1")
-    assert (ran.status, sql.row()["sealed_refresh_token"], sql.served()) == (0, None, None)
+    assert (ran.status, sql.row()["encrypted_refresh_token"], sql.served()) == (0, None, None)
     assert "remove the app in the account by hand" in ran.err
     assert "planted" not in ran.out + ran.err
 

@@ -10,17 +10,17 @@ from itertools import product
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.db import listing
-from shared.db.cursors import cursor
-from shared.db.directory import BadCursor, Directory, Listing, Sort
-from shared.db.listing import Asked, Query
-from shared.db.roster import ConnectionSeen
+from shared.db.reports import connection_list_sql
+from shared.db.reports.connection_list import BadCursor, ConnectionList, ConnectionPage, Sort
+from shared.db.reports.connection_list_sql import Asked, Query
+from shared.db.reports.connections import ConnectionRow
+from shared.db.reports.page_cursor import cursor
 from shared.domain.connection import Status
-from tests.integration.store_rig import Sql, Town
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 #: Of every kind some: statuses, with and without domain, due, failing; several due and failing alike.
 PEOPLE = """
-INSERT INTO tokenkeeper.connections (hub_id, status, sealed_refresh_token, due_at, failures)
+INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, due_at, failures)
 SELECT n * 7, (ARRAY['active', 'active', 'active', 'suspect', 'revoked', 'disconnected'])[1 + n % 6], 'sealed',
        CASE WHEN n % 6 < 4 AND n % 10 > 0 THEN now() + interval '1 minute' * (n % 5) END,
        CASE WHEN n % 4 = 0 THEN n % 3 + 1 ELSE 0 END
@@ -32,15 +32,15 @@ UPDATE tokenkeeper.accounts
 
 
 @pytest.fixture
-def directory(engine: Engine) -> Directory:
-    return Directory(engine)
+def directory(engine: Engine) -> ConnectionList:
+    return ConnectionList(engine)
 
 
-def people(sql: Sql, count: int) -> None:
+def people(sql: SqlFixture, count: int) -> None:
     sql.rows(PEOPLE.format(count=count))
 
 
-def walked(directory: Directory, **asked: object) -> Iterator[Listing]:
+def walked(directory: ConnectionList, **asked: object) -> Iterator[ConnectionPage]:
     """Every page from the first to the last."""
     page = directory.page(**asked)
     yield page
@@ -49,14 +49,14 @@ def walked(directory: Directory, **asked: object) -> Iterator[Listing]:
         yield page
 
 
-def hubs(pages: Iterator[Listing] | list[Listing]) -> list[int]:
+def hubs(pages: Iterator[ConnectionPage] | list[ConnectionPage]) -> list[int]:
     return [seen.hub_id for page in pages for seen in page.connections]
 
 
-def expected(everybody: list[ConnectionSeen], status: Status | None, search: str, sort: Sort) -> list[int]:
+def expected(everybody: list[ConnectionRow], status: Status | None, search: str, sort: Sort) -> list[int]:
     """The same, said in Python of all of them."""
 
-    def found(seen: ConnectionSeen) -> bool:
+    def found(seen: ConnectionRow) -> bool:
         if search.isdigit():
             return str(seen.hub_id).startswith(search)
         return any(search.lower() in (name or "").lower() for name in (seen.hub_domain, seen.installed_by))
@@ -76,7 +76,9 @@ def expected(everybody: list[ConnectionSeen], status: Status | None, search: str
     return [seen.hub_id for seen in shown]
 
 
-def test_every_order_filter_and_search_shows_whom_it_should_in_pages(directory: Directory, sql: Sql) -> None:
+def test_every_order_filter_and_search_shows_whom_it_should_in_pages(
+    directory: ConnectionList, sql: SqlFixture
+) -> None:
     people(sql, 150)
     everybody = directory.page(limit=1000).connections
     assert len(everybody) == 150
@@ -88,7 +90,7 @@ def test_every_order_filter_and_search_shows_whom_it_should_in_pages(directory: 
 
 
 @pytest.mark.parametrize("sort", Sort)
-def test_the_way_back_shows_the_same_pages(directory: Directory, sql: Sql, sort: Sort) -> None:
+def test_the_way_back_shows_the_same_pages(directory: ConnectionList, sql: SqlFixture, sort: Sort) -> None:
     people(sql, 100)
     for asked in ({}, {"status": Status.SUSPECT}, {"search": "shop-1"}, {"search": "1"}):
         there = list(walked(directory, sort=sort, limit=4, **asked))
@@ -121,13 +123,13 @@ def encoded(told: object) -> str:
         *((Sort.DOMAIN, encoded(["domain", each, 1])) for each in (1, None, "a\0", "\ud800")),
     ],
 )
-def test_a_cursor_that_is_none_of_ours_is_refused(directory: Directory, sort: Sort, garbage: str) -> None:
+def test_a_cursor_that_is_none_of_ours_is_refused(directory: ConnectionList, sort: Sort, garbage: str) -> None:
     for where in ({"after": garbage}, {"before": garbage}):
         with pytest.raises(BadCursor):
             directory.page(sort=sort, **where)
 
 
-def test_a_cursor_is_a_value_and_never_sql(directory: Directory, sql: Sql) -> None:
+def test_a_cursor_is_a_value_and_never_sql(directory: ConnectionList, sql: SqlFixture) -> None:
     people(sql, 10)
     quoted = cursor(Sort.DOMAIN, ["\tz' OR true --", 1])
     assert len(directory.page(sort=Sort.DOMAIN, after=quoted).connections) == 3, "those without a domain"
@@ -135,7 +137,7 @@ def test_a_cursor_is_a_value_and_never_sql(directory: Directory, sql: Sql) -> No
     assert directory.page(search="\0\ud800\n").connections != [], "nothing is left of it"
 
 
-def test_rows_that_went_meanwhile_leave_a_way_back(directory: Directory, sql: Sql) -> None:
+def test_rows_that_went_meanwhile_leave_a_way_back(directory: ConnectionList, sql: SqlFixture) -> None:
     people(sql, 10)
     page = directory.page(limit=4)
     sql.rows("DELETE FROM tokenkeeper.connections WHERE hub_id > 21")
@@ -145,26 +147,30 @@ def test_rows_that_went_meanwhile_leave_a_way_back(directory: Directory, sql: Sq
     assert sql.value("SELECT count(*) FROM tokenkeeper.accounts") == 3, "whose account it was goes with it"
 
 
-def test_a_hub_that_nobody_identified_is_listed_by_anything(directory: Directory, town: Town) -> None:
-    town.many_due(1)
+def test_a_hub_that_nobody_identified_is_listed_by_anything(
+    directory: ConnectionList, connections: ConnectionFixture
+) -> None:
+    connections.many_due(1)
     for sort in (Sort.HUB, Sort.DOMAIN, Sort.DUE):
         assert hubs([directory.page(sort=sort)]) == [1]
 
 
-def test_a_hub_without_an_account_is_in_the_list(directory: Directory, town: Town, sql: Sql) -> None:
+def test_a_hub_without_an_account_is_in_the_list(
+    directory: ConnectionList, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     """Each connection has one from the first, unless somebody takes it away by hand."""
-    town.many_due(1)
+    connections.many_due(1)
     sql.rows("DELETE FROM tokenkeeper.accounts")
     sql.set("failures = 1")
     for asked in ({}, {"sort": Sort.DUE}, {"sort": Sort.FAILURES}, {"search": "1"}):
         assert hubs([directory.page(**asked)]) == [1]
-    town.store.claim_unidentified(1)
-    town.store.identified(1, "acme.example", None)
+    connections.stores.account_info.claim_missing(1)
+    connections.stores.account_info.save(1, "acme.example", None)
     assert hubs([directory.page(sort=Sort.DOMAIN)]) == [1]
 
 
 MANY = """
-INSERT INTO tokenkeeper.connections (hub_id, status, sealed_refresh_token, due_at, failures)
+INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, due_at, failures)
 SELECT n, CASE WHEN n % 500 = 0 THEN 'suspect' WHEN n % 300 = 1 THEN 'revoked' ELSE 'active' END, 'sealed',
        now() + interval '1 second' * (n % 1100), CASE WHEN n % 1000 = 7 THEN 1 ELSE 0 END
   FROM generate_series(1, 50000) AS n;
@@ -182,7 +188,9 @@ def plan(engine: Engine, query: Query) -> str:
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
-def test_a_page_is_a_walk_along_an_index(directory: Directory, engine: Engine, sql: Sql, analyzed: bool) -> None:
+def test_a_page_is_a_walk_along_an_index(
+    directory: ConnectionList, engine: Engine, sql: SqlFixture, analyzed: bool
+) -> None:
     """Also with statistics of before there was anything: an outage, or a big import, comes faster than they do."""
     if not analyzed:
         sql.rows("ALTER TABLE tokenkeeper.connections SET (autovacuum_enabled = false)")
@@ -204,16 +212,16 @@ def test_a_page_is_a_walk_along_an_index(directory: Directory, engine: Engine, s
     keys = {Sort.HUB: (9,), Sort.DUE: (sql.now(), 9), Sort.FAILURES: (1, 9), Sort.DOMAIN: ("\tshop", 9)}
     for (sort, status), index in expected.items():
         for at, backwards in ((None, False), (keys[sort], False), (keys[sort], True)):
-            told = plan(engine, listing.walk(Asked(sort, status, at, backwards, 51)))
+            told = plan(engine, connection_list_sql.walk(Asked(sort, status, at, backwards, 51)))
             page = told.partition("CTE page")[2].partition("CTE Scan")[0]
             assert index in page, told
             assert "Seq Scan" not in told, told
             assert "Sort" not in page, told
 
 
-def test_a_rare_status_is_found_by_its_index(engine: Engine, sql: Sql) -> None:
+def test_a_rare_status_is_found_by_its_index(engine: Engine, sql: SqlFixture) -> None:
     sql.rows(MANY)
     sql.rows("ANALYZE tokenkeeper.connections, tokenkeeper.accounts")
     for sort in (Sort.HUB, Sort.DOMAIN, Sort.FAILURES):
-        told = plan(engine, listing.walk(Asked(sort, Status.REVOKED, None, False, 51)))
+        told = plan(engine, connection_list_sql.walk(Asked(sort, Status.REVOKED, None, False, 51)))
         assert "Seq Scan" not in told, told

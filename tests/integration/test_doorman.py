@@ -16,10 +16,10 @@ import pytest
 import requests
 
 from tests.conftest import settings_of
-from tests.databases import Databases
 from tests.journeys.world import until
-from tests.servers import Product, Running, says
-from web.doorman import HEAD_SECONDS, MOST_OF_ONE_ADDRESS
+from tests.support.databases import Databases
+from tests.support.processes import Product, Running, says
+from web.server.slow_client_worker import HEAD_SECONDS, MOST_OF_ONE_ADDRESS
 
 #: More than the 16 threads of both processes.
 CROWD = 40

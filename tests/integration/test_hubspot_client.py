@@ -20,11 +20,19 @@ from urllib.parse import parse_qs
 import pytest
 
 from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET
-from shared.domain.errors import AppRejected, CodeRejected, GrantDead, ProviderError, Throttled, UnknownRefusal, Unwell
+from shared.domain.errors import (
+    CodeRejected,
+    InvalidClient,
+    InvalidGrant,
+    ProviderError,
+    TemporarilyUnavailable,
+    Throttled,
+    UnknownRefusal,
+)
 from shared.hubspot.client import HubSpot
-from shared.hubspot.deadline import IDLE, TimedConnection, TimedPool, whole_call
-from tests.integration.raw_server import GRANT, Answer, RawServer, drips, http, resets, sends, serving, stays_silent
-from tests.integration.simulator_rig import CALLBACK, HUB, Rig, returned, running
+from shared.net.deadline import IDLE, DeadlineConnection, DeadlinePool, call_deadline
+from tests.support.raw_http_server import GRANT, Answer, RawServer, drips, http, resets, sends, serving, stays_silent
+from tests.support.simulator import CALLBACK, HUB, SimulatorFixture, returned, running
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 TIMEOUT = 0.4
@@ -134,7 +142,7 @@ def test_nothing_is_ever_tried_again_by_itself() -> None:
 def test_odd_characters_in_a_code_are_an_error_of_ours_and_not_a_crash() -> None:
     with a_client("http://127.0.0.1:9") as hubspot:
         for call in (lambda: hubspot.exchange("\ud800", now), lambda: hubspot.uninstall("a\r\nb: c")):
-            assert isinstance(refusal_of(call), Unwell)
+            assert isinstance(refusal_of(call), TemporarilyUnavailable)
 
 
 # ---- several client secrets
@@ -156,14 +164,14 @@ def test_a_refused_secret_gives_way_to_the_next_which_is_then_remembered() -> No
 
 def test_secrets_that_are_all_refused_reject_the_app() -> None:
     with serving(sends(BAD_SECRET)) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
-        assert isinstance(refusal_of(lambda: hubspot.refresh("na1-refresh", now)), AppRejected)
+        assert isinstance(refusal_of(lambda: hubspot.refresh("na1-refresh", now)), InvalidClient)
     assert secrets_sent(server) == list(SECRETS)
 
 
 def test_a_dead_token_is_not_tried_with_another_secret() -> None:
     answer = sends(http(400, {"status": "BAD_REFRESH_TOKEN"}))
     with serving(answer) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
-        assert isinstance(refusal_of(lambda: hubspot.refresh("na1-refresh", now)), GrantDead)
+        assert isinstance(refusal_of(lambda: hubspot.refresh("na1-refresh", now)), InvalidGrant)
     assert len(server.requests) == 1
 
 
@@ -229,7 +237,7 @@ SLOW: dict[str, Answer] = {
 @pytest.mark.parametrize("answer", SLOW.values(), ids=SLOW.keys())
 def test_a_slow_answer_is_cut_off_when_the_time_of_the_call_is_over(answer: Answer) -> None:
     error, took, hung_up = refused(answer)
-    assert (type(error), error.code) == (Unwell, "timeout")
+    assert (type(error), error.code) == (TemporarilyUnavailable, "timeout")
     assert took < TIMEOUT + GRACE
     assert hung_up
 
@@ -237,7 +245,7 @@ def test_a_slow_answer_is_cut_off_when_the_time_of_the_call_is_over(answer: Answ
 @pytest.mark.parametrize("answer", SLOW.values(), ids=SLOW.keys())
 def test_the_same_over_tls(answer: Answer, tls: ssl.SSLContext) -> None:
     error, took, hung_up = refused(answer, tls)
-    assert (type(error), error.code) == (Unwell, "timeout")
+    assert (type(error), error.code) == (TemporarilyUnavailable, "timeout")
     assert took < TIMEOUT + GRACE
     assert hung_up
 
@@ -303,7 +311,7 @@ UNREADABLE: dict[str, tuple[Answer, str]] = {
 @pytest.mark.parametrize(("answer", "code"), UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_an_answer_that_cannot_be_read_is_named_and_its_connection_closed(answer: Answer, code: str) -> None:
     error, _, hung_up = refused(answer)
-    assert (type(error), error.code) == (Unwell, code)
+    assert (type(error), error.code) == (TemporarilyUnavailable, code)
     assert hung_up
 
 
@@ -315,7 +323,7 @@ def test_a_bomb_is_not_unpacked_beyond_what_is_read(packing: str) -> None:
         error = refusal_of(lambda: hubspot.refresh("na1-refresh", now))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert (type(error), error.code) == (Unwell, "too_large")
+    assert (type(error), error.code) == (TemporarilyUnavailable, "too_large")
     assert peak < 16 * 1024 * 1024
 
 
@@ -392,9 +400,9 @@ def test_a_connection_that_the_server_has_closed_is_replaced_unnoticed() -> None
 
 
 def test_a_connection_that_was_idle_for_long_is_not_used_again() -> None:
-    with serving(stays_silent) as server, TimedPool("127.0.0.1", server.port) as pool, whole_call(5):
+    with serving(stays_silent) as server, DeadlinePool("127.0.0.1", server.port) as pool, call_deadline(5):
         connection = pool._get_conn()
-        assert isinstance(connection, TimedConnection)
+        assert isinstance(connection, DeadlineConnection)
         connection.connect()
         pool._put_conn(connection)
         assert pool._get_conn().sock is not None
@@ -445,19 +453,19 @@ def test_a_certificate_of_another_host_gets_no_request(tls: ssl.SSLContext) -> N
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
+def rig() -> Iterator[SimulatorFixture]:
     with running() as simulator:
         yield simulator
 
 
 @contextmanager
-def connected(rig: Rig, **but: Any) -> Iterator[HubSpot]:
+def connected(rig: SimulatorFixture, **but: Any) -> Iterator[HubSpot]:
     with a_client(rig.url, **({"client_secrets": (DEMO_CLIENT_SECRET,), "timeout": 10.0} | but)) as hubspot:
         yield hubspot
 
 
 @pytest.mark.parametrize("api_version", ["v3", "2026-03", "2026-09"])
-def test_the_whole_life_of_a_connection(rig: Rig, api_version: str) -> None:
+def test_the_whole_life_of_a_connection(rig: SimulatorFixture, api_version: str) -> None:
     with connected(rig, api_version=api_version) as hubspot:
         back = returned(rig.control.allow(hubspot.authorize_url("a state"), HUB))
         assert back["state"] == "a state"
@@ -474,20 +482,20 @@ def test_the_whole_life_of_a_connection(rig: Rig, api_version: str) -> None:
         assert hubspot.introspect(refresh_token, "refresh_token").active
 
         hubspot.revoke(refresh_token)
-        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), GrantDead)
+        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), InvalidGrant)
         assert not hubspot.introspect(refresh_token, "refresh_token").active
 
 
 @pytest.mark.parametrize("api_version", ["v3", "2026-03", "2026-09"])
-def test_an_uninstall_ends_the_refresh_token(rig: Rig, api_version: str) -> None:
+def test_an_uninstall_ends_the_refresh_token(rig: SimulatorFixture, api_version: str) -> None:
     refresh_token = rig.control.install(HUB)
     with connected(rig, api_version=api_version) as hubspot:
         hubspot.uninstall(hubspot.refresh(refresh_token, now).access_token)
-        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), GrantDead)
+        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), InvalidGrant)
         assert isinstance(refusal_of(lambda: hubspot.uninstall("unknown")), UnknownRefusal)
 
 
-def test_a_rotated_client_secret_needs_no_restart(rig: Rig) -> None:
+def test_a_rotated_client_secret_needs_no_restart(rig: SimulatorFixture) -> None:
     refresh_token = rig.control.install(HUB)
     with connected(rig, client_secrets=(DEMO_CLIENT_SECRET, "the-new-secret")) as hubspot:
         hubspot.refresh(refresh_token, now)
@@ -496,16 +504,16 @@ def test_a_rotated_client_secret_needs_no_restart(rig: Rig) -> None:
         code = returned(rig.control.allow(hubspot.authorize_url("s"), HUB))["code"]
         assert hubspot.exchange(code, now).hub_id == HUB
     with connected(rig) as hubspot:
-        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), AppRejected)
+        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), InvalidClient)
 
 
-def test_a_preselected_hub_is_asked_for(rig: Rig) -> None:
+def test_a_preselected_hub_is_asked_for(rig: SimulatorFixture) -> None:
     with connected(rig) as hubspot:
         back = returned(rig.control.allow(hubspot.authorize_url("s", hub_id=HUB), HUB))
         assert hubspot.exchange(back["code"], now).hub_id == HUB
 
 
-def test_a_throttled_call_says_how_long_to_wait(rig: Rig) -> None:
+def test_a_throttled_call_says_how_long_to_wait(rig: SimulatorFixture) -> None:
     refresh_token = rig.control.install(HUB)
     rig.control.fault("429", times=1, retry_after=7)
     with connected(rig) as hubspot:

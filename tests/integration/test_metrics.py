@@ -18,13 +18,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, Counts
+from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, RefreshCounters
 from shared.domain.errors import Throttled
-from shared.domain.provider import Outcome
-from tests.builders import ACCESS_TOKEN, REFRESH_TOKEN
-from tests.integration.store_rig import Sql, Town
+from shared.domain.provider import CallOutcome
 from tests.journeys.world import until
-from tests.live import serving
+from tests.support.builders import ACCESS_TOKEN, REFRESH_TOKEN
+from tests.support.http_server import serving
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 Environment = Callable[..., dict[str, str]]
 PASSWORD = "the-operators-password"
@@ -61,9 +61,9 @@ def scraper(environment: Environment) -> Iterator[Scraper]:
         yield Scraper(home)
 
 
-def test_connections_are_counted_by_status(scraper: Scraper, town: Town, sql: Sql) -> None:
+def test_connections_are_counted_by_status(scraper: Scraper, connections: ConnectionFixture, sql: SqlFixture) -> None:
     for hub_id in range(1, 8):
-        town.install(hub_id)
+        connections.install(hub_id)
     sql.set("status = 'suspect', failures = 2", 2)
     sql.set("status = 'revoked', access_token = NULL, expires_at = NULL, due_at = NULL, failures = 1", 3)
     sql.set("status = 'disconnected', due_at = NULL", 4)
@@ -85,9 +85,11 @@ def test_an_empty_house_is_told_of_in_full(scraper: Scraper) -> None:
     assert all(family.documentation for family in told.values())
 
 
-def test_the_tokens_that_are_served_and_those_that_are_missing(scraper: Scraper, town: Town, sql: Sql) -> None:
+def test_the_tokens_that_are_served_and_those_that_are_missing(
+    scraper: Scraper, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     for hub_id in range(1, 5):
-        town.install(hub_id)
+        connections.install(hub_id)
     sql.set("expires_at = now() + interval '20 seconds'", 2)
     sql.set("expires_at = now() - interval '1 second', due_at = now() - interval '90 seconds'", 3)
     sql.set("status = 'revoked', access_token = NULL, expires_at = NULL, due_at = NULL", 4)
@@ -101,12 +103,14 @@ def test_the_tokens_that_are_served_and_those_that_are_missing(scraper: Scraper,
     assert 90 <= scraper.value("oldest_due_age_seconds") < 120
 
 
-def test_refreshes_by_what_they_came_to_and_how_late(scraper: Scraper, town: Town, sql: Sql) -> None:
-    now, counts = sql.now(), Counts()
+def test_refreshes_by_what_they_came_to_and_how_late(
+    scraper: Scraper, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    now, counts = sql.now(), RefreshCounters()
     for late in (0.1, 0.4, 20.0):
         counts.add("refreshed", now, now - timedelta(seconds=late))
     counts.add("unwell", now, now)
-    town.store.count(counts)
+    connections.stores.counters.add(counts)
     assert scraper.value("refreshes_total", outcome="refreshed") == 3
     assert scraper.value("refreshes_total", outcome="unwell") == 1
     assert scraper.value("refresh_lateness_seconds_bucket", le="0.25") == 1
@@ -124,11 +128,15 @@ def test_every_bound_is_there_from_the_start(scraper: Scraper) -> None:
         assert [float(sample.labels["le"]) for sample in buckets] == list(bounds)
 
 
-def test_hubspots_state_the_brake_and_the_sweep(scraper: Scraper, town: Town, sql: Sql) -> None:
-    town.install(1)
-    sql.set("""status = 'suspect', condemned = '{"code": "BAD_REFRESH_TOKEN"}'""", 1)
-    town.store.begin_sweep(2.0)
-    town.store.record([Outcome(first=True, error=Throttled("429", http_status=429, retry_after=60))])
+def test_hubspots_state_the_brake_and_the_sweep(
+    scraper: Scraper, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.install(1)
+    sql.set("""status = 'suspect', pending_revocation = '{"code": "BAD_REFRESH_TOKEN"}'""", 1)
+    connections.stores.provider.begin_sweep(2.0)
+    connections.stores.provider.record_outcomes(
+        [CallOutcome(first=True, error=Throttled("429", http_status=429, retry_after=60))]
+    )
     sql.rows("UPDATE tokenkeeper.provider SET brake_since = now()")
     states = {state: scraper.value("provider_state", state=state) for state in ("ok", "throttled", "unavailable")}
     assert states == {"ok": 0, "throttled": 1, "unavailable": 0}
@@ -140,8 +148,10 @@ def test_hubspots_state_the_brake_and_the_sweep(scraper: Scraper, town: Town, sq
     assert scraper.value("last_sweep_timestamp_seconds") == pytest.approx(sql.now().timestamp(), abs=10)
 
 
-def test_what_asks_for_openmetrics_gets_it_and_its_strict_parser_takes_it(scraper: Scraper, town: Town) -> None:
-    town.install(1)
+def test_what_asks_for_openmetrics_gets_it_and_its_strict_parser_takes_it(
+    scraper: Scraper, connections: ConnectionFixture
+) -> None:
+    connections.install(1)
     prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
     answer = scraper.get(accept=prometheus)
     assert answer.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -167,8 +177,8 @@ def test_it_is_the_operators(scraper: Scraper, password: str | None, method: str
     assert "tokenkeeper_" not in answer.text
 
 
-def test_no_secret_and_no_account_is_in_it(scraper: Scraper, town: Town, sql: Sql) -> None:
-    town.install(987654321, access_token=ACCESS_TOKEN, sealed_refresh_token=REFRESH_TOKEN)
+def test_no_secret_and_no_account_is_in_it(scraper: Scraper, connections: ConnectionFixture, sql: SqlFixture) -> None:
+    connections.install(987654321, access_token=ACCESS_TOKEN, encrypted_refresh_token=REFRESH_TOKEN)
     sql.set("failures = 3, last_error = 'last-error-of-it', status = 'suspect', status_reason = 'reason-of-it'")
     text = scraper.get().text
     for private in (ACCESS_TOKEN, REFRESH_TOKEN, "987654321", "last-error-of-it", "reason-of-it", PASSWORD):
@@ -187,10 +197,10 @@ def test_a_database_that_never_answers_is_a_503_within_three_seconds(environment
 
 
 def test_a_reading_of_a_moment_ago_stands_in_for_one_that_takes_too_long(
-    scraper: Scraper, town: Town, connect: Callable[..., Any]
+    scraper: Scraper, connections: ConnectionFixture, connect: Callable[..., Any]
 ) -> None:
     assert scraper.value("connections", status="active") == 0
-    town.install(1)
+    connections.install(1)
     with held_up(connect()):
         began = time.monotonic()
         assert scraper.value("connections", status="active") == 0
@@ -218,11 +228,11 @@ def test_a_database_that_is_not_migrated_is_a_503(environment: Environment, empt
         assert Scraper(home).get().status_code == 503
 
 
-def test_promtool_has_nothing_to_say(scraper: Scraper, town: Town) -> None:
+def test_promtool_has_nothing_to_say(scraper: Scraper, connections: ConnectionFixture) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not on PATH; it comes with Prometheus")
-    town.install(1)
+    connections.install(1)
     told = scraper.get().text
     done = subprocess.run([promtool, "check", "metrics"], input=told, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -17,12 +17,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, MetaData
 
 from sandbox.embedded import EmbeddedPostgres
-from shared.db.engine import connect as connect_engine
-from shared.db.errors import SchemaError, StoreUnavailable
-from shared.db.migrate import MIGRATIONS, REVISIONS, check, downgrade, migrate
-from shared.db.tables import metadata
-from tests.databases import Databases
-from tests.integration.store_rig import Sql, at_once
+from shared.db.core.engine import make_engine as connect_engine
+from shared.db.core.errors import SchemaError, StoreUnavailable
+from shared.db.schema.migrate import MIGRATIONS, REVISIONS, check_schema, downgrade, migrate
+from shared.db.schema.tables import metadata
+from tests.support.databases import Databases
+from tests.support.stores import SqlFixture, at_once
 
 OURS = "SELECT count(*) FROM pg_class WHERE relnamespace::regnamespace::text IN ('tokenkeeper', 'hubspot')"
 
@@ -36,7 +36,7 @@ def empty(empty_database_url: str) -> Iterator[Engine]:
 
 def refusal(engine: Engine) -> str:
     with pytest.raises(SchemaError) as refused:
-        check(engine)
+        check_schema(engine)
     message = str(refused.value)
     assert "\n" not in message
     return message
@@ -63,16 +63,16 @@ def differences(database_url: str, tables: MetaData) -> list[Any]:
 
 def test_up_down_and_up_again(empty: Engine, empty_database_url: str, connect: Callable[..., Any]) -> None:
     migrate(empty_database_url)
-    check(empty)
+    check_schema(empty)
     downgrade(empty_database_url, "base")
     assert "not migrated" in refusal(empty)
-    assert Sql(connect(empty_database_url)).value(OURS) == 2, "Alembic's own table and its index"
+    assert SqlFixture(connect(empty_database_url)).value(OURS) == 2, "Alembic's own table and its index"
     migrate(empty_database_url)
-    check(empty)
+    check_schema(empty)
 
 
 OF_BEFORE = """
-INSERT INTO tokenkeeper.connections (hub_id, status, sealed_refresh_token, hub_domain, installed_by, due_at)
+INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, hub_domain, installed_by, due_at)
 VALUES (1, 'active', 'sealed', 'Acme.example', 'mia@acme.example', now()), (2, 'suspect', 'sealed', NULL, NULL, NULL);
 CREATE VIEW public.somebodys AS SELECT hub_id, hub_domain FROM hubspot.connections;
 """
@@ -84,7 +84,7 @@ def test_a_database_with_connections_keeps_all_of_them_on_the_way_up_and_down(
 ) -> None:
     migrate(empty_database_url)
     downgrade(empty_database_url, "0001")
-    sql = Sql(connect(empty_database_url))
+    sql = SqlFixture(connect(empty_database_url))
     sql.rows(OF_BEFORE)
     before = sql.rows(SEEN)
     migrate(empty_database_url)
@@ -107,7 +107,7 @@ def test_the_tables_that_the_code_knows_are_the_ones_that_are_there(database_url
     assert differences(database_url, MetaData(schema="tokenkeeper")), "else this proves nothing"
 
 
-def test_migrating_again_changes_nothing(database_url: str, sql: Sql) -> None:
+def test_migrating_again_changes_nothing(database_url: str, sql: SqlFixture) -> None:
     before = sql.rows("SELECT oid, relname, xmin::text FROM pg_class ORDER BY oid")
     migrate(database_url)
     assert sql.rows("SELECT oid, relname, xmin::text FROM pg_class ORDER BY oid") == before
@@ -122,7 +122,7 @@ def test_the_code_knows_its_revisions_as_alembic_does() -> None:
 
 def test_two_at_once_are_safe(empty: Engine, empty_database_url: str) -> None:
     at_once([lambda: migrate(empty_database_url)] * 3)
-    check(empty)
+    check_schema(empty)
 
 
 @pytest.fixture
@@ -135,9 +135,9 @@ def own_databases(own_postgres: EmbeddedPostgres) -> Databases:
 def test_databases_of_one_server_do_not_fight_over_the_role(
     own_databases: Databases, own_postgres: EmbeddedPostgres, connect: Callable[..., Any], end: str
 ) -> None:
-    sql, rival = Sql(connect(own_postgres.url())), connect(own_postgres.url())
+    sql, rival = SqlFixture(connect(own_postgres.url())), connect(own_postgres.url())
     rival.autocommit = False
-    Sql(rival).rows("CREATE ROLE hubspot_reader NOLOGIN")
+    SqlFixture(rival).rows("CREATE ROLE hubspot_reader NOLOGIN")
     with own_databases.empty() as one, own_databases.empty() as other:
         children = [subprocess.Popen([sys.executable, "-c", MIGRATE], env={"URL": url}) for url in (one, other)]
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'"
@@ -146,11 +146,11 @@ def test_databases_of_one_server_do_not_fight_over_the_role(
         assert [child.wait(30) for child in children] == [0, 0]
         for url in (one, other):
             engine = connect_engine(url)
-            check(engine)
+            check_schema(engine)
             engine.dispose()
 
 
-MIGRATE = "import os; from shared.db.migrate import migrate; migrate(os.environ['URL'])"
+MIGRATE = "import os; from shared.db.schema.migrate import migrate; migrate(os.environ['URL'])"
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -161,22 +161,22 @@ def until(true: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def humble(own_databases: Databases, connect: Callable[..., Any]) -> Iterator[tuple[str, str, Sql]]:
+def humble(own_databases: Databases, connect: Callable[..., Any]) -> Iterator[tuple[str, str, SqlFixture]]:
     """A login that may do nothing in particular: its name, its URL of a database, and a superuser's look."""
     with own_databases.empty() as url:
-        sql = Sql(connect(url))
+        sql = SqlFixture(connect(url))
         sql.rows("CREATE ROLE humble LOGIN PASSWORD 'humble'")
         parts = urlsplit(url)
         where = parts.netloc.rpartition("@")[2]
         yield parts.path[1:], urlunsplit(parts._replace(netloc=f"humble:humble@{where}")), sql
 
 
-def test_who_may_not_create_schemas_is_told_what_to_grant(humble: tuple[str, str, Sql]) -> None:
+def test_who_may_not_create_schemas_is_told_what_to_grant(humble: tuple[str, str, SqlFixture]) -> None:
     with pytest.raises(SchemaError, match="GRANT CREATE ON DATABASE"):
         migrate(humble[1])
 
 
-def test_who_may_not_create_roles_is_told_to_have_one_created(humble: tuple[str, str, Sql]) -> None:
+def test_who_may_not_create_roles_is_told_to_have_one_created(humble: tuple[str, str, SqlFixture]) -> None:
     database, url, sql = humble
     sql.rows(f"GRANT CREATE ON DATABASE {database} TO humble")
     with pytest.raises(SchemaError, match="CREATE ROLE hubspot_reader NOLOGIN"):
@@ -194,10 +194,10 @@ def test_a_database_that_is_not_migrated_says_what_to_run(empty: Engine) -> None
 
 def test_a_database_that_is_behind_says_what_to_run(engine: Engine) -> None:
     with pytest.raises(SchemaError, match=r"at revision .* the code at 9999: run: tokenkeeper migrate"):
-        check(engine, (*REVISIONS, "9999"))
+        check_schema(engine, (*REVISIONS, "9999"))
 
 
-def test_a_newer_database_is_left_alone(engine: Engine, sql: Sql, database_url: str) -> None:
+def test_a_newer_database_is_left_alone(engine: Engine, sql: SqlFixture, database_url: str) -> None:
     sql.rows("UPDATE tokenkeeper.alembic_version SET version_num = '9999'")
     assert refusal(engine) == "this database was migrated by a newer tokenkeeper: upgrade the code"
     with pytest.raises(SchemaError, match="newer tokenkeeper"):

@@ -7,121 +7,129 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
-from shared.db.store import ConnectionStore
-from shared.domain.errors import AppRejected, GrantDead, Throttled, Unwell
-from shared.domain.provider import ENOUGH, PROBING, RAMP_FROM, Condition, Outcome
-from tests.integration.store_rig import Sql, Town, at_once
+from tests.support.stores import Stores
+from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavailable, Throttled
+from shared.domain.provider import ENOUGH, PROBING, RAMP_FROM, CallOutcome, Condition
+from tests.support.stores import ConnectionFixture, SqlFixture, at_once
 
-SILENT = [Outcome(first=True, error=Unwell("timeout"))] * ENOUGH
+SILENT = [CallOutcome(first=True, error=TemporarilyUnavailable("timeout"))] * ENOUGH
 
 
-def provider(sql: Sql, assignments: str) -> None:
+def provider(sql: SqlFixture, assignments: str) -> None:
     sql.rows(f"UPDATE tokenkeeper.provider SET {assignments}")
 
 
-def test_it_begins_at_ease(store: ConnectionStore) -> None:
-    assert store.provider().at_ease
-    assert store.provider().condition is Condition.OK
+def test_it_begins_at_ease(stores: Stores) -> None:
+    assert stores.provider.read().is_healthy
+    assert stores.provider.read().condition is Condition.OK
 
 
-def test_of_beats_that_sweep_at_once_one_sweeps(store: ConnectionStore, engine: Engine, sql: Sql) -> None:
-    beats = [ConnectionStore(engine, lease_seconds=60) for _ in range(6)]
+def test_of_beats_that_sweep_at_once_one_sweeps(stores: Stores, engine: Engine, sql: SqlFixture) -> None:
+    beats = [Stores(engine, lease_seconds=60) for _ in range(6)]
     for _ in range(3):
         swept = at_once([lambda beat=beat: beat.begin_sweep(2.0) for beat in beats])
         assert sum(found is not None for found in swept) == 1
-        assert store.begin_sweep(2.0) is None
+        assert stores.provider.begin_sweep(2.0) is None
         provider(sql, "swept_at = swept_at - interval '1.3 seconds'")
 
 
-def test_a_clock_set_back_does_not_stop_the_sweeps(store: ConnectionStore, sql: Sql) -> None:
+def test_a_clock_set_back_does_not_stop_the_sweeps(stores: Stores, sql: SqlFixture) -> None:
     provider(sql, "swept_at = now() + interval '1 day'")
-    assert store.begin_sweep(2.0) is not None
-    assert store.begin_sweep(2.0) is None
+    assert stores.provider.begin_sweep(2.0) is not None
+    assert stores.provider.begin_sweep(2.0) is None
 
 
-def test_a_sweep_sets_the_clock(store: ConnectionStore, sql: Sql) -> None:
+def test_a_sweep_sets_the_clock(stores: Stores, sql: SqlFixture) -> None:
     with pytest.raises(RuntimeError, match="never read"):
-        store.clock.now()
-    store.begin_sweep(2.0)
-    assert abs(store.clock.now() - sql.now()) < timedelta(seconds=1)
+        stores.claims.clock.now()
+    stores.provider.begin_sweep(2.0)
+    assert abs(stores.claims.clock.now() - sql.now()) < timedelta(seconds=1)
 
 
-def test_silence_is_kept_and_success_ends_it(store: ConnectionStore) -> None:
-    assert store.record(SILENT).condition is Condition.UNAVAILABLE
-    assert store.provider().condition is Condition.UNAVAILABLE
-    assert store.provider().rate == PROBING
-    assert store.record([Outcome(first=False)]).condition is Condition.OK
-    assert store.provider().rate == RAMP_FROM
+def test_silence_is_kept_and_success_ends_it(stores: Stores) -> None:
+    assert stores.provider.record_outcomes(SILENT).condition is Condition.UNAVAILABLE
+    assert stores.provider.read().condition is Condition.UNAVAILABLE
+    assert stores.provider.read().rate == PROBING
+    assert stores.provider.record_outcomes([CallOutcome(first=False)]).condition is Condition.OK
+    assert stores.provider.read().rate == RAMP_FROM
 
 
-def test_at_ease_a_success_writes_nothing(store: ConnectionStore, sql: Sql) -> None:
+def test_at_ease_a_success_writes_nothing(stores: Stores, sql: SqlFixture) -> None:
     before = sql.value("SELECT ctid::text || xmin::text FROM tokenkeeper.provider")
-    store.record([Outcome(first=True)] * 50)
-    store.claim(10)
+    stores.provider.record_outcomes([CallOutcome(first=True)] * 50)
+    stores.claims.claim(10)
     assert sql.value("SELECT ctid::text || xmin::text FROM tokenkeeper.provider") == before
 
 
-def test_judgements_at_once_all_count(engine: Engine, store: ConnectionStore) -> None:
-    stores = [ConnectionStore(engine, lease_seconds=60) for _ in range(ENOUGH)]
-    one = [Outcome(first=True, error=Unwell("timeout"))]
+def test_judgements_at_once_all_count(engine: Engine, stores: Stores) -> None:
+    stores = [Stores(engine, lease_seconds=60) for _ in range(ENOUGH)]
+    one = [CallOutcome(first=True, error=TemporarilyUnavailable("timeout"))]
     at_once([lambda s=s: s.record(one) for s in stores])
-    assert store.provider().condition is Condition.UNAVAILABLE
+    assert stores.provider.read().condition is Condition.UNAVAILABLE
 
 
-def test_when_hubspot_is_well_again_what_was_put_off_is_due(town: Town, sql: Sql) -> None:
+def test_when_hubspot_is_well_again_what_was_put_off_is_due(connections: ConnectionFixture, sql: SqlFixture) -> None:
     for hub_id in range(1, 7):
-        town.install(hub_id)
+        connections.install(hub_id)
     sql.set("failures = 3, due_at = now() + interval '10 minutes'")
     sql.set("not_before = now() + interval '5 minutes'", 2)
     sql.set("status = 'revoked', due_at = NULL, access_token = NULL, expires_at = NULL", 3)
     sql.set("failures = 0", 4)
     sql.set("status = 'suspect'", 5)
-    town.store.record(SILENT)
-    assert town.store.due(10) == 0
-    town.store.record([Outcome(first=False)])
+    connections.stores.provider.record_outcomes(SILENT)
+    assert connections.stores.claims.count_due(10) == 0
+    connections.stores.provider.record_outcomes([CallOutcome(first=False)])
     due = "SELECT hub_id FROM tokenkeeper.connections WHERE due_at <= now() ORDER BY 1"
     assert [hub_id for (hub_id,) in sql.rows(due)] == [1, 5, 6]
     assert sql.value("SELECT due_at = not_before FROM tokenkeeper.connections WHERE hub_id = 2")
-    assert town.store.wake() == 1, "only the one with a Retry-After of its own, and it stays where it is"
-    assert town.store.due(10) == 3
+    assert connections.stores.provider.make_postponed_due() == 1, (
+        "only the one with a Retry-After of its own, and it stays where it is"
+    )
+    assert connections.stores.claims.count_due(10) == 3
 
 
-def test_a_pause_stops_every_claim_and_its_end_begins_a_ramp(town: Town, sql: Sql) -> None:
-    town.many_due(30)
-    town.store.record([Outcome(first=True, error=Throttled("RATE_LIMIT", http_status=429, retry_after=60))])
-    claims = town.store.claim(10)
+def test_a_pause_stops_every_claim_and_its_end_begins_a_ramp(connections: ConnectionFixture, sql: SqlFixture) -> None:
+    connections.many_due(30)
+    connections.stores.provider.record_outcomes(
+        [CallOutcome(first=True, error=Throttled("RATE_LIMIT", http_status=429, retry_after=60))]
+    )
+    claims = connections.stores.claims.claim(10)
     assert (claims.rows, claims.limited) == ([], False)
     assert claims.provider.condition is Condition.THROTTLED
     provider(sql, "paused_until = now()")
-    swept = town.store.begin_sweep(2.0)
+    swept = connections.stores.provider.begin_sweep(2.0)
     assert swept is not None
     assert (swept.condition, swept.rate) == (Condition.OK, RAMP_FROM)
     provider(sql, "refilled_at = now() - interval '1 minute'")
-    assert len(town.store.claim(10).rows) == 2, "a quarter of a second's"
+    assert len(connections.stores.claims.claim(10).rows) == 2, "a quarter of a second's"
 
 
-def test_a_cap_is_paused_too(engine: Engine, town: Town) -> None:
-    town.many_due(3)
-    town.store.record([Outcome(first=True, error=Throttled("RATE_LIMIT", retry_after=60))])
-    capped = ConnectionStore(engine, lease_seconds=60, max_refreshes_per_second=100)
+def test_a_cap_is_paused_too(engine: Engine, connections: ConnectionFixture) -> None:
+    connections.many_due(3)
+    connections.stores.provider.record_outcomes(
+        [CallOutcome(first=True, error=Throttled("RATE_LIMIT", retry_after=60))]
+    )
+    capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=100)
     assert capped.claim(3).rows == []
 
 
-def test_a_ramp_doubles_at_each_sweep_until_nothing_limits(store: ConnectionStore, sql: Sql) -> None:
-    store.record(SILENT)
-    store.record([Outcome(first=False)])
+def test_a_ramp_doubles_at_each_sweep_until_nothing_limits(stores: Stores, sql: SqlFixture) -> None:
+    stores.provider.record_outcomes(SILENT)
+    stores.provider.record_outcomes([CallOutcome(first=False)])
     rates = []
     for _ in range(9):
-        swept = store.begin_sweep(2.0)
+        swept = stores.provider.begin_sweep(2.0)
         assert swept is not None
         rates.append(swept.rate)
         provider(sql, "swept_at = NULL")
     assert rates == [20, 40, 80, 160, 320, 640, None, None, None]
 
 
-def test_under_a_cap_no_more_begin_than_it_allows(town: Town, engine: Engine, sql: Sql) -> None:
-    town.many_due(100)
-    capped = ConnectionStore(engine, lease_seconds=60, max_refreshes_per_second=40)
+def test_under_a_cap_no_more_begin_than_it_allows(
+    connections: ConnectionFixture, engine: Engine, sql: SqlFixture
+) -> None:
+    connections.many_due(100)
+    capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
     provider(sql, "refilled_at = now() - interval '1 hour'")
     first = capped.claim(50)
     assert (len(first.rows), first.limited) == (10, True)
@@ -131,47 +139,54 @@ def test_under_a_cap_no_more_begin_than_it_allows(town: Town, engine: Engine, sq
     assert capped.claim(50).rows == []
 
 
-def test_workers_at_once_share_one_bucket(town: Town, engine: Engine) -> None:
-    town.many_due(100)
-    stores = [ConnectionStore(engine, lease_seconds=60, max_refreshes_per_second=0.5) for _ in range(6)]
+def test_workers_at_once_share_one_bucket(connections: ConnectionFixture, engine: Engine) -> None:
+    connections.many_due(100)
+    stores = [Stores(engine, lease_seconds=60, max_refreshes_per_second=0.5) for _ in range(6)]
     claims = at_once([lambda s=s: s.claim(5) for s in stores])
     assert sum(len(found.rows) for found in claims) == 1
     assert all(found.limited for found in claims)
 
 
-def test_what_finds_no_work_stays_in_the_bucket(town: Town, engine: Engine, sql: Sql) -> None:
-    town.many_due(3)
-    capped = ConnectionStore(engine, lease_seconds=60, max_refreshes_per_second=40)
+def test_what_finds_no_work_stays_in_the_bucket(
+    connections: ConnectionFixture, engine: Engine, sql: SqlFixture
+) -> None:
+    connections.many_due(3)
+    capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
     provider(sql, "allowance = 10, refilled_at = now() + interval '1 minute'")
     claims = capped.claim(50)
     assert (len(claims.rows), claims.limited) == (3, False)
     assert sql.value("SELECT allowance FROM tokenkeeper.provider") == 7
 
 
-def test_probes_are_single_and_far_between(town: Town, sql: Sql) -> None:
-    town.many_due(20)
-    town.store.record([Outcome(first=True, error=AppRejected("BAD_CLIENT_SECRET", http_status=400))])
+def test_probes_are_single_and_far_between(connections: ConnectionFixture, sql: SqlFixture) -> None:
+    connections.many_due(20)
+    connections.stores.provider.record_outcomes(
+        [CallOutcome(first=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=400))]
+    )
     provider(sql, "refilled_at = now() - interval '1 hour'")
-    first, second = town.store.claim(10), town.store.claim(10)
+    first, second = connections.stores.claims.claim(10), connections.stores.claims.claim(10)
     assert (len(first.rows), first.limited) == (1, True)
     assert (len(second.rows), second.limited) == (0, True)
     provider(sql, "refilled_at = now() - interval '10.5 seconds'")
-    assert len(town.store.claim(10).rows) == 1
+    assert len(connections.stores.claims.claim(10).rows) == 1
 
 
-def test_the_last_success_is_noted_now_and_then(town: Town, sql: Sql) -> None:
+def test_the_last_success_is_noted_now_and_then(connections: ConnectionFixture, sql: SqlFixture) -> None:
     noted = "SELECT last_success_at FROM tokenkeeper.provider"
-    town.due(1, 2, 3)
-    rows = town.store.claim(3).rows
-    town.store.save([town.failed(rows[0])])
+    connections.due(1, 2, 3)
+    rows = connections.stores.claims.claim(3).rows
+    connections.stores.results.save([connections.failed(rows[0])])
     assert sql.value(noted) is None
-    town.store.save([town.refreshed(rows[1])])
+    connections.stores.results.save([connections.refreshed(rows[1])])
     first = sql.value(noted)
     assert first is not None
-    town.store.save([town.refreshed(rows[2])])
+    connections.stores.results.save([connections.refreshed(rows[2])])
     assert sql.value(noted) == first
 
 
-def test_a_dead_grant_is_an_answer(store: ConnectionStore) -> None:
-    store.record(SILENT)
-    assert store.record([Outcome(first=True, error=GrantDead("BAD_REFRESH_TOKEN"))]).condition is Condition.OK
+def test_a_dead_grant_is_an_answer(stores: Stores) -> None:
+    stores.provider.record_outcomes(SILENT)
+    assert (
+        stores.provider.record_outcomes([CallOutcome(first=True, error=InvalidGrant("BAD_REFRESH_TOKEN"))]).condition
+        is Condition.OK
+    )

@@ -13,12 +13,12 @@ import psycopg2
 import pytest
 from psycopg2 import errors
 
-from tests.builders import HUB
-from tests.integration.store_rig import Sql, Town
+from tests.support.builders import HUB
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 
 @pytest.fixture
-def job_url(sql: Sql, database_url: str) -> Iterator[str]:
+def job_url(sql: SqlFixture, database_url: str) -> Iterator[str]:
     name, password = f"job_{secrets.token_hex(4)}", secrets.token_hex(8)
     sql.rows(f"CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE hubspot_reader")
     parts = urlsplit(database_url)
@@ -28,14 +28,14 @@ def job_url(sql: Sql, database_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def job(job_url: str) -> Iterator[Sql]:
+def job(job_url: str) -> Iterator[SqlFixture]:
     connection = psycopg2.connect(job_url)
     connection.autocommit = True
-    yield Sql(connection)
+    yield SqlFixture(connection)
     connection.close()
 
 
-def columns(job: Sql, view: str) -> list[tuple[str, str]]:
+def columns(job: SqlFixture, view: str) -> list[tuple[str, str]]:
     found = job.rows(
         """SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
             WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum""",
@@ -44,8 +44,8 @@ def columns(job: Sql, view: str) -> list[tuple[str, str]]:
     return [(name, kind) for name, kind in found]
 
 
-def test_a_token_is_one_select_away(town: Town, job: Sql) -> None:
-    town.install()
+def test_a_token_is_one_select_away(connections: ConnectionFixture, job: SqlFixture) -> None:
+    connections.install()
     hub_id, token, expires_at, expires_in, scopes, refreshed_at = job.rows(
         "SELECT * FROM hubspot.tokens WHERE hub_id = %s", HUB
     )[0]
@@ -56,7 +56,7 @@ def test_a_token_is_one_select_away(town: Town, job: Sql) -> None:
     assert (expires_at - refreshed_at).total_seconds() == 1800
 
 
-def test_the_views_have_the_columns_of_the_contract(job: Sql) -> None:
+def test_the_views_have_the_columns_of_the_contract(job: SqlFixture) -> None:
     instant = "timestamp with time zone"
     assert columns(job, "tokens") == [
         ("hub_id", "bigint"),
@@ -88,7 +88,7 @@ def test_the_views_have_the_columns_of_the_contract(job: Sql) -> None:
     "statement",
     [
         "SELECT * FROM tokenkeeper.connections",
-        "SELECT sealed_refresh_token FROM tokenkeeper.connections",
+        "SELECT encrypted_refresh_token FROM tokenkeeper.connections",
         "SELECT * FROM tokenkeeper.history",
         "SELECT * FROM tokenkeeper.installs",
         "SELECT * FROM tokenkeeper.provider",
@@ -102,24 +102,26 @@ def test_the_views_have_the_columns_of_the_contract(job: Sql) -> None:
         "SET ROLE pg_read_all_data",
     ],
 )
-def test_everything_else_is_refused(town: Town, job: Sql, statement: str) -> None:
-    town.install()
+def test_everything_else_is_refused(connections: ConnectionFixture, job: SqlFixture, statement: str) -> None:
+    connections.install()
     with pytest.raises(psycopg2.Error) as refused:
         job.rows(statement)
     assert isinstance(refused.value, errors.InsufficientPrivilege | errors.ObjectNotInPrerequisiteState)
 
 
-def test_who_is_not_a_reader_reads_nothing(town: Town, sql: Sql, job: Sql) -> None:
-    town.install()
+def test_who_is_not_a_reader_reads_nothing(connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture) -> None:
+    connections.install()
     sql.rows(f"REVOKE hubspot_reader FROM {job.value('SELECT current_user')}")
     for statement in ("SELECT * FROM hubspot.tokens", "SELECT hubspot.request_refresh(1)"):
         with pytest.raises(errors.InsufficientPrivilege):
             job.rows(statement)
 
 
-def test_no_function_in_a_readers_where_sees_a_token_that_is_not_served(town: Town, sql: Sql, job: Sql) -> None:
+def test_no_function_in_a_readers_where_sees_a_token_that_is_not_served(
+    connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture
+) -> None:
     """Cheap, and it divides by zero: without a barrier it would be asked first, of every row."""
-    town.install()
+    connections.install()
     sql.set("status = 'disconnected'")
     assert job.rows("SELECT * FROM hubspot.tokens WHERE 1 / length(replace(access_token, access_token, '')) = 1") == []
 
@@ -133,21 +135,27 @@ def test_no_function_in_a_readers_where_sees_a_token_that_is_not_served(town: To
         "access_token = NULL, expires_at = NULL",
     ],
 )
-def test_a_token_that_does_not_work_is_not_there(town: Town, sql: Sql, job: Sql, ended: str) -> None:
-    town.install()
+def test_a_token_that_does_not_work_is_not_there(
+    connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture, ended: str
+) -> None:
+    connections.install()
     assert job.served() is not None
     sql.set(ended)
     assert job.served() is None
 
 
-def test_a_suspect_is_served_while_its_token_lives(town: Town, sql: Sql, job: Sql) -> None:
-    town.install()
+def test_a_suspect_is_served_while_its_token_lives(
+    connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture
+) -> None:
+    connections.install()
     sql.set("status = 'suspect'")
     assert job.served() == f"access-of-{HUB}"
 
 
-def test_a_token_ends_inside_an_open_transaction_too(town: Town, sql: Sql, job_url: str) -> None:
-    town.install()
+def test_a_token_ends_inside_an_open_transaction_too(
+    connections: ConnectionFixture, sql: SqlFixture, job_url: str
+) -> None:
+    connections.install()
     sql.set("expires_at = clock_timestamp() + interval '0.5 seconds'")
     read = "SELECT count(*) FROM hubspot.tokens"
     connection = psycopg2.connect(job_url)
@@ -161,46 +169,50 @@ def test_a_token_ends_inside_an_open_transaction_too(town: Town, sql: Sql, job_u
     connection.close()
 
 
-def test_connections_shows_how_each_stands_and_no_secret(town: Town, sql: Sql, job: Sql) -> None:
-    town.install(1)
-    town.install(2)
+def test_connections_shows_how_each_stands_and_no_secret(
+    connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture
+) -> None:
+    connections.install(1)
+    connections.install(2)
     sql.set("status = 'revoked', access_token = NULL, expires_at = NULL, due_at = now()", 2)
     seen = job.rows("SELECT hub_id, status, next_refresh_at IS NULL, failures FROM hubspot.connections ORDER BY 1")
     assert seen == [(1, "active", False, 0), (2, "revoked", True, 0)]
     assert "sealed" not in str(job.rows("SELECT * FROM hubspot.connections"))
 
 
-def test_a_job_that_got_a_401_asks_for_a_refresh(town: Town, job: Sql) -> None:
-    town.install()
+def test_a_job_that_got_a_401_asks_for_a_refresh(connections: ConnectionFixture, job: SqlFixture) -> None:
+    connections.install()
     token = job.served()
     assert job.value("SELECT hubspot.request_refresh(%s, %s)", HUB, token) is True
-    assert town.store.due(1) == 1
+    assert connections.stores.claims.count_due(1) == 1
     assert job.value("SELECT hubspot.request_refresh(hub_id => %s)", HUB) is False
 
 
-def test_nothing_in_the_askers_search_path_is_called(town: Town, sql: Sql, job: Sql) -> None:
+def test_nothing_in_the_askers_search_path_is_called(
+    connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture
+) -> None:
     """A security definer must not be lured into somebody's own `now` or `greatest`."""
     assert sql.value("SELECT proconfig FROM pg_proc WHERE proname = 'request_refresh'") == [
         "search_path=pg_catalog, pg_temp"
     ]
-    town.install()
+    connections.install()
     job.rows("CREATE TEMP TABLE connections (hub_id bigint)")
     job.rows("SET search_path = pg_temp, pg_catalog")
     assert job.value("SELECT hubspot.request_refresh(%s)", HUB) is True
     assert job.value("SELECT hubspot.request_refresh(%s)", HUB) is False
 
 
-def test_every_change_of_status_is_told_to_who_listens(town: Town, job_url: str) -> None:
+def test_every_change_of_status_is_told_to_who_listens(connections: ConnectionFixture, job_url: str) -> None:
     listener = psycopg2.connect(job_url)
     listener.autocommit = True
     with listener.cursor() as cursor:
         cursor.execute("LISTEN hubspot_connections")
-    town.install()
-    town.store.save([town.failed(town.claim_one())])
-    town.store.save([town.revoked(town.claim_one())])
-    town.install()
-    town.install(scopes=("oauth",))
-    town.store.disconnecting(HUB)
+    connections.install()
+    connections.stores.results.save([connections.failed(connections.claim_one())])
+    connections.stores.results.save([connections.revoked(connections.claim_one())])
+    connections.install()
+    connections.install(scopes=("oauth",))
+    connections.stores.disconnects.mark_and_read_tokens(HUB)
     assert [tuple(sorted(told.items())) for told in heard(listener, 5)] == [
         (("event", event), ("hub_id", HUB))
         for event in ("installed", "suspected", "revoked", "reinstalled", "disconnected")
@@ -217,8 +229,10 @@ def heard(listener: Any, count: int) -> list[dict[str, Any]]:
     return [json.loads(notice.payload) for notice in listener.notifies]
 
 
-def test_a_lookup_by_hub_uses_the_primary_key(town: Town, sql: Sql, connect: Callable[..., Any]) -> None:
-    town.many_due(2000)
+def test_a_lookup_by_hub_uses_the_primary_key(
+    connections: ConnectionFixture, sql: SqlFixture, connect: Callable[..., Any]
+) -> None:
+    connections.many_due(2000)
     sql.rows("ANALYZE tokenkeeper.connections")
     plan = str(sql.rows("EXPLAIN SELECT access_token FROM hubspot.tokens WHERE hub_id = 7"))
     assert "connections_pkey" in plan

@@ -11,19 +11,19 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine
 
-from shared.db.activity import Activity, Totals
-from shared.db.imports import ImportRow
-from shared.db.store import ConnectionStore
-from shared.domain.errors import GrantDead, ProviderError, Unwell
+from shared.db.lifecycle.imports import ImportRow
+from shared.db.reports.refresh_stats import RefreshStats, Totals
+from tests.support.stores import Stores
+from shared.domain.errors import InvalidGrant, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import Grant, Introspection
 from shared.domain.schedule import Schedule
-from shared.vault import Vault
-from tests.builders import grant
-from tests.integration.store_rig import Sql
-from worker.loop import RefreshLoop
+from shared.token_cipher import TokenCipher
+from tests.support.builders import grant
+from tests.support.stores import SqlFixture
 from worker.refresh import Refresher
+from worker.refresh_loop import RefreshLoop
 
-VAULT = Vault([Fernet.generate_key().decode()])
+CIPHER = TokenCipher([Fernet.generate_key().decode()])
 
 
 class AnsweringHubSpot:
@@ -48,20 +48,20 @@ def hubspot() -> AnsweringHubSpot:
 
 
 @pytest.fixture
-def loop(hubspot: AnsweringHubSpot, store: ConnectionStore) -> Iterator[RefreshLoop]:
-    refresher = Refresher(hubspot, VAULT, store.clock, Schedule(), 20)  # type: ignore[arg-type]
-    made = RefreshLoop(store, refresher, 10)
+def loop(hubspot: AnsweringHubSpot, stores: Stores) -> Iterator[RefreshLoop]:
+    refresher = Refresher(hubspot, CIPHER, stores.claims.clock, Schedule(), 20)  # type: ignore[arg-type]
+    made = RefreshLoop(stores.claims, stores.results, stores.provider, stores.counters, refresher, concurrency=10)
     yield made
     assert made.drain(30)
 
 
 @pytest.fixture
-def activity(engine: Engine) -> Activity:
-    return Activity(engine)
+def activity(engine: Engine) -> RefreshStats:
+    return RefreshStats(engine)
 
 
-def fill(store: ConnectionStore, *hub_ids: int) -> None:
-    store.import_([ImportRow(hub, VAULT.seal_refresh_token(hub, f"r{hub}")) for hub in hub_ids])
+def fill(stores: Stores, *hub_ids: int) -> None:
+    stores.imports.import_rows([ImportRow(hub, CIPHER.encrypt_refresh_token(hub, f"r{hub}")) for hub in hub_ids])
 
 
 def until(true: Callable[[], bool], seconds: float = 30) -> None:
@@ -76,12 +76,14 @@ def counted(totals: Totals) -> dict[str, int]:
 
 
 def test_every_attempt_is_counted_once_under_what_it_came_to(
-    hubspot: AnsweringHubSpot, store: ConnectionStore, loop: RefreshLoop, activity: Activity, sql: Sql
+    hubspot: AnsweringHubSpot, stores: Stores, loop: RefreshLoop, activity: RefreshStats, sql: SqlFixture
 ) -> None:
-    fill(store, *range(1, 31))
-    store.import_([ImportRow(31, Vault([Fernet.generate_key().decode()]).seal_refresh_token(31, "lost key"))])
+    fill(stores, *range(1, 31))
+    stores.imports.import_rows(
+        [ImportRow(31, TokenCipher([Fernet.generate_key().decode()]).encrypt_refresh_token(31, "lost key"))]
+    )
     sql.set("due_at = now() - interval '40 seconds'")
-    hubspot.trouble = {"r1": Unwell("timeout"), "r2": GrantDead("BAD_REFRESH_TOKEN")}
+    hubspot.trouble = {"r1": TemporarilyUnavailable("timeout"), "r2": InvalidGrant("BAD_REFRESH_TOKEN")}
     loop.wake(3)
     until(lambda: sum(activity.totals().attempts.values()) == 31)
     totals = activity.totals()
@@ -93,13 +95,13 @@ def test_every_attempt_is_counted_once_under_what_it_came_to(
 
 
 def test_counts_that_have_to_wait_hold_up_no_save_and_are_not_lost(
-    store: ConnectionStore, loop: RefreshLoop, activity: Activity, sql: Sql, connect: Callable[..., Any]
+    stores: Stores, loop: RefreshLoop, activity: RefreshStats, sql: SqlFixture, connect: Callable[..., Any]
 ) -> None:
     rival = connect()
     rival.autocommit = False
-    Sql(rival).rows("LOCK TABLE tokenkeeper.tally IN EXCLUSIVE MODE")
+    SqlFixture(rival).rows("LOCK TABLE tokenkeeper.tally IN EXCLUSIVE MODE")
     for hub_id in (1, 2, 3):
-        fill(store, hub_id)
+        fill(stores, hub_id)
         loop.wake(30)
         until(lambda hub_id=hub_id: sql.served(hub_id) is not None)
     assert counted(activity.totals()) == {}
@@ -108,9 +110,9 @@ def test_counts_that_have_to_wait_hold_up_no_save_and_are_not_lost(
 
 
 def test_a_process_that_is_told_to_go_tells_what_it_counted(
-    store: ConnectionStore, loop: RefreshLoop, activity: Activity, sql: Sql
+    stores: Stores, loop: RefreshLoop, activity: RefreshStats, sql: SqlFixture
 ) -> None:
-    fill(store, *range(1, 6))
+    fill(stores, *range(1, 6))
     loop.wake(30)
     until(lambda: sql.served(5) is not None)
     assert loop.drain(30)

@@ -13,20 +13,20 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Engine
 
 from sandbox.embedded import EmbeddedPostgres
-from shared.db.engine import connect as connect_engine
-from shared.db.imports import ImportRow
-from shared.db.migrate import migrate
-from shared.db.store import ConnectionStore
-from shared.domain.errors import ProviderError, Throttled, Unwell
+from shared.db.core.engine import make_engine as connect_engine
+from shared.db.lifecycle.imports import ImportRow
+from shared.db.schema.migrate import migrate
+from tests.support.stores import Stores
+from shared.domain.errors import ProviderError, TemporarilyUnavailable, Throttled
 from shared.domain.grant import Grant
 from shared.domain.schedule import Schedule
-from shared.vault import Vault
-from tests.builders import grant
-from tests.integration.store_rig import Sql
-from worker.loop import RefreshLoop
+from shared.token_cipher import TokenCipher
+from tests.support.builders import grant
+from tests.support.stores import SqlFixture
 from worker.refresh import Refresher
+from worker.refresh_loop import RefreshLoop
 
-VAULT = Vault([Fernet.generate_key().decode()])
+CIPHER = TokenCipher([Fernet.generate_key().decode()])
 
 
 class CountingHubSpot:
@@ -74,9 +74,13 @@ def start(hubspot: CountingHubSpot, engine: Engine) -> Iterator[Start]:
     loops: list[RefreshLoop] = []
 
     def started(concurrency: int = 10, engine: Engine = engine, cap: float = 0.0) -> RefreshLoop:
-        store = ConnectionStore(engine, lease_seconds=60, max_refreshes_per_second=cap)
-        refresher = Refresher(hubspot, VAULT, store.clock, Schedule(), 20)  # type: ignore[arg-type]
-        loops.append(RefreshLoop(store, refresher, concurrency))
+        stores = Stores(engine, lease_seconds=60, max_refreshes_per_second=cap)
+        refresher = Refresher(hubspot, CIPHER, stores.claims.clock, Schedule(), 20)  # type: ignore[arg-type]
+        loops.append(
+            RefreshLoop(
+                stores.claims, stores.results, stores.provider, stores.counters, refresher, concurrency=concurrency
+            )
+        )
         return loops[-1]
 
     yield started
@@ -85,8 +89,10 @@ def start(hubspot: CountingHubSpot, engine: Engine) -> Iterator[Start]:
         assert loop.drain(30)
 
 
-def fill(store: ConnectionStore, count: int) -> None:
-    store.import_([ImportRow(hub, VAULT.seal_refresh_token(hub, f"r{hub}")) for hub in range(1, count + 1)])
+def fill(stores: Stores, count: int) -> None:
+    stores.imports.import_rows(
+        [ImportRow(hub, CIPHER.encrypt_refresh_token(hub, f"r{hub}")) for hub in range(1, count + 1)]
+    )
 
 
 def until(true: Callable[[], bool], seconds: float = 20) -> None:
@@ -96,24 +102,24 @@ def until(true: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def leases(sql: Sql) -> int:
+def leases(sql: SqlFixture) -> int:
     return int(sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL"))
 
 
-def served(sql: Sql) -> int:
+def served(sql: SqlFixture) -> int:
     return int(sql.value("SELECT count(*) FROM hubspot.tokens"))
 
 
-def test_everything_due_is_refreshed_once_with_all_calls_in_flight(start, hubspot, store, sql):
-    fill(store, 300)
+def test_everything_due_is_refreshed_once_with_all_calls_in_flight(start, hubspot, stores, sql):
+    fill(stores, 300)
     start(concurrency=20).wake(30)
     until(lambda: served(sql) == 300)
     assert set(hubspot.calls.values()) == {1}
     assert hubspot.most_at_once == 20
 
 
-def test_two_loops_share_the_work_and_no_hub_is_asked_twice(start, hubspot, store, sql):
-    fill(store, 300)
+def test_two_loops_share_the_work_and_no_hub_is_asked_twice(start, hubspot, stores, sql):
+    fill(stores, 300)
     for loop in (start(), start()):
         loop.wake(30)
     until(lambda: served(sql) == 300)
@@ -121,25 +127,25 @@ def test_two_loops_share_the_work_and_no_hub_is_asked_twice(start, hubspot, stor
     assert hubspot.most_at_once > 10
 
 
-def test_it_does_nothing_until_it_is_woken(start, hubspot, store, sql):
-    fill(store, 5)
+def test_it_does_nothing_until_it_is_woken(start, hubspot, stores, sql):
+    fill(stores, 5)
     loop = start()
     assert hubspot.calls.total() == 0
     loop.wake(30)
     until(lambda: served(sql) == 5)
 
 
-def test_one_account_that_hangs_holds_nobody_up(start, hubspot, store, sql):
-    fill(store, 100)
-    hubspot.trouble["r1"] = Unwell("timeout")
+def test_one_account_that_hangs_holds_nobody_up(start, hubspot, stores, sql):
+    fill(stores, 100)
+    hubspot.trouble["r1"] = TemporarilyUnavailable("timeout")
     start().wake(30)
     until(lambda: served(sql) == 99)
     row = sql.row(1)
     assert (row["status"], row["failures"], row["last_error"]) == ("active", 1, "timeout")
 
 
-def test_drained_it_finishes_what_is_in_flight_and_saves_it(start, hubspot, store, sql):
-    fill(store, 100)
+def test_drained_it_finishes_what_is_in_flight_and_saves_it(start, hubspot, stores, sql):
+    fill(stores, 100)
     loop = start()
     hubspot.gate.clear()
     loop.wake(30)
@@ -152,8 +158,8 @@ def test_drained_it_finishes_what_is_in_flight_and_saves_it(start, hubspot, stor
     assert leases(sql) == 0
 
 
-def test_rows_are_claimed_ahead_of_the_calls_that_end_and_handed_back_uncalled_at_the_end(start, hubspot, store, sql):
-    fill(store, 100)
+def test_rows_are_claimed_ahead_of_the_calls_that_end_and_handed_back_uncalled_at_the_end(start, hubspot, stores, sql):
+    fill(stores, 100)
     hubspot.turnstile = threading.Semaphore(20)
     loop = start(concurrency=20)
     loop.wake(30)
@@ -166,8 +172,8 @@ def test_rows_are_claimed_ahead_of_the_calls_that_end_and_handed_back_uncalled_a
     assert (hubspot.calls.total(), hubspot.most_at_once, served(sql), leases(sql)) == (40, 20, 40, 0)
 
 
-def test_a_429_stops_everybody_and_those_in_flight_are_saved(start, hubspot, store, sql):
-    fill(store, 100)
+def test_a_429_stops_everybody_and_those_in_flight_are_saved(start, hubspot, stores, sql):
+    fill(stores, 100)
     hubspot.everybody = Throttled("429", http_status=429, retry_after=60)
     loops = start(), start()
     for loop in loops:
@@ -177,9 +183,9 @@ def test_a_429_stops_everybody_and_those_in_flight_are_saved(start, hubspot, sto
     assert hubspot.calls.total() <= 40  # those in flight when the first came back, and one more turn
 
 
-def test_an_outage_turns_it_to_probes_and_its_end_brings_everybody_back(start, hubspot, store, sql):
-    fill(store, 60)
-    hubspot.everybody = Unwell("connection")
+def test_an_outage_turns_it_to_probes_and_its_end_brings_everybody_back(start, hubspot, stores, sql):
+    fill(stores, 60)
+    hubspot.everybody = TemporarilyUnavailable("connection")
     loop = start()
     loop.wake(300)
     until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "unavailable")
@@ -192,8 +198,8 @@ def test_an_outage_turns_it_to_probes_and_its_end_brings_everybody_back(start, h
     until(lambda: served(sql) == 60)
 
 
-def test_a_cap_holds_over_all_loops_together(start, hubspot, store, sql):
-    fill(store, 200)
+def test_a_cap_holds_over_all_loops_together(start, hubspot, stores, sql):
+    fill(stores, 200)
     begun = time.monotonic()
     for loop in (start(cap=40), start(cap=40)):
         loop.wake(30)
@@ -210,8 +216,8 @@ def own_engine(own_postgres: EmbeddedPostgres) -> Iterator[Engine]:
 
 
 def test_results_wait_for_a_postgres_that_is_away(own_postgres, own_engine, start, hubspot):  # torn down backwards
-    store = ConnectionStore(own_engine, lease_seconds=60)
-    fill(store, 10)
+    stores = Stores(own_engine, lease_seconds=60)
+    fill(stores, 10)
     loop = start(engine=own_engine)
     hubspot.gate.clear()
     loop.wake(30)
@@ -220,7 +226,7 @@ def test_results_wait_for_a_postgres_that_is_away(own_postgres, own_engine, star
     hubspot.gate.set()
     until(lambda: hubspot.now.total() == 0)
     own_postgres.start()
-    until(lambda: store.due(100) == 0 and _all_fresh(own_engine))
+    until(lambda: stores.claims.count_due(100) == 0 and _all_fresh(own_engine))
     assert set(hubspot.calls.values()) == {1}
 
 

@@ -1,7 +1,7 @@
 """What each database role may do, and that it may do nothing else.
 
 That web and worker need no more is proven by every test that runs one of them: each has a login of its own there
-(tests/databases.py).
+(tests/support/databases.py).
 """
 
 from __future__ import annotations
@@ -18,73 +18,77 @@ from cryptography.fernet import Fernet
 from psycopg2 import errors
 from sqlalchemy import text
 
-from shared.db.engine import connect as connect_engine
-from shared.db.errors import SchemaError
-from shared.db.migrate import create_roles, migrate
-from shared.db.privileges import PRIVILEGES, WEB, WORKER, Privilege
-from shared.db.roles import HELD, Login
-from shared.db.store import ConnectionStore
-from shared.preflight import check_database
+from shared.db.core.engine import make_engine as connect_engine
+from shared.db.core.errors import SchemaError
+from shared.db.schema.migrate import create_roles, migrate
+from shared.db.schema.privileges import PRIVILEGES, WEB, WORKER, Privilege
+from shared.db.schema.roles import HELD, Login
+from tests.support.stores import Stores
 from shared.settings import Settings, SettingsError
-from shared.vault import Vault
-from tests.builders import HUB
-from tests.databases import Databases
-from tests.integration.cli_rig import Command
-from tests.integration.store_rig import Sql, Town
-from tests.servers import as_web
+from shared.startup_checks import check_database
+from shared.token_cipher import TokenCipher
+from tests.support.builders import HUB
+from tests.support.command import Command
+from tests.support.databases import Databases
+from tests.support.processes import as_web
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 OURS = "nspname IN ('tokenkeeper', 'hubspot')"
-ROW = f"tokenkeeper.connections (hub_id, status, sealed_refresh_token) VALUES ({HUB}, 'active', 'mine')"
+ROW = f"tokenkeeper.connections (hub_id, status, encrypted_refresh_token) VALUES ({HUB}, 'active', 'mine')"
 
 
 @pytest.fixture
-def web(databases: Databases, database_url: str, connect: Callable[..., Any]) -> Sql:
-    return Sql(connect(databases.as_web(database_url)))
+def web(databases: Databases, database_url: str, connect: Callable[..., Any]) -> SqlFixture:
+    return SqlFixture(connect(databases.as_web(database_url)))
 
 
 @pytest.fixture
-def worker(databases: Databases, database_url: str, connect: Callable[..., Any]) -> Sql:
-    return Sql(connect(databases.as_worker(database_url)))
+def worker(databases: Databases, database_url: str, connect: Callable[..., Any]) -> SqlFixture:
+    return SqlFixture(connect(databases.as_worker(database_url)))
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        "SELECT sealed_refresh_token FROM tokenkeeper.connections",
+        "SELECT encrypted_refresh_token FROM tokenkeeper.connections",
         "SELECT access_token FROM tokenkeeper.connections",
         "SELECT * FROM tokenkeeper.connections",
         "SELECT c FROM tokenkeeper.connections AS c",
-        "SELECT hub_id FROM tokenkeeper.connections WHERE sealed_refresh_token LIKE 'a%%'",
-        "SELECT hub_id FROM tokenkeeper.connections ORDER BY sealed_refresh_token",
+        "SELECT hub_id FROM tokenkeeper.connections WHERE encrypted_refresh_token LIKE 'a%%'",
+        "SELECT hub_id FROM tokenkeeper.connections ORDER BY encrypted_refresh_token",
         "SELECT access_token FROM hubspot.tokens",
-        "COPY tokenkeeper.connections (sealed_refresh_token) TO STDOUT",
-        "UPDATE tokenkeeper.connections SET status_reason = sealed_refresh_token",
+        "COPY tokenkeeper.connections (encrypted_refresh_token) TO STDOUT",
+        "UPDATE tokenkeeper.connections SET status_reason = encrypted_refresh_token",
         "UPDATE tokenkeeper.connections SET failures = 1 RETURNING access_token",
         "UPDATE tokenkeeper.connections SET failures = 1 WHERE access_token > 'a'",
         f"INSERT INTO {ROW} ON CONFLICT (hub_id) DO UPDATE SET last_error = excluded.access_token",
-        f"INSERT INTO {ROW} RETURNING sealed_refresh_token",
+        f"INSERT INTO {ROW} RETURNING encrypted_refresh_token",
     ],
 )
-def test_web_reads_no_token_by_any_way(town: Town, web: Sql, statement: str) -> None:
-    town.install()
+def test_web_reads_no_token_by_any_way(connections: ConnectionFixture, web: SqlFixture, statement: str) -> None:
+    connections.install()
     assert web.rows("SELECT status FROM tokenkeeper.connections") == [("active",)], "it is one that is there"
     with pytest.raises(errors.InsufficientPrivilege):
         web.rows(statement)
 
 
-def test_web_reads_no_token_out_of_the_planners_statistics(town: Town, web: Sql, sql: Sql) -> None:
+def test_web_reads_no_token_out_of_the_planners_statistics(
+    connections: ConnectionFixture, web: SqlFixture, sql: SqlFixture
+) -> None:
     for hub_id in (1, 2):
-        town.install(hub_id, access_token="one of the most common values")
+        connections.install(hub_id, access_token="one of the most common values")
     sql.rows("ANALYZE tokenkeeper.connections")
     common = "SELECT most_common_vals::text FROM pg_stats WHERE tablename = 'connections' AND attname = 'access_token'"
     assert sql.rows(common) == [('{"one of the most common values"}',)]
     assert web.rows(common) == []
 
 
-def test_of_a_refresh_token_web_learns_whether_there_is_one(town: Town, web: Sql, sql: Sql) -> None:
-    town.install()
+def test_of_a_refresh_token_web_learns_whether_there_is_one(
+    connections: ConnectionFixture, web: SqlFixture, sql: SqlFixture
+) -> None:
+    connections.install()
     assert web.value("SELECT tokenkeeper.holds_refresh_token(%s)", HUB) is True
-    sql.set("status = 'disconnected', sealed_refresh_token = NULL, access_token = NULL, expires_at = NULL")
+    sql.set("status = 'disconnected', encrypted_refresh_token = NULL, access_token = NULL, expires_at = NULL")
     assert web.value("SELECT tokenkeeper.holds_refresh_token(%s)", HUB) is False
     assert web.value("SELECT tokenkeeper.holds_refresh_token(404)") is None
 
@@ -112,9 +116,9 @@ DDL = [
 @pytest.mark.parametrize("statement", DDL)
 @pytest.mark.parametrize("who", ["web", "worker"])
 def test_neither_web_nor_worker_changes_the_schema_or_what_was_told(
-    town: Town, request: pytest.FixtureRequest, who: str, statement: str
+    connections: ConnectionFixture, request: pytest.FixtureRequest, who: str, statement: str
 ) -> None:
-    town.install()
+    connections.install()
     with pytest.raises(errors.InsufficientPrivilege):
         request.getfixturevalue(who).rows(statement)
 
@@ -123,25 +127,27 @@ def test_neither_web_nor_worker_changes_the_schema_or_what_was_told(
     "statement",
     [
         "UPDATE tokenkeeper.connections SET lease_until = NULL",
-        "UPDATE tokenkeeper.connections SET lease_no = 0",
+        "UPDATE tokenkeeper.connections SET lease_number = 0",
         "UPDATE tokenkeeper.provider SET condition = 'ok'",
         "DELETE FROM tokenkeeper.history",
         "INSERT INTO tokenkeeper.key_check (sealed) VALUES ('mine')",
         "INSERT INTO tokenkeeper.tally (kind, name, total) VALUES ('attempts', 'refreshed', 1)",
     ],
 )
-def test_what_only_the_worker_does_web_may_not(town: Town, web: Sql, worker: Sql, statement: str) -> None:
-    town.install()
+def test_what_only_the_worker_does_web_may_not(
+    connections: ConnectionFixture, web: SqlFixture, worker: SqlFixture, statement: str
+) -> None:
+    connections.install()
     with pytest.raises(errors.InsufficientPrivilege):
         web.rows(statement)
     worker.rows(statement)
 
 
-def held(sql: Sql, role: str) -> set[Privilege]:
+def held(sql: SqlFixture, role: str) -> set[Privilege]:
     return {Privilege(*row) for row in sql.rows(str(HELD).replace(":role", "%s"), role)}
 
 
-def test_a_reader_may_read_three_views_and_ask_for_a_refresh_and_nothing_else(sql: Sql) -> None:
+def test_a_reader_may_read_three_views_and_ask_for_a_refresh_and_nothing_else(sql: SqlFixture) -> None:
     views = {Privilege("TABLE", f"hubspot.{name}", "", "SELECT") for name in ("tokens", "connections", "history")}
     more = {
         Privilege("SCHEMA", "hubspot", "", "USAGE"),
@@ -150,7 +156,7 @@ def test_a_reader_may_read_three_views_and_ask_for_a_refresh_and_nothing_else(sq
     assert held(sql, "hubspot_reader") == views | more
 
 
-def test_nobody_else_may_do_anything(sql: Sql) -> None:
+def test_nobody_else_may_do_anything(sql: SqlFixture) -> None:
     everybody = sql.rows(
         f"""SELECT relname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace, aclexplode(relacl)
              WHERE {OURS} AND grantee = 0
@@ -162,7 +168,7 @@ def test_nobody_else_may_do_anything(sql: Sql) -> None:
     assert everybody == []
 
 
-def test_every_function_of_ours_has_a_search_path_of_its_own(sql: Sql) -> None:
+def test_every_function_of_ours_has_a_search_path_of_its_own(sql: SqlFixture) -> None:
     functions = dict(
         sql.rows(f"SELECT proname, proconfig FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace WHERE {OURS}")  # type: ignore[arg-type]
     )
@@ -171,7 +177,7 @@ def test_every_function_of_ours_has_a_search_path_of_its_own(sql: Sql) -> None:
 
 
 def test_a_migration_brings_privileges_to_what_they_should_be_and_then_changes_nothing(
-    database_url: str, sql: Sql
+    database_url: str, sql: SqlFixture
 ) -> None:
     for role, wanted in PRIVILEGES.items():
         assert held(sql, role) == wanted
@@ -186,7 +192,7 @@ def test_a_migration_brings_privileges_to_what_they_should_be_and_then_changes_n
 
 
 @pytest.fixture
-def login(sql: Sql) -> Iterator[Callable[[str], str]]:
+def login(sql: SqlFixture) -> Iterator[Callable[[str], str]]:
     """From a URL to the same for a login that is not there yet, with a name and a password as hard as they come."""
     name, password = f'it\'s "100% odd" {secrets.token_hex(4)}', f"p%s:/@'\"{secrets.token_hex(8)}"
 
@@ -211,10 +217,10 @@ def test_the_command_makes_logins_and_may_be_repeated(
         ran = command("roles")
         assert (ran.status, ran.err) == (0, "")
     assert ran.out.splitlines()[1] == f"{WORKER}: GRANT {WORKER} TO a login of yours"
-    made = Sql(connect(url))
+    made = SqlFixture(connect(url))
     assert made.value("SELECT count(*) FROM tokenkeeper.connections") == 0
     with pytest.raises(errors.InsufficientPrivilege):
-        made.rows("SELECT sealed_refresh_token FROM tokenkeeper.connections")
+        made.rows("SELECT encrypted_refresh_token FROM tokenkeeper.connections")
     with pytest.raises(psycopg2.OperationalError):
         connect(url.replace(quote("p%s", safe=""), "another"))
 
@@ -224,18 +230,18 @@ def test_the_server_is_never_told_a_password(
 ) -> None:
     url = own_postgres.url()
     migrate(url)
-    Sql(connect(url)).rows("ALTER SYSTEM SET log_statement = 'all'")
-    Sql(connect(url)).rows("SELECT pg_reload_conf()")
+    SqlFixture(connect(url)).rows("ALTER SYSTEM SET log_statement = 'all'")
+    SqlFixture(connect(url)).rows("SELECT pg_reload_conf()")
     given = Login.of(login(url))
     create_roles(url, {WEB: given})
-    said = (Path(Sql(connect(url)).value("SHOW data_directory")).parent / "postgres.log").read_text()
+    said = (Path(SqlFixture(connect(url)).value("SHOW data_directory")).parent / "postgres.log").read_text()
     assert "SCRAM-SHA-256$" in said, "else the log was not read"
     assert given.password not in said
     assert given.password.rpartition('"')[2] not in said
 
 
 @pytest.mark.parametrize("mighty", ["current_user", "other"])
-def test_a_login_with_power_is_refused(database_url: str, sql: Sql, mighty: str) -> None:
+def test_a_login_with_power_is_refused(database_url: str, sql: SqlFixture, mighty: str) -> None:
     name = sql.value("SELECT current_user") if mighty == "current_user" else f"mighty_{secrets.token_hex(4)}"
     if mighty == "other":
         sql.rows(f"CREATE ROLE {name} SUPERUSER LOGIN")
@@ -246,7 +252,7 @@ def test_a_login_with_power_is_refused(database_url: str, sql: Sql, mighty: str)
 
 
 def test_who_may_not_make_roles_is_told_what_to_ask_for(
-    environment: Callable[..., dict[str, str]], databases: Databases, database_url: str, sql: Sql
+    environment: Callable[..., dict[str, str]], databases: Databases, database_url: str, sql: SqlFixture
 ) -> None:
     """As one who owns the schemas, on a server where an administrator has to make the roles."""
     own = databases.as_worker(database_url)
@@ -260,17 +266,17 @@ def test_who_may_not_make_roles_is_told_what_to_ask_for(
     assert (ran.status, ran.err) == (0, ""), "where an administrator has made all of them, nothing is asked for"
 
 
-def key_check(sql: Sql) -> str | None:
+def key_check(sql: SqlFixture) -> str | None:
     found = sql.rows("SELECT sealed FROM tokenkeeper.key_check")
     return found[0][0] if found else None
 
 
 def test_web_goes_by_the_check_value_that_the_worker_keeps(
-    environment: Callable[..., dict[str, str]], sql: Sql, town: Town
+    environment: Callable[..., dict[str, str]], sql: SqlFixture, connections: ConnectionFixture
 ) -> None:
     ours = environment()
     web, other = as_web(ours), Fernet.generate_key().decode()
-    town.store.vouch("sealed with nothing that anybody has")
+    connections.stores.key_check.write_check_value("sealed with nothing that anybody has")
     with pytest.raises(SettingsError, match="TOKEN_KEYS opens nothing"):
         check_database(Settings.from_env(web))
     check_database(Settings.from_env(ours))  # the worker's: no row contradicts it, so its keys are the right ones
@@ -283,11 +289,11 @@ def test_web_goes_by_the_check_value_that_the_worker_keeps(
 
 
 def test_a_worker_with_wrong_keys_does_not_vouch_for_them(
-    environment: Callable[..., dict[str, str]], sql: Sql, town: Town
+    environment: Callable[..., dict[str, str]], sql: SqlFixture, connections: ConnectionFixture
 ) -> None:
     ours = environment()
-    sealed = Vault([ours["TOKEN_KEYS"]]).seal_refresh_token(HUB, "a-refresh-token")
-    town.install(sealed_refresh_token=sealed)
+    sealed = TokenCipher([ours["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, "a-refresh-token")
+    connections.install(encrypted_refresh_token=sealed)
     check_database(Settings.from_env(ours))
     kept = key_check(sql)
     assert kept
@@ -297,18 +303,18 @@ def test_a_worker_with_wrong_keys_does_not_vouch_for_them(
 
 
 def test_after_a_rotation_the_newest_key_alone_opens_the_check_value(
-    environment: Callable[..., dict[str, str]], sql: Sql
+    environment: Callable[..., dict[str, str]], sql: SqlFixture
 ) -> None:
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     check_database(Settings.from_env(environment(TOKEN_KEYS=old)))
     assert Command(environment(TOKEN_KEYS=f"{new},{old}"))("keys", "rotate").status == 0
-    assert Vault([new]).opens(key_check(sql) or "")
+    assert TokenCipher([new]).opens(key_check(sql) or "")
 
 
 def test_one_login_for_everything_goes_on_working(database_url: str) -> None:
     engine = connect_engine(database_url)
-    store = ConnectionStore(engine, lease_seconds=60)
-    assert store.reads_refresh_tokens()
+    stores = Stores(engine, lease_seconds=60)
+    assert stores.key_check.can_read_refresh_tokens()
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT current_setting('is_superuser')")) == "on"
     engine.dispose()

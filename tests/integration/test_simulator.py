@@ -8,13 +8,13 @@ import pytest
 import requests
 
 from sandbox.simulator.control import ConsentRefused, ControlFailed
-from tests.integration.simulator_rig import APP, CALLBACK, HUB, Rig, returned, running
+from tests.support.simulator import APP, CALLBACK, HUB, SimulatorFixture, returned, running
 
 VERSIONS = ["v1", "v3", "2026-03", "2026-09"]
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
+def rig() -> Iterator[SimulatorFixture]:
     with running() as made:
         yield made
 
@@ -30,18 +30,18 @@ def four(reply: requests.Response) -> tuple[int, str, str]:
 # Consent
 
 
-def test_allow_sends_the_browser_back_with_a_code_and_the_state(rig: Rig) -> None:
+def test_allow_sends_the_browser_back_with_a_code_and_the_state(rig: SimulatorFixture) -> None:
     back = rig.control.allow(rig.authorize_url(), HUB)
     assert back.startswith(CALLBACK + "?")
     assert returned(back)["state"] == "s p+c&e"
     assert returned(back)["code"].startswith("na1-")
 
 
-def test_a_question_without_state_is_answered_without_state(rig: Rig) -> None:
+def test_a_question_without_state_is_answered_without_state(rig: SimulatorFixture) -> None:
     assert set(returned(rig.control.allow(rig.authorize_url(state=None), HUB))) == {"code"}
 
 
-def test_deny_sends_an_error_back_and_no_code(rig: Rig) -> None:
+def test_deny_sends_an_error_back_and_no_code(rig: SimulatorFixture) -> None:
     back = returned(rig.control.deny(rig.authorize_url()))
     assert back["error"] == "access_denied"
     assert back["error_description"]
@@ -49,20 +49,20 @@ def test_deny_sends_an_error_back_and_no_code(rig: Rig) -> None:
     assert "code" not in back
 
 
-def test_closing_the_page_sends_nothing_back(rig: Rig) -> None:
+def test_closing_the_page_sends_nothing_back(rig: SimulatorFixture) -> None:
     form = {"client_id": APP["client_id"], "redirect_uri": CALLBACK, "scope": "oauth", "answer": "close"}
     reply = rig.http.post(f"{rig.url}/oauth/authorize", data=form, allow_redirects=False, timeout=10)
     assert reply.status_code == 200
     assert "Location" not in reply.headers
 
 
-def test_the_page_lists_accounts_and_scopes_and_says_that_it_is_a_simulator(rig: Rig) -> None:
+def test_the_page_lists_accounts_and_scopes_and_says_that_it_is_a_simulator(rig: SimulatorFixture) -> None:
     page = rig.http.get(rig.authorize_url(scope="oauth crm.lists.read", optional_scope="files"), timeout=10).text
     for text in ("This is not HubSpot", "Northwind Bakery", "62515", "crm.lists.read", "files", "<script"):
         assert (text in page) is (text != "<script")
 
 
-def test_a_preselected_account_is_the_only_one_on_the_page(rig: Rig) -> None:
+def test_a_preselected_account_is_the_only_one_on_the_page(rig: SimulatorFixture) -> None:
     page = rig.http.get(rig.authorize_url(preselected="777"), timeout=10).text
     assert "Account 777" in page
     assert "Northwind" not in page
@@ -80,13 +80,15 @@ def test_a_preselected_account_is_the_only_one_on_the_page(rig: Rig) -> None:
         ({"scope": "oauth <script>"}, "An invalid scope name was provided"),
     ],
 )
-def test_a_wrong_authorize_url_shows_hubspots_error_page(rig: Rig, changes: dict[str, str | None], words: str) -> None:
+def test_a_wrong_authorize_url_shows_hubspots_error_page(
+    rig: SimulatorFixture, changes: dict[str, str | None], words: str
+) -> None:
     with pytest.raises(ConsentRefused) as refused:
         rig.control.allow(rig.authorize_url(**changes), HUB)
     assert words in str(refused.value)
 
 
-def test_scopes_and_redirect_uris_are_checked_where_the_app_has_registered_them(rig: Rig) -> None:
+def test_scopes_and_redirect_uris_are_checked_where_the_app_has_registered_them(rig: SimulatorFixture) -> None:
     rig.control.settings(required_scopes=["oauth", "files"], redirect_uris=[CALLBACK])
     with pytest.raises(ConsentRefused, match="the provided scopes are insufficient"):
         rig.control.allow(rig.authorize_url(), HUB)
@@ -95,7 +97,9 @@ def test_scopes_and_redirect_uris_are_checked_where_the_app_has_registered_them(
     assert rig.code(scope="files oauth")
 
 
-def test_an_account_without_a_feature_loses_the_optional_scope_and_cannot_grant_a_required_one(rig: Rig) -> None:
+def test_an_account_without_a_feature_loses_the_optional_scope_and_cannot_grant_a_required_one(
+    rig: SimulatorFixture,
+) -> None:
     rig.control.settings(HUB, unavailable_scopes=["files"])
     granted = rig.exchange(rig.code(optional_scope="files forms")).json()
     assert granted["scopes"] == ["oauth", "forms"]
@@ -104,14 +108,14 @@ def test_an_account_without_a_feature_loses_the_optional_scope_and_cannot_grant_
 
 
 @pytest.mark.parametrize("number", ["0", "-5", "1e3", "9223372036854775808", "٣", "x"])
-def test_what_is_no_hub_id_is_refused_on_a_page(rig: Rig, number: str) -> None:
+def test_what_is_no_hub_id_is_refused_on_a_page(rig: SimulatorFixture, number: str) -> None:
     form = {"client_id": APP["client_id"], "redirect_uri": CALLBACK, "scope": "oauth", "answer": "allow"}
     reply = rig.http.post(f"{rig.url}/oauth/authorize", data={**form, "other_hub_id": number}, timeout=10)
     assert reply.status_code == 200
     assert "digits only" in reply.text
 
 
-def test_the_front_page_uninstalls_as_a_customer_does(rig: Rig) -> None:
+def test_the_front_page_uninstalls_as_a_customer_does(rig: SimulatorFixture) -> None:
     token = rig.control.install(HUB)
     assert "Uninstall the app from Northwind Bakery" in rig.http.get(rig.url, timeout=10).text
     page = rig.http.post(f"{rig.url}/accounts/{HUB}/uninstall", timeout=10).text
@@ -123,7 +127,7 @@ def test_the_front_page_uninstalls_as_a_customer_does(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_code_and_then_a_refresh_token_bring_hubspots_seven_fields(rig: Rig, version: str) -> None:
+def test_a_code_and_then_a_refresh_token_bring_hubspots_seven_fields(rig: SimulatorFixture, version: str) -> None:
     first = rig.exchange(rig.code(), version).json()
     again = rig.refresh(first["refresh_token"], version).json()
     for grant in (first, again):
@@ -137,21 +141,21 @@ def test_a_code_and_then_a_refresh_token_bring_hubspots_seven_fields(rig: Rig, v
     assert again["access_token"] != first["access_token"]
 
 
-def test_a_code_is_good_once(rig: Rig) -> None:
+def test_a_code_is_good_once(rig: SimulatorFixture) -> None:
     code = rig.code()
     assert rig.exchange(code).ok
     assert four(rig.exchange(code)) == (400, "BAD_AUTH_CODE", "invalid_grant")
     assert four(rig.exchange("na1-made-up"))[1] == "BAD_AUTH_CODE"
 
 
-def test_a_code_expires(rig: Rig) -> None:
+def test_a_code_expires(rig: SimulatorFixture) -> None:
     rig.control.settings(code_lifetime=30)
     code = rig.code()
     rig.clock.ahead = 31
     assert four(rig.exchange(code))[1] == "EXPIRED_AUTH_CODE"
 
 
-def test_a_code_is_bound_to_its_redirect_uri_and_its_app(rig: Rig) -> None:
+def test_a_code_is_bound_to_its_redirect_uri_and_its_app(rig: SimulatorFixture) -> None:
     rig.control.settings(client_ids=[APP["client_id"], "another-app"])
     code = rig.code()
     assert four(rig.exchange(code, redirect_uri=CALLBACK + "?"))[1] == "MISMATCH_REDIRECT_URI_AUTH_CODE"
@@ -159,7 +163,7 @@ def test_a_code_is_bound_to_its_redirect_uri_and_its_app(rig: Rig) -> None:
     assert rig.exchange(code).ok
 
 
-def test_checks_come_in_hubspots_order(rig: Rig) -> None:
+def test_checks_come_in_hubspots_order(rig: SimulatorFixture) -> None:
     """Content type, client id, grant type, secret, and only then the token."""
     bad = {"client_id": "x", "grant_type": "y", "client_secret": "z"}
     json_reply = rig.http.post(f"{rig.url}/oauth/2026-09/token", json=APP | bad, timeout=10)
@@ -172,13 +176,13 @@ def test_checks_come_in_hubspots_order(rig: Rig) -> None:
     assert four(rig.refresh("dead")) == (400, "BAD_REFRESH_TOKEN", "invalid_grant")
 
 
-def test_json_sent_as_a_form_is_a_bad_grant_type(rig: Rig) -> None:
+def test_json_sent_as_a_form_is_a_bad_grant_type(rig: SimulatorFixture) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     reply = rig.http.post(f"{rig.url}/oauth/v3/token", data='{"grant_type": "x"}', headers=form, timeout=10)
     assert four(reply)[1] == "BAD_GRANT_TYPE"
 
 
-def test_only_v1_takes_parameters_from_the_query(rig: Rig) -> None:
+def test_only_v1_takes_parameters_from_the_query(rig: SimulatorFixture) -> None:
     token = rig.control.install(HUB)
     query = {"client_secret": APP["client_secret"], "refresh_token": token}
     body = {"grant_type": "refresh_token", "client_id": APP["client_id"]}
@@ -191,11 +195,11 @@ def test_only_v1_takes_parameters_from_the_query(rig: Rig) -> None:
         assert four(replies[version])[1] == "BAD_CLIENT_SECRET"
 
 
-def test_a_version_that_hubspot_does_not_serve_is_not_found(rig: Rig) -> None:
+def test_a_version_that_hubspot_does_not_serve_is_not_found(rig: SimulatorFixture) -> None:
     assert rig.refresh(rig.control.install(HUB), "2027-03").status_code == 404
 
 
-def test_a_secret_can_be_rotated_while_it_runs(rig: Rig) -> None:
+def test_a_secret_can_be_rotated_while_it_runs(rig: SimulatorFixture) -> None:
     token = rig.control.install(HUB)
     rig.control.settings(client_secrets=[APP["client_secret"], "newer"])
     assert rig.refresh(token).ok
@@ -204,23 +208,23 @@ def test_a_secret_can_be_rotated_while_it_runs(rig: Rig) -> None:
     assert four(rig.refresh(token))[1] == "BAD_CLIENT_SECRET"
 
 
-def test_the_settings_do_not_show_the_secrets(rig: Rig) -> None:
+def test_the_settings_do_not_show_the_secrets(rig: SimulatorFixture) -> None:
     assert APP["client_secret"] not in str(rig.control.settings())
 
 
-def test_another_apps_id_meets_a_bad_refresh_token(rig: Rig) -> None:
+def test_another_apps_id_meets_a_bad_refresh_token(rig: SimulatorFixture) -> None:
     token = rig.control.install(HUB)
     rig.control.settings(client_ids=["another-app"])
     assert four(rig.refresh(token, client_id="another-app"))[1] == "BAD_REFRESH_TOKEN"
     assert rig.introspect(token, client_id="another-app") == {"active": False}
 
 
-def test_errors_can_have_two_fields_as_before_2026(rig: Rig) -> None:
+def test_errors_can_have_two_fields_as_before_2026(rig: SimulatorFixture) -> None:
     rig.control.settings(legacy_errors=True)
     assert set(rig.refresh("dead").json()) == {"status", "message"}
 
 
-def test_both_errors_of_a_bad_client_id_can_be_had(rig: Rig) -> None:
+def test_both_errors_of_a_bad_client_id_can_be_had(rig: SimulatorFixture) -> None:
     rig.control.settings(bad_client_id_error="invalid_client")
     assert four(rig.refresh("dead", client_id="x")) == (400, "BAD_CLIENT_ID", "invalid_client")
 
@@ -228,7 +232,7 @@ def test_both_errors_of_a_bad_client_id_can_be_had(rig: Rig) -> None:
 # Lives of tokens
 
 
-def test_lifetime_and_length_are_settable_for_all_and_for_one(rig: Rig) -> None:
+def test_lifetime_and_length_are_settable_for_all_and_for_one(rig: SimulatorFixture) -> None:
     one, other = rig.control.install(HUB), rig.control.install(7)
     rig.control.settings(lifetime=60)
     rig.control.settings(7, lifetime=5.5, token_length=700)
@@ -239,13 +243,13 @@ def test_lifetime_and_length_are_settable_for_all_and_for_one(rig: Rig) -> None:
     assert rig.refresh(other).json()["expires_in"] == 60
 
 
-def test_fields_can_be_left_out(rig: Rig) -> None:
+def test_fields_can_be_left_out(rig: SimulatorFixture) -> None:
     token = rig.control.install(HUB)
     rig.control.settings(HUB, omit=["refresh_token", "hub_id", "scopes"])
     assert not {"refresh_token", "hub_id", "scopes"} & set(rig.refresh(token).json())
 
 
-def test_a_rotated_refresh_token_dies_at_once_or_after_its_grace(rig: Rig) -> None:
+def test_a_rotated_refresh_token_dies_at_once_or_after_its_grace(rig: SimulatorFixture) -> None:
     first = rig.control.install(HUB)
     rig.control.settings(rotation=0)
     second = rig.refresh(first).json()["refresh_token"]
@@ -262,7 +266,9 @@ def test_a_rotated_refresh_token_dies_at_once_or_after_its_grace(rig: Rig) -> No
 @pytest.mark.parametrize(("how", "same", "old_lives"), [
     ("same", True, True), ("new", False, True), ("new_kills_old", False, False),
 ])  # fmt: skip
-def test_an_install_again_keeps_or_replaces_the_refresh_token(rig: Rig, how: str, same: bool, old_lives: bool) -> None:
+def test_an_install_again_keeps_or_replaces_the_refresh_token(
+    rig: SimulatorFixture, how: str, same: bool, old_lives: bool
+) -> None:
     rig.control.settings(reinstall=how)
     old = rig.exchange(rig.code()).json()["refresh_token"]
     new = rig.exchange(rig.code(scope="oauth files")).json()
@@ -271,7 +277,7 @@ def test_an_install_again_keeps_or_replaces_the_refresh_token(rig: Rig, how: str
     assert rig.refresh(old).ok is old_lives
 
 
-def test_many_accounts_are_installed_in_one_call(rig: Rig) -> None:
+def test_many_accounts_are_installed_in_one_call(rig: SimulatorFixture) -> None:
     tokens = rig.control.install_many(5000)
     assert len(set(tokens.values())) == 5000
     assert rig.refresh(tokens[1_004_999]).json()["hub_id"] == 1_004_999
@@ -281,7 +287,7 @@ def test_many_accounts_are_installed_in_one_call(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS[1:])
-def test_introspection_describes_both_kinds_of_token(rig: Rig, version: str) -> None:
+def test_introspection_describes_both_kinds_of_token(rig: SimulatorFixture, version: str) -> None:
     grant = rig.refresh(rig.control.install(HUB)).json()
     access = rig.post("token/introspect", version, token=grant["access_token"]).json()
     refresh = rig.post("token/introspect", version, token=grant["refresh_token"]).json()
@@ -295,13 +301,13 @@ def test_introspection_describes_both_kinds_of_token(rig: Rig, version: str) -> 
     assert "expires_in" not in refresh
 
 
-def test_an_unknown_token_is_not_active(rig: Rig) -> None:
+def test_an_unknown_token_is_not_active(rig: SimulatorFixture) -> None:
     assert rig.introspect("na1-made-up") == {"active": False}
     assert four(rig.post("token/introspect", token="x", client_secret="wrong"))[1] == "BAD_CLIENT_SECRET"
 
 
 @pytest.mark.parametrize("version", VERSIONS[1:])
-def test_revoking_ends_the_refresh_token_and_spares_the_access_token(rig: Rig, version: str) -> None:
+def test_revoking_ends_the_refresh_token_and_spares_the_access_token(rig: SimulatorFixture, version: str) -> None:
     grant = rig.refresh(rig.control.install(HUB)).json()
     assert rig.post("token/revoke", version, token=grant["refresh_token"]).status_code == 200
     assert rig.post("token/revoke", version, token="unknown").status_code == 200
@@ -310,14 +316,14 @@ def test_revoking_ends_the_refresh_token_and_spares_the_access_token(rig: Rig, v
     assert rig.contacts(grant["access_token"]).ok
 
 
-def test_v1_revokes_by_delete(rig: Rig) -> None:
+def test_v1_revokes_by_delete(rig: SimulatorFixture) -> None:
     token = rig.control.install(HUB)
     assert rig.http.delete(f"{rig.url}/oauth/v1/refresh-tokens/{token}", timeout=10).status_code == 204
     assert not rig.refresh(token).ok
 
 
 @pytest.mark.parametrize("version", VERSIONS[1:])
-def test_the_app_uninstalls_itself_with_the_accounts_token(rig: Rig, version: str) -> None:
+def test_the_app_uninstalls_itself_with_the_accounts_token(rig: SimulatorFixture, version: str) -> None:
     grant = rig.refresh(rig.control.install(HUB)).json()
     address = f"{rig.url}/appinstalls/{version}/external-install"
     bearer = {"Authorization": f"Bearer {grant['access_token']}"}
@@ -329,7 +335,7 @@ def test_the_app_uninstalls_itself_with_the_accounts_token(rig: Rig, version: st
 
 @pytest.mark.parametrize(("keep", "state"), [(False, "revoked"), (True, "live")])
 def test_a_customers_uninstall_ends_the_refresh_token_and_may_spare_access_tokens(
-    rig: Rig, keep: bool, state: str
+    rig: SimulatorFixture, keep: bool, state: str
 ) -> None:
     grant = rig.refresh(rig.control.install(HUB)).json()
     rig.control.uninstall(HUB, keep_access_tokens=keep)
@@ -338,7 +344,7 @@ def test_a_customers_uninstall_ends_the_refresh_token_and_may_spare_access_token
     assert rig.contacts(grant["access_token"]).ok is keep
 
 
-def test_an_account_that_uninstalled_can_install_again(rig: Rig) -> None:
+def test_an_account_that_uninstalled_can_install_again(rig: SimulatorFixture) -> None:
     old = rig.control.install(HUB)
     rig.control.uninstall(HUB)
     grant = rig.exchange(rig.code()).json()
@@ -349,7 +355,7 @@ def test_an_account_that_uninstalled_can_install_again(rig: Rig) -> None:
 # The API, and the check
 
 
-def test_the_api_takes_a_live_token_and_refuses_others_with_hubspots_two_bodies(rig: Rig) -> None:
+def test_the_api_takes_a_live_token_and_refuses_others_with_hubspots_two_bodies(rig: SimulatorFixture) -> None:
     token = rig.refresh(rig.control.install(HUB)).json()["access_token"]
     details = rig.http.get(
         f"{rig.url}/account-info/2026-03/details", headers={"Authorization": f"Bearer {token}"}, timeout=10
@@ -365,7 +371,7 @@ def test_the_api_takes_a_live_token_and_refuses_others_with_hubspots_two_bodies(
     assert garbage.headers["x-hubspot-auth-failure"] == "401 Unauthorized"
 
 
-def test_the_check_tells_live_from_expired_from_unknown(rig: Rig) -> None:
+def test_the_check_tells_live_from_expired_from_unknown(rig: SimulatorFixture) -> None:
     short, long = rig.control.install(1), rig.control.install(2)
     rig.control.settings(1, lifetime=10)
     tokens = [rig.refresh(short).json()["access_token"], rig.refresh(long).json()["access_token"]]
@@ -377,7 +383,7 @@ def test_the_check_tells_live_from_expired_from_unknown(rig: Rig) -> None:
     assert -6 < (checks[0].seconds_left or 0) < -4
 
 
-def test_a_reset_with_accounts_makes_every_token_unknown(rig: Rig) -> None:
+def test_a_reset_with_accounts_makes_every_token_unknown(rig: SimulatorFixture) -> None:
     token = rig.control.install(HUB)
     access = rig.refresh(token).json()["access_token"]
     rig.control.settings(lifetime=7)
@@ -394,13 +400,15 @@ def test_a_reset_with_accounts_makes_every_token_unknown(rig: Rig) -> None:
         {"reinstall": "maybe"}, {"client_ids": []}, {"no_such": 1}, {"legacy_errors": 1}, {"rotation": -1},
     ],
 )  # fmt: skip
-def test_a_wrong_setting_is_refused_with_its_name_and_changes_nothing(rig: Rig, wrong: dict[str, object]) -> None:
+def test_a_wrong_setting_is_refused_with_its_name_and_changes_nothing(
+    rig: SimulatorFixture, wrong: dict[str, object]
+) -> None:
     before = rig.control.settings()
     with pytest.raises(ControlFailed, match=next(iter(wrong))):
         rig.control.settings(**wrong)  # type: ignore[arg-type]
     assert rig.control.settings() == before
 
 
-def test_what_concerns_the_app_cannot_be_set_for_one_account(rig: Rig) -> None:
+def test_what_concerns_the_app_cannot_be_set_for_one_account(rig: SimulatorFixture) -> None:
     with pytest.raises(ControlFailed, match="client_secrets"):
         rig.control.settings(HUB, client_secrets=["x"])

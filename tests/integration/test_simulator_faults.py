@@ -13,21 +13,21 @@ import pytest
 import requests
 
 from sandbox.simulator.control import ControlFailed
-from tests.integration.simulator_rig import APP, HUB, Rig, running
+from tests.support.simulator import APP, HUB, SimulatorFixture, running
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
+def rig() -> Iterator[SimulatorFixture]:
     with running() as made:
         yield made
 
 
 @pytest.fixture
-def token(rig: Rig) -> str:
+def token(rig: SimulatorFixture) -> str:
     return rig.control.install(HUB)
 
 
-def raw_refresh(rig: Rig, token: str) -> socket.socket:
+def raw_refresh(rig: SimulatorFixture, token: str) -> socket.socket:
     """A refresh that has been sent and not yet answered."""
     body = urlencode({"grant_type": "refresh_token", "refresh_token": token, **APP}).encode()
     head = (
@@ -39,13 +39,13 @@ def raw_refresh(rig: Rig, token: str) -> socket.socket:
     return line
 
 
-def wait_until_arrived(rig: Rig, number: int) -> None:
+def wait_until_arrived(rig: SimulatorFixture, number: int) -> None:
     end = time.monotonic() + 5
     while sum(hub["refreshes"] for hub in rig.control.stats()["by_hub"].values()) != number:
         assert time.monotonic() < end
 
 
-def wait_until_in_flight(rig: Rig, number: int) -> None:
+def wait_until_in_flight(rig: SimulatorFixture, number: int) -> None:
     end = time.monotonic() + 5
     while rig.control.stats()["in_flight"] != number:
         assert time.monotonic() < end
@@ -65,7 +65,9 @@ def wait_until_in_flight(rig: Rig, number: int) -> None:
         ("unknown_refusal", "UNKNOWN_REFUSAL", "no_such_word_in_any_table"),
     ],
 )
-def test_every_refusal_of_the_table_can_be_ordered(rig: Rig, token: str, kind: str, status: str, error: str) -> None:
+def test_every_refusal_of_the_table_can_be_ordered(
+    rig: SimulatorFixture, token: str, kind: str, status: str, error: str
+) -> None:
     rig.control.fault(kind, times=1)
     reply = rig.refresh(token)
     assert (reply.status_code, reply.json()["status"], reply.json()["error"]) == (400, status, error)
@@ -75,7 +77,7 @@ def test_every_refusal_of_the_table_can_be_ordered(rig: Rig, token: str, kind: s
 @pytest.mark.parametrize("status", [401, 403, 423, 429, 477, 500, 502, 503, 504, 524])
 @pytest.mark.parametrize("retry_after", [None, "7"])
 def test_http_errors_come_as_json_with_or_without_retry_after(
-    rig: Rig, token: str, status: int, retry_after: str | None
+    rig: SimulatorFixture, token: str, status: int, retry_after: str | None
 ) -> None:
     rig.control.fault(status, retry_after=retry_after)
     reply = rig.refresh(token)
@@ -83,7 +85,7 @@ def test_http_errors_come_as_json_with_or_without_retry_after(
     assert reply.json()["message"]
 
 
-def test_the_migration_message_comes_under_477_and_under_400(rig: Rig, token: str) -> None:
+def test_the_migration_message_comes_under_477_and_under_400(rig: SimulatorFixture, token: str) -> None:
     rig.control.fault(477, times=1)
     rig.control.fault("migration_as_400", times=1)
     replies = [rig.refresh(token) for _ in range(2)]
@@ -92,7 +94,7 @@ def test_the_migration_message_comes_under_477_and_under_400(rig: Rig, token: st
 
 
 @pytest.mark.parametrize(("kind", "status"), [("html_200", 200), ("html_403", 403), ("html_503", 503)])
-def test_html_comes_where_json_should(rig: Rig, token: str, kind: str, status: int) -> None:
+def test_html_comes_where_json_should(rig: SimulatorFixture, token: str, kind: str, status: int) -> None:
     rig.control.fault(kind)
     reply = rig.refresh(token)
     assert reply.status_code == status
@@ -100,7 +102,7 @@ def test_html_comes_where_json_should(rig: Rig, token: str, kind: str, status: i
     assert reply.text.startswith("<!DOCTYPE html>")
 
 
-def test_a_success_can_be_empty_or_broken_or_without_a_grant_or_huge(rig: Rig, token: str) -> None:
+def test_a_success_can_be_empty_or_broken_or_without_a_grant_or_huge(rig: SimulatorFixture, token: str) -> None:
     for kind in ("empty_200", "no_grant", "truncated", "huge"):
         rig.control.fault(kind, times=1)
     empty, nothing, truncated, huge = (rig.refresh(token) for _ in range(4))
@@ -112,7 +114,7 @@ def test_a_success_can_be_empty_or_broken_or_without_a_grant_or_huge(rig: Rig, t
     assert huge.json()["access_token"]
 
 
-def test_a_grant_can_have_wrong_types_a_negative_life_or_another_hub(rig: Rig, token: str) -> None:
+def test_a_grant_can_have_wrong_types_a_negative_life_or_another_hub(rig: SimulatorFixture, token: str) -> None:
     for kind in ("wrong_types", "negative_expires_in", "wrong_hub"):
         rig.control.fault(kind, times=1)
     mistyped, past, foreign = (rig.refresh(token).json() for _ in range(3))
@@ -121,7 +123,7 @@ def test_a_grant_can_have_wrong_types_a_negative_life_or_another_hub(rig: Rig, t
     assert foreign["hub_id"] == HUB + 1
 
 
-def test_a_fault_hits_only_its_place_its_grant_and_its_account(rig: Rig, token: str) -> None:
+def test_a_fault_hits_only_its_place_its_grant_and_its_account(rig: SimulatorFixture, token: str) -> None:
     other = rig.control.install(7)
     rig.control.fault(503, where="introspect", hub_id=HUB)
     rig.control.fault(500, grant="code")
@@ -136,14 +138,14 @@ def test_a_fault_hits_only_its_place_its_grant_and_its_account(rig: Rig, token: 
     assert rig.control.faults()[0]["hits"] == 1
 
 
-def test_a_probability_of_none_never_hits_and_of_one_always(rig: Rig, token: str) -> None:
+def test_a_probability_of_none_never_hits_and_of_one_always(rig: SimulatorFixture, token: str) -> None:
     rig.control.fault(503, probability=0)
     assert rig.refresh(token).ok
     rig.control.fault(503, probability=1)
     assert rig.refresh(token).status_code == 503
 
 
-def test_times_are_exact_under_concurrency(rig: Rig, token: str) -> None:
+def test_times_are_exact_under_concurrency(rig: SimulatorFixture, token: str) -> None:
     rig.control.fault(503, times=25)
     with ThreadPoolExecutor(8) as pool:
         codes = list(pool.map(lambda _: requests_refresh(rig, token), range(60)))
@@ -151,12 +153,12 @@ def test_times_are_exact_under_concurrency(rig: Rig, token: str) -> None:
     assert rig.control.stats()["calls"]["token/refresh"] == {"http_503": 25, "ok": 35}
 
 
-def requests_refresh(rig: Rig, token: str) -> int:
+def requests_refresh(rig: SimulatorFixture, token: str) -> int:
     form = {"grant_type": "refresh_token", "refresh_token": token, **APP}
     return requests.post(f"{rig.url}/oauth/v3/token", data=form, timeout=10).status_code
 
 
-def test_a_reset_connection_is_a_reset_and_nothing_was_done(rig: Rig) -> None:
+def test_a_reset_connection_is_a_reset_and_nothing_was_done(rig: SimulatorFixture) -> None:
     code = rig.code()
     rig.control.fault("reset", times=1)
     with pytest.raises(requests.ConnectionError, match="reset by peer"):
@@ -164,7 +166,7 @@ def test_a_reset_connection_is_a_reset_and_nothing_was_done(rig: Rig) -> None:
     assert rig.exchange(code).ok
 
 
-def test_a_lost_answer_was_a_success_all_the_same(rig: Rig) -> None:
+def test_a_lost_answer_was_a_success_all_the_same(rig: SimulatorFixture) -> None:
     code = rig.code()
     rig.control.fault("lost", times=1)
     with pytest.raises(requests.ConnectionError):
@@ -173,7 +175,7 @@ def test_a_lost_answer_was_a_success_all_the_same(rig: Rig) -> None:
     assert rig.control.stats()["calls"]["token/code"] == {"lost": 1, "BAD_AUTH_CODE": 1}
 
 
-def test_a_lost_rotation_leaves_the_old_refresh_token_dead(rig: Rig, token: str) -> None:
+def test_a_lost_rotation_leaves_the_old_refresh_token_dead(rig: SimulatorFixture, token: str) -> None:
     rig.control.settings(rotation=0)
     rig.control.fault("lost", times=1)
     with pytest.raises(requests.ConnectionError):
@@ -181,7 +183,7 @@ def test_a_lost_rotation_leaves_the_old_refresh_token_dead(rig: Rig, token: str)
     assert rig.refresh(token).json()["status"] == "BAD_REFRESH_TOKEN"
 
 
-def test_a_cut_answer_ends_before_its_length(rig: Rig, token: str) -> None:
+def test_a_cut_answer_ends_before_its_length(rig: SimulatorFixture, token: str) -> None:
     rig.control.fault("cut", times=1)
     with raw_refresh(rig, token) as line:
         received = b"".join(iter(lambda: line.recv(65536), b""))
@@ -190,21 +192,21 @@ def test_a_cut_answer_ends_before_its_length(rig: Rig, token: str) -> None:
     assert 0 < len(body) < length
 
 
-def test_a_slow_answer_takes_its_seconds_and_is_right(rig: Rig, token: str) -> None:
+def test_a_slow_answer_takes_its_seconds_and_is_right(rig: SimulatorFixture, token: str) -> None:
     rig.control.fault("slow", seconds=0.4, times=1)
     began = time.monotonic()
     assert rig.refresh(token).ok
     assert 0.4 <= time.monotonic() - began < 3
 
 
-def test_any_fault_can_be_late(rig: Rig, token: str) -> None:
+def test_any_fault_can_be_late(rig: SimulatorFixture, token: str) -> None:
     rig.control.fault("bad_refresh_token", seconds=0.3)
     began = time.monotonic()
     assert rig.refresh(token).status_code == 400
     assert time.monotonic() - began >= 0.3
 
 
-def test_a_dripping_answer_comes_byte_by_byte_from_its_first_header_on(rig: Rig, token: str) -> None:
+def test_a_dripping_answer_comes_byte_by_byte_from_its_first_header_on(rig: SimulatorFixture, token: str) -> None:
     rig.control.fault("drip", seconds=0.001)
     with raw_refresh(rig, token) as line:
         pieces = list(iter(lambda: line.recv(65536), b""))
@@ -213,7 +215,7 @@ def test_a_dripping_answer_comes_byte_by_byte_from_its_first_header_on(rig: Rig,
     assert b"".join(pieces).partition(b"\r\n\r\n")[2].endswith(b"}")
 
 
-def test_latency_is_settable_as_a_number_and_as_a_range(rig: Rig, token: str) -> None:
+def test_latency_is_settable_as_a_number_and_as_a_range(rig: SimulatorFixture, token: str) -> None:
     for latency in (0.2, [0.2, 0.25]):
         rig.control.settings(HUB, latency=latency)
         began = time.monotonic()
@@ -228,7 +230,7 @@ def test_latency_is_settable_as_a_number_and_as_a_range(rig: Rig, token: str) ->
         {"kind": 503, "probability": 2}, {"kind": "slow", "seconds": -1}, {"kind": 429, "retry_after": "1\r\nX: y"},
     ],
 )  # fmt: skip
-def test_a_fault_that_cannot_be_is_refused(rig: Rig, wrong: dict[str, object]) -> None:
+def test_a_fault_that_cannot_be_is_refused(rig: SimulatorFixture, wrong: dict[str, object]) -> None:
     with pytest.raises(ControlFailed, match="HTTP 400"):
         rig.control.fault(**wrong)  # type: ignore[arg-type]
     assert rig.control.faults() == []
@@ -237,7 +239,7 @@ def test_a_fault_that_cannot_be_is_refused(rig: Rig, wrong: dict[str, object]) -
 # Counters
 
 
-def test_calls_are_counted_by_endpoint_outcome_account_and_second(rig: Rig, token: str) -> None:
+def test_calls_are_counted_by_endpoint_outcome_account_and_second(rig: SimulatorFixture, token: str) -> None:
     rig.control.reset()
     rig.exchange(rig.code())
     for _ in range(3):
@@ -255,7 +257,7 @@ def test_calls_are_counted_by_endpoint_outcome_account_and_second(rig: Rig, toke
     assert rig.control.stats()["calls"] == {}
 
 
-def test_refreshes_one_after_the_other_never_overlap(rig: Rig) -> None:
+def test_refreshes_one_after_the_other_never_overlap(rig: SimulatorFixture) -> None:
     """By many threads, each of which takes the next refresh of an account the moment the last is answered."""
     tokens = list(rig.control.install_many(8).values())
 
@@ -270,7 +272,7 @@ def test_refreshes_one_after_the_other_never_overlap(rig: Rig) -> None:
     assert (stats["most_refreshes_of_one_hub"], stats["violations"]) == (1, 0)
 
 
-def test_two_refreshes_of_one_account_at_once_are_told(rig: Rig, token: str) -> None:
+def test_two_refreshes_of_one_account_at_once_are_told(rig: SimulatorFixture, token: str) -> None:
     rig.control.fault("slow", seconds=0.5)
     with raw_refresh(rig, token) as first:
         wait_until_in_flight(rig, 1)
@@ -283,7 +285,7 @@ def test_two_refreshes_of_one_account_at_once_are_told(rig: Rig, token: str) -> 
     assert len(told["others_began_seconds_ago"]) == 1
 
 
-def test_a_client_that_gives_up_and_asks_again_is_no_overlap(rig: Rig, token: str) -> None:
+def test_a_client_that_gives_up_and_asks_again_is_no_overlap(rig: SimulatorFixture, token: str) -> None:
     rig.control.fault("slow", seconds=20, times=5)
     for asked in range(1, 6):
         line = raw_refresh(rig, token)
@@ -295,7 +297,7 @@ def test_a_client_that_gives_up_and_asks_again_is_no_overlap(rig: Rig, token: st
     assert (stats["most_refreshes_of_one_hub"], stats["violations"], stats["in_flight"]) == (1, 0, 0)
 
 
-def test_a_reset_of_the_counters_does_not_forget_what_is_in_flight(rig: Rig, token: str) -> None:
+def test_a_reset_of_the_counters_does_not_forget_what_is_in_flight(rig: SimulatorFixture, token: str) -> None:
     rig.control.fault("slow", seconds=0.5, times=1)
     with raw_refresh(rig, token) as line:
         wait_until_in_flight(rig, 1)
@@ -305,7 +307,7 @@ def test_a_reset_of_the_counters_does_not_forget_what_is_in_flight(rig: Rig, tok
     assert rig.control.stats()["violations"] == 1
 
 
-def test_hundreds_of_slow_calls_run_side_by_side(rig: Rig) -> None:
+def test_hundreds_of_slow_calls_run_side_by_side(rig: SimulatorFixture) -> None:
     tokens = list(rig.control.install_many(300).values())
     rig.control.settings(latency=1.0)
     began = time.monotonic()

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
-from tests.integration.simulator_rig import CALLBACK, HUB, returned
+from tests.support.simulator import CALLBACK, HUB, returned
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., "Running"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from shared.db import pruning
-from shared.db.installs import Became
-from shared.db.store import ConnectionStore
-from tests.builders import HUB
-from tests.integration.store_rig import Sql, Town
+from shared.db.lifecycle import pruning
+from shared.db.lifecycle.installs import InstallOutcome
+from tests.support.stores import Stores
+from tests.support.builders import HUB
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 OLD_HISTORY = """
 INSERT INTO tokenkeeper.history (hub_id, event, status, at)
@@ -19,10 +19,10 @@ SELECT 7, event, status, now() - interval '91 days'
 ANOTHER_HOUR = "UPDATE tokenkeeper.pruned SET at = at - interval '1 hour'"
 
 
-def test_old_failures_go_and_all_other_history_stays(store: ConnectionStore, sql: Sql) -> None:
+def test_old_failures_go_and_all_other_history_stays(stores: Stores, sql: SqlFixture) -> None:
     sql.rows(OLD_HISTORY)
     sql.rows("INSERT INTO tokenkeeper.history (hub_id, event) VALUES (7, 'refresh_failed'), (7, 'recovered')")
-    assert store.prune() == 2
+    assert stores.prune() == 2
     old = "SELECT event FROM tokenkeeper.history WHERE at < now() - interval '90 days' ORDER BY id"
     assert [event for (event,) in sql.rows(old)] == [
         *("installed", "suspected", "recovered", "scopes_changed", "reinstalled")
@@ -30,52 +30,56 @@ def test_old_failures_go_and_all_other_history_stays(store: ConnectionStore, sql
     assert sql.value("SELECT count(*) FROM tokenkeeper.history") == 7
 
 
-def test_it_looks_once_an_hour_whoever_sweeps(store: ConnectionStore, sql: Sql) -> None:
-    assert store.prune() == 0
+def test_it_looks_once_an_hour_whoever_sweeps(stores: Stores, sql: SqlFixture) -> None:
+    assert stores.prune() == 0
     sql.rows(OLD_HISTORY)
-    assert store.prune() == 0
+    assert stores.prune() == 0
     sql.rows(ANOTHER_HOUR)
-    assert store.prune() == 2
+    assert stores.prune() == 2
     sql.rows(OLD_HISTORY)
     sql.rows("UPDATE tokenkeeper.pruned SET at = now() + interval '1 day'")
-    assert store.prune() == 2, "a clock that was set back stops nothing"
+    assert stores.prune() == 2, "a clock that was set back stops nothing"
 
 
-def test_it_takes_only_so_many_at_a_time(store: ConnectionStore, sql: Sql) -> None:
+def test_it_takes_only_so_many_at_a_time(stores: Stores, sql: SqlFixture) -> None:
     many = pruning.BATCH * pruning.BATCHES + 5
     sql.rows(f"""
         INSERT INTO tokenkeeper.history (hub_id, event, at)
         SELECT n, 'refresh_failed', now() - interval '91 days' FROM generate_series(1, {many}) AS n
     """)
-    assert store.prune() == many - 5
+    assert stores.prune() == many - 5
     sql.rows(ANOTHER_HOUR)
-    assert store.prune() == 5
+    assert stores.prune() == 5
 
 
-def test_minutes_of_more_than_three_days_ago_go(store: ConnectionStore, sql: Sql) -> None:
+def test_minutes_of_more_than_three_days_ago_go(stores: Stores, sql: SqlFixture) -> None:
     sql.rows("""
         INSERT INTO tokenkeeper.minutes (minute)
         VALUES (now() - interval '73 hours'), (now() - interval '49 hours'), (now())
     """)
-    assert store.prune() == 1
+    assert stores.prune() == 1
 
 
-def test_an_install_that_is_forgotten_and_comes_again_changes_nothing(town: Town, sql: Sql) -> None:
+def test_an_install_that_is_forgotten_and_comes_again_changes_nothing(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     """It is the newest still, and its row says so; an older one is known by its date."""
     older = "0f5f7a0e-0000-4000-8000-000000000001"
     newest = "0f5f7a0e-0000-4000-8000-000000000002"
     at = sql.now()
-    town.install(ago=60, install_id=older)
-    town.install(install_id=newest, granted_at=at)
+    connections.install(ago=60, install_id=older)
+    connections.install(install_id=newest, granted_at=at)
     sql.rows("UPDATE tokenkeeper.installs SET stored_at = now() - interval '31 days'")
-    assert town.store.prune() == 2
-    assert town.install(install_id=newest, granted_at=at, access_token="again").became is Became.ALREADY
-    assert town.install(ago=60, install_id=older, access_token="again").became is Became.OLDER
+    assert connections.stores.prune() == 2
+    assert connections.install(install_id=newest, granted_at=at, access_token="again").became is InstallOutcome.ALREADY
+    assert connections.install(ago=60, install_id=older, access_token="again").became is InstallOutcome.OLDER
     assert sql.served(HUB) == f"access-of-{HUB}"
 
 
 @pytest.mark.parametrize("statement", ["FAILURES", "INSTALLS"])
-def test_where_there_is_nothing_to_take_an_index_says_so(town: Town, sql: Sql, statement: str) -> None:
+def test_where_there_is_nothing_to_take_an_index_says_so(
+    connections: ConnectionFixture, sql: SqlFixture, statement: str
+) -> None:
     sql.rows(
         """
         INSERT INTO tokenkeeper.history (hub_id, event, status) SELECT n, 'installed', 'active'

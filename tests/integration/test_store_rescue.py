@@ -6,99 +6,113 @@ from dataclasses import replace
 
 import pytest
 
-from shared.db.leases import Claimed, Result
+from shared.db.refresh.claims import ClaimedConnection, RefreshResult
 from shared.domain import connection as rules
-from shared.domain.errors import GrantDead
-from tests.builders import HUB
-from tests.integration.store_rig import Sql, Town
+from shared.domain.errors import InvalidGrant
+from tests.support.builders import HUB
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 GONE = "lease_until = now() - interval '1 millisecond'"
 
 
 @pytest.fixture
-def late(town: Town, sql: Sql) -> Result:
+def late(connections: ConnectionFixture, sql: SqlFixture) -> RefreshResult:
     """A success of a lease that is over; its refresh token is a new one."""
-    town.due(HUB)
-    result = town.refreshed(town.claim_one(), "late")
+    connections.due(HUB)
+    result = connections.refreshed(connections.claim_one(), "late")
     sql.set(GONE)
-    return replace(result, sealed_refresh_token="sealed-new")
+    return replace(result, encrypted_refresh_token="sealed-new")
 
 
-def dead(town: Town, claimed: Claimed) -> Result:
+def dead(connections: ConnectionFixture, claimed: ClaimedConnection) -> RefreshResult:
     """What HubSpot says of the old refresh token."""
-    error = GrantDead("BAD_REFRESH_TOKEN", http_status=400)
-    return Result(claimed.lease, rules.failed(claimed.connection, error, town.store.clock.now()))
+    error = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
+    return RefreshResult(
+        claimed.lease, rules.after_failure(claimed.connection, error, connections.stores.claims.clock.now())
+    )
 
 
-def test_it_is_kept_and_the_verdict_on_the_old_one_does_not_count(town: Town, sql: Sql, late: Result) -> None:
-    second = town.claim_one()
-    landed = town.store.save([late])
+def test_it_is_kept_and_the_verdict_on_the_old_one_does_not_count(
+    connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
+) -> None:
+    second = connections.claim_one()
+    landed = connections.stores.results.save([late])
     assert (set(landed), landed.rescued) == (set(), {HUB})
-    assert sql.row()["sealed_refresh_token"] == "sealed-new"
+    assert sql.row()["encrypted_refresh_token"] == "sealed-new"
     assert sql.served() == "late"
-    assert town.store.claim(1).rows == [], "the second one is still in flight"
-    assert town.store.save([town.revoked(second)]) == set()
+    assert connections.stores.claims.claim(1).rows == [], "the second one is still in flight"
+    assert connections.stores.results.save([connections.revoked(second)]) == set()
     assert sql.row()["status"] == "active"
     sql.set(GONE)
-    (third,) = town.store.claim(1).rows
-    assert third.sealed_refresh_token == "sealed-new"
+    (third,) = connections.stores.claims.claim(1).rows
+    assert third.encrypted_refresh_token == "sealed-new"
 
 
-def test_it_is_kept_where_one_process_holds_both_results(town: Town, sql: Sql, late: Result) -> None:
-    second = town.claim_one()
-    landed = town.store.save([late, town.revoked(second)])
+def test_it_is_kept_where_one_process_holds_both_results(
+    connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
+) -> None:
+    second = connections.claim_one()
+    landed = connections.stores.results.save([late, connections.revoked(second)])
     assert (set(landed), landed.rescued, landed.of([late])) == (set(), {HUB}, [])
-    assert (sql.row()["status"], sql.row()["sealed_refresh_token"], sql.served()) == ("active", "sealed-new", "late")
+    assert (sql.row()["status"], sql.row()["encrypted_refresh_token"], sql.served()) == ("active", "sealed-new", "late")
 
 
-def test_where_the_old_one_made_it_suspect_or_revoked_the_new_one_is_tried(town: Town, sql: Sql, late: Result) -> None:
-    assert town.store.save([town.revoked(town.claim_one())]) == {HUB}
-    assert town.store.save([late]).rescued == {HUB}
+def test_where_the_old_one_made_it_suspect_or_revoked_the_new_one_is_tried(
+    connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
+) -> None:
+    assert connections.stores.results.save([connections.revoked(connections.claim_one())]) == {HUB}
+    assert connections.stores.results.save([late]).rescued == {HUB}
     assert (sql.row()["status"], sql.served()) == ("revoked", None)
-    (claimed,) = town.store.claim(1).rows
-    assert claimed.sealed_refresh_token == "sealed-new"
-    assert town.store.save([town.refreshed(claimed)]) == {HUB}
+    (claimed,) = connections.stores.claims.claim(1).rows
+    assert claimed.encrypted_refresh_token == "sealed-new"
+    assert connections.stores.results.save([connections.refreshed(claimed)]) == {HUB}
     assert (sql.row()["status"], sql.served()) == ("active", "new-access")
     assert sql.events()[-2:] == ["revoked", "recovered"]
 
 
-def test_one_that_the_brake_holds_is_not_condemned_any_more(town: Town, sql: Sql, late: Result) -> None:
-    assert town.store.save([dead(town, town.claim_one())]) == {HUB}
-    sql.set("condemned = '{}'")
-    assert town.store.save([late]).rescued == {HUB}
-    assert (sql.row()["status"], sql.row()["condemned"], sql.served()) == ("suspect", None, "late")
+def test_one_that_the_brake_holds_is_not_condemned_any_more(
+    connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
+) -> None:
+    assert connections.stores.results.save([dead(connections, connections.claim_one())]) == {HUB}
+    sql.set("pending_revocation = '{}'")
+    assert connections.stores.results.save([late]).rescued == {HUB}
+    assert (sql.row()["status"], sql.row()["pending_revocation"], sql.served()) == ("suspect", None, "late")
 
 
-def test_a_newer_grant_wins(town: Town, sql: Sql, late: Result) -> None:
-    newer = replace(town.refreshed(town.claim_one(), "newer"), sealed_refresh_token="sealed-newer")
-    assert town.store.save([newer]) == {HUB}
-    assert town.store.save([late]).rescued == set()
-    assert (sql.row()["sealed_refresh_token"], sql.served()) == ("sealed-newer", "newer")
+def test_a_newer_grant_wins(connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult) -> None:
+    newer = replace(connections.refreshed(connections.claim_one(), "newer"), encrypted_refresh_token="sealed-newer")
+    assert connections.stores.results.save([newer]) == {HUB}
+    assert connections.stores.results.save([late]).rescued == set()
+    assert (sql.row()["encrypted_refresh_token"], sql.served()) == ("sealed-newer", "newer")
 
 
-def test_a_reinstall_wins(town: Town, sql: Sql, late: Result) -> None:
-    town.install(HUB, access_token="installed-again", sealed_refresh_token="sealed-again")
-    assert town.store.save([late]).rescued == set()
-    assert (sql.row()["sealed_refresh_token"], sql.served()) == ("sealed-again", "installed-again")
+def test_a_reinstall_wins(connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult) -> None:
+    connections.install(HUB, access_token="installed-again", encrypted_refresh_token="sealed-again")
+    assert connections.stores.results.save([late]).rescued == set()
+    assert (sql.row()["encrypted_refresh_token"], sql.served()) == ("sealed-again", "installed-again")
 
 
-def test_a_disconnect_wins(town: Town, sql: Sql, late: Result) -> None:
-    assert town.store.disconnecting(HUB) is not None
-    assert town.store.save([late]).rescued == set()
-    town.store.wiped(HUB)
-    assert (sql.row()["sealed_refresh_token"], sql.served()) == (None, None)
+def test_a_disconnect_wins(connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult) -> None:
+    assert connections.stores.disconnects.mark_and_read_tokens(HUB) is not None
+    assert connections.stores.results.save([late]).rescued == set()
+    connections.stores.disconnects.wipe_tokens(HUB)
+    assert (sql.row()["encrypted_refresh_token"], sql.served()) == (None, None)
 
 
-def test_where_hubspot_rotated_nothing_there_is_nothing_to_keep(town: Town, sql: Sql, late: Result) -> None:
-    town.claim_one()
-    assert town.store.save([replace(late, sealed_refresh_token=None)]).rescued == set()
+def test_where_hubspot_rotated_nothing_there_is_nothing_to_keep(
+    connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
+) -> None:
+    connections.claim_one()
+    assert connections.stores.results.save([replace(late, encrypted_refresh_token=None)]).rescued == set()
     assert sql.served() == f"access-of-{HUB}"
 
 
-def test_a_save_that_is_repeated_because_its_answer_was_lost_rescues_nothing(town: Town, sql: Sql) -> None:
-    town.due(HUB)
-    result = replace(town.refreshed(town.claim_one()), sealed_refresh_token="sealed-new")
-    assert town.store.save([result]) == {HUB}
-    number = sql.row()["lease_no"]
-    landed = town.store.save([result])
-    assert (set(landed), landed.rescued, sql.row()["lease_no"]) == (set(), set(), number)
+def test_a_save_that_is_repeated_because_its_answer_was_lost_rescues_nothing(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.due(HUB)
+    result = replace(connections.refreshed(connections.claim_one()), encrypted_refresh_token="sealed-new")
+    assert connections.stores.results.save([result]) == {HUB}
+    number = sql.row()["lease_number"]
+    landed = connections.stores.results.save([result])
+    assert (set(landed), landed.rescued, sql.row()["lease_number"]) == (set(), set(), number)

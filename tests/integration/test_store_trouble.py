@@ -15,14 +15,14 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
 from sandbox.embedded import EmbeddedPostgres
-from shared.db.database import Database, alone
-from shared.db.engine import connect as connect_engine
-from shared.db.engine import ping, within
-from shared.db.errors import StoreBroken, StoreUnavailable, told_plainly
-from shared.db.migrate import migrate
-from shared.db.store import ConnectionStore
-from tests.builders import HUB
-from tests.integration.store_rig import Sql, Town
+from shared.db.core.engine import make_engine as connect_engine
+from shared.db.core.engine import ping, query_deadline
+from shared.db.core.errors import StoreBroken, StoreUnavailable, translate_errors
+from shared.db.core.statements import Database, single_statement
+from shared.db.schema.migrate import migrate
+from tests.support.stores import Stores
+from tests.support.builders import HUB
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 SECRET = "do-not-show-this-token"
 
@@ -31,31 +31,40 @@ def shown(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error) + repr(error.args)
 
 
-def test_a_refused_statement_shows_none_of_its_values(town: Town) -> None:
-    town.due(HUB)
-    result = town.refreshed(town.claim_one(), f"{SECRET}\x00")
+def test_a_refused_statement_shows_none_of_its_values(connections: ConnectionFixture) -> None:
+    connections.due(HUB)
+    result = connections.refreshed(connections.claim_one(), f"{SECRET}\x00")
     with pytest.raises(StoreBroken) as refused:
-        town.store.save([result])
+        connections.stores.results.save([result])
     assert SECRET not in shown(refused.value)
     assert "22P05" in str(refused.value)
 
 
-def test_a_broken_constraint_is_named_but_not_its_row(town: Town) -> None:
-    town.install(access_token=SECRET)
+def test_a_broken_constraint_is_named_but_not_its_row(connections: ConnectionFixture) -> None:
+    connections.install(access_token=SECRET)
     with pytest.raises(StoreBroken) as refused:
-        Database(town.store._database._engine).ask(
-            alone("UPDATE tokenkeeper.connections SET status = 'nonsense', sealed_refresh_token = :token"), token=SECRET
+        Database(connections.store._database._engine).ask(
+            single_statement(
+                "UPDATE tokenkeeper.connections SET status = 'nonsense', encrypted_refresh_token = :token"
+            ),
+            token=SECRET,
         )
     assert SECRET not in shown(refused.value)
     assert "connections_status_known" in str(refused.value)
 
 
-def test_one_result_that_cannot_be_stored_costs_the_others_nothing(town: Town, sql: Sql) -> None:
-    town.due(1, 2, 3)
-    rows = {row.connection.hub_id: row for row in town.store.claim(3).rows}
-    results = [town.refreshed(rows[1]), town.refreshed(rows[2], f"{SECRET}\x00"), town.refreshed(rows[3])]
+def test_one_result_that_cannot_be_stored_costs_the_others_nothing(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.due(1, 2, 3)
+    rows = {row.connection.hub_id: row for row in connections.stores.claims.claim(3).rows}
+    results = [
+        connections.refreshed(rows[1]),
+        connections.refreshed(rows[2], f"{SECRET}\x00"),
+        connections.refreshed(rows[3]),
+    ]
     with pytest.raises(StoreBroken, match=r"saved all but \{2:") as refused:
-        town.store.save(results)
+        connections.stores.results.save(results)
     assert SECRET not in shown(refused.value)
     assert (sql.served(1), sql.served(2), sql.served(3)) == ("new-access", "access-of-2", "new-access")
     assert sql.row(2)["lease_until"] is not None, "it is not called again at once"
@@ -63,7 +72,7 @@ def test_one_result_that_cannot_be_stored_costs_the_others_nothing(town: Town, s
 
 def test_every_statement_is_bound_on_the_server_and_leaves_the_session_as_it_was(engine: Engine) -> None:
     database = Database(engine)
-    assert database.ask(alone("SHOW statement_timeout"))[0][0] == "10s"
+    assert database.ask(single_statement("SHOW statement_timeout"))[0][0] == "10s"
     with database.transaction() as connection:
         assert connection.scalar(text("SHOW lock_timeout")) == "8s"
     with engine.connect() as connection:
@@ -74,9 +83,9 @@ def test_nothing_listens_is_said_at_once_and_without_the_password() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"postgres://user:{SECRET}@127.0.0.1:{unused.getsockname()[1]}/db?connect_timeout=9"
-        store = ConnectionStore(connect_engine(url), lease_seconds=60)
+        stores = Stores(connect_engine(url), lease_seconds=60)
         with pytest.raises(StoreUnavailable, match="connection refused") as refused:
-            store.claim(1)
+            stores.claims.claim(1)
     assert SECRET not in shown(refused.value)
 
 
@@ -85,7 +94,7 @@ def test_a_host_that_accepts_and_says_nothing_is_given_two_seconds() -> None:
         engine = connect_engine(f"postgresql://user@127.0.0.1:{silent.getsockname()[1]}/db")
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match="no answer in time"):
-            ConnectionStore(engine, lease_seconds=60).due(1)
+            Stores(engine, lease_seconds=60).due(1)
         assert 1.5 < time.monotonic() - began < 3
 
 
@@ -112,16 +121,16 @@ def frozen(engine: Engine) -> Iterator[int]:
 
 def test_a_frozen_server_is_not_waited_for(engine: Engine, frozen: int) -> None:
     began = time.monotonic()
-    with pytest.raises(StoreUnavailable, match="no answer in time"), within(1.0):
-        ConnectionStore(engine, lease_seconds=60).due(1)
+    with pytest.raises(StoreUnavailable, match="no answer in time"), query_deadline(1.0):
+        Stores(engine, lease_seconds=60).due(1)
     assert 0.9 < time.monotonic() - began < 2
-    assert ConnectionStore(engine, lease_seconds=60).due(1) == 0, "the next one gets another connection"
+    assert Stores(engine, lease_seconds=60).due(1) == 0, "the next one gets another connection"
 
 
 def test_a_statement_has_its_own_patience(database_url: str) -> None:
     engine = connect_engine(database_url, statement_seconds=0.5)
     began = time.monotonic()
-    with pytest.raises(StoreUnavailable, match="no answer in time"), told_plainly(), engine.connect() as connection:
+    with pytest.raises(StoreUnavailable, match="no answer in time"), translate_errors(), engine.connect() as connection:
         connection.execute(text("SELECT pg_sleep(20)"))
     assert 0.4 < time.monotonic() - began < 2
     ping(engine)
@@ -132,30 +141,32 @@ def test_a_restart_costs_nobody_an_error(own_postgres: EmbeddedPostgres) -> None
     url = own_postgres.url()
     migrate(url)
     engine = connect_engine(url)
-    store = ConnectionStore(engine, lease_seconds=60)
-    assert store.claim(1).rows == []
+    stores = Stores(engine, lease_seconds=60)
+    assert stores.claims.claim(1).rows == []
     own_postgres.stop()
     with pytest.raises(StoreUnavailable):
-        store.claim(1)
+        stores.claims.claim(1)
     own_postgres.start()
-    assert store.claim(1).rows == []
+    assert stores.claims.claim(1).rows == []
     engine.dispose()
 
 
-def test_a_held_row_is_reported_as_not_now(town: Town, connect: Callable[..., Any], engine: Engine) -> None:
-    town.install()
+def test_a_held_row_is_reported_as_not_now(
+    connections: ConnectionFixture, connect: Callable[..., Any], engine: Engine
+) -> None:
+    connections.install()
     other = connect()
     other.autocommit = False
-    Sql(other).rows("SELECT FROM tokenkeeper.connections FOR UPDATE")
+    SqlFixture(other).rows("SELECT FROM tokenkeeper.connections FOR UPDATE")
     impatient = text("SET LOCAL lock_timeout = '50ms'; UPDATE tokenkeeper.connections SET failures = 1")
     with pytest.raises(StoreUnavailable, match="55P03"):
         Database(engine).ask(impatient)
-    assert town.store.claim(1).rows == [], "a claim waits for nobody"
+    assert connections.stores.claims.claim(1).rows == [], "a claim waits for nobody"
     other.rollback()
 
 
 def test_a_database_that_is_not_migrated_is_a_refusal(empty_database_url: str) -> None:
     engine = connect_engine(empty_database_url)
     with pytest.raises(StoreBroken, match="42P01"):
-        ConnectionStore(engine, lease_seconds=60).claim(1)
+        Stores(engine, lease_seconds=60).claim(1)
     engine.dispose()

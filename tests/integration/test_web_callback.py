@@ -8,9 +8,9 @@ import pytest
 import redis
 
 from sandbox.simulator.control import DEMO_CLIENT_SECRET
-from shared.vault import Vault
-from tests.live import serving
-from tests.visitor import Visitor, code_in, state_in
+from shared.token_cipher import TokenCipher
+from tests.support.http_server import serving
+from tests.support.visitor import Visitor, code_in, state_in
 
 HUB = 62515
 
@@ -48,7 +48,7 @@ def nothing_kept(stored, settings):
 
     def check():
         with redis.Redis.from_url(settings["REDIS_URL"]) as client:
-            assert not client.llen("tokenkeeper.people")
+            assert not client.llen("tokenkeeper.interactive")
         assert stored() == 0
         return True
 
@@ -58,14 +58,14 @@ def nothing_kept(stored, settings):
 def test_an_install_is_queued_sealed_and_dated(visitor, settings):
     path = visitor.install(HUB)
     with redis.Redis.from_url(settings["REDIS_URL"]) as client:
-        [envelope] = client.lrange("tokenkeeper.people", 0, -1)
+        [envelope] = client.lrange("tokenkeeper.interactive", 0, -1)
     message = envelope + base64.b64decode(json.loads(envelope)["body"])
     assert path.rpartition("/")[2].encode() in message
     page = visitor.get(path)
     assert page.status_code == 200
     assert "Connecting account 62515" in page.text
     assert visitor.status(path) == {"state": "storing", "hub_id": HUB}
-    opened = Vault([settings["TOKEN_KEYS"]]).open_install(visitor.cookie("tk_grant"))
+    opened = TokenCipher([settings["TOKEN_KEYS"]]).decrypt_install(visitor.cookie("tk_grant"))
     assert opened.hub_id == HUB
     for secret in (opened.refresh_token, settings["HUBSPOT_CLIENT_SECRET"]):
         assert secret not in page.text

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
-from shared.db.store import ConnectionStore
-from shared.domain.errors import AppRejected, GrantDead, ProviderError, UnknownRefusal, Unwell
-from shared.domain.provider import Outcome
+from tests.support.stores import Stores
+from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, TemporarilyUnavailable, UnknownRefusal
+from shared.domain.provider import CallOutcome
 from shared.settings import Settings
-from tests.builders import HUB
-from tests.integration.store_rig import Sql, Town
-from tests.servers import as_web
+from tests.support.builders import HUB
+from tests.support.processes import as_web
+from tests.support.stores import ConnectionFixture, SqlFixture
 from web.app import create_app
-from web.start import services
+from web.server.startup import services
 
 PASSWORD = "correct horse battery staple"
 BASIC = {"Authorization": "Basic " + base64.b64encode(f"operator:{PASSWORD}".encode()).decode()}
@@ -73,7 +73,7 @@ def desk(settings: dict[str, str]) -> Desk:
 def queued(settings: dict[str, str]) -> Iterator[Callable[[], int]]:
     """How many messages wait that people wait for."""
     with redis.Redis.from_url(settings["REDIS_URL"]) as client:
-        yield lambda: int(client.llen("tokenkeeper.people"))  # type: ignore[arg-type]
+        yield lambda: int(client.llen("tokenkeeper.interactive"))  # type: ignore[arg-type]
 
 
 def shown(text: str) -> str:
@@ -87,25 +87,29 @@ def verdict(desk: Desk) -> str:
     return found[1]
 
 
-def swept(sql: Sql) -> None:
+def swept(sql: SqlFixture) -> None:
     sql.rows("UPDATE tokenkeeper.provider SET swept_at = now()")
 
 
 # --- the overview ---
 
 
-def test_an_empty_database_says_that_nothing_is_swept_and_then_that_nobody_is_connected(desk: Desk, sql: Sql) -> None:
+def test_an_empty_database_says_that_nothing_is_swept_and_then_that_nobody_is_connected(
+    desk: Desk, sql: SqlFixture
+) -> None:
     assert verdict(desk) == "Nothing is refreshed."
     swept(sql)
     assert verdict(desk) == "No account is connected."
 
 
-def test_the_overview_says_in_words_how_all_is_doing(desk: Desk, town: Town, sql: Sql) -> None:
+def test_the_overview_says_in_words_how_all_is_doing(
+    desk: Desk, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     for hub_id in (1, 2, 3):
-        town.install(hub_id)
+        connections.install(hub_id)
     swept(sql)
     assert verdict(desk) == "All 3 connections are fresh."
-    town.store.save([town.revoked(town.claim_one(3))])
+    connections.stores.results.save([connections.revoked(connections.claim_one(3))])
     text = shown(desk.open("/operator"))
     assert "1 connection needs you." in text
     assert "2 active" in text
@@ -115,16 +119,19 @@ def test_the_overview_says_in_words_how_all_is_doing(desk: Desk, town: Town, sql
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (Unwell("server_error", http_status=502), ("HubSpot does not answer.", "HubSpot had an error of its own")),
-        (AppRejected("BAD_CLIENT_SECRET", http_status=400), ("HubSpot refuses our app.", "HUBSPOT_CLIENT_SECRET")),
+        (
+            TemporarilyUnavailable("server_error", http_status=502),
+            ("HubSpot does not answer.", "HubSpot had an error of its own"),
+        ),
+        (InvalidClient("BAD_CLIENT_SECRET", http_status=400), ("HubSpot refuses our app.", "HUBSPOT_CLIENT_SECRET")),
     ],
 )
 def test_hubspots_state_is_told_with_its_reason_and_what_to_do(
-    desk: Desk, town: Town, sql: Sql, error: ProviderError, told: tuple[str, str]
+    desk: Desk, connections: ConnectionFixture, sql: SqlFixture, error: ProviderError, told: tuple[str, str]
 ) -> None:
-    town.install()
+    connections.install()
     swept(sql)
-    town.store.record([Outcome(first=True, error=error)] * 5)
+    connections.stores.provider.record_outcomes([CallOutcome(first=True, error=error)] * 5)
     headline, advice = told
     assert verdict(desk) == headline
     text = shown(desk.open("/operator"))
@@ -133,8 +140,10 @@ def test_hubspots_state_is_told_with_its_reason_and_what_to_do(
     assert "UTC" in text
 
 
-def test_refreshes_and_remaining_life_are_shown_as_charts_and_as_numbers(desk: Desk, town: Town, sql: Sql) -> None:
-    town.install()
+def test_refreshes_and_remaining_life_are_shown_as_charts_and_as_numbers(
+    desk: Desk, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.install()
     sql.rows("INSERT INTO tokenkeeper.minutes VALUES (date_trunc('minute', now()), 1234, 5)")
     text = desk.open("/operator")
     assert "1,234 refreshed, 5 failed" in text
@@ -146,16 +155,16 @@ def test_refreshes_and_remaining_life_are_shown_as_charts_and_as_numbers(desk: D
 
 
 @pytest.fixture
-def held(town: Town, store: ConnectionStore, sql: Sql) -> int:
+def held(connections: ConnectionFixture, stores: Stores, sql: SqlFixture) -> int:
     """Twelve are called dead at once: ten are revoked, the brake holds two."""
     for hub_id in range(1, 13):
-        town.install(hub_id)
+        connections.install(hub_id)
     sql.set("due_at = now() - interval '1 second'")
-    store.save([town.revoked(claimed) for claimed in store.claim(12).rows])
+    stores.results.save([connections.revoked(claimed) for claimed in stores.claims.claim(12).rows])
     return 2
 
 
-def test_the_brake_is_dismissed(desk: Desk, held: int, sql: Sql) -> None:
+def test_the_brake_is_dismissed(desk: Desk, held: int, sql: SqlFixture) -> None:
     assert f"{held} connections are held by the brake." == verdict(desk)
     text = desk.told("/operator", "/operator/revocations/dismiss")
     assert "active and due again" in text
@@ -163,21 +172,21 @@ def test_the_brake_is_dismissed(desk: Desk, held: int, sql: Sql) -> None:
     assert "The revocation brake is on" not in text
 
 
-def test_the_brake_is_confirmed(desk: Desk, held: int, sql: Sql) -> None:
+def test_the_brake_is_confirmed(desk: Desk, held: int, sql: SqlFixture) -> None:
     assert "are revoked now" in desk.told("/operator", "/operator/revocations/confirm")
     assert sql.value("SELECT count(*) FROM hubspot.connections WHERE status = 'revoked'") == 12
 
 
-def test_a_brake_that_somebody_else_ended_is_no_error(desk: Desk, held: int, store: ConnectionStore) -> None:
+def test_a_brake_that_somebody_else_ended_is_no_error(desk: Desk, held: int, stores: Stores) -> None:
     page = desk.open("/operator")
-    store.dismiss_revocations()
+    stores.brake.dismiss()
     token = re.search(r'name="csrf_token" value="([^"]+)"', page)
     assert token
     answer = desk.browser.post("/operator/revocations/confirm", data={"csrf_token": token[1]}, headers=BASIC)
     assert "there was nothing to decide" in desk.open(answer.headers["Location"])
 
 
-def test_one_that_the_brake_holds_leads_to_the_overview(desk: Desk, held: int, sql: Sql) -> None:
+def test_one_that_the_brake_holds_leads_to_the_overview(desk: Desk, held: int, sql: SqlFixture) -> None:
     hub_id = sql.value("SELECT hub_id FROM hubspot.connections WHERE status = 'suspect' LIMIT 1")
     assert "Decide for all of them on the overview" in desk.open(f"/connections/{hub_id}")
 
@@ -194,8 +203,8 @@ def link(text: str, rel: str) -> str | None:
     return found[1].replace("&amp;", "&") if found else None
 
 
-def test_the_list_is_paged_both_ways(desk: Desk, town: Town) -> None:
-    town.many_due(120)
+def test_the_list_is_paged_both_ways(desk: Desk, connections: ConnectionFixture) -> None:
+    connections.many_due(120)
     first = desk.open("/connections")
     assert hubs(first) == list(range(1, 51))
     assert link(first, "prev") is None
@@ -207,16 +216,16 @@ def test_the_list_is_paged_both_ways(desk: Desk, town: Town) -> None:
     assert hubs(desk.open(link(third, "prev") or "")) == hubs(second)
 
 
-def test_it_is_filtered_searched_and_sorted(desk: Desk, town: Town, store: ConnectionStore) -> None:
+def test_it_is_filtered_searched_and_sorted(desk: Desk, connections: ConnectionFixture, stores: Stores) -> None:
     for hub_id in (11, 12, 21):
-        town.install(hub_id)
-        store.identified(hub_id, f"shop-{hub_id}.example", f"Ann@shop-{hub_id}.example")
-    store.save(
+        connections.install(hub_id)
+        stores.account_info.save(hub_id, f"shop-{hub_id}.example", f"Ann@shop-{hub_id}.example")
+    stores.results.save(
         [
-            town.failed(town.claim_one(12)),
+            connections.failed(connections.claim_one(12)),
         ]
     )
-    store.save([town.revoked(town.claim_one(21))])
+    stores.results.save([connections.revoked(connections.claim_one(21))])
     assert hubs(desk.open("/connections?status=revoked")) == [21]
     assert hubs(desk.open("/connections?q=1")) == [11, 12]
     assert hubs(desk.open("/connections?q=ANN%40shop-2")) == [21]
@@ -235,8 +244,10 @@ def test_what_no_page_of_ours_links_to_is_told_so(desk: Desk, query: str) -> Non
 @pytest.mark.parametrize(
     "query", ["q=%00", "q=%27%3B--", "q=%25", "q=_", "q=\\", "q=%E2%80%AE", "status=&sort=&q=&after="]
 )
-def test_odd_searches_find_nothing_or_all_and_break_nothing(desk: Desk, town: Town, query: str) -> None:
-    town.install()
+def test_odd_searches_find_nothing_or_all_and_break_nothing(
+    desk: Desk, connections: ConnectionFixture, query: str
+) -> None:
+    connections.install()
     desk.open(f"/connections?{query}")
 
 
@@ -259,8 +270,10 @@ def test_nothing_an_operator_can_send_is_a_server_error(desk: Desk, path: str, q
 # --- one connection ---
 
 
-def test_a_fresh_one_is_told_with_its_history_and_how_to_read_its_token(desk: Desk, town: Town, sql: Sql) -> None:
-    town.install()
+def test_a_fresh_one_is_told_with_its_history_and_how_to_read_its_token(
+    desk: Desk, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.install()
     text = desk.open(f"/connections/{HUB}")
     told = shown(text)
     assert "Installed" in told
@@ -271,9 +284,9 @@ def test_a_fresh_one_is_told_with_its_history_and_how_to_read_its_token(desk: De
     assert f"sealed-of-{HUB}" not in text
 
 
-def test_a_revoked_one_says_why_and_has_the_link_for_the_customer(desk: Desk, town: Town) -> None:
-    town.install()
-    town.store.save([town.revoked(town.claim_one())])
+def test_a_revoked_one_says_why_and_has_the_link_for_the_customer(desk: Desk, connections: ConnectionFixture) -> None:
+    connections.install()
+    connections.stores.results.save([connections.revoked(connections.claim_one())])
     text = desk.open(f"/connections/{HUB}")
     assert f'value="{desk.origin}/install?hub_id={HUB}"' in text
     told = shown(text)
@@ -282,9 +295,9 @@ def test_a_revoked_one_says_why_and_has_the_link_for_the_customer(desk: Desk, to
     assert "Have the customer install again" in told
 
 
-def test_what_others_wrote_is_shown_and_not_run(desk: Desk, town: Town, store: ConnectionStore) -> None:
-    town.install(scopes=("oauth", "<b>\x1b[2Jbold"))
-    store.identified(HUB, "<script>alert(1)</script>", "\u202eann@example.com")
+def test_what_others_wrote_is_shown_and_not_run(desk: Desk, connections: ConnectionFixture, stores: Stores) -> None:
+    connections.install(scopes=("oauth", "<b>\x1b[2Jbold"))
+    stores.account_info.save(HUB, "<script>alert(1)</script>", "\u202eann@example.com")
     for path in ("/connections", f"/connections/{HUB}", f"/connections/{HUB}/disconnect"):
         text = desk.open(path)
         assert "<script>alert" not in text
@@ -293,9 +306,11 @@ def test_what_others_wrote_is_shown_and_not_run(desk: Desk, town: Town, store: C
         assert "\u202e" not in text
 
 
-def test_an_odd_refusal_is_told_by_its_code(desk: Desk, town: Town) -> None:
-    town.install()
-    town.store.save([town.failed(town.claim_one(), UnknownRefusal("SOMETHING_NEW", http_status=418))])
+def test_an_odd_refusal_is_told_by_its_code(desk: Desk, connections: ConnectionFixture) -> None:
+    connections.install()
+    connections.stores.results.save(
+        [connections.failed(connections.claim_one(), UnknownRefusal("SOMETHING_NEW", http_status=418))]
+    )
     told = shown(desk.open(f"/connections/{HUB}"))
     assert "HubSpot refused, in words that we do not know" in told
     assert "SOMETHING_NEW (HTTP 418)" in told
@@ -310,24 +325,24 @@ def test_an_account_that_was_never_here_is_not_found(desk: Desk, hub_id: str) ->
 # --- refresh now ---
 
 
-def test_refresh_now_makes_it_due_and_says_so(desk: Desk, town: Town, sql: Sql) -> None:
-    town.install()
+def test_refresh_now_makes_it_due_and_says_so(desk: Desk, connections: ConnectionFixture, sql: SqlFixture) -> None:
+    connections.install()
     page, action = f"/connections/{HUB}", f"/connections/{HUB}/refresh"
     assert "It is due now" in desk.told(page, action)
     assert sql.value("SELECT due_at <= now() FROM tokenkeeper.connections")
     assert "It was due already" in desk.told(page, action)
 
 
-def test_a_revoked_one_is_tried_again(desk: Desk, town: Town, sql: Sql) -> None:
-    town.install()
-    town.store.save([town.revoked(town.claim_one())])
+def test_a_revoked_one_is_tried_again(desk: Desk, connections: ConnectionFixture, sql: SqlFixture) -> None:
+    connections.install()
+    connections.stores.results.save([connections.revoked(connections.claim_one())])
     assert "It is due now" in desk.told(f"/connections/{HUB}", f"/connections/{HUB}/refresh")
     assert sql.value("SELECT due_at <= now() FROM tokenkeeper.connections")
 
 
-def test_one_in_flight_is_left_alone(desk: Desk, town: Town) -> None:
-    town.install()
-    town.claim_one()
+def test_one_in_flight_is_left_alone(desk: Desk, connections: ConnectionFixture) -> None:
+    connections.install()
+    connections.claim_one()
     assert "under way already" in desk.told(f"/connections/{HUB}", f"/connections/{HUB}/refresh")
 
 
@@ -335,9 +350,9 @@ def test_one_in_flight_is_left_alone(desk: Desk, town: Town) -> None:
 
 
 def test_disconnect_asks_first_and_then_ends_it_at_once(
-    desk: Desk, town: Town, sql: Sql, queued: Callable[[], int]
+    desk: Desk, connections: ConnectionFixture, sql: SqlFixture, queued: Callable[[], int]
 ) -> None:
-    town.install()
+    connections.install()
     question = f"/connections/{HUB}/disconnect"
     assert f'href="{question}"' in desk.open(f"/connections/{HUB}")
     assert sql.served() is not None
@@ -350,9 +365,9 @@ def test_disconnect_asks_first_and_then_ends_it_at_once(
 
 
 def test_disconnecting_twice_is_harmless(
-    desk: Desk, town: Town, store: ConnectionStore, queued: Callable[[], int]
+    desk: Desk, connections: ConnectionFixture, stores: Stores, queued: Callable[[], int]
 ) -> None:
-    town.install()
+    connections.install()
     question = f"/connections/{HUB}/disconnect"
     token = re.search(r'name="csrf_token" value="([^"]+)"', desk.open(question))
     assert token
@@ -360,13 +375,13 @@ def test_disconnecting_twice_is_harmless(
         answer = desk.browser.post(question, data={"csrf_token": token[1]}, headers=BASIC)
         assert "notice=ended" in answer.headers["Location"]
     assert queued() == 2
-    store.wiped(HUB)
+    stores.disconnects.wipe_tokens(HUB)
     answer = desk.browser.post(question, data={"csrf_token": token[1]}, headers=BASIC)
     assert "nothing left to end" in desk.open(answer.headers["Location"])
 
 
-def test_orders_for_an_account_that_was_never_here_are_not_found(desk: Desk, town: Town) -> None:
-    town.install()
+def test_orders_for_an_account_that_was_never_here_are_not_found(desk: Desk, connections: ConnectionFixture) -> None:
+    connections.install()
     token = re.search(r'name="csrf_token" value="([^"]+)"', desk.open(f"/connections/{HUB}"))
     assert token
     for action in ("/connections/7/refresh", "/connections/7/disconnect", f"/connections/{'9' * 19}/refresh"):
@@ -376,8 +391,8 @@ def test_orders_for_an_account_that_was_never_here_are_not_found(desk: Desk, tow
 # --- what must not be seen ---
 
 
-def test_no_page_holds_a_secret(desk: Desk, town: Town, engine: Engine) -> None:
-    town.install(access_token="CIsecret-access", sealed_refresh_token="gAAAAsealed-refresh")
+def test_no_page_holds_a_secret(desk: Desk, connections: ConnectionFixture, engine: Engine) -> None:
+    connections.install(access_token="CIsecret-access", encrypted_refresh_token="gAAAAsealed-refresh")
     pages = [desk.open(path) for path in ("/operator", "/connections", f"/connections/{HUB}")]
     pages.append(desk.told(f"/connections/{HUB}/disconnect", f"/connections/{HUB}/disconnect"))
     for text in pages:
@@ -385,8 +400,8 @@ def test_no_page_holds_a_secret(desk: Desk, town: Town, engine: Engine) -> None:
             assert secret not in text
 
 
-def test_a_verdict_of_death_shows_its_evidence(desk: Desk, town: Town) -> None:
-    town.install()
-    dead = GrantDead("BAD_HUB", http_status=400, correlation_id="0a1b2c3d-0000-4000-8000-000000000000")
-    town.store.save([town.failed(town.claim_one(), dead)])
+def test_a_verdict_of_death_shows_its_evidence(desk: Desk, connections: ConnectionFixture) -> None:
+    connections.install()
+    dead = InvalidGrant("BAD_HUB", http_status=400, correlation_id="0a1b2c3d-0000-4000-8000-000000000000")
+    connections.stores.results.save([connections.failed(connections.claim_one(), dead)])
     assert "correlation id 0a1b2c3d-0000-4000-8000-000000000000" in shown(desk.open(f"/connections/{HUB}"))

@@ -13,12 +13,12 @@ import pytest
 import requests
 
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
-from shared.db.engine import connect as connect_engine
-from shared.db.migrate import migrate
-from shared.db.store import ConnectionStore
-from tests.builders import HUB
-from tests.integration.store_rig import Sql, Town
-from tests.live import serving
+from shared.db.core.engine import make_engine as connect_engine
+from shared.db.schema.migrate import migrate
+from tests.support.stores import Stores
+from tests.support.builders import HUB
+from tests.support.http_server import serving
+from tests.support.stores import ConnectionFixture, SqlFixture
 
 PASSWORD = "correct horse battery staple"
 PAGES = ("/operator", "/connections", f"/connections/{HUB}", f"/connections/{HUB}/disconnect")
@@ -44,10 +44,10 @@ class Operator:
 
 
 @pytest.fixture
-def town(own_postgres: EmbeddedPostgres, connect: Callable[..., Any]) -> Iterator[Town]:
+def connections(own_postgres: EmbeddedPostgres, connect: Callable[..., Any]) -> Iterator[ConnectionFixture]:
     migrate(own_postgres.url())
     engine = connect_engine(own_postgres.url())
-    made = Town(ConnectionStore(engine, lease_seconds=60), Sql(connect(own_postgres.url())))
+    made = ConnectionFixture(Stores(engine, lease_seconds=60), SqlFixture(connect(own_postgres.url())))
     made.install()
     yield made
     engine.dispose()
@@ -55,7 +55,10 @@ def town(own_postgres: EmbeddedPostgres, connect: Callable[..., Any]) -> Iterato
 
 @pytest.fixture
 def operator(
-    environment: Callable[..., dict[str, str]], town: Town, own_postgres: EmbeddedPostgres, own_valkey: EmbeddedValkey
+    environment: Callable[..., dict[str, str]],
+    connections: ConnectionFixture,
+    own_postgres: EmbeddedPostgres,
+    own_valkey: EmbeddedValkey,
 ) -> Iterator[Operator]:
     settings = environment(DATABASE_URL=own_postgres.url(), REDIS_URL=own_valkey.url(), OPERATOR_PASSWORD=PASSWORD)
     with serving(settings) as home, requests.Session() as session:
@@ -107,8 +110,10 @@ def test_the_503_of_an_order_leads_to_the_page_that_shows_what_became_of_it(
     assert 'href="/operator">Back' in operator.press("/operator/revocations/dismiss", form).text
 
 
-def test_a_database_that_is_not_ours_is_told_apart_from_one_that_is_down(operator: Operator, town: Town) -> None:
-    town.sql.rows("ALTER TABLE tokenkeeper.provider RENAME TO gone")
+def test_a_database_that_is_not_ours_is_told_apart_from_one_that_is_down(
+    operator: Operator, connections: ConnectionFixture
+) -> None:
+    connections.sql.rows("ALTER TABLE tokenkeeper.provider RENAME TO gone")
     answer = operator.open("/operator")
     assert answer.status_code == 503
     assert "tokenkeeper migrate" in answer.text
@@ -116,7 +121,7 @@ def test_a_database_that_is_not_ours_is_told_apart_from_one_that_is_down(operato
 
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
 def test_without_redis_a_connection_is_ended_all_the_same(
-    operator: Operator, town: Town, own_valkey: EmbeddedValkey, how: str
+    operator: Operator, connections: ConnectionFixture, own_valkey: EmbeddedValkey, how: str
 ) -> None:
     form = operator.form(f"/connections/{HUB}")
     if how == "stopped":
@@ -131,4 +136,4 @@ def test_without_redis_a_connection_is_ended_all_the_same(
     assert answer.history[0].status_code == 303
     assert "HubSpot will be told within a minute" in answer.text
     assert seconds < 8
-    assert town.sql.served() is None
+    assert connections.sql.served() is None

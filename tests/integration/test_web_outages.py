@@ -7,9 +7,9 @@ import psutil
 import pytest
 import redis
 
-from shared.db.migrate import migrate
-from tests.live import serving
-from tests.visitor import Visitor
+from shared.db.schema.migrate import migrate
+from tests.support.http_server import serving
+from tests.support.visitor import Visitor
 
 HUB = 62515
 
@@ -84,7 +84,7 @@ def test_with_postgres_down_the_queue_keeps_it_and_the_page_answers(visitor, own
     assert "Connecting" in page.text
     assert seconds < 3
     with redis.Redis.from_url(own_valkey.url()) as client:
-        assert client.llen("tokenkeeper.people") == 1
+        assert client.llen("tokenkeeper.interactive") == 1
 
 
 def test_with_both_down_the_browser_keeps_it_until_postgres_is_back(visitor, own_postgres, own_valkey, rows):
@@ -105,7 +105,7 @@ def test_with_both_down_the_browser_keeps_it_until_redis_is_back(visitor, own_po
     own_valkey.start()
     deadline = time.monotonic() + 10
     with redis.Redis.from_url(own_valkey.url()) as client:
-        while not client.llen("tokenkeeper.people"):
+        while not client.llen("tokenkeeper.interactive"):
             assert time.monotonic() < deadline
             visitor.status(path)
             time.sleep(0.2)
@@ -164,4 +164,4 @@ def test_servers_that_were_restarted_are_used_again(visitor, own_postgres, own_v
     visitor.wait(visitor.install(2))
     assert rows() == [1, 2]
     with redis.Redis.from_url(own_valkey.url()) as client:
-        assert client.llen("tokenkeeper.people") == 1
+        assert client.llen("tokenkeeper.interactive") == 1

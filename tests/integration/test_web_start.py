@@ -10,9 +10,9 @@ import pytest
 import requests
 from cryptography.fernet import Fernet
 
-from shared.db.migrate import migrate
-from tests.servers import answers
-from tests.visitor import Visitor
+from shared.db.schema.migrate import migrate
+from tests.support.processes import answers
+from tests.support.visitor import Visitor
 
 HUB = 62515
 APP_LOAD_ERROR = 4
@@ -49,7 +49,7 @@ def test_a_database_nobody_migrated_stops_gunicorn_with_one_line(environment, ne
 @pytest.mark.parametrize(
     "held",
     [
-        "connections (hub_id, status, sealed_refresh_token) VALUES (1, 'active', %s)",
+        "connections (hub_id, status, encrypted_refresh_token) VALUES (1, 'active', %s)",
         "key_check (sealed) VALUES (%s)",
     ],
 )

@@ -11,10 +11,10 @@ import pytest
 
 from sandbox.simulator.control import SimulatorControl
 from tests.conftest import settings_of
-from tests.databases import Databases
-from tests.integration.store_rig import Sql
 from tests.journeys.world import World
-from tests.servers import Product, Running
+from tests.support.databases import Databases
+from tests.support.processes import Product, Running
+from tests.support.stores import SqlFixture
 
 #: Short waits, so that a journey takes seconds; the lease stays legal: twice the timeout plus 5.
 BRISK = {"SWEEP_SECONDS": "0.5", "HTTP_TIMEOUT_SECONDS": "2", "LEASE_SECONDS": "9"}
@@ -25,7 +25,7 @@ _hubs = count(62515)
 def world(product: Product, simulator: SimulatorControl, connect: Callable[..., Any]) -> World:
     """A world of the test's own, in which nothing runs yet."""
     product.environment.update(BRISK)
-    return World(product, simulator, Sql(connect()))
+    return World(product, simulator, SqlFixture(connect()))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def standing(
         connection = psycopg2.connect(database_url)
         connection.autocommit = True
         try:
-            yield World(product, simulator, Sql(connection)).started()
+            yield World(product, simulator, SqlFixture(connection)).started()
         finally:
             product.stop()
             connection.close()

@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 import requests
 
-from tests.collector import Collector, Seen, collecting
 from tests.journeys.world import World, until
+from tests.support.otlp_collector import Collector, Seen, collecting
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def secrets(world: World, code: str, state: str) -> list[str]:
     named = ("HUBSPOT_CLIENT_SECRET", "TOKEN_KEYS", "SECRET_KEY", "OPERATOR_PASSWORD", "DATABASE_URL", "REDIS_URL")
     row = world.row()
     found = [world.product.environment[name] for name in named]
-    return [*found, code, state, row["access_token"], row["sealed_refresh_token"]]
+    return [*found, code, state, row["access_token"], row["encrypted_refresh_token"]]
 
 
 def test_one_install_is_one_trace_from_the_callback_to_the_row(traced: World, collector: Collector) -> None:

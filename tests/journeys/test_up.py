@@ -20,7 +20,7 @@ import requests
 
 from sandbox.ports import any_free
 from sandbox.simulator.control import SimulatorControl
-from tests.servers import Running, inherited
+from tests.support.processes import Running, inherited
 
 HUB = 62515
 TOKENKEEPER = str(Path(sys.executable).parent / "tokenkeeper")

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import requests
 
 from sandbox.simulator.control import Check, SimulatorControl
-from tests.integration.store_rig import Sql
-from tests.servers import Product, Running, answers, says
+from tests.support.processes import Product, Running, answers, says
+from tests.support.stores import SqlFixture
 
 READY = {"web": answers("/healthz"), "worker": says(" ready."), "beat": says("is starting")}
 
@@ -19,7 +19,7 @@ READY = {"web": answers("/healthz"), "worker": says(" ready."), "beat": says("is
 class World:
     """`sql` looks with a superuser's eyes; a downstream job sees `token`. `hub` is the test's own account."""
 
-    def __init__(self, product: Product, simulator: SimulatorControl, sql: Sql, hub: int = 62515) -> None:
+    def __init__(self, product: Product, simulator: SimulatorControl, sql: SqlFixture, hub: int = 62515) -> None:
         self.product = product
         self.simulator = simulator
         self.sql = sql

@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sandbox.children import signal_group
-from tests.faults.fleet import Fleet, servers_and_product
+from sandbox.child_processes import signal_group
 from tests.journeys.world import until
-from tests.servers import Running
+from tests.support.fleet import Fleet, servers_and_product
+from tests.support.processes import Running
 
 SETTINGS = {"SWEEP_SECONDS": "1", "HTTP_TIMEOUT_SECONDS": "4", "LEASE_SECONDS": "13"}
 HUBS, LIFETIME, WORKERS, BEATS = 2_000, 30, 3, 2

@@ -10,13 +10,13 @@ from enum import StrEnum
 from hypothesis import strategies as st
 
 from shared.domain.errors import (
-    AppRejected,
-    GrantDead,
-    PortalMoving,
+    AccountMigrating,
+    InvalidClient,
+    InvalidGrant,
     ProviderError,
+    TemporarilyUnavailable,
     Throttled,
     UnknownRefusal,
-    Unwell,
     WrongHub,
 )
 from shared.domain.grant import Grant, Introspection
@@ -50,13 +50,13 @@ class Refused:
     @property
     def verdict(self) -> bool:
         """Both witnesses call the grant dead. One of another account is no witness of this one's death."""
-        accused = isinstance(self.error, GrantDead) and not isinstance(self.error, WrongHub)
+        accused = isinstance(self.error, InvalidGrant) and not isinstance(self.error, WrongHub)
         return accused and isinstance(self.witness, Introspection) and not self.witness.active
 
     @property
     def alive(self) -> bool:
         """The second witness contradicts the first."""
-        accused = isinstance(self.error, GrantDead) and not isinstance(self.error, WrongHub)
+        accused = isinstance(self.error, InvalidGrant) and not isinstance(self.error, WrongHub)
         return accused and isinstance(self.witness, Introspection) and self.witness.active
 
 
@@ -70,16 +70,16 @@ SUCCESSES = st.builds(
     names_hub=st.booleans(),
 )
 CALLED_DEAD = [
-    Refused(GrantDead("BAD_REFRESH_TOKEN", http_status=400), DEAD),
-    Refused(GrantDead("BAD_REFRESH_TOKEN", http_status=400), ALIVE),
-    Refused(GrantDead("BAD_REFRESH_TOKEN", http_status=400), Unwell("timeout")),
+    Refused(InvalidGrant("BAD_REFRESH_TOKEN", http_status=400), DEAD),
+    Refused(InvalidGrant("BAD_REFRESH_TOKEN", http_status=400), ALIVE),
+    Refused(InvalidGrant("BAD_REFRESH_TOKEN", http_status=400), TemporarilyUnavailable("timeout")),
     Refused(WrongHub("another_hub"), DEAD),
 ]
 TROUBLES = [
-    Refused(Unwell("timeout")),
-    Refused(PortalMoving("477", http_status=477, retry_after=7200.0)),
+    Refused(TemporarilyUnavailable("timeout")),
+    Refused(AccountMigrating("477", http_status=477, retry_after=7200.0)),
     Refused(Throttled("429", http_status=429, retry_after=30.0)),
-    Refused(AppRejected("BAD_CLIENT_SECRET", http_status=400)),
+    Refused(InvalidClient("BAD_CLIENT_SECRET", http_status=400)),
     Refused(UnknownRefusal("NEW_WORD", http_status=400)),
 ]
 ANSWERS: st.SearchStrategy[Answer] = st.one_of(SUCCESSES, st.sampled_from(CALLED_DEAD), st.sampled_from(TROUBLES))
@@ -115,7 +115,7 @@ class PlayedHubSpot:
         witness = self.answer.witness
         if isinstance(witness, Introspection):
             return witness
-        raise witness or Unwell("timeout")
+        raise witness or TemporarilyUnavailable("timeout")
 
     def _grant(self, answer: Granted, asked_at: datetime) -> Grant:
         refresh_tokens = {

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.db.installs import Became
-from shared.db.operator import Requested
+from shared.db.lifecycle.installs import InstallOutcome
+from shared.db.refresh.requests import RefreshRequestOutcome
 from shared.domain.connection import EventName, Status
 from shared.domain.grant import Install
 from tests.model.pace import scheduled
@@ -18,7 +18,7 @@ from tests.model.standing import LIVE, UNFINISHED, Access
 
 @dataclass(slots=True)
 class HubBook(Refreshed):
-    def installed(self, install: Install, at: Span) -> Became:
+    def installed(self, install: Install, at: Span) -> InstallOutcome:
         """A date in the future counts as now; the newest install wins, however often and in whatever order."""
         granted = at if install.granted_at > at.earliest else Span.exactly(install.granted_at)
         became = self._became(install, granted)
@@ -27,7 +27,7 @@ class HubBook(Refreshed):
             self._restart(at, install.refresh_token)
             self.installed_at, self.proven = granted, True
             self._take_access(install, granted, at)
-            first = became is Became.INSTALLED
+            first = became is InstallOutcome.INSTALLED
             self.tell(EventName.INSTALLED if first else EventName.REINSTALLED, Status.ACTIVE, at)
             self.rescoped(install.scopes)
         return became
@@ -81,21 +81,21 @@ class HubBook(Refreshed):
         self.due_by(at.or_later(self.not_before))
         return True
 
-    def operator_asks(self, verdict: Requested, at: Span) -> None:
+    def operator_asks(self, verdict: RefreshRequestOutcome, at: Span) -> None:
         """May ask again after a failure, and for a revoked one. A due time in the midst of the call leaves a choice."""
         at_once = at.or_later(self.not_before)
         if self.status in (None, Status.DISCONNECTED):
-            expected = {Requested.UNKNOWN if self.status is None else Requested.DISCONNECTED}
+            expected = {RefreshRequestOutcome.UNKNOWN if self.status is None else RefreshRequestOutcome.DISCONNECTED}
         elif self.is_held_by_somebody(at):
-            expected = {Requested.IN_FLIGHT}
+            expected = {RefreshRequestOutcome.IN_FLIGHT}
         elif self.due is None or self.due.earliest > at_once.latest:
-            expected = {Requested.ASKED}
+            expected = {RefreshRequestOutcome.ASKED}
         elif self.due.latest <= at_once.earliest:
-            expected = {Requested.ALREADY_DUE}
+            expected = {RefreshRequestOutcome.ALREADY_DUE}
         else:
-            expected = {Requested.ASKED, Requested.ALREADY_DUE}
+            expected = {RefreshRequestOutcome.ASKED, RefreshRequestOutcome.ALREADY_DUE}
         assert verdict in expected
-        if verdict in (Requested.ASKED, Requested.IN_FLIGHT):
+        if verdict in (RefreshRequestOutcome.ASKED, RefreshRequestOutcome.IN_FLIGHT):
             self.due_by(at_once)
 
     def woken(self, at: Span) -> None:
@@ -103,17 +103,17 @@ class HubBook(Refreshed):
         if self.failures and self.status in LIVE and self.due:
             self.due = self.due.or_sooner(at.or_later(self.not_before))
 
-    def _became(self, install: Install, granted: Span) -> Became:
+    def _became(self, install: Install, granted: Span) -> InstallOutcome:
         if self.status is None:
-            return Became.INSTALLED
+            return InstallOutcome.INSTALLED
         if install.install_id in self.installs:
-            return Became.ALREADY
+            return InstallOutcome.ALREADY
         if self.installed_at is not None and granted.latest < self.installed_at.earliest:
-            return Became.OLDER
+            return InstallOutcome.OLDER
         ended = self.status_since if self.status is Status.DISCONNECTED else None
         if ended is not None and granted.latest < ended.earliest:
-            return Became.DISCONNECTED_SINCE
-        return Became.REINSTALLED
+            return InstallOutcome.DISCONNECTED_SINCE
+        return InstallOutcome.REINSTALLED
 
     def _restart(self, at: Span, refresh_token: str) -> None:
         """Everything begins anew, but a call that is out is still out."""

@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import TypeVar
 from uuid import uuid4
 
-from shared.db.leases import Claimed, Claims, Result
+from shared.db.refresh.claims import ClaimBatch, ClaimedConnection, RefreshResult
 from shared.domain.connection import EventName
 from shared.domain.grant import Install
 from shared.domain.provider import Condition, Provider
 from shared.domain.schedule import Schedule
-from shared.install import store_install
+from shared.workflows.store_install import store_install
 from tests.model.answers import Answer, Granted, PlayedHubSpot, Refused, Rotation
 from tests.model.book import HubBook
 from tests.model.brakes import BrakeBook
@@ -54,8 +54,8 @@ class Answered:
 
 
 class Deeds:
-    def __init__(self, town: Town) -> None:
-        self.world = town.started()
+    def __init__(self, connections: Town) -> None:
+        self.world = connections.started()
         self.brake = BrakeBook()
         self.told: list[tuple[int, EventName]] = []
         self.books = {hub_id: HubBook(hub_id, self.told, self.brake) for hub_id in HUBS}
@@ -87,14 +87,14 @@ class Deeds:
 
     def deliver(self, grant: Install) -> None:
         world = self.world
-        sealed = world.vault.seal_install(replace(grant, granted_at=world.stored(grant.granted_at)))
-        added, at = self.timed(lambda: store_install(sealed, world.vault, world.store, Schedule()))
+        sealed = world.cipher.encrypt_install(replace(grant, granted_at=world.stored(grant.granted_at)))
+        added, at = self.timed(lambda: store_install(sealed, world.cipher, world.stores, Schedule()))
         assert added.became is self.books[grant.hub_id].installed(grant, at)
 
     # --- the refresh loop ---
 
     def claim(self, limit: int) -> list[Flight]:
-        claims, at = self.timed(lambda: self.world.store.claim(limit))
+        claims, at = self.timed(lambda: self.world.stores.claims.claim(limit))
         self._check_claims(claims, limit, at)
         return [self._flight(claimed, at) for claimed in claims.rows]
 
@@ -120,9 +120,13 @@ class Deeds:
     def save(self, done: Sequence[Answered]) -> None:
         """As the loop does: HubSpot is judged, what it answered is stored, what was not called is handed back."""
         attempts = [self.aged(each) for each in done]
-        self.watching(lambda: self.world.store.record(each for attempt in attempts for each in attempt.outcomes))
+        self.watching(
+            lambda: self.world.stores.provider.record_outcomes(
+                each for attempt in attempts for each in attempt.outcomes
+            )
+        )
         results = [attempt.result for attempt in attempts if attempt.result]
-        landed, at = self.timed(lambda: self.world.store.save(results))
+        landed, at = self.timed(lambda: self.world.stores.results.save(results))
         called = sorted((each for each in done if each.attempt.result), key=_number)
         newest = {each.flight.hub_id: each for each in called}.values()
         rescued = {each.flight.hub_id for each in called if each not in newest and self._rescued(each, at)}
@@ -139,28 +143,28 @@ class Deeds:
 
     def save_again(self, done: Answered) -> set[int]:
         """The hubs of which it changed anything."""
-        result: Result | None = self.aged(done).result
+        result: RefreshResult | None = self.aged(done).result
         if result is None:
             return set()
-        landed = self.world.store.save([result])
+        landed = self.world.stores.results.save([result])
         return landed | landed.rescued
 
     def hand_back(self, flight: Flight) -> None:
-        self.world.store.hand_back([flight.out.claimed.lease])
+        self.world.stores.claims.release([flight.out.claimed.lease])
         self.books[flight.hub_id].handed_back(flight.holding)
 
     # --- HubSpot as a whole ---
 
     def watching(self, deed: Callable[[], object]) -> None:
         """When HubSpot is well again, what was put off is due."""
-        before = self.world.store.provider()
+        before = self.world.stores.provider.read()
         _, at = self.timed(deed)
-        after = self.world.store.provider()
+        after = self.world.stores.provider.read()
         if before.condition is not Condition.OK and after.condition is Condition.OK:
             self.woken(at)
 
     def sweep(self) -> None:
-        self.watching(lambda: self.world.store.begin_sweep(2.0))
+        self.watching(lambda: self.world.stores.provider.begin_sweep(2.0))
 
     def woken(self, at: Span) -> None:
         for book in self.books.values():
@@ -174,12 +178,12 @@ class Deeds:
         near = [end.latest for end in ends if now < end.latest <= now + timedelta(seconds=MARGIN)]
         return (max(near) - now).total_seconds() + 0.001 if near else None
 
-    def _flight(self, claimed: Claimed, at: Span) -> Flight:
+    def _flight(self, claimed: ClaimedConnection, at: Span) -> Flight:
         holding = self.books[claimed.connection.hub_id].claimed(at)
         self._edges += [holding.until, holding.until.plus(-CALL_SECONDS)]
         return Flight(Out(claimed, self.world.passed), holding)
 
-    def _check_claims(self, claims: Claims, limit: int, at: Span) -> None:
+    def _check_claims(self, claims: ClaimBatch, limit: int, at: Span) -> None:
         """None twice, none that somebody holds; and nothing that is due is left, but for a rate."""
         hubs = [claimed.connection.hub_id for claimed in claims.rows]
         assert len(hubs) == len(set(hubs)) <= limit
@@ -206,7 +210,7 @@ class Deeds:
         return self.books[done.flight.hub_id].rescued(done.flight.holding, granted, done.asked.earliest, at)
 
 
-def _at_ease(provider: Provider, claims: Claims) -> bool:
+def _at_ease(provider: Provider, claims: ClaimBatch) -> bool:
     return provider.rate is None and (provider.paused_until is None or provider.paused_until <= claims.now)
 
 

@@ -8,9 +8,9 @@ from cryptography.fernet import Fernet
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from cli.resealing import rotate
-from shared.db.imports import ImportRow
+from shared.db.lifecycle.imports import ImportRow
 from shared.domain.grant import Install
+from shared.workflows.key_rotation import rotate
 from tests.model import sight
 from tests.model.answers import ANSWERS, CALLED_DEAD, LIVES, SCOPES, Answer
 from tests.model.brakes import WINDOW
@@ -30,15 +30,15 @@ OVERTAKERS = ["an install", "a disconnect", "an import", "another worker", *WORD
 
 
 class ConnectionMachine(RuleBasedStateMachine):
-    """`town` is set by the test, on a class of its own."""
+    """`connections` is set by the test, on a class of its own."""
 
-    town: Town
+    connections: Town
 
     grants = Bundle("grants")
 
     def __init__(self) -> None:
         super().__init__()
-        self.deeds = Deeds(self.town)
+        self.deeds = Deeds(self.connections)
         self.world, self.books, self.brake = self.deeds.world, self.deeds.books, self.deeds.brake
         self.heard: list[tuple[int, str]] = []
         # No bundles: when what is due depends on the instant, and hypothesis must be able to draw the same again.
@@ -72,13 +72,13 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @rule(hub_id=ANY_HUB, same=st.booleans())
     def is_imported(self, hub_id: int, same: bool) -> None:
-        book, vault, store = self.books[hub_id], self.world.vault, self.world.store
+        book, cipher, stores = self.books[hub_id], self.world.cipher, self.world.stores
         token = book.refresh_token if same and book.refresh_token else self.deeds.next("refresh")
-        here = store.standing([hub_id]).get(hub_id)
+        here = stores.imports.find_existing([hub_id]).get(hub_id)
         assert here is None or here.replaceable is book.replaceable()
         # What the caller saw may be over: the statement looks for itself whether the row is no good.
-        row = ImportRow(hub_id, vault.seal_refresh_token(hub_id, token), replaces=token != book.refresh_token)
-        imported, at = self.deeds.timed(lambda: store.import_([row]))
+        row = ImportRow(hub_id, cipher.encrypt_refresh_token(hub_id, token), replaces=token != book.refresh_token)
+        imported, at = self.deeds.timed(lambda: stores.imports.import_rows([row]))
         assert bool(imported.new | imported.replaced) is book.imported(token, at)
 
     # --- the refresh loop ---
@@ -168,21 +168,21 @@ class ConnectionMachine(RuleBasedStateMachine):
     @rule(hub_id=ANY_HUB)
     def is_being_disconnected(self, hub_id: int) -> None:
         book = self.books[hub_id]
-        secrets, at = self.deeds.timed(lambda: self.world.store.disconnecting(hub_id))
+        secrets, at = self.deeds.timed(lambda: self.world.stores.disconnects.mark_and_read_tokens(hub_id))
         assert (secrets is not None) is book.disconnected(at)
         if secrets is not None:
-            opened = self.world.vault.open_refresh_token(hub_id, secrets.sealed_refresh_token)
+            opened = self.world.cipher.decrypt_refresh_token(hub_id, secrets.encrypted_refresh_token)
             served = book.access.token if book.access and book.access.lives(at) else None
             assert (opened, secrets.access_token) == (book.refresh_token, served)
 
     @rule(hub_id=ANY_HUB)
     def is_wiped(self, hub_id: int) -> None:
-        self.world.store.wiped(hub_id)
+        self.world.stores.disconnects.wipe_tokens(hub_id)
         self.books[hub_id].wiped()
 
     @rule()
     def leftovers_are_looked_for(self) -> None:
-        found, at = self.deeds.timed(self.world.store.leftovers)
+        found, at = self.deeds.timed(self.world.stores.disconnects.claim_unfinished)
         assert set(found) == {hub_id for hub_id, book in self.books.items() if book.left_over(at)}
 
     @rule(hub_id=ANY_HUB, token=st.sampled_from(["none", "served", "another"]))
@@ -195,7 +195,7 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @rule(hub_ids=st.sampled_from([HUBS[:1], HUBS[1:], HUBS]))
     def an_operator_asks(self, hub_ids: Sequence[int]) -> None:
-        verdicts, at = self.deeds.timed(lambda: self.world.store.request(hub_ids))
+        verdicts, at = self.deeds.timed(lambda: self.world.stores.refresh_requests.request(hub_ids))
         assert set(verdicts) == set(hub_ids)
         for hub_id, verdict in verdicts.items():
             self.books[hub_id].operator_asks(verdict, at)
@@ -204,7 +204,7 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @rule()
     def are_woken(self) -> None:
-        _, at = self.deeds.timed(self.world.store.wake)
+        _, at = self.deeds.timed(self.world.stores.provider.make_postponed_due)
         self.deeds.woken(at)
 
     @rule()
@@ -213,11 +213,11 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @rule(word=st.sampled_from(WORDS))
     def an_operator_says_of_revocations(self, word: str) -> None:
-        since, books, store = self.brake.since, self.books.values(), self.world.store
+        since, books, stores = self.brake.since, self.books.values(), self.world.stores
         if word == "confirm":
-            count, at = self.deeds.timed(store.confirm_revocations)
+            count, at = self.deeds.timed(stores.brake.confirm)
         else:
-            count, at = self.deeds.timed(store.dismiss_revocations)
+            count, at = self.deeds.timed(stores.brake.dismiss)
         if since is None:
             assert count is None
         elif word == "confirm":
@@ -232,7 +232,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         world = self.world
         world.keys.insert(0, Fernet.generate_key().decode())
         stored = sum(book.refresh_token is not None for book in self.books.values())
-        resealed, proof = rotate(world.roster, world.resealing, world.vault, lambda pages, _: pages)
+        resealed, proof = rotate(world.reports, world.resealing, world.cipher, lambda pages, _: pages)
         assert (resealed, proof.rows, proof.stale, proof.closed) == (stored, stored, 0, [])
 
     @rule(seconds=LATER)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from shared.domain.connection import EventName, Status
-from shared.domain.errors import AppRejected, GrantDead, Unwell
+from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavailable
 from shared.domain.grant import Grant
 from tests.model.answers import Refused
 from tests.model.pace import retried, scheduled
@@ -54,11 +54,11 @@ class Refreshed(Standing):
         """Whether it lands. `asked`: when HubSpot was; `at`: when it was saved."""
         if not self._still_of(holding) or self._outdated(holding, answer):
             return False
-        if isinstance(answer.error, GrantDead) and self.status is Status.REVOKED:
+        if isinstance(answer.error, InvalidGrant) and self.status is Status.REVOKED:
             self._refused_again(holding, answer, at)
             return True
         self._fail(answer, asked)
-        if isinstance(answer.error, GrantDead):
+        if isinstance(answer.error, InvalidGrant):
             if self.status is Status.ACTIVE:
                 self.tell(EventName.SUSPECTED, Status.SUSPECT, at)
             if answer.alive:
@@ -115,11 +115,11 @@ class Refreshed(Standing):
             self.tell(EventName.RECOVERED, Status.ACTIVE, at)
 
     def _fail(self, answer: Refused, asked: Span) -> None:
-        if not isinstance(answer.error, AppRejected):
+        if not isinstance(answer.error, InvalidClient):
             if not self.failures:
                 self.events.append(EventName.REFRESH_FAILED)
             self.failures += 1
-        wait = answer.error.retry_after if isinstance(answer.error, Unwell) else None
+        wait = answer.error.retry_after if isinstance(answer.error, TemporarilyUnavailable) else None
         self.not_before = asked.plus(wait) if wait else None
         self.due = retried(asked, max(self.failures, 1), self.life, wait or 0.0)
 

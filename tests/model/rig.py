@@ -11,16 +11,16 @@ from typing import Any
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine
 
-from shared.db.clock import DatabaseClock
-from shared.db.leases import Claimed
-from shared.db.resealing import Resealing
-from shared.db.roster import Roster
-from shared.db.store import ConnectionStore
+from shared.db.core.clock import DatabaseClock
+from shared.db.lifecycle.key_rotation import KeyRotationStore
+from shared.db.refresh.claims import ClaimedConnection
+from shared.db.reports.connections import ConnectionReports
+from tests.support.stores import Stores
 from shared.domain.schedule import Schedule
-from shared.vault import Vault
-from tests.integration.store_rig import Sql
+from shared.token_cipher import TokenCipher
 from tests.model.answers import Answer, PlayedHubSpot
 from tests.model.standing import LEASE_SECONDS
+from tests.support.stores import SqlFixture
 from worker.refresh import Attempt, Refresher
 
 CALL_SECONDS = 20.0
@@ -45,8 +45,8 @@ class Town:
     """One database; `started` makes an empty world of it."""
 
     engine: Engine
-    superuser: Sql
-    reader: Sql  #: as the role that downstream jobs have
+    superuser: SqlFixture
+    reader: SqlFixture  #: as the role that downstream jobs have
     listener: Any  #: a psycopg2 connection
 
     def started(self) -> World:
@@ -60,18 +60,18 @@ class Town:
 class World:
     """Time here is PostgreSQL's and what was passed; every instant is translated on its way in and out."""
 
-    def __init__(self, town: Town) -> None:
-        self.sql, self.reader = town.superuser, town.reader
-        self.store = ConnectionStore(town.engine, lease_seconds=LEASE_SECONDS)
-        self.roster, self.resealing = Roster(town.engine), Resealing(town.engine)
+    def __init__(self, connections: Town) -> None:
+        self.sql, self.reader = connections.superuser, connections.reader
+        self.stores = Stores(connections.engine, lease_seconds=LEASE_SECONDS)
+        self.reports, self.resealing = ConnectionReports(connections.engine), KeyRotationStore(connections.engine)
         self.keys = [Fernet.generate_key().decode()]
-        self._listener = town.listener
+        self._listener = connections.listener
         self._passed = timedelta()
         self._ageing = _ageing(self.sql)
 
     @property
-    def vault(self) -> Vault:
-        return Vault(self.keys)
+    def cipher(self) -> TokenCipher:
+        return TokenCipher(self.keys)
 
     def now(self) -> datetime:
         return self.sql.now() + self._passed
@@ -114,7 +114,7 @@ class World:
 class Out:
     """A claimed row, as the store handed it out at `passed`."""
 
-    claimed: Claimed
+    claimed: ClaimedConnection
     passed: timedelta
 
     def attempt(self, world: World, answer: Answer, number: int) -> tuple[Attempt, PlayedHubSpot]:
@@ -122,9 +122,9 @@ class Out:
         claimed = self.claimed
         lease = replace(claimed.lease, until=claimed.lease.until - (world.passed - self.passed))
         hub_id = claimed.connection.hub_id
-        expected = world.vault.open_refresh_token(hub_id, claimed.sealed_refresh_token)
+        expected = world.cipher.decrypt_refresh_token(hub_id, claimed.encrypted_refresh_token)
         played = PlayedHubSpot(answer, hub_id, expected, number)
-        refresher = _refresher(played, world.vault, world.store.clock)
+        refresher = _refresher(played, world.cipher, world.stores.claims.clock)
         return refresher.attempt(replace(claimed, lease=lease)), played
 
 
@@ -146,12 +146,12 @@ def _older(instant: datetime | None, by: timedelta) -> datetime | None:
     return None if instant is None else instant - by
 
 
-def _refresher(played: PlayedHubSpot, vault: Vault, clock: DatabaseClock) -> Refresher:
+def _refresher(played: PlayedHubSpot, cipher: TokenCipher, clock: DatabaseClock) -> Refresher:
     make: Callable[..., Refresher] = Refresher  # HubSpot is not ours: it is played
-    return make(played, vault, clock, Schedule(), CALL_SECONDS)
+    return make(played, cipher, clock, Schedule(), CALL_SECONDS)
 
 
-def _ageing(sql: Sql) -> str:
+def _ageing(sql: SqlFixture) -> str:
     """One statement that makes every instant in the database older."""
     columns: dict[str, list[str]] = {}
     for table, column in sql.rows(INSTANTS):

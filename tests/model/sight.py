@@ -20,7 +20,7 @@ SELECT status, scopes, installed_at, next_refresh_at, failures, last_error, stat
 """
 EVENTS = "SELECT event, detail FROM tokenkeeper.history WHERE hub_id = %s ORDER BY id"
 ROW = """
-SELECT sealed_refresh_token, access_token, due_at, not_before, lease_until, refresh_requested, condemned
+SELECT encrypted_refresh_token, access_token, due_at, not_before, lease_until, refresh_requested, pending_revocation
   FROM tokenkeeper.connections WHERE hub_id = %s
 """
 
@@ -37,7 +37,7 @@ def check(book: HubBook, world: World) -> None:
 
 
 def check_brake(brake: BrakeBook, books: Iterable[HubBook], world: World) -> None:
-    seen = world.store.brake()
+    seen = world.stores.brake.read()
     brake.since = fixed(brake.since, seen.since, world)
     assert seen.held == sum(book.held for book in books)
 
@@ -56,14 +56,16 @@ def _connection(book: HubBook, world: World, row: tuple[Any, ...]) -> None:
 
 
 def _secrets(book: HubBook, world: World) -> None:
-    sealed, access_token, due_at, not_before, lease_until, requested, condemned = world.sql.rows(ROW, book.hub_id)[0]
-    opened = None if sealed is None else world.vault.open_refresh_token(book.hub_id, sealed)
+    sealed, access_token, due_at, not_before, lease_until, requested, pending_revocation = world.sql.rows(
+        ROW, book.hub_id
+    )[0]
+    opened = None if sealed is None else world.cipher.decrypt_refresh_token(book.hub_id, sealed)
     assert opened == book.refresh_token, "the newest one that HubSpot gave, until the disconnect is finished"
     assert access_token == (book.access and book.access.token)
     book.due = fixed(book.due, due_at, world)
     book.not_before = fixed(book.not_before, not_before, world)
     assert requested is book.requested
-    assert (condemned is not None) is book.held
+    assert (pending_revocation is not None) is book.held
     assert (lease_until is not None) is (book.holding is not None)
     if book.holding is not None:
         assert world.told(lease_until) in book.holding.until

@@ -10,32 +10,32 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from shared.db.engine import connect as connect_engine
-from tests.integration.store_rig import Sql
+from shared.db.core.engine import make_engine as connect_engine
 from tests.model.machine import ConnectionMachine
 from tests.model.rig import Town
+from tests.support.stores import SqlFixture
 
 #: How many orders are tried: MODEL_EXAMPLES=2000 is a long run.
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
 
 
 @pytest.fixture
-def town(database_url: str, connect: Callable[..., Any]) -> Iterator[Town]:
+def connections(database_url: str, connect: Callable[..., Any]) -> Iterator[Town]:
     engine = connect_engine(database_url)
-    reader, listener = Sql(connect()), connect()
+    reader, listener = SqlFixture(connect()), connect()
     reader.rows("SET ROLE hubspot_reader")
     with listener.cursor() as cursor:
         cursor.execute("LISTEN hubspot_connections")
-    yield Town(engine, Sql(connect()), reader, listener)
+    yield Town(engine, SqlFixture(connect()), reader, listener)
     engine.dispose()
 
 
 @pytest.mark.timeout(0)  # as long as was asked for; and the shortest way to a failure is found in minutes
-def test_whatever_happens_in_whatever_order_the_contract_holds(town: Town) -> None:
+def test_whatever_happens_in_whatever_order_the_contract_holds(connections: Town) -> None:
     class OnThisDatabase(ConnectionMachine):
         pass
 
-    OnThisDatabase.town = town
+    OnThisDatabase.connections = connections
     run_state_machine_as_test(
         OnThisDatabase,
         settings=settings(

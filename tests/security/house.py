@@ -22,16 +22,16 @@ from cryptography.fernet import Fernet
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.ports import any_free
 from sandbox.simulator.control import DEMO_CLIENT_ID, SimulatorControl
-from shared.db.migrate import migrate
-from tests.databases import Databases
-from tests.faults.fleet import HASTE, LIFETIME, Fleet, Servers, SteadySql
-from tests.integration.raw_server import http, sends
+from shared.db.schema.migrate import migrate
 from tests.journeys.world import World
-from tests.receiver import Receiver, receiving
 from tests.security.hubspot import played
 from tests.security.marks import Mark, Search, new_mark
-from tests.servers import Product, inherited
-from tests.visitor import Visitor
+from tests.support.databases import Databases
+from tests.support.fleet import HASTE, LIFETIME, Fleet, Servers, SteadySql
+from tests.support.processes import Product, inherited
+from tests.support.raw_http_server import http, sends
+from tests.support.visitor import Visitor
+from tests.support.webhook_receiver import Receiver, receiving
 
 ACCESS, REFRESH, CODE = "access token", "refresh token", "code"
 CLIENT_SECRET, TOKEN_KEY, SECRET_KEY = "client secret", "token key", "secret key"

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from sandbox.simulator.access_tokens import _FACTS, _PREFIX, AccessToken, AccessTokens
 from sandbox.simulator.accounts import Accounts
+from sandbox.simulator.behaviour import Behaviour
 from sandbox.simulator.control import SimulatorControl
-from sandbox.simulator.knobs import Knobs
 from sandbox.simulator.records import Code
 from sandbox.simulator.server import SimulatorServer
 from sandbox.simulator.simulation import Consent, Simulation
@@ -52,7 +52,7 @@ class MarkedTokens(AccessTokens):
 
 
 class MarkedHubSpot(Simulation):
-    def __init__(self, access: Mark, refresh: Mark, code: Mark, knobs: Knobs) -> None:
+    def __init__(self, access: Mark, refresh: Mark, code: Mark, knobs: Behaviour) -> None:
         super().__init__(time.time, knobs)
         self.accounts = self._marked = MarkedAccounts(refresh, code)
         self._tokens = MarkedTokens(self.accounts.signing_key(), access)
@@ -63,7 +63,7 @@ class MarkedHubSpot(Simulation):
 
 @contextmanager
 def played(access: Mark, refresh: Mark, code: Mark, secret: str) -> Iterator[SimulatorControl]:
-    state = MarkedHubSpot(access, refresh, code, Knobs(client_secrets=(secret,)))
+    state = MarkedHubSpot(access, refresh, code, Behaviour(client_secrets=(secret,)))
     server = SimulatorServer(state, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

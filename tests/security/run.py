@@ -13,7 +13,7 @@ import requests
 
 from tests.journeys.world import until
 from tests.security.house import House
-from tests.servers import answers
+from tests.support.processes import answers
 
 #: Kinds of the simulator's faults; None: our own client secret is wrong.
 FAULTS = (

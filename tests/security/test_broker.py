@@ -22,15 +22,15 @@ from celery import Celery
 
 from sandbox.embedded import EmbeddedValkey
 from sandbox.simulator.control import SimulatorControl
-from shared.dispatch import PEOPLE_QUEUE, QUEUES, STORE_INSTALL, UPKEEP_QUEUE, Dispatch
+from shared.dispatch import BACKGROUND_QUEUE, INTERACTIVE_QUEUE, QUEUES, STORE_INSTALL, Dispatch
 from shared.domain.grant import Install
-from shared.vault import Vault
+from shared.token_cipher import TokenCipher
 from tests.conftest import settings_of
-from tests.databases import Databases
-from tests.integration.store_rig import Sql
 from tests.journeys.conftest import BRISK
 from tests.journeys.world import World, until
-from tests.servers import Product, Running
+from tests.support.databases import Databases
+from tests.support.processes import Product, Running
+from tests.support.stores import SqlFixture
 
 DROPPED = "dropped a message that is none of ours"
 _hubs = count(83_001)
@@ -49,7 +49,7 @@ class Street:
     def worker(self) -> Running:
         return self.world.named("worker")[-1]
 
-    def push(self, raw: bytes | str, queue: str = PEOPLE_QUEUE) -> None:
+    def push(self, raw: bytes | str, queue: str = INTERACTIVE_QUEUE) -> None:
         self.redis.lpush(queue, raw)
 
     def told(self, what: str = DROPPED) -> list[str]:
@@ -63,7 +63,9 @@ class Street:
         return self.worker.status is None
 
     def empty(self) -> bool:
-        return not any(self.redis.exists(key) for key in (PEOPLE_QUEUE, UPKEEP_QUEUE, "unacked", "unacked_index"))
+        return not any(
+            self.redis.exists(key) for key in (INTERACTIVE_QUEUE, BACKGROUND_QUEUE, "unacked", "unacked_index")
+        )
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def street(
         connection = psycopg2.connect(url)
         connection.autocommit = True
         try:
-            world = World(product, simulator, Sql(connection)).started(beats=0)
+            world = World(product, simulator, SqlFixture(connection)).started(beats=0)
             yield Street(world, valkey.url())
         finally:
             product.stop()
@@ -89,7 +91,7 @@ def street(
             valkey.stop()
 
 
-def captured(street: Street, send: Callable[[Dispatch], None], queue: str = PEOPLE_QUEUE) -> dict[str, Any]:
+def captured(street: Street, send: Callable[[Dispatch], None], queue: str = INTERACTIVE_QUEUE) -> dict[str, Any]:
     """A message as our own code sends it, taken from a queue that nobody reads."""
     url = f"{street.app.conf.broker_url.rpartition('/')[0]}/9"
     send(Dispatch.to(url))
@@ -147,7 +149,7 @@ RAW = {
 
 
 @pytest.mark.parametrize("raw", RAW.values(), ids=RAW.keys())
-@pytest.mark.parametrize("queue", [PEOPLE_QUEUE, UPKEEP_QUEUE])
+@pytest.mark.parametrize("queue", [INTERACTIVE_QUEUE, BACKGROUND_QUEUE])
 def test_garbage_in_a_queue_is_dropped_with_one_line(street: Street, raw: bytes, queue: str) -> None:
     before = len(street.told())
     street.push(raw, queue)
@@ -248,10 +250,10 @@ def test_our_own_messages_are_taken_as_they_are_sent_retried_and_redelivered(str
     later = changed(message, "headers", "retries", to=3)
     later = changed(later, "headers", "eta", to=street.world.sql.now().isoformat())
     newer = changed(message, "headers", "a-header-of-a-newer-version", to={"x": 1})
-    wake = captured(street, lambda dispatch: dispatch.refresh(1, expires=60), UPKEEP_QUEUE)
+    wake = captured(street, lambda dispatch: dispatch.refresh(1, expires=60), BACKGROUND_QUEUE)
     for each in (message, again, later, newer):
         street.push(json.dumps(each))
-    street.push(json.dumps(wake), UPKEEP_QUEUE)
+    street.push(json.dumps(wake), BACKGROUND_QUEUE)
     assert street.lives()
     until(street.empty)
     assert len(street.told()) == before
@@ -272,22 +274,24 @@ def test_a_disconnect_that_an_operator_began_is_finished(street: Street) -> None
     token = world.connected(hub := next(_hubs))
     world.sql.set("status = 'disconnected'", hub)
     Dispatch.to(street.app.conf.broker_url).disconnect(hub)
-    until(lambda: world.sql.row(hub)["sealed_refresh_token"] is None)
+    until(lambda: world.sql.row(hub)["encrypted_refresh_token"] is None)
     assert not world.live(token)
 
 
 def test_nobody_plants_a_connection(street: Street) -> None:
     """Not with a key of his own, nor with something that was sealed here for another purpose."""
-    ours = Vault([street.world.product.environment["TOKEN_KEYS"]])
-    thief = Vault(["dGhpcyBpcyBhIGtleSBvZiBhIHRoaWVmJ3Mgb3duISE="])
+    ours = TokenCipher([street.world.product.environment["TOKEN_KEYS"]])
+    thief = TokenCipher(["dGhpcyBpcyBhIGtleSBvZiBhIHRoaWVmJ3Mgb3duISE="])
     planted = next(_hubs)
     sealed_here = {
-        "with another key": thief.seal_install(install_of(street, planted)).sealed,
-        "a stored refresh token": ours.seal_refresh_token(planted, "a-refresh-token"),
-        "the check value": ours.seal_check(),
+        "with another key": thief.encrypt_install(install_of(street, planted)).sealed,
+        "a stored refresh token": ours.encrypt_refresh_token(planted, "a-refresh-token"),
+        "the check value": ours.encrypt_check_value(),
         "nothing": "",
     }
-    message = captured(street, lambda dispatch: dispatch.store_install(thief.seal_install(install_of(street, planted))))
+    message = captured(
+        street, lambda dispatch: dispatch.store_install(thief.encrypt_install(install_of(street, planted)))
+    )
     for name, sealed in sealed_here.items():
         before = len(street.told("dropped an install message that does not open"))
         kwargs = {"install_id": str(uuid4()), "hub_id": planted, "sealed": sealed}
@@ -305,8 +309,8 @@ def world_rows(street: Street, hub: int) -> int:
 @pytest.mark.parametrize("beside", ["hub_id", "install_id"])
 def test_what_stands_beside_a_sealed_grant_must_be_what_it_was_sealed_for(street: Street, beside: str) -> None:
     """Else a grant that was overheard could be played under another name, and the log would tell of that one."""
-    ours = Vault([street.world.product.environment["TOKEN_KEYS"]])
-    sealed = ours.seal_install(install_of(street, hub := next(_hubs)))
+    ours = TokenCipher([street.world.product.environment["TOKEN_KEYS"]])
+    sealed = ours.encrypt_install(install_of(street, hub := next(_hubs)))
     other = {"hub_id": next(_hubs), "install_id": str(uuid4())}
     message = captured(street, lambda dispatch: dispatch.store_install(sealed))
     kwargs = {"install_id": sealed.install_id, "hub_id": hub, "sealed": sealed.sealed, beside: other[beside]}
@@ -317,12 +321,12 @@ def test_what_stands_beside_a_sealed_grant_must_be_what_it_was_sealed_for(street
 
 
 def test_an_install_that_is_played_again_changes_nothing_not_even_after_a_disconnect(street: Street) -> None:
-    world, ours = street.world, Vault([street.world.product.environment["TOKEN_KEYS"]])
-    sealed = ours.seal_install(install_of(street, hub := next(_hubs), access_token="overheard"))
+    world, ours = street.world, TokenCipher([street.world.product.environment["TOKEN_KEYS"]])
+    sealed = ours.encrypt_install(install_of(street, hub := next(_hubs), access_token="overheard"))
     message = json.dumps(captured(street, lambda dispatch: dispatch.store_install(sealed)))
     street.push(message)
     until(lambda: world.token(hub) == "overheard")
-    world.sql.set("status = 'disconnected', status_since = now(), sealed_refresh_token = NULL", hub)
+    world.sql.set("status = 'disconnected', status_since = now(), encrypted_refresh_token = NULL", hub)
     world.sql.set("access_token = NULL, expires_at = NULL", hub)
     street.push(message)
     # And where the list of installs was pruned, and the row has forgotten which was its newest.
@@ -333,7 +337,7 @@ def test_an_install_that_is_played_again_changes_nothing_not_even_after_a_discon
     until(street.empty)
     assert street.lives()
     assert (world.status(hub), world.token(hub)) == ("disconnected", None)
-    assert world.sql.row(hub)["sealed_refresh_token"] is None
+    assert world.sql.row(hub)["encrypted_refresh_token"] is None
 
 
 ORDERS: dict[str, dict[str, Any]] = {
@@ -341,7 +345,7 @@ ORDERS: dict[str, dict[str, Any]] = {
     "pool_restart": {},
     "pool_shrink": {"n": 2},
     "autoscale": {"max": 0, "min": 0},
-    "cancel_consumer": {"queue": PEOPLE_QUEUE},
+    "cancel_consumer": {"queue": INTERACTIVE_QUEUE},
     "add_consumer": {"queue": "of-a-thief"},
     "rate_limit": {"task_name": STORE_INSTALL, "rate_limit": "1/h"},
     "time_limit": {"task_name": STORE_INSTALL, "hard": 0.001},
@@ -361,7 +365,7 @@ def test_the_worker_looks_for_whoever_asks_and_obeys_nobody(street: Street) -> N
     (answer,) = street.app.control.inspect(timeout=5).ping().values()
     assert answer == {"ok": "pong"}
     (queues,) = street.app.control.inspect(timeout=5).active_queues().values()
-    assert {queue["name"] for queue in queues} == {PEOPLE_QUEUE, UPKEEP_QUEUE}
+    assert {queue["name"] for queue in queues} == {INTERACTIVE_QUEUE, BACKGROUND_QUEUE}
     assert street.lives()
 
 
@@ -380,10 +384,10 @@ def test_garbage_where_remote_control_listens_is_dropped(street: Street, raw: by
 
 def test_garbage_among_what_is_not_acknowledged_yet_keeps_nobody_s_install(street: Street) -> None:
     """A message whose worker died comes back, whatever lies beside it."""
-    ours = Vault([street.world.product.environment["TOKEN_KEYS"]])
-    sealed = ours.seal_install(install_of(street, hub := next(_hubs)))
+    ours = TokenCipher([street.world.product.environment["TOKEN_KEYS"]])
+    sealed = ours.encrypt_install(install_of(street, hub := next(_hubs)))
     message = captured(street, lambda dispatch: dispatch.store_install(sealed))
-    left = json.dumps([message, PEOPLE_QUEUE, PEOPLE_QUEUE])
+    left = json.dumps([message, INTERACTIVE_QUEUE, INTERACTIVE_QUEUE])
     for tag, what in (("a", "x"), ("b", "[]"), ("c", "{}"), ("d", "[1, 2, 3]"), ("left", left), ("e", "[" * 100_000)):
         street.redis.hset("unacked", tag, what)
         street.redis.zadd("unacked_index", {tag: 1})
@@ -393,7 +397,7 @@ def test_garbage_among_what_is_not_acknowledged_yet_keeps_nobody_s_install(stree
 
 
 def test_a_queue_that_is_no_list_any_more_stops_the_worker_only_while_it_is_there(street: Street) -> None:
-    street.redis.set(PEOPLE_QUEUE, "mine")
+    street.redis.set(INTERACTIVE_QUEUE, "mine")
     assert street.world.install(next(_hubs)).status_code == 303, "web stores it without the queue"
-    street.redis.delete(PEOPLE_QUEUE)
+    street.redis.delete(INTERACTIVE_QUEUE)
     assert street.lives()

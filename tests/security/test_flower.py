@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import requests
 
-from tests.servers import Product
+from tests.support.processes import Product
 
 PASSWORD = "comma,operator:second,third"
 

@@ -22,20 +22,20 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from shared.db.installs import NewInstall
+from shared.db.lifecycle.installs import NewInstall
 from shared.settings import Settings
-from shared.vault import Vault
-from tests.builders import HUB
+from shared.token_cipher import TokenCipher
 from tests.conftest import settings_of
-from tests.databases import Databases
-from tests.integration.store_rig import SCHEDULE
 from tests.security.house import MADE
 from tests.security.hubspot import played
 from tests.security.marks import Mark, Search, new_mark
 from tests.security.visits import Visit, latin, visits, well_made
-from tests.servers import Product, Running
+from tests.support.builders import HUB
+from tests.support.databases import Databases
+from tests.support.processes import Product, Running
+from tests.support.stores import SCHEDULE
 from web.app import create_app
-from web.start import services
+from web.server.startup import services
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "2000"))
 #: No seed of its own: each run tries others. What it finds it prints, to be made a test.
@@ -90,11 +90,11 @@ def target(databases: Databases, redis_server: Callable[[int], str]) -> Iterator
         environment = settings_of(database_url, redis_server(15), hubspot.base_url, **_marked(marks))
         ours = Settings.from_env(environment)
         made = services(ours)
-        made.store.add(
+        made.stores.installs.add(
             NewInstall(
                 hub_id=HUB,
                 granted_at=made.clock(),
-                sealed_refresh_token=Vault(ours.token_keys).seal_refresh_token(HUB, f"na1-{refresh.text}"),
+                encrypted_refresh_token=TokenCipher(ours.token_keys).encrypt_refresh_token(HUB, f"na1-{refresh.text}"),
                 due_at=SCHEDULE.due_at,
                 install_id="6e9d9c4e-0000-4000-8000-000000000001",
                 access_token=f"CI{access.text}",

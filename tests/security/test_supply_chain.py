@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT, inherited
+from tests.support.processes import ROOT, inherited
 from tools import audit, sbom
 
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))

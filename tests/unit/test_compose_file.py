@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from sandbox.firststart import FOLDERS, SECRETS
+from deploy.init_secrets import FOLDERS, SECRETS
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"

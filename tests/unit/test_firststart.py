@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from cryptography.fernet import Fernet
 
-from sandbox.firststart import EX_CONFIG, FOLDERS, main
+from deploy.init_secrets import EX_CONFIG, FOLDERS, main
 from shared.settings import Settings
 
 APP = {"HUBSPOT_CLIENT_ID": "an-app", "HUBSPOT_CLIENT_SECRET": "app-secret", "HUBSPOT_SCOPES": "oauth tickets"}

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from shared.domain.connection import EventName
-from tests.servers import ROOT
+from tests.support.processes import ROOT
 
 TABLE = (ROOT / "docs" / "logs.md").read_text().partition("## Events")[2].partition("## ")[0]
 EVENTS = [event for row in re.findall(r"^\| (`.*?) \|", TABLE, re.MULTILINE) for event in re.findall(r"`(.*?)`", row)]
@@ -17,7 +17,9 @@ OF_A_CONNECTION = {f"connection {name.value}" for name in EventName} | {"connect
 
 def said() -> set[str]:
     """Every text in the code, up to its first colon."""
-    trees = [ast.parse(path.read_text()) for folder in ("web", "worker") for path in (ROOT / folder).rglob("*.py")]
+    trees = [
+        ast.parse(path.read_text()) for folder in ("shared", "web", "worker") for path in (ROOT / folder).rglob("*.py")
+    ]
     constants = (node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
     return {text for text in constants if isinstance(text, str)}
 

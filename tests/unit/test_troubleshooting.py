@@ -9,10 +9,10 @@ from functools import cache
 
 import pytest
 
-from tests.servers import ROOT
+from tests.support.processes import ROOT
 from web import problems
 
-SOURCES = ("cli", "sandbox", "shared", "web", "worker")
+SOURCES = ("cli", "deploy", "sandbox", "shared", "web", "worker")
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 #: Its tables quote PostgreSQL's and Docker's words, which tests/examples tries where it can.
 OTHERS = ("Docker", "In SQL")

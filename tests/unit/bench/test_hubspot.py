@@ -12,9 +12,9 @@ import pytest
 
 from bench.ceiling import request_of
 from bench.hubspot import TOKEN_LENGTH, Conversation, HubSpot, refresh_token
-from shared.domain.errors import AppRejected
-from shared.hubspot import replies
-from shared.hubspot.replies import Reply
+from shared.domain.errors import InvalidClient
+from shared.hubspot import response_parsing
+from shared.hubspot.response_parsing import Reply
 
 SECRET = "a-secret"
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -57,7 +57,7 @@ def told(play: Callable[[HubSpot, Conversation, Wire], Any], delay: float = 0.0)
 def test_a_refresh_brings_what_the_product_takes_for_a_grant() -> None:
     def play(hubspot: HubSpot, conversation: Conversation, wire: Wire) -> None:
         conversation.data_received(request_of(SECRET, 62515, 80))
-        grant = replies.refreshed(wire.reply(), NOW)
+        grant = response_parsing.parse_refresh(wire.reply(), NOW)
         assert (grant.hub_id, grant.refresh_token, grant.expires_in) == (62515, refresh_token(62515), 1800)
         assert len(grant.access_token) == TOKEN_LENGTH
         assert hubspot.answered == {"refresh": 1}
@@ -71,7 +71,7 @@ def test_no_two_tokens_are_alike() -> None:
         for _ in range(3):
             wire.written = b""
             conversation.data_received(request_of(SECRET, 1, 80))
-            tokens.add(replies.refreshed(wire.reply(), NOW).access_token)
+            tokens.add(response_parsing.parse_refresh(wire.reply(), NOW).access_token)
         return tokens
 
     assert len(told(play)) == 3
@@ -92,8 +92,8 @@ def test_a_request_may_come_in_pieces(cut: int) -> None:
 def test_another_secret_is_refused_as_hubspot_does() -> None:
     def play(hubspot: HubSpot, conversation: Conversation, wire: Wire) -> None:
         conversation.data_received(request_of("another", 1, 80))
-        with pytest.raises(AppRejected):
-            replies.refreshed(wire.reply(), NOW)
+        with pytest.raises(InvalidClient):
+            response_parsing.parse_refresh(wire.reply(), NOW)
         assert not hubspot.answered
 
     told(play)

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from cli.terminal import told
-from shared.words import ago, harmless, span
-from tests.builders import START
+from cli.output import told
+from shared.text_format import format_ago, format_duration, make_printable
+from tests.support.builders import START
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,12 @@ from tests.builders import START
     ],
 )
 def test_a_time_is_told_in_the_two_units_that_matter(seconds: float, words: str) -> None:
-    assert span(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def test_past_and_future_are_told_apart() -> None:
-    assert ago(START - timedelta(seconds=5), START) == "5 s ago"
-    assert ago(START + timedelta(seconds=5), START) == "in 5 s"
+    assert format_ago(START - timedelta(seconds=5), START) == "5 s ago"
+    assert format_ago(START + timedelta(seconds=5), START) == "in 5 s"
 
 
 def test_many_hubs_are_told_by_their_number_and_the_first_few() -> None:
@@ -37,4 +37,4 @@ def test_many_hubs_are_told_by_their_number_and_the_first_few() -> None:
 
 
 def test_what_others_wrote_moves_no_cursor_and_makes_no_second_line() -> None:
-    assert harmless("acme.com\x1b[2J\r\n\u202eevil") == "acme.com?[2J???evil"
+    assert make_printable("acme.com\x1b[2J\r\n\u202eevil") == "acme.com?[2J???evil"

@@ -16,13 +16,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from ruamel.yaml import YAML
 
-from shared.db.activity import Life, Totals
-from shared.db.roster import Overview
+from shared.db.reports.connections import Overview
+from shared.db.reports.refresh_stats import Life, Totals
 from shared.domain.connection import Status
 from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES
 from shared.domain.provider import Provider
-from tests.builders import START
-from web.metrics import Reading, exposed
+from tests.support.builders import START
+from web.monitoring.metrics import Reading, exposed
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deploy" / "monitoring"

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from shared.domain.alerts import FIRST_WAIT, GIVEN_UP_AFTER, LATELY, LONGEST_WAIT, Alert, AlertKind, pause, wait, words
-from tests.builders import START
+from shared.domain.alerts import (
+    FIRST_WAIT,
+    GIVEN_UP_AFTER,
+    LATELY,
+    LONGEST_WAIT,
+    Alert,
+    AlertKind,
+    describe_alert,
+    pause,
+    post_retry_seconds,
+)
+from tests.support.builders import START
 
 DETAILS = {
     AlertKind.PROVIDER: {"state": "app_rejected", "before": "ok", "reason": "BAD_CLIENT_SECRET (HTTP 400)"},
@@ -16,7 +26,7 @@ DETAILS = {
 
 
 def said(kind: AlertKind, *, recovered: bool = False, **detail: object) -> str:
-    return words(Alert("id", kind, START, recovered=recovered, detail=detail or DETAILS[kind]))
+    return describe_alert(Alert("id", kind, START, recovered=recovered, detail=detail or DETAILS[kind]))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +55,7 @@ def test_each_kind_is_one_line_that_says_whose_it_is_and_its_end_reads_otherwise
 @pytest.mark.parametrize("kind", AlertKind)
 @pytest.mark.parametrize("recovered", [False, True])
 def test_a_detail_that_lacks_something_still_reads(kind, recovered):
-    assert words(Alert("id", kind, START, recovered=recovered))
+    assert describe_alert(Alert("id", kind, START, recovered=recovered))
 
 
 def test_the_brakes_end_says_what_the_operator_said():
@@ -65,15 +75,15 @@ def test_nobody_but_us_makes_slack_call_people():
 
 
 def test_the_waits_between_tries_double_from_seconds_to_an_hour():
-    assert [wait(attempts) for attempts in (1, 2, 3)] == [FIRST_WAIT, 4.0, 8.0]
-    assert wait(50) == wait(5000) == LONGEST_WAIT
+    assert [post_retry_seconds(attempts) for attempts in (1, 2, 3)] == [FIRST_WAIT, 4.0, 8.0]
+    assert post_retry_seconds(50) == post_retry_seconds(5000) == LONGEST_WAIT
 
 
 def test_in_a_day_there_are_some_tens_of_tries():
     passed = tries = 0.0
     while passed < GIVEN_UP_AFTER.total_seconds():
         tries += 1
-        passed += wait(int(tries))
+        passed += post_retry_seconds(int(tries))
     assert 20 < tries < 50
 
 

@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.domain.brake import AT_LEAST, allowance, held, revokes
-from shared.domain.connection import Connection, EventName, Status, failed, witnessed
-from shared.domain.errors import GrantDead
+from shared.domain.brake import AT_LEAST, hold_revocation, is_revocation, remaining_revocations
+from shared.domain.connection import Connection, EventName, Status, after_failure, after_introspection
+from shared.domain.errors import InvalidGrant
 from shared.domain.grant import Introspection
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 HEALTHY = Connection(hub_id=7, status=Status.ACTIVE, life=1800.0, scopes=("oauth",), due_at=NOON)
-DEAD = GrantDead("BAD_REFRESH_TOKEN", http_status=400, correlation_id="c-1")
+DEAD = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id="c-1")
 
 
 def verdict(connection=HEALTHY):
-    return witnessed(failed(connection, DEAD, NOON), DEAD, Introspection(active=False))
+    return after_introspection(after_failure(connection, DEAD, NOON), DEAD, Introspection(active=False))
 
 
 @pytest.mark.parametrize(
@@ -36,29 +36,29 @@ def verdict(connection=HEALTHY):
     ],
 )
 def test_ten_or_a_twentieth_of_those_active_before_may_go(active_then, revoked_lately, allowed):
-    assert allowance(active_then, revoked_lately) == allowed
+    assert remaining_revocations(active_then, revoked_lately) == allowed
 
 
 @given(st.integers(0, 10**7), st.integers(0, 10**6))
 def test_what_went_and_what_may_go_never_exceed_the_law(active_then, revoked_lately):
-    allowed = allowance(active_then, revoked_lately)
+    allowed = remaining_revocations(active_then, revoked_lately)
     assert allowed >= 0
     if allowed:
         assert revoked_lately + allowed <= max(AT_LEAST, active_then / 20)
 
 
 def test_only_a_verdict_revokes():
-    assert revokes(verdict())
-    assert not revokes(failed(HEALTHY, DEAD, NOON))
+    assert is_revocation(verdict())
+    assert not is_revocation(after_failure(HEALTHY, DEAD, NOON))
 
 
 def test_a_revoked_one_that_was_tried_once_more_does_not_become_revoked():
-    assert not revokes(failed(replace(HEALTHY, status=Status.REVOKED, due_at=None), DEAD, NOON))
+    assert not is_revocation(after_failure(replace(HEALTHY, status=Status.REVOKED, due_at=None), DEAD, NOON))
 
 
 def test_a_held_one_is_suspect_and_due_again_at_the_pace_of_the_back_off():
-    first = held(verdict(), NOON).connection
-    later = held(verdict(replace(HEALTHY, status=Status.SUSPECT, failures=6)), NOON).connection
+    first = hold_revocation(verdict(), NOON).connection
+    later = hold_revocation(verdict(replace(HEALTHY, status=Status.SUSPECT, failures=6)), NOON).connection
     assert (first.status, later.status) == (Status.SUSPECT, Status.SUSPECT)
     assert NOON + timedelta(seconds=4) <= first.due_at <= NOON + timedelta(seconds=6)
     assert NOON + timedelta(seconds=200) <= later.due_at <= NOON + timedelta(seconds=400)
@@ -66,16 +66,16 @@ def test_a_held_one_is_suspect_and_due_again_at_the_pace_of_the_back_off():
 
 
 def test_of_a_held_one_the_history_tells_no_revocation_and_the_evidence_is_kept():
-    step = held(verdict(), NOON)
+    step = hold_revocation(verdict(), NOON)
     assert [event.name for event in step.events] == [EventName.REFRESH_FAILED, EventName.SUSPECTED]
-    assert step.condemned == {
+    assert step.pending_revocation == {
         "refresh": {"code": "BAD_REFRESH_TOKEN", "http_status": 400, "correlation_id": "c-1"},
         "introspection": {"active": False},
     }
-    assert not revokes(step)
+    assert not is_revocation(step)
 
 
 def test_one_that_is_held_again_tells_nothing_twice():
-    again = held(verdict(held(verdict(), NOON).connection), NOON)
+    again = hold_revocation(verdict(hold_revocation(verdict(), NOON).connection), NOON)
     assert again.events == ()
     assert again.connection.failures == 2

@@ -8,26 +8,26 @@ from datetime import timedelta
 import pytest
 
 from shared.domain import errors
-from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, Counts, bound, outcome_of
-from tests.builders import START
+from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, RefreshCounters, bucket_bound, classify_outcome
+from tests.support.builders import START
 
 
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
         (None, "refreshed"),
-        (errors.Unwell("timeout"), "unwell"),
+        (errors.TemporarilyUnavailable("timeout"), "unwell"),
         (errors.Throttled("429"), "throttled"),
-        (errors.PortalMoving("477"), "portal_moving"),
-        (errors.AppRejected("BAD_CLIENT_ID"), "app_rejected"),
+        (errors.AccountMigrating("477"), "portal_moving"),
+        (errors.InvalidClient("BAD_CLIENT_ID"), "app_rejected"),
         (errors.UnknownRefusal("418"), "unknown_refusal"),
         (errors.CodeRejected("BAD_AUTH_CODE"), "unknown_refusal"),
-        (errors.GrantDead("BAD_REFRESH_TOKEN"), "grant_dead"),
+        (errors.InvalidGrant("BAD_REFRESH_TOKEN"), "grant_dead"),
         (errors.WrongHub("another_hub"), "wrong_hub"),
     ],
 )
 def test_every_error_has_its_own_name(error: errors.ProviderError | None, outcome: str) -> None:
-    assert outcome_of(error) == outcome
+    assert classify_outcome(error) == outcome
     assert outcome in OUTCOMES
 
 
@@ -38,11 +38,11 @@ def test_bounds_rise_and_leave_nothing_out(bounds: tuple[float, ...]) -> None:
 
 
 def test_a_refresh_counts_under_the_first_bound_that_holds_it() -> None:
-    assert [bound(late) for late in (0.0, 0.25, 0.26, 5.0, 1e9)] == [0.25, 0.25, 0.5, 5.0, math.inf]
+    assert [bucket_bound(late) for late in (0.0, 0.25, 0.26, 5.0, 1e9)] == [0.25, 0.25, 0.5, 5.0, math.inf]
 
 
 def test_attempts_are_summed_by_outcome_and_by_minute() -> None:
-    counts = Counts()
+    counts = RefreshCounters()
     assert not counts
     counts.add("refreshed", START, START - timedelta(seconds=4))
     counts.add("refreshed", START + timedelta(seconds=59), START + timedelta(seconds=59.9))

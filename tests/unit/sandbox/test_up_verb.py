@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.servers import ROOT, inherited
+from tests.support.processes import ROOT, inherited
 
 WITHOUT_HONCHO = (
     "import sys; sys.modules['honcho'] = None; sys.argv = ['tokenkeeper', 'up']; import cli.main as m; m.main()"

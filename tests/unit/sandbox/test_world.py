@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from sandbox.firststart import Refused
+from deploy.init_secrets import Refused
 from sandbox.world import BadPort, Ports, choose_ports, given, is_simulated, kept_secrets, make
 from shared.settings import Settings
 

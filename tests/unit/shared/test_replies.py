@@ -14,17 +14,25 @@ from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
 from shared.domain.errors import (
-    AppRejected,
+    AccountMigrating,
     CodeRejected,
-    GrantDead,
-    PortalMoving,
+    InvalidClient,
+    InvalidGrant,
     ProviderError,
+    TemporarilyUnavailable,
     Throttled,
     UnknownRefusal,
-    Unwell,
 )
 from shared.domain.grant import Grant, Introspection
-from shared.hubspot.replies import BLAME, Reply, correlation_id, done, exchanged, introspection, refreshed
+from shared.hubspot.response_parsing import (
+    ERROR_CLASSIFICATION,
+    Reply,
+    find_correlation_id,
+    parse_empty,
+    parse_exchange,
+    parse_introspection,
+    parse_refresh,
+)
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 SECRET = "na1-12ab-34cd-56ef-SECRET"
@@ -50,9 +58,9 @@ def a_reply(status: int, body: Any = b"", **headers: str) -> Reply:
     return Reply(status, CaseInsensitiveDict(names), raw, secrets=(SECRET,))
 
 
-def the_error(reply: Reply, read: Any = refreshed) -> ProviderError:
+def the_error(reply: Reply, read: Any = parse_refresh) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
-        read(reply, NOW) if read in (refreshed, exchanged) else read(reply)
+        read(reply, NOW) if read in (parse_refresh, parse_exchange) else read(reply)
     return caught.value
 
 
@@ -67,7 +75,7 @@ REFUSALS: list[tuple[str, int, Any, type[ProviderError], type[ProviderError], st
         "dead",
         400,
         refusal("BAD_REFRESH_TOKEN", "invalid_grant", DEAD_TEXT),
-        GrantDead,
+        InvalidGrant,
         CodeRejected,
         "BAD_REFRESH_TOKEN",
     ),
@@ -75,44 +83,51 @@ REFUSALS: list[tuple[str, int, Any, type[ProviderError], type[ProviderError], st
         "dead, as of old",
         400,
         refusal("BAD_REFRESH_TOKEN", None, DEAD_TEXT),
-        GrantDead,
+        InvalidGrant,
         CodeRejected,
         "BAD_REFRESH_TOKEN",
     ),
-    ("dead under 401", 401, refusal("BAD_REFRESH_TOKEN"), GrantDead, CodeRejected, "BAD_REFRESH_TOKEN"),
-    ("dead under 404", 404, refusal("BAD_REFRESH_TOKEN"), GrantDead, CodeRejected, "BAD_REFRESH_TOKEN"),
-    ("dead in OAuth's words", 400, refusal(None, "invalid_grant"), GrantDead, CodeRejected, "invalid_grant"),
-    ("dead, generic status", 400, refusal("error", "invalid_grant"), GrantDead, CodeRejected, "invalid_grant"),
-    ("dead, status a number", 400, {"status": 400, "error": "invalid_grant"}, GrantDead, CodeRejected, "invalid_grant"),
-    ("no such portal", 400, refusal("BAD_HUB", "access_denied"), GrantDead, CodeRejected, "BAD_HUB"),
-    ("denied", 403, refusal(None, "access_denied"), GrantDead, CodeRejected, "access_denied"),
-    ("client id", 400, refusal("BAD_CLIENT_ID", "invalid_request"), AppRejected, AppRejected, "BAD_CLIENT_ID"),
+    ("dead under 401", 401, refusal("BAD_REFRESH_TOKEN"), InvalidGrant, CodeRejected, "BAD_REFRESH_TOKEN"),
+    ("dead under 404", 404, refusal("BAD_REFRESH_TOKEN"), InvalidGrant, CodeRejected, "BAD_REFRESH_TOKEN"),
+    ("dead in OAuth's words", 400, refusal(None, "invalid_grant"), InvalidGrant, CodeRejected, "invalid_grant"),
+    ("dead, generic status", 400, refusal("error", "invalid_grant"), InvalidGrant, CodeRejected, "invalid_grant"),
+    (
+        "dead, status a number",
+        400,
+        {"status": 400, "error": "invalid_grant"},
+        InvalidGrant,
+        CodeRejected,
+        "invalid_grant",
+    ),
+    ("no such portal", 400, refusal("BAD_HUB", "access_denied"), InvalidGrant, CodeRejected, "BAD_HUB"),
+    ("denied", 403, refusal(None, "access_denied"), InvalidGrant, CodeRejected, "access_denied"),
+    ("client id", 400, refusal("BAD_CLIENT_ID", "invalid_request"), InvalidClient, InvalidClient, "BAD_CLIENT_ID"),
     (
         "client id, otherwise",
         400,
         refusal("BAD_CLIENT_ID", "invalid_client"),
-        AppRejected,
-        AppRejected,
+        InvalidClient,
+        InvalidClient,
         "BAD_CLIENT_ID",
     ),
-    ("secret", 400, refusal("BAD_CLIENT_SECRET", "invalid_grant"), AppRejected, AppRejected, "BAD_CLIENT_SECRET"),
-    ("secret, in OAuth's words", 401, refusal(None, "invalid_client"), AppRejected, AppRejected, "invalid_client"),
-    ("client", 400, refusal(None, "unauthorized_client"), AppRejected, AppRejected, "unauthorized_client"),
-    ("grant type", 400, refusal("BAD_GRANT_TYPE"), AppRejected, AppRejected, "BAD_GRANT_TYPE"),
+    ("secret", 400, refusal("BAD_CLIENT_SECRET", "invalid_grant"), InvalidClient, InvalidClient, "BAD_CLIENT_SECRET"),
+    ("secret, in OAuth's words", 401, refusal(None, "invalid_client"), InvalidClient, InvalidClient, "invalid_client"),
+    ("client", 400, refusal(None, "unauthorized_client"), InvalidClient, InvalidClient, "unauthorized_client"),
+    ("grant type", 400, refusal("BAD_GRANT_TYPE"), InvalidClient, InvalidClient, "BAD_GRANT_TYPE"),
     (
         "grant type, OAuth",
         400,
         refusal(None, "unsupported_grant_type"),
-        AppRejected,
-        AppRejected,
+        InvalidClient,
+        InvalidClient,
         "unsupported_grant_type",
     ),
-    ("redirect", 400, refusal("BAD_REDIRECT_URI"), AppRejected, AppRejected, "BAD_REDIRECT_URI"),
-    ("scopes", 400, refusal("BAD_SCOPES"), AppRejected, AppRejected, "BAD_SCOPES"),
-    ("scope, in OAuth's words", 400, refusal(None, "invalid_scope"), AppRejected, AppRejected, "invalid_scope"),
-    ("not a form", 415, b"", AppRejected, AppRejected, "unsupported_media_type"),
-    ("not a form, in HTML", 415, HTML, AppRejected, AppRejected, "unsupported_media_type"),
-    ("not a form, in JSON", 415, refusal("error"), AppRejected, AppRejected, "unsupported_media_type"),
+    ("redirect", 400, refusal("BAD_REDIRECT_URI"), InvalidClient, InvalidClient, "BAD_REDIRECT_URI"),
+    ("scopes", 400, refusal("BAD_SCOPES"), InvalidClient, InvalidClient, "BAD_SCOPES"),
+    ("scope, in OAuth's words", 400, refusal(None, "invalid_scope"), InvalidClient, InvalidClient, "invalid_scope"),
+    ("not a form", 415, b"", InvalidClient, InvalidClient, "unsupported_media_type"),
+    ("not a form, in HTML", 415, HTML, InvalidClient, InvalidClient, "unsupported_media_type"),
+    ("not a form, in JSON", 415, refusal("error"), InvalidClient, InvalidClient, "unsupported_media_type"),
     ("code", 400, refusal("BAD_AUTH_CODE", "invalid_grant"), UnknownRefusal, CodeRejected, "BAD_AUTH_CODE"),
     ("old code", 400, refusal("EXPIRED_AUTH_CODE", "invalid_grant"), UnknownRefusal, CodeRejected, "EXPIRED_AUTH_CODE"),
     ("other redirect", 400, refusal("MISMATCH_REDIRECT_URI"), UnknownRefusal, CodeRejected, "MISMATCH_REDIRECT_URI"),
@@ -144,79 +159,184 @@ REFUSALS: list[tuple[str, int, Any, type[ProviderError], type[ProviderError], st
     ("throttled", 429, {"message": "You have reached your rate limit."}, Throttled, Throttled, "throttled"),
     ("throttled, whatever it says", 429, refusal("BAD_REFRESH_TOKEN"), Throttled, Throttled, "throttled"),
     ("throttled in HTML", 429, HTML, Throttled, Throttled, "throttled"),
-    ("moving", 477, b"", PortalMoving, PortalMoving, "portal_moving"),
+    ("moving", 477, b"", AccountMigrating, AccountMigrating, "portal_moving"),
     (
         "moving under 400",
         400,
         refusal("BAD_HUB", None, MOVING_TEXT),
-        PortalMoving,
-        PortalMoving,
+        AccountMigrating,
+        AccountMigrating,
         "migration_in_progress",
     ),
-    ("moving under 200", 200, {"message": MOVING_TEXT}, PortalMoving, PortalMoving, "migration_in_progress"),
-    ("moving under 503", 503, {"error_description": MOVING_TEXT}, PortalMoving, PortalMoving, "migration_in_progress"),
-    ("locked", 423, b"", Unwell, Unwell, "locked"),
-    ("request timeout", 408, b"", Unwell, Unwell, "request_timeout"),
-    ("too early", 425, b"", Unwell, Unwell, "too_early"),
-    ("server error", 500, {"status": "error"}, Unwell, Unwell, "server_error"),
-    ("dying server's word", 503, refusal("BAD_REFRESH_TOKEN", "invalid_grant"), Unwell, Unwell, "server_error"),
-    ("Cloudflare", 524, HTML, Unwell, Unwell, "server_error"),
-    ("no status known", 999, b"", Unwell, Unwell, "server_error"),
-    ("upgrade", 101, b"", Unwell, Unwell, "server_error"),
-    ("redirect elsewhere", 302, b"", Unwell, Unwell, "redirect"),
-    ("HTML under 200", 200, HTML, Unwell, Unwell, "html"),
-    ("HTML under 403", 403, HTML, Unwell, Unwell, "html"),
-    ("HTML under 400", 400, HTML, Unwell, Unwell, "html"),
-    ("empty 200", 200, b"", Unwell, Unwell, "empty"),
-    ("empty 204", 204, b"", Unwell, Unwell, "empty"),
-    ("empty 404", 404, b" \r\n", Unwell, Unwell, "empty"),
-    ("truncated", 200, json.dumps(GOOD).encode()[:-9], Unwell, Unwell, "not_json"),
-    ("a list", 200, b"[]", Unwell, Unwell, "not_json"),
-    ("null", 200, b"null", Unwell, Unwell, "not_json"),
-    ("not UTF-8", 200, b'{"access_token":"\xff"}', Unwell, Unwell, "not_json"),
-    ("nested too deep", 200, b'{"a":' * 100_000, Unwell, Unwell, "not_json"),
-    ("a number of 10,000 digits", 200, b'{"expires_in":' + b"9" * 10_000 + b"}", Unwell, Unwell, "not_json"),
-    ("not a number", 200, b'{"expires_in":NaN}', Unwell, Unwell, "not_json"),
-    ("no grant", 200, {"status": "ok"}, Unwell, Unwell, "no_grant"),
-    ("an error under 200", 200, refusal("BAD_REFRESH_TOKEN", "invalid_grant"), Unwell, Unwell, "no_grant"),
-    ("empty token", 200, {**GOOD, "access_token": ""}, Unwell, Unwell, "no_grant"),
-    ("token a number", 200, {**GOOD, "access_token": 7}, Unwell, Unwell, "wrong_types"),
-    ("token with a space", 200, {**GOOD, "access_token": "a b"}, Unwell, Unwell, "wrong_types"),
-    ("token with NUL", 200, {**GOOD, "access_token": "a\0"}, Unwell, Unwell, "wrong_types"),
-    ("token half a character", 200, {**GOOD, "access_token": "a\ud800"}, Unwell, Unwell, "wrong_types"),
-    ("token too long", 200, {**GOOD, "access_token": "a" * 16385}, Unwell, Unwell, "wrong_types"),
-    ("refresh token a list", 200, {**GOOD, "refresh_token": []}, Unwell, Unwell, "wrong_types"),
-    ("lifetime missing", 200, {**GOOD, "expires_in": None}, Unwell, Unwell, "wrong_types"),
-    ("lifetime a text", 200, {**GOOD, "expires_in": "1800"}, Unwell, Unwell, "wrong_types"),
-    ("lifetime a fraction", 200, {**GOOD, "expires_in": 1800.0}, Unwell, Unwell, "wrong_types"),
-    ("lifetime true", 200, {**GOOD, "expires_in": True}, Unwell, Unwell, "wrong_types"),
-    ("lifetime negative", 200, {**GOOD, "expires_in": -1}, Unwell, Unwell, "bad_expires_in"),
-    ("lifetime zero", 200, {**GOOD, "expires_in": 0}, Unwell, Unwell, "bad_expires_in"),
-    ("lifetime absurd", 200, {**GOOD, "expires_in": 31_536_001}, Unwell, Unwell, "bad_expires_in"),
-    ("hub a text", 200, {**GOOD, "hub_id": "62515"}, Unwell, Unwell, "wrong_types"),
-    ("hub true", 200, {**GOOD, "hub_id": True}, Unwell, Unwell, "wrong_types"),
-    ("hub zero", 200, {**GOOD, "hub_id": 0}, Unwell, Unwell, "wrong_types"),
-    ("hub too large", 200, {**GOOD, "hub_id": 2**63}, Unwell, Unwell, "wrong_types"),
-    ("scopes a text", 200, {**GOOD, "scopes": "oauth"}, Unwell, Unwell, "wrong_types"),
-    ("scopes of numbers", 200, {**GOOD, "scopes": [1]}, Unwell, Unwell, "wrong_types"),
-    ("scopes with NUL", 200, {**GOOD, "scopes": ["a\0"]}, Unwell, Unwell, "wrong_types"),
+    ("moving under 200", 200, {"message": MOVING_TEXT}, AccountMigrating, AccountMigrating, "migration_in_progress"),
+    (
+        "moving under 503",
+        503,
+        {"error_description": MOVING_TEXT},
+        AccountMigrating,
+        AccountMigrating,
+        "migration_in_progress",
+    ),
+    ("locked", 423, b"", TemporarilyUnavailable, TemporarilyUnavailable, "locked"),
+    ("request timeout", 408, b"", TemporarilyUnavailable, TemporarilyUnavailable, "request_timeout"),
+    ("too early", 425, b"", TemporarilyUnavailable, TemporarilyUnavailable, "too_early"),
+    ("server error", 500, {"status": "error"}, TemporarilyUnavailable, TemporarilyUnavailable, "server_error"),
+    (
+        "dying server's word",
+        503,
+        refusal("BAD_REFRESH_TOKEN", "invalid_grant"),
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "server_error",
+    ),
+    ("Cloudflare", 524, HTML, TemporarilyUnavailable, TemporarilyUnavailable, "server_error"),
+    ("no status known", 999, b"", TemporarilyUnavailable, TemporarilyUnavailable, "server_error"),
+    ("upgrade", 101, b"", TemporarilyUnavailable, TemporarilyUnavailable, "server_error"),
+    ("redirect elsewhere", 302, b"", TemporarilyUnavailable, TemporarilyUnavailable, "redirect"),
+    ("HTML under 200", 200, HTML, TemporarilyUnavailable, TemporarilyUnavailable, "html"),
+    ("HTML under 403", 403, HTML, TemporarilyUnavailable, TemporarilyUnavailable, "html"),
+    ("HTML under 400", 400, HTML, TemporarilyUnavailable, TemporarilyUnavailable, "html"),
+    ("empty 200", 200, b"", TemporarilyUnavailable, TemporarilyUnavailable, "empty"),
+    ("empty 204", 204, b"", TemporarilyUnavailable, TemporarilyUnavailable, "empty"),
+    ("empty 404", 404, b" \r\n", TemporarilyUnavailable, TemporarilyUnavailable, "empty"),
+    ("truncated", 200, json.dumps(GOOD).encode()[:-9], TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
+    ("a list", 200, b"[]", TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
+    ("null", 200, b"null", TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
+    ("not UTF-8", 200, b'{"access_token":"\xff"}', TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
+    ("nested too deep", 200, b'{"a":' * 100_000, TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
+    (
+        "a number of 10,000 digits",
+        200,
+        b'{"expires_in":' + b"9" * 10_000 + b"}",
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "not_json",
+    ),
+    ("not a number", 200, b'{"expires_in":NaN}', TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
+    ("no grant", 200, {"status": "ok"}, TemporarilyUnavailable, TemporarilyUnavailable, "no_grant"),
+    (
+        "an error under 200",
+        200,
+        refusal("BAD_REFRESH_TOKEN", "invalid_grant"),
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "no_grant",
+    ),
+    ("empty token", 200, {**GOOD, "access_token": ""}, TemporarilyUnavailable, TemporarilyUnavailable, "no_grant"),
+    ("token a number", 200, {**GOOD, "access_token": 7}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
+    (
+        "token with a space",
+        200,
+        {**GOOD, "access_token": "a b"},
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "wrong_types",
+    ),
+    (
+        "token with NUL",
+        200,
+        {**GOOD, "access_token": "a\0"},
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "wrong_types",
+    ),
+    (
+        "token half a character",
+        200,
+        {**GOOD, "access_token": "a\ud800"},
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "wrong_types",
+    ),
+    (
+        "token too long",
+        200,
+        {**GOOD, "access_token": "a" * 16385},
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "wrong_types",
+    ),
+    (
+        "refresh token a list",
+        200,
+        {**GOOD, "refresh_token": []},
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "wrong_types",
+    ),
+    (
+        "lifetime missing",
+        200,
+        {**GOOD, "expires_in": None},
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "wrong_types",
+    ),
+    (
+        "lifetime a text",
+        200,
+        {**GOOD, "expires_in": "1800"},
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "wrong_types",
+    ),
+    (
+        "lifetime a fraction",
+        200,
+        {**GOOD, "expires_in": 1800.0},
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "wrong_types",
+    ),
+    ("lifetime true", 200, {**GOOD, "expires_in": True}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
+    (
+        "lifetime negative",
+        200,
+        {**GOOD, "expires_in": -1},
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "bad_expires_in",
+    ),
+    ("lifetime zero", 200, {**GOOD, "expires_in": 0}, TemporarilyUnavailable, TemporarilyUnavailable, "bad_expires_in"),
+    (
+        "lifetime absurd",
+        200,
+        {**GOOD, "expires_in": 31_536_001},
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "bad_expires_in",
+    ),
+    ("hub a text", 200, {**GOOD, "hub_id": "62515"}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
+    ("hub true", 200, {**GOOD, "hub_id": True}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
+    ("hub zero", 200, {**GOOD, "hub_id": 0}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
+    ("hub too large", 200, {**GOOD, "hub_id": 2**63}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
+    ("scopes a text", 200, {**GOOD, "scopes": "oauth"}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
+    ("scopes of numbers", 200, {**GOOD, "scopes": [1]}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
+    (
+        "scopes with NUL",
+        200,
+        {**GOOD, "scopes": ["a\0"]},
+        TemporarilyUnavailable,
+        TemporarilyUnavailable,
+        "wrong_types",
+    ),
 ]
 
 
 @pytest.mark.parametrize("row", REFUSALS, ids=lambda row: row[0])
 def test_whose_trouble_it_is(row: tuple[str, int, Any, type[ProviderError], type[ProviderError], str]) -> None:
     _, status, body, of_a_refresh, of_an_exchange, code = row
-    for read, kind in ((refreshed, of_a_refresh), (exchanged, of_an_exchange)):
+    for read, kind in ((parse_refresh, of_a_refresh), (parse_exchange, of_an_exchange)):
         error = the_error(a_reply(status, body), read)
         assert (type(error), error.code, error.http_status) == (kind, code, status)
 
 
 def test_every_word_of_the_table_is_tried_above() -> None:
-    assert set(BLAME) <= {row[5] for row in REFUSALS}
+    assert set(ERROR_CLASSIFICATION) <= {row[5] for row in REFUSALS}
 
 
 def test_a_grant_is_read_whole() -> None:
-    assert refreshed(a_reply(200, GOOD), NOW) == Grant(
+    assert parse_refresh(a_reply(200, GOOD), NOW) == Grant(
         access_token="CIaccess",
         expires_in=1800,
         granted_at=NOW,
@@ -228,17 +348,17 @@ def test_a_grant_is_read_whole() -> None:
 
 @pytest.mark.parametrize("empty", [{}, {"refresh_token": None, "hub_id": None, "scopes": None}, {"refresh_token": ""}])
 def test_what_a_reply_leaves_out_is_none(empty: dict[str, Any]) -> None:
-    grant = refreshed(a_reply(200, {"access_token": "a", "expires_in": 1, **empty}), NOW)
+    grant = parse_refresh(a_reply(200, {"access_token": "a", "expires_in": 1, **empty}), NOW)
     assert (grant.refresh_token, grant.hub_id, grant.scopes) == (None, None, None)
 
 
 def test_a_token_may_be_far_longer_than_today() -> None:
-    assert len(refreshed(a_reply(200, {**GOOD, "access_token": "a" * 16384}), NOW).access_token) == 16384
+    assert len(parse_refresh(a_reply(200, {**GOOD, "access_token": "a" * 16384}), NOW).access_token) == 16384
 
 
 def test_of_a_field_given_twice_the_last_counts() -> None:
     body = b'{"access_token":"first","access_token":"last","expires_in":1}'
-    assert refreshed(a_reply(200, body), NOW).access_token == "last"
+    assert parse_refresh(a_reply(200, body), NOW).access_token == "last"
 
 
 @pytest.mark.parametrize(
@@ -283,8 +403,8 @@ def test_the_correlation_id_is_kept_for_hubspots_support() -> None:
 def test_a_correlation_id_that_is_none_is_dropped() -> None:
     for odd in (SECRET, "x" * 99, "a b", 7, ""):
         assert the_error(a_reply(500, {"correlationId": odd})).correlation_id is None
-        assert correlation_id({"x-hubspot-correlation-id": str(odd)}, (), {}) is None
-    assert correlation_id({"x-hubspot-correlation-id": CORRELATION_ID}, (f"a-{CORRELATION_ID}",), {}) is None
+        assert find_correlation_id({"x-hubspot-correlation-id": str(odd)}, (), {}) is None
+    assert find_correlation_id({"x-hubspot-correlation-id": CORRELATION_ID}, (f"a-{CORRELATION_ID}",), {}) is None
     echo = Reply(500, CaseInsensitiveDict(), json.dumps({"correlationId": CORRELATION_ID}).encode(), (CORRELATION_ID,))
     assert the_error(echo).correlation_id is None
 
@@ -296,50 +416,50 @@ def test_an_echoed_secret_is_not_taken_for_a_word_even_where_it_looks_like_one()
 
 def test_introspection_tells_whose_a_token_is() -> None:
     answer = {"active": True, "hub_id": 7, "hub_domain": "acme.com", "user": "a@acme.com", "scopes": ["oauth"]}
-    assert introspection(a_reply(200, answer)) == Introspection(True, 7, "acme.com", "a@acme.com", ("oauth",))
+    assert parse_introspection(a_reply(200, answer)) == Introspection(True, 7, "acme.com", "a@acme.com", ("oauth",))
 
 
 def test_introspection_of_a_dead_token_says_only_that() -> None:
-    assert introspection(a_reply(200, {"active": False})) == Introspection(active=False)
+    assert parse_introspection(a_reply(200, {"active": False})) == Introspection(active=False)
 
 
 def test_what_introspection_tells_in_wrong_types_is_left_out() -> None:
     odd = {"active": True, "hub_id": "7", "hub_domain": "a\0b", "user": "x" * 400, "scopes": [None]}
-    assert introspection(a_reply(200, odd)) == Introspection(active=True)
-    assert introspection(a_reply(200, {"active": True, "hub_domain": "\ud800", "user": 5})) == Introspection(
+    assert parse_introspection(a_reply(200, odd)) == Introspection(active=True)
+    assert parse_introspection(a_reply(200, {"active": True, "hub_domain": "\ud800", "user": 5})) == Introspection(
         active=True
     )
 
 
 @pytest.mark.parametrize("body", [{}, {"active": None}, {"active": "false"}, {"active": 0}, HTML, b"", [False]])
 def test_only_a_plain_false_counts_as_the_second_witness(body: Any) -> None:
-    assert type(the_error(a_reply(200, body), introspection)) is Unwell
+    assert type(the_error(a_reply(200, body), parse_introspection)) is TemporarilyUnavailable
 
 
 def test_an_introspection_that_is_refused_is_no_witness() -> None:
-    assert type(the_error(a_reply(400, refusal("BAD_CLIENT_SECRET")), introspection)) is AppRejected
-    assert type(the_error(a_reply(404, {}), introspection)) is UnknownRefusal
-    assert type(the_error(a_reply(400, refusal("BAD_REFRESH_TOKEN")), introspection)) is GrantDead
+    assert type(the_error(a_reply(400, refusal("BAD_CLIENT_SECRET")), parse_introspection)) is InvalidClient
+    assert type(the_error(a_reply(404, {}), parse_introspection)) is UnknownRefusal
+    assert type(the_error(a_reply(400, refusal("BAD_REFRESH_TOKEN")), parse_introspection)) is InvalidGrant
 
 
 @pytest.mark.parametrize(("status", "body"), [(204, b""), (200, b""), (200, b"{}"), (202, b"\n")])
 def test_a_revocation_needs_no_body(status: int, body: bytes) -> None:
-    done(a_reply(status, body))
+    parse_empty(a_reply(status, body))
 
 
 @pytest.mark.parametrize(
     ("status", "body", "kind", "code"),
     [
-        (200, HTML, Unwell, "html"),
+        (200, HTML, TemporarilyUnavailable, "html"),
         (401, {"status": "error", "category": "EXPIRED_AUTHENTICATION"}, UnknownRefusal, "EXPIRED_AUTHENTICATION"),
         (403, {"status": "error", "category": "MISSING_SCOPES"}, UnknownRefusal, "MISSING_SCOPES"),
-        (404, b"", Unwell, "empty"),
-        (500, b"", Unwell, "server_error"),
-        (302, b"", Unwell, "redirect"),
+        (404, b"", TemporarilyUnavailable, "empty"),
+        (500, b"", TemporarilyUnavailable, "server_error"),
+        (302, b"", TemporarilyUnavailable, "redirect"),
     ],
 )
 def test_a_revocation_that_was_not_done_says_why(status: int, body: Any, kind: type[ProviderError], code: str) -> None:
-    error = the_error(a_reply(status, body), done)
+    error = the_error(a_reply(status, body), parse_empty)
     assert (type(error), error.code) == (kind, code)
 
 
@@ -354,7 +474,7 @@ JSON = st.recursive(
     | st.floats()
     | st.text()
     | st.just(SECRET)
-    | st.sampled_from(sorted(BLAME)),
+    | st.sampled_from(sorted(ERROR_CLASSIFICATION)),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
@@ -388,7 +508,12 @@ def test_any_reply_is_an_answer_or_a_named_error_and_betrays_nothing(
 
 
 def outcomes(reply: Reply) -> Iterator[Grant | Introspection | ProviderError | None]:
-    for read in (partial(refreshed, granted_at=NOW), partial(exchanged, granted_at=NOW), introspection, done):
+    for read in (
+        partial(parse_refresh, granted_at=NOW),
+        partial(parse_exchange, granted_at=NOW),
+        parse_introspection,
+        parse_empty,
+    ):
         try:
             yield read(reply)
         except ProviderError as error:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from shared import tracing
-from shared.domain.errors import GrantDead
+from shared.domain.errors import InvalidGrant
 from shared.spans import Kind
-from tests.collector import Collector, collecting
-from tests.servers import ROOT, inherited
+from tests.support.otlp_collector import Collector, collecting
+from tests.support.processes import ROOT, inherited
 
 SECRET = "planted-secret-in-an-error"
 CORRELATION = "0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11"
@@ -110,14 +110,14 @@ def test_an_error_is_told_by_its_type_and_codes_and_never_by_its_text(collector:
     def call(error: Exception, password: str) -> None:
         raise error
 
-    for error in (ValueError(SECRET), GrantDead("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION)):
+    for error in (ValueError(SECRET), InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION)):
         with pytest.raises(type(error)):
             call(error, SECRET)
     tracing.close()
     first, second = collector.named("call")
     assert first.attributes == {"outcome": "ValueError"}
     assert second.attributes == {
-        "outcome": "GrantDead",
+        "outcome": "InvalidGrant",
         "code": "BAD_REFRESH_TOKEN",
         "http_status": 400,
         "correlation_id": CORRELATION,

@@ -6,7 +6,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from shared.domain.grant import Install
-from shared.vault import CannotOpen, Vault
+from shared.token_cipher import DecryptionError, TokenCipher
 
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 NOON = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
@@ -14,68 +14,68 @@ INSTALL = Install("c0ffee00-0000-4000-8000-000000000000", 7, NOON, "refresh", "a
 
 
 def test_a_refresh_token_comes_back_as_it_went_in():
-    vault = Vault([NEW])
-    assert vault.open_refresh_token(7, vault.seal_refresh_token(7, "refresh")) == "refresh"
+    cipher = TokenCipher([NEW])
+    assert cipher.decrypt_refresh_token(7, cipher.encrypt_refresh_token(7, "refresh")) == "refresh"
 
 
 def test_what_is_sealed_shows_nothing():
-    assert "refresh" not in Vault([NEW]).seal_refresh_token(7, "refresh")
+    assert "refresh" not in TokenCipher([NEW]).encrypt_refresh_token(7, "refresh")
 
 
 def test_a_ciphertext_moved_to_another_row_does_not_open():
-    vault = Vault([NEW])
-    with pytest.raises(CannotOpen):
-        vault.open_refresh_token(8, vault.seal_refresh_token(7, "refresh"))
+    cipher = TokenCipher([NEW])
+    with pytest.raises(DecryptionError):
+        cipher.decrypt_refresh_token(8, cipher.encrypt_refresh_token(7, "refresh"))
 
 
 def test_a_sealed_install_is_no_refresh_token_and_the_reverse():
-    vault = Vault([NEW])
-    with pytest.raises(CannotOpen):
-        vault.open_refresh_token(7, vault.seal_install(INSTALL).sealed)
-    with pytest.raises(CannotOpen):
-        vault.open_install(vault.seal_refresh_token(7, "refresh"))
+    cipher = TokenCipher([NEW])
+    with pytest.raises(DecryptionError):
+        cipher.decrypt_refresh_token(7, cipher.encrypt_install(INSTALL).sealed)
+    with pytest.raises(DecryptionError):
+        cipher.decrypt_install(cipher.encrypt_refresh_token(7, "refresh"))
 
 
 def test_an_install_comes_back_as_it_went_in():
-    vault = Vault([NEW])
-    assert vault.open_install(vault.seal_install(INSTALL).sealed) == INSTALL
+    cipher = TokenCipher([NEW])
+    assert cipher.decrypt_install(cipher.encrypt_install(INSTALL).sealed) == INSTALL
 
 
 def test_an_install_may_travel_without_its_access_token():
-    vault = Vault([NEW])
-    small = vault.open_install(vault.seal_install(INSTALL.without_access_token()).sealed)
+    cipher = TokenCipher([NEW])
+    small = cipher.decrypt_install(cipher.encrypt_install(INSTALL.without_access_token()).sealed)
     assert (small.refresh_token, small.access_token, small.expires_in, small.scopes) == ("refresh", None, None, None)
 
 
 def test_the_newest_key_seals_and_every_key_opens():
-    sealed = Vault([OLD]).seal_refresh_token(7, "refresh")
-    assert Vault([NEW, OLD]).open_refresh_token(7, sealed) == "refresh"
-    with pytest.raises(CannotOpen):
-        Vault([OLD]).open_refresh_token(7, Vault([NEW, OLD]).seal_refresh_token(7, "refresh"))
+    sealed = TokenCipher([OLD]).encrypt_refresh_token(7, "refresh")
+    assert TokenCipher([NEW, OLD]).decrypt_refresh_token(7, sealed) == "refresh"
+    with pytest.raises(DecryptionError):
+        TokenCipher([OLD]).decrypt_refresh_token(7, TokenCipher([NEW, OLD]).encrypt_refresh_token(7, "refresh"))
 
 
 def test_resealing_moves_to_the_newest_key():
-    sealed = Vault([OLD]).seal_refresh_token(7, "refresh")
-    ring = Vault([NEW, OLD])
-    assert ring.needs_resealing(sealed)
+    sealed = TokenCipher([OLD]).encrypt_refresh_token(7, "refresh")
+    ring = TokenCipher([NEW, OLD])
+    assert ring.needs_reencryption(sealed)
     again = ring.reseal(sealed)
-    assert not ring.needs_resealing(again)
-    assert Vault([NEW]).open_refresh_token(7, again) == "refresh"
+    assert not ring.needs_reencryption(again)
+    assert TokenCipher([NEW]).decrypt_refresh_token(7, again) == "refresh"
 
 
 @pytest.mark.parametrize("garbage", ["", "gAAAAA", "é", "\x00"])
 def test_garbage_does_not_open(garbage):
-    with pytest.raises(CannotOpen):
-        Vault([NEW]).open_install(garbage)
-    assert not Vault([OLD]).opens(garbage)
+    with pytest.raises(DecryptionError):
+        TokenCipher([NEW]).decrypt_install(garbage)
+    assert not TokenCipher([OLD]).opens(garbage)
 
 
 def test_what_is_sealed_and_nothing_of_ours_does_not_open():
-    with pytest.raises(CannotOpen):
-        Vault([NEW]).open_install(Fernet(NEW).encrypt(b"[]").decode())
+    with pytest.raises(DecryptionError):
+        TokenCipher([NEW]).decrypt_install(Fernet(NEW).encrypt(b"[]").decode())
 
 
 def test_a_malformed_key_is_refused_without_being_shown():
     with pytest.raises(ValueError, match="not a Fernet key") as caught:
-        Vault(["half-a-key"])
+        TokenCipher(["half-a-key"])
     assert "half-a-key" not in str(caught.value)

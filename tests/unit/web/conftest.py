@@ -6,14 +6,17 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from cryptography.fernet import Fernet
 
-from shared.db.activity import Activity
-from shared.db.directory import Directory
-from shared.db.engine import connect
-from shared.db.roster import Roster
+from shared.db.core.engine import make_engine
+from shared.db.lifecycle.disconnects import DisconnectStore
+from shared.db.refresh.provider import ProviderStore
+from shared.db.refresh.requests import RefreshRequests
+from shared.db.reports.connection_list import ConnectionList
+from shared.db.reports.connections import ConnectionReports
+from shared.db.reports.refresh_stats import RefreshStats
 from shared.domain.schedule import Schedule
-from shared.vault import Vault
-from tests.builders import grant
-from tests.fakes import FakeClock, FakeHubSpot, FakeQueue, FakeStore
+from shared.token_cipher import TokenCipher
+from tests.support.builders import grant
+from tests.support.fakes import FakeBrake, FakeClock, FakeHubSpot, FakeInstalls, FakeQueue
 from web.app import create_app
 from web.services import Services
 
@@ -30,22 +33,26 @@ class Site:
 
     redirect_uri: str = HTTP
     hubspot: FakeHubSpot = field(default_factory=FakeHubSpot)
-    store: FakeStore = field(default_factory=FakeStore)
+    installs: FakeInstalls = field(default_factory=FakeInstalls)
     queue: FakeQueue = field(default_factory=FakeQueue)
     clock: FakeClock = field(default_factory=FakeClock)
-    vault: Vault = field(default_factory=lambda: Vault([Fernet.generate_key().decode()]))
+    cipher: TokenCipher = field(default_factory=lambda: TokenCipher([Fernet.generate_key().decode()]))
     checks: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        engine = connect(NOWHERE)
+        engine = make_engine(NOWHERE)
         services = Services(
             hubspot=self.hubspot,
-            vault=self.vault,
-            store=self.store,
+            cipher=self.cipher,
+            installs=self.installs,
+            refresh_requests=RefreshRequests(engine),
+            disconnects=DisconnectStore(engine),
+            provider=ProviderStore(engine),
+            brake=FakeBrake(),
             queue=self.queue,
-            roster=Roster(engine),
-            directory=Directory(engine),
-            activity=Activity(engine),
+            reports=ConnectionReports(engine),
+            connection_list=ConnectionList(engine),
+            refresh_stats=RefreshStats(engine),
             schedule=Schedule(),
             clock=self.clock,
             checks=self.checks,
@@ -88,10 +95,10 @@ class Site:
 
     def work(self):
         """Play the worker: store what is on the queue."""
-        from shared.install import store_install
+        from shared.workflows.store_install import store_install
 
         while self.queue.messages:
-            store_install(self.queue.messages.pop(0), self.vault, self.store, Schedule())
+            store_install(self.queue.messages.pop(0), self.cipher, self.installs, Schedule())
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
-from shared.db.roster import ConnectionSeen, Overview
+from shared.db.reports.connections import ConnectionRow, Overview
 from shared.domain.connection import Status
 from shared.domain.provider import Provider
-from tests.builders import HUB, START
+from tests.support.builders import HUB, START
 
 
 def overview(*, active=3, suspect=0, revoked=0, disconnected=0, **but):
@@ -40,4 +40,4 @@ def connection(**but):
         "status_reason": None,
         "status_since": START,
     }
-    return ConnectionSeen(**{**values, **but})
+    return ConnectionRow(**{**values, **but})

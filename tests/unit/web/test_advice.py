@@ -5,14 +5,14 @@ import pytest
 from shared.domain import brake
 from shared.domain.connection import Status
 from shared.domain.provider import Condition, Provider
-from shared.hubspot.replies import BLAME, BY_STATUS
-from tests.builders import START
+from shared.hubspot.response_parsing import BY_STATUS, ERROR_CLASSIFICATION
+from tests.support.builders import START
 from tests.unit.web.seen import connection
-from web.operator import errors
-from web.operator.advice import PROVIDER, STATUS, advice
+from web.admin import error_descriptions
+from web.admin.advice import PROVIDER, STATUS, advice
 
 WELL = Provider(since=START)
-HUBSPOTS = [word for word, error in BLAME.items() if error.__name__ != "CodeRejected"]
+HUBSPOTS = [word for word, error in ERROR_CLASSIFICATION.items() if error.__name__ != "CodeRejected"]
 
 
 def of(condition=None, **but):
@@ -77,10 +77,10 @@ def test_every_state_has_words():
 
 @pytest.mark.parametrize("code", [*HUBSPOTS, *(word for _, word in BY_STATUS.values())])
 def test_every_word_that_hubspot_is_known_to_say_is_explained(code):
-    assert errors.in_words(code) != errors.MEANING["unrecognised"]
-    assert errors.in_words(f"{code} (HTTP 400)") == errors.in_words(code)
+    assert error_descriptions.in_words(code) != error_descriptions.MEANING["unrecognised"]
+    assert error_descriptions.in_words(f"{code} (HTTP 400)") == error_descriptions.in_words(code)
 
 
 @pytest.mark.parametrize("error", ["", "NEW", "two words", "x" * 5000, "\x00", "BAD_HUB (HTTP 4000)"])
 def test_whatever_else_is_there_is_a_refusal_that_we_do_not_know(error):
-    assert errors.in_words(error) == "HubSpot refused, in words that we do not know"
+    assert error_descriptions.in_words(error) == "HubSpot refused, in words that we do not know"

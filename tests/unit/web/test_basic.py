@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from tests.unit.web.conftest import PASSWORD
-from web.basic import Basic
-from web.limits import WRONG_PASSWORDS, Addresses, Buckets
+from web.security.basic_auth import BasicAuth
+from web.security.rate_limits import WRONG_PASSWORDS, Addresses, RateLimiter
 
 PAGES = ["/operator", "/connections", "/connections/62515", "/connections/62515/disconnect", "/metrics"]
 ORDERS = [
@@ -80,7 +80,7 @@ def test_a_wrong_one_is_refused_and_said_in_the_log_without_its_value(site, head
 
 
 def test_a_password_beyond_ascii_works(site):
-    guard = Basic("pässwörd ☂", Buckets("", WRONG_PASSWORDS), Addresses(0)).guarded(lambda: "in")
+    guard = BasicAuth("pässwörd ☂", RateLimiter("", WRONG_PASSWORDS), Addresses(0)).guarded(lambda: "in")
     with site.app.test_request_context(headers=basic(password="pässwörd ☂")):
         assert guard() == "in"
 

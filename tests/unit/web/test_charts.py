@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared.db.activity import Slot
-from tests.builders import START
-from web.operator.charts import HEIGHT, LEAST, distribution, refreshes
+from shared.db.reports.refresh_stats import Slot
+from tests.support.builders import START
+from web.admin.charts import HEIGHT, LEAST, distribution, refreshes
 
 
 def slots(*counts):

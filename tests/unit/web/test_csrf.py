@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.unit.web.test_basic import basic
-from web.csrf import Csrf
+from web.security.csrf import Csrf
 
 ORDER = "/operator/revocations/dismiss"
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.db.roster import HistoryLine
+from shared.db.reports.connections import HistoryLine
 from shared.domain.connection import EventName
-from tests.builders import START
-from web.operator.events import told
+from tests.support.builders import START
+from web.admin.history_descriptions import told
 
 REFUSED = {"code": "BAD_REFRESH_TOKEN", "http_status": 400, "correlation_id": "0a1b"}
 

@@ -6,15 +6,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared.domain.errors import (
-    AppRejected,
+    AccountMigrating,
     CodeRejected,
-    GrantDead,
-    PortalMoving,
+    InvalidClient,
+    InvalidGrant,
+    TemporarilyUnavailable,
     Throttled,
     UnknownRefusal,
-    Unwell,
 )
-from tests.builders import ACCESS_TOKEN, HUB, REFRESH_TOKEN, START, grant
+from tests.support.builders import ACCESS_TOKEN, HUB, REFRESH_TOKEN, START, grant
 
 
 def stopped(site, answer, status, words):
@@ -23,7 +23,7 @@ def stopped(site, answer, status, words):
     assert words in answer.text
     assert 'href="/install"' in answer.text
     assert not site.queue.messages
-    assert not site.store.rows
+    assert not site.installs.rows
     return True
 
 
@@ -76,7 +76,7 @@ def test_a_granted_code_is_sealed_queued_and_waited_for(site):
     assert answer.status_code == 303
     [message] = site.queue.messages
     assert answer.headers["Location"] == f"/installs/{message.install_id}"
-    opened = site.vault.open_install(message.sealed)
+    opened = site.cipher.decrypt_install(message.sealed)
     assert (opened.hub_id, opened.refresh_token, opened.access_token) == (HUB, REFRESH_TOKEN, ACCESS_TOKEN)
     assert (opened.granted_at, opened.expires_in) == (START, 1800)
 
@@ -183,15 +183,15 @@ def test_a_parameter_given_twice_counts_for_neither(site, twice):
     [
         (CodeRejected("BAD_AUTH_CODE", http_status=400), 400, "cannot be used again"),
         (CodeRejected("EXPIRED_AUTH_CODE", http_status=400), 400, "cannot be used again"),
-        (AppRejected("BAD_CLIENT_SECRET", http_status=400), 502, "not set up correctly"),
-        (AppRejected("MISMATCH_REDIRECT_URI", http_status=400), 502, "not set up correctly"),
-        (Unwell("timeout"), 504, "too long"),
-        (Unwell("connection"), 502, "does not answer as it should"),
-        (Unwell("html", http_status=200), 502, "does not answer as it should"),
+        (InvalidClient("BAD_CLIENT_SECRET", http_status=400), 502, "not set up correctly"),
+        (InvalidClient("MISMATCH_REDIRECT_URI", http_status=400), 502, "not set up correctly"),
+        (TemporarilyUnavailable("timeout"), 504, "too long"),
+        (TemporarilyUnavailable("connection"), 502, "does not answer as it should"),
+        (TemporarilyUnavailable("html", http_status=200), 502, "does not answer as it should"),
         (Throttled("rate_limit", http_status=429), 503, "asks us to wait"),
-        (PortalMoving("migration", http_status=477, retry_after=3600), 503, "asks us to wait"),
+        (AccountMigrating("migration", http_status=477, retry_after=3600), 503, "asks us to wait"),
         (UnknownRefusal("NEW_WORD", http_status=400), 502, "refused"),
-        (GrantDead("BAD_HUB", http_status=400), 502, "refused"),
+        (InvalidGrant("BAD_HUB", http_status=400), 502, "refused"),
     ],
 )
 def test_an_exchange_that_brings_nothing(site, trouble, status, words):
@@ -205,7 +205,7 @@ def test_hubspots_retry_after_is_passed_on(site):
 
 
 def test_an_app_set_up_wrongly_is_an_error_in_the_log_with_hubspots_word(site):
-    site.hubspot.trouble = AppRejected("BAD_CLIENT_SECRET", http_status=400)
+    site.hubspot.trouble = InvalidClient("BAD_CLIENT_SECRET", http_status=400)
     with capture_logs() as logs:
         site.callback()
     assert [(line["log_level"], line["code"]) for line in logs] == [("error", "BAD_CLIENT_SECRET")]
@@ -218,7 +218,7 @@ def test_a_grant_that_cannot_be_stored_is_no_grant(site, missing):
 
 def test_after_trouble_the_same_link_may_be_reloaded(site):
     state = site.state()
-    site.hubspot.trouble = Unwell("connection")
+    site.hubspot.trouble = TemporarilyUnavailable("connection")
     site.callback(state=state)
     site.hubspot.trouble = None
     assert site.callback(state=state).status_code == 303
@@ -260,7 +260,7 @@ def test_a_used_code_in_a_new_handshake_is_refused(site):
     answer = site.visit(f"/oauth/callback?code=the-code&state={site.state()}")
     assert answer.status_code == 400
     assert "cannot be used again" in answer.text
-    assert len(site.store.rows) == 1
+    assert len(site.installs.rows) == 1
 
 
 def test_asking_for_the_headers_alone_does_not_spend_the_code(site):
@@ -272,19 +272,19 @@ def test_asking_for_the_headers_alone_does_not_spend_the_code(site):
 def test_with_the_queue_down_the_install_is_stored_directly(site):
     site.queue.down = True
     path = site.install()
-    assert list(site.store.rows) == [HUB]
+    assert list(site.installs.rows) == [HUB]
     assert "is connected" in site.visit(path).text
 
 
 def test_with_both_down_the_browser_carries_it(site, cookies):
-    site.queue.down = site.store.down = True
+    site.queue.down = site.installs.down = True
     answer = site.callback()
     assert answer.status_code == 303
     assert "tk_grant" in cookies(answer)
 
 
 def test_not_even_a_bug_of_ours_costs_a_grant(site, cookies):
-    site.queue.store_install = site.store.add = None
+    site.queue.store_install = site.installs.add = None
     with capture_logs() as logs:
         answer = site.callback()
     assert answer.status_code == 303
@@ -294,7 +294,7 @@ def test_not_even_a_bug_of_ours_costs_a_grant(site, cookies):
 
 
 def test_a_grant_that_nobody_can_keep_is_admitted(site):
-    site.queue.down = site.store.down = True
+    site.queue.down = site.installs.down = True
     answer = site.callback(refresh_token="r" * 5000)
     assert answer.status_code == 503
     assert "start again" in answer.text
@@ -317,7 +317,7 @@ def test_the_grants_cookie_is_small_sealed_and_only_for_its_page(site, cookies):
     assert "SameSite=Lax" in line
     assert "Secure" not in line
     sealed = line.split(";")[0].removeprefix("tk_grant=")
-    opened = site.vault.open_install(sealed)
+    opened = site.cipher.decrypt_install(sealed)
     assert opened.refresh_token == "r" * 512
     assert opened.access_token is None
 

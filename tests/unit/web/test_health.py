@@ -6,8 +6,8 @@ import time
 import pytest
 
 from tests.unit.web.conftest import Site
-from web.bounded import TimedOut, within
-from web.health import NotReady
+from web.monitoring.health import NotReady
+from web.server.timeouts import TimedOut, run_within
 
 
 def fine():
@@ -24,9 +24,9 @@ def site_with(**checks):
 
 def test_a_living_process_is_healthy_whatever_is_down():
     site = site_with(postgres=down, redis=down)
-    site.store.down = site.queue.down = True
+    site.installs.down = site.queue.down = True
     assert site.visit("/healthz").status_code == 200
-    assert site.store.asked == 0
+    assert site.installs.asked == 0
 
 
 def test_ready_is_when_both_are():
@@ -54,13 +54,13 @@ def test_servers_that_accept_and_hang_are_named_within_three_seconds():
 
 
 def test_a_bounded_question_hands_on_what_the_call_returns_or_raises():
-    assert within(1, lambda: 42) == 42
+    assert run_within(1, lambda: 42) == 42
     with pytest.raises(NotReady):
-        within(1, down)
+        run_within(1, down)
 
 
 def test_a_bounded_question_ends_in_time():
     released = threading.Event()
     with pytest.raises(TimedOut):
-        within(0.01, released.wait)
+        run_within(0.01, released.wait)
     released.set()

@@ -5,7 +5,7 @@ from flask import Flask, request
 from structlog.testing import capture_logs
 
 from tests.unit.web.test_basic import basic
-from web.limits import HANDSHAKES, WRONG_PASSWORDS, Addresses, Allowance, Buckets
+from web.security.rate_limits import HANDSHAKES, WRONG_PASSWORDS, Addresses, Rate, RateLimiter
 
 
 class Tick:
@@ -21,7 +21,7 @@ def tick():
 
 
 def test_a_bucket_gives_its_burst_and_then_what_flows_in(tick):
-    buckets = Buckets("x", Allowance(3, 0.5), tick)
+    buckets = RateLimiter("x", Rate(3, 0.5), tick)
     assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 2]
     tick.now = 1.0
     assert buckets.take("a") == 1
@@ -32,17 +32,17 @@ def test_a_bucket_gives_its_burst_and_then_what_flows_in(tick):
 
 
 def test_looking_takes_nothing(tick):
-    buckets = Buckets("x", Allowance(1, 1), tick)
+    buckets = RateLimiter("x", Rate(1, 1), tick)
     assert [buckets.wait("a"), buckets.wait("a"), buckets.take("a"), buckets.wait("a")] == [0, 0, 0, 1]
 
 
 def test_each_address_has_its_own(tick):
-    buckets = Buckets("x", Allowance(1, 1), tick)
+    buckets = RateLimiter("x", Rate(1, 1), tick)
     assert [buckets.take("a"), buckets.take("b"), buckets.take("a")] == [0, 0, 1]
 
 
 def test_a_million_addresses_do_not_fill_the_memory(tick):
-    buckets = Buckets("x", Allowance(1, 1), tick, most=10)
+    buckets = RateLimiter("x", Rate(1, 1), tick, most=10)
     for number in range(1000):
         buckets.take(str(number))
     assert len(buckets) == 10
@@ -50,7 +50,7 @@ def test_a_million_addresses_do_not_fill_the_memory(tick):
 
 
 def test_a_flood_is_one_line_in_the_log_and_the_next_one_another(tick):
-    buckets = Buckets("x", Allowance(2, 1), tick)
+    buckets = RateLimiter("x", Rate(2, 1), tick)
     with capture_logs() as logs:
         for _ in range(50):
             buckets.take("a")

@@ -4,26 +4,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.db.directory import Sort
-from shared.db.operator import Requested
+from shared.db.refresh.requests import RefreshRequestOutcome
+from shared.db.reports.connection_list import Sort
 from shared.domain.connection import Status
-from web.operator.notices import SENTENCES, Notice, sentence
-from web.operator.query import BadQuery, Wanted
+from web.admin.flash_messages import SENTENCES, FlashMessage, sentence
+from web.admin.list_params import BadQuery, ListParams
 
 
 def test_what_is_asked_for_is_read_and_written_alike():
     args = {"status": "revoked", "q": "shop", "sort": "due", "after": "x"}
-    wanted = Wanted.of(args)
-    assert wanted == Wanted(Status.REVOKED, "shop", Sort.DUE, after="x")
+    wanted = ListParams.of(args)
+    assert wanted == ListParams(Status.REVOKED, "shop", Sort.DUE, after="x")
     assert wanted.args() == args
 
 
 def test_what_is_as_usual_is_left_out():
-    assert Wanted.of({"status": "", "q": " ", "sort": "hub", "after": "", "before": "", "x": "y"}).args() == {}
+    assert ListParams.of({"status": "", "q": " ", "sort": "hub", "after": "", "before": "", "x": "y"}).args() == {}
 
 
 def test_another_filter_or_order_begins_at_the_first_page():
-    wanted = Wanted(search="shop", before="x")
+    wanted = ListParams(search="shop", before="x")
     assert wanted.of_status(Status.ACTIVE).args() == {"status": "active", "q": "shop"}
     assert wanted.sorted_by(Sort.FAILURES).args() == {"q": "shop", "sort": "failures"}
     assert wanted.next("y").args() == {"q": "shop", "after": "y"}
@@ -31,7 +31,7 @@ def test_another_filter_or_order_begins_at_the_first_page():
 
 
 def test_what_nobody_sees_is_not_looked_for():
-    assert Wanted.of({"q": "\u200bsh\x00op\n"}).search == "shop"
+    assert ListParams.of({"q": "\u200bsh\x00op\n"}).search == "shop"
 
 
 @pytest.mark.parametrize(
@@ -40,20 +40,22 @@ def test_what_nobody_sees_is_not_looked_for():
 )
 def test_nonsense_is_refused(args):
     with pytest.raises(BadQuery):
-        Wanted.of(args)
+        ListParams.of(args)
 
 
 @given(st.dictionaries(st.sampled_from(["status", "q", "sort", "after", "before"]), st.text(max_size=400)))
 def test_anything_is_read_or_refused(args):
     try:
-        wanted = Wanted.of(args)
+        wanted = ListParams.of(args)
     except BadQuery:
         return
-    assert Wanted.of(wanted.args()) == wanted
+    assert ListParams.of(wanted.args()) == wanted
 
 
 def test_every_outcome_has_its_sentence_and_nothing_else_is_ever_shown():
-    assert set(SENTENCES) == set(Notice)
-    assert all(sentence(became.value) for became in Requested if became is not Requested.UNKNOWN)
+    assert set(SENTENCES) == set(FlashMessage)
+    assert all(
+        sentence(became.value) for became in RefreshRequestOutcome if became is not RefreshRequestOutcome.UNKNOWN
+    )
     for code in (None, "", "x", "<b>", "unknown"):
         assert sentence(code) == ""

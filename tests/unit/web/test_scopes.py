@@ -2,7 +2,7 @@
 
 import pytest
 
-from web.scopes import in_words
+from web.oauth.scope_descriptions import describe_scopes
 
 
 @pytest.mark.parametrize(
@@ -24,4 +24,4 @@ from web.scopes import in_words
     ],
 )
 def test_a_scope_in_words(scope, words):
-    assert in_words([scope]) == [(scope, words)]
+    assert describe_scopes([scope]) == [(scope, words)]

@@ -7,17 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders import START
-from web.state import (
-    LIFETIME,
-    SKEW,
-    StateExpired,
-    StateForged,
-    StateOfAnotherBrowser,
-    StateRejected,
-    States,
-)
-from web.ticket import Ticket, Tickets
+from tests.support.builders import START
+from web.oauth.install_cookie import InstallCookie, InstallCookies
+from web.oauth.state import LIFETIME, SKEW, StateExpired, StateForged, StateOfAnotherBrowser, StateRejected, States
 
 STATES = States("a-secret-key-for-tests")
 
@@ -62,9 +54,9 @@ def test_another_secret_key_signs_other_states():
 
 
 def test_a_ticket_is_no_state_and_a_state_is_no_ticket():
-    tickets = Tickets("a-secret-key-for-tests")
+    tickets = InstallCookies("a-secret-key-for-tests")
     with pytest.raises(StateForged):
-        STATES.check(tickets.sign(Ticket("id", 1, 0.0)), "browser", START)
+        STATES.check(tickets.sign(InstallCookie("id", 1, 0.0)), "browser", START)
     assert tickets.read(STATES.issue("browser", START), "id") is None
 
 

@@ -5,11 +5,11 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders import START
-from web.ticket import LATER, LOST, SOON, Ticket, Tickets
+from tests.support.builders import START
+from web.oauth.install_cookie import LATER, LOST, SOON, InstallCookie, InstallCookies
 
-TICKETS = Tickets("a-secret-key-for-tests")
-FRESH = Ticket("the-install", 62515, START.timestamp())
+TICKETS = InstallCookies("a-secret-key-for-tests")
+FRESH = InstallCookie("the-install", 62515, START.timestamp())
 
 
 def after(seconds):

@@ -5,15 +5,15 @@ from datetime import timedelta
 import pytest
 
 from shared.domain.provider import Condition, Provider
-from tests.builders import START
+from tests.support.builders import START
 from tests.unit.web.seen import overview
-from web.operator.verdict import Seen, Tone, verdict
+from web.admin.health_summary import Seen, Severity, summarize_health
 
 LATE = timedelta(seconds=60)
 
 
 def of(*, stale=0, **but):
-    return verdict(Seen(overview(**but), stale, LATE))
+    return summarize_health(Seen(overview(**but), stale, LATE))
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ def of(*, stale=0, **but):
 def test_when_all_is_well_it_says_so(active, headline):
     said = of(active=active)
     assert said.headline == headline
-    assert said.tone is Tone.GOOD
+    assert said.tone is Severity.GOOD
 
 
 def test_those_that_the_operator_ended_are_no_news():
-    assert of(disconnected=7).tone is Tone.GOOD
+    assert of(disconnected=7).tone is Severity.GOOD
 
 
 @pytest.mark.parametrize(
@@ -49,19 +49,19 @@ def test_revoked_ones_wait_for_somebody(revoked, headline):
 def test_suspect_ones_need_nobody_yet(suspect, headline):
     said = of(suspect=suspect)
     assert said.headline == headline
-    assert said.tone is Tone.WAIT
+    assert said.tone is Severity.WAIT
 
 
 @pytest.mark.parametrize("swept_at", [None, START - timedelta(seconds=61)])
 def test_without_a_sweep_nothing_is_refreshed(swept_at):
     said = of(swept_at=swept_at)
     assert said.headline == "Nothing is refreshed."
-    assert said.tone is Tone.BAD
+    assert said.tone is Severity.BAD
     assert "Start beat and the worker" in said.text
 
 
 def test_a_sweep_that_is_a_little_late_is_no_news():
-    assert of(swept_at=START - timedelta(seconds=59)).tone is Tone.GOOD
+    assert of(swept_at=START - timedelta(seconds=59)).tone is Severity.GOOD
 
 
 @pytest.mark.parametrize(
@@ -71,19 +71,19 @@ def test_a_sweep_that_is_a_little_late_is_no_news():
 def test_hubspots_troubles_become_bad_once_somebody_has_no_token(condition, headline):
     provider = Provider(condition, START, "timeout")
     assert of(provider=provider).headline == headline
-    assert of(provider=provider).tone is Tone.WAIT
-    assert of(provider=provider, stale=1).tone is Tone.BAD
+    assert of(provider=provider).tone is Severity.WAIT
+    assert of(provider=provider, stale=1).tone is Severity.BAD
 
 
 def test_connections_without_a_token_are_never_called_fresh():
     assert of(stale=1).headline == "1 connection is without a token."
-    assert of(stale=1).tone is Tone.BAD
+    assert of(stale=1).tone is Severity.BAD
 
 
 def test_failures_that_cost_nobody_a_token_are_told_as_such():
     said = of(failing=2)
     assert said.headline.startswith("All tokens are served")
-    assert said.tone is Tone.WAIT
+    assert said.tone is Severity.WAIT
 
 
 def test_what_only_the_operator_can_end_comes_first():
@@ -102,4 +102,4 @@ def test_what_only_the_operator_can_end_comes_first():
     for name, headline in ends:
         assert of(**state).headline == headline
         del state[name]
-    assert of(**state).tone is Tone.GOOD
+    assert of(**state).tone is Severity.GOOD

@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared.domain.connection import Status
-from tests.builders import HUB
-from web.ticket import LATER, LOST, SOON
+from tests.support.builders import HUB
+from web.oauth.install_cookie import LATER, LOST, SOON
 
 
 def status(site, path):
@@ -33,7 +33,7 @@ def test_it_waits_and_then_says_connected(site):
 def test_it_tells_the_domain_and_the_scopes(site):
     path = site.install()
     site.work()
-    site.store.domain = "acme.example"
+    site.installs.domain = "acme.example"
     text = site.visit(path).text
     assert "acme.example is connected" in text
     assert "Read contacts" in text
@@ -54,7 +54,7 @@ def test_it_looks_again_for_the_domain_but_not_for_ever(site):
 def test_it_tells_of_a_connection_that_has_ended_since(site, ended):
     path = site.install()
     site.work()
-    site.store.status = ended
+    site.installs.status = ended
     assert "no longer connected" in site.visit(path).text
     assert status(site, path)["state"] == "connected"
 
@@ -62,7 +62,7 @@ def test_it_tells_of_a_connection_that_has_ended_since(site, ended):
 def test_a_domain_is_shown_not_run(site):
     path = site.install()
     site.work()
-    site.store.domain = "<script>alert(1)</script>"
+    site.installs.domain = "<script>alert(1)</script>"
     assert "<script>alert" not in site.visit(path).text
 
 
@@ -106,13 +106,13 @@ def test_a_wiped_queue_is_made_good_by_the_browser(site):
     assert status(site, path)["state"] == "storing"
     site.clock.step(SOON)
     status(site, path)
-    assert list(site.store.rows) == [HUB]
-    assert site.store.rows[HUB].access_token is None
+    assert list(site.installs.rows) == [HUB]
+    assert site.installs.rows[HUB].access_token is None
     assert status(site, path)["state"] == "connected"
 
 
 def test_with_postgres_down_it_answers_and_does_not_flood_the_queue(site):
-    site.store.down = True
+    site.installs.down = True
     path = site.install()
     for _ in range(20):
         site.clock.step(1)
@@ -121,13 +121,13 @@ def test_with_postgres_down_it_answers_and_does_not_flood_the_queue(site):
     site.clock.step(LATER)
     status(site, path)
     assert len(site.queue.messages) == 2
-    site.store.down = False
+    site.installs.down = False
     site.work()
-    assert list(site.store.rows) == [HUB]
+    assert list(site.installs.rows) == [HUB]
 
 
 def test_with_both_down_it_waits_and_whichever_returns_first_gets_it(site):
-    site.store.down = site.queue.down = True
+    site.installs.down = site.queue.down = True
     path = site.install()
     for _ in range(10):
         assert status(site, path)["state"] == "storing"
@@ -136,13 +136,13 @@ def test_with_both_down_it_waits_and_whichever_returns_first_gets_it(site):
     status(site, path)
     [message] = site.queue.messages
     assert path.endswith(message.install_id)
-    site.store.down = False
+    site.installs.down = False
     site.work()
     assert status(site, path)["state"] == "connected"
 
 
 def test_with_both_down_it_is_tried_every_few_seconds_not_at_every_look(site):
-    site.store.down = site.queue.down = True
+    site.installs.down = site.queue.down = True
     path = site.install()
     tried = []
     for _ in range(40):
@@ -154,14 +154,14 @@ def test_with_both_down_it_is_tried_every_few_seconds_not_at_every_look(site):
 
 
 def test_an_hour_of_outage_loses_nothing(site):
-    site.store.down = site.queue.down = True
+    site.installs.down = site.queue.down = True
     path = site.install()
     site.clock.step(3600)
     assert status(site, path)["state"] == "storing"
-    site.store.down = False
+    site.installs.down = False
     site.clock.step(SOON)
     status(site, path)
-    assert list(site.store.rows) == [HUB]
+    assert list(site.installs.rows) == [HUB]
 
 
 def test_a_grant_that_nobody_has_any_more_has_failed_after_some_minutes(site):
@@ -177,7 +177,7 @@ def test_a_grant_that_nobody_has_any_more_has_failed_after_some_minutes(site):
 
 
 def test_nothing_is_given_up_while_postgres_cannot_say(site):
-    site.store.down = True
+    site.installs.down = True
     path = site.install()
     drop_cookie(site, "tk_grant", path)
     site.clock.step(LOST + 1)
@@ -191,7 +191,7 @@ def test_a_grant_of_another_install_is_not_handed_in(site):
     site.browser.set_cookie("tk_grant", foreign, path=two)
     site.clock.step(SOON)
     assert status(site, two)["state"] == "storing"
-    assert not site.store.rows
+    assert not site.installs.rows
 
 
 @pytest.mark.parametrize("value", ["", "x", "gAAAA", "\x00", "é", "x" * 4000])
@@ -201,7 +201,7 @@ def test_a_grant_that_does_not_open_is_no_grant(site, value):
     site.browser.set_cookie("tk_grant", value, path=path)
     site.clock.step(SOON)
     assert status(site, path)["state"] == "storing"
-    assert not site.store.rows
+    assert not site.installs.rows
 
 
 def test_a_new_secret_key_does_not_cost_what_the_browser_carries(site):
@@ -209,7 +209,7 @@ def test_a_new_secret_key_does_not_cost_what_the_browser_carries(site):
     site.queue.messages.clear()
     site.browser.set_cookie("tk_ticket", "signed-with-the-old-key", path=path)
     assert status(site, path) == {"state": "storing", "hub_id": HUB}
-    assert list(site.store.rows) == [HUB]
+    assert list(site.installs.rows) == [HUB]
     assert status(site, path)["state"] == "connected"
 
 

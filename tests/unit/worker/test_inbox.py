@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared import dispatch
-from worker.inbox import HEADERS, LARGEST, PROPERTIES, TASKS, NotOurs, admitted
+from worker.message_validation import HEADERS, LARGEST, PROPERTIES, TASKS, InvalidMessage, validate
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -44,8 +44,8 @@ def message(**but: Any) -> dict[str, Any]:
 def passed(found: Any) -> dict[str, Any] | None:
     """None where it is refused."""
     try:
-        taken: dict[str, Any] = json.loads(admitted(json.dumps(found).encode()))
-    except NotOurs:
+        taken: dict[str, Any] = json.loads(validate(json.dumps(found).encode()))
+    except InvalidMessage:
         return None
     return taken
 
@@ -54,8 +54,8 @@ def passed(found: Any) -> dict[str, Any] | None:
 @example(b"[" * 100_000)
 @example(b"\xff")
 def test_no_bytes_do_more_than_to_be_refused(raw: bytes) -> None:
-    with pytest.raises(NotOurs):
-        admitted(raw)
+    with pytest.raises(InvalidMessage):
+        validate(raw)
 
 
 @given(st.sampled_from(sorted(message())), ANYTHING)
@@ -99,6 +99,6 @@ def test_every_task_of_ours_has_its_place() -> None:
 
 
 def test_what_is_too_large_is_not_even_read() -> None:
-    assert len(admitted(json.dumps(message()).encode())) < LARGEST
-    with pytest.raises(NotOurs, match="too large"):
-        admitted(json.dumps(message()).encode().ljust(LARGEST + 1))
+    assert len(validate(json.dumps(message()).encode())) < LARGEST
+    with pytest.raises(InvalidMessage, match="too large"):
+        validate(json.dumps(message()).encode().ljust(LARGEST + 1))

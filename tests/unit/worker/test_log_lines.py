@@ -14,14 +14,14 @@ import pytest
 import structlog
 
 from shared import logs
-from shared.db.leases import Lease, Result
+from shared.db.refresh.claims import Lease, RefreshResult
 from shared.domain import connection as rules
 from shared.domain.connection import Connection, Status
-from shared.domain.errors import AppRejected, GrantDead, ProviderError, Unwell
+from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import Introspection
-from tests.builders import HUB, START
+from tests.support.builders import HUB, START
 from tests.unit.worker.test_refresh import ScriptedHubSpot, attempt, claimed
-from worker.diary import Diary
+from worker.refresh_log import RefreshLog
 
 CORRELATION = "0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11"
 Lines = Callable[[], list[dict[str, Any]]]
@@ -41,17 +41,17 @@ def lines() -> Iterator[Lines]:
 
 
 def test_the_first_refusal_of_a_streak_is_told_with_its_evidence(lines: Lines) -> None:
-    error = Unwell("html", http_status=502, correlation_id=CORRELATION)
-    Diary().note([Result(LEASE, rules.failed(Connection(HUB, Status.ACTIVE), error, START))])
+    error = TemporarilyUnavailable("html", http_status=502, correlation_id=CORRELATION)
+    RefreshLog().note([RefreshResult(LEASE, rules.after_failure(Connection(HUB, Status.ACTIVE), error, START))])
     (line,) = lines()
     assert (line["event"], line["level"], line["hub_id"]) == ("connection refresh_failed", "info", HUB)
     assert (line["code"], line["http_status"], line["correlation_id"]) == ("html", 502, CORRELATION)
 
 
 def test_a_revocation_names_the_refusal_and_the_witness(lines: Lines) -> None:
-    dead = GrantDead("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION)
-    suspect = rules.failed(Connection(HUB, Status.ACTIVE), dead, START)
-    Diary().note([Result(LEASE, rules.witnessed(suspect, dead, Introspection(active=False)))])
+    dead = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION)
+    suspect = rules.after_failure(Connection(HUB, Status.ACTIVE), dead, START)
+    RefreshLog().note([RefreshResult(LEASE, rules.after_introspection(suspect, dead, Introspection(active=False)))])
     told = {line["event"]: line for line in lines()}
     assert list(told) == ["connection refresh_failed", "connection suspected", "connection revoked"]
     assert {line["correlation_id"] for line in told.values()} == {CORRELATION}
@@ -61,8 +61,8 @@ def test_a_revocation_names_the_refusal_and_the_witness(lines: Lines) -> None:
 @pytest.mark.parametrize(
     ("error", "level"),
     [
-        (Unwell("html", http_status=502, correlation_id=CORRELATION), "debug"),
-        (AppRejected("BAD_CLIENT_SECRET", http_status=401, correlation_id=CORRELATION), "info"),
+        (TemporarilyUnavailable("html", http_status=502, correlation_id=CORRELATION), "debug"),
+        (InvalidClient("BAD_CLIENT_SECRET", http_status=401, correlation_id=CORRELATION), "info"),
     ],
 )
 def test_every_single_refusal_can_be_had(error: ProviderError, level: str, lines: Lines) -> None:
@@ -73,7 +73,7 @@ def test_every_single_refusal_can_be_had(error: ProviderError, level: str, lines
 
 
 def test_a_second_witness_that_does_not_answer_is_told_too(lines: Lines) -> None:
-    silent = Unwell("timeout", correlation_id=CORRELATION)
-    attempt(ScriptedHubSpot(refreshing=GrantDead("BAD_REFRESH_TOKEN"), witness=silent), claimed())
+    silent = TemporarilyUnavailable("timeout", correlation_id=CORRELATION)
+    attempt(ScriptedHubSpot(refreshing=InvalidGrant("BAD_REFRESH_TOKEN"), witness=silent), claimed())
     _, line = lines()
     assert (line["event"], line["code"], line["hub_id"]) == ("the second witness did not answer", "timeout", HUB)

@@ -7,18 +7,18 @@ from datetime import datetime, timedelta
 import pytest
 from cryptography.fernet import Fernet
 
-from shared.db.clock import DatabaseClock
-from shared.db.leases import Claimed, Lease
+from shared.db.core.clock import DatabaseClock
+from shared.db.refresh.claims import ClaimedConnection, Lease
 from shared.domain.connection import Connection, Status
-from shared.domain.errors import AppRejected, GrantDead, ProviderError, Throttled, Unwell
+from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, TemporarilyUnavailable, Throttled
 from shared.domain.grant import Grant, Introspection
 from shared.domain.schedule import Schedule
-from shared.vault import Vault
-from tests.builders import HUB, REFRESH_TOKEN, START, grant
+from shared.token_cipher import TokenCipher
+from tests.support.builders import HUB, REFRESH_TOKEN, START, grant
 from worker.refresh import Refresher
 
-VAULT = Vault([Fernet.generate_key().decode()])
-DEAD = GrantDead("BAD_REFRESH_TOKEN", http_status=400)
+CIPHER = TokenCipher([Fernet.generate_key().decode()])
+DEAD = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
 CALL = 20.0
 
 
@@ -46,16 +46,16 @@ class ScriptedHubSpot:
         return self.witness
 
 
-def claimed(*, lease_seconds: float = 60.0, sealed: str | None = None, **but: object) -> Claimed:
+def claimed(*, lease_seconds: float = 60.0, sealed: str | None = None, **but: object) -> ClaimedConnection:
     connection = Connection(**{"hub_id": HUB, "status": Status.ACTIVE, "life": 1800.0, **but})  # type: ignore[arg-type]
     lease = Lease(HUB, number=3, generation=1, until=START + timedelta(seconds=lease_seconds), was=Status.ACTIVE)
-    return Claimed(connection, lease, sealed or VAULT.seal_refresh_token(HUB, REFRESH_TOKEN))
+    return ClaimedConnection(connection, lease, sealed or CIPHER.encrypt_refresh_token(HUB, REFRESH_TOKEN))
 
 
-def attempt(hubspot: ScriptedHubSpot, row: Claimed):
+def attempt(hubspot: ScriptedHubSpot, row: ClaimedConnection):
     clock = DatabaseClock()
     clock.set(START)
-    return Refresher(hubspot, VAULT, clock, Schedule(), CALL).attempt(row)  # type: ignore[arg-type]
+    return Refresher(hubspot, CIPHER, clock, Schedule(), CALL).attempt(row)  # type: ignore[arg-type]
 
 
 def test_a_grant_becomes_the_connections_next_step():
@@ -66,14 +66,14 @@ def test_a_grant_becomes_the_connections_next_step():
 
 
 def test_the_same_refresh_token_is_not_sealed_again():
-    assert attempt(ScriptedHubSpot(), claimed()).result.sealed_refresh_token is None
+    assert attempt(ScriptedHubSpot(), claimed()).result.encrypted_refresh_token is None
     silent = ScriptedHubSpot(grant(refresh_token=None))
-    assert attempt(silent, claimed()).result.sealed_refresh_token is None
+    assert attempt(silent, claimed()).result.encrypted_refresh_token is None
 
 
 def test_a_new_refresh_token_is_sealed_for_its_hub():
-    sealed = attempt(ScriptedHubSpot(grant(refresh_token="rotated")), claimed()).result.sealed_refresh_token
-    assert VAULT.open_refresh_token(HUB, sealed) == "rotated"
+    sealed = attempt(ScriptedHubSpot(grant(refresh_token="rotated")), claimed()).result.encrypted_refresh_token
+    assert CIPHER.decrypt_refresh_token(HUB, sealed) == "rotated"
 
 
 def test_a_row_whose_lease_would_not_outlast_a_call_is_handed_back_uncalled():
@@ -94,7 +94,9 @@ def test_a_witness_that_sees_life_keeps_it_active():
     assert made.result.step.connection.status is Status.ACTIVE
 
 
-@pytest.mark.parametrize("trouble", [Unwell("timeout"), AppRejected("BAD_CLIENT_ID"), Throttled("429")])
+@pytest.mark.parametrize(
+    "trouble", [TemporarilyUnavailable("timeout"), InvalidClient("BAD_CLIENT_ID"), Throttled("429")]
+)
 def test_a_witness_that_does_not_answer_leaves_it_suspect(trouble):
     made = attempt(ScriptedHubSpot(DEAD, trouble), claimed())
     assert made.result.step.connection.status is Status.SUSPECT
@@ -115,13 +117,13 @@ class SlowDeath(ScriptedHubSpot):
 def test_the_second_witness_is_left_for_later_where_the_lease_would_not_outlast_it():
     hubspot = SlowDeath(DEAD)
     hubspot.clock.set(START)
-    made = Refresher(hubspot, VAULT, hubspot.clock, Schedule(), CALL).attempt(claimed())  # type: ignore[arg-type]
+    made = Refresher(hubspot, CIPHER, hubspot.clock, Schedule(), CALL).attempt(claimed())  # type: ignore[arg-type]
     assert hubspot.asked == ["refresh"]
     assert made.result.step.connection.status is Status.SUSPECT
 
 
 def test_our_own_bad_secret_revokes_nobody():
-    hubspot = ScriptedHubSpot(AppRejected("BAD_CLIENT_SECRET"))
+    hubspot = ScriptedHubSpot(InvalidClient("BAD_CLIENT_SECRET"))
     made = attempt(hubspot, claimed())
     assert hubspot.asked == ["refresh"]
     assert made.result.step.connection.status is Status.ACTIVE
@@ -140,7 +142,7 @@ def test_a_reply_without_a_hub_is_taken_at_its_word():
 
 def test_what_does_not_open_is_not_called_and_costs_nothing():
     hubspot = ScriptedHubSpot()
-    foreign = Vault([Fernet.generate_key().decode()]).seal_refresh_token(HUB, REFRESH_TOKEN)
+    foreign = TokenCipher([Fernet.generate_key().decode()]).encrypt_refresh_token(HUB, REFRESH_TOKEN)
     made = attempt(hubspot, claimed(sealed=foreign))
     assert hubspot.asked == []
     assert made.result.step.connection.status is Status.ACTIVE
@@ -149,14 +151,14 @@ def test_what_does_not_open_is_not_called_and_costs_nothing():
 
 @pytest.mark.parametrize(("failures", "first"), [(0, True), (1, False)])
 def test_only_the_first_attempt_of_a_streak_speaks_of_hubspots_health(failures, first):
-    made = attempt(ScriptedHubSpot(Unwell("timeout")), claimed(failures=failures))
+    made = attempt(ScriptedHubSpot(TemporarilyUnavailable("timeout")), claimed(failures=failures))
     assert [outcome.first for outcome in made.outcomes] == [first]
 
 
 def test_the_same_refusal_again_is_marked_as_old_news():
     again = claimed(last_error="BAD_CLIENT_ID")
-    assert attempt(ScriptedHubSpot(AppRejected("BAD_CLIENT_ID")), again).outcomes[0].again
-    assert not attempt(ScriptedHubSpot(AppRejected("BAD_CLIENT_ID")), claimed()).outcomes[0].again
+    assert attempt(ScriptedHubSpot(InvalidClient("BAD_CLIENT_ID")), again).outcomes[0].again
+    assert not attempt(ScriptedHubSpot(InvalidClient("BAD_CLIENT_ID")), claimed()).outcomes[0].again
 
 
 def test_nothing_of_an_attempt_shows_a_secret():

@@ -1,0 +1,38 @@
+"""One statement in one round trip, or a short transaction: how everything in this package talks to PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, TextClause, text
+
+from shared.db.core.errors import translate_errors
+
+#: The server's own end to a statement, set together with it: PgBouncer lets no session keep a setting.
+STATEMENT_LIMITS = "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '8s'; "
+
+
+def single_statement(sql: str) -> TextClause:
+    """A statement that is a transaction of its own: bound and sent in one message."""
+    return text(STATEMENT_LIMITS + sql)
+
+
+class Database:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._alone = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def ask(self, statement: TextClause, **values: Any) -> Sequence[Row[Any]]:
+        """Run what `alone` made. Raises StoreUnavailable, StoreBroken."""
+        with translate_errors(), self._alone.connect() as connection:
+            result = connection.execute(statement, values)
+            return result.all() if result.returns_rows else ()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Raises StoreUnavailable, StoreBroken; then nothing of it was stored."""
+        with translate_errors(), self._engine.begin() as connection:
+            connection.exec_driver_sql(STATEMENT_LIMITS)
+            yield connection

@@ -1,0 +1,107 @@
+"""Takes over connections from elsewhere, thousands in one statement; what works here is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine
+
+from shared.db.core.statements import Database, single_statement
+from shared.domain.connection import Status
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRow:
+    """`replaces`: the caller saw (`standing`) that the hub's row is no good, and that its token is another."""
+
+    hub_id: int
+    encrypted_refresh_token: str = field(repr=False)
+    replaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """Hubs that are new, and those that got another token. Whoever is in neither was left as it was."""
+
+    new: frozenset[int]
+    replaced: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingConnection:
+    """What an import should know of a hub that is here. Seals of one token differ: open them to compare."""
+
+    status: Status
+    proven: bool  #: HubSpot handed out something for it to us, in an install or a refresh
+    encrypted_refresh_token: str | None = field(repr=False)
+
+    @property
+    def replaceable(self) -> bool:
+        """As the statement below sees it: revoked, or imported with a token that never worked."""
+        return self.status is Status.REVOKED or (self.status is not Status.DISCONNECTED and not self.proven)
+
+
+#: A connection that has worked is never given a token out of an old file, and what the operator disconnected comes
+#: back by an install only: so running the same import twice is harmless. A wrong line can be put right.
+IMPORT = single_statement("""
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:sealed AS text[]), CAST(:replaces AS boolean[]))
+               AS g(hub_id, sealed, replaces)
+), before AS MATERIALIZED (
+    SELECT c.hub_id, c.status FROM tokenkeeper.connections AS c JOIN given ON given.hub_id = c.hub_id
+), stored AS (
+    INSERT INTO tokenkeeper.connections AS c (hub_id, status, encrypted_refresh_token, account_info_due_at, due_at)
+    SELECT hub_id, 'active', sealed, now(), now() FROM given ORDER BY hub_id
+    ON CONFLICT (hub_id) DO UPDATE
+       SET status = 'active',
+           status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE now() END,
+           status_reason = NULL, not_before = NULL, failures = 0, last_error = NULL, pending_revocation = NULL,
+           refresh_requested = false,
+           encrypted_refresh_token = excluded.encrypted_refresh_token,
+           account_info_due_at = now(), due_at = now(), generation = c.generation + 1
+     WHERE (c.status = 'revoked' OR (c.status <> 'disconnected' AND c.refreshed_at IS NULL AND c.installed_at IS NULL))
+       AND c.hub_id = ANY (SELECT given.hub_id FROM given WHERE given.replaces)
+    RETURNING c.hub_id, c.generation = 0 AS new
+), told AS (
+    INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
+    SELECT stored.hub_id, 'imported',
+           CASE WHEN new THEN '{}' ELSE jsonb_build_object('was', before.status) END,
+           CASE WHEN before.status IS DISTINCT FROM 'active' THEN 'active' END
+      FROM stored LEFT JOIN before ON before.hub_id = stored.hub_id
+)
+SELECT hub_id, new FROM stored
+""")
+STANDING = single_statement("""
+SELECT hub_id, status, refreshed_at IS NOT NULL OR installed_at IS NOT NULL AS proven, encrypted_refresh_token
+  FROM tokenkeeper.connections
+ WHERE hub_id = ANY (CAST(:hub_ids AS bigint[]))
+""")
+
+
+class ImportStore:
+    """Imported connections. Every method raises StoreUnavailable where PostgreSQL does not answer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._database = Database(engine)
+
+    def import_rows(self, rows: Sequence[ImportRow]) -> ImportResult:
+        """All of them or, where it raises, none. Of two rows for one hub the later counts."""
+        distinct = list({row.hub_id: row for row in rows}.values())
+        if not distinct:
+            return ImportResult(frozenset(), frozenset())
+        stored = self._database.ask(
+            IMPORT,
+            hub_ids=[row.hub_id for row in distinct],
+            sealed=[row.encrypted_refresh_token for row in distinct],
+            replaces=[row.replaces for row in distinct],
+        )
+        new = frozenset(row.hub_id for row in stored if row.new)
+        return ImportResult(new, frozenset(row.hub_id for row in stored) - new)
+
+    def find_existing(self, hub_ids: Sequence[int]) -> dict[int, ExistingConnection]:
+        """Of those hubs that are here."""
+        rows = self._database.ask(STANDING, hub_ids=list(hub_ids))
+        return {
+            row.hub_id: ExistingConnection(Status(row.status), row.proven, row.encrypted_refresh_token) for row in rows
+        }

@@ -1,0 +1,38 @@
+"""What the database holds that TOKEN_KEYS should open: refresh tokens or, for who may not read them, a check value."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+
+from shared.db.core.statements import Database, single_statement
+
+READS_REFRESH_TOKENS = single_statement("""
+SELECT has_column_privilege('tokenkeeper.connections', 'encrypted_refresh_token', 'SELECT')
+""")
+SOME_SEALED = single_statement("""
+SELECT encrypted_refresh_token FROM tokenkeeper.connections WHERE encrypted_refresh_token IS NOT NULL LIMIT :limit
+""")
+CHECK = single_statement("SELECT sealed FROM tokenkeeper.key_check")
+VOUCH = single_statement("""
+INSERT INTO tokenkeeper.key_check (sealed) VALUES (:sealed) ON CONFLICT (one) DO UPDATE SET sealed = excluded.sealed
+""")
+
+
+class KeyCheckStore:
+    """What TOKEN_KEYS should decrypt. Every method raises StoreUnavailable where PostgreSQL does not answer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._database = Database(engine)
+
+    def can_read_refresh_tokens(self) -> bool:
+        return bool(self._database.ask(READS_REFRESH_TOKENS)[0][0])
+
+    def sample_refresh_tokens(self, limit: int = 20) -> list[str]:
+        return [row[0] for row in self._database.ask(SOME_SEALED, limit=limit)]
+
+    def read_check_value(self) -> str | None:
+        rows = self._database.ask(CHECK)
+        return rows[0][0] if rows else None
+
+    def write_check_value(self, sealed: str) -> None:
+        self._database.ask(VOUCH, sealed=sealed)

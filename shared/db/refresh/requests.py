@@ -1,0 +1,56 @@
+"""Refresh requests by an operator: makes connections due now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from sqlalchemy import Engine
+
+from shared.db.core.statements import Database, single_statement
+
+
+class RefreshRequestOutcome(StrEnum):
+    """What became of an operator's request to refresh now."""
+
+    ASKED = "asked"
+    IN_FLIGHT = "in_flight"
+    #: It is due already; the next sweep gets to it.
+    ALREADY_DUE = "already_due"
+    DISCONNECTED = "disconnected"
+    UNKNOWN = "unknown"
+
+
+#: As hubspot.request_refresh, but an operator may ask again after a failure, and for a revoked one.
+REQUEST = single_statement("""
+WITH held AS MATERIALIZED (
+    SELECT hub_id, status, lease_until, due_at, greatest(now(), not_before) AS at_once
+      FROM tokenkeeper.connections WHERE hub_id = ANY (CAST(:hub_ids AS bigint[]))
+     ORDER BY hub_id FOR NO KEY UPDATE
+), judged AS MATERIALIZED (
+    SELECT hub_id, at_once,
+           CASE WHEN status = 'disconnected' THEN 'disconnected'
+                WHEN lease_until > now() THEN 'in_flight'
+                WHEN due_at <= at_once THEN 'already_due'
+                ELSE 'asked' END AS verdict
+      FROM held
+), asked AS (
+    UPDATE tokenkeeper.connections AS c
+       SET due_at = least(c.due_at, judged.at_once), refresh_requested = true
+      FROM judged WHERE c.hub_id = judged.hub_id AND judged.verdict IN ('asked', 'in_flight')
+)
+SELECT hub_id, verdict FROM judged
+""")
+
+
+class RefreshRequests:
+    """Every method raises StoreUnavailable where PostgreSQL does not answer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._database = Database(engine)
+
+    def request(self, hub_ids: Sequence[int]) -> dict[int, RefreshRequestOutcome]:
+        """Make these connections due now, revoked ones too; returns what became of each of `hub_ids`."""
+        rows = self._database.ask(REQUEST, hub_ids=list(hub_ids))
+        found = {row.hub_id: RefreshRequestOutcome(row.verdict) for row in rows}
+        return {hub_id: found.get(hub_id, RefreshRequestOutcome.UNKNOWN) for hub_id in hub_ids}

@@ -1,0 +1,30 @@
+"""What kind of PostgreSQL this is, and whether it keeps what it is told to itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from shared.db.core.statements import Database, single_statement
+
+DESCRIBE = single_statement("""
+SELECT current_setting('server_version') AS version,
+       current_setting('log_min_error_statement') AS log_min_error_statement,
+       current_setting('log_error_verbosity') AS log_error_verbosity
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    version: str
+    #: psycopg2 pastes values into statements: below `panic`, one that fails is logged with the tokens in it.
+    log_min_error_statement: str
+    #: Above `terse`, a row that a constraint of ours refuses is logged with the beginning of each column.
+    log_error_verbosity: str
+
+
+def read_server_info(engine: Engine) -> ServerInfo:
+    """Raises StoreUnavailable."""
+    row = Database(engine).ask(DESCRIBE)[0]
+    return ServerInfo(row.version, row.log_min_error_statement, row.log_error_verbosity)

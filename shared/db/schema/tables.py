@@ -1,0 +1,200 @@
+"""The internal tables as SQLAlchemy knows them; a test holds them against what the migrations make."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Computed,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL, TIMESTAMP, UUID
+
+SCHEMA = "tokenkeeper"
+
+metadata = MetaData(schema=SCHEMA)
+_instant = TIMESTAMP(timezone=True)
+
+connections = Table(
+    "connections",
+    metadata,
+    Column("hub_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("status", Text, nullable=False),
+    Column("status_since", _instant, nullable=False, server_default=text("now()")),
+    Column("status_reason", Text),
+    Column("access_token", Text),
+    Column("expires_at", _instant),
+    Column("life", REAL),
+    Column("scopes", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("refreshed_at", _instant),
+    Column("encrypted_refresh_token", Text),
+    Column("installed_at", _instant),
+    Column("install_id", UUID),
+    Column("account_info_due_at", _instant),
+    Column("due_at", _instant),
+    Column("not_before", _instant),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("last_error", Text),
+    Column("refresh_requested", Boolean, nullable=False, server_default=text("false")),
+    Column("pending_revocation", JSONB),
+    Column("lease_until", _instant),
+    Column("lease_number", BigInteger, nullable=False, server_default=text("0")),
+    Column("generation", BigInteger, nullable=False, server_default=text("0")),
+    Column("revocation_told", Boolean, nullable=False, server_default=text("false")),
+    Column("created_at", _instant, nullable=False, server_default=text("now()")),
+)
+_c = connections.c
+Index("connections_due", _c.due_at, _c.hub_id, postgresql_where=_c.due_at.is_not(None))
+Index(
+    "connections_unidentified",
+    _c.account_info_due_at,
+    postgresql_where=_c.account_info_due_at.is_not(None) & _c.access_token.is_not(None),
+)
+Index("connections_not_active", _c.status, _c.hub_id, postgresql_where=_c.status != text("'active'"))
+Index("connections_failing", _c.failures, _c.hub_id, postgresql_where=_c.failures > text("0"))
+Index(
+    "connections_revocation_untold",
+    _c.hub_id,
+    postgresql_where=(_c.status == text("'revoked'")) != _c.revocation_told,
+)
+Index(
+    "connections_unwiped",
+    _c.hub_id,
+    postgresql_where=(_c.status == text("'disconnected'")) & _c.encrypted_refresh_token.is_not(None),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("hub_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("hub_domain", Text),
+    Column("installed_by", Text),
+    # As PostgreSQL gives them back: Alembic compares texts.
+    Column(
+        "listed",
+        Text(collation="C"),
+        Computed("COALESCE('\t'::text || left(lower(hub_domain), 80), '\n'::text)"),
+        nullable=False,
+    ),
+    Column(
+        "sought",
+        Text,
+        Computed("COALESCE(lower(hub_domain), ''::text) || '\n'::text || COALESCE(lower(installed_by), ''::text)"),
+        nullable=False,
+    ),
+    Index("accounts_listed", "listed", "hub_id", postgresql_include=["sought"]),
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("hub_id", BigInteger, nullable=False),
+    Column("at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+    Column("event", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("status", Text),
+    Index("history_of_hub", "hub_id", "id"),
+    Index("history_of_changes", "at", postgresql_where=text("status IS NOT NULL")),
+    Index("history_of_revocations", "at", postgresql_where=text("event = 'revoked'")),
+    Index(
+        "history_of_failures",
+        "at",
+        postgresql_where=text("status IS NULL AND event IN ('refresh_failed', 'recovered')"),
+    ),
+)
+
+installs = Table(
+    "installs",
+    metadata,
+    Column("install_id", UUID, primary_key=True),
+    Column("hub_id", BigInteger, nullable=False),
+    Column("granted_at", _instant, nullable=False),
+    Column("stored_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+    Index("installs_stored", "stored_at"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", UUID, primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("number", BigInteger, Identity(always=True), nullable=False),
+    Column("at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+    Column("kind", Text, nullable=False),
+    Column("recovered", Boolean, nullable=False, server_default=text("false")),
+    Column("subject", Text, nullable=False, server_default=text("''")),
+    Column("detail", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("logged_at", _instant),
+    Column("due_at", _instant, server_default=text("now()")),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("lease_until", _instant),
+    Column("stands_for", Integer, nullable=False, server_default=text("0")),
+    Column("delivered_at", _instant),
+    Index("alerts_pending", "kind", "number", postgresql_where=text("due_at IS NOT NULL")),
+    Index("alerts_delivered", "delivered_at", postgresql_where=text("delivered_at IS NOT NULL")),
+    Index("alerts_of_kind", "kind", "at"),
+)
+
+provider = Table(
+    "provider",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("condition", Text, nullable=False, server_default=text("'ok'")),
+    Column("since", _instant, server_default=text("now()")),
+    Column("reason", Text),
+    Column("silent", Integer, nullable=False, server_default=text("0")),
+    Column("refused", Integer, nullable=False, server_default=text("0")),
+    Column("paused_until", _instant),
+    Column("rate", Double),
+    Column("allowance", Double, nullable=False, server_default=text("1")),
+    Column("refilled_at", _instant, nullable=False, server_default=text("now()")),
+    Column("swept_at", _instant),
+    Column("last_success_at", _instant),
+    Column("brake_since", _instant),
+    Column("brake_reset_at", _instant),
+)
+
+totals = Table(
+    "totals",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("connections", BigInteger, nullable=False, server_default=text("0")),
+)
+
+minutes = Table(
+    "minutes",
+    metadata,
+    Column("minute", _instant, primary_key=True),
+    Column("refreshed", BigInteger, nullable=False, server_default=text("0")),
+    Column("failed", BigInteger, nullable=False, server_default=text("0")),
+)
+
+tally = Table(
+    "tally",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("total", Double, nullable=False),
+)
+
+pruned = Table(
+    "pruned",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("at", _instant),
+)
+
+key_check = Table(
+    "key_check",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("sealed", Text, nullable=False),
+)

@@ -1,0 +1,101 @@
+"""Stand-ins for what we do not own, and for servers that are out of order: set what they do, read what they saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from urllib.parse import quote
+
+from shared.db.core.errors import StoreUnavailable
+from shared.db.lifecycle.installs import InstallOutcome, InstallResult, NewInstall, StoredInstall
+from shared.dispatch import QueueUnavailable
+from shared.domain.connection import Status
+from shared.domain.errors import CodeRejected, ProviderError
+from shared.domain.grant import EncryptedInstall, Grant
+from tests.support.builders import START
+
+
+@dataclass
+class FakeClock:
+    now: datetime = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def step(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass
+class FakeHubSpot:
+    """Hands out `grants[code]` once for each code; `trouble` is raised instead."""
+
+    grants: dict[str, Grant] = field(default_factory=dict)
+    trouble: ProviderError | None = None
+    exchanged: list[str] = field(default_factory=list)
+
+    def authorize_url(self, state: str, hub_id: int | None = None) -> str:
+        path = f"/oauth/{hub_id}/authorize" if hub_id else "/oauth/authorize"
+        return f"https://app.hubspot.com{path}?client_id=app&state={quote(state)}"
+
+    def exchange(self, code: str, clock: Callable[[], datetime]) -> Grant:
+        self.exchanged.append(code)
+        clock()
+        if self.trouble:
+            raise self.trouble
+        if code not in self.grants:
+            raise CodeRejected("BAD_AUTH_CODE", http_status=400)
+        return self.grants.pop(code)
+
+
+@dataclass
+class FakeQueue:
+    down: bool = False
+    messages: list[EncryptedInstall] = field(default_factory=list)
+
+    def store_install(self, grant: EncryptedInstall) -> None:
+        if self.down:
+            raise QueueUnavailable("ConnectionError")
+        self.messages.append(grant)
+
+
+@dataclass
+class FakeInstalls:
+    """Installs in memory; the ordering rules are the real store's and are tested there."""
+
+    down: bool = False
+    rows: dict[int, NewInstall] = field(default_factory=dict)
+    asked: int = 0
+    domain: str | None = None
+    status: Status = Status.ACTIVE
+
+    def add(self, install: NewInstall) -> InstallResult:
+        self._answer()
+        already = any(row.install_id == install.install_id for row in self.rows.values())
+        if not already:
+            self.rows[install.hub_id] = install
+        return InstallResult(InstallOutcome.ALREADY if already else InstallOutcome.INSTALLED, unidentified=True)
+
+    def find(self, install_id: str) -> StoredInstall | None:
+        self._answer()
+        for row in self.rows.values():
+            if row.install_id == install_id:
+                return StoredInstall(row.hub_id, self.domain, row.scopes or (), self.status)
+        return None
+
+    def _answer(self) -> None:
+        self.asked += 1
+        if self.down:
+            raise StoreUnavailable("PostgreSQL does not answer: connection refused")
+
+
+@dataclass
+class FakeBrake:
+    """A revocation brake that is off."""
+
+    def confirm(self) -> int | None:
+        return None
+
+    def dismiss(self) -> int | None:
+        return None

@@ -1,0 +1,93 @@
+"""A simulator in this process, over real HTTP, with what its tests ask again and again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import requests
+
+from sandbox.simulator.behaviour import Behaviour
+from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
+from sandbox.simulator.server import SimulatorServer
+from sandbox.simulator.simulation import Simulation
+
+CALLBACK = "http://localhost:5000/oauth/callback"
+APP = {"client_id": DEMO_CLIENT_ID, "client_secret": DEMO_CLIENT_SECRET}
+HUB = 62515
+
+
+class Clock:
+    """The simulator's wall clock, which tests may push forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+class SimulatorFixture:
+    def __init__(self, control: SimulatorControl, clock: Clock) -> None:
+        self.control = control
+        self.clock = clock
+        self.url = control.base_url
+        self.http = requests.Session()
+        self.http.trust_env = False
+
+    def authorize_url(self, **changes: str | None) -> str:
+        """The app's question; `preselected` names the account for which it is asked."""
+        hub_id = changes.pop("preselected", None)
+        asked = {"client_id": DEMO_CLIENT_ID, "redirect_uri": CALLBACK, "scope": "oauth", "state": "s p+c&e"}
+        query = urlencode({name: value for name, value in (asked | changes).items() if value is not None})
+        return f"{self.url}/oauth/{f'{hub_id}/' if hub_id else ''}authorize?{query}"
+
+    def code(self, hub_id: int = HUB, **changes: str) -> str:
+        return returned(self.control.allow(self.authorize_url(**changes), hub_id))["code"]
+
+    def post(self, path: str, version: str = "2026-09", **form: str | None) -> requests.Response:
+        return self.http.post(f"{self.url}/oauth/{version}/{path}", data=APP | form, timeout=10)
+
+    def exchange(self, code: str, version: str = "2026-09", **changes: str | None) -> requests.Response:
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK} | changes
+        return self.post("token", version, **form)
+
+    def refresh(self, token: str, version: str = "2026-09", **changes: str | None) -> requests.Response:
+        return self.post("token", version, **({"grant_type": "refresh_token", "refresh_token": token} | changes))
+
+    def introspect(self, token: str, **changes: str) -> dict[str, Any]:
+        reply = self.post("token/introspect", token=token, **changes)
+        assert reply.status_code == 200, reply.text
+        return dict(reply.json())
+
+    def contacts(self, access_token: str) -> requests.Response:
+        bearer = {"Authorization": f"Bearer {access_token}"}
+        return self.http.get(f"{self.url}/crm/v3/objects/contacts", headers=bearer, timeout=10)
+
+
+def returned(address: str) -> dict[str, str]:
+    """What stands in the query of the address to which the browser is sent back."""
+    return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
+
+
+@contextmanager
+def running(knobs: Behaviour | None = None) -> Iterator[SimulatorFixture]:
+    clock = Clock()
+    state = Simulation(clock, knobs)
+    server = SimulatorServer(state, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        with SimulatorControl(f"http://127.0.0.1:{server.port}") as control:
+            rig = SimulatorFixture(control, clock)
+            yield rig
+            rig.http.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        state.close()

@@ -1,0 +1,164 @@
+"""What tests of the store say again and again, in short words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from threading import Barrier, Lock
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from sqlalchemy import Engine
+
+from shared.db.lifecycle.account_info import AccountInfoStore
+from shared.db.lifecycle.disconnects import DisconnectStore
+from shared.db.lifecycle.imports import ImportRow, ImportStore
+from shared.db.lifecycle.installs import InstallResult, InstallStore, NewInstall
+from shared.db.lifecycle.key_check import KeyCheckStore
+from shared.db.lifecycle.pruning import prune
+from shared.db.refresh.brake import RevocationBrake
+from shared.db.refresh.claims import ClaimedConnection, ConnectionClaims, RefreshResult
+from shared.db.refresh.counters import CounterStore
+from shared.db.refresh.provider import ProviderStore
+from shared.db.refresh.requests import RefreshRequests
+from shared.db.refresh.results import RefreshResults
+from shared.domain import connection as rules
+from shared.domain.connection import Event, EventName, Status, Transition
+from shared.domain.errors import InvalidGrant, ProviderError, TemporarilyUnavailable
+from shared.domain.grant import Introspection
+from shared.domain.schedule import Schedule
+from tests.support.builders import HUB, grant
+
+T = TypeVar("T")
+
+SCHEDULE = Schedule()
+ROW = "SELECT to_jsonb(c) FROM tokenkeeper.connections AS c WHERE hub_id = %s"
+
+
+class SqlFixture:
+    """A superuser's look into the database, past all of our code."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._one_at_a_time = Lock()
+
+    def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._one_at_a_time, self._connection.cursor() as cursor:
+            cursor.execute(statement, values or None)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def value(self, statement: str, *values: Any) -> Any:
+        return self.rows(statement, *values)[0][0]
+
+    def row(self, hub_id: int = HUB) -> dict[str, Any]:
+        found: dict[str, Any] = self.value(ROW, hub_id)
+        return found
+
+    def set(self, assignments: str, hub_id: int | None = None) -> None:
+        where = "" if hub_id is None else f" WHERE hub_id = {hub_id}"
+        self.rows(f"UPDATE tokenkeeper.connections SET {assignments}{where}")
+
+    def now(self) -> datetime:
+        now: datetime = self.value("SELECT clock_timestamp()")
+        return now
+
+    def events(self, hub_id: int = HUB) -> list[str]:
+        return [
+            name for (name,) in self.rows("SELECT event FROM hubspot.history WHERE hub_id = %s ORDER BY at", hub_id)
+        ]
+
+    def served(self, hub_id: int = HUB) -> str | None:
+        found = self.rows("SELECT access_token FROM hubspot.tokens WHERE hub_id = %s", hub_id)
+        return found[0][0] if found else None
+
+
+class ConnectionFixture:
+    """Connections in a store, and what happens to them."""
+
+    def __init__(self, stores: Stores, sql: SqlFixture) -> None:
+        self.stores = stores
+        self.sql = sql
+
+    def install(self, hub_id: int = HUB, *, ago: float = 0.0, **but: Any) -> InstallResult:
+        """Granted `ago` seconds before now."""
+        values: dict[str, Any] = {
+            "hub_id": hub_id,
+            "granted_at": self.sql.now() - timedelta(seconds=ago),
+            "encrypted_refresh_token": f"sealed-of-{hub_id}",
+            "due_at": SCHEDULE.due_at,
+            "install_id": str(uuid4()),
+            "access_token": f"access-of-{hub_id}",
+            "expires_in": 1800,
+            "scopes": ("oauth", "crm.objects.contacts.read"),
+        }
+        return self.stores.installs.add(NewInstall(**{**values, **but}))
+
+    def due(self, *hub_ids: int) -> None:
+        """Installed a while ago, and due now."""
+        for hub_id in hub_ids:
+            self.install(hub_id)
+            self.sql.set("due_at = now() - interval '1 second'", hub_id)
+
+    def many_due(self, count: int) -> None:
+        self.stores.imports.import_rows([ImportRow(hub_id, "sealed") for hub_id in range(1, count + 1)])
+
+    def claim_one(self, hub_id: int = HUB) -> ClaimedConnection:
+        self.sql.set("due_at = now() - interval '1 second'", hub_id)
+        (claimed,) = self.stores.claims.claim(1).rows
+        assert claimed.connection.hub_id == hub_id
+        return claimed
+
+    def refreshed(self, claimed: ClaimedConnection, access_token: str = "new-access", **but: Any) -> RefreshResult:
+        values = {"granted_at": self.stores.claims.clock.now(), "access_token": access_token, "hub_id": None, **but}
+        return RefreshResult(claimed.lease, rules.after_refresh(claimed.connection, grant(**values), SCHEDULE))
+
+    def failed(self, claimed: ClaimedConnection, error: ProviderError | None = None) -> RefreshResult:
+        step = rules.after_failure(
+            claimed.connection, error or TemporarilyUnavailable("timeout"), self.stores.claims.clock.now()
+        )
+        return RefreshResult(claimed.lease, step)
+
+    def revoked(self, claimed: ClaimedConnection) -> RefreshResult:
+        dead = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
+        step = rules.after_failure(claimed.connection, dead, self.stores.claims.clock.now())
+        return RefreshResult(claimed.lease, rules.after_introspection(step, dead, Introspection(active=False)))
+
+
+def told(hub_id: int, name: EventName, status: Status) -> Transition:
+    return Transition(rules.Connection(hub_id, status), events=(Event(name, status=status),))
+
+
+def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Run them in threads that all start at the same moment."""
+    barrier = Barrier(len(calls))
+
+    def run(call: Callable[[], T]) -> T:
+        barrier.wait(10)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+class Stores:
+    """Every class of `shared.db` that changes connections, over one engine."""
+
+    def __init__(self, engine: Engine, *, lease_seconds: float = 60, max_refreshes_per_second: float = 0.0) -> None:
+        self._engine = engine
+        self.claims = ConnectionClaims(
+            engine, lease_seconds=lease_seconds, max_refreshes_per_second=max_refreshes_per_second
+        )
+        self.results = RefreshResults(engine, lease_seconds=lease_seconds)
+        self.provider = ProviderStore(engine)
+        self.brake = RevocationBrake(engine)
+        self.counters = CounterStore(engine)
+        self.refresh_requests = RefreshRequests(engine)
+        self.installs = InstallStore(engine)
+        self.imports = ImportStore(engine)
+        self.disconnects = DisconnectStore(engine)
+        self.account_info = AccountInfoStore(engine)
+        self.key_check = KeyCheckStore(engine)
+
+    def prune(self) -> int:
+        return prune(self._engine)

@@ -1,0 +1,57 @@
+"""A webhook's receiver: a real server that takes alerts, or does not, and shows what it was sent."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, repeat
+from typing import Any
+
+from tests.support.raw_http_server import Answer, RawServer, http, sends, serving
+
+TAKEN = sends(http(204), stay=False)
+#: As in Slack's URLs, whoever knows the path may post.
+SECRET_PATH = "/services/T0/B0/path-that-is-a-secret"
+
+
+class Receiver:
+    def __init__(self, server: RawServer) -> None:
+        self.server = server
+        self.url = f"{server.url}{SECRET_PATH}"
+
+    def posts(self) -> list[tuple[dict[str, str], bytes]]:
+        """Headers by their names in small letters (the request line under ""), and the body as it came."""
+        return [_parsed(request) for request in list(self.server.requests)]
+
+    def told(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.posts()]
+
+
+@contextmanager
+def receiving(*answers: Answer) -> Iterator[Receiver]:
+    """Answers as told, then takes whatever comes."""
+    script = chain(answers, repeat(TAKEN))
+
+    def answer(connection: socket.socket, request: bytes) -> object:
+        return next(script)(connection, request)
+
+    with serving(answer) as server:
+        yield Receiver(server)
+
+
+def well_signed(secret: str, headers: dict[str, str], body: bytes) -> bool:
+    """As docs/alerts.md tells receivers to look."""
+    timestamp = headers["x-tokenkeeper-timestamp"]
+    expected = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(headers["x-tokenkeeper-signature"], f"sha256={expected}")
+
+
+def _parsed(request: bytes) -> tuple[dict[str, str], bytes]:
+    head, _, body = request.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    fields = (line.split(": ", 1) for line in lines[1:])
+    return {"": lines[0], **{name.lower(): value for name, value in fields}}, body

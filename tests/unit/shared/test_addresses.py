@@ -1,0 +1,37 @@
+"""No request of ours goes where a cloud tells a machine its passwords, whatever a name resolves to."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from shared.domain.alerts import Alert, AlertKind
+from shared.net.addresses import is_metadata_address
+from shared.net.deadline import _connected, call_deadline
+from worker.webhook import Webhook, WebhookRejected
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "169.254.170.2", "fe80::1", "fe80::1%eth0", "::ffff:169.254.169.254", "fd00:ec2::254"],
+)
+def test_metadata_services_are_never_asked(address):
+    assert is_metadata_address(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "a.name", ""])
+def test_hosts_of_the_operators_own_are(address):
+    assert not is_metadata_address(address)
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376"])
+def test_not_even_where_the_resolver_says_so(host):
+    """As a name that somebody else's DNS answers for would come to."""
+    with call_deadline(1.0), pytest.raises(OSError) as caught:  # noqa: PT011  it has no words and no number: nobody was asked
+        _connected(host, 80)
+    assert caught.value.args == ()
+
+
+def test_an_alert_for_it_is_not_taken():
+    alert = Alert("an-id", AlertKind.PROVIDER, datetime(2026, 11, 24, tzinfo=UTC))
+    with pytest.raises(WebhookRejected, match="no connection"):
+        Webhook("http://2852039166/x", "").post(alert, alert.at)

@@ -1,0 +1,66 @@
+"""What all of the operator's pages have in common: they are shown to a browser that we know, and are asked in time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from flask import Response, render_template, request, url_for
+
+from shared.db.core.engine import query_deadline as asking_within
+from shared.hubspot.response_fields import LARGEST_HUB_ID
+from web.admin import problems
+from web.admin.flash_messages import FlashMessage, sentence
+from web.oauth.handshake import ORIGINAL_HOST
+from web.problems import AbortWithPage, Way
+from web.security.cookies import Cookies
+from web.security.csrf import Csrf, Forged
+
+T = TypeVar("T")
+
+#: Seconds that PostgreSQL is given for all that a page shows.
+PATIENCE = 3.0
+_HUB = re.compile(r"[1-9][0-9]{0,18}")
+
+
+def ask_within(seconds: float, ask: Callable[[], T]) -> T:
+    """Raises StoreUnavailable where PostgreSQL takes longer."""
+    with asking_within(seconds):
+        return ask()
+
+
+class ViewBase:
+    def __init__(self, cookies: Cookies, csrf: Csrf) -> None:
+        self._cookies = cookies
+        self._csrf = csrf
+
+    def show(self, template: str, **values: object) -> Response:
+        """A page whose forms this browser may send."""
+        response = Response()
+        browser = self._cookies.recognise(request, response)
+        notice = sentence(request.args.get("notice"))
+        response.set_data(
+            render_template(f"admin/{template}", csrf_token=self._csrf.token(browser), notice=notice, **values)
+        )
+        return response
+
+    def accept(self, back: Way) -> None:
+        """Raises Stopped where a form was not sent from a page of ours; `back` leads to that page."""
+        try:
+            self._csrf.check(request, request.environ.get(ORIGINAL_HOST, ""))
+        except Forged:
+            raise AbortWithPage(replace(problems.FORGED, ways=(back,))) from None
+
+
+def account(text: str) -> int:
+    """The number of an account, of an address. Raises Stopped where it can be none."""
+    if not _HUB.fullmatch(text) or int(text) > LARGEST_HUB_ID:
+        raise AbortWithPage(problems.NO_SUCH_CONNECTION)
+    return int(text)
+
+
+def back_to(way: Way, notice: FlashMessage) -> Response:
+    """After an order: to the page that shows what became of it."""
+    return Response(status=303, headers={"Location": url_for(way.endpoint, **way.values, notice=notice.value)})
