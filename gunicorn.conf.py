@@ -14,7 +14,7 @@ worker_class = "gthread"
 threads = 8
 # The request's path, never its query: that of the callback holds the code and the state.
 access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(M)sms'
-logger_class = "web.server.access_log.Journal"
+logger_class = "web.server.access_log.AccessLogger"
 # No header of a request counts for more than any other: gunicorn would let whoever comes from this machine set
 # SCRIPT_NAME. Whom we believe about the client's address is said by TRUSTED_PROXIES (docs/settings.md).
 forwarded_allow_ips = ""

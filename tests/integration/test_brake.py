@@ -136,7 +136,7 @@ def test_two_workers_that_save_at_once_do_not_exceed_it(
 ) -> None:
     batches = [called_dead(fleet, claimed(fleet, 9)) for _ in range(6)]
     stores = [Stores(engine, lease_seconds=60) for _ in batches]
-    at_once([lambda s=s, b=b: s.save(b) for s, b in zip(stores, batches, strict=True)])
+    at_once([lambda s=s, b=b: s.results.save(b) for s, b in zip(stores, batches, strict=True)])
     assert counts(sql) == {"active": 246, "revoked": 15, "suspect": 39}
     assert len(alerts(sql)) == 1
 
@@ -348,7 +348,7 @@ def test_where_the_brake_is_off_there_is_nothing_to_say(stores: Stores, sql: Sql
 def test_two_operators_at_once_end_it_once(fleet: ConnectionFixture, engine: Engine, sql: SqlFixture) -> None:
     kill(fleet, 40)
     stores = [Stores(engine, lease_seconds=60) for _ in range(4)]
-    moved = at_once([lambda s=s: s.dismiss_revocations() for s in stores])
+    moved = at_once([lambda s=s: s.brake.dismiss() for s in stores])
     assert sorted(filter(None, moved)) == [40]
     assert len(alerts(sql)) == 2
 

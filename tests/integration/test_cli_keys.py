@@ -78,15 +78,15 @@ def test_a_token_that_came_in_between_is_not_undone(
     fill(connections, range(1, 3), OLD)
     rows = [ReencryptedToken(hub_id, sql.row(hub_id)["encrypted_refresh_token"], "resealed") for hub_id in (1, 2)]
     sql.set("encrypted_refresh_token = 'newer'", 1)
-    assert KeyRotationStore(engine).stores(rows) == 1
+    assert KeyRotationStore(engine).store(rows) == 1
     assert [sql.row(hub_id)["encrypted_refresh_token"] for hub_id in (1, 2)] == ["newer", "resealed"]
-    assert KeyRotationStore(engine).stores([]) == 0
+    assert KeyRotationStore(engine).store([]) == 0
 
 
 def test_a_refresh_in_flight_still_lands(engine: Engine, connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.due(1)
     in_flight = connections.claim_one(1)
-    assert KeyRotationStore(engine).stores([ReencryptedToken(1, in_flight.encrypted_refresh_token, "resealed")]) == 1
+    assert KeyRotationStore(engine).store([ReencryptedToken(1, in_flight.encrypted_refresh_token, "resealed")]) == 1
     assert connections.stores.results.save([connections.refreshed(in_flight)]) == {1}
     assert (sql.served(1), sql.row(1)["encrypted_refresh_token"]) == ("new-access", "resealed")
 

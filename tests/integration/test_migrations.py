@@ -72,7 +72,7 @@ def test_up_down_and_up_again(empty: Engine, empty_database_url: str, connect: C
 
 
 OF_BEFORE = """
-INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, hub_domain, installed_by, due_at)
+INSERT INTO tokenkeeper.connections (hub_id, status, sealed_refresh_token, hub_domain, installed_by, due_at)
 VALUES (1, 'active', 'sealed', 'Acme.example', 'mia@acme.example', now()), (2, 'suspect', 'sealed', NULL, NULL, NULL);
 CREATE VIEW public.somebodys AS SELECT hub_id, hub_domain FROM hubspot.connections;
 """

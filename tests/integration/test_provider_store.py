@@ -27,7 +27,7 @@ def test_it_begins_at_ease(stores: Stores) -> None:
 def test_of_beats_that_sweep_at_once_one_sweeps(stores: Stores, engine: Engine, sql: SqlFixture) -> None:
     beats = [Stores(engine, lease_seconds=60) for _ in range(6)]
     for _ in range(3):
-        swept = at_once([lambda beat=beat: beat.begin_sweep(2.0) for beat in beats])
+        swept = at_once([lambda beat=beat: beat.provider.begin_sweep(2.0) for beat in beats])
         assert sum(found is not None for found in swept) == 1
         assert stores.provider.begin_sweep(2.0) is None
         provider(sql, "swept_at = swept_at - interval '1.3 seconds'")
@@ -39,10 +39,10 @@ def test_a_clock_set_back_does_not_stop_the_sweeps(stores: Stores, sql: SqlFixtu
     assert stores.provider.begin_sweep(2.0) is None
 
 
-def test_a_sweep_sets_the_clock(stores: Stores, sql: SqlFixture) -> None:
+def test_a_claim_sets_the_clock(stores: Stores, sql: SqlFixture) -> None:
     with pytest.raises(RuntimeError, match="never read"):
         stores.claims.clock.now()
-    stores.provider.begin_sweep(2.0)
+    stores.claims.claim(1)
     assert abs(stores.claims.clock.now() - sql.now()) < timedelta(seconds=1)
 
 
@@ -62,9 +62,9 @@ def test_at_ease_a_success_writes_nothing(stores: Stores, sql: SqlFixture) -> No
 
 
 def test_judgements_at_once_all_count(engine: Engine, stores: Stores) -> None:
-    stores = [Stores(engine, lease_seconds=60) for _ in range(ENOUGH)]
+    workers = [Stores(engine, lease_seconds=60) for _ in range(ENOUGH)]
     one = [CallOutcome(first=True, error=TemporarilyUnavailable("timeout"))]
-    at_once([lambda s=s: s.record(one) for s in stores])
+    at_once([lambda s=s: s.provider.record_outcomes(one) for s in workers])
     assert stores.provider.read().condition is Condition.UNAVAILABLE
 
 
@@ -110,7 +110,7 @@ def test_a_cap_is_paused_too(engine: Engine, connections: ConnectionFixture) -> 
         [CallOutcome(first=True, error=Throttled("RATE_LIMIT", retry_after=60))]
     )
     capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=100)
-    assert capped.claim(3).rows == []
+    assert capped.claims.claim(3).rows == []
 
 
 def test_a_ramp_doubles_at_each_sweep_until_nothing_limits(stores: Stores, sql: SqlFixture) -> None:
@@ -131,18 +131,18 @@ def test_under_a_cap_no_more_begin_than_it_allows(
     connections.many_due(100)
     capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
     provider(sql, "refilled_at = now() - interval '1 hour'")
-    first = capped.claim(50)
+    first = capped.claims.claim(50)
     assert (len(first.rows), first.limited) == (10, True)
     provider(sql, "allowance = 0, refilled_at = now() - interval '100 milliseconds'")
-    assert len(capped.claim(50).rows) in (4, 5)
+    assert len(capped.claims.claim(50).rows) in (4, 5)
     provider(sql, "allowance = 0, refilled_at = now() + interval '1 hour'")
-    assert capped.claim(50).rows == []
+    assert capped.claims.claim(50).rows == []
 
 
 def test_workers_at_once_share_one_bucket(connections: ConnectionFixture, engine: Engine) -> None:
     connections.many_due(100)
     stores = [Stores(engine, lease_seconds=60, max_refreshes_per_second=0.5) for _ in range(6)]
-    claims = at_once([lambda s=s: s.claim(5) for s in stores])
+    claims = at_once([lambda s=s: s.claims.claim(5) for s in stores])
     assert sum(len(found.rows) for found in claims) == 1
     assert all(found.limited for found in claims)
 
@@ -153,7 +153,7 @@ def test_what_finds_no_work_stays_in_the_bucket(
     connections.many_due(3)
     capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
     provider(sql, "allowance = 10, refilled_at = now() + interval '1 minute'")
-    claims = capped.claim(50)
+    claims = capped.claims.claim(50)
     assert (len(claims.rows), claims.limited) == (3, False)
     assert sql.value("SELECT allowance FROM tokenkeeper.provider") == 7
 

@@ -50,7 +50,7 @@ def test_threads_that_claim_at_once_never_get_the_same_row(connections: Connecti
     stores = [Stores(engine, lease_seconds=60) for _ in range(8)]
     claims: list[ClaimBatch] = []
     for _ in range(8):
-        claims += at_once([lambda store=store: stores.claims.claim(9) for store in stores])
+        claims += at_once([lambda each=each: each.claims.claim(9) for each in stores])
     hubs = [row.connection.hub_id for claimed in claims for row in claimed.rows]
     assert len(hubs) == len(set(hubs)) == 400
 
@@ -185,7 +185,7 @@ def test_saves_that_cross_each_other_never_deadlock(connections: ConnectionFixtu
         results = [connections.failed(row) for row in connections.stores.claims.claim(60).rows]
         stores = [Stores(engine, lease_seconds=60) for _ in range(4)]
         mixed = [results, results[::-1], results[::2] + results[1::2], results[30:] + results[:30]]
-        landed = at_once([lambda s=s, r=r: s.save(r) for s, r in zip(stores, mixed, strict=True)])
+        landed = at_once([lambda s=s, r=r: s.results.save(r) for s, r in zip(stores, mixed, strict=True)])
         assert sum(map(len, landed)) == 60
 
 

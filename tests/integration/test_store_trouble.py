@@ -43,7 +43,7 @@ def test_a_refused_statement_shows_none_of_its_values(connections: ConnectionFix
 def test_a_broken_constraint_is_named_but_not_its_row(connections: ConnectionFixture) -> None:
     connections.install(access_token=SECRET)
     with pytest.raises(StoreBroken) as refused:
-        Database(connections.store._database._engine).ask(
+        Database(connections.stores.imports._database._engine).ask(
             single_statement(
                 "UPDATE tokenkeeper.connections SET status = 'nonsense', encrypted_refresh_token = :token"
             ),
@@ -94,7 +94,7 @@ def test_a_host_that_accepts_and_says_nothing_is_given_two_seconds() -> None:
         engine = connect_engine(f"postgresql://user@127.0.0.1:{silent.getsockname()[1]}/db")
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match="no answer in time"):
-            Stores(engine, lease_seconds=60).due(1)
+            Stores(engine, lease_seconds=60).claims.count_due(1)
         assert 1.5 < time.monotonic() - began < 3
 
 
@@ -122,9 +122,9 @@ def frozen(engine: Engine) -> Iterator[int]:
 def test_a_frozen_server_is_not_waited_for(engine: Engine, frozen: int) -> None:
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="no answer in time"), query_deadline(1.0):
-        Stores(engine, lease_seconds=60).due(1)
+        Stores(engine, lease_seconds=60).claims.count_due(1)
     assert 0.9 < time.monotonic() - began < 2
-    assert Stores(engine, lease_seconds=60).due(1) == 0, "the next one gets another connection"
+    assert Stores(engine, lease_seconds=60).claims.count_due(1) == 0, "the next one gets another connection"
 
 
 def test_a_statement_has_its_own_patience(database_url: str) -> None:
@@ -168,5 +168,5 @@ def test_a_held_row_is_reported_as_not_now(
 def test_a_database_that_is_not_migrated_is_a_refusal(empty_database_url: str) -> None:
     engine = connect_engine(empty_database_url)
     with pytest.raises(StoreBroken, match="42P01"):
-        Stores(engine, lease_seconds=60).claim(1)
+        Stores(engine, lease_seconds=60).claims.claim(1)
     engine.dispose()

@@ -88,7 +88,7 @@ class Deeds:
     def deliver(self, grant: Install) -> None:
         world = self.world
         sealed = world.cipher.encrypt_install(replace(grant, granted_at=world.stored(grant.granted_at)))
-        added, at = self.timed(lambda: store_install(sealed, world.cipher, world.stores, Schedule()))
+        added, at = self.timed(lambda: store_install(sealed, world.cipher, world.stores.installs, Schedule()))
         assert added.became is self.books[grant.hub_id].installed(grant, at)
 
     # --- the refresh loop ---
