@@ -24,7 +24,6 @@ from sandbox.ports import any_free, free_from
 from shared.db.core.engine import make_engine
 from shared.db.refresh.claims import RefreshResult
 from shared.db.schema.migrate import migrate
-from tests.support.stores import Stores
 from shared.domain import connection as rules
 from shared.domain.errors import InvalidGrant, TemporarilyUnavailable
 from shared.domain.grant import Introspection
@@ -32,7 +31,7 @@ from tests.browser.conftest import ARGUMENTS, NAMES
 from tests.conftest import settings_of
 from tests.support.http_server import serving
 from tests.support.processes import ROOT, Running, answers, inherited
-from tests.support.stores import ConnectionFixture, SqlFixture
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 IMAGES = ROOT / "docs" / "images"
 PERSON: dict[str, Any] = {"viewport": {"width": 800, "height": 600}}

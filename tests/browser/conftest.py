@@ -17,14 +17,13 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 
 from sandbox.simulator.control import SimulatorControl
 from shared.db.core.engine import make_engine as connect_engine
-from tests.support.stores import Stores
 from tests.browser.desk import Desk
 from tests.conftest import settings_of
 from tests.journeys.conftest import BRISK
 from tests.journeys.world import World
 from tests.support.databases import Databases
 from tests.support.processes import Product, Running
-from tests.support.stores import ConnectionFixture, SqlFixture
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 ARGUMENTS = [
     "--no-sandbox",

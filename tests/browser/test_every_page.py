@@ -15,7 +15,6 @@ from playwright.sync_api import Page, expect
 from sandbox.ports import any_free
 from sandbox.simulator.control import SimulatorControl
 from shared.db.core.engine import make_engine as connect_engine
-from tests.support.stores import Stores
 from tests.browser.conftest import OpenPage
 from tests.browser.desk import Desk
 from tests.conftest import settings_of
@@ -23,7 +22,7 @@ from tests.support import database_states
 from tests.support.databases import Databases
 from tests.support.http_server import serving
 from tests.support.processes import Running
-from tests.support.stores import ConnectionFixture, SqlFixture
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 pytestmark = pytest.mark.browser
 

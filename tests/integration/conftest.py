@@ -18,9 +18,8 @@ from sqlalchemy import Engine
 
 from shared.db.core.engine import make_engine as connect_engine
 from shared.db.reports.connections import ConnectionReports
-from tests.support.stores import Stores
 from tests.support.databases import Databases
-from tests.support.stores import ConnectionFixture, SqlFixture
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import pytest
 from sqlalchemy import Engine
 
 from shared.db.reports.refresh_stats import RefreshStats, Slot
-from tests.support.stores import Stores
 from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, RefreshCounters
-from tests.support.stores import ConnectionFixture, SqlFixture, at_once
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 
 @pytest.fixture

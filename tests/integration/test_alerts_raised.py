@@ -11,11 +11,10 @@ from shared.db.alerts.detection import LOOK, LOOKED_AT, AlertDetector
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.statements import Database
 from shared.db.lifecycle.imports import ImportRow
-from tests.support.stores import Stores
 from shared.domain.alerts import AlertKind
 from shared.domain.errors import InvalidClient, TemporarilyUnavailable, Throttled
 from shared.domain.provider import ENOUGH, CallOutcome
-from tests.support.stores import ConnectionFixture, SqlFixture, at_once
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 SILENT = [CallOutcome(first=True, error=TemporarilyUnavailable("timeout"))] * ENOUGH
 SUCCESS = [CallOutcome(first=True)]

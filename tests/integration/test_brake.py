@@ -12,13 +12,12 @@ from sqlalchemy import Engine
 from shared.db.refresh import brake as brake_module
 from shared.db.refresh.claims import ClaimedConnection, RefreshResult
 from shared.db.reports.connections import ConnectionReports
-from tests.support.stores import Stores
 from shared.domain import connection as rules
 from shared.domain.brake import AT_LEAST
 from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavailable
 from shared.domain.grant import Introspection
 from shared.domain.provider import RAMP_FROM, CallOutcome
-from tests.support.stores import ConnectionFixture, SqlFixture, at_once
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 DEAD = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
 ALERTS = "SELECT recovered, detail FROM tokenkeeper.alerts WHERE kind = 'revocation_brake' ORDER BY number"

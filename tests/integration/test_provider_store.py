@@ -7,10 +7,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.stores import Stores
 from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavailable, Throttled
 from shared.domain.provider import ENOUGH, PROBING, RAMP_FROM, CallOutcome, Condition
-from tests.support.stores import ConnectionFixture, SqlFixture, at_once
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 SILENT = [CallOutcome(first=True, error=TemporarilyUnavailable("timeout"))] * ENOUGH
 

@@ -13,13 +13,12 @@ from sqlalchemy import Engine
 
 from shared.db.lifecycle.imports import ImportRow
 from shared.db.reports.refresh_stats import RefreshStats, Totals
-from tests.support.stores import Stores
 from shared.domain.errors import InvalidGrant, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import Grant, Introspection
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
 from tests.support.builders import grant
-from tests.support.stores import SqlFixture
+from tests.support.stores import SqlFixture, Stores
 from worker.refresh import Refresher
 from worker.refresh_loop import RefreshLoop
 

@@ -16,13 +16,12 @@ from sandbox.embedded import EmbeddedPostgres
 from shared.db.core.engine import make_engine as connect_engine
 from shared.db.lifecycle.imports import ImportRow
 from shared.db.schema.migrate import migrate
-from tests.support.stores import Stores
 from shared.domain.errors import ProviderError, TemporarilyUnavailable, Throttled
 from shared.domain.grant import Grant
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
 from tests.support.builders import grant
-from tests.support.stores import SqlFixture
+from tests.support.stores import SqlFixture, Stores
 from worker.refresh import Refresher
 from worker.refresh_loop import RefreshLoop
 

@@ -23,7 +23,6 @@ from shared.db.core.errors import SchemaError
 from shared.db.schema.migrate import create_roles, migrate
 from shared.db.schema.privileges import PRIVILEGES, WEB, WORKER, Privilege
 from shared.db.schema.roles import HELD, Login
-from tests.support.stores import Stores
 from shared.settings import Settings, SettingsError
 from shared.startup_checks import check_database
 from shared.token_cipher import TokenCipher
@@ -31,7 +30,7 @@ from tests.support.builders import HUB
 from tests.support.command import Command
 from tests.support.databases import Databases
 from tests.support.processes import as_web
-from tests.support.stores import ConnectionFixture, SqlFixture
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 OURS = "nspname IN ('tokenkeeper', 'hubspot')"
 ROW = f"tokenkeeper.connections (hub_id, status, encrypted_refresh_token) VALUES ({HUB}, 'active', 'mine')"

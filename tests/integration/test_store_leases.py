@@ -8,11 +8,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.db.refresh.claims import ClaimBatch, RefreshResult
-from tests.support.stores import Stores
 from shared.domain.connection import Status
 from shared.domain.errors import InvalidGrant
 from tests.support.builders import HUB
-from tests.support.stores import ConnectionFixture, SqlFixture, at_once
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 
 def test_only_what_is_due_is_claimed_soonest_first(connections: ConnectionFixture, sql: SqlFixture) -> None:

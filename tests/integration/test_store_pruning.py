@@ -6,9 +6,8 @@ import pytest
 
 from shared.db.lifecycle import pruning
 from shared.db.lifecycle.installs import InstallOutcome
-from tests.support.stores import Stores
 from tests.support.builders import HUB
-from tests.support.stores import ConnectionFixture, SqlFixture
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 OLD_HISTORY = """
 INSERT INTO tokenkeeper.history (hub_id, event, status, at)

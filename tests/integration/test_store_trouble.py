@@ -20,9 +20,8 @@ from shared.db.core.engine import ping, query_deadline
 from shared.db.core.errors import StoreBroken, StoreUnavailable, translate_errors
 from shared.db.core.statements import Database, single_statement
 from shared.db.schema.migrate import migrate
-from tests.support.stores import Stores
 from tests.support.builders import HUB
-from tests.support.stores import ConnectionFixture, SqlFixture
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 SECRET = "do-not-show-this-token"
 

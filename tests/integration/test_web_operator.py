@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
-from tests.support.stores import Stores
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, TemporarilyUnavailable, UnknownRefusal
 from shared.domain.provider import CallOutcome
 from shared.settings import Settings
 from tests.support.builders import HUB
 from tests.support.processes import as_web
-from tests.support.stores import ConnectionFixture, SqlFixture
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 from web.app import create_app
 from web.server.startup import services
 

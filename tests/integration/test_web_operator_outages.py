@@ -15,10 +15,9 @@ import requests
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from shared.db.core.engine import make_engine as connect_engine
 from shared.db.schema.migrate import migrate
-from tests.support.stores import Stores
 from tests.support.builders import HUB
 from tests.support.http_server import serving
-from tests.support.stores import ConnectionFixture, SqlFixture
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 PASSWORD = "correct horse battery staple"
 PAGES = ("/operator", "/connections", f"/connections/{HUB}", f"/connections/{HUB}/disconnect")

@@ -15,12 +15,11 @@ from shared.db.core.clock import DatabaseClock
 from shared.db.lifecycle.key_rotation import KeyRotationStore
 from shared.db.refresh.claims import ClaimedConnection
 from shared.db.reports.connections import ConnectionReports
-from tests.support.stores import Stores
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
 from tests.model.answers import Answer, PlayedHubSpot
 from tests.model.standing import LEASE_SECONDS
-from tests.support.stores import SqlFixture
+from tests.support.stores import SqlFixture, Stores
 from worker.refresh import Attempt, Refresher
 
 CALL_SECONDS = 20.0
