@@ -17,9 +17,10 @@ from rich.text import Text
 from cli.context import database, settings
 from cli.json_output import json_line, json_option
 from cli.output import example
-from cli.status_report import Line, Severity, facts, lines
+from cli.status_report import Line, facts, lines
 from shared.db.core.errors import StoreUnavailable
 from shared.db.reports.connections import ConnectionReports, Overview
+from shared.domain.severity import Severity
 
 #: Seconds between two looks of `--watch`.
 EVERY = 2.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 from shared.db.reports.connections import Overview
 from shared.domain.connection import Status
 from shared.domain.provider import Condition
+from shared.domain.severity import Severity
 from shared.text_format import format_ago, make_printable
 
 #: What each state of HubSpot means for whoever reads it, where it is not well.
@@ -19,12 +19,6 @@ MEANING = {
 }
 #: Seconds of lateness, and since the last sweep, that are no news.
 LATE, STALE_SWEEP = 10.0, 60.0
-
-
-class Severity(StrEnum):
-    GOOD = "good"
-    WAIT = "wait"  #: not as it should be; nobody need do anything yet
-    BAD = "bad"  #: somebody has to look
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 
 from shared.db.reports.connections import Overview
 from shared.domain.connection import Status
 from shared.domain.provider import Condition
+from shared.domain.severity import Severity
 from shared.text_format import format_ago
-
-
-class Severity(StrEnum):
-    GOOD = "good"
-    #: It goes on by itself, or can wait until tomorrow.
-    WAIT = "wait"
-    #: Somebody has to do something.
-    BAD = "bad"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 from shared.db.reports.connections import HistoryLine
 from shared.domain.connection import EventName
+from shared.domain.severity import Severity
 from shared.text_format import make_printable
 from web.admin import error_descriptions
-from web.admin.health_summary import Severity
 
 Detail = Mapping[str, Any]
 

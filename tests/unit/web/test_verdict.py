@@ -5,9 +5,10 @@ from datetime import timedelta
 import pytest
 
 from shared.domain.provider import Condition, Provider
+from shared.domain.severity import Severity
 from tests.support.builders import START
 from tests.unit.web.seen import overview
-from web.admin.health_summary import Seen, Severity, summarize_health
+from web.admin.health_summary import Seen, summarize_health
 
 LATE = timedelta(seconds=60)
 
