@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sandbox.child_processes import die_with_parent, signal_group, stop
+from sandbox.child_processes import die_with_parent, signal_group, stop_process
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0
@@ -64,7 +64,7 @@ class Process:
 
     def stop(self) -> None:
         """SIGTERM, so that it ends what is in flight; children that it leaves behind go too."""
-        stop(self._process, signal.SIGTERM, STOP_SECONDS)
+        stop_process(self._process, signal.SIGTERM, STOP_SECONDS)
         signal_group(self.pid, signal.SIGKILL)
 
     def kill(self) -> None:

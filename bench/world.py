@@ -16,7 +16,7 @@ import requests
 from bench.processes import Process, run
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.embedded.databases import create_database
-from sandbox.ports import any_free
+from sandbox.ports import find_free_port
 from sandbox.world import Ports, kept_secrets, make
 
 #: What every process may know of the machine; the rest of its environment is ours.
@@ -119,7 +119,7 @@ def world(folder: Path) -> Iterator[World]:
         ending.callback(process.kill)
         port = int(process.says(r"listens on port (\d+)")[1])
         urls = {"DATABASE_URL": create_database(postgres, "bench"), "REDIS_URL": valkey.url(1)}
-        ports = Ports(web=any_free(), flower=0, simulator=port)
+        ports = Ports(web=find_free_port(), flower=0, simulator=port)
         settings = make({}, ports, secrets, urls).settings
         environment = {**inherited, **settings, "PYTHONUNBUFFERED": "1"}
         run("migrate", ["tokenkeeper", "migrate"], environment)

@@ -29,7 +29,7 @@ def die_with_parent(signum: int) -> Callable[[], None] | None:
     return before_exec
 
 
-def stop(process: subprocess.Popen[bytes], signum: int = signal.SIGTERM, patience: float = 20.0) -> int:
+def stop_process(process: subprocess.Popen[bytes], signum: int = signal.SIGTERM, patience: float = 20.0) -> int:
     """Ask, wait for `patience` seconds, insist. Returns the exit status, negative for a signal."""
     if process.poll() is None:
         process.send_signal(signum)

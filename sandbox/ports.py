@@ -11,21 +11,21 @@ class NoFreePort(Exception):
     """Every port that was tried is taken."""
 
 
-def is_free(port: int) -> bool:
+def is_port_free(port: int) -> bool:
     """Whether one could listen there now, on IPv4 and, where the machine has it, on IPv6."""
     return _binds(socket.AF_INET, "127.0.0.1", port) and _binds(socket.AF_INET6, "::1", port)
 
 
-def any_free() -> int:
+def find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def free_from(wanted: int, avoid: frozenset[int] = frozenset(), tries: int = 100) -> int:
+def find_free_port_from(wanted: int, avoid: frozenset[int] = frozenset(), tries: int = 100) -> int:
     """The first free port from `wanted` upwards. Raises NoFreePort."""
     for port in range(wanted, min(wanted + tries, LAST_PORT + 1)):
-        if port not in avoid and is_free(port):
+        if port not in avoid and is_port_free(port):
             return port
     raise NoFreePort(f"the ports from {wanted} to {min(wanted + tries, LAST_PORT + 1) - 1} are all taken")
 

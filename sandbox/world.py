@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.init_secrets import MADE, app_given, joined, kept, write
-from sandbox.ports import LAST_PORT, NoFreePort, free_from
+from sandbox.ports import LAST_PORT, NoFreePort, find_free_port_from
 
 OURS = ("TOKEN_KEYS", "SECRET_KEY", "OPERATOR_PASSWORD")
 SIMULATED_CLIENT_ID = "tokenkeeper-demo"
@@ -61,7 +61,7 @@ def choose_ports(given: Mapping[str, str], say: Callable[[str], None], *, simula
     def choose(name: str, usual: int) -> int:
         wanted = _wished(given, name, usual)
         try:
-            port = free_from(wanted, frozenset(taken))
+            port = find_free_port_from(wanted, frozenset(taken))
         except NoFreePort as error:
             raise BadPort(f"{error}: set {name} to a free one") from None
         if port != wanted:

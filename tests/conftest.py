@@ -18,7 +18,7 @@ import redis
 from cryptography.fernet import Fernet
 
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
-from sandbox.ports import any_free
+from sandbox.ports import find_free_port
 from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
 from tests.support.databases import Databases
 from tests.support.processes import Product, Running, answers, inherited
@@ -111,7 +111,7 @@ def own_valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
 
 @pytest.fixture(scope="session")
 def simulator_process(state: Path) -> Iterator[Running]:
-    port = any_free()
+    port = find_free_port()
     argv = [sys.executable, "-m", "sandbox.simulator", "--port", str(port), "--lifetime", "1800"]
     running = Running("simulator", argv, inherited(), state / "simulator.log", url=f"http://127.0.0.1:{port}")
     try:
@@ -151,7 +151,7 @@ def settings_of(database_url: str, redis_url: str, hubspot_url: str, **changes: 
         "REDIS_URL": redis_url,
         "HUBSPOT_CLIENT_ID": DEMO_CLIENT_ID,
         "HUBSPOT_CLIENT_SECRET": DEMO_CLIENT_SECRET,
-        "HUBSPOT_REDIRECT_URI": f"http://localhost:{any_free()}/oauth/callback",
+        "HUBSPOT_REDIRECT_URI": f"http://localhost:{find_free_port()}/oauth/callback",
         "HUBSPOT_SCOPES": "oauth crm.objects.contacts.read",
         "HUBSPOT_API_URL": hubspot_url,
         "HUBSPOT_APP_URL": hubspot_url,

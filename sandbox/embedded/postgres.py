@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from sandbox.child_processes import stop
+from sandbox.child_processes import stop_process
 from sandbox.embedded.data_dir import SYSTEM_HOME, Place
 from sandbox.embedded.server import EmbeddedError, Launch, kept_password, left_behind, start_on_some_port
 
@@ -63,7 +63,7 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Fast shutdown: whoever is connected is cut off, everything committed is kept."""
         if self.process is not None:
-            stop(self.process, signal.SIGINT, patience=30)
+            stop_process(self.process, signal.SIGINT, patience=30)
             self.process = None
 
     def url(self, database: str = "postgres") -> str:

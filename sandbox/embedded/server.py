@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sandbox.child_processes import die_with_parent, stop
-from sandbox.ports import LAST_PORT, any_free, is_free
+from sandbox.child_processes import die_with_parent, stop_process
+from sandbox.ports import LAST_PORT, find_free_port, is_port_free
 
 POLL_SECONDS = 0.01
 PORT_TRIES = 5
@@ -66,7 +66,7 @@ class Launch:
         try:
             self._wait(process, answers, seconds, began)
         except BaseException:
-            stop(process, self.stop_signal, patience=5)
+            stop_process(process, self.stop_signal, patience=5)
             raise
         return process
 
@@ -130,13 +130,13 @@ def start_on_some_port(
 
 def _kept_port(kept: Path) -> int:
     port = _read_port(kept)
-    return port if port and is_free(port) else any_free()
+    return port if port and is_port_free(port) else find_free_port()
 
 
 def left_behind(kept: Path) -> int | None:
     """Last time's port, where somebody listens: a server whose starter was killed, on a system that cannot tell it."""
     port = _read_port(kept)
-    return port if port and not is_free(port) else None
+    return port if port and not is_port_free(port) else None
 
 
 def _read_port(kept: Path) -> int | None:
@@ -164,7 +164,7 @@ def private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def package_folder(name: str) -> Path:
+def find_package_folder(name: str) -> Path:
     """Where a wheel lies, without running its code. Raises EmbeddedError."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:

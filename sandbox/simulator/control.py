@@ -27,7 +27,7 @@ class ControlFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class TokenCheck:
     """What HubSpot thinks of an access token now."""
 
     state: str  #: live, expired, revoked or unknown
@@ -36,7 +36,7 @@ class Check:
     issued_at: float | None  #: seconds since 1970
 
     @property
-    def live(self) -> bool:
+    def is_live(self) -> bool:
         return self.state == "live"
 
 
@@ -63,7 +63,7 @@ class SimulatorControl:
     def close(self) -> None:
         self._session.close()
 
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         try:
             return self._session.get(f"{self.base_url}/_sim/health", timeout=2).ok
         except requests.RequestException:
@@ -90,7 +90,7 @@ class SimulatorControl:
         wish = {} if keep_access_tokens is None else {"keep_access_tokens": keep_access_tokens}
         self._ask("POST", f"/accounts/{hub_id}/uninstall", wish)
 
-    def fault(
+    def add_fault(
         self,
         kind: str | int,
         *,
@@ -118,27 +118,29 @@ class SimulatorControl:
     def clear_faults(self, fault_id: int | None = None) -> None:
         self._ask("DELETE", "/faults", query={} if fault_id is None else {"id": fault_id})
 
-    def faults(self) -> list[dict[str, Any]]:
+    def list_faults(self) -> list[dict[str, Any]]:
         """What is on order, with `hits` and the `times` that are left."""
         return list(self._ask("GET", "/faults")["faults"])
 
-    def settings(self, hub_id: int | None = None, **changes: Any) -> dict[str, Any]:
-        """Changes knobs (see `Knobs`), for all or for one account; all of them as they stand now."""
-        if not changes:
-            return self._ask("GET", "/settings")
+    def get_settings(self) -> dict[str, Any]:
+        """The settings for all accounts under `all`, and those of single accounts under `by_hub`."""
+        return self._ask("GET", "/settings")
+
+    def change_settings(self, hub_id: int | None = None, **changes: Any) -> dict[str, Any]:
+        """Changes fields of `Behaviour`, for all accounts or for one; returns the settings as `get_settings` does."""
         return self._ask("POST", "/settings", changes, query={} if hub_id is None else {"hub_id": hub_id})
 
-    def common_settings_for(self, hub_id: int) -> None:
+    def remove_account_settings(self, hub_id: int) -> None:
         """That account has no settings of its own any more."""
         self._ask("DELETE", "/settings", query={"hub_id": hub_id})
 
-    def stats(self, *, by_hub: bool = True) -> dict[str, Any]:
+    def get_stats(self, *, by_hub: bool = True) -> dict[str, Any]:
         """See counters.py; `most_refreshes_of_one_hub` must be 1, `violations` 0."""
         return self._ask("GET", "/stats", query={"by_hub": int(by_hub)})
 
-    def check(self, tokens: Sequence[str]) -> list[Check]:
+    def check_tokens(self, tokens: Sequence[str]) -> list[TokenCheck]:
         """In the order of `tokens`."""
-        return [Check(**told) for told in self._ask("POST", "/check", {"tokens": list(tokens)})["tokens"]]
+        return [TokenCheck(**told) for told in self._ask("POST", "/check", {"tokens": list(tokens)})["tokens"]]
 
     def reset(self, *, settings: bool = False, accounts: bool = False) -> None:
         """Counters and faults; on demand the settings of the start, and accounts and tokens forgotten."""

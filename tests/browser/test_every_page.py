@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page, expect
 
-from sandbox.ports import any_free
+from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
 from shared.db.core.engine import make_engine as connect_engine
 from tests.browser.conftest import OpenPage
@@ -84,7 +84,7 @@ def sites(
     """For each state of the database, a web of its own."""
     with ExitStack() as stack, SimulatorControl(simulator_process.url) as simulator:
         simulator.reset(settings=True, accounts=True)
-        urls = {"unreachable": f"postgresql://nobody@127.0.0.1:{any_free()}/nowhere"}
+        urls = {"unreachable": f"postgresql://nobody@127.0.0.1:{find_free_port()}/nowhere"}
         for state, fill in database_states.STATES.items():
             urls[state] = stack.enter_context(databases.migrated())
             filled(urls[state], fill)

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from playwright.sync_api import expect
 
-from sandbox.ports import any_free
+from sandbox.ports import find_free_port
 from shared.db.schema.migrate import migrate
 from tests.browser.desk import NO_SCRIPT, PHONE
 from tests.browser.keyboard import press, tab_to, tour
@@ -32,7 +32,7 @@ def whole(product):
 @pytest.fixture
 def site(environment):
     """Web alone, which is enough: where no Redis answers, it stores an install itself."""
-    with serving(environment(REDIS_URL=f"redis://127.0.0.1:{any_free()}/0")) as url:
+    with serving(environment(REDIS_URL=f"redis://127.0.0.1:{find_free_port()}/0")) as url:
         yield url
 
 
@@ -55,7 +55,7 @@ def test_an_account_is_connected_by_clicking(whole, open_page, shot, simulator, 
     for hub_id, options in ((777, {}), (776, {**NO_SCRIPT, **PHONE, **DARK})):
         page = open_page(**options)
         connect_by_clicking(page, whole, hub_id, partial(shot, page, hub_id))
-        assert simulator.check([token_of(hub_id)])[0].live
+        assert simulator.check_tokens([token_of(hub_id)])[0].is_live
 
 
 def connect_by_clicking(page, site, hub_id, shot):
@@ -164,7 +164,7 @@ def test_while_redis_and_the_worker_are_down_it_is_connected_and_the_domain_foll
     page.goto(f"{web.url.replace('127.0.0.1', 'localhost')}/install")
     choose(page, 791)
     expect(page.get_by_role("heading")).to_have_text("Account 791 is connected")
-    assert simulator.check([token_of(791)])[0].live
+    assert simulator.check_tokens([token_of(791)])[0].is_live
     page.evaluate("document.stayed = true")
     own_valkey.start()
     product.worker()

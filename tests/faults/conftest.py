@@ -33,7 +33,7 @@ def crew(grounds: Fleet) -> Fleet:
 @pytest.fixture
 def fleet(crew: Fleet) -> Iterator[Fleet]:
     """Watched from here on; after the test all must be well again."""
-    crew.simulator.settings(rotation=None, latency=0)
+    crew.simulator.change_settings(rotation=None, latency=0)
     with crew.watching() as crew.watch:
         yield crew
     crew.simulator.clear_faults()

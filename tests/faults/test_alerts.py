@@ -65,7 +65,7 @@ def delivered(world: World, count: int) -> bool:
 
 
 def test_an_outage_and_revocations_are_each_told_once_and_so_is_their_end(world: World, receiver: Receiver) -> None:
-    world.simulator.fault(503, where="token")
+    world.simulator.add_fault(503, where="token")
     due(world, list(HUBS))
     until(lambda: told(receiver) == [("provider", False)])
     until(lambda: delivered(world, 1))

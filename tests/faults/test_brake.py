@@ -27,7 +27,7 @@ def kept(product: Product, simulator: SimulatorControl, connect: Callable[..., A
     """200 imported connections with tokens of 6 seconds, kept by a worker and a beat."""
     product.environment.update(BRISK)
     world = World(product, simulator, SqlFixture(connect()))
-    world.simulator.settings(lifetime=6, client_ids=[DEMO_CLIENT_ID, FOREIGN_ID])
+    world.simulator.change_settings(lifetime=6, client_ids=[DEMO_CLIENT_ID, FOREIGN_ID])
     issued = world.simulator.install_many(HUBS)
     lines = "\n".join(json.dumps({"hub_id": hub, "refresh_token": token}) for hub, token in issued.items())
     assert world.product.tokenkeeper("import", "-", stdin=lines).returncode == 0

@@ -23,7 +23,7 @@ KINDS = [
 @pytest.mark.parametrize("kinds", KINDS, ids=" ".join)
 def test_one_accounts_trouble_is_nobody_elses(fleet: Fleet, kinds: tuple[str, ...]) -> None:
     for hub_id, kind in zip(fleet.hubs, kinds, strict=False):
-        fleet.simulator.fault(kind, hub_id=hub_id, seconds=1.4 if kind == "slow" else None, times=1)
+        fleet.simulator.add_fault(kind, hub_id=hub_id, seconds=1.4 if kind == "slow" else None, times=1)
     before = fleet.due()
     fleet.replaced({hub_id: before[hub_id] for hub_id in fleet.hubs[len(kinds) :]}, seconds=5)
     fleet.replaced(before)
@@ -33,9 +33,9 @@ def test_one_accounts_trouble_is_nobody_elses(fleet: Fleet, kinds: tuple[str, ..
 
 def test_a_refusal_that_hubspot_takes_back_costs_nothing(fleet: Fleet) -> None:
     """The second witness says that the refresh token is alive, or does not answer."""
-    fleet.simulator.fault("bad_refresh_token", hub_id=fleet.hubs[0], times=2)
-    fleet.simulator.fault("bad_hub", hub_id=fleet.hubs[1], times=1)
-    fleet.simulator.fault(503, where="introspect", hub_id=fleet.hubs[1], times=1)
+    fleet.simulator.add_fault("bad_refresh_token", hub_id=fleet.hubs[0], times=2)
+    fleet.simulator.add_fault("bad_hub", hub_id=fleet.hubs[1], times=1)
+    fleet.simulator.add_fault(503, where="introspect", hub_id=fleet.hubs[1], times=1)
     before = fleet.due()
     until(lambda: "suspected" in fleet.sql.events(fleet.hubs[1]))
     fleet.replaced(before)
@@ -45,15 +45,15 @@ def test_a_refusal_that_hubspot_takes_back_costs_nothing(fleet: Fleet) -> None:
 
 def test_rotated_refresh_tokens_survive_an_answer_that_comes_too_late(fleet: Fleet) -> None:
     """HubSpot rotated, we never heard of it, and the old refresh token lives on for a while."""
-    fleet.simulator.settings(rotation=30)
+    fleet.simulator.change_settings(rotation=30)
     for hub_id, kind in zip(fleet.hubs[:3], ("slow", "lost", "cut"), strict=True):
-        fleet.simulator.fault(kind, hub_id=hub_id, seconds=1.4 if kind == "slow" else None, times=1)
+        fleet.simulator.add_fault(kind, hub_id=hub_id, seconds=1.4 if kind == "slow" else None, times=1)
     fleet.replaced(fleet.due())
     fleet.well_again()
 
 
 def test_a_429_stops_everybody_until_its_time_is_over(fleet: Fleet) -> None:
-    fleet.simulator.fault(429, hub_id=fleet.hubs[0], retry_after=3, times=1)
+    fleet.simulator.add_fault(429, hub_id=fleet.hubs[0], retry_after=3, times=1)
     fleet.due(fleet.hubs[0])
     until(lambda: fleet.condition() == "throttled")
     before, calls, begun = fleet.due(), fleet.calls(), time.monotonic()
@@ -67,9 +67,9 @@ def test_a_429_stops_everybody_until_its_time_is_over(fleet: Fleet) -> None:
 @pytest.mark.parametrize("error", [-7200, 7200], ids=["behind", "ahead"])
 def test_hubspots_clock_may_be_wrong(fleet: Fleet, error: float) -> None:
     """Its dates are held against its own: a pause of three seconds is one, and a token's life is counted here."""
-    fleet.simulator.settings(clock_error=error)
+    fleet.simulator.change_settings(clock_error=error)
     paused = fleet.hubs[0]
-    fleet.simulator.fault(503, hub_id=paused, retry_after="+3", times=1)
+    fleet.simulator.add_fault(503, hub_id=paused, retry_after="+3", times=1)
     begun, before = time.monotonic(), fleet.due()
     old = before.pop(paused)
     fleet.replaced(before, seconds=5)
@@ -77,13 +77,13 @@ def test_hubspots_clock_may_be_wrong(fleet: Fleet, error: float) -> None:
     assert time.monotonic() - begun > 1.9  # dates are whole seconds
     left = fleet.sql.value("SELECT min(expires_in) FROM hubspot.tokens")
     assert LIFETIME / 2 < left <= LIFETIME
-    fleet.simulator.settings(clock_error=0)
+    fleet.simulator.change_settings(clock_error=0)
     fleet.well_again()
 
 
 def test_a_477_stops_that_account_alone(fleet: Fleet) -> None:
     moving = fleet.hubs[0]
-    fleet.simulator.fault(477, hub_id=moving, retry_after=3, times=1)
+    fleet.simulator.add_fault(477, hub_id=moving, retry_after=3, times=1)
     begun, before = time.monotonic(), fleet.due()
     old = before.pop(moving)
     fleet.replaced(before, seconds=2)
@@ -95,7 +95,7 @@ def test_a_477_stops_that_account_alone(fleet: Fleet) -> None:
 
 def test_messages_twice_and_late_start_no_refresh_of_their_own(fleet: Fleet) -> None:
     dispatch = Dispatch.to(fleet.world.product.environment["REDIS_URL"])
-    fleet.simulator.settings(latency=0.2)
+    fleet.simulator.change_settings(latency=0.2)
     calls, before = fleet.calls(), fleet.due()
     dispatch.refresh(30, expires=60)
     dispatch.refresh(5, expires=-60)

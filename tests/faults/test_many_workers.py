@@ -37,7 +37,7 @@ def told(workers: list[Running]) -> tuple[int, int]:
 
 
 def test_they_share_the_work_and_never_ask_for_one_hub_twice_at_once(fleet: Fleet) -> None:
-    fleet.simulator.settings(latency=0.2, lifetime=1800)  # none falls due by itself
+    fleet.simulator.change_settings(latency=0.2, lifetime=1800)  # none falls due by itself
     workers, rounds = fleet.world.named("worker"), 3
     until(lambda: sum(told(workers)) == fleet.calls())
     (_, failed), calls = told(workers), fleet.calls()
@@ -52,7 +52,7 @@ def test_they_share_the_work_and_never_ask_for_one_hub_twice_at_once(fleet: Flee
 
 
 def test_half_of_them_may_die_and_the_others_go_on(fleet: Fleet) -> None:
-    fleet.simulator.settings(latency=0.2)
+    fleet.simulator.change_settings(latency=0.2)
     before = fleet.due_and_under_way(at_least=30)
     for worker in fleet.world.named("worker")[:2]:
         worker.kill()

@@ -201,7 +201,7 @@ def test_listen_hears_nothing_through_it(fleet: Fleet, doors: Doors) -> None:
 
 
 def test_its_connections_to_postgres_are_cut_and_nobody_notices(fleet: Fleet) -> None:
-    fleet.simulator.fault("slow", grant="refresh", seconds=0.6, times=12)
+    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
     before = fleet.due_and_under_way()
     assert fleet.cut_connections() > 0
     fleet.replaced(before)

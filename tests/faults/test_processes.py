@@ -14,7 +14,7 @@ from tests.support.fleet import FIRST_HUB, Fleet
 
 
 def test_a_killed_pool_process_costs_only_time(fleet: Fleet) -> None:
-    fleet.simulator.fault("slow", grant="refresh", seconds=0.7, times=12)
+    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
     before = fleet.due_and_under_way()
     for child in fleet.children("worker"):
         psutil.Process(child).kill()
@@ -24,8 +24,8 @@ def test_a_killed_pool_process_costs_only_time(fleet: Fleet) -> None:
 
 def test_pool_processes_told_to_go_save_what_only_they_know(fleet: Fleet) -> None:
     """HubSpot rotates refresh tokens, with no grace: an answer that is lost costs the account."""
-    fleet.simulator.settings(rotation=0)
-    fleet.simulator.fault("slow", grant="refresh", seconds=0.7, times=12)
+    fleet.simulator.change_settings(rotation=0)
+    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
     before = fleet.due_and_under_way()
     for child in fleet.children("worker"):
         psutil.Process(child).terminate()
@@ -34,8 +34,8 @@ def test_pool_processes_told_to_go_save_what_only_they_know(fleet: Fleet) -> Non
 
 
 def test_a_worker_told_to_stop_saves_what_only_it_knows(fleet: Fleet) -> None:
-    fleet.simulator.settings(rotation=0)
-    fleet.simulator.fault("slow", grant="refresh", seconds=0.7, times=12)
+    fleet.simulator.change_settings(rotation=0)
+    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
     fleet.due_and_under_way()
     assert fleet.newest("worker").stop() == 0
     assert fleet.sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until > now()") == 0
@@ -46,8 +46,8 @@ def test_a_worker_told_to_stop_saves_what_only_it_knows(fleet: Fleet) -> None:
 def test_a_killed_worker_loses_at_most_what_was_in_flight_and_none_in_silence(fleet: Fleet) -> None:
     """The worst case: rotation with no grace. Whose answer died with the worker is told, and can be installed again."""
     at_risk = fleet.hubs[:3]
-    fleet.simulator.settings(rotation=0)
-    fleet.simulator.fault("slow", grant="refresh", seconds=0.7, times=3)
+    fleet.simulator.change_settings(rotation=0)
+    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=3)
     before = fleet.due_and_under_way(*at_risk)
     fleet.newest("worker").kill(signal.SIGKILL)
     fleet.world.product.worker()
@@ -62,7 +62,7 @@ def test_a_killed_worker_loses_at_most_what_was_in_flight_and_none_in_silence(fl
 
 
 def test_a_killed_main_process_leaves_no_children_behind(fleet: Fleet) -> None:
-    fleet.simulator.fault("slow", grant="refresh", seconds=0.7, times=12)
+    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
     before = fleet.due_and_under_way()
     children = fleet.children("worker")
     fleet.newest("worker").send(signal.SIGKILL)
@@ -103,10 +103,10 @@ def test_a_killed_gunicorn_worker_is_replaced(fleet: Fleet) -> None:
 
 
 def test_gunicorn_told_to_stop_finishes_an_install_first(fleet: Fleet) -> None:
-    fleet.simulator.fault("slow", grant="code", seconds=0.8, times=1)
+    fleet.simulator.add_fault("slow", grant="code", seconds=0.8, times=1)
     with ThreadPoolExecutor(1) as browser:
         answer = browser.submit(fleet.world.install, FIRST_HUB)
-        until(lambda: fleet.simulator.stats()["in_flight"])
+        until(lambda: fleet.simulator.get_stats()["in_flight"])
         assert fleet.newest("web").stop() == 0
         assert answer.result(10).status_code == 303
     fleet.world.product.running.remove(fleet.newest("web"))
@@ -115,10 +115,10 @@ def test_gunicorn_told_to_stop_finishes_an_install_first(fleet: Fleet) -> None:
 
 
 def test_gunicorn_killed_in_mid_install_stores_nothing_and_the_next_try_works(fleet: Fleet) -> None:
-    fleet.simulator.fault("slow", grant="code", seconds=0.8, times=1)
+    fleet.simulator.add_fault("slow", grant="code", seconds=0.8, times=1)
     with ThreadPoolExecutor(1) as browser:
         answer = browser.submit(fleet.world.install, FIRST_HUB)
-        until(lambda: fleet.simulator.stats()["in_flight"])
+        until(lambda: fleet.simulator.get_stats()["in_flight"])
         fleet.newest("web").kill(signal.SIGKILL)
         assert isinstance(answer.exception(10), OSError)
     fleet.world.product.running.remove(fleet.newest("web"))

@@ -12,13 +12,13 @@ SETTINGS = {"HUBSPOT_CLIENT_SECRET": f"{NEW_SECRET},{DEMO_CLIENT_SECRET}"}
 
 def test_no_downstream_job_notices_a_rotation_in_mid_run(fleet: Fleet) -> None:
     """Both secrets are in the settings, HubSpot takes the old one only, and from some moment on only the new one."""
-    fleet.simulator.settings(latency=0.1)
+    fleet.simulator.change_settings(latency=0.1)
     before = fleet.due()
-    fleet.simulator.settings(client_secrets=[NEW_SECRET])
+    fleet.simulator.change_settings(client_secrets=[NEW_SECRET])
     fleet.replaced(before, seconds=5)
-    fleet.simulator.settings(client_secrets=[NEW_SECRET, DEMO_CLIENT_SECRET])
+    fleet.simulator.change_settings(client_secrets=[NEW_SECRET, DEMO_CLIENT_SECRET])
     fleet.replaced(fleet.due(), seconds=5)
-    fleet.simulator.settings(client_secrets=[DEMO_CLIENT_SECRET])
+    fleet.simulator.change_settings(client_secrets=[DEMO_CLIENT_SECRET])
     fleet.replaced(fleet.due(), seconds=5)
     assert {event for hub_id in fleet.hubs for event in fleet.sql.events(hub_id)} == {"imported"}
     assert fleet.condition() == "ok"
@@ -26,13 +26,13 @@ def test_no_downstream_job_notices_a_rotation_in_mid_run(fleet: Fleet) -> None:
 
 
 def test_our_own_bad_secret_costs_no_connection_and_mends_itself(fleet: Fleet) -> None:
-    fleet.simulator.settings(client_secrets=["somebody-elses"])
+    fleet.simulator.change_settings(client_secrets=["somebody-elses"])
     before, calls = fleet.due(), fleet.calls()
     until(lambda: fleet.condition() == "app_rejected")
     assert {fleet.world.status(hub_id) for hub_id in fleet.hubs} == {"active"}
     assert fleet.world.tokens() == before
     assert fleet.calls() - calls <= 2 * len(before)
-    fleet.simulator.settings(client_secrets=[DEMO_CLIENT_SECRET])
+    fleet.simulator.change_settings(client_secrets=[DEMO_CLIENT_SECRET])
     fleet.replaced(before)
     assert {event for hub_id in fleet.hubs for event in fleet.sql.events(hub_id)} == {"imported"}
     fleet.well_again()

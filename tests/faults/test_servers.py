@@ -17,11 +17,11 @@ from tests.support.slow_proxy import SlowProxy
 @pytest.fixture(autouse=True)
 def rotation(fleet: Fleet) -> None:
     """A refresh token dies as soon as it was used: an answer that is not saved costs the account."""
-    fleet.simulator.settings(rotation=0)
+    fleet.simulator.change_settings(rotation=0)
 
 
 def test_postgres_stopped_while_hubspot_answers_costs_no_answer(fleet: Fleet) -> None:
-    fleet.simulator.fault("slow", grant="refresh", seconds=0.6, times=12)
+    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
     calls = fleet.calls()
     before = fleet.due_and_under_way(at_least=len(fleet.hubs))
     fleet.servers.postgres.stop()
@@ -34,7 +34,7 @@ def test_postgres_stopped_while_hubspot_answers_costs_no_answer(fleet: Fleet) ->
 
 
 def test_postgres_stopped_at_once_and_restarted(fleet: Fleet) -> None:
-    fleet.simulator.fault("slow", grant="refresh", seconds=0.6, times=12)
+    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
     before = fleet.due_and_under_way()
     fleet.servers.crash_postgres()
     fleet.servers.postgres.start()
@@ -43,7 +43,7 @@ def test_postgres_stopped_at_once_and_restarted(fleet: Fleet) -> None:
 
 
 def test_connections_to_postgres_cut_again_and_again(fleet: Fleet) -> None:
-    fleet.simulator.settings(latency=0.1)
+    fleet.simulator.change_settings(latency=0.1)
     cut, ending = 0, time.monotonic() + 2
     while time.monotonic() < ending:
         before = fleet.due()
@@ -59,7 +59,7 @@ def test_postgres_frozen_for_longer_than_a_lease(fleet: Fleet) -> None:
 
     Until that one is saved, both witnesses call the old one dead, and rightly: what is revoked by that is taken back.
     """
-    fleet.simulator.fault("slow", grant="refresh", seconds=0.6, times=12)
+    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
     before = fleet.due_and_under_way(at_least=len(fleet.hubs))
     with fleet.servers.frozen_postgres():
         begun = time.monotonic()
@@ -138,7 +138,7 @@ def test_worker_and_beat_started_before_redis_wait_for_it(fleet: Fleet) -> None:
 
 
 def test_postgres_and_redis_gone_together(fleet: Fleet) -> None:
-    fleet.simulator.fault("slow", grant="refresh", seconds=0.6, times=12)
+    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
     before = fleet.due_and_under_way()
     fleet.servers.stop()
     time.sleep(1)

@@ -167,6 +167,6 @@ def test_a_server_log_that_would_hold_rows_is_told(tokenkeeper: Command, sql: Sq
 
 @pytest.mark.usefixtures("well")
 def test_a_hubspot_that_answers_nonsense_is_a_failure(tokenkeeper: Command, simulator: SimulatorControl) -> None:
-    simulator.fault("html_200", where="introspect")
+    simulator.add_fault("html_200", where="introspect")
     ran = tokenkeeper("doctor")
     assert (ran.status, found(ran)["HubSpot"][0]) == (1, "FAIL")

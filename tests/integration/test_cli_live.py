@@ -32,7 +32,7 @@ def test_keys_rotate_while_rotating_refresh_tokens_come_in(
     simulator: SimulatorControl,
     sql: SqlFixture,
 ) -> None:
-    simulator.settings(lifetime=6, rotation=0)
+    simulator.change_settings(lifetime=6, rotation=0)
     accounts = simulator.install_many(40)
     tokenkeeper = Command(environment(TOKEN_KEYS=f"{NEW},{OLD}", SWEEP_SECONDS="0.5"))
     lines = [f'{{"hub_id": {hub_id}, "refresh_token": "{token}"}}' for hub_id, token in accounts.items()]
@@ -51,7 +51,7 @@ def test_keys_rotate_while_rotating_refresh_tokens_come_in(
     assert not any(TokenCipher([NEW]).needs_reencryption(sealed) for _, sealed in rows)
     wait_until(lambda: sql.value(SERVED) == len(accounts))
     tokens = [token for (token,) in sql.rows("SELECT access_token FROM hubspot.tokens")]
-    assert all(checked.live for checked in simulator.check(tokens))
-    assert simulator.stats()["violations"] == 0
+    assert all(checked.is_live for checked in simulator.check_tokens(tokens))
+    assert simulator.get_stats()["violations"] == 0
     assert tokenkeeper("connections", "--json", "--status", "active").out.count("\n") == len(accounts)
     assert tokenkeeper("doctor").status == 0

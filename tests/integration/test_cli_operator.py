@@ -276,7 +276,7 @@ def test_disconnect_asks_then_ends_it_here_and_at_hubspot(
     assert ran.status == 0, ran
     assert ran.out.endswith(f"{HUB}: disconnected, its tokens are wiped\n")
     assert (sql.row()["status"], sql.row()["encrypted_refresh_token"]) == ("disconnected", None)
-    assert sum(simulator.stats()["calls"]["revoke"].values()) == 1
+    assert sum(simulator.get_stats()["calls"]["revoke"].values()) == 1
     again = tokenkeeper("disconnect", str(HUB), "--yes")
     assert (again.status, again.out) == (0, f"{HUB}: it was disconnected already\n")
     assert refresh_token not in ran.out + ran.err

@@ -475,7 +475,7 @@ def test_the_whole_life_of_a_connection(rig: SimulatorFixture, api_version: str)
         assert isinstance(refusal_of(lambda: hubspot.exchange(back["code"], now)), CodeRejected)
 
         fresh = hubspot.refresh(refresh_token, now)
-        assert rig.control.check([fresh.access_token])[0].live
+        assert rig.control.check_tokens([fresh.access_token])[0].is_live
         seen = hubspot.introspect(fresh.access_token, "access_token")
         assert (seen.active, seen.hub_id) == (True, HUB)
         assert seen.hub_domain
@@ -499,7 +499,7 @@ def test_a_rotated_client_secret_needs_no_restart(rig: SimulatorFixture) -> None
     refresh_token = rig.control.install(HUB)
     with connected(rig, client_secrets=(DEMO_CLIENT_SECRET, "the-new-secret")) as hubspot:
         hubspot.refresh(refresh_token, now)
-        rig.control.settings(client_secrets=["the-new-secret"])
+        rig.control.change_settings(client_secrets=["the-new-secret"])
         assert hubspot.refresh(refresh_token, now).hub_id == HUB
         code = returned(rig.control.allow(hubspot.authorize_url("s"), HUB))["code"]
         assert hubspot.exchange(code, now).hub_id == HUB
@@ -515,7 +515,7 @@ def test_a_preselected_hub_is_asked_for(rig: SimulatorFixture) -> None:
 
 def test_a_throttled_call_says_how_long_to_wait(rig: SimulatorFixture) -> None:
     refresh_token = rig.control.install(HUB)
-    rig.control.fault("429", times=1, retry_after=7)
+    rig.control.add_fault("429", times=1, retry_after=7)
     with connected(rig) as hubspot:
         error = refusal_of(lambda: hubspot.refresh(refresh_token, now))
         assert (type(error), error.retry_after) == (Throttled, 7.0)

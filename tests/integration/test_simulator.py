@@ -89,7 +89,7 @@ def test_a_wrong_authorize_url_shows_hubspots_error_page(
 
 
 def test_scopes_and_redirect_uris_are_checked_where_the_app_has_registered_them(rig: SimulatorFixture) -> None:
-    rig.control.settings(required_scopes=["oauth", "files"], redirect_uris=[CALLBACK])
+    rig.control.change_settings(required_scopes=["oauth", "files"], redirect_uris=[CALLBACK])
     with pytest.raises(ConsentRefused, match="the provided scopes are insufficient"):
         rig.control.allow(rig.authorize_url(), HUB)
     with pytest.raises(ConsentRefused, match="registered redirect URL"):
@@ -100,7 +100,7 @@ def test_scopes_and_redirect_uris_are_checked_where_the_app_has_registered_them(
 def test_an_account_without_a_feature_loses_the_optional_scope_and_cannot_grant_a_required_one(
     rig: SimulatorFixture,
 ) -> None:
-    rig.control.settings(HUB, unavailable_scopes=["files"])
+    rig.control.change_settings(HUB, unavailable_scopes=["files"])
     granted = rig.exchange(rig.code(optional_scope="files forms")).json()
     assert granted["scopes"] == ["oauth", "forms"]
     with pytest.raises(ConsentRefused, match="doesn't have access to some HubSpot features"):
@@ -149,14 +149,14 @@ def test_a_code_is_good_once(rig: SimulatorFixture) -> None:
 
 
 def test_a_code_expires(rig: SimulatorFixture) -> None:
-    rig.control.settings(code_lifetime=30)
+    rig.control.change_settings(code_lifetime=30)
     code = rig.code()
     rig.clock.ahead = 31
     assert four(rig.exchange(code))[1] == "EXPIRED_AUTH_CODE"
 
 
 def test_a_code_is_bound_to_its_redirect_uri_and_its_app(rig: SimulatorFixture) -> None:
-    rig.control.settings(client_ids=[APP["client_id"], "another-app"])
+    rig.control.change_settings(client_ids=[APP["client_id"], "another-app"])
     code = rig.code()
     assert four(rig.exchange(code, redirect_uri=CALLBACK + "?"))[1] == "MISMATCH_REDIRECT_URI_AUTH_CODE"
     assert four(rig.exchange(code, client_id="another-app"))[1] == "BAD_AUTH_CODE"
@@ -201,31 +201,31 @@ def test_a_version_that_hubspot_does_not_serve_is_not_found(rig: SimulatorFixtur
 
 def test_a_secret_can_be_rotated_while_it_runs(rig: SimulatorFixture) -> None:
     token = rig.control.install(HUB)
-    rig.control.settings(client_secrets=[APP["client_secret"], "newer"])
+    rig.control.change_settings(client_secrets=[APP["client_secret"], "newer"])
     assert rig.refresh(token).ok
     assert rig.refresh(token, client_secret="newer").ok
-    rig.control.settings(client_secrets=["newer"])
+    rig.control.change_settings(client_secrets=["newer"])
     assert four(rig.refresh(token))[1] == "BAD_CLIENT_SECRET"
 
 
 def test_the_settings_do_not_show_the_secrets(rig: SimulatorFixture) -> None:
-    assert APP["client_secret"] not in str(rig.control.settings())
+    assert APP["client_secret"] not in str(rig.control.get_settings())
 
 
 def test_another_apps_id_meets_a_bad_refresh_token(rig: SimulatorFixture) -> None:
     token = rig.control.install(HUB)
-    rig.control.settings(client_ids=["another-app"])
+    rig.control.change_settings(client_ids=["another-app"])
     assert four(rig.refresh(token, client_id="another-app"))[1] == "BAD_REFRESH_TOKEN"
     assert rig.introspect(token, client_id="another-app") == {"active": False}
 
 
 def test_errors_can_have_two_fields_as_before_2026(rig: SimulatorFixture) -> None:
-    rig.control.settings(legacy_errors=True)
+    rig.control.change_settings(legacy_errors=True)
     assert set(rig.refresh("dead").json()) == {"status", "message"}
 
 
 def test_both_errors_of_a_bad_client_id_can_be_had(rig: SimulatorFixture) -> None:
-    rig.control.settings(bad_client_id_error="invalid_client")
+    rig.control.change_settings(bad_client_id_error="invalid_client")
     assert four(rig.refresh("dead", client_id="x")) == (400, "BAD_CLIENT_ID", "invalid_client")
 
 
@@ -234,28 +234,28 @@ def test_both_errors_of_a_bad_client_id_can_be_had(rig: SimulatorFixture) -> Non
 
 def test_lifetime_and_length_are_settable_for_all_and_for_one(rig: SimulatorFixture) -> None:
     one, other = rig.control.install(HUB), rig.control.install(7)
-    rig.control.settings(lifetime=60)
-    rig.control.settings(7, lifetime=5.5, token_length=700)
+    rig.control.change_settings(lifetime=60)
+    rig.control.change_settings(7, lifetime=5.5, token_length=700)
     assert rig.refresh(one).json()["expires_in"] == 60
     grant = rig.refresh(other).json()
     assert (grant["expires_in"], len(grant["access_token"])) == (5, 700)
-    rig.control.common_settings_for(7)
+    rig.control.remove_account_settings(7)
     assert rig.refresh(other).json()["expires_in"] == 60
 
 
 def test_fields_can_be_left_out(rig: SimulatorFixture) -> None:
     token = rig.control.install(HUB)
-    rig.control.settings(HUB, omit=["refresh_token", "hub_id", "scopes"])
+    rig.control.change_settings(HUB, omit=["refresh_token", "hub_id", "scopes"])
     assert not {"refresh_token", "hub_id", "scopes"} & set(rig.refresh(token).json())
 
 
 def test_a_rotated_refresh_token_dies_at_once_or_after_its_grace(rig: SimulatorFixture) -> None:
     first = rig.control.install(HUB)
-    rig.control.settings(rotation=0)
+    rig.control.change_settings(rotation=0)
     second = rig.refresh(first).json()["refresh_token"]
     assert second != first
     assert four(rig.refresh(first))[1] == "BAD_REFRESH_TOKEN"
-    rig.control.settings(rotation=30)
+    rig.control.change_settings(rotation=30)
     third = rig.refresh(second).json()["refresh_token"]
     assert rig.refresh(second).ok
     rig.clock.ahead = 31
@@ -269,7 +269,7 @@ def test_a_rotated_refresh_token_dies_at_once_or_after_its_grace(rig: SimulatorF
 def test_an_install_again_keeps_or_replaces_the_refresh_token(
     rig: SimulatorFixture, how: str, same: bool, old_lives: bool
 ) -> None:
-    rig.control.settings(reinstall=how)
+    rig.control.change_settings(reinstall=how)
     old = rig.exchange(rig.code()).json()["refresh_token"]
     new = rig.exchange(rig.code(scope="oauth files")).json()
     assert (new["refresh_token"] == old) is same
@@ -340,7 +340,7 @@ def test_a_customers_uninstall_ends_the_refresh_token_and_may_spare_access_token
     grant = rig.refresh(rig.control.install(HUB)).json()
     rig.control.uninstall(HUB, keep_access_tokens=keep)
     assert four(rig.refresh(grant["refresh_token"]))[1] == "BAD_REFRESH_TOKEN"
-    assert rig.control.check([grant["access_token"]])[0].state == state
+    assert rig.control.check_tokens([grant["access_token"]])[0].state == state
     assert rig.contacts(grant["access_token"]).ok is keep
 
 
@@ -373,11 +373,11 @@ def test_the_api_takes_a_live_token_and_refuses_others_with_hubspots_two_bodies(
 
 def test_the_check_tells_live_from_expired_from_unknown(rig: SimulatorFixture) -> None:
     short, long = rig.control.install(1), rig.control.install(2)
-    rig.control.settings(1, lifetime=10)
+    rig.control.change_settings(1, lifetime=10)
     tokens = [rig.refresh(short).json()["access_token"], rig.refresh(long).json()["access_token"]]
     forged = tokens[0][:-1] + ("a" if tokens[0][-1] != "a" else "b")
     rig.clock.ahead = 15
-    checks = rig.control.check([*tokens, forged, "", "\ud800"])
+    checks = rig.control.check_tokens([*tokens, forged, "", "\ud800"])
     assert [check.state for check in checks] == ["expired", "live", "unknown", "unknown", "unknown"]
     assert [check.hub_id for check in checks] == [1, 2, None, None, None]
     assert -6 < (checks[0].seconds_left or 0) < -4
@@ -386,11 +386,11 @@ def test_the_check_tells_live_from_expired_from_unknown(rig: SimulatorFixture) -
 def test_a_reset_with_accounts_makes_every_token_unknown(rig: SimulatorFixture) -> None:
     token = rig.control.install(HUB)
     access = rig.refresh(token).json()["access_token"]
-    rig.control.settings(lifetime=7)
+    rig.control.change_settings(lifetime=7)
     rig.control.reset(settings=True, accounts=True)
     assert not rig.refresh(token).ok
-    assert rig.control.check([access])[0].state == "unknown"
-    assert rig.control.settings()["all"]["lifetime"] == 1800
+    assert rig.control.check_tokens([access])[0].state == "unknown"
+    assert rig.control.get_settings()["all"]["lifetime"] == 1800
 
 
 @pytest.mark.parametrize(
@@ -403,12 +403,12 @@ def test_a_reset_with_accounts_makes_every_token_unknown(rig: SimulatorFixture) 
 def test_a_wrong_setting_is_refused_with_its_name_and_changes_nothing(
     rig: SimulatorFixture, wrong: dict[str, object]
 ) -> None:
-    before = rig.control.settings()
+    before = rig.control.get_settings()
     with pytest.raises(ControlFailed, match=next(iter(wrong))):
-        rig.control.settings(**wrong)  # type: ignore[arg-type]
-    assert rig.control.settings() == before
+        rig.control.change_settings(**wrong)  # type: ignore[arg-type]
+    assert rig.control.get_settings() == before
 
 
 def test_what_concerns_the_app_cannot_be_set_for_one_account(rig: SimulatorFixture) -> None:
     with pytest.raises(ControlFailed, match="client_secrets"):
-        rig.control.settings(HUB, client_secrets=["x"])
+        rig.control.change_settings(HUB, client_secrets=["x"])

@@ -33,7 +33,7 @@ class Running:
 
     def ready(self) -> SimulatorControl:
         end = time.monotonic() + 20
-        while not self.control.healthy():
+        while not self.control.is_healthy():
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < end, "the simulator did not come up"
         return self.control
@@ -89,7 +89,7 @@ def test_a_kill_loses_nothing_that_was_answered(start: Start, tmp_path: Path) ->
     first = start(*state)
     control = first.ready()
     tokens = list(control.install_many(50).values())
-    control.settings(rotation=0)
+    control.change_settings(rotation=0)
     rotated = refresh(control, tokens[0]).json()
     question = {"client_id": DEMO_CLIENT_ID, "redirect_uri": CALLBACK, "scope": "oauth"}
     address = requests.Request("GET", f"{control.base_url}/oauth/authorize", params=question).prepare().url
@@ -97,7 +97,7 @@ def test_a_kill_loses_nothing_that_was_answered(start: Start, tmp_path: Path) ->
     assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
 
     control = start(*state).ready()
-    assert control.check([rotated["access_token"]])[0].live
+    assert control.check_tokens([rotated["access_token"]])[0].is_live
     assert refresh(control, tokens[0]).json()["status"] == "BAD_REFRESH_TOKEN"
     assert refresh(control, rotated["refresh_token"]).ok
     assert all(refresh(control, token).ok for token in tokens[1:])
@@ -115,10 +115,10 @@ def test_the_state_is_its_owners_alone(start: Start, tmp_path: Path) -> None:
 def test_it_stops_cleanly_and_soon_with_slow_calls_in_flight(start: Start, port: int, number: signal.Signals) -> None:
     running = start()
     control = running.ready()
-    control.settings(latency=60)
+    control.change_settings(latency=60)
     with socket.create_connection(("127.0.0.1", port)) as line:
         line.sendall(b"GET /crm/v3/objects/contacts HTTP/1.1\r\nHost: x\r\n\r\n")
-        while control.stats()["in_flight"] == 0:
+        while control.get_stats()["in_flight"] == 0:
             pass
         began = time.monotonic()
         code, out, err = running.end(number)

@@ -129,11 +129,11 @@ def test_a_reload_asks_hubspot_once(visitor, simulator):
     first, again = visitor.get(back), visitor.get(back)
     assert again.status_code == 303
     assert again.headers["Location"] == first.headers["Location"]
-    assert simulator.stats()["by_hub"][str(HUB)]["exchanges"] == 1
+    assert simulator.get_stats()["by_hub"][str(HUB)]["exchanges"] == 1
 
 
 def test_an_expired_code(visitor, simulator, nothing_kept):
-    simulator.settings(code_lifetime=0.001)
+    simulator.change_settings(code_lifetime=0.001)
     answer = visitor.get(visitor.allow(HUB))
     assert answer.status_code == 400
     assert "too old" in answer.text
@@ -141,7 +141,7 @@ def test_an_expired_code(visitor, simulator, nothing_kept):
 
 
 def test_an_app_set_up_wrongly(visitor, simulator, nothing_kept):
-    simulator.settings(client_secrets=["another-secret"])
+    simulator.change_settings(client_secrets=["another-secret"])
     answer = visitor.get(visitor.allow(HUB))
     assert answer.status_code == 502
     assert "not set up correctly" in answer.text
@@ -166,7 +166,7 @@ def test_an_app_set_up_wrongly(visitor, simulator, nothing_kept):
     ],
 )
 def test_hubspot_out_of_order(visitor, fault, options, status, nothing_kept):
-    visitor.simulator.fault(fault, where="token", **options)
+    visitor.simulator.add_fault(fault, where="token", **options)
     back = visitor.allow(HUB)
     answer = visitor.get(back)
     assert answer.status_code == status

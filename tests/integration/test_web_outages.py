@@ -72,7 +72,7 @@ def test_with_redis_down_the_install_is_stored_directly_with_its_token(
     with connect(own_postgres.url()) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT access_token FROM hubspot.tokens")
         [[token]] = cursor.fetchall()
-    assert visitor.simulator.check([token])[0].live
+    assert visitor.simulator.check_tokens([token])[0].is_live
     assert visitor.cookie("tk_grant") is None
 
 
@@ -143,7 +143,7 @@ def test_a_reload_during_the_outage_does_not_exchange_again(visitor, own_postgre
     back = visitor.allow(HUB)
     first, again = visitor.get(back), visitor.get(back)
     assert again.headers["Location"] == first.headers["Location"]
-    assert visitor.simulator.stats()["by_hub"][str(HUB)]["exchanges"] == 1
+    assert visitor.simulator.get_stats()["by_hub"][str(HUB)]["exchanges"] == 1
 
 
 def test_a_database_that_loses_its_schema_keeps_nobody_from_installing(visitor, connect, own_postgres, own_valkey):

@@ -104,10 +104,10 @@ def test_a_database_behind_the_code_is_not_ready(product, connect):
 
 def test_no_log_line_of_an_install_holds_a_secret(product, simulator):
     web = product.web(GUNICORN_CMD_ARGS="--access-logfile=-", LOG_LEVEL="debug")
-    simulator.settings(client_secrets=["another"])
+    simulator.change_settings(client_secrets=["another"])
     with Visitor(web.url, simulator) as visitor:
         rejected = visitor.get(visitor.allow(HUB))
-        simulator.settings(client_secrets=["simulated-secret"])
+        simulator.change_settings(client_secrets=["simulated-secret"])
         back = visitor.allow(HUB)
         path = visitor.get(back).headers["Location"]
         visitor.get(path)

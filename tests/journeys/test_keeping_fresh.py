@@ -22,7 +22,7 @@ def test_an_install_is_readable_in_sql_within_a_second_and_identified_soon_after
 
 
 def test_a_token_is_replaced_before_it_ends_refresh_after_refresh_until_it_is_revoked(visit: World) -> None:
-    visit.simulator.settings(visit.hub, lifetime=4)
+    visit.simulator.change_settings(visit.hub, lifetime=4)
     seen = [visit.connected()]
     while len(seen) < 4:
         token = visit.token()
@@ -39,8 +39,8 @@ def test_a_token_is_replaced_before_it_ends_refresh_after_refresh_until_it_is_re
 
 def test_a_suspect_is_served_while_its_token_lives(visit: World) -> None:
     token = visit.connected()
-    visit.simulator.fault("bad_refresh_token", where="token", hub_id=visit.hub)
-    visit.simulator.fault(503, where="introspect")
+    visit.simulator.add_fault("bad_refresh_token", where="token", hub_id=visit.hub)
+    visit.simulator.add_fault(503, where="introspect")
     visit.due_now()
     until(lambda: visit.status() == "suspect")
     assert visit.token() == token
@@ -61,7 +61,7 @@ def test_a_re_install_brings_a_revoked_connection_back(visit: World) -> None:
 
 def test_a_re_install_during_a_refresh_wins_and_the_late_answer_changes_nothing(visit: World) -> None:
     visit.connected()
-    visit.simulator.fault("slow", where="token", grant="refresh", hub_id=visit.hub, seconds=1.2, times=1)
+    visit.simulator.add_fault("slow", where="token", grant="refresh", hub_id=visit.hub, seconds=1.2, times=1)
     visit.due_now()
     until(visit.calling)
     visit.install()
@@ -74,7 +74,7 @@ def test_a_re_install_during_a_refresh_wins_and_the_late_answer_changes_nothing(
 
 def test_a_worker_killed_in_mid_refresh_loses_nothing(visit: World) -> None:
     visit.connected()
-    visit.simulator.fault("slow", where="token", grant="refresh", hub_id=visit.hub, seconds=1.5, times=1)
+    visit.simulator.add_fault("slow", where="token", grant="refresh", hub_id=visit.hub, seconds=1.5, times=1)
     visit.due_now()
     until(visit.calling)
     visit.named("worker")[-1].kill(signal.SIGKILL)
@@ -88,8 +88,8 @@ def test_a_worker_killed_in_mid_refresh_loses_nothing(visit: World) -> None:
 
 def test_told_to_stop_a_worker_saves_what_is_in_flight(visit: World) -> None:
     old = visit.connected()
-    visit.simulator.settings(visit.hub, rotation=0)
-    visit.simulator.fault("slow", where="token", grant="refresh", hub_id=visit.hub, seconds=1.5, times=1)
+    visit.simulator.change_settings(visit.hub, rotation=0)
+    visit.simulator.add_fault("slow", where="token", grant="refresh", hub_id=visit.hub, seconds=1.5, times=1)
     visit.due_now()
     until(visit.calling)
     assert visit.named("worker")[-1].stop() == 0
@@ -104,8 +104,8 @@ def test_told_to_stop_a_worker_saves_what_is_in_flight(visit: World) -> None:
 
 def test_a_pool_process_told_to_stop_saves_what_is_in_flight(visit: World) -> None:
     old = visit.connected()
-    visit.simulator.settings(visit.hub, rotation=0)
-    visit.simulator.fault("slow", where="token", grant="refresh", hub_id=visit.hub, seconds=1.5, times=1)
+    visit.simulator.change_settings(visit.hub, rotation=0)
+    visit.simulator.add_fault("slow", where="token", grant="refresh", hub_id=visit.hub, seconds=1.5, times=1)
     visit.due_now()
     until(visit.calling)
     for child in psutil.Process(visit.named("worker")[-1].pid).children():
@@ -126,7 +126,7 @@ def test_a_wiped_redis_costs_nothing_but_time(visit: World) -> None:
 
 
 def test_two_beats_and_three_workers_never_refresh_one_hub_twice_at_once(world: World) -> None:
-    world.simulator.settings(lifetime=4, latency=0.2)
+    world.simulator.change_settings(lifetime=4, latency=0.2)
     hubs = world.simulator.install_many(40)
     lines = "hub_id,refresh_token\n" + "".join(f"{hub},{token}\n" for hub, token in hubs.items())
     assert world.product.tokenkeeper("import", "-", stdin=lines).returncode == 0
@@ -139,5 +139,5 @@ def test_two_beats_and_three_workers_never_refresh_one_hub_twice_at_once(world: 
         assert world.live(*tokens.values())
         time.sleep(0.1)
     assert world.never_two_at_once()
-    stats = world.simulator.stats()
+    stats = world.simulator.get_stats()
     assert min(row["refreshes"] for row in stats["by_hub"].values()) >= 3

@@ -18,7 +18,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import requests
 
-from sandbox.ports import any_free
+from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
 from tests.support.processes import Running, inherited
 
@@ -34,7 +34,7 @@ class Home:
         self.folder = folder
         self.environment = inherited()
         for name in ("WEB_PORT", "FLOWER_PORT", "SIMULATOR_PORT"):
-            self.environment[name] = str(any_free())
+            self.environment[name] = str(find_free_port())
         self._runs: list[Running] = []
 
     def up(self, **changes: str) -> Running:
@@ -135,7 +135,7 @@ def test_a_newcomer_connects_an_account_and_finds_it_again_the_next_day(home: Ho
     home.connect_an_account()
     token = home.wait_for(f"SELECT access_token FROM hubspot.tokens WHERE hub_id = {HUB}")
     with home.control() as simulator:
-        assert simulator.check([token])[0].live
+        assert simulator.check_tokens([token])[0].is_live
 
     second = home.fails()
     assert second.returncode == 1
@@ -152,7 +152,7 @@ def test_a_newcomer_connects_an_account_and_finds_it_again_the_next_day(home: Ho
     assert home.ask(f"SELECT status FROM hubspot.connections WHERE hub_id = {HUB}") == "active"
     with home.control() as simulator:
         later = home.wait_for(f"SELECT access_token FROM hubspot.tokens WHERE hub_id = {HUB}")
-        assert simulator.check([later])[0].live
+        assert simulator.check_tokens([later])[0].is_live
     assert not re.search(r"Traceback|\berror\b", again.output())
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from sandbox.simulator.control import Check, SimulatorControl
+from sandbox.simulator.control import SimulatorControl, TokenCheck
 from tests.support.processes import Product, Running, answers, says
 from tests.support.stores import SqlFixture
 
@@ -69,8 +69,8 @@ class World:
 
     def live(self, *tokens: str) -> bool:
         """Whether HubSpot takes every one of them this very moment."""
-        checks: list[Check] = self.simulator.check(list(tokens))
-        return all(check.live for check in checks)
+        checks: list[TokenCheck] = self.simulator.check_tokens(list(tokens))
+        return all(check.is_live for check in checks)
 
     def row(self) -> dict[str, Any]:
         return self.sql.row(self.hub)
@@ -80,11 +80,11 @@ class World:
 
     def calling(self) -> bool:
         """A refresh of the test's account is under way at HubSpot."""
-        by_hub: dict[str, dict[str, int]] = self.simulator.stats()["by_hub"]
+        by_hub: dict[str, dict[str, int]] = self.simulator.get_stats()["by_hub"]
         return by_hub.get(str(self.hub), {}).get("in_flight", 0) == 1
 
     def never_two_at_once(self) -> bool:
-        stats: dict[str, Any] = self.simulator.stats()
+        stats: dict[str, Any] = self.simulator.get_stats()
         return bool(stats["violations"] == 0 and stats["most_refreshes_of_one_hub"] <= 1)
 
 

@@ -17,20 +17,20 @@ HUBS, LIFETIME, SECONDS, PAUSE = 50, 20, 120, 0.1
 
 @pytest.mark.timeout(400)
 def test_no_reader_ever_gets_a_token_that_hubspot_refuses(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    world.simulator.settings(lifetime=LIFETIME)
+    world.simulator.change_settings(lifetime=LIFETIME)
     world.product.environment["SWEEP_SECONDS"] = "2"
     world.started()
     waits = sorted(_readable_after(world, hub_id) for hub_id in range(1, HUBS + 1))
     reads, shortest, missing, refused, ending = 0, float(LIFETIME), 0, 0, time.monotonic() + SECONDS
     while (begun := time.monotonic()) < ending:
         tokens = world.tokens()
-        checks = world.simulator.check(list(tokens.values()))
+        checks = world.simulator.check_tokens(list(tokens.values()))
         reads += len(checks)
         missing += HUBS - len(tokens)
-        refused += sum(not check.live for check in checks)
+        refused += sum(not check.is_live for check in checks)
         shortest = min([shortest, *(check.seconds_left or 0.0 for check in checks)])
         time.sleep(max(0.0, begun + PAUSE - time.monotonic()))
-    stats = world.simulator.stats()
+    stats = world.simulator.get_stats()
     refreshes = sum(row["refreshes"] for row in stats["by_hub"].values())
     with capsys.disabled():
         print(

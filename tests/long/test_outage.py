@@ -17,12 +17,12 @@ MANY, DOWN_SECONDS = 5_000, 15
 
 @pytest.mark.timeout(180)
 def test_an_outage_of_hubspot_with_5000_connections_due(grounds: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
-    grounds.simulator.settings(latency=0.05, lifetime=1800)
+    grounds.simulator.change_settings(latency=0.05, lifetime=1800)
     grounds.imported(MANY)
     until(lambda: len(grounds.world.tokens()) == MANY, 60)
     with grounds.watching(every=1.0) as grounds.watch:
         grounds.simulator.reset()
-        grounds.simulator.fault(503, where="all")
+        grounds.simulator.add_fault(503, where="all")
         before = grounds.due()
         until(lambda: grounds.condition() == "unavailable")
         time.sleep(1)  # what was in flight when the news came
@@ -52,7 +52,7 @@ def _watched(fleet: Fleet, seconds: float) -> int:
 
 def _climb(fleet: Fleet) -> list[int]:
     """Calls a second, from the one that found HubSpot well again."""
-    told: list[Mapping[str, int]] = fleet.simulator.stats(by_hub=False)["per_second"]
+    told: list[Mapping[str, int]] = fleet.simulator.get_stats(by_hub=False)["per_second"]
     by_second = {row["at"]: row.get("token", 0) for row in told}
     paces = [by_second.get(second, 0) for second in range(told[0]["at"], told[-1]["at"] + 1)]
     silent = max(place for place, pace in enumerate(paces) if pace == 0)

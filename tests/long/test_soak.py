@@ -122,14 +122,14 @@ class Ruin:
         share = self.dice.choice((0.02, 0.2, 1.0))
         pause = self.dice.randrange(1, 4) if kind in {"429", "477"} else None
         gap = {"slow": 6.0, "drip": 0.2}.get(kind)
-        number = self.fleet.simulator.fault(kind, probability=share, retry_after=pause, seconds=gap)
+        number = self.fleet.simulator.add_fault(kind, probability=share, retry_after=pause, seconds=gap)
         self._wait(0.5, 5)
         self.fleet.simulator.clear_faults(number)
         return f"HubSpot: {kind}"
 
     def rotate(self) -> str:
         rotation = self.dice.choice((None, GRACE))
-        self.fleet.simulator.settings(rotation=rotation, latency=self.dice.choice((0, 0.05, 0.3)))
+        self.fleet.simulator.change_settings(rotation=rotation, latency=self.dice.choice((0, 0.05, 0.3)))
         return "HubSpot rotates refresh tokens" if rotation else "HubSpot keeps refresh tokens"
 
     def _supervise(self) -> None:
@@ -159,7 +159,7 @@ class Ruin:
 @pytest.fixture
 def soaked(simulator_process: Running, tmp_path: Path) -> Iterator[Fleet]:
     with servers_and_product(tmp_path, simulator_process.url, SETTINGS) as fleet:
-        fleet.simulator.settings(lifetime=LIFETIME, latency=0.05)
+        fleet.simulator.change_settings(lifetime=LIFETIME, latency=0.05)
         fleet.imported(HUBS)
         fleet.world.started(workers=WORKERS, beats=BEATS, web=False)
         until(lambda: len(fleet.world.tokens()) == HUBS, 90)
@@ -181,7 +181,7 @@ def test_random_faults_cost_no_connection(soaked: Fleet, capsys: pytest.CaptureF
     assert seconds <= LIFETIME, f"all fresh only {seconds:.0f} s after the last fault"
     assert soaked.sql.value("SELECT count(*) FROM hubspot.connections WHERE status = 'active'") == HUBS
     assert soaked.watch.ended == set()
-    assert soaked.world.never_two_at_once(), soaked.simulator.stats(by_hub=False)["violations_told"][:5]
+    assert soaked.world.never_two_at_once(), soaked.simulator.get_stats(by_hub=False)["violations_told"][:5]
     assert soaked.watch.faultless(), soaked.watch.refused[:5]
     _nobody_stays_behind(soaked, ruin)
 
@@ -192,8 +192,8 @@ def _all_fresh(fleet: Fleet) -> float:
     begun = time.monotonic()
 
     def fresh() -> bool:
-        checks = fleet.simulator.check(list(fleet.world.tokens().values()))
-        young = sum(check.live and (check.seconds_left or 0) > LIFETIME / 5 for check in checks)
+        checks = fleet.simulator.check_tokens(list(fleet.world.tokens().values()))
+        young = sum(check.is_live and (check.seconds_left or 0) > LIFETIME / 5 for check in checks)
         return young == HUBS
 
     until(fresh, 3 * LIFETIME)
@@ -209,7 +209,7 @@ def _nobody_stays_behind(fleet: Fleet, ruin: Ruin) -> None:
 
 
 def _tell(fleet: Fleet, ruin: Ruin, seconds: float) -> None:
-    stats, watch = fleet.simulator.stats(), fleet.watch
+    stats, watch = fleet.simulator.get_stats(), fleet.watch
     refreshes = sum(row["refreshes"] for row in stats["by_hub"].values())
     print(f"{sum(ruin.survived.values())} faults survived:")
     for name, times in ruin.survived.most_common():

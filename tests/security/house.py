@@ -20,7 +20,7 @@ import requests
 from cryptography.fernet import Fernet
 
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
-from sandbox.ports import any_free
+from sandbox.ports import find_free_port
 from sandbox.simulator.control import DEMO_CLIENT_ID, SimulatorControl
 from shared.db.schema.migrate import migrate
 from tests.journeys.world import World
@@ -125,7 +125,7 @@ def kept_house(logs: Path) -> Iterator[House]:
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
         hubspot = stack.enter_context(played(marks[ACCESS], marks[REFRESH], marks[CODE], secret))
-        hubspot.settings(lifetime=LIFETIME)
+        hubspot.change_settings(lifetime=LIFETIME)
         receiver = stack.enter_context(receiving(sends(http(500), stay=False)))
         servers = DurableServers(folder)
         stack.callback(servers.stop)
@@ -169,7 +169,7 @@ def _environment(settings: dict[str, str], folder: Path, hubspot_url: str) -> di
         **{f"{name}_FILE": str(place / name) for name in settings},
         **HASTE,
         "HUBSPOT_CLIENT_ID": DEMO_CLIENT_ID,
-        "HUBSPOT_REDIRECT_URI": f"http://localhost:{any_free()}/oauth/callback",
+        "HUBSPOT_REDIRECT_URI": f"http://localhost:{find_free_port()}/oauth/callback",
         "HUBSPOT_SCOPES": "oauth crm.objects.contacts.read",
         "HUBSPOT_API_URL": hubspot_url,
         "HUBSPOT_APP_URL": hubspot_url,

@@ -91,23 +91,23 @@ def _hubspot_fails(house: House) -> None:
             house.fleet.due(hub_id)
             until(lambda kind=kind: _happened(house, kind))  # type: ignore[misc]
             visitor.get(back)  # reloaded
-        house.hubspot.settings(client_secrets=[secret])
+        house.hubspot.change_settings(client_secrets=[secret])
         house.hubspot.clear_faults()
         house.world.sql.rows(ALL_IS_WELL)
 
 
 def _order(house: House, kind: str | None) -> None:
     if kind is None:
-        house.hubspot.settings(client_secrets=["somebody-elses"])
+        house.hubspot.change_settings(client_secrets=["somebody-elses"])
         return
     for grant in ("code", "refresh"):
-        house.hubspot.fault(kind, grant=grant, times=1, seconds=0.5 if kind == "drip" else None)
+        house.hubspot.add_fault(kind, grant=grant, times=1, seconds=0.5 if kind == "drip" else None)
 
 
 def _happened(house: House, kind: str | None) -> bool:
     if kind is None:
         return house.fleet.condition() == "app_rejected"
-    return all(fault["times"] == 0 for fault in house.hubspot.faults() if fault["grant"] == "refresh")
+    return all(fault["times"] == 0 for fault in house.hubspot.list_faults() if fault["grant"] == "refresh")
 
 
 def _ended(house: House) -> None:
@@ -138,7 +138,7 @@ def _ended(house: House) -> None:
 
 def _processes_die(house: House) -> None:
     """Each in the middle of its work, killed and stopped."""
-    house.hubspot.settings(latency=0.5)
+    house.hubspot.change_settings(latency=0.5)
     for signum in (signal.SIGKILL, signal.SIGABRT, signal.SIGTERM):
         house.fleet.due()
         until(lambda: house.fleet.under_way() > 0)
@@ -148,7 +148,7 @@ def _processes_die(house: House) -> None:
     house.world.product.beat()
     house.fleet.newest("worker").kill()
     house.world.product.worker()
-    house.hubspot.settings(latency=0)
+    house.hubspot.change_settings(latency=0)
     house.fleet.newest("web").wait_until(answers("/healthz"))
 
 

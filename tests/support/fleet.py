@@ -155,7 +155,7 @@ class Fleet:
 
     def under_way(self) -> int:
         """Refreshes at HubSpot this moment."""
-        by_hub: Mapping[str, Mapping[str, int]] = self.simulator.stats()["by_hub"]
+        by_hub: Mapping[str, Mapping[str, int]] = self.simulator.get_stats()["by_hub"]
         return sum(row["in_flight"] for row in by_hub.values())
 
     def due_and_under_way(self, *hubs: int, at_least: int = 3) -> dict[int, str]:
@@ -178,7 +178,7 @@ class Fleet:
 
     def calls(self) -> int:
         """Refreshes that HubSpot was asked for so far."""
-        return sum(row["refreshes"] for row in self.simulator.stats()["by_hub"].values())
+        return sum(row["refreshes"] for row in self.simulator.get_stats()["by_hub"].values())
 
     def condition(self) -> str:
         return str(self.sql.value("SELECT condition FROM tokenkeeper.provider"))
@@ -203,7 +203,7 @@ class Fleet:
         standing = dict(self.sql.rows("SELECT hub_id, status FROM hubspot.connections"))
         assert [hub_id for hub_id in hubs if standing.get(hub_id) != "active"] == []
         assert self.watch.ended <= set(but)
-        assert self.world.never_two_at_once(), self.simulator.stats()["violations_told"]
+        assert self.world.never_two_at_once(), self.simulator.get_stats()["violations_told"]
         assert self.world.live(*(self.world.tokens()[hub_id] for hub_id in hubs))
         assert self.watch.faultless(), self.watch.refused[:5]
 
@@ -220,7 +220,7 @@ def servers_and_product(logs: Path, simulator_url: str, settings: Mapping[str, s
             SimulatorControl(simulator_url) as simulator,
         ):
             simulator.reset(settings=True, accounts=True)
-            simulator.settings(lifetime=LIFETIME)
+            simulator.change_settings(lifetime=LIFETIME)
             environment = settings_of(url, servers.valkey.url(), simulator_url, **{**HASTE, **settings})
             product = Product(environment, logs)
             sql = SteadySql(url)

