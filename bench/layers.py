@@ -83,7 +83,7 @@ def loop(there: World, watch: Stopwatch) -> Iterator[RefreshLoop]:
     results = RefreshResults(engine, lease_seconds=settings.lease_seconds)
     hubspot = HubSpot.from_settings(settings, connections=settings.refresh_concurrency)
     cipher = TokenCipher(settings.token_keys)
-    refresher = Refresher(hubspot, cipher, claims.clock, Schedule(), settings.http_timeout)
+    refresher = Refresher(hubspot, cipher, claims.clock, Schedule(), settings.http_timeout_seconds)
     for layer, owner, name in (
         ("open", cipher, "decrypt_refresh_token"),
         ("ask", hubspot, "refresh"),

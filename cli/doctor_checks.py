@@ -169,7 +169,7 @@ def _key_check(cipher: TokenCipher, check_schema: str | None) -> Said:
             Level.WARN,
             "this login may not read them, and no worker has started yet to keep a value to check keys by",
         )
-    if not cipher.opens(check_schema):
+    if not cipher.can_decrypt(check_schema):
         raise Fails("TOKEN_KEYS does not open what the worker sealed: give web and worker the same keys")
     return "this login may not read them; TOKEN_KEYS opens what the worker sealed"
 

@@ -108,7 +108,7 @@ def disconnect(hub: int, yes: bool) -> None:
     refusal is told: remove the app in the account by hand.
     """
     ours = settings(*DISCONNECT_NEEDS)
-    logs.configure(ours.log_format, "warning", ours.secrets())  # HubSpot's refusals are the operator's business
+    logs.configure(ours.log_format, "warning", ours.list_secrets())  # HubSpot's refusals are the operator's business
     with database(ours) as engine:
         seen = ConnectionReports(engine).one(hub)
         if seen is None:

@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 from shared import tracing
 from shared.domain.grant import EncryptedInstall
-from shared.spans import Kind
+from shared.tracing import SpanKind
 
 STORE_INSTALL = "tokenkeeper.store_install"
 SWEEP = "tokenkeeper.sweep"
@@ -79,8 +79,8 @@ class Dispatch:
 
     def store_install(self, grant: EncryptedInstall) -> None:
         """Raises QueueUnavailable."""
-        with tracing.span("install.enqueue", Kind.PRODUCER, hub_id=grant.hub_id, install_id=grant.install_id):
-            self._send(STORE_INSTALL, asdict(grant), shown=f"(hub {grant.hub_id}, sealed)")
+        with tracing.start_span("install.enqueue", SpanKind.PRODUCER, hub_id=grant.hub_id, install_id=grant.install_id):
+            self._send(STORE_INSTALL, asdict(grant), shown=f"(hub {grant.hub_id}, encrypted)")
 
     def disconnect(self, hub_id: int) -> None:
         """Raises QueueUnavailable."""
@@ -102,7 +102,12 @@ class Dispatch:
     def _send(self, task: str, kwargs: dict[str, Any], *, shown: str = "()", expires: float | None = None) -> None:
         try:
             self._app.send_task(
-                task, kwargs=kwargs, expires=expires, headers=tracing.headers(), argsrepr="()", kwargsrepr=shown
+                task,
+                kwargs=kwargs,
+                expires=expires,
+                headers=tracing.get_trace_headers(),
+                argsrepr="()",
+                kwargsrepr=shown,
             )
         except (OperationalError, RedisError, OSError) as error:
             raise QueueUnavailable(type(error).__name__) from None

@@ -25,7 +25,7 @@ _SHAPES = re.compile(
     r"|\b(?:na|eu|ap)\d-[0-9a-f]{4}[\w-]{12,}\b"  # HubSpot's codes and refresh tokens
 )
 _NAMED = re.compile(
-    r"(?P<name>(?:access_token|refresh_token|client_secret|code|password|state|sealed)[\"']?\s*[=:]\s*[\"']?)"
+    r"(?P<name>(?:access_token|refresh_token|client_secret|code|password|state|ciphertext)[\"']?\s*[=:]\s*[\"']?)"
     r"(?P<value>[^\s&,\"'}]+)"
 )
 #: Fields that are meant to have several lines.
@@ -99,7 +99,7 @@ def _ending(log_format: str) -> list[Any]:
 
 def _trace(_logger: object, _method: str, event: Event) -> Event:
     """Leads from a line to the trace in which it was written."""
-    if trace_id := tracing.trace_id():
+    if trace_id := tracing.get_trace_id():
         event["trace_id"] = trace_id
     return event
 

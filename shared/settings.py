@@ -59,7 +59,7 @@ class Settings:
     refresh_from: float
     refresh_until: float
     sweep_seconds: float
-    http_timeout: float
+    http_timeout_seconds: float
     lease_seconds: float
     refresh_concurrency: int
     max_refreshes_per_second: float
@@ -74,7 +74,7 @@ class Settings:
         """Raises SettingsError. What is required, but not among `needs`, may be absent: it is empty then."""
         return _Reader(environ, needs).settings()
 
-    def secrets(self) -> tuple[str, ...]:
+    def list_secrets(self) -> tuple[str, ...]:
         """What must never show in a log."""
         webhook = (self.alert_webhook_url, self.alert_webhook_secret)  # Slack's URL is itself the secret
         single = (self.secret_key, self.operator_password, *webhook)
@@ -135,7 +135,7 @@ class _Reader:
             sweep_seconds=self.read(
                 "SWEEP_SECONDS", setting_parsers.seconds, "seconds, more than 0, at most 86400", 2.0
             ),
-            http_timeout=self.read(
+            http_timeout_seconds=self.read(
                 "HTTP_TIMEOUT_SECONDS", setting_parsers.seconds, "seconds, more than 0, at most 86400", 20.0
             ),
             lease_seconds=self.read(
@@ -192,7 +192,7 @@ class _Reader:
     def _together(self, settings: Settings) -> None:
         if settings.refresh_from > settings.refresh_until:
             self._problems.append("REFRESH_FROM is above REFRESH_UNTIL (0.6 and 0.75, say)")
-        if settings.lease_seconds < 2 * settings.http_timeout + 5:
+        if settings.lease_seconds < 2 * settings.http_timeout_seconds + 5:
             self._problems.append("LEASE_SECONDS is too short (at least twice HTTP_TIMEOUT_SECONDS plus 5)")
 
 

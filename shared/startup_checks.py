@@ -24,9 +24,9 @@ def _check_keys(store: KeyCheckStore, cipher: TokenCipher) -> None:
     trusted = store.can_read_refresh_tokens()
     check_value = store.read_check_value()
     sealed = store.sample_refresh_tokens() if trusted else [check_value] if check_value else []
-    if sealed and not any(map(cipher.opens, sealed)):
+    if sealed and not any(map(cipher.can_decrypt, sealed)):
         raise SettingsError(
             "TOKEN_KEYS opens nothing of what this database holds: put the right keys back (nothing was changed)"
         )
-    if trusted and not (check_value and cipher.opens(check_value)):
+    if trusted and not (check_value and cipher.can_decrypt(check_value)):
         store.write_check_value(cipher.encrypt_check_value())

@@ -1,4 +1,4 @@
-"""Seals what lasts. Keys newest first: the first seals, all open."""
+"""Encrypts what is stored or queued for long: refresh tokens and installs, with the Fernet keys in TOKEN_KEYS."""
 
 from __future__ import annotations
 
@@ -14,40 +14,44 @@ from shared.domain.grant import EncryptedInstall, Install
 
 
 class DecryptionError(Exception):
-    """Sealed with a key that is not among TOKEN_KEYS, damaged, or moved from another hub's row."""
+    """Encrypted with a key that is not in TOKEN_KEYS, damaged, or copied from another hub's row."""
 
 
 class TokenCipher:
-    """Everything sealed is bound to its hub: a ciphertext copied into another row does not open there."""
+    """The first key encrypts, every key decrypts.
+
+    A ciphertext contains the hub it belongs to: copied into another hub's row, it does not decrypt there.
+    """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        """`keys` are Fernet keys, newest first. Raises ValueError on a malformed one, without showing it."""
+        """`keys` are Fernet keys, newest first. Raises ValueError on a malformed one, without its value."""
         try:
-            self._fernets = [Fernet(key) for key in keys]
+            fernets = [Fernet(key) for key in keys]
         except ValueError:
             raise ValueError("not a Fernet key") from None
-        self._all = MultiFernet(self._fernets)
+        self._all = MultiFernet(fernets)
+        self._newest = fernets[0]
 
     def encrypt_refresh_token(self, hub_id: int, refresh_token: str) -> str:
-        return self._seal({"hub_id": hub_id, "refresh_token": refresh_token})
+        return self._encrypt({"hub_id": hub_id, "refresh_token": refresh_token})
 
-    def decrypt_refresh_token(self, hub_id: int, sealed: str) -> str:
+    def decrypt_refresh_token(self, hub_id: int, ciphertext: str) -> str:
         """Raises DecryptionError."""
-        content = self._open(sealed)
+        content = self._decrypt(ciphertext)
         if content.get("hub_id") != hub_id or "install_id" in content:
-            raise DecryptionError(f"what is stored for hub {hub_id} was sealed for something else")
+            raise DecryptionError(f"what is stored for hub {hub_id} was encrypted for something else")
         return str(content["refresh_token"])
 
     def encrypt_install(self, install: Install) -> EncryptedInstall:
         content = {**asdict(install), "granted_at": install.granted_at.isoformat()}
         known = {name: value for name, value in content.items() if value is not None}
-        return EncryptedInstall(install.install_id, install.hub_id, self._seal(known))
+        return EncryptedInstall(install.install_id, install.hub_id, self._encrypt(known))
 
-    def decrypt_install(self, sealed: str) -> Install:
+    def decrypt_install(self, ciphertext: str) -> Install:
         """Raises DecryptionError."""
-        content = self._open(sealed)
+        content = self._decrypt(ciphertext)
         if "install_id" not in content:
-            raise DecryptionError("this is sealed, but it is no install")
+            raise DecryptionError("it decrypts, but it is not an install")
         scopes = content.get("scopes")
         return Install(
             install_id=str(content["install_id"]),
@@ -60,37 +64,37 @@ class TokenCipher:
         )
 
     def encrypt_check_value(self) -> str:
-        """Something that tells nobody anything, for who is to see whether it has the right keys."""
-        return self._seal({"check": "tokenkeeper"})
+        """A ciphertext without a secret, by which a process without access to refresh tokens can check its keys."""
+        return self._encrypt({"check": "tokenkeeper"})
 
-    def opens(self, sealed: str) -> bool:
+    def can_decrypt(self, ciphertext: str) -> bool:
         try:
-            self._open(sealed)
+            self._decrypt(ciphertext)
         except DecryptionError:
             return False
         return True
 
-    def needs_reencryption(self, sealed: str) -> bool:
-        """Whether it takes an older key than the newest to open it. Raises DecryptionError where none does."""
+    def needs_reencryption(self, ciphertext: str) -> bool:
+        """Whether only an older key than the newest decrypts it. Raises DecryptionError where none does."""
         try:
-            self._fernets[0].decrypt(sealed.encode())
+            self._newest.decrypt(ciphertext.encode())
         except InvalidToken:
-            self._open(sealed)
+            self._decrypt(ciphertext)
             return True
         return False
 
-    def reseal(self, sealed: str) -> str:
+    def reencrypt(self, ciphertext: str) -> str:
         """The same content under the newest key. Raises DecryptionError."""
-        return self._seal(self._open(sealed))
+        return self._encrypt(self._decrypt(ciphertext))
 
-    def _seal(self, content: dict[str, object]) -> str:
+    def _encrypt(self, content: dict[str, object]) -> str:
         return self._all.encrypt(json.dumps(content, separators=(",", ":")).encode()).decode()
 
-    def _open(self, sealed: str) -> dict[str, Any]:
+    def _decrypt(self, ciphertext: str) -> dict[str, Any]:
         try:
-            content = json.loads(self._all.decrypt(sealed.encode()))
+            content = json.loads(self._all.decrypt(ciphertext.encode()))
         except (InvalidToken, ValueError):
-            raise DecryptionError("none of TOKEN_KEYS opens it") from None
+            raise DecryptionError("none of TOKEN_KEYS decrypts it") from None
         if not isinstance(content, dict):
-            raise DecryptionError("this is sealed, but it is nothing of ours")
+            raise DecryptionError("it decrypts, but it is not a token or an install")
         return content

@@ -28,7 +28,7 @@ def main() -> Flask:
             log.warning("PostgreSQL does not answer yet; installs wait in the queue", why=str(error))
             threading.Thread(target=check_later, args=(ours,), daemon=True).start()
     tracing.configure("tokenkeeper-web", os.environ)  # noqa: TID251  an entry point
-    atexit.register(tracing.close)
+    atexit.register(tracing.shut_down)
     return create_app(services(ours))
 
 

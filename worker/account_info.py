@@ -25,9 +25,9 @@ def identify(store: AccountInfoStore, hubspot: HubSpot) -> None:
         log.warning("PostgreSQL does not answer; the next sweep asks again", why=str(error))
 
 
-@tracing.traced("identify")
+@tracing.trace_calls("identify")
 def _identify_one(store: AccountInfoStore, hubspot: HubSpot, hub_id: int, access_token: str) -> None:
-    tracing.note(hub_id=hub_id)
+    tracing.set_attributes(hub_id=hub_id)
     try:
         seen = hubspot.introspect(access_token, "access_token")
     except ProviderError as error:

@@ -69,7 +69,7 @@ def guarded(check: Callable[[], None]) -> None:
 @signals.setup_logging.connect
 def _log(**_: Any) -> None:
     ours = settings(needs=())
-    logs.configure(ours.log_format, ours.log_level, ours.secrets())
+    logs.configure(ours.log_format, ours.log_level, ours.list_secrets())
     for name in CHATTY:
         logs.quieten_logger(name)
 
@@ -106,7 +106,7 @@ def _child_told_to_go(_signal: int, _frame: object) -> NoReturn:
 def _let_go(**_: Any) -> None:
     if services.cache_info().currsize:
         services().close()
-    tracing.close()
+    tracing.shut_down()
 
 
 def _lock_flower() -> None:

@@ -126,7 +126,7 @@ def _where_from(found: object) -> bool:
 
 
 TASKS: Mapping[str, Mapping[str, Fits]] = {
-    dispatch.STORE_INSTALL: {"install_id": _uuid, "hub_id": _hub, "sealed": _text},
+    dispatch.STORE_INSTALL: {"install_id": _uuid, "hub_id": _hub, "ciphertext": _text},
     dispatch.DISCONNECT: {"hub_id": _hub},
     dispatch.SWEEP: {},
     dispatch.REFRESH: {},

@@ -47,9 +47,9 @@ class Refresher:
 
     def attempt(self, claimed: ClaimedConnection) -> Attempt:
         """Never raises a ProviderError: whatever HubSpot does is a result."""
-        with tracing.span("refresh", hub_id=claimed.connection.hub_id) as span:
+        with tracing.start_span("refresh", hub_id=claimed.connection.hub_id) as span:
             attempt = self._attempted(claimed)
-            span.set(**_told(attempt))
+            span.set_attributes(**_told(attempt))
         return attempt
 
     def _attempted(self, claimed: ClaimedConnection) -> Attempt:

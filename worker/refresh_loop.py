@@ -145,9 +145,9 @@ class RefreshLoop:
         if missing < max(1, self._concurrency // 8):
             return
         licence = self._licence
-        with tracing.span("refresh.claim", wanted=missing) as span:
+        with tracing.start_span("refresh.claim", wanted=missing) as span:
             claims = self._claims.claim(missing)
-            span.set(claimed=len(claims.rows))
+            span.set_attributes(claimed=len(claims.rows))
         self._watchful = not claims.provider.is_healthy
         self._halted, self._ended = False, 0
         for claimed in claims.rows:
@@ -211,7 +211,7 @@ class RefreshLoop:
 
     def _save_results(self, results: list[RefreshResult]) -> None:
         try:
-            with tracing.span("refresh.save", results=len(results)):
+            with tracing.start_span("refresh.save", results=len(results)):
                 landed = self._results.save(results)
         except StoreBroken as error:
             # The others were saved; trying these again would refuse them again. Their leases run out.

@@ -63,7 +63,7 @@ class Services:
         hubspot = HubSpot.from_settings(settings, connections=settings.refresh_concurrency + ASIDE)
         cipher = TokenCipher(settings.token_keys)
         schedule = Schedule(settings.refresh_from, settings.refresh_until)
-        refresher = Refresher(hubspot, cipher, claims.clock, schedule, settings.http_timeout)
+        refresher = Refresher(hubspot, cipher, claims.clock, schedule, settings.http_timeout_seconds)
         loop = RefreshLoop(
             claims,
             RefreshResults(engine, lease_seconds=settings.lease_seconds),
@@ -94,4 +94,4 @@ class Services:
 
     def close(self) -> bool:
         """Let what is in flight end, and save it. False where that took longer than two calls may take."""
-        return self.loop.drain(2 * self.settings.http_timeout + 5)
+        return self.loop.drain(2 * self.settings.http_timeout_seconds + 5)

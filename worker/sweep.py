@@ -18,7 +18,7 @@ PER_SHIFT = 100
 MOST_COUNTED = 1600
 
 
-@tracing.traced("sweep")
+@tracing.trace_calls("sweep")
 def sweep(services: Services) -> int:
     """One sweep, unless another beat's was just now. Returns how many pool processes were called."""
     seconds = services.settings.sweep_seconds
@@ -30,7 +30,7 @@ def sweep(services: Services) -> int:
     if due and provider.condition is not Condition.OK:
         log.warning("HubSpot is not well", state=provider.condition, reason=provider.reason, due=due)
     shifts = -(-due // PER_SHIFT)
-    tracing.note(due=due, shifts=shifts, state=provider.condition.value)
+    tracing.set_attributes(due=due, shifts=shifts, state=provider.condition.value)
     try:
         dispatch.refresh(shifts, expires=seconds)
         if services.account_info.any_missing():

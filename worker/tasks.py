@@ -12,8 +12,8 @@ from celery import Celery, Task
 from shared import dispatch, tracing
 from shared.db.core.errors import SchemaError, StoreError
 from shared.domain.grant import EncryptedInstall
-from shared.spans import Kind
 from shared.token_cipher import DecryptionError
+from shared.tracing import SpanKind
 from shared.workflows.disconnect import finish_disconnect
 from shared.workflows.store_install import store_install
 from worker.account_info import identify
@@ -36,20 +36,20 @@ def register(app: Celery, services: Callable[[], Services]) -> None:
     """`services` builds them at the first task of a process."""
 
     @app.task(name=dispatch.STORE_INSTALL, bind=True, max_retries=None, **ACKS_LATE)
-    def _store_install(task: Task, install_id: str, hub_id: int, sealed: str, **_later: Any) -> None:
-        grant = EncryptedInstall(install_id, hub_id, sealed)
+    def _store_install(task: Task, install_id: str, hub_id: int, ciphertext: str, **_later: Any) -> None:
+        grant = EncryptedInstall(install_id, hub_id, ciphertext)
         try:
-            with tracing.span("install.store", Kind.CONSUMER, task.request.headers, hub_id=hub_id) as span:
-                span.set(install_id=install_id, tries=task.request.retries)
+            with tracing.start_span("install.store", SpanKind.CONSUMER, task.request.headers, hub_id=hub_id) as span:
+                span.set_attributes(install_id=install_id, tries=task.request.retries)
                 ready = services()
                 added = store_install(grant, ready.cipher, ready.installs, ready.schedule)
-                span.set(outcome=added.became.value)
+                span.set_attributes(outcome=added.became.value)
                 log.info("install", hub_id=hub_id, install_id=install_id, became=added.became.value)
         except (StoreError, SchemaError) as error:
             wait = WAITS[min(task.request.retries, len(WAITS) - 1)]
             log.warning("an install waits for PostgreSQL", hub_id=hub_id, seconds=wait, why=str(error))
             raise task.retry(
-                countdown=wait, argsrepr="()", kwargsrepr=f"(hub {hub_id}, sealed)", exc=_quiet(error)
+                countdown=wait, argsrepr="()", kwargsrepr=f"(hub {hub_id}, encrypted)", exc=_quiet(error)
             ) from None
         except DecryptionError as error:
             log.error(

@@ -63,4 +63,4 @@ class EncryptedInstall:
 
     install_id: str
     hub_id: int
-    sealed: str = field(repr=False)
+    ciphertext: str = field(repr=False)

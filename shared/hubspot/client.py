@@ -15,8 +15,7 @@ from shared.hubspot import response_parsing
 from shared.hubspot.response_parsing import Reply
 from shared.hubspot.transport import Endpoint, Transport
 from shared.net.deadline import call_deadline
-from shared.spans import Kind
-from shared.tracing import traced
+from shared.tracing import SpanKind, trace_calls
 
 T = TypeVar("T")
 
@@ -27,7 +26,7 @@ SECRET_REFUSED_BEFORE_CODE = frozenset({"BAD_CLIENT_SECRET"})
 
 
 class HubSpotSettings(Protocol):
-    """What the client takes from the settings. `http_timeout` is in seconds, of one call as a whole."""
+    """What the client takes from the settings. `http_timeout_seconds` is in seconds, of one call as a whole."""
 
     @property
     def hubspot_client_id(self) -> str: ...
@@ -46,7 +45,7 @@ class HubSpotSettings(Protocol):
     @property
     def hubspot_api_version(self) -> str: ...
     @property
-    def http_timeout(self) -> float: ...
+    def http_timeout_seconds(self) -> float: ...
 
 
 class HubSpot:
@@ -99,7 +98,7 @@ class HubSpot:
             api_url=settings.hubspot_api_url,
             app_url=settings.hubspot_app_url,
             api_version=settings.hubspot_api_version,
-            timeout=settings.http_timeout,
+            timeout=settings.http_timeout_seconds,
             connections=connections,
         )
 
@@ -109,7 +108,7 @@ class HubSpot:
         query = urlencode({**self._app, "state": state}, quote_via=quote, safe="")
         return f"{self._app_url}/oauth{account}/authorize?{query}"
 
-    @traced("hubspot.exchange", Kind.CLIENT)
+    @trace_calls("hubspot.exchange", SpanKind.CLIENT)
     def exchange(self, code: str, clock: Callable[[], datetime]) -> Grant:
         """What HubSpot grants for a code, always with refresh token and hub. The code is spent, whatever happens.
 
@@ -122,25 +121,25 @@ class HubSpot:
             raise TemporarilyUnavailable("no_refresh_token")
         return grant if grant.hub_id is not None else self._located(grant)
 
-    @traced("hubspot.refresh", Kind.CLIENT)
+    @trace_calls("hubspot.refresh", SpanKind.CLIENT)
     def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
         """The next access token. `clock` tells when the request begins, from which the token's life is counted."""
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         return self._ask(self._token, form, partial(response_parsing.parse_refresh, granted_at=clock()), refresh_token)
 
-    @traced("hubspot.introspect", Kind.CLIENT)
+    @trace_calls("hubspot.introspect", SpanKind.CLIENT)
     def introspect(self, token: str, kind: Literal["access_token", "refresh_token"]) -> Introspection:
         """What HubSpot knows of a token; of one that is dead only that."""
         form = {"token": token, "token_type_hint": kind}
         return self._ask(self._introspect, form, response_parsing.parse_introspection, token)
 
-    @traced("hubspot.revoke", Kind.CLIENT)
+    @trace_calls("hubspot.revoke", SpanKind.CLIENT)
     def revoke(self, refresh_token: str) -> None:
         """Ends a refresh token; access tokens that it brought live on."""
         form = {"token": refresh_token, "token_type_hint": "refresh_token"}
         self._ask(self._revoke, form, response_parsing.parse_empty, refresh_token)
 
-    @traced("hubspot.uninstall", Kind.CLIENT)
+    @trace_calls("hubspot.uninstall", SpanKind.CLIENT)
     def uninstall(self, access_token: str) -> None:
         """Removes the app from the account; HubSpot tells its administrators by mail."""
         bearer = {"Authorization": f"Bearer {access_token}"}

@@ -105,7 +105,7 @@ class Transport:
             preload_content=False,
             decode_content=True,
         )
-        tracing.note(http_status=raw.status, correlation_id=find_correlation_id(raw.headers, secrets, {}))
+        tracing.set_attributes(http_status=raw.status, correlation_id=find_correlation_id(raw.headers, secrets, {}))
         return Reply(raw.status, raw.headers, _body(raw), secrets)
 
 

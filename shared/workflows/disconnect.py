@@ -16,13 +16,13 @@ from shared.token_cipher import DecryptionError, TokenCipher
 log = structlog.get_logger(__name__)
 
 
-@tracing.traced("disconnect")
+@tracing.trace_calls("disconnect")
 def disconnect(hub_id: int, store: DisconnectStore, hubspot: HubSpot, cipher: TokenCipher) -> bool:
     """False where there is nothing to disconnect. What HubSpot thinks of it changes nothing here: it is wiped."""
     return _told_and_wiped(hub_id, store.mark_and_read_tokens(hub_id), store, hubspot, cipher)
 
 
-@tracing.traced("disconnect")
+@tracing.trace_calls("disconnect")
 def finish_disconnect(hub_id: int, store: DisconnectStore, hubspot: HubSpot, cipher: TokenCipher) -> bool:
     """The same of one that an operator began to disconnect; no message from the queue begins it."""
     return _told_and_wiped(hub_id, store.read_tokens(hub_id), store, hubspot, cipher)
@@ -31,7 +31,7 @@ def finish_disconnect(hub_id: int, store: DisconnectStore, hubspot: HubSpot, cip
 def _told_and_wiped(
     hub_id: int, secrets: DisconnectTokens | None, store: DisconnectStore, hubspot: HubSpot, cipher: TokenCipher
 ) -> bool:
-    tracing.note(hub_id=hub_id)
+    tracing.set_attributes(hub_id=hub_id)
     if secrets is None:
         return False
     if secrets.access_token is not None:

@@ -86,6 +86,6 @@ def _opens(cipher: TokenCipher, hub_id: int, sealed: str) -> bool:
 def _resealed(cipher: TokenCipher, hub_id: int, sealed: str) -> ReencryptedToken | None:
     """None where there is nothing to do, or nothing that can be done: the proof counts those."""
     try:
-        return ReencryptedToken(hub_id, sealed, cipher.reseal(sealed)) if cipher.needs_reencryption(sealed) else None
+        return ReencryptedToken(hub_id, sealed, cipher.reencrypt(sealed)) if cipher.needs_reencryption(sealed) else None
     except DecryptionError:
         return None

@@ -15,7 +15,7 @@ def store_install(
 
     What travelled is sealed as one install; what is stored is the refresh token alone, sealed to its hub.
     """
-    install = cipher.decrypt_install(grant.sealed)
+    install = cipher.decrypt_install(grant.ciphertext)
     if (install.install_id, install.hub_id) != (grant.install_id, grant.hub_id):
         raise DecryptionError("it was sealed for another install than the message says")
     return installs.add(

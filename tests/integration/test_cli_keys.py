@@ -39,7 +39,7 @@ def opened(sql: SqlFixture, key: str) -> dict[int, str]:
     return {
         hub_id: cipher.decrypt_refresh_token(hub_id, sealed)
         for hub_id, sealed in rows
-        if sealed and cipher.opens(sealed)
+        if sealed and cipher.can_decrypt(sealed)
     }
 
 

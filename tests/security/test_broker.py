@@ -284,7 +284,7 @@ def test_nobody_plants_a_connection(street: Street) -> None:
     thief = TokenCipher(["dGhpcyBpcyBhIGtleSBvZiBhIHRoaWVmJ3Mgb3duISE="])
     planted = next(_hubs)
     sealed_here = {
-        "with another key": thief.encrypt_install(install_of(street, planted)).sealed,
+        "with another key": thief.encrypt_install(install_of(street, planted)).ciphertext,
         "a stored refresh token": ours.encrypt_refresh_token(planted, "a-refresh-token"),
         "the check value": ours.encrypt_check_value(),
         "nothing": "",
@@ -294,7 +294,7 @@ def test_nobody_plants_a_connection(street: Street) -> None:
     )
     for name, sealed in sealed_here.items():
         before = len(street.told("dropped an install message that does not open"))
-        kwargs = {"install_id": str(uuid4()), "hub_id": planted, "sealed": sealed}
+        kwargs = {"install_id": str(uuid4()), "hub_id": planted, "ciphertext": sealed}
         street.push(json.dumps(with_body(message, [], kwargs)))
         until(lambda before=before: len(street.told("dropped an install message that does not open")) > before)  # type: ignore[misc]
         assert len(street.told("dropped an install message that does not open")) == before + 1, name
@@ -313,7 +313,7 @@ def test_what_stands_beside_a_sealed_grant_must_be_what_it_was_sealed_for(street
     sealed = ours.encrypt_install(install_of(street, hub := next(_hubs)))
     other = {"hub_id": next(_hubs), "install_id": str(uuid4())}
     message = captured(street, lambda dispatch: dispatch.store_install(sealed))
-    kwargs = {"install_id": sealed.install_id, "hub_id": hub, "sealed": sealed.sealed, beside: other[beside]}
+    kwargs = {"install_id": sealed.install_id, "hub_id": hub, "ciphertext": sealed.ciphertext, beside: other[beside]}
     street.push(json.dumps(with_body(message, [], kwargs)))
     until(lambda: street.told("sealed for another install than the message says"))
     assert street.lives()

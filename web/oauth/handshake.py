@@ -13,7 +13,7 @@ from werkzeug.datastructures import MultiDict
 from shared import tracing
 from shared.domain.errors import CodeRejected, InvalidClient, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import Grant, Install
-from shared.spans import Kind
+from shared.tracing import SpanKind
 from web import problems
 from web.oauth.install_cookie import InstallCookie, InstallCookies
 from web.oauth.install_storage import keep, seen
@@ -70,7 +70,7 @@ class Handshake:
     def start(self) -> Response:
         return self._to_hubspot(_hub_id(request.args))
 
-    @tracing.traced("oauth.callback", Kind.SERVER)
+    @tracing.trace_calls("oauth.callback", SpanKind.SERVER)
     def callback(self) -> Response:
         """HubSpot sends the browser back: with a code, or with an error."""
         if request.method != "GET":
@@ -138,12 +138,12 @@ class Handshake:
         return self._to_install(InstallCookie(install_id, found.hub_id, self._services.clock().timestamp()))
 
     def _keep(self, install: Install) -> Response:
-        tracing.note(hub_id=install.hub_id, install_id=install.install_id)
+        tracing.set_attributes(hub_id=install.hub_id, install_id=install.install_id)
         kept = keep(self._services, self._services.cipher.encrypt_install(install))
         now = self._services.clock()
         ticket = InstallCookie(install.install_id, install.hub_id, now.timestamp())
         response = self._to_install(ticket.handed_in(now, kept) if kept else ticket)
-        spare = self._services.cipher.encrypt_install(install.without_access_token()).sealed
+        spare = self._services.cipher.encrypt_install(install.without_access_token()).ciphertext
         rides = self._cookies.set_if_it_fits(response, "grant", spare, path=_path(install.install_id))
         if not rides and not kept:
             raise AbortWithPage(problems.UNKEEPABLE)

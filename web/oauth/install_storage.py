@@ -98,7 +98,7 @@ def _queued(services: Services, grant: EncryptedInstall, seconds: float) -> bool
 
 def _stored(services: Services, grant: EncryptedInstall, seconds: float) -> bool:
     def store() -> None:
-        span = tracing.span("install.store", hub_id=grant.hub_id, install_id=grant.install_id)
+        span = tracing.start_span("install.store", hub_id=grant.hub_id, install_id=grant.install_id)
         with span, asking_within(seconds):
             store_install(grant, services.cipher, services.installs, services.schedule)
 

@@ -53,7 +53,7 @@ def refusing() -> Iterator[None]:
 def settings(environ: Mapping[str, str]) -> Settings:
     """Raises SettingsError. From here on the log is ours."""
     ours = Settings.from_env(environ)
-    logs.configure(ours.log_format, ours.log_level, ours.secrets())
+    logs.configure(ours.log_format, ours.log_level, ours.list_secrets())
     return ours
 
 

@@ -48,4 +48,4 @@ def test_settings_refuse_what_is_none(url: str) -> None:
 
 
 def test_the_password_is_a_secret_whichever_sentinel_brings_it() -> None:
-    assert "secret-word" in Settings.from_env({"REDIS_URL": TWO}, needs=("REDIS_URL",)).secrets()
+    assert "secret-word" in Settings.from_env({"REDIS_URL": TWO}, needs=("REDIS_URL",)).list_secrets()

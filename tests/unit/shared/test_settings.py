@@ -36,7 +36,7 @@ def refusal(**but):
 def test_the_defaults_are_those_of_the_contract():
     settings = read()
     assert (settings.refresh_from, settings.refresh_until, settings.sweep_seconds) == (0.6, 0.75, 2)
-    assert (settings.http_timeout, settings.lease_seconds, settings.refresh_concurrency) == (20, 60, 200)
+    assert (settings.http_timeout_seconds, settings.lease_seconds, settings.refresh_concurrency) == (20, 60, 200)
     assert settings.max_refreshes_per_second == 0
     assert (settings.hubspot_api_url, settings.hubspot_app_url) == ("https://api.hubapi.com", "https://app.hubspot.com")
     assert settings.hubspot_api_version == "2026-09"
@@ -180,7 +180,7 @@ def test_no_secret_shows_in_a_repr_and_all_are_known_to_the_log():
     settings = read()
     secrets = ("client-secret", KEY, GOOD["SECRET_KEY"], GOOD["OPERATOR_PASSWORD"], "pg-password", "redis-password")
     assert not any(secret in repr(settings) for secret in secrets)
-    assert set(settings.secrets()) == set(secrets)
+    assert set(settings.list_secrets()) == set(secrets)
 
 
 @given(st.dictionaries(st.sampled_from(sorted(GOOD | BAD)), st.text(st.characters(codec="utf-8"), max_size=40)))

@@ -1,4 +1,4 @@
-"""Traces: free and unloaded where nobody asks for them, and without a secret where somebody does."""
+"""Traces: OpenTelemetry is not even imported unless a collector is named, and no span holds a secret."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from shared import tracing
 from shared.domain.errors import InvalidGrant
-from shared.spans import Kind
+from shared.tracing import SpanKind
 from tests.support.otlp_collector import Collector, collecting
 from tests.support.processes import ROOT, inherited
 
@@ -21,8 +21,8 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """The SDK's threads draw from `random`: in another test of this process, Hypothesis takes that for the test's."""
+def wait_for_threads_to_end() -> Iterator[None]:
+    """The SDK's threads use `random`: in a later test of this process, Hypothesis would report that as the test's."""
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
@@ -32,25 +32,26 @@ def nothing_left_behind() -> Iterator[None]:
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    with collecting() as made:
-        monkeypatch.setenv(ENDPOINT, made.url)  # the SDK reads it by itself
-        tracing.configure("tokenkeeper-test", {ENDPOINT: made.url})
-        yield made
-        tracing.close()
+    with collecting() as collector:
+        monkeypatch.setenv(ENDPOINT, collector.url)  # for the SDK itself
+        tracing.configure("tokenkeeper-test", {ENDPOINT: collector.url})
+        yield collector
+        tracing.shut_down()
 
 
-def test_nobody_asks_and_nothing_is_loaded() -> None:
+def test_without_a_collector_spans_do_nothing_and_opentelemetry_is_not_imported() -> None:
     code = (
         "import sys; from shared import tracing; tracing.configure('x', {})\n"
-        "with tracing.span('a', hub_id=1) as span: span.set(b=2); tracing.note(c=3)\n"
-        "print(tracing.headers(), tracing.trace_id(), [name for name in sys.modules if 'opentelemetry' in name])"
+        "with tracing.start_span('a', hub_id=1) as span: span.set_attributes(b=2); tracing.set_attributes(c=3)\n"
+        "print(tracing.get_trace_headers(), tracing.get_trace_id())\n"
+        "print([name for name in sys.modules if 'opentelemetry' in name])"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert said == "{} None []\n"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert output == "{} None\n[]\n"
 
 
 @pytest.mark.parametrize(
-    ("environ", "wanted"),
+    ("environ", "is_enabled"),
     [
         ({}, False),
         ({ENDPOINT: ""}, False),
@@ -62,16 +63,18 @@ def test_nobody_asks_and_nothing_is_loaded() -> None:
         ({"OTEL_SERVICE_NAME": "keeper"}, False),
     ],
 )
-def test_a_collectors_address_is_what_asks_for_traces(environ: dict[str, str], wanted: bool) -> None:
-    assert tracing.wanted(environ) is wanted
+def test_traces_are_enabled_by_a_collectors_address_unless_switched_off(
+    environ: dict[str, str], is_enabled: bool
+) -> None:
+    assert tracing.is_enabled(environ) is is_enabled
 
 
-def test_spans_lie_in_each_other_and_say_what_they_are_told(collector: Collector) -> None:
-    with tracing.span("outer", Kind.SERVER, hub_id=7, nothing=None) as outer:
-        with tracing.span("inner"):
-            tracing.note(rows=3)
-        outer.set(outcome="done")
-    tracing.close()
+def test_a_span_inside_another_is_its_child_and_both_carry_their_attributes(collector: Collector) -> None:
+    with tracing.start_span("outer", SpanKind.SERVER, hub_id=7, nothing=None) as outer:
+        with tracing.start_span("inner"):
+            tracing.set_attributes(rows=3)
+        outer.set_attributes(outcome="done")
+    tracing.shut_down()
     (outside,), (inside,) = collector.named("outer"), collector.named("inner")
     assert outside.attributes == {"hub_id": 7, "outcome": "done"}
     assert (inside.attributes, inside.parent, inside.trace) == ({"rows": 3}, outside.id, outside.trace)
@@ -80,40 +83,42 @@ def test_spans_lie_in_each_other_and_say_what_they_are_told(collector: Collector
     assert set(collector.paths) == {"/v1/traces"}
 
 
-def test_a_message_carries_the_trace_to_another_thread(collector: Collector) -> None:
-    def take(headers: dict[str, str]) -> None:
-        with tracing.span("taken", Kind.CONSUMER, headers):
+def test_a_messages_headers_continue_the_trace_in_another_thread(collector: Collector) -> None:
+    def process_message(headers: dict[str, str]) -> None:
+        with tracing.start_span("process", SpanKind.CONSUMER, headers):
             pass
 
-    with tracing.span("sent"):
-        message = tracing.headers()
-        trace_id = tracing.trace_id()
-    thread = threading.Thread(target=take, args=(message,))
+    with tracing.start_span("send"):
+        headers = tracing.get_trace_headers()
+        trace_id = tracing.get_trace_id()
+    thread = threading.Thread(target=process_message, args=(headers,))
     thread.start()
     thread.join()
-    tracing.close()
-    (sent,), (taken,) = collector.named("sent"), collector.named("taken")
-    assert (taken.trace, taken.parent) == (sent.trace, sent.id)
-    assert trace_id == sent.trace.hex()
+    tracing.shut_down()
+    (sender,), (receiver,) = collector.named("send"), collector.named("process")
+    assert (receiver.trace, receiver.parent) == (sender.trace, sender.id)
+    assert trace_id == sender.trace.hex()
 
 
 @pytest.mark.parametrize("headers", [None, {}, {"traceparent": "rubbish"}, {"other": "1"}])
-def test_a_message_without_a_trace_begins_one(collector: Collector, headers: dict[str, str] | None) -> None:
-    with tracing.span("taken", Kind.CONSUMER, headers):
+def test_a_message_without_trace_headers_begins_a_new_trace(
+    collector: Collector, headers: dict[str, str] | None
+) -> None:
+    with tracing.start_span("process", SpanKind.CONSUMER, headers):
         pass
-    tracing.close()
-    assert collector.named("taken")[0].parent == b""
+    tracing.shut_down()
+    assert collector.named("process")[0].parent == b""
 
 
-def test_an_error_is_told_by_its_type_and_codes_and_never_by_its_text(collector: Collector) -> None:
-    @tracing.traced("call")
+def test_an_exception_is_recorded_by_its_type_and_codes_and_never_by_its_text(collector: Collector) -> None:
+    @tracing.trace_calls("call")
     def call(error: Exception, password: str) -> None:
         raise error
 
     for error in (ValueError(SECRET), InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION)):
         with pytest.raises(type(error)):
             call(error, SECRET)
-    tracing.close()
+    tracing.shut_down()
     first, second = collector.named("call")
     assert first.attributes == {"outcome": "ValueError"}
     assert second.attributes == {
@@ -126,37 +131,37 @@ def test_an_error_is_told_by_its_type_and_codes_and_never_by_its_text(collector:
     assert not [body for body in collector.bodies if SECRET.encode() in body]
 
 
-def test_the_services_name_is_whatever_the_variables_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_otel_service_name_overrides_the_services_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with collecting() as collector:
         monkeypatch.setenv(ENDPOINT, collector.url)
-        monkeypatch.setenv("OTEL_SERVICE_NAME", "our-keeper")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "other-name")
         tracing.configure("tokenkeeper-test", {ENDPOINT: collector.url})
-        with tracing.span("one"):
+        with tracing.start_span("one"):
             pass
-        tracing.close()
-    assert collector.named("one")[0].service == "our-keeper"
+        tracing.shut_down()
+    assert collector.named("one")[0].service == "other-name"
 
 
-def test_a_collector_that_is_away_holds_up_nobody() -> None:
-    """The SDK would try again for a minute."""
+def test_a_collector_that_does_not_answer_does_not_delay_the_end_of_a_process() -> None:
+    """The SDK alone would try again for a minute."""
     code = (
         "import os; from shared import tracing; tracing.configure('x', os.environ)\n"
         "for _ in range(10_000):\n"
-        "    with tracing.span('lost'): pass\n"
-        "tracing.close(); print(tracing.headers())"
+        "    with tracing.start_span('lost'): pass\n"
+        "tracing.shut_down(); print(tracing.get_trace_headers())"
     )
     environ = {**inherited(), ENDPOINT: "http://127.0.0.1:1"}
     command = [sys.executable, "-c", code]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environ, timeout=30)
-    assert ran.stdout.endswith("{}\n")
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environ, timeout=30)
+    assert result.stdout.endswith("{}\n")
 
 
-def test_asked_for_but_not_installed_is_told_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_sdk_is_reported_and_the_process_continues() -> None:
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "from shared import tracing; tracing.configure('x', {'OTEL_EXPORTER_OTLP_ENDPOINT': 'http://c:4318'})\n"
-        "with tracing.span('a'): pass"
+        "with tracing.start_span('a'): pass"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert ran.returncode == 0, ran.stderr
-    assert "pip install 'tokenkeeper[otel]'" in ran.stdout + ran.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert "pip install 'tokenkeeper[otel]'" in result.stdout + result.stderr

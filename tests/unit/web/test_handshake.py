@@ -76,7 +76,7 @@ def test_a_granted_code_is_sealed_queued_and_waited_for(site):
     assert answer.status_code == 303
     [message] = site.queue.messages
     assert answer.headers["Location"] == f"/installs/{message.install_id}"
-    opened = site.cipher.decrypt_install(message.sealed)
+    opened = site.cipher.decrypt_install(message.ciphertext)
     assert (opened.hub_id, opened.refresh_token, opened.access_token) == (HUB, REFRESH_TOKEN, ACCESS_TOKEN)
     assert (opened.granted_at, opened.expires_in) == (START, 1800)
 

@@ -31,19 +31,19 @@ def test_a_ciphertext_moved_to_another_row_does_not_open():
 def test_a_sealed_install_is_no_refresh_token_and_the_reverse():
     cipher = TokenCipher([NEW])
     with pytest.raises(DecryptionError):
-        cipher.decrypt_refresh_token(7, cipher.encrypt_install(INSTALL).sealed)
+        cipher.decrypt_refresh_token(7, cipher.encrypt_install(INSTALL).ciphertext)
     with pytest.raises(DecryptionError):
         cipher.decrypt_install(cipher.encrypt_refresh_token(7, "refresh"))
 
 
 def test_an_install_comes_back_as_it_went_in():
     cipher = TokenCipher([NEW])
-    assert cipher.decrypt_install(cipher.encrypt_install(INSTALL).sealed) == INSTALL
+    assert cipher.decrypt_install(cipher.encrypt_install(INSTALL).ciphertext) == INSTALL
 
 
 def test_an_install_may_travel_without_its_access_token():
     cipher = TokenCipher([NEW])
-    small = cipher.decrypt_install(cipher.encrypt_install(INSTALL.without_access_token()).sealed)
+    small = cipher.decrypt_install(cipher.encrypt_install(INSTALL.without_access_token()).ciphertext)
     assert (small.refresh_token, small.access_token, small.expires_in, small.scopes) == ("refresh", None, None, None)
 
 
@@ -58,7 +58,7 @@ def test_resealing_moves_to_the_newest_key():
     sealed = TokenCipher([OLD]).encrypt_refresh_token(7, "refresh")
     ring = TokenCipher([NEW, OLD])
     assert ring.needs_reencryption(sealed)
-    again = ring.reseal(sealed)
+    again = ring.reencrypt(sealed)
     assert not ring.needs_reencryption(again)
     assert TokenCipher([NEW]).decrypt_refresh_token(7, again) == "refresh"
 
@@ -67,7 +67,7 @@ def test_resealing_moves_to_the_newest_key():
 def test_garbage_does_not_open(garbage):
     with pytest.raises(DecryptionError):
         TokenCipher([NEW]).decrypt_install(garbage)
-    assert not TokenCipher([OLD]).opens(garbage)
+    assert not TokenCipher([OLD]).can_decrypt(garbage)
 
 
 def test_what_is_sealed_and_nothing_of_ours_does_not_open():
