@@ -21,7 +21,8 @@ DEMAND = 3000
 GROW_UP = f"""
 UPDATE tokenkeeper.connections
    SET access_token = rpad('CI' || hub_id, {TOKEN_LENGTH}, md5(hub_id::text)), expires_at = now() + interval '1 hour',
-       life = {LIFE}, refreshed_at = now(), scopes = '{{oauth,crm.objects.contacts.read}}', account_info_due_at = NULL
+       lifetime_seconds = {LIFE}, refreshed_at = now(), scopes = '{{oauth,crm.objects.contacts.read}}',
+       account_info_due_at = NULL
  WHERE access_token IS NULL
 """
 SPREAD = "UPDATE tokenkeeper.connections SET due_at = now() + make_interval(secs => %s + random() * %s)"

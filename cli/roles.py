@@ -20,7 +20,7 @@ def run() -> None:
     """
     ours = settings("DATABASE_URL")
     urls = {WEB: ours.web_database_url, WORKER: ours.worker_database_url}
-    logins = {role: Login.of(url) for role, url in urls.items() if url}
+    logins = {role: Login.from_url(url) for role, url in urls.items() if url}
     create_roles(ours.database_url, logins)
     for role in urls:
         login = f"login {logins[role].name} is in it" if role in logins else f"GRANT {role} TO a login of yours"

@@ -66,7 +66,10 @@ UPDATE tokenkeeper.history SET at = now() - interval '187 min'
  WHERE hub_id = %(hub)s AND at > now() - interval '1 hour';
 UPDATE tokenkeeper.connections SET status_since = now() - interval '187 min' WHERE hub_id = %(hub)s;
 """
-A_MINUTE = "INSERT INTO tokenkeeper.minutes VALUES (date_trunc('minute', now()) - make_interval(mins => %s), %s, %s)"
+A_MINUTE = """
+INSERT INTO tokenkeeper.refreshes_by_minute
+VALUES (date_trunc('minute', now()) - make_interval(mins => %s), %s, %s)
+"""
 AWAKE = """
 UPDATE tokenkeeper.provider
    SET swept_at = now(), last_success_at = now() - interval '6 s', since = now() - interval '9 days'

@@ -32,7 +32,7 @@ class Alert:
     subject: str = ""  #: whom it is about, where that is one thing: a hub
     detail: dict[str, Any] = field(default_factory=dict)
     attempts: int = 0  #: how often it was posted, this time included
-    stands_for: int = 0  #: earlier changes of this kind that are not posted: too many waited
+    summarized_count: int = 0  #: earlier changes of this kind that are not posted: too many waited
 
 
 #: Seconds between the tries to post an alert: the first, and the longest. Doubled each time.
@@ -62,7 +62,9 @@ def describe_alert(alert: Alert) -> str:
     """One message for people, as Slack shows it. Bare of anything that HubSpot could make a link or a mention of."""
     said = _OVER[alert.kind] if alert.recovered else _BEGUN[alert.kind]
     plain = said(alert.detail).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    before = f" ({alert.stands_for} changes before it were not sent one by one.)" if alert.stands_for else ""
+    before = (
+        f" ({alert.summarized_count} changes before it were not sent one by one.)" if alert.summarized_count else ""
+    )
     return f"tokenkeeper: {plain}{before}"
 
 

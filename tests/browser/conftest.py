@@ -40,9 +40,10 @@ PATIENCE = 30_000
 #: As after the migrations.
 EMPTY = """
 TRUNCATE tokenkeeper.connections, tokenkeeper.accounts, tokenkeeper.history, tokenkeeper.installs, tokenkeeper.alerts,
-         tokenkeeper.minutes, tokenkeeper.tally, tokenkeeper.provider, tokenkeeper.totals;
+         tokenkeeper.refreshes_by_minute, tokenkeeper.refresh_counters, tokenkeeper.provider,
+         tokenkeeper.connection_counts;
 INSERT INTO tokenkeeper.provider DEFAULT VALUES;
-INSERT INTO tokenkeeper.totals DEFAULT VALUES;
+INSERT INTO tokenkeeper.connection_counts DEFAULT VALUES;
 """
 
 OpenPage = Callable[..., Page]

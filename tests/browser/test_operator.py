@@ -37,7 +37,7 @@ def test_the_overview_shows_how_all_is_doing(
     expect(tiles).to_have_text(["61", "0", "1", "0"])
     expect(page.get_by_text("1 whose last attempt brought no token")).to_be_visible()
     refreshed, failed = sql.rows(
-        "SELECT sum(refreshed), sum(failed) FROM tokenkeeper.minutes"
+        "SELECT sum(refreshed), sum(failed) FROM tokenkeeper.refreshes_by_minute"
         " WHERE minute >= date_bin('5 minutes', now(), to_timestamp(0)) - interval '355 minutes'"
     )[0]
     told = f"In the last 6 h, {refreshed:,} refreshes brought a token and {failed:,} attempts brought none."

@@ -71,7 +71,7 @@ def test_an_outage_and_revocations_are_each_told_once_and_so_is_their_end(world:
     until(lambda: delivered(world, 1))
     assert len(receiver.told()) == 3, "twice it was not taken"
     world.simulator.clear_faults()
-    world.sql.rows("UPDATE tokenkeeper.provider SET allowance = 1")  # as ten seconds later: the next probe may go
+    world.sql.rows("UPDATE tokenkeeper.provider SET bucket_level = 1")  # as ten seconds later: the next probe may go
     until(lambda: delivered(world, 2))
     assert told(receiver) == [("provider", False), ("provider", True)]
 

@@ -61,7 +61,7 @@ def test_totals_add_up_over_processes_that_count_at_once(activity: RefreshStats,
 
 
 def test_what_another_version_counted_stays_counted(activity: RefreshStats, sql: SqlFixture) -> None:
-    sql.rows("INSERT INTO tokenkeeper.tally VALUES ('lateness', '0.7', 5), ('attempts', 'eaten', 2)")
+    sql.rows("INSERT INTO tokenkeeper.refresh_counters VALUES ('lateness', '0.7', 5), ('attempts', 'eaten', 2)")
     assert activity.totals().lateness[1.0] == 5
     assert activity.totals().attempts["eaten"] == 2
 

@@ -114,7 +114,7 @@ def test_many_revoked_are_few_messages(connections: ConnectionFixture, watch: Al
 def test_two_sweeps_at_once_tell_nobody_twice(connections: ConnectionFixture, engine: Engine, sql: SqlFixture) -> None:
     connections.many_due(40)
     sql.set(f"{REVOKED} WHERE hub_id <= 20")
-    sql.set(f"life = 1800, access_token = 'a', refreshed_at = now(), {STALE} WHERE hub_id > 20")
+    sql.set(f"lifetime_seconds = 1800, access_token = 'a', refreshed_at = now(), {STALE} WHERE hub_id > 20")
     at_once([AlertDetector(engine, 2.0).look for _ in range(6)])
     assert sum(detail["count"] for _, detail in told(sql, "connection_revoked")) == 20
     assert [detail["count"] for _, detail in told(sql, "stale_connections")] == [20]
@@ -177,7 +177,7 @@ def test_thousands_that_were_revoked_hide_nobody_who_goes_stale(
     connections: ConnectionFixture, watch: AlertDetector, sql: SqlFixture
 ) -> None:
     connections.many_due(LOOKED_AT + 100)
-    sql.set(f"{REVOKED}, revocation_told = true, failures = 1 + mod(hub_id, 2)")
+    sql.set(f"{REVOKED}, revocation_alerted = true, failures = 1 + mod(hub_id, 2)")
     connections.install(9_000)
     sql.set(STALE, 9_000)
     watch.look()
@@ -217,9 +217,9 @@ def test_a_look_at_many_connections_reads_no_table(
     connections: ConnectionFixture, engine: Engine, sql: SqlFixture
 ) -> None:
     connections.many_due(3000)
-    sql.set(FRESH + ", access_token = 'a', life = 1800, refreshed_at = now()")
+    sql.set(FRESH + ", access_token = 'a', lifetime_seconds = 1800, refreshed_at = now()")
     sql.rows("VACUUM ANALYZE tokenkeeper.connections")
     plan = Database(engine).ask(text(LOOK.text.replace("SELECT EXISTS", "EXPLAIN SELECT EXISTS", 1)), overdue=10.0)
     lines = [line for (line,) in plan]
-    assert any("connections_revocation_untold" in line for line in lines)
+    assert any("connections_revocation_alert_due" in line for line in lines)
     assert not any("Seq Scan on connections" in line for line in lines), "\n".join(lines)

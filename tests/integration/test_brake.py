@@ -29,7 +29,7 @@ AN_HOUR_LATER = "UPDATE tokenkeeper.history SET at = at - interval '1 hour'"
 def fleet(connections: ConnectionFixture, sql: SqlFixture) -> ConnectionFixture:
     """300 that have been active for an hour: fifteen may go."""
     connections.many_due(300)
-    sql.set("access_token = 'token', expires_at = now() + interval '30 minutes', life = 1800")
+    sql.set("access_token = 'token', expires_at = now() + interval '30 minutes', lifetime_seconds = 1800")
     an_hour_later(sql)
     return connections
 

@@ -135,4 +135,4 @@ def test_twenty_thousand_lines_take_seconds(tokenkeeper: Command, sql: SqlFixtur
     file.write_text(csv(*((hub_id, f"{TOKEN}-{hub_id}") for hub_id in range(1, 20_001))))
     ran = tokenkeeper("import", file)  # a busy machine has a minute for it
     assert ran.status == 0, ran
-    assert sql.value("SELECT connections FROM tokenkeeper.totals") == 20_000
+    assert sql.value("SELECT connections FROM tokenkeeper.connection_counts") == 20_000

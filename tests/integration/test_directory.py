@@ -206,8 +206,8 @@ def test_a_page_is_a_walk_along_an_index(
         (Sort.DUE, Status.ACTIVE): "connections_due",
         (Sort.FAILURES, None): "connections_failing",
         (Sort.FAILURES, Status.ACTIVE): "connections_failing",
-        (Sort.DOMAIN, None): "accounts_listed",
-        (Sort.DOMAIN, Status.ACTIVE): "accounts_listed",
+        (Sort.DOMAIN, None): "accounts_sorted",
+        (Sort.DOMAIN, Status.ACTIVE): "accounts_sorted",
     }
     keys = {Sort.HUB: (9,), Sort.DUE: (sql.now(), 9), Sort.FAILURES: (1, 9), Sort.DOMAIN: ("\tshop", 9)}
     for (sort, status), index in expected.items():

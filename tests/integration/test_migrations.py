@@ -1,4 +1,4 @@
-"""Migrations up, down and up, by two at once, by whom they may not, and what is said of other schemas."""
+"""Migrations of a new database and of one of 0.1.0, concurrent migrations, missing privileges, other revisions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,8 +19,8 @@ from sqlalchemy import Engine, MetaData
 
 from sandbox.embedded import EmbeddedPostgres
 from shared.db.core.engine import make_engine as connect_engine
-from shared.db.core.errors import SchemaError, StoreUnavailable
-from shared.db.schema.migrate import MIGRATIONS, REVISIONS, check_schema, downgrade, migrate
+from shared.db.core.errors import SchemaError, StoreError, StoreUnavailable
+from shared.db.schema.migrate import MIGRATIONS, REVISIONS, check_schema, migrate
 from shared.db.schema.tables import metadata
 from tests.support.databases import Databases
 from tests.support.stores import SqlFixture, at_once
@@ -61,45 +62,186 @@ def differences(database_url: str, tables: MetaData) -> list[Any]:
     return found
 
 
-def test_up_down_and_up_again(empty: Engine, empty_database_url: str, connect: Callable[..., Any]) -> None:
-    migrate(empty_database_url)
-    check_schema(empty)
-    downgrade(empty_database_url, "base")
-    assert "not migrated" in refusal(empty)
-    assert SqlFixture(connect(empty_database_url)).value(OURS) == 2, "Alembic's own table and its index"
-    migrate(empty_database_url)
-    check_schema(empty)
+@pytest.fixture
+def database_0_1(empty_database_url: str, connect: Callable[..., Any]) -> SqlFixture:
+    """A database of tokenkeeper 0.1.0 with rows in every table; every column has a value in one of them."""
+    sql = SqlFixture(connect(empty_database_url))
+    sql.rows(SCHEMA_0_1.read_text())
+    sql.rows(ROWS_0_1)
+    return sql
 
 
-OF_BEFORE = """
-INSERT INTO tokenkeeper.connections (hub_id, status, sealed_refresh_token, hub_domain, installed_by, due_at)
-VALUES (1, 'active', 'sealed', 'Acme.example', 'mia@acme.example', now()), (2, 'suspect', 'sealed', NULL, NULL, NULL);
-CREATE VIEW public.somebodys AS SELECT hub_id, hub_domain FROM hubspot.connections;
+SCHEMA_0_1 = Path(__file__).with_name("schema_0_1.sql")
+ROWS_0_1 = (Path(__file__).with_name("rows_0_1.sql")).read_text()
+#: Tables and columns of 0.1.0 that have another name now.
+RENAMED_TABLES = {
+    "totals": "connection_counts",
+    "minutes": "refreshes_by_minute",
+    "tally": "refresh_counters",
+    "pruned": "pruning_state",
+}
+RENAMED_COLUMNS = {
+    "connections": {
+        "life": "lifetime_seconds",
+        "sealed_refresh_token": "encrypted_refresh_token",  # words: ok
+        "identify_due_at": "account_info_due_at",
+        "not_before": "retry_not_before",
+        "condemned": "pending_revocation",  # words: ok
+        "lease_no": "lease_number",
+        "revocation_told": "revocation_alerted",
+    },
+    "accounts": {"listed": "sort_key", "sought": "search_text"},
+    "alerts": {"stands_for": "summarized_count"},
+    "provider": {
+        "one": "singleton",
+        "silent": "consecutive_no_answer",
+        "refused": "consecutive_unknown",
+        "allowance": "bucket_level",
+        "refilled_at": "bucket_refilled_at",
+    },
+    "totals": {"one": "singleton"},
+    "pruned": {"one": "singleton", "at": "pruned_at"},
+    "key_check": {"one": "singleton", "sealed": "encrypted_check_value"},  # words: ok
+}
+TABLES = """
+SELECT relname FROM pg_class
+ WHERE relnamespace = 'tokenkeeper'::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
 """
-SEEN = "SELECT hub_id, status, hub_domain, installed_by FROM hubspot.connections ORDER BY hub_id"
+PUBLIC_VIEWS = ("tokens", "connections", "history")
 
 
-def test_a_database_with_connections_keeps_all_of_them_on_the_way_up_and_down(
-    empty_database_url: str, connect: Callable[..., Any]
+def read_tables(sql: SqlFixture) -> dict[str, list[dict[str, Any]]]:
+    """Every row of every internal table, by table."""
+    return {
+        table: [row for (row,) in sql.rows(f"SELECT to_jsonb(t) FROM tokenkeeper.{table} AS t ORDER BY t::text")]
+        for (table,) in sql.rows(TABLES)
+    }
+
+
+def read_public_views(sql: SqlFixture) -> dict[str, list[tuple[Any, ...]]]:
+    return {view: sql.rows(f"SELECT to_jsonb(v) - 'expires_in' FROM hubspot.{view} AS v") for view in PUBLIC_VIEWS}
+
+
+def rename(tables: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        RENAMED_TABLES.get(table, table): [
+            {RENAMED_COLUMNS.get(table, {}).get(column, column): value for column, value in row.items()} for row in rows
+        ]
+        for table, rows in tables.items()
+    }
+
+
+def test_a_database_of_0_1_keeps_every_row_under_the_new_names(
+    empty_database_url: str, database_0_1: SqlFixture
+) -> None:
+    before, views_before = read_tables(database_0_1), read_public_views(database_0_1)
+    for table, rows in before.items():
+        columns = {column for row in rows for column, value in row.items() if value is not None}
+        assert columns == set(rows[0]), f"a column of {table} has no value in the test's data"
+    migrate(empty_database_url)
+    assert read_tables(database_0_1) == rename(before)
+    assert read_public_views(database_0_1) == views_before
+    engine = connect_engine(empty_database_url)
+    check_schema(engine)
+    engine.dispose()
+
+
+def test_a_database_of_0_1_gets_the_same_schema_as_a_new_one(
+    empty_database_url: str, database_0_1: SqlFixture, sql: SqlFixture
 ) -> None:
     migrate(empty_database_url)
-    downgrade(empty_database_url, "0001")
-    sql = SqlFixture(connect(empty_database_url))
-    sql.rows(OF_BEFORE)
-    before = sql.rows(SEEN)
+    migrated, new = describe_schema(database_0_1), describe_schema(sql)
+    for kind, definitions in new.items():
+        assert migrated[kind] == definitions
+        assert definitions, "an empty description proves nothing"
+
+
+def describe_schema(sql: SqlFixture) -> dict[str, list[tuple[Any, ...]]]:
+    """Everything that PostgreSQL knows about both schemas."""
+    return {kind: sorted(sql.rows(query), key=repr) for kind, query in SCHEMA_QUERIES.items()}
+
+
+_IN_SCHEMAS = "nspname IN ('tokenkeeper', 'hubspot')"
+SCHEMA_QUERIES = {
+    "columns": f"""
+        SELECT c.oid::regclass::text, row_number() OVER (PARTITION BY c.oid ORDER BY attnum), attname,
+               format_type(atttypid, atttypmod), attnotnull, attgenerated, attidentity,
+               attcollation::regcollation::text, pg_get_expr(adbin, adrelid)
+          FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace JOIN pg_attribute ON attrelid = c.oid
+          LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+         WHERE {_IN_SCHEMAS} AND attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'v')""",
+    "relations": f"""
+        SELECT c.oid::regclass::text, relkind, reloptions
+          FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+         WHERE {_IN_SCHEMAS}""",
+    "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'tokenkeeper'",
+    "constraints": f"""
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(k.oid)
+          FROM pg_constraint AS k JOIN pg_namespace AS n ON n.oid = connamespace
+         WHERE {_IN_SCHEMAS} AND contype <> 'n'""",
+    "views": "SELECT viewname, definition FROM pg_views WHERE schemaname = 'hubspot'",
+    "functions": f"""
+        SELECT pg_get_functiondef(p.oid) FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace
+         WHERE {_IN_SCHEMAS}""",
+    "triggers": f"""
+        SELECT pg_get_triggerdef(t.oid) FROM pg_trigger AS t
+          JOIN pg_class AS c ON c.oid = tgrelid JOIN pg_namespace AS n ON n.oid = relnamespace
+         WHERE {_IN_SCHEMAS} AND NOT tgisinternal""",
+    "privileges": f"""
+        SELECT c.oid::regclass::text, acl.* FROM pg_namespace AS n JOIN pg_class AS c ON relnamespace = n.oid,
+               aclexplode(relacl) AS acl WHERE {_IN_SCHEMAS}
+        UNION ALL
+        SELECT c.oid::regclass || '.' || attname, acl.* FROM pg_namespace AS n
+          JOIN pg_class AS c ON relnamespace = n.oid JOIN pg_attribute ON attrelid = c.oid,
+               aclexplode(attacl) AS acl WHERE {_IN_SCHEMAS}
+        UNION ALL
+        SELECT p.oid::regprocedure::text, acl.* FROM pg_namespace AS n JOIN pg_proc AS p ON pronamespace = n.oid,
+               aclexplode(proacl) AS acl WHERE {_IN_SCHEMAS}
+        UNION ALL
+        SELECT nspname, acl.* FROM pg_namespace, aclexplode(nspacl) AS acl WHERE {_IN_SCHEMAS}""",
+}
+
+
+def test_views_and_grants_of_others_on_the_public_schema_survive_the_migration_from_0_1(
+    empty_database_url: str, database_0_1: SqlFixture
+) -> None:
+    database_0_1.rows("CREATE VIEW public.report AS SELECT hub_id, hub_domain FROM hubspot.connections")
     migrate(empty_database_url)
-    assert sql.rows(SEEN) == before
-    assert sql.value("SELECT hub_domain FROM public.somebodys WHERE hub_id = 1") == "Acme.example"
-    assert sql.value("SELECT has_table_privilege('hubspot_reader', 'hubspot.connections', 'SELECT')")
-    assert sql.value("SELECT reloptions FROM pg_class WHERE oid = 'hubspot.connections'::regclass") == [
-        "security_barrier=true"
-    ]
-    assert sql.rows("SELECT hub_id, listed FROM tokenkeeper.accounts ORDER BY listed") == [
-        (1, "\tacme.example"),
-        (2, "\n"),
-    ]
-    downgrade(empty_database_url, "0001")
-    assert sql.rows(SEEN) == before
+    assert database_0_1.value("SELECT hub_domain FROM public.report WHERE hub_id = 1") == "Acme.example"
+    assert database_0_1.value("SELECT has_table_privilege('hubspot_reader', 'hubspot.connections', 'SELECT')")
+
+
+def test_three_migrations_from_0_1_at_once_are_safe(empty_database_url: str, database_0_1: SqlFixture) -> None:
+    before = read_tables(database_0_1)
+    at_once([lambda: migrate(empty_database_url)] * 3)
+    assert read_tables(database_0_1) == rename(before)
+
+
+def test_a_migration_from_0_1_that_fails_changes_nothing(empty_database_url: str, database_0_1: SqlFixture) -> None:
+    before = read_tables(database_0_1)
+    database_0_1.rows("ALTER TABLE tokenkeeper.key_check RENAME CONSTRAINT key_check_is_one TO changed_by_hand")
+    with pytest.raises(StoreError):
+        migrate(empty_database_url)
+    assert read_tables(database_0_1) == before
+    assert database_0_1.value("SELECT version_num FROM tokenkeeper.alembic_version") == "0003"
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_a_database_older_than_0_1_says_what_to_run(
+    empty: Engine, empty_database_url: str, database_0_1: SqlFixture, revision: str
+) -> None:
+    database_0_1.rows("UPDATE tokenkeeper.alembic_version SET version_num = %s", revision)
+    message = (
+        f"this database is at revision {revision}, older than tokenkeeper 0.1.0: "
+        "run: tokenkeeper migrate, of version 0.1.0, then of this version"
+    )
+    assert refusal(empty) == message
+    with pytest.raises(SchemaError, match="older than tokenkeeper"):
+        migrate(empty_database_url)
+
+
+def test_a_database_of_0_1_says_what_to_run(empty: Engine, database_0_1: SqlFixture) -> None:
+    assert refusal(empty) == "this database is at revision 0003, the code at 0004: run: tokenkeeper migrate"
 
 
 def test_the_tables_that_the_code_knows_are_the_ones_that_are_there(database_url: str) -> None:

@@ -71,7 +71,7 @@ def test_when_hubspot_is_well_again_what_was_put_off_is_due(connections: Connect
     for hub_id in range(1, 7):
         connections.install(hub_id)
     sql.set("failures = 3, due_at = now() + interval '10 minutes'")
-    sql.set("not_before = now() + interval '5 minutes'", 2)
+    sql.set("retry_not_before = now() + interval '5 minutes'", 2)
     sql.set("status = 'revoked', due_at = NULL, access_token = NULL, expires_at = NULL", 3)
     sql.set("failures = 0", 4)
     sql.set("status = 'suspect'", 5)
@@ -80,7 +80,7 @@ def test_when_hubspot_is_well_again_what_was_put_off_is_due(connections: Connect
     connections.stores.provider.record_outcomes([CallOutcome(first=False)])
     due = "SELECT hub_id FROM tokenkeeper.connections WHERE due_at <= now() ORDER BY 1"
     assert [hub_id for (hub_id,) in sql.rows(due)] == [1, 5, 6]
-    assert sql.value("SELECT due_at = not_before FROM tokenkeeper.connections WHERE hub_id = 2")
+    assert sql.value("SELECT due_at = retry_not_before FROM tokenkeeper.connections WHERE hub_id = 2")
     assert connections.stores.provider.make_postponed_due() == 1, (
         "only the one with a Retry-After of its own, and it stays where it is"
     )
@@ -99,7 +99,7 @@ def test_a_pause_stops_every_claim_and_its_end_begins_a_ramp(connections: Connec
     swept = connections.stores.provider.begin_sweep(2.0)
     assert swept is not None
     assert (swept.condition, swept.rate) == (Condition.OK, RAMP_FROM)
-    provider(sql, "refilled_at = now() - interval '1 minute'")
+    provider(sql, "bucket_refilled_at = now() - interval '1 minute'")
     assert len(connections.stores.claims.claim(10).rows) == 2, "a quarter of a second's"
 
 
@@ -129,12 +129,12 @@ def test_under_a_cap_no_more_begin_than_it_allows(
 ) -> None:
     connections.many_due(100)
     capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
-    provider(sql, "refilled_at = now() - interval '1 hour'")
+    provider(sql, "bucket_refilled_at = now() - interval '1 hour'")
     first = capped.claims.claim(50)
     assert (len(first.rows), first.limited) == (10, True)
-    provider(sql, "allowance = 0, refilled_at = now() - interval '100 milliseconds'")
+    provider(sql, "bucket_level = 0, bucket_refilled_at = now() - interval '100 milliseconds'")
     assert len(capped.claims.claim(50).rows) in (4, 5)
-    provider(sql, "allowance = 0, refilled_at = now() + interval '1 hour'")
+    provider(sql, "bucket_level = 0, bucket_refilled_at = now() + interval '1 hour'")
     assert capped.claims.claim(50).rows == []
 
 
@@ -151,10 +151,10 @@ def test_what_finds_no_work_stays_in_the_bucket(
 ) -> None:
     connections.many_due(3)
     capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
-    provider(sql, "allowance = 10, refilled_at = now() + interval '1 minute'")
+    provider(sql, "bucket_level = 10, bucket_refilled_at = now() + interval '1 minute'")
     claims = capped.claims.claim(50)
     assert (len(claims.rows), claims.limited) == (3, False)
-    assert sql.value("SELECT allowance FROM tokenkeeper.provider") == 7
+    assert sql.value("SELECT bucket_level FROM tokenkeeper.provider") == 7
 
 
 def test_probes_are_single_and_far_between(connections: ConnectionFixture, sql: SqlFixture) -> None:
@@ -162,11 +162,11 @@ def test_probes_are_single_and_far_between(connections: ConnectionFixture, sql: 
     connections.stores.provider.record_outcomes(
         [CallOutcome(first=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=400))]
     )
-    provider(sql, "refilled_at = now() - interval '1 hour'")
+    provider(sql, "bucket_refilled_at = now() - interval '1 hour'")
     first, second = connections.stores.claims.claim(10), connections.stores.claims.claim(10)
     assert (len(first.rows), first.limited) == (1, True)
     assert (len(second.rows), second.limited) == (0, True)
-    provider(sql, "refilled_at = now() - interval '10.5 seconds'")
+    provider(sql, "bucket_refilled_at = now() - interval '10.5 seconds'")
     assert len(connections.stores.claims.claim(10).rows) == 1
 
 

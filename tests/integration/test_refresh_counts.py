@@ -98,7 +98,7 @@ def test_counts_that_have_to_wait_hold_up_no_save_and_are_not_lost(
 ) -> None:
     rival = connect()
     rival.autocommit = False
-    SqlFixture(rival).rows("LOCK TABLE tokenkeeper.tally IN EXCLUSIVE MODE")
+    SqlFixture(rival).rows("LOCK TABLE tokenkeeper.refresh_counters IN EXCLUSIVE MODE")
     for hub_id in (1, 2, 3):
         fill(stores, hub_id)
         loop.wake(30)

@@ -191,7 +191,7 @@ def test_an_outage_turns_it_to_probes_and_its_end_brings_everybody_back(start, h
     until(lambda: leases(sql) == 0)
     asked = hubspot.calls.total()
     hubspot.everybody = None
-    sql.rows("UPDATE tokenkeeper.provider SET allowance = 1")  # as ten seconds later: the next probe may go
+    sql.rows("UPDATE tokenkeeper.provider SET bucket_level = 1")  # as ten seconds later: the next probe may go
     until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "ok")
     assert asked <= 40
     until(lambda: served(sql) == 60)

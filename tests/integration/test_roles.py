@@ -22,7 +22,7 @@ from shared.db.core.engine import make_engine as connect_engine
 from shared.db.core.errors import SchemaError
 from shared.db.schema.migrate import create_roles, migrate
 from shared.db.schema.privileges import PRIVILEGES, WEB, WORKER, Privilege
-from shared.db.schema.roles import HELD, Login
+from shared.db.schema.roles import GRANTED_PRIVILEGES, Login
 from shared.settings import Settings, SettingsError
 from shared.startup_checks import check_database
 from shared.token_cipher import TokenCipher
@@ -86,10 +86,10 @@ def test_of_a_refresh_token_web_learns_whether_there_is_one(
     connections: ConnectionFixture, web: SqlFixture, sql: SqlFixture
 ) -> None:
     connections.install()
-    assert web.value("SELECT tokenkeeper.holds_refresh_token(%s)", HUB) is True
+    assert web.value("SELECT tokenkeeper.has_refresh_token(%s)", HUB) is True
     sql.set("status = 'disconnected', encrypted_refresh_token = NULL, access_token = NULL, expires_at = NULL")
-    assert web.value("SELECT tokenkeeper.holds_refresh_token(%s)", HUB) is False
-    assert web.value("SELECT tokenkeeper.holds_refresh_token(404)") is None
+    assert web.value("SELECT tokenkeeper.has_refresh_token(%s)", HUB) is False
+    assert web.value("SELECT tokenkeeper.has_refresh_token(404)") is None
 
 
 DDL = [
@@ -129,8 +129,8 @@ def test_neither_web_nor_worker_changes_the_schema_or_what_was_told(
         "UPDATE tokenkeeper.connections SET lease_number = 0",
         "UPDATE tokenkeeper.provider SET condition = 'ok'",
         "DELETE FROM tokenkeeper.history",
-        "INSERT INTO tokenkeeper.key_check (sealed) VALUES ('mine')",
-        "INSERT INTO tokenkeeper.tally (kind, name, total) VALUES ('attempts', 'refreshed', 1)",
+        "INSERT INTO tokenkeeper.key_check (encrypted_check_value) VALUES ('mine')",
+        "INSERT INTO tokenkeeper.refresh_counters (kind, name, total) VALUES ('attempts', 'refreshed', 1)",
     ],
 )
 def test_what_only_the_worker_does_web_may_not(
@@ -142,8 +142,8 @@ def test_what_only_the_worker_does_web_may_not(
     worker.rows(statement)
 
 
-def held(sql: SqlFixture, role: str) -> set[Privilege]:
-    return {Privilege(*row) for row in sql.rows(str(HELD).replace(":role", "%s"), role)}
+def granted_privileges(sql: SqlFixture, role: str) -> set[Privilege]:
+    return {Privilege(*row) for row in sql.rows(str(GRANTED_PRIVILEGES).replace(":role", "%s"), role)}
 
 
 def test_a_reader_may_read_three_views_and_ask_for_a_refresh_and_nothing_else(sql: SqlFixture) -> None:
@@ -152,7 +152,7 @@ def test_a_reader_may_read_three_views_and_ask_for_a_refresh_and_nothing_else(sq
         Privilege("SCHEMA", "hubspot", "", "USAGE"),
         Privilege("FUNCTION", "hubspot.request_refresh", "", "EXECUTE"),
     }
-    assert held(sql, "hubspot_reader") == views | more
+    assert granted_privileges(sql, "hubspot_reader") == views | more
 
 
 def test_nobody_else_may_do_anything(sql: SqlFixture) -> None:
@@ -171,7 +171,13 @@ def test_every_function_of_ours_has_a_search_path_of_its_own(sql: SqlFixture) ->
     functions = dict(
         sql.rows(f"SELECT proname, proconfig FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace WHERE {OURS}")  # type: ignore[arg-type]
     )
-    assert functions.keys() >= {"request_refresh", "holds_refresh_token", "count_in", "count_out", "tell"}
+    assert functions.keys() >= {
+        "request_refresh",
+        "has_refresh_token",
+        "track_inserted_connections",
+        "track_deleted_connections",
+        "notify_status_change",
+    }
     assert {str(each) for each in functions.values()} == {"['search_path=pg_catalog, pg_temp']"}
 
 
@@ -179,12 +185,12 @@ def test_a_migration_brings_privileges_to_what_they_should_be_and_then_changes_n
     database_url: str, sql: SqlFixture
 ) -> None:
     for role, wanted in PRIVILEGES.items():
-        assert held(sql, role) == wanted
+        assert granted_privileges(sql, role) == wanted
     sql.rows(f"GRANT SELECT ON tokenkeeper.connections, hubspot.tokens TO {WEB}")
     sql.rows(f"REVOKE UPDATE ON tokenkeeper.provider FROM {WORKER}")
     sql.rows(f"GRANT CREATE ON SCHEMA tokenkeeper TO {WORKER}")
     migrate(database_url)
-    assert {role: held(sql, role) for role in PRIVILEGES} == PRIVILEGES
+    assert {role: granted_privileges(sql, role) for role in PRIVILEGES} == PRIVILEGES
     before = sql.rows("SELECT oid, xmin::text FROM pg_class")
     migrate(database_url)
     assert sql.rows("SELECT oid, xmin::text FROM pg_class") == before
@@ -231,7 +237,7 @@ def test_the_server_is_never_told_a_password(
     migrate(url)
     SqlFixture(connect(url)).rows("ALTER SYSTEM SET log_statement = 'all'")
     SqlFixture(connect(url)).rows("SELECT pg_reload_conf()")
-    given = Login.of(login(url))
+    given = Login.from_url(login(url))
     create_roles(url, {WEB: given})
     said = (Path(SqlFixture(connect(url)).value("SHOW data_directory")).parent / "postgres.log").read_text()
     assert "SCRAM-SHA-256$" in said, "else the log was not read"
@@ -266,7 +272,7 @@ def test_who_may_not_make_roles_is_told_what_to_ask_for(
 
 
 def key_check(sql: SqlFixture) -> str | None:
-    found = sql.rows("SELECT sealed FROM tokenkeeper.key_check")
+    found = sql.rows("SELECT encrypted_check_value FROM tokenkeeper.key_check")
     return found[0][0] if found else None
 
 

@@ -76,13 +76,13 @@ def test_an_install_dated_in_the_future_counts_as_now(connections: ConnectionFix
 def test_a_reinstall_begins_anew_but_leaves_the_lease(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     connections.stores.results.save([connections.failed(connections.claim_one())])
-    sql.set("refresh_requested = true, not_before = now() + interval '1 hour'")
+    sql.set("refresh_requested = true, retry_not_before = now() + interval '1 hour'")
     claimed = connections.claim_one()
     added = connections.install(scopes=("oauth",), access_token="anew", encrypted_refresh_token="sealed-anew")
     row = sql.row()
     assert added.became is InstallOutcome.REINSTALLED
     assert row["generation"] == claimed.lease.generation + 1
-    assert (row["failures"], row["last_error"], row["not_before"]) == (0, None, None)
+    assert (row["failures"], row["last_error"], row["retry_not_before"]) == (0, None, None)
     assert (row["refresh_requested"], row["encrypted_refresh_token"]) == (False, "sealed-anew")
     assert row["lease_number"] == claimed.lease.number
     assert row["lease_until"] is not None
@@ -249,9 +249,9 @@ def test_the_total_is_counted_without_counting(connections: ConnectionFixture, s
     connections.many_due(50)
     connections.install(1)
     connections.install(999)
-    assert sql.value("SELECT connections FROM tokenkeeper.totals") == 51
+    assert sql.value("SELECT connections FROM tokenkeeper.connection_counts") == 51
     sql.rows("DELETE FROM tokenkeeper.connections WHERE hub_id <= 10")
-    assert sql.value("SELECT connections FROM tokenkeeper.totals") == 41
+    assert sql.value("SELECT connections FROM tokenkeeper.connection_counts") == 41
 
 
 def test_identification_waits_for_a_token_and_is_asked_again_until_answered(

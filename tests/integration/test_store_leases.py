@@ -29,7 +29,7 @@ def test_a_claim_hands_out_all_that_the_next_step_is_decided_by(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.due(HUB)
-    sql.set("failures = 3, last_error = 'timeout', status = 'suspect', status_reason = 'so', not_before = now()")
+    sql.set("failures = 3, last_error = 'timeout', status = 'suspect', status_reason = 'so', retry_not_before = now()")
     claims = connections.stores.claims.claim(10)
     (claimed,) = claims.rows
     assert claimed.encrypted_refresh_token == f"sealed-of-{HUB}"
@@ -85,7 +85,7 @@ def test_a_success_is_stored_whole(connections: ConnectionFixture, sql: SqlFixtu
     assert row["access_token"] == "new-access"
     assert row["encrypted_refresh_token"] == "sealed-anew"
     assert row["scopes"] == ["oauth"]
-    assert row["life"] == 600
+    assert row["lifetime_seconds"] == 600
     assert row["lease_until"] is None
     assert row["failures"] == 0
     assert row["refresh_requested"] is False

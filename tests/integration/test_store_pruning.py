@@ -15,7 +15,7 @@ SELECT 7, event, status, now() - interval '91 days'
   FROM (VALUES ('installed', 'active'), ('refresh_failed', NULL), ('recovered', NULL), ('suspected', 'suspect'),
                ('recovered', 'active'), ('scopes_changed', NULL), ('reinstalled', NULL)) AS old(event, status)
 """
-ANOTHER_HOUR = "UPDATE tokenkeeper.pruned SET at = at - interval '1 hour'"
+ANOTHER_HOUR = "UPDATE tokenkeeper.pruning_state SET pruned_at = pruned_at - interval '1 hour'"
 
 
 def test_old_failures_go_and_all_other_history_stays(stores: Stores, sql: SqlFixture) -> None:
@@ -36,7 +36,7 @@ def test_it_looks_once_an_hour_whoever_sweeps(stores: Stores, sql: SqlFixture) -
     sql.rows(ANOTHER_HOUR)
     assert stores.prune() == 2
     sql.rows(OLD_HISTORY)
-    sql.rows("UPDATE tokenkeeper.pruned SET at = now() + interval '1 day'")
+    sql.rows("UPDATE tokenkeeper.pruning_state SET pruned_at = now() + interval '1 day'")
     assert stores.prune() == 2, "a clock that was set back stops nothing"
 
 
@@ -53,7 +53,7 @@ def test_it_takes_only_so_many_at_a_time(stores: Stores, sql: SqlFixture) -> Non
 
 def test_minutes_of_more_than_three_days_ago_go(stores: Stores, sql: SqlFixture) -> None:
     sql.rows("""
-        INSERT INTO tokenkeeper.minutes (minute)
+        INSERT INTO tokenkeeper.refreshes_by_minute (minute)
         VALUES (now() - interval '73 hours'), (now() - interval '49 hours'), (now())
     """)
     assert stores.prune() == 1

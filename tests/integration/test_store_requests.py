@@ -101,9 +101,9 @@ def test_a_failure_does_not_forget_that_it_was_asked_for(connections: Connection
 
 def test_hubspots_retry_after_is_kept(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
-    sql.set("not_before = now() + interval '1 hour', due_at = now() + interval '2 hours'")
+    sql.set("retry_not_before = now() + interval '1 hour', due_at = now() + interval '2 hours'")
     assert asked(sql) is True
-    assert sql.value("SELECT due_at = not_before FROM tokenkeeper.connections")
+    assert sql.value("SELECT due_at = retry_not_before FROM tokenkeeper.connections")
 
 
 def test_what_is_overdue_keeps_its_place(connections: ConnectionFixture, sql: SqlFixture) -> None:

@@ -143,7 +143,7 @@ def test_refreshes_and_remaining_life_are_shown_as_charts_and_as_numbers(
     desk: Desk, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install()
-    sql.rows("INSERT INTO tokenkeeper.minutes VALUES (date_trunc('minute', now()), 1234, 5)")
+    sql.rows("INSERT INTO tokenkeeper.refreshes_by_minute VALUES (date_trunc('minute', now()), 1234, 5)")
     text = desk.open("/operator")
     assert "1,234 refreshed, 5 failed" in text
     assert '<td class="right">1,234</td>' in text

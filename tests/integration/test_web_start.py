@@ -50,7 +50,7 @@ def test_a_database_nobody_migrated_stops_gunicorn_with_one_line(environment, ne
     "held",
     [
         "connections (hub_id, status, encrypted_refresh_token) VALUES (1, 'active', %s)",
-        "key_check (sealed) VALUES (%s)",
+        "key_check (encrypted_check_value) VALUES (%s)",
     ],
 )
 def test_keys_of_another_database_stop_gunicorn_with_one_line(environment, new_product, database_url, connect, held):

@@ -50,7 +50,7 @@ class Town:
 
     def started(self) -> World:
         self.superuser.rows(EMPTY)
-        self.superuser.rows("UPDATE tokenkeeper.totals SET connections = 0")
+        self.superuser.rows("UPDATE tokenkeeper.connection_counts SET connections = 0")
         world = World(self)
         world.heard()
         return world

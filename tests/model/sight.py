@@ -20,7 +20,8 @@ SELECT status, scopes, installed_at, next_refresh_at, failures, last_error, stat
 """
 EVENTS = "SELECT event, detail FROM tokenkeeper.history WHERE hub_id = %s ORDER BY id"
 ROW = """
-SELECT encrypted_refresh_token, access_token, due_at, not_before, lease_until, refresh_requested, pending_revocation
+SELECT encrypted_refresh_token, access_token, due_at, retry_not_before, lease_until, refresh_requested,
+       pending_revocation
   FROM tokenkeeper.connections WHERE hub_id = %s
 """
 

@@ -65,7 +65,7 @@ def busy(sql: SqlFixture) -> None:
     """As if it had been swept a moment ago, and for six hours before."""
     sql.rows("UPDATE tokenkeeper.provider SET swept_at = now(), last_success_at = now()")
     sql.rows(
-        """INSERT INTO tokenkeeper.minutes
+        """INSERT INTO tokenkeeper.refreshes_by_minute
            SELECT date_trunc('minute', now()) - make_interval(mins => n), 40 + mod(n, 17), greatest(0, 9 - mod(n, 90))
              FROM generate_series(0, 360) AS n"""
     )

@@ -11,7 +11,7 @@ from shared.db.alerts.raising import raise_alert
 from shared.db.core.statements import Database, single_statement
 from shared.domain.alerts import LATELY, AlertKind, pause
 
-#: Of its token's life: with less than that left, and no refresh having worked, a connection is about to go stale.
+#: Of its token's lifetime: with less than that left, and no refresh having worked, a connection is about to go stale.
 LAST_OF_LIFE = 0.1
 #: Attempts in vain before that is said of a connection that is being tried.
 VAIN = 2
@@ -28,14 +28,14 @@ MOST = 10_000
 
 _STALE = f"""
 SELECT hub_id FROM (
-    (SELECT hub_id, status, expires_at, life, failures, due_at FROM tokenkeeper.connections
+    (SELECT hub_id, status, expires_at, lifetime_seconds, failures, due_at FROM tokenkeeper.connections
       WHERE failures >= {VAIN} AND status IN ('active', 'suspect') LIMIT {LOOKED_AT})
     UNION ALL
-    (SELECT hub_id, status, expires_at, life, failures, due_at FROM tokenkeeper.connections
+    (SELECT hub_id, status, expires_at, lifetime_seconds, failures, due_at FROM tokenkeeper.connections
       WHERE due_at <= now() ORDER BY due_at LIMIT {LOOKED_AT})
 ) AS candidate
  WHERE status IN ('active', 'suspect')
-   AND expires_at < now() + make_interval(secs => coalesce(life, 0) * {LAST_OF_LIFE})
+   AND expires_at < now() + make_interval(secs => coalesce(lifetime_seconds, 0) * {LAST_OF_LIFE})
    AND (failures >= {VAIN} OR due_at < now() - make_interval(secs => :overdue))
  GROUP BY hub_id
 """
@@ -43,7 +43,7 @@ SELECT hub_id FROM (
 #: with statistics from before a backlog it would sort the whole of it. The indexes' own order is what is wanted.
 NO_SCAN = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off; "
 LOOK = single_statement(f"""
-{NO_SCAN}SELECT EXISTS (SELECT FROM tokenkeeper.connections WHERE (status = 'revoked') <> revocation_told) AS untold,
+{NO_SCAN}SELECT EXISTS (SELECT FROM tokenkeeper.connections WHERE (status = 'revoked') <> revocation_alerted) AS untold,
        (SELECT count(*) FROM ({_STALE}) AS stale) AS stale,
        (SELECT NOT recovered FROM tokenkeeper.alerts
          WHERE kind = 'stale_connections' ORDER BY at DESC LIMIT 1) AS stands
@@ -52,10 +52,10 @@ LOOK = single_statement(f"""
 TELL_REVOCATIONS = text(f"""
 {NO_SCAN}WITH untold AS MATERIALIZED (
     SELECT hub_id FROM tokenkeeper.connections
-     WHERE (status = 'revoked') <> revocation_told AND revocation_told = :recovered
+     WHERE (status = 'revoked') <> revocation_alerted AND revocation_alerted = :recovered
      LIMIT {MOST} FOR NO KEY UPDATE SKIP LOCKED
 ), told AS (
-    UPDATE tokenkeeper.connections AS c SET revocation_told = NOT c.revocation_told
+    UPDATE tokenkeeper.connections AS c SET revocation_alerted = NOT c.revocation_alerted
       FROM untold WHERE c.hub_id = untold.hub_id
     RETURNING c.hub_id
 )

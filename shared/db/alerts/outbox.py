@@ -24,7 +24,7 @@ MOST_WAITING = 10
 #: Each names other connections, and the sweeps sum them: none of these stands for another.
 _SUMMED_ALREADY = "kind = 'connection_revoked'"
 
-COLUMNS = "a.id, a.kind, a.at, a.recovered, a.subject, a.detail, a.attempts, a.stands_for"
+COLUMNS = "a.id, a.kind, a.at, a.recovered, a.subject, a.detail, a.attempts, a.summarized_count"
 #: Of each kind the first that is not done with: what was raised after it waits for it.
 _HEADS = """
 SELECT DISTINCT ON (kind) number FROM tokenkeeper.alerts WHERE due_at IS NOT NULL ORDER BY kind, number
@@ -55,10 +55,10 @@ WITH waiting AS MATERIALIZED (
       FROM waiting AS w
      WHERE a.number = w.number AND w.many > {MOST_WAITING} AND a.number < w.newest
        AND a.due_at IS NOT NULL AND a.logged_at IS NOT NULL AND {_FREE}
-    RETURNING w.newest, a.stands_for
+    RETURNING w.newest, a.summarized_count
 )
-UPDATE tokenkeeper.alerts AS a SET stands_for = a.stands_for + d.more
-  FROM (SELECT newest, sum(1 + stands_for) AS more FROM dropped GROUP BY newest) AS d
+UPDATE tokenkeeper.alerts AS a SET summarized_count = a.summarized_count + d.more
+  FROM (SELECT newest, sum(1 + summarized_count) AS more FROM dropped GROUP BY newest) AS d
  WHERE a.number = d.newest
 """)
 CLAIM = single_statement(f"""
@@ -151,5 +151,5 @@ def alert_of(row: Row[Any]) -> Alert:
         subject=row.subject,
         detail=row.detail,
         attempts=row.attempts,
-        stands_for=row.stands_for,
+        summarized_count=row.summarized_count,
     )

@@ -30,7 +30,7 @@ WITH old AS MATERIALIZED (
        SET status = 'disconnected', status_reason = 'the operator disconnected it',
            status_since = CASE WHEN old.status = 'disconnected' THEN c.status_since ELSE clock_timestamp() END,
            generation = c.generation + CASE WHEN old.status = 'disconnected' THEN 0 ELSE 1 END,
-           due_at = NULL, not_before = NULL, pending_revocation = NULL, account_info_due_at = NULL,
+           due_at = NULL, retry_not_before = NULL, pending_revocation = NULL, account_info_due_at = NULL,
            refresh_requested = false
       FROM old WHERE c.hub_id = old.hub_id
     RETURNING c.hub_id, old.status AS was, {returned}
@@ -51,7 +51,7 @@ DISCONNECTING = single_statement(
 )
 #: For web, which may read neither (shared/db/schema/privileges.py).
 BEGIN_DISCONNECT = single_statement(
-    _MARKED.format(unwiped="tokenkeeper.holds_refresh_token(hub_id)", returned="c.generation")
+    _MARKED.format(unwiped="tokenkeeper.has_refresh_token(hub_id)", returned="c.generation")
 )
 BEGUN = single_statement("""
 SELECT encrypted_refresh_token, CASE WHEN expires_at > clock_timestamp() THEN access_token END AS access_token

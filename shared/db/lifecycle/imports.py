@@ -56,7 +56,7 @@ WITH given AS MATERIALIZED (
     ON CONFLICT (hub_id) DO UPDATE
        SET status = 'active',
            status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE now() END,
-           status_reason = NULL, not_before = NULL, failures = 0, last_error = NULL, pending_revocation = NULL,
+           status_reason = NULL, retry_not_before = NULL, failures = 0, last_error = NULL, pending_revocation = NULL,
            refresh_requested = false,
            encrypted_refresh_token = excluded.encrypted_refresh_token,
            account_info_due_at = now(), due_at = now(), generation = c.generation + 1

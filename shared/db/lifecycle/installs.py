@@ -73,7 +73,8 @@ SELECT clock_timestamp() AS now, seen.install_id AS seen, c.*
   FROM (SELECT) AS always
   LEFT JOIN tokenkeeper.installs AS seen ON seen.install_id = CAST(:install_id AS uuid)
   LEFT JOIN LATERAL (
-      SELECT hub_id, status, status_since, installed_at, install_id, scopes, refreshed_at, life, account_info_due_at
+      SELECT hub_id, status, status_since, installed_at, install_id, scopes, refreshed_at, lifetime_seconds,
+             account_info_due_at
         FROM tokenkeeper.connections WHERE hub_id = :hub_id FOR NO KEY UPDATE
   ) AS c ON true
 """)
@@ -85,17 +86,17 @@ VALUES (CAST(:install_id AS uuid), :hub_id, :granted_at) ON CONFLICT DO NOTHING
 #: `excluded` would be reading: so they are said twice (shared/db/schema/privileges.py).
 _WRITE = """
 INSERT INTO tokenkeeper.connections AS c (
-    hub_id, status, status_since, access_token, expires_at, life, scopes, refreshed_at, encrypted_refresh_token,
-    installed_at, install_id, account_info_due_at, due_at)
+    hub_id, status, status_since, access_token, expires_at, lifetime_seconds, scopes, refreshed_at,
+    encrypted_refresh_token, installed_at, install_id, account_info_due_at, due_at)
 VALUES (
-    :hub_id, 'active', :now, :access_token, :expires_at, :life, :scopes, :refreshed_at, :sealed,
+    :hub_id, 'active', :now, :access_token, :expires_at, :lifetime_seconds, :scopes, :refreshed_at, :sealed,
     :granted_at, CAST(:install_id AS uuid), :now, :due_at)
 ON CONFLICT (hub_id) DO UPDATE
    SET status = 'active',
        status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE excluded.status_since END,
        status_reason = NULL,
        {access}
-       life = excluded.life,
+       lifetime_seconds = excluded.lifetime_seconds,
        scopes = excluded.scopes,
        refreshed_at = excluded.refreshed_at,
        encrypted_refresh_token = :sealed,
@@ -103,7 +104,7 @@ ON CONFLICT (hub_id) DO UPDATE
        install_id = excluded.install_id,
        account_info_due_at = excluded.account_info_due_at,
        due_at = excluded.due_at,
-       not_before = NULL,
+       retry_not_before = NULL,
        failures = 0,
        last_error = NULL,
        pending_revocation = NULL,
@@ -206,14 +207,14 @@ def _access(install: NewInstall, granted_at: datetime, row: Row[Any]) -> dict[st
                 "access_token": install.access_token,
                 "expires_at": expires_at,
                 "refreshed_at": granted_at,
-                "life": install.expires_in,
+                "lifetime_seconds": install.expires_in,
                 "due_at": install.due_at(install.hub_id, granted_at, install.expires_in),
             }
     return {
         "access_token": None,
         "expires_at": None,
         "refreshed_at": row.refreshed_at,
-        "life": row.life if install.expires_in is None else install.expires_in,
+        "lifetime_seconds": row.lifetime_seconds if install.expires_in is None else install.expires_in,
         "due_at": row.now,
     }
 

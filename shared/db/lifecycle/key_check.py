@@ -12,9 +12,10 @@ SELECT has_column_privilege('tokenkeeper.connections', 'encrypted_refresh_token'
 SOME_SEALED = single_statement("""
 SELECT encrypted_refresh_token FROM tokenkeeper.connections WHERE encrypted_refresh_token IS NOT NULL LIMIT :limit
 """)
-CHECK = single_statement("SELECT sealed FROM tokenkeeper.key_check")
+CHECK = single_statement("SELECT encrypted_check_value FROM tokenkeeper.key_check")
 VOUCH = single_statement("""
-INSERT INTO tokenkeeper.key_check (sealed) VALUES (:sealed) ON CONFLICT (one) DO UPDATE SET sealed = excluded.sealed
+INSERT INTO tokenkeeper.key_check (encrypted_check_value) VALUES (:sealed)
+ON CONFLICT (singleton) DO UPDATE SET encrypted_check_value = excluded.encrypted_check_value
 """)
 
 

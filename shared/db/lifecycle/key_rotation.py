@@ -49,7 +49,7 @@ WITH given AS MATERIALIZED (
        SET status = 'disconnected', status_reason = 'the key to its refresh token is lost: have it installed again',
            status_since = CASE WHEN held.status = 'disconnected' THEN c.status_since ELSE clock_timestamp() END,
            encrypted_refresh_token = NULL, access_token = NULL, expires_at = NULL, generation = c.generation + 1,
-           due_at = NULL, not_before = NULL, pending_revocation = NULL, account_info_due_at = NULL,
+           due_at = NULL, retry_not_before = NULL, pending_revocation = NULL, account_info_due_at = NULL,
            refresh_requested = false
       FROM held WHERE c.hub_id = held.hub_id
     RETURNING c.hub_id, held.status AS was

@@ -12,8 +12,9 @@ BATCH, BATCHES = 1000, 20
 
 #: A date in the future is a clock that was set back: it must not stop the pruning.
 BEGIN = single_statement("""
-UPDATE tokenkeeper.pruned SET at = now() WHERE at IS NULL OR at < now() - interval '1 hour' OR at > now()
-RETURNING at
+UPDATE tokenkeeper.pruning_state SET pruned_at = now()
+ WHERE pruned_at IS NULL OR pruned_at < now() - interval '1 hour' OR pruned_at > now()
+RETURNING pruned_at
 """)
 #: A connection that failed and recovered, without a change of status: of interest for a season. All else stays.
 FAILURES = single_statement(f"""
@@ -36,7 +37,9 @@ DELETE FROM tokenkeeper.installs AS i USING old WHERE i.install_id = old.install
 RETURNING 1
 """)
 #: Two days are shown at most.
-MINUTES = single_statement("DELETE FROM tokenkeeper.minutes WHERE minute < now() - interval '3 days' RETURNING 1")
+MINUTES = single_statement(
+    "DELETE FROM tokenkeeper.refreshes_by_minute WHERE minute < now() - interval '3 days' RETURNING 1"
+)
 
 
 def prune(engine: Engine) -> int:

@@ -42,13 +42,13 @@ SELECT count(*) FROM tokenkeeper.history
 """)
 #: Those active now, less what the history's changes since then sum up to. So nobody reads a million rows.
 ACTIVE_AT = text("""
-SELECT totals.connections
+SELECT connection_counts.connections
        - (SELECT count(*) FROM tokenkeeper.connections WHERE status <> 'active')
        - (SELECT count(*) FILTER (WHERE status = 'active' AND detail ->> 'was' IS DISTINCT FROM 'active')
                - count(*) FILTER (WHERE event = 'suspected'
                                      OR (event = 'disconnected' AND detail ->> 'was' = 'active'))
             FROM tokenkeeper.history WHERE at > :since AND status IS NOT NULL)
-  FROM tokenkeeper.totals
+  FROM tokenkeeper.connection_counts
 """)
 ON = text("UPDATE tokenkeeper.provider SET brake_since = :at")
 OFF = text("UPDATE tokenkeeper.provider SET brake_since = NULL")
@@ -68,7 +68,7 @@ WITH those AS MATERIALIZED (
     UPDATE tokenkeeper.connections AS c
        SET status = 'revoked', status_since = clock_timestamp(), pending_revocation = NULL,
            status_reason = 'HubSpot called it dead twice, and an operator confirmed it',
-           access_token = NULL, expires_at = NULL, due_at = NULL, not_before = NULL, refresh_requested = false
+           access_token = NULL, expires_at = NULL, due_at = NULL, retry_not_before = NULL, refresh_requested = false
       FROM those WHERE c.hub_id = those.hub_id
     RETURNING c.hub_id
 ), told AS (
@@ -87,7 +87,7 @@ WITH those AS MATERIALIZED (
 ), back AS (
     UPDATE tokenkeeper.connections AS c
        SET status = 'active', status_since = clock_timestamp(), status_reason = NULL, pending_revocation = NULL,
-           due_at = greatest(now(), c.not_before), failures = 0, last_error = NULL, refresh_requested = false
+           due_at = greatest(now(), c.retry_not_before), failures = 0, last_error = NULL, refresh_requested = false
       FROM those WHERE c.hub_id = those.hub_id
     RETURNING c.hub_id
 ), told AS (

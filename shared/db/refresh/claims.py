@@ -65,7 +65,7 @@ WITH due AS MATERIALIZED (
     UPDATE tokenkeeper.connections AS c
        SET lease_until = now() + make_interval(secs => :seconds), lease_number = c.lease_number + 1
       FROM due WHERE c.hub_id = due.hub_id
-    RETURNING c.hub_id, c.status, c.failures, c.life, c.scopes, c.due_at, c.not_before, c.last_error,
+    RETURNING c.hub_id, c.status, c.failures, c.lifetime_seconds, c.scopes, c.due_at, c.retry_not_before, c.last_error,
               c.status_reason, c.encrypted_refresh_token, c.lease_number, c.generation, c.lease_until
 )
 """
@@ -128,12 +128,12 @@ class ConnectionClaims:
             rate = None if _paused(bucket.provider, bucket.now) else rate_limit(bucket.provider, self._cap)
             if rate is None:  # paused, or healthy again between two statements: the next claim sees to it
                 return ClaimBatch([], bucket.now, bucket.provider)
-            allowance = bucket.refilled(rate)
-            budget = min(most, int(allowance))
+            level = bucket.refilled(rate)
+            budget = min(most, int(level))
             rows: Sequence[Row[Any]] = ()
             if budget:
                 rows = connection.execute(CLAIM_LIMITED, {"limit": budget, "seconds": self._lease_seconds}).all()
-            bucket.keep(connection, allowance - len(rows))
+            bucket.keep(connection, level - len(rows))
         limited = budget < most and len(rows) == budget
         return ClaimBatch([_claimed(row) for row in rows], bucket.now, bucket.provider, limited)
 
@@ -156,10 +156,10 @@ def _claimed(row: Row[Any]) -> ClaimedConnection:
         hub_id=row.hub_id,
         status=status,
         failures=row.failures,
-        life=row.life,
+        life=row.lifetime_seconds,
         scopes=tuple(row.scopes),
         due_at=row.due_at,
-        not_before=row.not_before,
+        not_before=row.retry_not_before,
         last_error=row.last_error,
         reason=row.status_reason,
     )

@@ -12,13 +12,13 @@ from shared.domain.counts import RefreshCounters
 COUNT = text("""
 SET LOCAL statement_timeout = '2s'; SET LOCAL lock_timeout = '500ms';
 WITH by_minute AS (
-    INSERT INTO tokenkeeper.minutes AS m (minute, refreshed, failed)
+    INSERT INTO tokenkeeper.refreshes_by_minute AS m (minute, refreshed, failed)
     SELECT * FROM unnest(CAST(:minutes AS timestamptz[]), CAST(:refreshed AS bigint[]), CAST(:failed AS bigint[]))
      ORDER BY 1
     ON CONFLICT (minute) DO UPDATE
        SET refreshed = m.refreshed + excluded.refreshed, failed = m.failed + excluded.failed
 )
-INSERT INTO tokenkeeper.tally AS t (kind, name, total)
+INSERT INTO tokenkeeper.refresh_counters AS t (kind, name, total)
 SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:names AS text[]), CAST(:totals AS double precision[]))
  ORDER BY 1, 2
 ON CONFLICT (kind, name) DO UPDATE SET total = t.total + excluded.total

@@ -20,15 +20,15 @@ RESCUE = single_statement("""
 WITH r AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:late AS json)) AS r(
         hub_id bigint, number bigint, generation bigint, sealed text, access_token text, expires_at timestamptz,
-        granted_at timestamptz, life real)
+        granted_at timestamptz, lifetime_seconds real)
 )
 UPDATE tokenkeeper.connections AS c
    SET encrypted_refresh_token = r.sealed,
        access_token = CASE WHEN c.status = 'revoked' THEN NULL ELSE r.access_token END,
        expires_at = CASE WHEN c.status = 'revoked' THEN NULL ELSE r.expires_at END,
        refreshed_at = r.granted_at,
-       life = r.life,
-       due_at = greatest(now(), c.not_before),
+       lifetime_seconds = r.lifetime_seconds,
+       due_at = greatest(now(), c.retry_not_before),
        pending_revocation = NULL,
        lease_number = c.lease_number + 1
   FROM r
@@ -57,5 +57,5 @@ def _rotated(result: RefreshResult, grant: Grant) -> dict[str, object]:
         "access_token": grant.access_token,
         "expires_at": grant.expires_at.isoformat(),
         "granted_at": grant.granted_at.isoformat(),
-        "life": grant.expires_in,
+        "lifetime_seconds": grant.expires_in,
     }

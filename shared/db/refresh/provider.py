@@ -14,7 +14,7 @@ from shared.db.core.statements import Database, single_statement
 from shared.domain.alerts import AlertKind
 from shared.domain.provider import CallOutcome, Condition, Provider, apply_outcomes, start_sweep
 
-COLUMNS = "condition, since, reason, silent, refused, paused_until, rate"
+COLUMNS = "condition, since, reason, consecutive_no_answer, consecutive_unknown, paused_until, rate"
 #: The share of a second's refreshes that may begin at once after a quiet while.
 BURST = 0.25
 #: Of a sweep's length: another beat's sweep that was less than this ago was this sweep.
@@ -22,13 +22,14 @@ ANOTHERS = 0.6
 
 READ = single_statement(f"SELECT {COLUMNS} FROM tokenkeeper.provider")
 LOCK = text(
-    f"SELECT {COLUMNS}, allowance, refilled_at, clock_timestamp() AS at FROM tokenkeeper.provider FOR NO KEY UPDATE"
+    f"SELECT {COLUMNS}, bucket_level, bucket_refilled_at, clock_timestamp() AS at"
+    " FROM tokenkeeper.provider FOR NO KEY UPDATE"
 )
-KEEP_BUCKET = text("UPDATE tokenkeeper.provider SET allowance = :allowance, refilled_at = :now")
+KEEP_BUCKET = text("UPDATE tokenkeeper.provider SET bucket_level = :level, bucket_refilled_at = :now")
 KEEP = text("""
 UPDATE tokenkeeper.provider
-   SET condition = :condition, since = :since, reason = :reason, silent = :silent, refused = :refused,
-       paused_until = :paused_until, rate = :rate
+   SET condition = :condition, since = :since, reason = :reason, consecutive_no_answer = :consecutive_no_answer,
+       consecutive_unknown = :consecutive_unknown, paused_until = :paused_until, rate = :rate
 """)
 #: clock_timestamp(): who waited for another beat's row must not judge it by the time at which he began to wait.
 #: A date in the future is a clock that was set back: it must not stop the sweeps.
@@ -46,7 +47,7 @@ WITH late AS MATERIALIZED (
      WHERE failures > 0 AND due_at > now() AND status IN ('active', 'suspect')
      ORDER BY hub_id FOR NO KEY UPDATE
 ), woken AS (
-    UPDATE tokenkeeper.connections AS c SET due_at = least(c.due_at, greatest(now(), c.not_before))
+    UPDATE tokenkeeper.connections AS c SET due_at = least(c.due_at, greatest(now(), c.retry_not_before))
       FROM late WHERE c.hub_id = late.hub_id
     RETURNING c.hub_id
 )
@@ -60,21 +61,21 @@ class Bucket:
 
     provider: Provider
     now: datetime
-    allowance: float
+    level: float
     refilled_at: datetime
 
     @classmethod
     def locked(cls, connection: Connection) -> Bucket:
         row = connection.execute(LOCK).one()
-        return cls(provider_of(row), row.at, row.allowance, row.refilled_at)
+        return cls(provider_of(row), row.at, row.bucket_level, row.bucket_refilled_at)
 
     def refilled(self, rate: float) -> float:
         """What it holds now at `rate` refreshes a second: never more than a quarter of a second's, or one."""
         passed = max(0.0, (self.now - self.refilled_at).total_seconds())
-        return min(max(1.0, rate * BURST), self.allowance + rate * passed)
+        return min(max(1.0, rate * BURST), self.level + rate * passed)
 
-    def keep(self, connection: Connection, allowance: float) -> None:
-        connection.execute(KEEP_BUCKET, {"allowance": allowance, "now": self.now})
+    def keep(self, connection: Connection, level: float) -> None:
+        connection.execute(KEEP_BUCKET, {"level": level, "now": self.now})
 
 
 class ProviderStore:
@@ -115,8 +116,8 @@ def provider_of(row: Row[Any]) -> Provider:
         condition=Condition(row.condition),
         since=row.since,
         reason=row.reason,
-        silent=row.silent,
-        refused=row.refused,
+        silent=row.consecutive_no_answer,
+        refused=row.consecutive_unknown,
         paused_until=row.paused_until,
         rate=row.rate,
     )
@@ -151,8 +152,8 @@ def _columns(provider: Provider) -> dict[str, Any]:
         "condition": provider.condition.value,
         "since": provider.since,
         "reason": provider.reason,
-        "silent": provider.silent,
-        "refused": provider.refused,
+        "consecutive_no_answer": provider.silent,
+        "consecutive_unknown": provider.refused,
         "paused_until": provider.paused_until,
         "rate": provider.rate,
     }

@@ -24,7 +24,7 @@ class RefreshRequestOutcome(StrEnum):
 #: As hubspot.request_refresh, but an operator may ask again after a failure, and for a revoked one.
 REQUEST = single_statement("""
 WITH held AS MATERIALIZED (
-    SELECT hub_id, status, lease_until, due_at, greatest(now(), not_before) AS at_once
+    SELECT hub_id, status, lease_until, due_at, greatest(now(), retry_not_before) AS at_once
       FROM tokenkeeper.connections WHERE hub_id = ANY (CAST(:hub_ids AS bigint[]))
      ORDER BY hub_id FOR NO KEY UPDATE
 ), judged AS MATERIALIZED (

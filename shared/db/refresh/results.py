@@ -21,8 +21,9 @@ WITH r AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:results AS json)) AS r(
         hub_id bigint, number bigint, generation bigint, was text, status text,
         access_token text, expires_at timestamptz,
-        granted_at timestamptz, life real, scopes text[], sealed text, due_at timestamptz, not_before timestamptz,
-        failures integer, last_error text, reason text, pending_revocation jsonb, told boolean)
+        granted_at timestamptz, lifetime_seconds real, scopes text[], sealed text, due_at timestamptz,
+        retry_not_before timestamptz, failures integer, last_error text, reason text,
+        pending_revocation jsonb, told boolean)
 ), moved AS MATERIALIZED (  -- by an operator's word on revocations; locked, so that none comes now
     SELECT c.hub_id, c.status FROM tokenkeeper.connections AS c
      WHERE c.hub_id IN (SELECT hub_id FROM r WHERE was <> 'active') ORDER BY c.hub_id FOR NO KEY UPDATE OF c
@@ -35,11 +36,11 @@ WITH r AS MATERIALIZED (
                                ELSE coalesce(r.access_token, c.access_token) END,
            expires_at = CASE WHEN r.status = 'revoked' THEN NULL ELSE coalesce(r.expires_at, c.expires_at) END,
            refreshed_at = coalesce(r.granted_at, c.refreshed_at),
-           life = coalesce(r.life, c.life),
+           lifetime_seconds = coalesce(r.lifetime_seconds, c.lifetime_seconds),
            scopes = coalesce(r.scopes, c.scopes),
            encrypted_refresh_token = coalesce(r.sealed, c.encrypted_refresh_token),
            due_at = r.due_at,
-           not_before = r.not_before,
+           retry_not_before = r.retry_not_before,
            failures = r.failures,
            last_error = r.last_error,
            pending_revocation = CASE WHEN r.status = 'suspect'
@@ -63,7 +64,7 @@ WITH r AS MATERIALIZED (
      ORDER BY e.place
 ), noted AS (
     UPDATE tokenkeeper.provider SET last_success_at = now()
-     WHERE one = (SELECT one FROM tokenkeeper.provider
+     WHERE singleton = (SELECT singleton FROM tokenkeeper.provider
                    WHERE EXISTS (SELECT FROM r WHERE access_token IS NOT NULL)
                      AND coalesce(last_success_at < now() - interval '5 seconds', true)
                      FOR NO KEY UPDATE SKIP LOCKED)
@@ -178,7 +179,7 @@ def _saved(result: RefreshResult) -> dict[str, Any]:
         "status": after.status.value,
         "sealed": result.encrypted_refresh_token,
         "due_at": _text(after.due_at),
-        "not_before": _text(after.not_before),
+        "retry_not_before": _text(after.not_before),
         "failures": after.failures,
         "last_error": after.last_error,
         "reason": after.reason,
@@ -189,7 +190,7 @@ def _saved(result: RefreshResult) -> dict[str, Any]:
         saved["access_token"] = grant.access_token
         saved["expires_at"] = _text(grant.expires_at)
         saved["granted_at"] = _text(grant.granted_at)
-        saved["life"] = grant.expires_in
+        saved["lifetime_seconds"] = grant.expires_in
         saved["scopes"] = grant.scopes
     return saved
 

@@ -33,14 +33,14 @@ WITH page AS MATERIALIZED (
 )
 SELECT c.hub_id, c.status, a.hub_domain, a.installed_by, c.scopes, c.installed_at, c.expires_at,
        CASE WHEN c.status IN ('active', 'suspect') THEN c.due_at END AS next_refresh_at,
-       c.failures, c.last_error, c.status_reason, c.status_since, c.due_at, a.listed
+       c.failures, c.last_error, c.status_reason, c.status_since, c.due_at, a.sort_key
   FROM page
   JOIN tokenkeeper.connections AS c ON c.hub_id = page.hub_id
   LEFT JOIN tokenkeeper.accounts AS a ON a.hub_id = page.hub_id
  ORDER BY {order}
 """
 #: The hubs that a search finds, in no order.
-NAMED = "SELECT hub_id FROM tokenkeeper.accounts WHERE sought LIKE :pattern LIMIT :limit"
+NAMED = "SELECT hub_id FROM tokenkeeper.accounts WHERE search_text LIKE :pattern LIMIT :limit"
 NUMBERED = f"""
 SELECT c.hub_id FROM {_RANGES} JOIN tokenkeeper.connections AS c ON c.hub_id BETWEEN low AND high LIMIT :limit
 """
@@ -59,7 +59,7 @@ class Order:
 _TRIED = "c.status IN ('active', 'suspect')"
 ORDERS = {
     Sort.HUB: Order(("c.hub_id",)),
-    Sort.DOMAIN: Order(("a.listed", "a.hub_id"), source=_BOTH),
+    Sort.DOMAIN: Order(("a.sort_key", "a.hub_id"), source=_BOTH),
     Sort.DUE: Order(("c.due_at", "c.hub_id"), only=f"c.due_at IS NOT NULL AND {_TRIED}"),
     Sort.FAILURES: Order(("c.failures", "c.hub_id"), downwards=True, only=f"c.failures > 0 AND {_TRIED}"),
 }
@@ -101,7 +101,7 @@ def walk_numbered(asked: Asked, digits: str) -> Query:
 
 def walk_named(asked: Asked, text: str) -> Query:
     """As `walk`, leaving out names without this text."""
-    return _page(asked, _settings(asked), _BOTH, "a.sought LIKE :pattern", pattern=pattern(text))
+    return _page(asked, _settings(asked), _BOTH, "a.search_text LIKE :pattern", pattern=pattern(text))
 
 
 def look(asked: Asked, found: Sequence[int]) -> Query:

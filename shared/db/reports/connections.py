@@ -74,8 +74,8 @@ WITH rare AS (
       FROM tokenkeeper.connections WHERE status <> 'active'
 )
 """
-_ACTIVE = "totals.connections - suspect - revoked - disconnected AS active"
-COUNTS = single_statement(f"{_RARE} SELECT now() AS at, rare.*, {_ACTIVE} FROM tokenkeeper.totals, rare")
+_ACTIVE = "connection_counts.connections - suspect - revoked - disconnected AS active"
+COUNTS = single_statement(f"{_RARE} SELECT now() AS at, rare.*, {_ACTIVE} FROM tokenkeeper.connection_counts, rare")
 #: A revoked connection keeps its count of failures, and nobody waits for its token any more.
 _FAILING = "failures > 0 AND status IN ('active', 'suspect')"
 _SOME = f"SELECT FROM tokenkeeper.connections WHERE {{}} LIMIT {COUNTED} + 1"
@@ -86,13 +86,13 @@ OVERVIEW = single_statement(f"""
     (SELECT expires_at FROM tokenkeeper.connections WHERE failures > 0 AND due_at IS NOT NULL LIMIT {CANDIDATES})
 )
 SELECT now() AS at, {PROVIDER_COLUMNS}, swept_at, last_success_at, brake_since, rare.*,
-       {_ACTIVE}, totals.connections,
+       {_ACTIVE}, connection_counts.connections,
        (SELECT count(*) FROM ({_SOME.format(_FAILING)}) AS counted) AS failing,
        (SELECT count(*) FROM tokenkeeper.connections WHERE {HELD}) AS held,
        (SELECT count(*) FROM ({_SOME.format("due_at <= now()")}) AS counted) AS due,
        (SELECT min(due_at) FROM tokenkeeper.connections WHERE due_at IS NOT NULL) AS soonest_due,
        (SELECT min(expires_at) FROM soon WHERE expires_at > now()) AS soonest_expiry
-  FROM tokenkeeper.provider, tokenkeeper.totals, rare
+  FROM tokenkeeper.provider, tokenkeeper.connection_counts, rare
 """)
 #: The table's pages are drawn by lot.
 ESTIMATED = single_statement(f"""

@@ -52,11 +52,11 @@ WITH slots AS (
 SELECT at, coalesce(sum(m.refreshed), 0) AS refreshed, coalesce(sum(m.failed), 0) AS failed
   FROM slots
  CROSS JOIN LATERAL generate_series(last - width * (:count - 1), last, width) AS at
-  LEFT JOIN tokenkeeper.minutes AS m ON m.minute >= at AND m.minute < at + width
+  LEFT JOIN tokenkeeper.refreshes_by_minute AS m ON m.minute >= at AND m.minute < at + width
  GROUP BY at ORDER BY at
 """)
-TALLY = single_statement("SELECT kind, name, total FROM tokenkeeper.tally")
-CONNECTIONS = single_statement("SELECT connections FROM tokenkeeper.totals")
+TALLY = single_statement("SELECT kind, name, total FROM tokenkeeper.refresh_counters")
+CONNECTIONS = single_statement("SELECT connections FROM tokenkeeper.connection_counts")
 #: Pages of the table, drawn by lot; with 100 percent all of them.
 _DRAWN = "tokenkeeper.connections TABLESAMPLE SYSTEM (:percent)"
 _SERVED = "status IN ('active', 'suspect') AND expires_at > clock_timestamp()"

@@ -1,10 +1,14 @@
-"""Brings a database to this code's schema, and says plainly where it is not."""
+"""Brings a database to the schema of this code, and says in one line what to do where it is not there.
+
+Alembic runs the revisions under migrations/versions. The first one, 0004, creates everything. A database of the
+released 0.1.0 (revision 0003) is first brought to 0004 by upgrade_from_0_1.sql: see docs/adr/0015.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg2
 from sqlalchemy import Connection, Engine, text
@@ -14,16 +18,15 @@ from shared.db.core.engine import make_engine
 from shared.db.core.errors import SchemaError, translate_errors
 from shared.db.schema import roles
 
-if TYPE_CHECKING:
-    from alembic.config import Config
-
-__all__ = ["SchemaError", "check_schema", "downgrade", "migrate"]
+__all__ = ["SchemaError", "check_schema", "create_roles", "migrate"]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-#: Every revision of this code, oldest first: the first four letters of its file's name.
+#: Every revision of this code, oldest first: the first four characters of its file's name.
 REVISIONS = tuple(sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")))
-#: Two keys, so that no hub's own lock (shared/db/lifecycle/installs.py) is ever this one.
-ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(1953459562, 1)"
+#: The revision of tokenkeeper 0.1.0.
+REVISION_0_1 = "0003"
+#: Two keys, so that it never equals a lock of one hub (shared/db/lifecycle/installs.py), which has one key.
+LOCK_MIGRATIONS = "SELECT pg_advisory_xact_lock(1953459562, 1)"
 NO_ROLE = (
     "the role hubspot_reader does not exist, and this login may not create it: "
     "have an administrator run: CREATE ROLE hubspot_reader NOLOGIN;"
@@ -32,112 +35,102 @@ NO_PRIVILEGE = (
     "this login may not create what the schema needs: have an administrator run: "
     "GRANT CREATE ON DATABASE … TO the user in DATABASE_URL"
 )
+NOT_MIGRATED = "this database is not migrated: run: tokenkeeper migrate"
 TOO_NEW = "this database was migrated by a newer tokenkeeper: upgrade the code"
+TOO_OLD = (
+    "this database is at revision {revision}, older than tokenkeeper 0.1.0: "
+    "run: tokenkeeper migrate, of version 0.1.0, then of this version"
+)
+OUTDATED = "this database is at revision {revision}, the code at {head}: run: tokenkeeper migrate"
 
 
 def migrate(database_url: str) -> None:
-    """To the newest revision, in one transaction; where it is there already, nothing changes.
+    """Bring the database to the newest revision, in one transaction; where it is there already, nothing changes.
 
     Two at once are safe: the second waits for the first. Raises SchemaError, StoreUnavailable.
     """
-    engine = make_engine(database_url, pool_size=1, statement_seconds=None)
-    try:
-        with translate_errors(), _privileged(), engine.begin() as connection:
-            _alone(connection)
-            if connection.scalar(text("SELECT to_regnamespace('tokenkeeper')")) is None:
-                connection.execute(text("CREATE SCHEMA tokenkeeper"))
-            _refuse_newer(_revision(connection))
-            _upgrade(connection)
-            roles.settle(connection)
-    finally:
-        engine.dispose()
+    with _schema_transaction(database_url) as connection:
+        if connection.scalar(text("SELECT to_regnamespace('tokenkeeper')")) is None:
+            connection.execute(text("CREATE SCHEMA tokenkeeper"))
+        revision = _read_revision(connection)
+        _check_supported(revision)
+        if revision == REVISION_0_1:
+            connection.exec_driver_sql((MIGRATIONS / "upgrade_from_0_1.sql").read_text(encoding="utf-8"))
+        _run_alembic(connection)
+        roles.sync_privileges(connection)
 
 
 def create_roles(database_url: str, logins: Mapping[str, roles.Login]) -> None:
-    """The group roles with their privileges, and a login in each that `logins` names. May be repeated.
+    """Create the group roles with their privileges, and a login in each role that `logins` names. May be repeated.
 
     Raises SchemaError, StoreUnavailable.
     """
-    engine = make_engine(database_url, pool_size=1, statement_seconds=None)
-    try:
-        check_schema(engine)
-        with translate_errors(), _privileged(), engine.begin() as connection:
-            _alone(connection)
-            roles.create(connection)
-            roles.settle(connection)
-            for role, login in logins.items():
-                roles.admit(connection, role, login)
-    finally:
-        engine.dispose()
-
-
-def downgrade(database_url: str, revision: str) -> None:
-    """Back to `revision` ("base": nothing), and what is stored is gone."""
-    from alembic import command  # noqa: PLC0415  see _upgrade
-
-    engine = make_engine(database_url, pool_size=1, statement_seconds=None)
-    try:
-        with translate_errors(), engine.begin() as connection:
-            _alone(connection)
-            command.downgrade(_config(connection), revision)
-    finally:
-        engine.dispose()
+    with _schema_transaction(database_url) as connection:
+        _check_current(_read_revision(connection), REVISIONS)
+        roles.create_group_roles(connection)
+        roles.sync_privileges(connection)
+        for role, login in logins.items():
+            roles.create_login(connection, role, login)
 
 
 def check_schema(engine: Engine, revisions: Sequence[str] = REVISIONS) -> None:
-    """Raises SchemaError where the schema is not this code's, StoreUnavailable where PostgreSQL is silent."""
+    """Raise SchemaError where the schema is not this code's, StoreUnavailable where PostgreSQL does not answer."""
     with translate_errors(), engine.connect() as connection:
-        revision = _revision(connection)
-    if revision is None:
-        raise SchemaError("this database is not migrated: run: tokenkeeper migrate")
-    _refuse_newer(revision)
-    if revision != revisions[-1]:
-        raise SchemaError(
-            f"this database is at revision {revision}, the code at {revisions[-1]}: run: tokenkeeper migrate"
-        )
+        revision = _read_revision(connection)
+    _check_current(revision, revisions)
 
 
-def _alone(connection: Connection) -> None:
-    connection.execute(text("SET LOCAL lock_timeout = '60s'"))
-    connection.execute(text(ONE_AT_A_TIME))
-    # From here on we hold up readers: rather fail than let everybody queue behind a lock of ours.
-    connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+@contextmanager
+def _schema_transaction(database_url: str) -> Iterator[Connection]:
+    """A transaction in which nothing else migrates. Raises SchemaError (a privilege is missing), StoreUnavailable."""
+    engine = make_engine(database_url, pool_size=1, statement_seconds=None)
+    try:
+        with translate_errors(), engine.begin() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+            connection.execute(text(LOCK_MIGRATIONS))
+            # A statement that waits for a table's lock makes every reader wait behind it: better to fail soon.
+            connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+            try:
+                yield connection
+            except DBAPIError as error:
+                if getattr(error.orig, "pgcode", None) == "TK001":  # raised by 0004_public.sql
+                    raise SchemaError(NO_ROLE) from None
+                if isinstance(error.orig, psycopg2.errors.InsufficientPrivilege):
+                    raise SchemaError(NO_PRIVILEGE) from None
+                raise
+    finally:
+        engine.dispose()
 
 
-def _upgrade(connection: Connection) -> None:
-    from alembic import command  # noqa: PLC0415  workers check the schema without carrying Alembic in memory
-
-    command.upgrade(_config(connection), "head")
-
-
-def _config(connection: Connection) -> Config:
-    from alembic.config import Config  # noqa: PLC0415  see _upgrade
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
-
-
-def _revision(connection: Connection) -> str | None:
+def _read_revision(connection: Connection) -> str | None:
+    """None: the database was never migrated."""
     if connection.scalar(text("SELECT to_regclass('tokenkeeper.alembic_version')")) is None:
         return None
     revision: str | None = connection.scalar(text("SELECT version_num FROM tokenkeeper.alembic_version"))
     return revision
 
 
-def _refuse_newer(revision: str | None) -> None:
-    if revision is not None and revision not in REVISIONS:
-        raise SchemaError(TOO_NEW)
+def _check_supported(revision: str | None) -> None:
+    """Raise SchemaError where this code cannot migrate from `revision`."""
+    if revision is None or revision in (REVISION_0_1, *REVISIONS):
+        return
+    raise SchemaError(TOO_OLD.format(revision=revision) if revision < REVISION_0_1 else TOO_NEW)
 
 
-class _privileged:  # noqa: N801  used as a statement: with _privileged()
-    def __enter__(self) -> None:
-        pass
+def _check_current(revision: str | None, revisions: Sequence[str]) -> None:
+    _check_supported(revision)
+    if revision is None:
+        raise SchemaError(NOT_MIGRATED)
+    if revision != revisions[-1]:
+        raise SchemaError(OUTDATED.format(revision=revision, head=revisions[-1]))
 
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        cause = error.orig if isinstance(error, DBAPIError) else None
-        if getattr(cause, "pgcode", None) == "TK001":
-            raise SchemaError(NO_ROLE) from None
-        if isinstance(cause, psycopg2.errors.InsufficientPrivilege):
-            raise SchemaError(NO_PRIVILEGE) from None
+
+def _run_alembic(connection: Connection) -> None:
+    # Imported here because web and worker only check the schema: they need not hold Alembic in memory.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -10,79 +10,80 @@ WEB, WORKER = "tokenkeeper_web", "tokenkeeper_worker"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Privilege:
-    """`column` is empty where it is about the whole of it."""
-
     kind: str  #: SCHEMA, TABLE (also a view) or FUNCTION
-    of: str
-    column: str
-    may: str
+    name: str  #: of the schema, table or function
+    column: str  #: empty: the privilege is on all of it
+    action: str  #: SELECT, USAGE …
 
     def sql(self, verb: str, role: str) -> str:
-        """`verb`: GRANT … TO, or REVOKE … FROM."""
+        """`verb`: GRANT or REVOKE."""
         columns = f" ({self.column})" if self.column else ""
-        towards = "TO" if verb == "GRANT" else "FROM"
-        return f"{verb} {self.may}{columns} ON {self.kind} {self.of} {towards} {role}"
+        preposition = "TO" if verb == "GRANT" else "FROM"
+        return f"{verb} {self.action}{columns} ON {self.kind} {self.name} {preposition} {role}"
 
 
-def _on(table: str, **may: str) -> Iterator[Privilege]:
-    """From privileges to the columns that they are about; "" is the whole table."""
-    for each, columns in may.items():
-        for column in columns.split() or [""]:
-            yield Privilege("TABLE", table, column, each.upper())
-
-
-def _both() -> Iterator[Privilege]:
-    for schema in ("tokenkeeper", "hubspot"):
-        yield Privilege("SCHEMA", schema, "", "USAGE")
-    yield from _on("hubspot.connections", select="")
-    yield from _on("tokenkeeper.alembic_version", select="")
-
-
-#: What stands in a connection's row, and is no token.
-_SEEN = """
-    hub_id status status_since status_reason expires_at life scopes refreshed_at installed_at install_id
-    account_info_due_at due_at not_before failures last_error refresh_requested pending_revocation lease_until
+#: The columns of a connection's row that contain no token.
+_READABLE_COLUMNS = """
+    hub_id status status_since status_reason expires_at lifetime_seconds scopes refreshed_at installed_at install_id
+    account_info_due_at due_at retry_not_before failures last_error refresh_requested pending_revocation lease_until
     generation
 """
-#: What an install, and an operator's word, write: never a lease, so that no hub gets two refreshes at once.
-_WRITTEN = """
-    status status_since status_reason access_token expires_at life scopes refreshed_at encrypted_refresh_token
-    installed_at install_id account_info_due_at due_at not_before failures last_error refresh_requested
-    pending_revocation generation
+#: What an install or an operator's action changes: never a lease, so that no hub gets two refreshes at once.
+_UPDATED_COLUMNS = """
+    status status_since status_reason access_token expires_at lifetime_seconds scopes refreshed_at
+    encrypted_refresh_token installed_at install_id account_info_due_at due_at retry_not_before failures last_error
+    refresh_requested pending_revocation generation
 """
-_INSTALLED = """
-    hub_id status status_since access_token expires_at life scopes refreshed_at encrypted_refresh_token
+#: What the first install of a hub sets.
+_INSERTED_COLUMNS = """
+    hub_id status status_since access_token expires_at lifetime_seconds scopes refreshed_at encrypted_refresh_token
     installed_at install_id account_info_due_at due_at
 """
 
 
-def _web() -> Iterator[Privilege]:
-    """It stores installs, shows pages and takes orders. It reads no token, neither kind."""
-    yield from _both()
-    yield from _on("tokenkeeper.connections", select=_SEEN, insert=_INSTALLED, update=_WRITTEN)
-    yield Privilege("FUNCTION", "tokenkeeper.holds_refresh_token", "", "EXECUTE")
-    yield from _on("tokenkeeper.accounts", select="", insert="hub_id")  # by the trigger
-    yield from _on("tokenkeeper.totals", select="", update="connections")  # by the trigger
-    yield from _on("tokenkeeper.history", select="", insert="hub_id event detail status")
-    yield from _on("tokenkeeper.installs", select="", insert="install_id hub_id granted_at")
-    yield from _on("tokenkeeper.alerts", select="", insert="kind recovered subject detail", update="due_at")
-    yield from _on("tokenkeeper.provider", select="", update="rate brake_since brake_reset_at")
-    for table in ("minutes", "tally", "key_check"):
-        yield from _on(f"tokenkeeper.{table}", select="")
+def _web_privileges() -> Iterator[Privilege]:
+    """Web stores installs, shows pages and carries out an operator's actions. It reads neither kind of token."""
+    yield from _common_privileges()
+    yield from _table(
+        "tokenkeeper.connections", select=_READABLE_COLUMNS, insert=_INSERTED_COLUMNS, update=_UPDATED_COLUMNS
+    )
+    yield Privilege("FUNCTION", "tokenkeeper.has_refresh_token", "", "EXECUTE")
+    yield from _table("tokenkeeper.accounts", select="", insert="hub_id")  # insert: the trigger on connections
+    yield from _table("tokenkeeper.connection_counts", select="", update="connections")  # update: the same trigger
+    yield from _table("tokenkeeper.history", select="", insert="hub_id event detail status")
+    yield from _table("tokenkeeper.installs", select="", insert="install_id hub_id granted_at")
+    yield from _table("tokenkeeper.alerts", select="", insert="kind recovered subject detail", update="due_at")
+    yield from _table("tokenkeeper.provider", select="", update="rate brake_since brake_reset_at")
+    for table in ("refreshes_by_minute", "refresh_counters", "key_check"):
+        yield from _table(f"tokenkeeper.{table}", select="")
 
 
-def _worker() -> Iterator[Privilege]:
-    """It refreshes, sweeps and prunes; so do the command's verbs with its login. The schema is not its to change."""
-    yield from _both()
-    for table in ("connections", "accounts", "tally", "key_check"):
-        yield from _on(f"tokenkeeper.{table}", select="", insert="", update="")
-    for table in ("alerts", "minutes"):
-        yield from _on(f"tokenkeeper.{table}", select="", insert="", update="", delete="")
-    for table in ("provider", "totals", "pruned"):
-        yield from _on(f"tokenkeeper.{table}", select="", update="")
-    # Nothing here is rewritten; but pruning locks the rows, and PostgreSQL asks for the right to update a column.
-    yield from _on("tokenkeeper.history", select="", insert="", update="id", delete="")
-    yield from _on("tokenkeeper.installs", select="", insert="", update="stored_at", delete="")
+def _worker_privileges() -> Iterator[Privilege]:
+    """The worker, and the command with the worker's login, refresh, sweep and prune. They cannot change the schema."""
+    yield from _common_privileges()
+    for table in ("connections", "accounts", "refresh_counters", "key_check"):
+        yield from _table(f"tokenkeeper.{table}", select="", insert="", update="")
+    for table in ("alerts", "refreshes_by_minute"):
+        yield from _table(f"tokenkeeper.{table}", select="", insert="", update="", delete="")
+    for table in ("provider", "connection_counts", "pruning_state"):
+        yield from _table(f"tokenkeeper.{table}", select="", update="")
+    # No statement updates these, but pruning locks rows, for which PostgreSQL demands UPDATE on some column.
+    yield from _table("tokenkeeper.history", select="", insert="", update="id", delete="")
+    yield from _table("tokenkeeper.installs", select="", insert="", update="stored_at", delete="")
 
 
-PRIVILEGES = {WEB: frozenset(_web()), WORKER: frozenset(_worker())}
+def _common_privileges() -> Iterator[Privilege]:
+    for schema in ("tokenkeeper", "hubspot"):
+        yield Privilege("SCHEMA", schema, "", "USAGE")
+    yield from _table("hubspot.connections", select="")
+    yield from _table("tokenkeeper.alembic_version", select="")
+
+
+def _table(name: str, **columns_by_action: str) -> Iterator[Privilege]:
+    """One privilege per column, or one on the whole table where an action has no columns."""
+    for action, columns in columns_by_action.items():
+        for column in columns.split() or [""]:
+            yield Privilege("TABLE", name, column, action.upper())
+
+
+PRIVILEGES = {WEB: frozenset(_web_privileges()), WORKER: frozenset(_worker_privileges())}

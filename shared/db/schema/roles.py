@@ -1,12 +1,11 @@
-"""Group roles for web and worker, with the privileges that shared/db/schema/privileges.py names, and logins in them.
+"""Group roles for web and worker with the privileges of shared/db/schema/privileges.py, and logins in them.
 
-One login may be everything, as after a plain `tokenkeeper migrate`. Where the roles exist (`tokenkeeper roles` makes
-them), every migration brings their privileges to what is named there: no more, no fewer. See docs/adr/0013.
+One login may do everything, as after a plain `tokenkeeper migrate`. Where the roles exist (`tokenkeeper roles` creates
+them), every migration gives them exactly the privileges listed there. See docs/adr/0013.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import psycopg2
@@ -19,38 +18,40 @@ from shared.db.core.engine import make_engine
 from shared.db.core.errors import SchemaError
 from shared.db.schema.privileges import PRIVILEGES, WEB, WORKER, Privilege
 
-EXISTS = text("SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = :role)")
-HELD = text("""
-WITH held AS (
-    SELECT 'SCHEMA' AS kind, n.nspname::text AS name, '' AS col, a.*
-      FROM pg_catalog.pg_namespace AS n, aclexplode(n.nspacl) AS a WHERE n.nspname IN ('tokenkeeper', 'hubspot')
+ROLE_EXISTS = text("SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = :role)")
+#: In the order of the fields of Privilege.
+GRANTED_PRIVILEGES = text("""
+WITH granted AS (
+    SELECT 'SCHEMA' AS kind, n.nspname::text AS name, '' AS column_name, acl.*
+      FROM pg_catalog.pg_namespace AS n, aclexplode(n.nspacl) AS acl WHERE n.nspname IN ('tokenkeeper', 'hubspot')
     UNION ALL
-    SELECT 'TABLE', n.nspname || '.' || c.relname, '', a.*
+    SELECT 'TABLE', n.nspname || '.' || c.relname, '', acl.*
       FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace,
-           aclexplode(c.relacl) AS a WHERE n.nspname IN ('tokenkeeper', 'hubspot')
+           aclexplode(c.relacl) AS acl WHERE n.nspname IN ('tokenkeeper', 'hubspot')
     UNION ALL
-    SELECT 'TABLE', n.nspname || '.' || c.relname, t.attname, a.*
-      FROM pg_catalog.pg_attribute AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.attrelid
+    SELECT 'TABLE', n.nspname || '.' || c.relname, a.attname, acl.*
+      FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace,
-           aclexplode(t.attacl) AS a WHERE n.nspname IN ('tokenkeeper', 'hubspot')
+           aclexplode(a.attacl) AS acl WHERE n.nspname IN ('tokenkeeper', 'hubspot')
     UNION ALL
-    SELECT 'FUNCTION', n.nspname || '.' || p.proname, '', a.*
+    SELECT 'FUNCTION', n.nspname || '.' || p.proname, '', acl.*
       FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace,
-           aclexplode(p.proacl) AS a WHERE n.nspname IN ('tokenkeeper', 'hubspot')
+           aclexplode(p.proacl) AS acl WHERE n.nspname IN ('tokenkeeper', 'hubspot')
 )
-SELECT kind, name, col, privilege_type FROM held
-  JOIN pg_catalog.pg_roles AS r ON r.oid = held.grantee WHERE r.rolname = :role
+SELECT kind, name, column_name, privilege_type FROM granted
+  JOIN pg_catalog.pg_roles AS r ON r.oid = granted.grantee WHERE r.rolname = :role
 """)
 LOGIN = text("""
-SELECT rolname = current_user AS ours, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls AS mighty
+SELECT rolname = current_user AS is_owner, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls AS is_powerful
   FROM pg_catalog.pg_roles WHERE rolname = :login
 """)
-IS_IN = text("""
-SELECT EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m
-                 JOIN pg_catalog.pg_roles AS g ON g.oid = m.roleid JOIN pg_catalog.pg_roles AS u ON u.oid = m.member
-                WHERE g.rolname = :role AND u.rolname = current_user)
+IS_MEMBER = text("""
+SELECT EXISTS (SELECT FROM pg_catalog.pg_auth_members AS membership
+                 JOIN pg_catalog.pg_roles AS role ON role.oid = membership.roleid
+                 JOIN pg_catalog.pg_roles AS member ON member.oid = membership.member
+                WHERE role.rolname = :role AND member.rolname = current_user)
 """)
-NO_ROLES = (
+MAY_NOT_CREATE_ROLES = (
     "this login may not create roles: have an administrator run: "
     f"CREATE ROLE {WEB} NOLOGIN; CREATE ROLE {WORKER} NOLOGIN; and make the logins, as docs/operations.md says"
 )
@@ -58,91 +59,92 @@ NO_ROLES = (
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user of the database, as its URL names it."""
+    """A user of the database. With a `url`, create_login() first tries whether it works already."""
 
     name: str
     password: str = field(repr=False)
     url: str = field(default="", repr=False)
 
     @classmethod
-    def of(cls, database_url: str) -> Login:
+    def from_url(cls, database_url: str) -> Login:
         url = make_url(database_url)
         return cls(url.username or "", str(url.password or ""), database_url)
 
 
-def settle(connection: Connection) -> None:
-    """Give each role that exists what it should have, and take away the rest; where that is so, nothing changes."""
+def sync_privileges(connection: Connection) -> None:
+    """Grant each existing role the privileges it lacks and revoke those it should not have; else change nothing."""
     for role, wanted in PRIVILEGES.items():
-        if connection.scalar(EXISTS, {"role": role}):
-            _say(connection, [each.sql("REVOKE", role) for each in sorted(_held(connection, role) - wanted)])
-            # Looked at anew: what is taken from a table is taken from all its columns.
-            _say(connection, [each.sql("GRANT", role) for each in sorted(wanted - _held(connection, role))])
+        if not connection.scalar(ROLE_EXISTS, {"role": role}):
+            continue
+        for privilege in sorted(read_granted_privileges(connection, role) - wanted):
+            _execute(connection, privilege.sql("REVOKE", role))
+        # Read again: revoking a privilege on a table also revokes it on each of its columns.
+        for privilege in sorted(wanted - read_granted_privileges(connection, role)):
+            _execute(connection, privilege.sql("GRANT", role))
 
 
-def create(connection: Connection) -> None:
-    """The group roles, which nobody logs in as. They belong to the whole cluster: another database may have made them.
+def read_granted_privileges(connection: Connection, role: str) -> set[Privilege]:
+    return {Privilege(*row) for row in connection.execute(GRANTED_PRIVILEGES, {"role": role})}
+
+
+def create_group_roles(connection: Connection) -> None:
+    """Create the roles, which cannot log in. They belong to the whole cluster: another database may have created them.
 
     Raises SchemaError.
     """
     for role in PRIVILEGES:
-        if not connection.scalar(EXISTS, {"role": role}):
-            _made(connection, f"CREATE ROLE {role} NOLOGIN")
+        if not connection.scalar(ROLE_EXISTS, {"role": role}):
+            _execute_once(connection, f"CREATE ROLE {role} NOLOGIN")
 
 
-def admit(connection: Connection, role: str, login: Login) -> None:
-    """Make `login`, or give it this password, and let it do what `role` may. Where it can already, nothing changes.
+def create_login(connection: Connection, role: str, login: Login) -> None:
+    """Create `login`, or give it this password, as a member of `role`. Where it works already, nothing changes.
 
     Raises SchemaError.
     """
-    quoted = '"' + login.name.replace('"', '""') + '"'
-    found = connection.execute(LOGIN, {"login": login.name}).one_or_none()
-    if not login.name or (found and (found.ours or found.mighty)):
+    quoted_name = '"' + login.name.replace('"', '""') + '"'
+    existing = connection.execute(LOGIN, {"login": login.name}).one_or_none()
+    if not login.name or (existing and (existing.is_owner or existing.is_powerful)):
         raise SchemaError(f"the login for {role} must be one of its own, without power: not the owner, no superuser")
-    if login.url and _is_in(login.url, role):
+    if login.url and _is_member(login.url, role):
         return
-    if found is None:
-        _made(connection, f"CREATE ROLE {quoted} LOGIN")
+    if existing is None:
+        _execute_once(connection, f"CREATE ROLE {quoted_name} LOGIN")
     if login.password:
-        # The server, and its log, see what only proves a password.
-        proof = encrypt_password(login.password, login.name, algorithm="scram-sha-256", scope=_raw(connection))
-        _made(connection, f"ALTER ROLE {quoted} LOGIN PASSWORD '{proof}'")
-    _made(connection, f"GRANT {role} TO {quoted}")
+        # Sent as a verifier, so that the password itself appears neither on the network nor in the server's log.
+        raw_connection: psycopg2.extensions.connection = connection.connection.driver_connection  # type: ignore[assignment]
+        verifier = encrypt_password(login.password, login.name, algorithm="scram-sha-256", scope=raw_connection)
+        _execute_once(connection, f"ALTER ROLE {quoted_name} LOGIN PASSWORD '{verifier}'")
+    _execute_once(connection, f"GRANT {role} TO {quoted_name}")
 
 
-def _is_in(database_url: str, role: str) -> bool:
-    """Whether one can log in so, and may do what `role` may."""
+def _is_member(database_url: str, role: str) -> bool:
+    """Whether this login works and is a member of `role`."""
     engine = make_engine(database_url, pool_size=1)
     try:
         with engine.connect() as connection:
-            return bool(connection.scalar(IS_IN, {"role": role}))
+            return bool(connection.scalar(IS_MEMBER, {"role": role}))
     except SQLAlchemyError:
         return False
     finally:
         engine.dispose()
 
 
-def _held(connection: Connection, role: str) -> set[Privilege]:
-    return {Privilege(*row) for row in connection.execute(HELD, {"role": role})}
+def _execute_once(connection: Connection, statement: str) -> None:
+    """Execute `statement`; where another database's migration did the same at this moment, that is as good.
 
-
-def _made(connection: Connection, statement: str) -> None:
-    """Whoever made it meanwhile is as good as we are. Raises SchemaError."""
+    Raises SchemaError.
+    """
     try:
         with connection.begin_nested():
-            _say(connection, [statement])
+            _execute(connection, statement)
     except DBAPIError as error:
         if isinstance(error.orig, psycopg2.errors.InsufficientPrivilege):
-            raise SchemaError(NO_ROLES) from None
+            raise SchemaError(MAY_NOT_CREATE_ROLES) from None
         if not isinstance(error.orig, (psycopg2.errors.DuplicateObject, psycopg2.errors.UniqueViolation)):
             raise
 
 
-def _say(connection: Connection, statements: Iterable[str]) -> None:
-    for statement in statements:
-        connection.exec_driver_sql(statement.replace("%", "%%"))
-
-
-def _raw(connection: Connection) -> psycopg2.extensions.connection:
-    raw = connection.connection.driver_connection
-    assert isinstance(raw, psycopg2.extensions.connection)  # noqa: S101  it is psycopg2's: shared/db/core/engine.py
-    return raw
+def _execute(connection: Connection, statement: str) -> None:
+    """Statements with names of roles, which cannot be parameters."""
+    connection.exec_driver_sql(statement.replace("%", "%%"))

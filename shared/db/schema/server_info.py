@@ -1,4 +1,4 @@
-"""What kind of PostgreSQL this is, and whether it keeps what it is told to itself."""
+"""The server's version, and the settings by which secrets could get into its own log."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SELECT current_setting('server_version') AS version,
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
     version: str
-    #: psycopg2 pastes values into statements: below `panic`, one that fails is logged with the tokens in it.
+    #: psycopg2 puts values into the text of a statement: below `panic`, a failed one is logged with tokens in it.
     log_min_error_statement: str
-    #: Above `terse`, a row that a constraint of ours refuses is logged with the beginning of each column.
+    #: Above `terse`, a row that violates a constraint is logged with the beginning of each column.
     log_error_verbosity: str
 
 

@@ -32,7 +32,7 @@ connections = Table(
     Column("status_reason", Text),
     Column("access_token", Text),
     Column("expires_at", _instant),
-    Column("life", REAL),
+    Column("lifetime_seconds", REAL),
     Column("scopes", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("refreshed_at", _instant),
     Column("encrypted_refresh_token", Text),
@@ -40,7 +40,7 @@ connections = Table(
     Column("install_id", UUID),
     Column("account_info_due_at", _instant),
     Column("due_at", _instant),
-    Column("not_before", _instant),
+    Column("retry_not_before", _instant),
     Column("failures", Integer, nullable=False, server_default=text("0")),
     Column("last_error", Text),
     Column("refresh_requested", Boolean, nullable=False, server_default=text("false")),
@@ -48,25 +48,25 @@ connections = Table(
     Column("lease_until", _instant),
     Column("lease_number", BigInteger, nullable=False, server_default=text("0")),
     Column("generation", BigInteger, nullable=False, server_default=text("0")),
-    Column("revocation_told", Boolean, nullable=False, server_default=text("false")),
+    Column("revocation_alerted", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", _instant, nullable=False, server_default=text("now()")),
 )
 _c = connections.c
 Index("connections_due", _c.due_at, _c.hub_id, postgresql_where=_c.due_at.is_not(None))
 Index(
-    "connections_unidentified",
+    "connections_account_info_due",
     _c.account_info_due_at,
     postgresql_where=_c.account_info_due_at.is_not(None) & _c.access_token.is_not(None),
 )
 Index("connections_not_active", _c.status, _c.hub_id, postgresql_where=_c.status != text("'active'"))
 Index("connections_failing", _c.failures, _c.hub_id, postgresql_where=_c.failures > text("0"))
 Index(
-    "connections_revocation_untold",
+    "connections_revocation_alert_due",
     _c.hub_id,
-    postgresql_where=(_c.status == text("'revoked'")) != _c.revocation_told,
+    postgresql_where=(_c.status == text("'revoked'")) != _c.revocation_alerted,
 )
 Index(
-    "connections_unwiped",
+    "connections_disconnect_unfinished",
     _c.hub_id,
     postgresql_where=(_c.status == text("'disconnected'")) & _c.encrypted_refresh_token.is_not(None),
 )
@@ -79,18 +79,18 @@ accounts = Table(
     Column("installed_by", Text),
     # As PostgreSQL gives them back: Alembic compares texts.
     Column(
-        "listed",
+        "sort_key",
         Text(collation="C"),
         Computed("COALESCE('\t'::text || left(lower(hub_domain), 80), '\n'::text)"),
         nullable=False,
     ),
     Column(
-        "sought",
+        "search_text",
         Text,
         Computed("COALESCE(lower(hub_domain), ''::text) || '\n'::text || COALESCE(lower(installed_by), ''::text)"),
         nullable=False,
     ),
-    Index("accounts_listed", "listed", "hub_id", postgresql_include=["sought"]),
+    Index("accounts_sorted", "sort_key", "hub_id", postgresql_include=["search_text"]),
 )
 
 history = Table(
@@ -136,7 +136,7 @@ alerts = Table(
     Column("due_at", _instant, server_default=text("now()")),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("lease_until", _instant),
-    Column("stands_for", Integer, nullable=False, server_default=text("0")),
+    Column("summarized_count", Integer, nullable=False, server_default=text("0")),
     Column("delivered_at", _instant),
     Index("alerts_pending", "kind", "number", postgresql_where=text("due_at IS NOT NULL")),
     Index("alerts_delivered", "delivered_at", postgresql_where=text("delivered_at IS NOT NULL")),
@@ -146,55 +146,55 @@ alerts = Table(
 provider = Table(
     "provider",
     metadata,
-    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("condition", Text, nullable=False, server_default=text("'ok'")),
     Column("since", _instant, server_default=text("now()")),
     Column("reason", Text),
-    Column("silent", Integer, nullable=False, server_default=text("0")),
-    Column("refused", Integer, nullable=False, server_default=text("0")),
+    Column("consecutive_no_answer", Integer, nullable=False, server_default=text("0")),
+    Column("consecutive_unknown", Integer, nullable=False, server_default=text("0")),
     Column("paused_until", _instant),
     Column("rate", Double),
-    Column("allowance", Double, nullable=False, server_default=text("1")),
-    Column("refilled_at", _instant, nullable=False, server_default=text("now()")),
+    Column("bucket_level", Double, nullable=False, server_default=text("1")),
+    Column("bucket_refilled_at", _instant, nullable=False, server_default=text("now()")),
     Column("swept_at", _instant),
     Column("last_success_at", _instant),
     Column("brake_since", _instant),
     Column("brake_reset_at", _instant),
 )
 
-totals = Table(
-    "totals",
+connection_counts = Table(
+    "connection_counts",
     metadata,
-    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("connections", BigInteger, nullable=False, server_default=text("0")),
 )
 
-minutes = Table(
-    "minutes",
+refreshes_by_minute = Table(
+    "refreshes_by_minute",
     metadata,
     Column("minute", _instant, primary_key=True),
     Column("refreshed", BigInteger, nullable=False, server_default=text("0")),
     Column("failed", BigInteger, nullable=False, server_default=text("0")),
 )
 
-tally = Table(
-    "tally",
+refresh_counters = Table(
+    "refresh_counters",
     metadata,
     Column("kind", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("total", Double, nullable=False),
 )
 
-pruned = Table(
-    "pruned",
+pruning_state = Table(
+    "pruning_state",
     metadata,
-    Column("one", Boolean, primary_key=True, server_default=text("true")),
-    Column("at", _instant),
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("pruned_at", _instant),
 )
 
 key_check = Table(
     "key_check",
     metadata,
-    Column("one", Boolean, primary_key=True, server_default=text("true")),
-    Column("sealed", Text, nullable=False),
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("encrypted_check_value", Text, nullable=False),
 )

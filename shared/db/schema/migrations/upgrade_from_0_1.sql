@@ -1,0 +1,129 @@
+-- Brings a database of tokenkeeper 0.1.0 (revision 0003), with all that it stores, to revision 0004: the same tables under
+-- plain names. shared/db/schema/migrate.py runs this in its transaction. Nothing is rewritten, so it takes milliseconds
+-- at any size; readers of the public views wait for that long.
+
+-- In the order in which the product locks them, so that a process that still runs cannot cause a deadlock.
+LOCK TABLE tokenkeeper.provider, tokenkeeper.connections, tokenkeeper.totals, tokenkeeper.accounts, tokenkeeper.history,
+           tokenkeeper.installs, tokenkeeper.alerts, tokenkeeper.minutes, tokenkeeper.tally, tokenkeeper.pruned,
+           tokenkeeper.key_check IN ACCESS EXCLUSIVE MODE;
+
+ALTER TABLE tokenkeeper.connections RENAME COLUMN life TO lifetime_seconds;
+ALTER TABLE tokenkeeper.connections RENAME COLUMN sealed_refresh_token TO encrypted_refresh_token;
+ALTER TABLE tokenkeeper.connections RENAME COLUMN identify_due_at TO account_info_due_at;
+ALTER TABLE tokenkeeper.connections RENAME COLUMN not_before TO retry_not_before;
+ALTER TABLE tokenkeeper.connections RENAME COLUMN condemned TO pending_revocation;
+ALTER TABLE tokenkeeper.connections RENAME COLUMN lease_no TO lease_number;
+ALTER TABLE tokenkeeper.connections RENAME COLUMN revocation_told TO revocation_alerted;
+ALTER TABLE tokenkeeper.connections
+    RENAME CONSTRAINT connections_condemned_is_suspect TO connections_pending_revocation_is_suspect;
+ALTER INDEX tokenkeeper.connections_unidentified RENAME TO connections_account_info_due;
+ALTER INDEX tokenkeeper.connections_revocation_untold RENAME TO connections_revocation_alert_due;
+ALTER INDEX tokenkeeper.connections_unwiped RENAME TO connections_disconnect_unfinished;
+
+ALTER TABLE tokenkeeper.accounts RENAME COLUMN listed TO sort_key;
+ALTER TABLE tokenkeeper.accounts RENAME COLUMN sought TO search_text;
+ALTER INDEX tokenkeeper.accounts_listed RENAME TO accounts_sorted;
+
+ALTER TABLE tokenkeeper.alerts RENAME COLUMN stands_for TO summarized_count;
+
+ALTER TABLE tokenkeeper.provider RENAME COLUMN one TO singleton;
+ALTER TABLE tokenkeeper.provider RENAME COLUMN silent TO consecutive_no_answer;
+ALTER TABLE tokenkeeper.provider RENAME COLUMN refused TO consecutive_unknown;
+ALTER TABLE tokenkeeper.provider RENAME COLUMN allowance TO bucket_level;
+ALTER TABLE tokenkeeper.provider RENAME COLUMN refilled_at TO bucket_refilled_at;
+ALTER TABLE tokenkeeper.provider RENAME CONSTRAINT provider_is_one TO provider_singleton;
+
+ALTER TABLE tokenkeeper.totals RENAME TO connection_counts;
+ALTER TABLE tokenkeeper.connection_counts RENAME COLUMN one TO singleton;
+ALTER TABLE tokenkeeper.connection_counts RENAME CONSTRAINT totals_is_one TO connection_counts_singleton;
+ALTER TABLE tokenkeeper.connection_counts RENAME CONSTRAINT totals_pkey TO connection_counts_pkey;
+
+ALTER TABLE tokenkeeper.minutes RENAME TO refreshes_by_minute;
+ALTER TABLE tokenkeeper.refreshes_by_minute RENAME CONSTRAINT minutes_pkey TO refreshes_by_minute_pkey;
+
+ALTER TABLE tokenkeeper.tally RENAME TO refresh_counters;
+ALTER TABLE tokenkeeper.refresh_counters RENAME CONSTRAINT tally_kind_known TO refresh_counters_kind_known;
+ALTER TABLE tokenkeeper.refresh_counters RENAME CONSTRAINT tally_pkey TO refresh_counters_pkey;
+
+ALTER TABLE tokenkeeper.pruned RENAME TO pruning_state;
+ALTER TABLE tokenkeeper.pruning_state RENAME COLUMN one TO singleton;
+ALTER TABLE tokenkeeper.pruning_state RENAME COLUMN at TO pruned_at;
+ALTER TABLE tokenkeeper.pruning_state RENAME CONSTRAINT pruned_is_one TO pruning_state_singleton;
+ALTER TABLE tokenkeeper.pruning_state RENAME CONSTRAINT pruned_pkey TO pruning_state_pkey;
+
+ALTER TABLE tokenkeeper.key_check RENAME COLUMN one TO singleton;
+ALTER TABLE tokenkeeper.key_check RENAME COLUMN sealed TO encrypted_check_value;
+ALTER TABLE tokenkeeper.key_check RENAME CONSTRAINT key_check_is_one TO key_check_singleton;
+
+-- Functions hold the text of their statements, so those that name what was renamed are replaced. Privileges stay.
+DROP TRIGGER count_in ON tokenkeeper.connections;
+DROP TRIGGER count_out ON tokenkeeper.connections;
+ALTER FUNCTION tokenkeeper.count_in() RENAME TO track_inserted_connections;
+ALTER FUNCTION tokenkeeper.count_out() RENAME TO track_deleted_connections;
+ALTER FUNCTION tokenkeeper.tell() RENAME TO notify_status_change;
+ALTER TRIGGER tell ON tokenkeeper.history RENAME TO notify_status_change;
+ALTER FUNCTION tokenkeeper.holds_refresh_token(bigint) RENAME TO has_refresh_token;
+
+CREATE OR REPLACE FUNCTION tokenkeeper.track_inserted_connections() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    inserted_count bigint := (SELECT count(*) FROM inserted);
+BEGIN
+    IF inserted_count > 0 THEN
+        UPDATE tokenkeeper.connection_counts SET connections = connections + inserted_count;
+        INSERT INTO tokenkeeper.accounts (hub_id) SELECT hub_id FROM inserted ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER track_inserted_connections AFTER INSERT ON tokenkeeper.connections
+    REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION tokenkeeper.track_inserted_connections();
+
+CREATE OR REPLACE FUNCTION tokenkeeper.track_deleted_connections() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE tokenkeeper.connection_counts SET connections = connections - (SELECT count(*) FROM deleted);
+    DELETE FROM tokenkeeper.accounts AS a USING deleted WHERE a.hub_id = deleted.hub_id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER track_deleted_connections AFTER DELETE ON tokenkeeper.connections
+    REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION tokenkeeper.track_deleted_connections();
+
+CREATE OR REPLACE FUNCTION tokenkeeper.has_refresh_token(hub_id bigint) RETURNS boolean
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT c.encrypted_refresh_token IS NOT NULL FROM tokenkeeper.connections AS c WHERE c.hub_id = $1 $$;
+
+CREATE OR REPLACE FUNCTION hubspot.request_refresh(hub_id bigint, access_token text DEFAULT NULL) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    connection tokenkeeper.connections;
+    earliest   timestamptz;
+BEGIN
+    SELECT c.* INTO connection FROM tokenkeeper.connections AS c WHERE c.hub_id = $1 FOR NO KEY UPDATE;
+    IF NOT FOUND OR connection.status NOT IN ('active', 'suspect') THEN
+        RETURN false;
+    END IF;
+    -- The job has an older token: another one is served already.
+    IF $2 <> connection.access_token AND connection.expires_at > clock_timestamp() THEN
+        RETURN false;
+    END IF;
+    -- A refresh is in flight, or was until its worker stopped: due when the lease ends, and no second one is added.
+    IF connection.lease_until > clock_timestamp() THEN
+        UPDATE tokenkeeper.connections AS c
+           SET due_at = least(c.due_at, clock_timestamp()), refresh_requested = true
+         WHERE c.hub_id = $1 AND NOT (c.refresh_requested AND c.due_at <= clock_timestamp());
+        RETURN true;
+    END IF;
+    IF connection.refresh_requested THEN
+        RETURN false;
+    END IF;
+    earliest := greatest(clock_timestamp(), connection.retry_not_before);
+    UPDATE tokenkeeper.connections AS c
+       SET due_at = least(c.due_at, earliest), refresh_requested = true
+     WHERE c.hub_id = $1;
+    RETURN true;
+END
+$$;
+
+UPDATE tokenkeeper.alembic_version SET version_num = '0004';
