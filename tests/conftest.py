@@ -15,13 +15,14 @@ from typing import Any
 import psycopg2
 import pytest
 import redis
-from cryptography.fernet import Fernet
 
+from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.ports import find_free_port
-from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
+from sandbox.simulator.control import SimulatorControl
 from tests.support.databases import Databases
-from tests.support.processes import Product, Running, answers, inherited
+from tests.support.environment import inherited_environment, product_environment
+from tests.support.product import Product, url_responds
 
 #: Number 0 is left to people, 15 to the journeys' standing product.
 _redis_numbers = cycle(range(1, 15))
@@ -110,18 +111,20 @@ def own_valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
 
 
 @pytest.fixture(scope="session")
-def simulator_process(state: Path) -> Iterator[Running]:
+def simulator_process(state: Path) -> Iterator[ChildProcess]:
     port = find_free_port()
     argv = [sys.executable, "-m", "sandbox.simulator", "--port", str(port), "--lifetime", "1800"]
-    running = Running("simulator", argv, inherited(), state / "simulator.log", url=f"http://127.0.0.1:{port}")
+    running = ChildProcess(
+        "simulator", argv, inherited_environment(), state / "simulator.log", url=f"http://127.0.0.1:{port}"
+    )
     try:
-        yield running.wait_until(answers("/_sim/health"))
+        yield running.wait_until(url_responds("/_sim/health"))
     finally:
         running.stop()
 
 
 @pytest.fixture
-def simulator(simulator_process: Running) -> Iterator[SimulatorControl]:
+def simulator(simulator_process: ChildProcess) -> Iterator[SimulatorControl]:
     """HubSpot, played: no accounts, no faults, access tokens that live 1,800 s."""
     with SimulatorControl(simulator_process.url) as control:
         control.reset(settings=True, accounts=True)
@@ -132,34 +135,17 @@ def simulator(simulator_process: Running) -> Iterator[SimulatorControl]:
 def environment(
     databases: Databases, database_url: str, redis_url: str, simulator: SimulatorControl
 ) -> Callable[..., dict[str, str]]:
-    """All settings of a process, on this test's database, Redis and simulator; keywords change some.
+    """Makes all settings of a process, on this test's database, Redis and simulator; keywords change some.
 
-    Web and worker have logins of their own (tests/support/processes.py, `as_web`), unless DATABASE_URL is changed.
+    Web and worker have logins of their own (`web_environment`), unless DATABASE_URL is changed.
     """
 
     def made(**changes: str) -> dict[str, str]:
         own = {} if "DATABASE_URL" in changes else {"WEB_DATABASE_URL": databases.as_web(database_url)}
         url = databases.as_worker(database_url)
-        return settings_of(url, redis_url, simulator.base_url, **own, **changes)
+        return product_environment(url, redis_url, simulator.base_url, **own, **changes)
 
     return made
-
-
-def settings_of(database_url: str, redis_url: str, hubspot_url: str, **changes: str) -> dict[str, str]:
-    settings = {
-        "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
-        "HUBSPOT_CLIENT_ID": DEMO_CLIENT_ID,
-        "HUBSPOT_CLIENT_SECRET": DEMO_CLIENT_SECRET,
-        "HUBSPOT_REDIRECT_URI": f"http://localhost:{find_free_port()}/oauth/callback",
-        "HUBSPOT_SCOPES": "oauth crm.objects.contacts.read",
-        "HUBSPOT_API_URL": hubspot_url,
-        "HUBSPOT_APP_URL": hubspot_url,
-        "TOKEN_KEYS": Fernet.generate_key().decode(),
-        "SECRET_KEY": Fernet.generate_key().decode(),
-        "OPERATOR_PASSWORD": Fernet.generate_key().decode(),
-    }
-    return {**inherited(), **settings, **changes}
 
 
 @pytest.fixture
@@ -215,5 +201,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         for fixture in getattr(item, "funcargs", {}).values():
             if isinstance(fixture, Product):
-                report.sections.extend(fixture.logs())
+                report.sections.extend(fixture.output_tails())
     return report

@@ -19,6 +19,7 @@ from typing import Any
 import psycopg2
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedPostgres
 from sandbox.ports import find_free_port, find_free_port_from
 from shared.db.core.engine import make_engine
@@ -28,9 +29,9 @@ from shared.domain import connection as rules
 from shared.domain.errors import InvalidGrant, TemporarilyUnavailable
 from shared.domain.grant import Introspection
 from tests.browser.conftest import ARGUMENTS, NAMES
-from tests.conftest import settings_of
+from tests.support.environment import ROOT, inherited_environment, product_environment
 from tests.support.http_server import serving
-from tests.support.processes import ROOT, Running, answers, inherited
+from tests.support.product import url_responds
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 IMAGES = ROOT / "docs" / "images"
@@ -105,7 +106,7 @@ def sited() -> Iterator[Site]:
         state.chmod(0o711)  # as root, PostgreSQL's own account passes through
         database_url = stack.enter_context(postgres(state))
         simulator = stack.enter_context(simulated(state))
-        settings = settings_of(
+        settings = product_environment(
             database_url,
             f"redis://127.0.0.1:{find_free_port()}/0",
             simulator,
@@ -138,9 +139,11 @@ def postgres(state: Path) -> Iterator[str]:
 def simulated(state: Path) -> Iterator[str]:
     port = find_free_port()
     argv = [sys.executable, "-m", "sandbox.simulator", "--port", str(port), "--lifetime", "1800"]
-    running = Running("simulator", argv, inherited(), state / "simulator.log", url=f"http://localhost:{port}")
+    running = ChildProcess(
+        "simulator", argv, inherited_environment(), state / "simulator.log", url=f"http://localhost:{port}"
+    )
     try:
-        running.wait_until(answers("/_sim/health"))
+        running.wait_until(url_responds("/_sim/health"))
         yield running.url
     finally:
         running.stop()

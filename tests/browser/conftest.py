@@ -15,14 +15,14 @@ import psycopg2
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from sandbox.child_processes import ChildProcess
 from sandbox.simulator.control import SimulatorControl
 from shared.db.core.engine import make_engine as connect_engine
 from tests.browser.desk import Desk
-from tests.conftest import settings_of
-from tests.journeys.conftest import BRISK
 from tests.journeys.world import World
 from tests.support.databases import Databases
-from tests.support.processes import Product, Running
+from tests.support.environment import SHORT_WAITS, product_environment
+from tests.support.product import Product
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 ARGUMENTS = [
@@ -112,12 +112,12 @@ def shot(tmp_path: Path) -> Callable[..., None]:
 def office(
     databases: Databases,
     redis_server: Callable[[int], str],
-    simulator_process: Running,
+    simulator_process: ChildProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
     """A web that runs alone for all tests of a file, as in production: no worker changes what a test put there."""
     with databases.migrated() as database_url, SimulatorControl(simulator_process.url) as simulator:
-        environment = settings_of(database_url, redis_server(14), simulator.base_url)
+        environment = product_environment(database_url, redis_server(14), simulator.base_url)
         with world_of(Product(environment, tmp_path_factory.mktemp("office")), simulator, database_url) as world:
             world.product.web()
             yield world
@@ -127,18 +127,18 @@ def office(
 def standing(
     databases: Databases,
     redis_server: Callable[[int], str],
-    simulator_process: Running,
+    simulator_process: ChildProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
     """A world in which web, worker and beat run for all tests of a file: starting them takes seconds."""
     with databases.migrated() as database_url, SimulatorControl(simulator_process.url) as simulator:
         simulator.reset(settings=True, accounts=True)
-        environment = settings_of(
+        environment = product_environment(
             databases.as_worker(database_url),
             redis_server(15),
             simulator.base_url,
             WEB_DATABASE_URL=databases.as_web(database_url),
-            **BRISK,
+            **SHORT_WAITS,
         )
         with world_of(Product(environment, tmp_path_factory.mktemp("standing")), simulator, database_url) as world:
             yield world.started()

@@ -12,16 +12,16 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page, expect
 
+from sandbox.child_processes import ChildProcess
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
 from shared.db.core.engine import make_engine as connect_engine
 from tests.browser.conftest import OpenPage
 from tests.browser.desk import Desk
-from tests.conftest import settings_of
 from tests.support import database_states
 from tests.support.databases import Databases
+from tests.support.environment import product_environment
 from tests.support.http_server import serving
-from tests.support.processes import Running
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 pytestmark = pytest.mark.browser
@@ -79,7 +79,7 @@ Sites = Mapping[str, Site]
 
 @pytest.fixture(scope="module")
 def sites(
-    databases: Databases, redis_server: Callable[[int], str], simulator_process: Running
+    databases: Databases, redis_server: Callable[[int], str], simulator_process: ChildProcess
 ) -> Iterator[Mapping[str, Site]]:
     """For each state of the database, a web of its own."""
     with ExitStack() as stack, SimulatorControl(simulator_process.url) as simulator:
@@ -90,7 +90,7 @@ def sites(
             filled(urls[state], fill)
         found = {}
         for state, database_url in urls.items():
-            settings = settings_of(database_url, redis_server(15), simulator.base_url)
+            settings = product_environment(database_url, redis_server(15), simulator.base_url)
             home = stack.enter_context(serving(settings))
             found[state] = Site(home, settings["OPERATOR_PASSWORD"], database_url)
         yield found

@@ -11,7 +11,7 @@ from shared.db.schema.migrate import migrate
 from tests.browser.desk import NO_SCRIPT, PHONE
 from tests.browser.keyboard import press, tab_to, tour
 from tests.support.http_server import serving
-from tests.support.processes import answers, says
+from tests.support.product import has_printed, url_responds
 
 pytestmark = pytest.mark.browser
 
@@ -24,8 +24,8 @@ def whole(product):
     web = product.web(wait=False)
     worker = product.worker(wait=False)
     product.beat(wait=False)
-    worker.wait_until(says(" ready."))
-    web.wait_until(answers("/healthz"))
+    worker.wait_until(has_printed(" ready."))
+    web.wait_until(url_responds("/healthz"))
     return web.url.replace("127.0.0.1", "localhost")
 
 

@@ -10,8 +10,9 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage, desk_of
 from tests.browser.desk import NO_SCRIPT, Desk, account_links, headline
-from tests.journeys.world import World, until
+from tests.journeys.world import World
 from tests.support import database_states
+from tests.support.polling import until
 from tests.support.stores import ConnectionFixture, SqlFixture
 
 pytestmark = pytest.mark.browser

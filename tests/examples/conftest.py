@@ -9,13 +9,13 @@ from itertools import count
 import psycopg2
 import pytest
 
+from sandbox.child_processes import ChildProcess
 from sandbox.simulator.control import SimulatorControl
-from tests.conftest import settings_of
 from tests.examples.job import Job
-from tests.journeys.conftest import BRISK
 from tests.journeys.world import World
 from tests.support.databases import Databases
-from tests.support.processes import Product, Running
+from tests.support.environment import SHORT_WAITS, product_environment
+from tests.support.product import Product
 from tests.support.stores import SqlFixture
 
 _hubs = count(71001)
@@ -25,18 +25,18 @@ _hubs = count(71001)
 def standing(
     databases: Databases,
     redis_server: Callable[[int], str],
-    simulator_process: Running,
+    simulator_process: ChildProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
     """A world in which web, worker and beat run for all tests of a file: starting them takes seconds."""
     with databases.migrated() as database_url, SimulatorControl(simulator_process.url) as simulator:
         simulator.reset(settings=True, accounts=True)
-        environment = settings_of(
+        environment = product_environment(
             databases.as_worker(database_url),
             redis_server(15),
             simulator.base_url,
             WEB_DATABASE_URL=databases.as_web(database_url),
-            **BRISK,
+            **SHORT_WAITS,
         )
         product = Product(environment, tmp_path_factory.mktemp("standing"))
         connection = psycopg2.connect(database_url)

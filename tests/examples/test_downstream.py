@@ -12,8 +12,9 @@ import pytest
 
 from tests.examples.docs import shown
 from tests.examples.job import EXAMPLES, Job
-from tests.journeys.world import World, until
-from tests.support.processes import ROOT
+from tests.journeys.world import World
+from tests.support.environment import ROOT
+from tests.support.polling import until
 
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 

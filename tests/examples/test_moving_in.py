@@ -18,9 +18,10 @@ import pytest
 from sandbox.embedded.server import find_package_folder
 from tests.examples.docs import shown
 from tests.examples.job import Ran
-from tests.journeys.world import World, until
+from tests.journeys.world import World
 from tests.support.databases import Databases
-from tests.support.processes import ROOT
+from tests.support.environment import ROOT
+from tests.support.polling import until
 
 INTEGRATION = "hubspot"
 SECRET = "nango-secret-of-a-test"

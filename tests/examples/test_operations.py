@@ -16,11 +16,11 @@ import pytest
 from sandbox.embedded import EmbeddedPostgres
 from sandbox.embedded.server import find_package_folder
 from sandbox.simulator.control import SimulatorControl
-from tests.conftest import settings_of
 from tests.examples.docs import shown
-from tests.journeys.conftest import BRISK
-from tests.journeys.world import World, until
-from tests.support.processes import ROOT, Product
+from tests.journeys.world import World
+from tests.support.environment import ROOT, SHORT_WAITS, product_environment
+from tests.support.polling import until
+from tests.support.product import Product
 from tests.support.stores import SqlFixture
 
 HUBS = 20
@@ -47,7 +47,7 @@ def on_server(
 
     def made(server: EmbeddedPostgres, **changes: str) -> World:
         url = server.url("tokenkeeper")
-        settings = settings_of(url, redis_url, simulator.base_url, **BRISK, **changes)
+        settings = product_environment(url, redis_url, simulator.base_url, **SHORT_WAITS, **changes)
         return World(new_product(settings), simulator, SqlFixture(connect(url)))
 
     return made

@@ -11,7 +11,8 @@ import psycopg2
 import pytest
 
 from tests.examples.job import Job
-from tests.journeys.world import World, until
+from tests.journeys.world import World
+from tests.support.polling import until
 
 LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND query NOT LIKE 'LISTEN%%'"
 CUT = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"

@@ -6,14 +6,14 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.journeys.world import until
+from sandbox.child_processes import ChildProcess
 from tests.support.fleet import HUBS, Fleet, servers_and_product
-from tests.support.processes import Running
+from tests.support.polling import until
 
 
 @pytest.fixture(scope="module")
 def grounds(
-    simulator_process: Running, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    simulator_process: ChildProcess, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
     """A file's own `SETTINGS` change those of the product."""
     logs = tmp_path_factory.mktemp("product")
@@ -45,5 +45,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     fleet = getattr(item, "funcargs", {}).get("fleet")
     if report.failed and isinstance(fleet, Fleet):
-        report.sections.extend(fleet.world.product.logs())
+        report.sections.extend(fleet.world.product.output_tails())
     return report

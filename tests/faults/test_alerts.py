@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from sandbox.simulator.control import SimulatorControl
-from tests.journeys.world import World, until
+from tests.journeys.world import World
 from tests.support.fleet import HASTE
-from tests.support.processes import Product
+from tests.support.polling import until
+from tests.support.product import Product
 from tests.support.raw_http_server import http, resets, sends
 from tests.support.stores import SqlFixture
 from tests.support.webhook_receiver import SECRET_PATH, Receiver, receiving, well_signed

@@ -11,9 +11,10 @@ import pytest
 
 from sandbox.simulator.control import DEMO_CLIENT_ID, SimulatorControl
 from shared.domain.brake import AT_LEAST
-from tests.journeys.conftest import BRISK
-from tests.journeys.world import World, until
-from tests.support.processes import Product, says
+from tests.journeys.world import World
+from tests.support.environment import SHORT_WAITS
+from tests.support.polling import until
+from tests.support.product import Product, has_printed
 from tests.support.stores import SqlFixture
 
 HUBS = 200
@@ -25,7 +26,7 @@ OUTSIDE = "SELECT status, count(*) FROM hubspot.connections GROUP BY 1"
 @pytest.fixture
 def kept(product: Product, simulator: SimulatorControl, connect: Callable[..., Any]) -> World:
     """200 imported connections with tokens of 6 seconds, kept by a worker and a beat."""
-    product.environment.update(BRISK)
+    product.environment.update(SHORT_WAITS)
     world = World(product, simulator, SqlFixture(connect()))
     world.simulator.change_settings(lifetime=6, client_ids=[DEMO_CLIENT_ID, FOREIGN_ID])
     issued = world.simulator.install_many(HUBS)
@@ -47,9 +48,9 @@ def alerts(world: World) -> list[bool]:
 def worker_with(world: World, client_id: str) -> None:
     """As an operator changes a setting: stop, start with another."""
     old = world.named("worker")[-1]
-    old.send(signal.SIGTERM)
+    old.send_signal(signal.SIGTERM)
     old.wait(20)
-    world.product.worker(wait=False, HUBSPOT_CLIENT_ID=client_id).wait_until(says(" ready."))
+    world.product.worker(wait=False, HUBSPOT_CLIENT_ID=client_id).wait_until(has_printed(" ready."))
 
 
 def all_braked(world: World) -> None:

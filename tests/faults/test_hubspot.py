@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from shared.dispatch import INTERACTIVE_QUEUE, Dispatch
-from tests.journeys.world import until
 from tests.support.fleet import LIFETIME, Fleet
+from tests.support.polling import until
 
 #: Fewer than make HubSpot as a whole count as unwell; each hits another connection.
 KINDS = [

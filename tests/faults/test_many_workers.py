@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from tests.journeys.world import until
+from sandbox.child_processes import ChildProcess
 from tests.support.fleet import Fleet
-from tests.support.processes import Running
+from tests.support.polling import until
 
 WORKERS = 4
 #: More than one worker of two pool processes could have in flight at once.
@@ -25,13 +25,13 @@ def crew(grounds: Fleet) -> Fleet:
     return grounds
 
 
-def told_by(worker: Running) -> tuple[int, int]:
+def told_by(worker: ChildProcess) -> tuple[int, int]:
     """Refreshes that it saved, and attempts that brought no token."""
     sums = re.findall(r"refreshed +\S+ connections=(\d+) failed=(\d+)", worker.output())
     return sum(int(saved) for saved, _ in sums), sum(int(failed) for _, failed in sums)
 
 
-def told(workers: list[Running]) -> tuple[int, int]:
+def told(workers: list[ChildProcess]) -> tuple[int, int]:
     """The same of all of them, once they have told of every call."""
     return sum(told_by(worker)[0] for worker in workers), sum(told_by(worker)[1] for worker in workers)
 

@@ -14,13 +14,13 @@ import psycopg2
 import pytest
 import requests
 
+from sandbox.child_processes import ChildProcess
 from shared.db.schema.migrate import create_roles
 from shared.db.schema.privileges import WEB, WORKER
 from shared.db.schema.roles import Login
-from tests.journeys.world import until
 from tests.support.fleet import Fleet, servers_and_product
 from tests.support.pgbouncer import BINARY, SERVER_CONNECTIONS, Bouncer
-from tests.support.processes import Running
+from tests.support.polling import until
 from tests.support.stores import SqlFixture
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="no pgbouncer here: apt-get install pgbouncer")
@@ -62,7 +62,7 @@ def opened() -> list[Doors]:
 
 @pytest.fixture(scope="module")
 def grounds(
-    folder: Path, opened: list[Doors], simulator_process: Running, tmp_path_factory: pytest.TempPathFactory
+    folder: Path, opened: list[Doors], simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
     with servers_and_product(tmp_path_factory.mktemp("product"), simulator_process.url, {}) as fleet:
         create_roles(fleet.database_url, {WEB: Login(WEB_LOGIN, PASSWORD), WORKER: Login(WORKER_LOGIN, PASSWORD)})

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from tests.journeys.world import until
 from tests.support.fleet import FIRST_HUB, Fleet
+from tests.support.polling import until
 
 
 def test_a_killed_pool_process_costs_only_time(fleet: Fleet) -> None:
@@ -65,7 +65,7 @@ def test_a_killed_main_process_leaves_no_children_behind(fleet: Fleet) -> None:
     fleet.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
     before = fleet.due_and_under_way()
     children = fleet.children("worker")
-    fleet.newest("worker").send(signal.SIGKILL)
+    fleet.newest("worker").send_signal(signal.SIGKILL)
     fleet.world.product.worker()
     fleet.replaced(before)
     until(lambda: not any(psutil.pid_exists(child) for child in children))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sandbox.simulator.control import DEMO_CLIENT_SECRET
-from tests.journeys.world import until
 from tests.support.fleet import Fleet
+from tests.support.polling import until
 
 NEW_SECRET = "the-secret-after-the-rotation"
 SETTINGS = {"HUBSPOT_CLIENT_SECRET": f"{NEW_SECRET},{DEMO_CLIENT_SECRET}"}

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from tests.journeys.world import until
+from sandbox.child_processes import ChildProcess
 from tests.support.fleet import FIRST_HUB, Fleet, servers_and_product
-from tests.support.processes import Running
+from tests.support.polling import until
 from tests.support.sentinels import Sentinels
 
 
@@ -25,7 +25,7 @@ def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
 
 @pytest.fixture(scope="module")
 def grounds(
-    sentinels: Sentinels, simulator_process: Running, tmp_path_factory: pytest.TempPathFactory
+    sentinels: Sentinels, simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
     logs = tmp_path_factory.mktemp("product")
     with servers_and_product(logs, simulator_process.url, {"REDIS_URL": sentinels.url()}) as fleet:
@@ -56,7 +56,7 @@ def test_the_primary_dies_and_sweeps_resume_by_themselves(fleet: Fleet, sentinel
     assert [running.status for running in fleet.world.product.running] == [None] * 4
     until(lambda: ready(fleet)["redis"] == "ok")
     fleet.well_again()
-    sentinels.back(dead)
+    sentinels.restart_as_replica(dead)
 
 
 def test_installs_while_there_is_no_primary_are_stored(fleet: Fleet, sentinels: Sentinels) -> None:
@@ -66,15 +66,15 @@ def test_installs_while_there_is_no_primary_are_stored(fleet: Fleet, sentinels: 
         assert fleet.world.install(hub_id).status_code == 303
     until(lambda: all(fleet.world.token(hub_id) not in {None, token} for hub_id, token in old.items()))
     fleet.well_again()
-    sentinels.back(dead)
+    sentinels.restart_as_replica(dead)
 
 
 def test_a_sentinel_that_hangs_or_is_dead_is_nobodys_business(fleet: Fleet, sentinels: Sentinels) -> None:
     """It is the one that the URL names first; and the next failover comes all the same."""
-    with sentinels.first_frozen():
+    with sentinels.freeze_first_sentinel():
         assert ready(fleet)["redis"] == "ok"
         assert fleet.world.live(fleet.world.connected(FIRST_HUB))
-    sentinels.kill_first()
+    sentinels.kill_first_sentinel()
     assert ready(fleet)["redis"] == "ok"
     fleet.world.product.worker()
     sentinels.kill_primary()

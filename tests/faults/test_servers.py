@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.journeys.world import until
 from tests.support.fleet import Fleet
-from tests.support.processes import says
+from tests.support.polling import until
+from tests.support.product import has_printed
 from tests.support.slow_proxy import SlowProxy
 
 
@@ -130,7 +130,7 @@ def test_worker_and_beat_started_before_redis_wait_for_it(fleet: Fleet) -> None:
     before = fleet.due()
     waiting = [fleet.world.product.worker(wait=False), fleet.world.product.beat(wait=False)]
     for running in waiting:
-        running.wait_until(says("the broker at REDIS_URL does not answer yet"))
+        running.wait_until(has_printed("the broker at REDIS_URL does not answer yet"))
     fleet.servers.valkey.start()
     fleet.replaced(before)
     assert [running.status for running in waiting] == [None, None]

@@ -12,9 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedValkey
-from tests.journeys.world import until
-from tests.support.processes import ROOT, Product, Running, says
+from tests.support.environment import ROOT
+from tests.support.polling import until
+from tests.support.product import Product, has_printed
 from worker.liveness import SILENCE
 
 #: Seconds of the silence that is allowed which a test has to wait for.
@@ -59,14 +61,14 @@ def room(tmp_path: Path, product: Product) -> Room:
 
 
 @contextmanager
-def frozen(running: Running) -> Iterator[None]:
-    running.send(signal.SIGSTOP)
+def frozen(running: ChildProcess) -> Iterator[None]:
+    running.send_signal(signal.SIGSTOP)
     until(lambda: psutil.Process(running.pid).status() == psutil.STATUS_STOPPED)
     yield
-    running.send(signal.SIGCONT)
+    running.send_signal(signal.SIGCONT)
 
 
-def freezes_and_thaws(room: Room, running: Running, node: str) -> None:
+def freezes_and_thaws(room: Room, running: ChildProcess, node: str) -> None:
     until(lambda: room.alive(node))
     with frozen(running):
         room.put_back()
@@ -90,7 +92,7 @@ def test_a_worker_that_waits_for_redis_is_alive(product: Product, room: Room, ow
     worker = product.worker("-n", "celery@%h", REDIS_URL=own_valkey.url())
     room.beats_on()
     kill(own_valkey)
-    worker.wait_until(says("Trying to re-establish"))
+    worker.wait_until(has_printed("Trying to re-establish"))
     room.beats_on()
     own_valkey.start()
     worker.wait_until(lambda running: running.output().count("Connected to") == 2)
@@ -103,7 +105,7 @@ def test_one_that_has_been_waiting_for_redis_from_the_start_is_alive(
     url = own_valkey.url()
     own_valkey.stop()
     beat = product.beat(REDIS_URL=url)
-    beat.wait_until(says("Connection error"))
+    beat.wait_until(has_printed("Connection error"))
     room.beats_on()
     own_valkey.start()
     room.beats_on()

@@ -8,14 +8,14 @@ import subprocess
 import pytest
 
 from tests.support.command import TOKENKEEPER, Command
-from tests.support.processes import inherited
+from tests.support.environment import inherited_environment
 
 BASH = shutil.which("bash")
 
 
 @pytest.fixture
 def tokenkeeper() -> Command:
-    return Command({**inherited(), "PATH": f"{TOKENKEEPER.parent}:{inherited()['PATH']}"})
+    return Command({**inherited_environment(), "PATH": f"{TOKENKEEPER.parent}:{inherited_environment()['PATH']}"})
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

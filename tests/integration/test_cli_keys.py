@@ -15,7 +15,7 @@ from shared.startup_checks import check_database
 from shared.token_cipher import TokenCipher
 from shared.workflows.key_rotation import PAGE
 from tests.support.command import Command
-from tests.support.processes import as_web
+from tests.support.environment import web_environment
 from tests.support.stores import ConnectionFixture, SqlFixture
 
 OLD, NEW, LOST = (Fernet.generate_key().decode() for _ in range(3))
@@ -120,7 +120,7 @@ def test_with_every_key_lost_web_and_worker_start_again_after_it_is_said(
     with pytest.raises(SettingsError, match="opens nothing"):
         check_database(Settings.from_env(worker))
     assert Command(worker)("keys", "lost", "--yes").status == 0
-    for each in (worker, as_web(worker)):
+    for each in (worker, web_environment(worker)):
         check_database(Settings.from_env(each))
 
 

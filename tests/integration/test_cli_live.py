@@ -10,7 +10,7 @@ from cryptography.fernet import Fernet
 from sandbox.simulator.control import SimulatorControl
 from shared.token_cipher import TokenCipher
 from tests.support.command import Command
-from tests.support.processes import Product
+from tests.support.product import Product
 from tests.support.stores import SqlFixture
 
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))

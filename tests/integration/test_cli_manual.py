@@ -15,7 +15,7 @@ from shared.domain.errors import InvalidGrant
 from shared.domain.grant import Introspection
 from shared.token_cipher import TokenCipher
 from tests.support.command import Command
-from tests.support.processes import ROOT
+from tests.support.environment import ROOT
 from tests.support.stores import ConnectionFixture, SqlFixture
 from tests.unit.cli.test_main import every_command
 

@@ -15,10 +15,11 @@ import psutil
 import pytest
 import requests
 
-from tests.conftest import settings_of
-from tests.journeys.world import until
+from sandbox.child_processes import ChildProcess
 from tests.support.databases import Databases
-from tests.support.processes import Product, Running, says
+from tests.support.environment import product_environment
+from tests.support.polling import until
+from tests.support.product import Product, has_printed
 from web.server.slow_client_worker import HEAD_SECONDS, MOST_OF_ONE_ADDRESS
 
 #: More than the 16 threads of both processes.
@@ -32,11 +33,11 @@ Opened = Callable[[bytes], socket.socket]
 def web(
     databases: Databases,
     redis_server: Callable[[int], str],
-    simulator_process: Running,
+    simulator_process: ChildProcess,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Running]:
+) -> Iterator[ChildProcess]:
     with databases.migrated() as database_url:
-        environment = settings_of(database_url, redis_server(15), simulator_process.url)
+        environment = product_environment(database_url, redis_server(15), simulator_process.url)
         product = Product(environment, tmp_path_factory.mktemp("door"))
         try:
             yield product.web(GUNICORN_CMD_ARGS="--access-logfile=-")
@@ -45,7 +46,7 @@ def web(
 
 
 @pytest.fixture
-def opened(web: Running) -> Iterator[Opened]:
+def opened(web: ChildProcess) -> Iterator[Opened]:
     """A connection that has sent so much."""
     address = urlsplit(web.url)
     with ExitStack() as stack:
@@ -110,7 +111,7 @@ def test_nor_a_second_request_that_is_half_there_with_the_first(opened: Opened) 
     assert soon_answered(opened) < 2
 
 
-def test_a_head_in_pieces_is_answered_and_the_wait_costs_no_cpu(web: Running, opened: Opened) -> None:
+def test_a_head_in_pieces_is_answered_and_the_wait_costs_no_cpu(web: ChildProcess, opened: Opened) -> None:
     connection = opened(ASK)
     workers = psutil.Process(web.pid).children()
     before = sum(each.cpu_times().user + each.cpu_times().system for each in workers)
@@ -139,7 +140,7 @@ def test_one_address_does_not_fill_the_doorway(opened: Opened) -> None:
     assert [answered(connection) for connection in readable] == [b""] * len(readable)
 
 
-def test_a_path_forges_no_line_of_the_access_log(web: Running, opened: Opened) -> None:
+def test_a_path_forges_no_line_of_the_access_log(web: ChildProcess, opened: Opened) -> None:
     assert b"404" in answered(opened(b"GET /x%0aforged%1b[2J%22 HTTP/1.1\r\nHost: x\r\n\r\n"))
     assert soon_answered(opened) < 2
     assert '"GET /x%0Aforged%1B%5B2J%22 HTTP/1.1" 404' in web.output()
@@ -149,13 +150,13 @@ def test_a_path_forges_no_line_of_the_access_log(web: Running, opened: Opened) -
 def test_where_gunicorn_speaks_tls_itself_the_doorman_stands_aside(product: Product, certificate: Path) -> None:
     """He would wait for words that he could read."""
     web = product.web(wait=False, GUNICORN_CMD_ARGS=f"--certfile={certificate} --keyfile={certificate}")
-    web.wait_until(says("Booting worker"))
+    web.wait_until(has_printed("Booting worker"))
     address = web.url.replace("http:", "https:")
     assert until(lambda: requests.get(f"{address}/healthz", verify=str(certificate), timeout=5).ok)
 
 
 @pytest.mark.parametrize("line", [b"GE(T", b"GET ", b"GET /\xff", b"GET / HTTP/9.9\r\n"])
-def test_what_makes_no_sense_is_said_back_to_nobody(web: Running, opened: Opened, line: bytes) -> None:
+def test_what_makes_no_sense_is_said_back_to_nobody(web: ChildProcess, opened: Opened, line: bytes) -> None:
     """gunicorn would quote the line, and there may be a code in it."""
     connection = opened(
         line + b" /oauth/callback?x=planted-in-a-line HTTP/1.1\r\nHost: x\r\nbad header: planted\r\n\r\n"

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from sandbox.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey
-from tests.support.processes import ROOT
+from tests.support.environment import ROOT
 
 PACKAGES = Path(psycopg2.__file__).parent.parent
 #: Standard library only: an ordinary user may have to run it with the system's own Python.

@@ -21,9 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, RefreshCounters
 from shared.domain.errors import Throttled
 from shared.domain.provider import CallOutcome
-from tests.journeys.world import until
 from tests.support.builders import ACCESS_TOKEN, REFRESH_TOKEN
 from tests.support.http_server import serving
+from tests.support.polling import until
 from tests.support.stores import ConnectionFixture, SqlFixture
 
 Environment = Callable[..., dict[str, str]]

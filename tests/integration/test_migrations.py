@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from shared.db.core.errors import SchemaError, StoreError, StoreUnavailable
 from shared.db.schema.migrate import MIGRATIONS, REVISIONS, check_schema, migrate
 from shared.db.schema.tables import metadata
 from tests.support.databases import Databases
+from tests.support.polling import until
 from tests.support.stores import SqlFixture, at_once
 
 OURS = "SELECT count(*) FROM pg_class WHERE relnamespace::regnamespace::text IN ('tokenkeeper', 'hubspot')"
@@ -293,13 +293,6 @@ def test_databases_of_one_server_do_not_fight_over_the_role(
 
 
 MIGRATE = "import os; from shared.db.schema.migrate import migrate; migrate(os.environ['URL'])"
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -18,6 +17,7 @@ from shared.domain.grant import Grant, Introspection
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
 from tests.support.builders import grant
+from tests.support.polling import until
 from tests.support.stores import SqlFixture, Stores
 from worker.refresh import Refresher
 from worker.refresh_loop import RefreshLoop
@@ -61,13 +61,6 @@ def activity(engine: Engine) -> RefreshStats:
 
 def fill(stores: Stores, *hub_ids: int) -> None:
     stores.imports.import_rows([ImportRow(hub, CIPHER.encrypt_refresh_token(hub, f"r{hub}")) for hub in hub_ids])
-
-
-def until(true: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
 
 
 def counted(totals: Totals) -> dict[str, int]:

@@ -21,6 +21,7 @@ from shared.domain.grant import Grant
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
 from tests.support.builders import grant
+from tests.support.polling import until
 from tests.support.stores import SqlFixture, Stores
 from worker.refresh import Refresher
 from worker.refresh_loop import RefreshLoop
@@ -92,13 +93,6 @@ def fill(stores: Stores, count: int) -> None:
     stores.imports.import_rows(
         [ImportRow(hub, CIPHER.encrypt_refresh_token(hub, f"r{hub}")) for hub in range(1, count + 1)]
     )
-
-
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
 
 
 def leases(sql: SqlFixture) -> int:

@@ -29,7 +29,7 @@ from shared.token_cipher import TokenCipher
 from tests.support.builders import HUB
 from tests.support.command import Command
 from tests.support.databases import Databases
-from tests.support.processes import as_web
+from tests.support.environment import web_environment
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 OURS = "nspname IN ('tokenkeeper', 'hubspot')"
@@ -280,7 +280,7 @@ def test_web_goes_by_the_check_value_that_the_worker_keeps(
     environment: Callable[..., dict[str, str]], sql: SqlFixture, connections: ConnectionFixture
 ) -> None:
     ours = environment()
-    web, other = as_web(ours), Fernet.generate_key().decode()
+    web, other = web_environment(ours), Fernet.generate_key().decode()
     connections.stores.key_check.write_check_value("sealed with nothing that anybody has")
     with pytest.raises(SettingsError, match="TOKEN_KEYS opens nothing"):
         check_database(Settings.from_env(web))

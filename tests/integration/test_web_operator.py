@@ -19,7 +19,7 @@ from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, Tem
 from shared.domain.provider import CallOutcome
 from shared.settings import Settings
 from tests.support.builders import HUB
-from tests.support.processes import as_web
+from tests.support.environment import web_environment
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 from web.app import create_app
 from web.server.startup import services
@@ -63,7 +63,7 @@ def settings(environment: Callable[..., dict[str, str]]) -> dict[str, str]:
 
 @pytest.fixture
 def desk(settings: dict[str, str]) -> Desk:
-    ours = Settings.from_env(as_web(settings))
+    ours = Settings.from_env(web_environment(settings))
     made = services(ours)
     return Desk(create_app(made).test_client(), made.origin)
 

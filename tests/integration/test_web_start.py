@@ -11,7 +11,7 @@ import requests
 from cryptography.fernet import Fernet
 
 from shared.db.schema.migrate import migrate
-from tests.support.processes import answers
+from tests.support.product import url_responds
 from tests.support.visitor import Visitor
 
 HUB = 62515
@@ -89,7 +89,7 @@ def test_servers_that_freeze_are_named_in_time_and_the_process_lives(
         assert status == 503
         assert "ok" not in found.values() or found["postgres"] == "ok"  # a running backend may still answer
         assert found["redis"] != "ok"
-        assert answers("/healthz")(web)
+        assert url_responds("/healthz")(web)
     finally:
         for server in (own_postgres, own_valkey):
             server.process.send_signal(signal.SIGCONT)
@@ -154,5 +154,5 @@ def test_forks_of_a_preloaded_application_share_no_connection(product, simulator
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_soon_when_told_to(product, signum):
     web = product.web()
-    web.send(signum)
+    web.send_signal(signum)
     assert web.wait(10) == 0

@@ -8,7 +8,8 @@ import time
 import psutil
 import redis
 
-from tests.journeys.world import World, until
+from tests.journeys.world import World
+from tests.support.polling import until
 
 
 def test_an_install_is_readable_in_sql_within_a_second_and_identified_soon_after(visit: World) -> None:

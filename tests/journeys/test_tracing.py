@@ -9,8 +9,9 @@ from uuid import UUID
 import pytest
 import requests
 
-from tests.journeys.world import World, until
+from tests.journeys.world import World
 from tests.support.otlp_collector import Collector, Seen, collecting
+from tests.support.polling import until
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import requests
 
+from sandbox.child_processes import ChildProcess
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
-from tests.support.processes import Running, inherited
+from tests.support.environment import inherited_environment
 
 HUB = 62515
 TOKENKEEPER = str(Path(sys.executable).parent / "tokenkeeper")
@@ -32,16 +33,16 @@ class Home:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = inherited()
+        self.environment = inherited_environment()
         for name in ("WEB_PORT", "FLOWER_PORT", "SIMULATOR_PORT"):
             self.environment[name] = str(find_free_port())
-        self._runs: list[Running] = []
+        self._runs: list[ChildProcess] = []
 
-    def up(self, **changes: str) -> Running:
+    def up(self, **changes: str) -> ChildProcess:
         log = self.folder / f"up-{len(self._runs)}.log"
-        run = Running("up", [TOKENKEEPER, "up"], {**self.environment, **changes}, log, cwd=self.folder)
+        run = ChildProcess("up", [TOKENKEEPER, "up"], {**self.environment, **changes}, log, cwd=self.folder)
         self._runs.append(run)
-        return run.wait_until(lambda running: running.says(UP))
+        return run.wait_until(lambda running: running.has_printed(UP))
 
     def fails(self, **changes: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -106,13 +107,13 @@ def home() -> Iterator[Home]:
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[tuple[Home, Running]]:
+def running() -> Iterator[tuple[Home, ChildProcess]]:
     """Up and running, for the tests that leave it so."""
     with a_home() as made:
         yield made, made.up()
 
 
-def family(run: Running) -> list[psutil.Process]:
+def family(run: ChildProcess) -> list[psutil.Process]:
     return [*psutil.Process(run.pid).children(recursive=True), psutil.Process(run.pid)]
 
 
@@ -122,7 +123,7 @@ def all_gone(processes: list[psutil.Process], seconds: float = 15.0) -> list[str
     return [" ".join(process.cmdline()) for process in left if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def the_one(run: Running, words: str) -> psutil.Process:
+def the_one(run: ChildProcess, words: str) -> psutil.Process:
     """The process itself, not the one that starts it again."""
     found = [
         each for each in family(run) if words in " ".join(each.cmdline()) and "respawn" not in " ".join(each.cmdline())
@@ -156,15 +157,15 @@ def test_a_newcomer_connects_an_account_and_finds_it_again_the_next_day(home: Ho
     assert not re.search(r"Traceback|\berror\b", again.output())
 
 
-def test_a_crashed_process_comes_back(running: tuple[Home, Running]) -> None:
+def test_a_crashed_process_comes_back(running: tuple[Home, ChildProcess]) -> None:
     run = running[1]
     worker = the_one(run, "celery --quiet -A worker.app worker")
     worker.kill()
-    run.wait_until(lambda running: running.says("was killed by SIGKILL; starting it again in 0.5 s"), 20)
+    run.wait_until(lambda running: running.has_printed("was killed by SIGKILL; starting it again in 0.5 s"), 20)
     run.wait_until(lambda running: running.output().count(" ready.") == 2, 30)
 
 
-def test_no_secret_shows_in_the_process_list_or_to_other_users(running: tuple[Home, Running]) -> None:
+def test_no_secret_shows_in_the_process_list_or_to_other_users(running: tuple[Home, ChildProcess]) -> None:
     home, run = running
     state = home.folder / ".tokenkeeper"
     secrets = [path.read_text().strip() for path in (state / "secrets").iterdir()]
@@ -179,7 +180,7 @@ def test_no_secret_shows_in_the_process_list_or_to_other_users(running: tuple[Ho
     assert not [secret for secret in secrets if secret in (state / "psql").read_text()]
 
 
-def test_each_process_is_given_the_secrets_that_it_needs_and_no_others(running: tuple[Home, Running]) -> None:
+def test_each_process_is_given_the_secrets_that_it_needs_and_no_others(running: tuple[Home, ChildProcess]) -> None:
     _, run = running
     given = {
         words: SECRETS & the_one(run, words).environ().keys()
@@ -194,7 +195,7 @@ def test_each_process_is_given_the_secrets_that_it_needs_and_no_others(running: 
     }
 
 
-def test_the_settings_for_another_terminal_are_complete(running: tuple[Home, Running]) -> None:
+def test_the_settings_for_another_terminal_are_complete(running: tuple[Home, ChildProcess]) -> None:
     home, _ = running
     command = ". .tokenkeeper/env && tokenkeeper status"
     environment = {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/")}
@@ -211,7 +212,7 @@ def test_killed_it_leaves_no_process_behind(home: Home) -> None:
     run = home.up()
     processes = family(run)
 
-    run.send(signal.SIGKILL)
+    run.send_signal(signal.SIGKILL)
 
     assert all_gone(processes) == []
 
@@ -258,7 +259,7 @@ def test_a_bad_line_of_dotenv_is_told_by_its_number(home: Home) -> None:
     assert (failed.returncode, failed.stderr) == (1, "tokenkeeper: .env, line 2: this should read NAME=value\n")
 
 
-def password(run: Running) -> str:
+def password(run: ChildProcess) -> str:
     found = re.search(r"user operator, password (\S+)", run.output())
     assert found is not None
     return found[1]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
+from sandbox.child_processes import ChildProcess
 from sandbox.simulator.control import SimulatorControl, TokenCheck
-from tests.support.processes import Product, Running, answers, says
+from tests.support.polling import until
+from tests.support.product import Product, has_printed, url_responds
 from tests.support.stores import SqlFixture
 
-READY = {"web": answers("/healthz"), "worker": says(" ready."), "beat": says("is starting")}
+READY = {"web": url_responds("/healthz"), "worker": has_printed(" ready."), "beat": has_printed("is starting")}
 
 
 class World:
@@ -34,7 +34,7 @@ class World:
             running.wait_until(next(ready for name, ready in READY.items() if running.name.startswith(name)))
         return self
 
-    def named(self, name: str) -> list[Running]:
+    def named(self, name: str) -> list[ChildProcess]:
         return [running for running in self.product.running if running.name.startswith(name)]
 
     def install(self, hub_id: int | None = None) -> requests.Response:
@@ -86,12 +86,3 @@ class World:
     def never_two_at_once(self) -> bool:
         stats: dict[str, Any] = self.simulator.get_stats()
         return bool(stats["violations"] == 0 and stats["most_refreshes_of_one_hub"] <= 1)
-
-
-def until(found: Callable[[], Any], seconds: float = 30) -> Any:
-    """What `found` returns, as soon as there is something; AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < deadline, f"it did not come true within {seconds:g} s"
-        time.sleep(0.02)
-    return result

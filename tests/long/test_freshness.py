@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from tests.journeys.world import World, until
+from tests.journeys.world import World
+from tests.support.polling import until
 
 HUBS, LIFETIME, SECONDS, PAUSE = 50, 20, 120, 0.1
 

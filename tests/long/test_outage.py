@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.journeys.world import until
 from tests.support.fleet import Fleet
+from tests.support.polling import until
 
 #: What is judged here is the default pace.
 SETTINGS = {"SWEEP_SECONDS": "2", "HTTP_TIMEOUT_SECONDS": "20", "LEASE_SECONDS": "60"}

@@ -16,10 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sandbox.child_processes import signal_group
-from tests.journeys.world import until
+from sandbox.child_processes import ChildProcess, signal_group
 from tests.support.fleet import Fleet, servers_and_product
-from tests.support.processes import Running
+from tests.support.polling import until
 
 SETTINGS = {"SWEEP_SECONDS": "1", "HTTP_TIMEOUT_SECONDS": "4", "LEASE_SECONDS": "13"}
 HUBS, LIFETIME, WORKERS, BEATS = 2_000, 30, 3, 2
@@ -43,8 +42,8 @@ class Ruin:
         self.fleet = fleet
         self.dice = dice
         self.survived: Counter[str] = Counter()
-        self.told_to_stop: list[Running] = []
-        self.ended: list[Running] = []  #: by themselves, and were started again
+        self.told_to_stop: list[ChildProcess] = []
+        self.ended: list[ChildProcess] = []  #: by themselves, and were started again
 
     def strike(self) -> None:
         self._supervise()
@@ -65,7 +64,7 @@ class Ruin:
 
     def stop_worker(self) -> str:
         self.told_to_stop.append(self._any("worker"))
-        self.told_to_stop[-1].send(signal.SIGTERM)
+        self.told_to_stop[-1].send_signal(signal.SIGTERM)
         self.fleet.world.product.worker(wait=False)
         return "worker told to stop"
 
@@ -137,11 +136,11 @@ class Ruin:
         for running in self.fleet.world.named("worker") + self.fleet.world.named("beat"):
             if running in [*self.told_to_stop, *self.ended] or running.status in {None, -signal.SIGKILL}:
                 continue
-            assert running.says(UP_TOO_LATE), f"{running.name} ended by itself:\n{running.output()[-2000:]}"
+            assert running.has_printed(UP_TOO_LATE), f"{running.name} ended by itself:\n{running.output()[-2000:]}"
             self.ended.append(running)
             self.fleet.world.product.worker(wait=False)
 
-    def _any(self, name: str) -> Running:
+    def _any(self, name: str) -> ChildProcess:
         """One that runs, or is still starting."""
         ours = [running for running in self.fleet.world.named(name) if running not in self.told_to_stop]
         return self.dice.choice([running for running in ours if running.status is None])
@@ -157,7 +156,7 @@ class Ruin:
 
 
 @pytest.fixture
-def soaked(simulator_process: Running, tmp_path: Path) -> Iterator[Fleet]:
+def soaked(simulator_process: ChildProcess, tmp_path: Path) -> Iterator[Fleet]:
     with servers_and_product(tmp_path, simulator_process.url, SETTINGS) as fleet:
         fleet.simulator.change_settings(lifetime=LIFETIME, latency=0.05)
         fleet.imported(HUBS)

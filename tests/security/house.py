@@ -27,8 +27,9 @@ from tests.journeys.world import World
 from tests.security.hubspot import played
 from tests.security.marks import Mark, Search, new_mark
 from tests.support.databases import Databases
+from tests.support.environment import inherited_environment
 from tests.support.fleet import HASTE, LIFETIME, Fleet, Servers, SteadySql
-from tests.support.processes import Product, inherited
+from tests.support.product import Product
 from tests.support.raw_http_server import http, sends
 from tests.support.visitor import Visitor
 from tests.support.webhook_receiver import Receiver, receiving
@@ -165,7 +166,7 @@ def _environment(settings: dict[str, str], folder: Path, hubspot_url: str) -> di
     for name, value in settings.items():
         (place / name).write_text(value)
     return {
-        **inherited(),
+        **inherited_environment(),
         **{f"{name}_FILE": str(place / name) for name in settings},
         **HASTE,
         "HUBSPOT_CLIENT_ID": DEMO_CLIENT_ID,

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import psutil
 import requests
 
-from tests.journeys.world import until
 from tests.security.house import House
-from tests.support.processes import answers
+from tests.support.polling import until
+from tests.support.product import url_responds
 
 #: Kinds of the simulator's faults; None: our own client secret is wrong.
 FAULTS = (
@@ -149,7 +149,7 @@ def _processes_die(house: House) -> None:
     house.fleet.newest("worker").kill()
     house.world.product.worker()
     house.hubspot.change_settings(latency=0)
-    house.fleet.newest("web").wait_until(answers("/healthz"))
+    house.fleet.newest("web").wait_until(url_responds("/healthz"))
 
 
 def _while_installing(house: House, happens: Callable[[], object]) -> None:

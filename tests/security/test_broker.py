@@ -20,16 +20,17 @@ import pytest
 import redis
 from celery import Celery
 
+from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedValkey
 from sandbox.simulator.control import SimulatorControl
 from shared.dispatch import BACKGROUND_QUEUE, INTERACTIVE_QUEUE, QUEUES, STORE_INSTALL, Dispatch
 from shared.domain.grant import Install
 from shared.token_cipher import TokenCipher
-from tests.conftest import settings_of
-from tests.journeys.conftest import BRISK
-from tests.journeys.world import World, until
+from tests.journeys.world import World
 from tests.support.databases import Databases
-from tests.support.processes import Product, Running
+from tests.support.environment import SHORT_WAITS, product_environment
+from tests.support.polling import until
+from tests.support.product import Product
 from tests.support.stores import SqlFixture
 
 DROPPED = "dropped a message that is none of ours"
@@ -46,7 +47,7 @@ class Street:
         self.app.conf.update(task_queues=QUEUES, task_ignore_result=True)
 
     @property
-    def worker(self) -> Running:
+    def worker(self) -> ChildProcess:
         return self.world.named("worker")[-1]
 
     def push(self, raw: bytes | str, queue: str = INTERACTIVE_QUEUE) -> None:
@@ -70,14 +71,18 @@ class Street:
 
 @pytest.fixture(scope="module")
 def street(
-    databases: Databases, simulator_process: Running, tmp_path_factory: pytest.TempPathFactory
+    databases: Databases, simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Street]:
     valkey = EmbeddedValkey(tmp_path_factory.mktemp("valkey"), durable=False)
     valkey.start()
     with databases.migrated() as url, SimulatorControl(simulator_process.url) as simulator:
         simulator.reset(settings=True, accounts=True)
-        environment = settings_of(
-            databases.as_worker(url), valkey.url(), simulator.base_url, WEB_DATABASE_URL=databases.as_web(url), **BRISK
+        environment = product_environment(
+            databases.as_worker(url),
+            valkey.url(),
+            simulator.base_url,
+            WEB_DATABASE_URL=databases.as_web(url),
+            **SHORT_WAITS,
         )
         product = Product(environment, tmp_path_factory.mktemp("street"))
         connection = psycopg2.connect(url)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import requests
 
-from tests.support.processes import Product
+from tests.support.product import Product
 
 PASSWORD = "comma,operator:second,third"
 

@@ -22,17 +22,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from sandbox.child_processes import ChildProcess
 from shared.db.lifecycle.installs import NewInstall
 from shared.settings import Settings
 from shared.token_cipher import TokenCipher
-from tests.conftest import settings_of
 from tests.security.house import MADE
 from tests.security.hubspot import played
 from tests.security.marks import Mark, Search, new_mark
 from tests.security.visits import Visit, latin, visits, well_made
 from tests.support.builders import HUB
 from tests.support.databases import Databases
-from tests.support.processes import Product, Running
+from tests.support.environment import product_environment
+from tests.support.product import Product
 from tests.support.stores import SCHEDULE
 from web.app import create_app
 from web.server.startup import services
@@ -87,7 +88,7 @@ def target(databases: Databases, redis_server: Callable[[int], str]) -> Iterator
         databases.migrated() as database_url,
         played(access, refresh, code, f"client-{marks['client secret'].text}") as hubspot,
     ):
-        environment = settings_of(database_url, redis_server(15), hubspot.base_url, **_marked(marks))
+        environment = product_environment(database_url, redis_server(15), hubspot.base_url, **_marked(marks))
         ours = Settings.from_env(environment)
         made = services(ours)
         made.stores.installs.add(
@@ -195,7 +196,7 @@ def raw(target: Target) -> st.SearchStrategy[bytes]:
 
 
 @pytest.fixture(scope="module")
-def web(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def web(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChildProcess]:
     product = Product(target.environment, tmp_path_factory.mktemp("fuzz"))
     try:
         yield product.web(GUNICORN_CMD_ARGS="--access-logfile=- --log-level=debug", LOG_LEVEL="debug")
@@ -204,7 +205,7 @@ def web(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
 
 
 @pytest.mark.timeout(3000)
-def test_no_bytes_break_gunicorn_or_draw_a_secret_out(target: Target, web: Running) -> None:
+def test_no_bytes_break_gunicorn_or_draw_a_secret_out(target: Target, web: ChildProcess) -> None:
     port = urlsplit(web.url).port or 0
     statuses: dict[str, int] = {}
 

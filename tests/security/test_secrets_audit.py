@@ -12,7 +12,7 @@ from tests.security import places
 from tests.security.house import ACCESS, MADE, House
 from tests.security.marks import Finding, Mark, Search, new_mark
 from tests.security.run import live
-from tests.support.processes import ROOT
+from tests.support.environment import ROOT
 
 #: Access tokens are in the one table from which SQL reads them, and in the log of what becomes of that table.
 AT_HOME = {(ACCESS, places.HOME), (ACCESS, places.JOURNAL)}

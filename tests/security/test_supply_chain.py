@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT, inherited
+from tests.support.environment import ROOT, inherited_environment
 from tools import audit, sbom
 
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
@@ -75,7 +75,7 @@ def test_an_audit_without_a_way_to_the_index_says_so() -> None:
     ran = subprocess.run(
         [sys.executable, "tools/audit.py"],
         cwd=ROOT,
-        env={**inherited(), "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"},
+        env={**inherited_environment(), "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -15,13 +15,15 @@ import psutil
 import psycopg2
 import redis
 
+from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.simulator.control import SimulatorControl
 from shared.db.schema.migrate import migrate
-from tests.conftest import settings_of
-from tests.journeys.world import World, until
+from tests.journeys.world import World
 from tests.support.databases import Databases
-from tests.support.processes import Product, Running
+from tests.support.environment import product_environment
+from tests.support.polling import until
+from tests.support.product import Product
 from tests.support.stores import SqlFixture
 from tests.support.token_watcher import Watch
 
@@ -183,7 +185,7 @@ class Fleet:
     def condition(self) -> str:
         return str(self.sql.value("SELECT condition FROM tokenkeeper.provider"))
 
-    def newest(self, name: str) -> Running:
+    def newest(self, name: str) -> ChildProcess:
         return self.world.named(name)[-1]
 
     def children(self, name: str) -> list[int]:
@@ -221,7 +223,7 @@ def servers_and_product(logs: Path, simulator_url: str, settings: Mapping[str, s
         ):
             simulator.reset(settings=True, accounts=True)
             simulator.change_settings(lifetime=LIFETIME)
-            environment = settings_of(url, servers.valkey.url(), simulator_url, **{**HASTE, **settings})
+            environment = product_environment(url, servers.valkey.url(), simulator_url, **{**HASTE, **settings})
             product = Product(environment, logs)
             sql = SteadySql(url)
             try:

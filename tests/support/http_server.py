@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from werkzeug.serving import make_server
 
 from shared.settings import Settings
-from tests.support.processes import as_web
+from tests.support.environment import web_environment
 from web.app import create_app
 from web.server.startup import services
 
@@ -19,7 +19,7 @@ from web.server.startup import services
 @contextmanager
 def serving(environment: Mapping[str, str]) -> Iterator[str]:
     """Where it listens: as HUBSPOT_REDIRECT_URI says."""
-    settings = Settings.from_env(as_web(environment))
+    settings = Settings.from_env(web_environment(environment))
     port = urlsplit(settings.hubspot_redirect_uri).port or 0
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server("127.0.0.1", port, create_app(services(settings)), threaded=True)

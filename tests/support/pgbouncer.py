@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode: a few connections to PostgreSQL, handed from one transaction to the next."""
+"""PgBouncer in transaction mode, where each transaction may run on another connection to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,31 +6,29 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sandbox.child_processes import die_with_parent, stop_process
+from sandbox.child_processes import ChildProcess
 from sandbox.ports import find_free_port
-from tests.journeys.world import until
 
-#: Where Debian puts it, which is not on everybody's PATH.
+#: Debian installs it into /usr/sbin, which is not on every PATH.
 BINARY = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
-#: Connections to PostgreSQL, for each login: fewer than one of our processes may ask for.
+#: Connections to PostgreSQL for each login: fewer than one of our processes may ask for.
 SERVER_CONNECTIONS = 3
 
 
 class Bouncer:
-    """Before the server of `database_url`, whose login may come through it, and those of `passwords`. All defaults."""
+    """A pooler in front of the server of `database_url`, for the login in that URL and those of `passwords`."""
 
     def __init__(self, folder: Path, database_url: str, passwords: Mapping[str, str]) -> None:
         self.port = find_free_port()
         self._folder = folder
         self._server = urlsplit(database_url)
         self._passwords = {str(self._server.username): str(self._server.password), **passwords}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
 
     def start(self) -> None:
         assert BINARY
@@ -53,31 +51,27 @@ class Bouncer:
         ]
         (self._folder / "users.txt").write_text(users, encoding="ascii")
         (self._folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n", encoding="ascii")
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [BINARY, str(self._folder / "pgbouncer.ini")],
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=die_with_parent(signal.SIGINT),  # noqa: PLW1509  one call into libc
-                user="nobody" if os.getuid() == 0 else None,  # it will not run as root
-            )
-        until(self._listens)
+        self._process = ChildProcess(
+            "pgbouncer",
+            [BINARY, str(self._folder / "pgbouncer.ini")],
+            os.environ,
+            self._folder / "log",
+            cwd=self._folder,
+            stop_signal=signal.SIGINT,
+            user="nobody" if os.getuid() == 0 else None,  # it refuses to run as root
+        )
+        self._process.wait_until(self._accepts_connections)
 
     def stop(self) -> None:
         if self._process:
-            stop_process(self._process, signal.SIGINT, patience=10)
+            self._process.stop(10)
 
     def url(self, url: str) -> str:
-        """That login's, through here."""
+        """The same login's URL, through the pooler."""
         parts = urlsplit(url)
         return parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{self.port}").geturl()
 
-    def _listens(self) -> bool:
-        assert self._process
-        assert self._process.poll() is None, (self._folder / "log").read_text()
+    def _accepts_connections(self, _: ChildProcess) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
             return True
         return False

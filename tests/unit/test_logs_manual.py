@@ -8,7 +8,7 @@ import re
 import pytest
 
 from shared.domain.connection import EventName
-from tests.support.processes import ROOT
+from tests.support.environment import ROOT
 
 TABLE = (ROOT / "docs" / "logs.md").read_text().partition("## Events")[2].partition("## ")[0]
 EVENTS = [event for row in re.findall(r"^\| (`.*?) \|", TABLE, re.MULTILINE) for event in re.findall(r"`(.*?)`", row)]

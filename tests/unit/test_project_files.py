@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.environment import ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.environment import ROOT
 
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 NAMES = sorted(set(NAMED.findall((ROOT / "docs" / "security.md").read_text(encoding="utf-8"))))

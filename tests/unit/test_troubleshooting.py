@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.environment import ROOT
 from web import problems
 
 SOURCES = ("cli", "deploy", "sandbox", "shared", "web", "worker")

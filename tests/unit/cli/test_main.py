@@ -9,7 +9,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from cli.main import VERBS, in_one_line, main, verbs
-from tests.support.processes import ROOT
+from tests.support.environment import ROOT
 
 Output = pytest.CaptureFixture[str]
 

@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from sandbox.respawn import Respawner, alive, ended
-from tests.support.processes import ROOT
+from tests.support.environment import ROOT
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

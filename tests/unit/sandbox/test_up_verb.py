@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.support.processes import ROOT, inherited
+from tests.support.environment import ROOT, inherited_environment
 
 WITHOUT_HONCHO = (
     "import sys; sys.modules['honcho'] = None; sys.argv = ['tokenkeeper', 'up']; import cli.main as m; m.main()"
@@ -14,7 +14,12 @@ WITHOUT_HONCHO = (
 
 def test_without_the_extra_it_says_in_one_line_what_to_install() -> None:
     run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_HONCHO], cwd=ROOT, env=inherited(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", WITHOUT_HONCHO],
+        cwd=ROOT,
+        env=inherited_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert run.returncode == 1

@@ -12,8 +12,8 @@ import pytest
 from shared import tracing
 from shared.domain.errors import InvalidGrant
 from shared.tracing import SpanKind
+from tests.support.environment import ROOT, inherited_environment
 from tests.support.otlp_collector import Collector, collecting
-from tests.support.processes import ROOT, inherited
 
 SECRET = "planted-secret-in-an-error"
 CORRELATION = "0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11"
@@ -150,7 +150,7 @@ def test_a_collector_that_does_not_answer_does_not_delay_the_end_of_a_process() 
         "    with tracing.start_span('lost'): pass\n"
         "tracing.shut_down(); print(tracing.get_trace_headers())"
     )
-    environ = {**inherited(), ENDPOINT: "http://127.0.0.1:1"}
+    environ = {**inherited_environment(), ENDPOINT: "http://127.0.0.1:1"}
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environ, timeout=30)
     assert result.stdout.endswith("{}\n")

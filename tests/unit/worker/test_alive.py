@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.environment import ROOT
 from worker.liveness import SILENCE, HeartbeatFile, main
 
 NOW = 5_000.0

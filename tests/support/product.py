@@ -1,0 +1,115 @@
+"""The product's processes, started as in production."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sandbox.child_processes import LOG_TAIL_CHARACTERS, START_SECONDS, ChildProcess, installed_command
+from sandbox.ports import find_free_port
+from tests.support.environment import ROOT, web_environment
+
+#: Requests to loopback must not go through a proxy of the machine.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+ReadyCheck = Callable[[ChildProcess], bool]
+
+
+class Product:
+    """Starts the product's processes, any number of each; `stop` ends them all."""
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self.environment = dict(environment)
+        self.folder = folder
+        self.running: list[ChildProcess] = []
+
+    def web(self, *, wait: bool = True, **changes: str) -> ChildProcess:
+        """The first one listens on the port of HUBSPOT_REDIRECT_URI, the others on free ports."""
+        is_first = not any(process.name.startswith("web") for process in self.running)
+        port = urlsplit(self.environment["HUBSPOT_REDIRECT_URI"]).port if is_first else find_free_port()
+        argv = ["gunicorn", "web.wsgi:app", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"]
+        argv += ["--threads", "8", "--workers", "2", "--no-control-socket"]
+        is_ready = url_responds("/healthz") if wait else None
+        url = f"http://127.0.0.1:{port}"
+        return self.start("web", argv, is_ready, url=url, **web_environment(self.environment | changes))
+
+    def worker(self, *options: str, wait: bool = True, **changes: str) -> ChildProcess:
+        """`-c 2` unless `options` say otherwise."""
+        concurrency = () if "-c" in options else ("-c", "2")
+        node = f"worker{len(self.running)}@%h"
+        argv = ["celery", "-A", "worker.app", "worker", "-n", node, "-l", "info", *concurrency, *options]
+        return self.start("worker", argv, has_printed(" ready.") if wait else None, **changes)
+
+    def beat(self, *, wait: bool = True, **changes: str) -> ChildProcess:
+        argv = ["celery", "-A", "worker.app", "beat", "--pidfile="]
+        return self.start("beat", argv, has_printed("is starting") if wait else None, **changes)
+
+    def flower(self, *, wait: bool = True, **changes: str) -> ChildProcess:
+        port = find_free_port()
+        argv = ["celery", "-A", "worker.app", "flower", "--address=127.0.0.1", f"--port={port}"]
+        is_ready = url_responds("/healthcheck") if wait else None
+        return self.start("flower", argv, is_ready, url=f"http://127.0.0.1:{port}", **changes)
+
+    def start(
+        self, name: str, argv: Sequence[str], is_ready: ReadyCheck | None = None, url: str = "", **changes: str
+    ) -> ChildProcess:
+        """`argv` begins with a command of this environment's bin folder. Raises ProcessFailed."""
+        name = f"{name}-{len(self.running)}"
+        command = [installed_command(argv[0]), *argv[1:]]
+        process = ChildProcess(name, command, {**self.environment, **changes}, self.folder / f"{name}.log", url=url)
+        self.running.append(process)
+        return process.wait_until(is_ready) if is_ready else process
+
+    def tokenkeeper(self, *arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
+        """Runs the command to its end, whatever its exit status."""
+        return self._run("tokenkeeper", *arguments, stdin=stdin, **changes)
+
+    def celery(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs Celery's own command to its end, whatever its exit status."""
+        return self._run("celery", "-A", "worker.app", *arguments)
+
+    def _run(self, command: str, *arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [installed_command(command), *arguments],
+            cwd=ROOT,
+            env={**self.environment, **changes},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+
+    def stop(self) -> None:
+        """All get SIGTERM first, so that the wait is that of the slowest."""
+        for process in self.running:
+            if process.status is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self.running:
+            process.stop()
+
+    def output_tails(self) -> list[tuple[str, str]]:
+        """A heading and the end of the output of each process."""
+        return [(f"output of {process.name}", process.output()[-LOG_TAIL_CHARACTERS:]) for process in self.running]
+
+
+def has_printed(text: str) -> ReadyCheck:
+    return lambda process: process.has_printed(text)
+
+
+def url_responds(path: str) -> ReadyCheck:
+    """Whether a GET of `path` at the process's URL has a status below 300."""
+
+    def check(process: ChildProcess) -> bool:
+        try:
+            with _DIRECT.open(f"{process.url}{path}", timeout=2) as reply:
+                return bool(reply.status < 300)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    return check
