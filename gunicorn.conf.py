@@ -7,7 +7,7 @@ from typing import Any
 from shared.db.core.errors import StoreUnavailable
 from shared.startup_checks import check_database
 from web.server import slow_client_worker
-from web.server.startup import refusing, settings
+from web.server.startup import exit_on_configuration_error, load_settings
 
 # Threads wait for HubSpot without holding up the others; 8 slow exchanges still leave the health checks answering.
 worker_class = "gthread"
@@ -25,8 +25,8 @@ control_socket_disable = True
 
 def on_starting(server: Any) -> None:
     """Look in the master, before it forks: two workers that refuse at once leave a traceback of gunicorn's own."""
-    with refusing(), suppress(StoreUnavailable):  # each worker waits for PostgreSQL by itself, and says so
-        check_database(settings(os.environ))  # noqa: TID251  an entry point
+    with exit_on_configuration_error(), suppress(StoreUnavailable):  # each worker waits for PostgreSQL and logs it
+        check_database(load_settings(os.environ))  # noqa: TID251  an entry point
     on_reload(server)
 
 

@@ -13,23 +13,28 @@ from shared import tracing
 from shared.db.core.errors import StoreUnavailable
 from shared.startup_checks import check_database
 from web.app import create_app
-from web.server.startup import check_later, refusing, services, settings
+from web.server.startup import (
+    check_database_when_it_answers,
+    exit_on_configuration_error,
+    load_settings,
+    make_services,
+)
 
 log = structlog.get_logger(__name__)
 
 
 def main() -> Flask:
-    """The application, or one line on stderr and the end of gunicorn."""
-    with refusing():
-        ours = settings(os.environ)  # noqa: TID251  an entry point
+    """The application; for a wrong setting or schema, one line on stderr and the exit of gunicorn."""
+    with exit_on_configuration_error():
+        settings = load_settings(os.environ)  # noqa: TID251  an entry point
         try:
-            check_database(ours)
+            check_database(settings)
         except StoreUnavailable as error:
             log.warning("PostgreSQL does not answer yet; installs wait in the queue", why=str(error))
-            threading.Thread(target=check_later, args=(ours,), daemon=True).start()
+            threading.Thread(target=check_database_when_it_answers, args=(settings,), daemon=True).start()
     tracing.configure("tokenkeeper-web", os.environ)  # noqa: TID251  an entry point
     atexit.register(tracing.shut_down)
-    return create_app(services(ours))
+    return create_app(make_services(settings))
 
 
 app = main()

@@ -22,7 +22,7 @@ from tests.support.builders import HUB
 from tests.support.environment import web_environment
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 from web.app import create_app
-from web.server.startup import services
+from web.server.startup import make_services
 
 PASSWORD = "correct horse battery staple"
 BASIC = {"Authorization": "Basic " + base64.b64encode(f"operator:{PASSWORD}".encode()).decode()}
@@ -64,7 +64,7 @@ def settings(environment: Callable[..., dict[str, str]]) -> dict[str, str]:
 @pytest.fixture
 def desk(settings: dict[str, str]) -> Desk:
     ours = Settings.from_env(web_environment(settings))
-    made = services(ours)
+    made = make_services(ours)
     return Desk(create_app(made).test_client(), made.origin)
 
 

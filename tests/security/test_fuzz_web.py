@@ -36,7 +36,7 @@ from tests.support.environment import product_environment
 from tests.support.product import Product
 from tests.support.stores import SCHEDULE
 from web.app import create_app
-from web.server.startup import services
+from web.server.startup import make_services
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "2000"))
 #: No seed of its own: each run tries others. What it finds it prints, to be made a test.
@@ -90,7 +90,7 @@ def target(databases: Databases, redis_server: Callable[[int], str]) -> Iterator
     ):
         environment = product_environment(database_url, redis_server(15), hubspot.base_url, **_marked(marks))
         ours = Settings.from_env(environment)
-        made = services(ours)
+        made = make_services(ours)
         made.stores.installs.add(
             NewInstall(
                 hub_id=HUB,

@@ -69,7 +69,7 @@ FAMOUS = (
 PARAMETERS = ("state", "code", "error", "hub_id", "status", "q", "sort", "after", "before", "notice", "csrf_token", "x")
 COOKIES = (
     "tk_browser",
-    "tk_ticket",
+    "tk_install",
     "tk_grant",
     "tk_restarts",
     "__Host-tk_browser",

@@ -13,7 +13,7 @@ from werkzeug.serving import make_server
 from shared.settings import Settings
 from tests.support.environment import web_environment
 from web.app import create_app
-from web.server.startup import services
+from web.server.startup import make_services
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def serving(environment: Mapping[str, str]) -> Iterator[str]:
     settings = Settings.from_env(web_environment(environment))
     port = urlsplit(settings.hubspot_redirect_uri).port or 0
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", port, create_app(services(settings)), threaded=True)
+    server = make_server("127.0.0.1", port, create_app(make_services(settings)), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 
 from tests.support.environment import ROOT
-from web import problems
+from web import error_pages
 
 SOURCES = ("cli", "deploy", "sandbox", "shared", "web", "worker")
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -79,7 +79,7 @@ def _makes(message: str, quoted: str) -> bool:
 
 
 def test_every_page_that_a_customer_may_see_is_explained() -> None:
-    titles = {problem.title for problem in vars(problems).values() if isinstance(problem, problems.Problem)}
+    titles = {page.title for page in vars(error_pages).values() if isinstance(page, error_pages.ErrorPage)}
     assert {title for title in titles if f"`{title}`" not in TEXT} == set()
 
 

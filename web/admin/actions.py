@@ -12,7 +12,7 @@ from shared.dispatch import QueueUnavailable
 from web.admin import problems
 from web.admin.flash_messages import FlashMessage
 from web.admin.view_base import PATIENCE, ViewBase, account, ask_within, back_to
-from web.problems import AbortWithPage, Way
+from web.error_pages import AbortWithPage, Link
 from web.server.timeouts import TimedOut
 from web.server.timeouts import run_within as bounded
 from web.services import Services
@@ -71,12 +71,12 @@ class Actions:
         return True
 
     def _decide(self, decide: Callable[[], int | None], notice: FlashMessage) -> Response:
-        back = Way("overview", "Back to the overview")
+        back = Link("overview", "Back to the overview")
         self._screen.accept(back)
         moved = ask_within(LONG, decide)
         log.info("the operator decided on the brake", decision=notice.value, connections=moved)
         return back_to(back, FlashMessage.NO_BRAKE if moved is None else notice)
 
 
-def _to(hub_id: int) -> Way:
-    return Way("connection", f"Back to account {hub_id}", {"hub_id": hub_id})
+def _to(hub_id: int) -> Link:
+    return Link("connection", f"Back to account {hub_id}", {"hub_id": hub_id})

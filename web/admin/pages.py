@@ -16,8 +16,8 @@ from web.admin.health_summary import Seen, summarize_health
 from web.admin.history_descriptions import told
 from web.admin.list_params import BadQuery, ListParams
 from web.admin.view_base import PATIENCE, ViewBase, account, ask_within
+from web.error_pages import AbortWithPage
 from web.oauth.scope_descriptions import describe_scopes
-from web.problems import AbortWithPage
 from web.services import Services
 
 #: Connections on a page of the list, and lines of a connection's history.

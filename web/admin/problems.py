@@ -4,42 +4,42 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from web import problems
-from web.problems import Problem, Way
+from web import error_pages
+from web.error_pages import ErrorPage, Link
 
-OVERVIEW = Way("overview", "Overview")
-LIST = Way("connections", "All connections")
+OVERVIEW = Link("overview", "Overview")
+LIST = Link("connections", "All connections")
 
-NO_SUCH_CONNECTION = Problem(
+NO_SUCH_CONNECTION = ErrorPage(
     404,
     "There is no such connection",
     "No account of this number has ever been connected here.",
     "Look for it in the list, by its number or its domain.",
     badge="",
-    ways=(LIST, OVERVIEW),
+    links=(LIST, OVERVIEW),
 )
-BAD_QUERY = Problem(
+BAD_QUERY = ErrorPage(
     400,
     "This address makes no sense",
     "A part of it is not as our pages write it: a status or an order that does not exist, or a place in the list that "
     "was cut off.",
     "Begin again at the first page.",
     badge="",
-    ways=(LIST, OVERVIEW),
+    links=(LIST, OVERVIEW),
 )
-NOT_FOUND = Problem(
-    404, "There is no such page", "The address leads nowhere.", "Go on from here:", badge="", ways=(OVERVIEW, LIST)
+NOT_FOUND = ErrorPage(
+    404, "There is no such page", "The address leads nowhere.", "Go on from here:", badge="", links=(OVERVIEW, LIST)
 )
-BAD_REQUEST = Problem(
+BAD_REQUEST = ErrorPage(
     400,
     "We do not understand that",
     "Your browser sent something that makes no sense here.",
     "Nothing was changed. Go on from here:",
     badge="",
-    ways=(OVERVIEW, LIST),
+    links=(OVERVIEW, LIST),
 )
-BUG = replace(problems.BUG, ways=(OVERVIEW, LIST))
-FORGED = Problem(
+INTERNAL_ERROR = replace(error_pages.INTERNAL_ERROR, links=(OVERVIEW, LIST))
+FORGED = ErrorPage(
     403,
     "This was not done",
     "We cannot tell that the button was pressed on a page of ours, by you: the page was too old, cookies are blocked, "
@@ -47,7 +47,7 @@ FORGED = Problem(
     "Nothing was changed. Open the page anew and press the button there.",
     badge="Refused",
 )
-NO_DATABASE = Problem(
+NO_DATABASE = ErrorPage(
     503,
     "PostgreSQL does not answer",
     "These pages show what is in the database, and cannot be shown at the moment.",
@@ -56,7 +56,7 @@ NO_DATABASE = Problem(
     "press it again.",
     badge="Out of reach",
 )
-WRONG_DATABASE = Problem(
+WRONG_DATABASE = ErrorPage(
     503,
     "The database is not as we need it",
     "PostgreSQL answers, but refuses what these pages ask for: its tables are older or newer than this program.",

@@ -15,11 +15,10 @@ from web.admin import problems
 from web.admin.actions import Actions
 from web.admin.pages import Pages
 from web.admin.view_base import ViewBase
-from web.error_pages import render_problem
-from web.problems import Problem, Way
-from web.security.basic_auth import View
+from web.error_pages import ErrorPage, Link, render_error_page
 from web.security.cookies import Cookies
-from web.security.csrf import Csrf
+from web.security.csrf import CsrfTokens
+from web.security.rate_limits import View
 from web.services import Services
 
 log = structlog.get_logger(__name__)
@@ -29,7 +28,7 @@ SHOWS = {"refresh": "connection", "disconnect": "connection", "confirm": "overvi
 
 
 def add_routes(app: Flask, services: Services, cookies: Cookies, guarded: Callable[[View], View]) -> None:
-    screen = ViewBase(cookies, Csrf(services.secret_key, cookies, services.clock))
+    screen = ViewBase(cookies, CsrfTokens(services.secret_key, cookies, services.clock))
     pages, orders = Pages(services, screen), Actions(services, screen)
 
     def add(rule: str, name: str, view: View, method: str = "GET") -> None:
@@ -52,20 +51,20 @@ def add_routes(app: Flask, services: Services, cookies: Cookies, guarded: Callab
 
 def _no_database(error: StoreUnavailable) -> Response:
     log.warning("an operator's page could not be shown", why=str(error))
-    response = _with_ways(replace(problems.NO_DATABASE, text=f"{problems.NO_DATABASE.text} ({error})"))
+    response = _with_link(replace(problems.NO_DATABASE, text=f"{problems.NO_DATABASE.text} ({error})"))
     response.headers["Retry-After"] = "5"
     return response
 
 
 def _wrong_database(error: Exception) -> Response:
     log.error("an operator's page could not be shown", why=str(error))
-    return _with_ways(problems.WRONG_DATABASE)
+    return _with_link(problems.WRONG_DATABASE)
 
 
-def _with_ways(problem: Problem) -> Response:
+def _with_link(page: ErrorPage) -> Response:
     endpoint = SHOWS.get(request.endpoint or "", request.endpoint or "overview")
-    here = Way(endpoint, "Try again" if request.method == "GET" else "Back", dict(request.view_args or {}))
-    return render_problem(replace(problem, ways=(here,)))
+    here = Link(endpoint, "Try again" if request.method == "GET" else "Back", dict(request.view_args or {}))
+    return render_error_page(replace(page, links=(here,)))
 
 
 def _utc(at: datetime) -> str:

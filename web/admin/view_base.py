@@ -13,10 +13,9 @@ from shared.db.core.engine import query_deadline as asking_within
 from shared.hubspot.response_fields import LARGEST_HUB_ID
 from web.admin import problems
 from web.admin.flash_messages import FlashMessage, sentence
-from web.oauth.handshake import ORIGINAL_HOST
-from web.problems import AbortWithPage, Way
+from web.error_pages import AbortWithPage, Link
 from web.security.cookies import Cookies
-from web.security.csrf import Csrf, Forged
+from web.security.csrf import CsrfTokens, InvalidCsrfToken
 
 T = TypeVar("T")
 
@@ -32,26 +31,26 @@ def ask_within(seconds: float, ask: Callable[[], T]) -> T:
 
 
 class ViewBase:
-    def __init__(self, cookies: Cookies, csrf: Csrf) -> None:
+    def __init__(self, cookies: Cookies, csrf: CsrfTokens) -> None:
         self._cookies = cookies
         self._csrf = csrf
 
     def show(self, template: str, **values: object) -> Response:
         """A page whose forms this browser may send."""
         response = Response()
-        browser = self._cookies.recognise(request, response)
+        browser = self._cookies.ensure_browser_id(request, response)
         notice = sentence(request.args.get("notice"))
         response.set_data(
-            render_template(f"admin/{template}", csrf_token=self._csrf.token(browser), notice=notice, **values)
+            render_template(f"admin/{template}", csrf_token=self._csrf.issue(browser), notice=notice, **values)
         )
         return response
 
-    def accept(self, back: Way) -> None:
+    def accept(self, back: Link) -> None:
         """Raises Stopped where a form was not sent from a page of ours; `back` leads to that page."""
         try:
-            self._csrf.check(request, request.environ.get(ORIGINAL_HOST, ""))
-        except Forged:
-            raise AbortWithPage(replace(problems.FORGED, ways=(back,))) from None
+            self._csrf.check(request)
+        except InvalidCsrfToken:
+            raise AbortWithPage(replace(problems.FORGED, links=(back,))) from None
 
 
 def account(text: str) -> int:
@@ -61,6 +60,6 @@ def account(text: str) -> int:
     return int(text)
 
 
-def back_to(way: Way, notice: FlashMessage) -> Response:
+def back_to(link: Link, notice: FlashMessage) -> Response:
     """After an order: to the page that shows what became of it."""
-    return Response(status=303, headers={"Location": url_for(way.endpoint, **way.values, notice=notice.value)})
+    return Response(status=303, headers={"Location": url_for(link.endpoint, **link.values, notice=notice.value)})

@@ -1,0 +1,1 @@
+"""What monitoring reads: /healthz, /readyz and /metrics."""

@@ -1,10 +1,9 @@
-"""Whether this process lives, and whether it can do its work."""
+"""GET /healthz: whether the process runs. GET /readyz: whether the servers that it needs answer."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from functools import partial
 
 from flask import Response, jsonify
@@ -18,14 +17,14 @@ from shared.db.schema.migrate import check_schema
 from shared.dispatch import broker
 from web.server.timeouts import run_in_thread
 
-#: Seconds that each server is given.
-PATIENCE = 2.0
+#: For all checks together.
+READY_TIMEOUT_SECONDS = 2.0
 
 Check = Callable[[], None]
 
 
 class NotReady(Exception):
-    """In one or two words, for anybody to read."""
+    """The text, of one or two words, is shown to anyone who asks."""
 
 
 def healthz() -> Response:
@@ -33,30 +32,28 @@ def healthz() -> Response:
 
 
 def readyz(checks: Mapping[str, Check]) -> Response:
-    """All are asked at the same time: two that hang take no longer than one."""
-    deadline = time.monotonic() + PATIENCE
-    asked = {name: run_in_thread(check_schema) for name, check_schema in checks.items()}
-    found = {name: _state(answer, deadline) for name, answer in asked.items()}
-    response = jsonify(found)
-    response.status_code = 200 if set(found.values()) == {"ok"} else 503
+    """Runs all checks at the same time, so that two servers that hang take no longer than one."""
+    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+    pending = {name: run_in_thread(check) for name, check in checks.items()}
+    states = {}
+    for name, result in pending.items():
+        try:
+            result.result(max(0.0, deadline - time.monotonic()))
+            states[name] = "ok"
+        except TimeoutError:
+            states[name] = "no answer"
+        except NotReady as error:
+            states[name] = str(error)
+    response = jsonify(states)
+    response.status_code = 200 if set(states.values()) == {"ok"} else 503
     return response
 
 
-def checks(engine: Engine, redis_url: str) -> dict[str, Check]:
-    return {"postgres": partial(_postgres, engine), "redis": partial(_redis, redis_url)}
+def readiness_checks(engine: Engine, redis_url: str) -> dict[str, Check]:
+    return {"postgres": partial(_check_postgres, engine), "redis": partial(_check_redis, redis_url)}
 
 
-def _state(answer: Future[None], deadline: float) -> str:
-    try:
-        answer.result(max(0.0, deadline - time.monotonic()))
-    except TimeoutError:
-        return "no answer"
-    except NotReady as error:
-        return str(error)
-    return "ok"
-
-
-def _postgres(engine: Engine) -> None:
+def _check_postgres(engine: Engine) -> None:
     try:
         check_schema(engine)
     except SchemaError:
@@ -65,10 +62,10 @@ def _postgres(engine: Engine) -> None:
         raise NotReady("down") from None
 
 
-def _redis(redis_url: str) -> None:
+def _check_redis(redis_url: str) -> None:
     url, options = broker(redis_url, {"socket_connect_timeout": 1, "socket_timeout": 1})
     try:
         with Connection(url, transport_options=options) as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=PATIENCE)
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=READY_TIMEOUT_SECONDS)
     except (OperationalError, RedisError, OSError):
         raise NotReady("down") from None

@@ -1,4 +1,4 @@
-"""GET /metrics: what Prometheus is told. All of it is read from PostgreSQL, so every web process tells the same."""
+"""GET /metrics, for Prometheus. Everything is read from PostgreSQL, so every web process answers the same."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from web.server.timeouts import TimedOut, run_in_thread
 
 log = structlog.get_logger(__name__)
 
-#: Seconds. Prometheus gives a scrape ten.
-PATIENCE = 2.0
-#: Seconds for which a reading may stand in for one that takes longer than that: two scrapes, where those are far apart.
-KEPT = 60.0
+#: For PostgreSQL. Prometheus waits 10 seconds for a scrape.
+READ_TIMEOUT_SECONDS = 2.0
+#: A snapshot of at most this age is served where reading a new one takes too long.
+MAX_SNAPSHOT_AGE_SECONDS = 60.0
 OPENMETRICS = "application/openmetrics-text"
-SILENT = "PostgreSQL does not answer: no metrics. /readyz says more.\n"
+NO_DATABASE = "PostgreSQL does not answer: no metrics. /readyz says more.\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What there is to tell, of one moment."""
+class Snapshot:
+    """Everything that the metrics are made from, at one moment."""
 
     overview: Overview
     totals: Totals
@@ -47,202 +47,205 @@ class Reading:
 
 
 class Metrics:
-    """Reads one at a time, whoever asks meanwhile: what is slow is not made slower by asking twice."""
+    """Reads one snapshot at a time, also for concurrent scrapes: a slow database is not asked twice."""
 
-    def __init__(self, reports: ConnectionReports, activity: RefreshStats) -> None:
-        self._roster = reports
-        self._activity = activity
-        self._one_at_a_time = threading.Lock()
-        self._under_way: Future[Reading] | None = None
-        self._latest: tuple[float, Reading] | None = None
+    def __init__(self, reports: ConnectionReports, refresh_stats: RefreshStats) -> None:
+        self._reports = reports
+        self._refresh_stats = refresh_stats
+        self._lock = threading.Lock()
+        self._pending: Future[Snapshot] | None = None
+        self._latest: tuple[float, Snapshot] | None = None  #: and when its reading began
 
     def page(self) -> Response:
         try:
-            reading = self._reading()
+            snapshot = self._read_within_timeout()
         except (TimedOut, StoreError) as error:
-            log.warning("no metrics for whoever asked", why=str(error))
-            return Response(SILENT, 503, mimetype="text/plain")
-        return exposed(reading, request.headers.get("Accept", ""))
+            log.warning("a scrape got no metrics", why=str(error))
+            return Response(NO_DATABASE, 503, mimetype="text/plain")
+        return render_metrics(snapshot, request.headers.get("Accept", ""))
 
-    def _reading(self) -> Reading:
-        """In time, if it has to be that of a moment ago: a backlog must not hide itself by slowing this down."""
+    def _read_within_timeout(self) -> Snapshot:
+        """A new snapshot, or a recent one where that takes too long: also then a backlog has to be visible."""
+        with self._lock:
+            if self._pending is None or self._pending.done():
+                self._pending = run_in_thread(self._read)
+            pending = self._pending
         try:
-            return self._asked().result(PATIENCE)
+            return pending.result(READ_TIMEOUT_SECONDS)
         except TimeoutError:
-            if self._latest and time.monotonic() - self._latest[0] < KEPT:
+            if self._latest and time.monotonic() - self._latest[0] < MAX_SNAPSHOT_AGE_SECONDS:
                 return self._latest[1]
-            raise TimedOut(f"no answer within {PATIENCE} s") from None
+            raise TimedOut(f"no answer within {READ_TIMEOUT_SECONDS} s") from None
 
-    def _asked(self) -> Future[Reading]:
-        with self._one_at_a_time:
-            if self._under_way is None or self._under_way.done():
-                self._under_way = run_in_thread(self._read)
-            return self._under_way
-
-    def _read(self) -> Reading:
-        began = time.monotonic()
-        reading = Reading(
-            overview=self._roster.overview(),
-            totals=self._activity.totals(),
-            life=self._activity.life(),
-            stale=self._activity.stale(),
-            alerts_waiting=self._activity.alerts_waiting(),
+    def _read(self) -> Snapshot:
+        started_at = time.monotonic()
+        snapshot = Snapshot(
+            overview=self._reports.overview(),
+            totals=self._refresh_stats.totals(),
+            life=self._refresh_stats.life(),
+            stale=self._refresh_stats.stale(),
+            alerts_waiting=self._refresh_stats.alerts_waiting(),
         )
-        self._latest = began, reading
-        return reading
+        self._latest = started_at, snapshot
+        return snapshot
 
 
-def exposed(reading: Reading, accept: str) -> Response:
-    """In OpenMetrics' words for whoever says that it reads them, else in Prometheus's older ones."""
+def render_metrics(snapshot: Snapshot, accept: str) -> Response:
+    """In OpenMetrics' format where the Accept header names it, else in Prometheus's older one."""
     registry = CollectorRegistry()
-    registry.register(_Collected(reading))
-    # Not the whole header: a version in it that is no number would be its encoder's end.
+    registry.register(_SnapshotCollector(snapshot))
+    # Not the whole header: choose_encoder raises ValueError for a version that is no number.
     encode, content_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept else "")
     response = Response(encode(registry), content_type=content_type)
     response.vary.add("Accept")
     return response
 
 
-class _Collected(Collector):
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
+class _SnapshotCollector(Collector):
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        yield gauge("build_info", "Always 1. The version that answers.", {("version", version("tokenkeeper")): 1})
-        yield from _connections(self._reading)
-        yield from _tokens(self._reading)
-        yield from _refreshes(self._reading)
-        yield from _sweep(self._reading.overview)
-        yield from _provider(self._reading.overview)
-        yield from _brake_and_alerts(self._reading)
+        yield make_gauge("build_info", "Always 1. The version that answers.", {("version", version("tokenkeeper")): 1})
+        yield from _connections(self._snapshot)
+        yield from _tokens(self._snapshot)
+        yield from _refreshes(self._snapshot)
+        yield from _sweep(self._snapshot.overview)
+        yield from _provider(self._snapshot.overview)
+        yield from _brake_and_alerts(self._snapshot)
 
 
-def _connections(reading: Reading) -> Iterator[Metric]:
-    counts = reading.overview.counts
-    yield gauge(
+def _connections(snapshot: Snapshot) -> Iterator[Metric]:
+    counts = snapshot.overview.counts
+    yield make_gauge(
         "connections",
         "Connected HubSpot accounts, by status. active and suspect are kept fresh.",
         {("status", status.value): count for status, count in counts.items()},
     )
-    yield gauge(
+    yield make_gauge(
         "connections_failing",
         "Active or suspect connections whose last attempt at a refresh brought no token.",
-        reading.overview.failing,
+        snapshot.overview.failing,
     )
 
 
-def _tokens(reading: Reading) -> Iterator[Metric]:
-    overview, life = reading.overview, reading.life
-    yield gauge(
+def _tokens(snapshot: Snapshot) -> Iterator[Metric]:
+    overview, life = snapshot.overview, snapshot.life
+    yield make_gauge(
         "tokens_stale",
         "Active and suspect connections of which no token can be served now: their jobs find no row. "
         "From some 20,000 overdue ones on, an estimate.",
-        reading.stale,
+        snapshot.stale,
     )
-    yield histogram(
+    yield make_histogram(
         "token_remaining_life_seconds",
         "How much life the tokens that are served have left. A snapshot of this moment: take no rate() of it. "
         "Above 20,000 connections it is an estimate from a sample.",
         life.lives,
         life.seconds,
     )
-    yield gauge(
+    yield make_gauge(
         "token_remaining_life_seconds_min",
         "Life left in the token that ends soonest of those served. Missing where none is served.",
         (overview.soonest_expiry - overview.now).total_seconds() if overview.soonest_expiry else None,
     )
 
 
-def _refreshes(reading: Reading) -> Iterator[Metric]:
-    overview, totals = reading.overview, reading.totals
+def _refreshes(snapshot: Snapshot) -> Iterator[Metric]:
+    overview, totals = snapshot.overview, snapshot.totals
     refreshes = CounterMetricFamily(
         "tokenkeeper_refreshes",
-        "Attempts at a refresh, by what they came to. Only refreshed brought a token.",
+        "Attempts at a refresh, by outcome. Only refreshed brought a token.",
         labels=["outcome"],
     )
     for outcome, count in totals.attempts.items():
         refreshes.add_metric([outcome], count)
     yield refreshes
-    yield histogram(
+    yield make_histogram(
         "refresh_lateness_seconds",
         "How long after it was due a refresh was stored.",
         totals.lateness,
         totals.lateness_seconds,
     )
-    yield gauge("refreshes_due", "The backlog: refreshes that are due now, in flight or not.", overview.due)
-    late = (overview.now - overview.soonest_due).total_seconds() if overview.soonest_due else 0.0
-    yield gauge(
-        "oldest_due_age_seconds", "How long the longest waiting refresh has been due; 0: none is.", max(0.0, late)
+    yield make_gauge("refreshes_due", "The backlog: refreshes that are due now, in flight or not.", overview.due)
+    overdue = (overview.now - overview.soonest_due).total_seconds() if overview.soonest_due else 0.0
+    yield make_gauge(
+        "oldest_due_age_seconds", "How long the longest waiting refresh has been due; 0: none is.", max(0.0, overdue)
     )
-    yield gauge(
+    yield make_gauge(
         "last_success_timestamp_seconds",
-        "When HubSpot last handed out a token, to within five seconds; 0: it never did.",
-        _timestamp(overview.last_success_at),
+        "When HubSpot last handed out a token, to within five seconds; 0: never.",
+        _epoch_seconds(overview.last_success_at),
     )
 
 
 def _sweep(overview: Overview) -> Iterator[Metric]:
-    yield gauge(
+    yield make_gauge(
         "sweep_age_seconds",
-        "How long ago the last sweep began, by PostgreSQL's clock; +Inf: there was none. Nothing is refreshed without.",
+        "How long ago the last sweep began, by PostgreSQL's clock; +Inf: there was none. "
+        "Without sweeps nothing is refreshed.",
         (overview.now - overview.swept_at).total_seconds() if overview.swept_at else math.inf,
     )
-    yield gauge(
-        "last_sweep_timestamp_seconds", "When the last sweep began; 0: there was none.", _timestamp(overview.swept_at)
+    yield make_gauge(
+        "last_sweep_timestamp_seconds",
+        "When the last sweep began; 0: there was none.",
+        _epoch_seconds(overview.swept_at),
     )
 
 
 def _provider(overview: Overview) -> Iterator[Metric]:
     provider = overview.provider
-    yield gauge(
+    yield make_gauge(
         "provider_state",
         "1 for the state that HubSpot is in, 0 for the others.",
-        {("state", state.value): int(state is provider.condition) for state in Condition},
+        {("state", condition.value): int(condition is provider.condition) for condition in Condition},
     )
     paused = (provider.paused_until - overview.now).total_seconds() if provider.paused_until else 0.0
-    yield gauge("provider_paused_seconds", "For how long nobody asks HubSpot, because it said so.", max(0.0, paused))
-    yield gauge(
+    yield make_gauge(
+        "provider_paused_seconds", "For how long no request is sent to HubSpot, because it said so.", max(0.0, paused)
+    )
+    yield make_gauge(
         "provider_rate_limit",
         "Refreshes a second that may begin while HubSpot is probed, or a backlog is worked off; +Inf: no such limit.",
         math.inf if provider.rate is None else provider.rate,
     )
 
 
-def _brake_and_alerts(reading: Reading) -> Iterator[Metric]:
-    overview = reading.overview
-    braked = int(overview.brake_since is not None)
-    yield gauge("revocation_brake", "1: on, and waiting for an operator's confirm or dismiss; 0: off.", braked)
-    yield gauge(
+def _brake_and_alerts(snapshot: Snapshot) -> Iterator[Metric]:
+    overview = snapshot.overview
+    yield make_gauge(
+        "revocation_brake",
+        "1: on, and waiting for an operator's confirm or dismiss; 0: off.",
+        int(overview.brake_since is not None),
+    )
+    yield make_gauge(
         "revocations_held", "Suspect connections that would be revoked, were it not for the brake.", overview.held
     )
-    yield gauge("alerts_waiting", "Alerts that were raised and are not delivered yet.", reading.alerts_waiting)
+    yield make_gauge("alerts_waiting", "Alerts that were raised and are not delivered yet.", snapshot.alerts_waiting)
 
 
-def gauge(name: str, told: str, value: float | Mapping[tuple[str, str], float] | None) -> GaugeMetricFamily:
-    """`value`: the only one; or one for each label and its value; None: there is none."""
+def make_gauge(name: str, help_text: str, value: float | Mapping[tuple[str, str], float] | None) -> GaugeMetricFamily:
+    """`value`: a number; numbers by label and label value, all of one label; or None for a gauge without a sample."""
     if isinstance(value, Mapping):
         ((label, _), *_) = value
-        family = GaugeMetricFamily(f"tokenkeeper_{name}", told, labels=[label])
-        for (_, labelled), number in value.items():
-            family.add_metric([labelled], number)
+        family = GaugeMetricFamily(f"tokenkeeper_{name}", help_text, labels=[label])
+        for (_, label_value), number in value.items():
+            family.add_metric([label_value], number)
         return family
-    family = GaugeMetricFamily(f"tokenkeeper_{name}", told)
+    family = GaugeMetricFamily(f"tokenkeeper_{name}", help_text)
     if value is not None:
         family.add_metric([], value)
     return family
 
 
-def histogram(name: str, told: str, counts: Mapping[float, int], total: float) -> HistogramMetricFamily:
-    """`counts`: how many are under each bound and above the one before it."""
+def make_histogram(name: str, help_text: str, counts: Mapping[float, int], total: float) -> HistogramMetricFamily:
+    """`counts`: by upper bound, how many values are under it and above the bound before."""
     bounds = sorted(counts)
-    summed: Iterable[int] = accumulate(counts[bound] for bound in bounds)
-    buckets = [(_le(bound), count) for bound, count in zip(bounds, summed, strict=True)]
-    return HistogramMetricFamily(f"tokenkeeper_{name}", told, buckets=buckets, sum_value=total)
+    cumulative: Iterable[int] = accumulate(counts[bound] for bound in bounds)
+    labels = ["+Inf" if bound == math.inf else str(bound) for bound in bounds]
+    buckets = list(zip(labels, cumulative, strict=True))
+    return HistogramMetricFamily(f"tokenkeeper_{name}", help_text, buckets=buckets, sum_value=total)
 
 
-def _le(bound: float) -> str:
-    return "+Inf" if bound == math.inf else str(bound)
-
-
-def _timestamp(at: datetime | None) -> float:
+def _epoch_seconds(at: datetime | None) -> float:
     return at.timestamp() if at else 0.0

@@ -1,4 +1,4 @@
-"""The handshake: from the Connect button to HubSpot and back, until the grant is in safe hands."""
+"""The handshake: from the Connect button to HubSpot and back, until the grant is stored where it is not lost."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from urllib.parse import urlsplit
 
 import structlog
 from flask import Response, abort, render_template, request, url_for
-from werkzeug.datastructures import MultiDict
 
 from shared import tracing
+from shared.db.lifecycle.installs import StoredInstall
 from shared.domain.errors import CodeRejected, InvalidClient, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import Grant, Install
+from shared.hubspot.response_fields import LARGEST_HUB_ID
 from shared.tracing import SpanKind
-from web import problems
-from web.oauth.install_cookie import InstallCookie, InstallCookies
-from web.oauth.install_storage import keep, seen
+from web import error_pages
+from web.error_pages import AbortWithPage, classify_exchange_error
+from web.oauth.install_cookie import InstallCookie, InstallCookieSigner
+from web.oauth.install_storage import find_install, submit_install
 from web.oauth.scope_descriptions import describe_scopes
 from web.oauth.state import StateExpired, StateOfAnotherBrowser, StateRejected, States
-from web.problems import AbortWithPage
-from web.security.cookies import MOST_RESTARTS, Cookies
+from web.security.cookies import MAX_RESTARTS, Cookies
+from web.security.host_header import original_host
 from web.services import Services
 
 log = structlog.get_logger(__name__)
 
-#: In the WSGI environment: what the client called us (see web/app.py).
-ORIGINAL_HOST = "tokenkeeper.called"
-_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
-#: PostgreSQL's bigint.
-LARGEST_HUB_ID = 2**63 - 1
-#: HubSpot's are na1-<uuid>; anything that could be one is HubSpot's to judge.
+_LOOPBACK_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
+#: HubSpot's codes are na1-<uuid>. Whatever else could be one is left for HubSpot to refuse.
 _CODE = re.compile(r"[!-~]{1,2048}")
 _HUB_ID = re.compile(r"[1-9][0-9]{0,18}")
+#: Between two looks for the install of a double click.
+LOOK_PAUSE_SECONDS = 0.1
 
 
 class Handshake:
@@ -42,137 +42,166 @@ class Handshake:
         self._services = services
         self._cookies = cookies
         self._states = States(services.secret_key)
-        self._tickets = InstallCookies(services.secret_key)
+        self._signer = InstallCookieSigner(services.secret_key)
 
     def home(self) -> Response:
-        """What this is. Tells this browser from others already here, so that tabs opened at once share it."""
-        response = Response(
-            render_template(
-                "home.html",
-                start=self._door() + url_for("start"),
-                host=urlsplit(self._services.origin).netloc,
-                scopes=describe_scopes(self._services.scopes),
-                optional_scopes=describe_scopes(self._services.optional_scopes),
-            )
+        """The front page. Sets the browser's identifier, so that tabs opened from it share it."""
+        origin = urlsplit(self._services.origin)
+        # A developer may open 127.0.0.1 where HubSpot will redirect to localhost. To a browser those are two sites, and
+        # the cookie of one is not sent to the other: the links of the page lead to the right one.
+        host = original_host(request)
+        is_other_loopback = (
+            host != origin.netloc and _LOOPBACK_HOST.fullmatch(host) and _LOOPBACK_HOST.fullmatch(origin.netloc)
         )
-        self._cookies.recognise(request, response)
+        html = render_template(
+            "home.html",
+            start_url=(self._services.origin if is_other_loopback else "") + url_for("start"),
+            host=origin.netloc,
+            scopes=describe_scopes(self._services.scopes),
+            optional_scopes=describe_scopes(self._services.optional_scopes),
+        )
+        response = Response(html)
+        self._cookies.ensure_browser_id(request, response)
         return response
 
-    def _door(self) -> str:
-        """Before our paths: nothing, unless a developer says 127.0.0.1 where HubSpot will say localhost.
-
-        To a browser those are two sites: the cookie of the one would not come along to the other.
-        """
-        called, wanted = request.environ.get(ORIGINAL_HOST, ""), urlsplit(self._services.origin)
-        astray = _LOOPBACK.fullmatch(called) and _LOOPBACK.fullmatch(wanted.netloc) and called != wanted.netloc
-        return self._services.origin if astray else ""
-
     def start(self) -> Response:
-        return self._to_hubspot(_hub_id(request.args))
+        """Redirects to HubSpot's consent page; `hub_id` preselects an account there."""
+        return self._redirect_to_hubspot(_read_hub_id())
 
     @tracing.trace_calls("oauth.callback", SpanKind.SERVER)
     def callback(self) -> Response:
-        """HubSpot sends the browser back: with a code, or with an error."""
+        """HubSpot redirects the browser here, with a code or with an error."""
+        # 1. GET only: a HEAD request must not use up the code.
         if request.method != "GET":
-            abort(405)  # a HEAD must not spend the code
-        state, code, error = (_single(request.args, name) for name in ("state", "code", "error"))
+            abort(405)
+
+        # 2. Read the parameters. HubSpot's marketplace sends people here with a code alone: the handshake begins again.
+        state, code, error = (_read_parameter(name) for name in ("state", "code", "error"))
         if state is None and error is None:
-            return self._begin_again()
-        handshake = self._checked(state) if state is not None else ""
+            return self._restart()
+
+        # 3. Check that this browser began the handshake. HubSpot does not repeat the state with every error.
+        handshake_id = self._check_state(state) if state is not None else ""
+
+        # 4. Did HubSpot, or the person, refuse?
         if error is not None:
-            raise AbortWithPage(problems.DENIED if error == "access_denied" else problems.NOT_GRANTED)
+            raise AbortWithPage(error_pages.CONSENT_DENIED if error == "access_denied" else error_pages.CONSENT_FAILED)
         if code is None:
-            raise AbortWithPage(problems.NO_CODE)
+            raise AbortWithPage(error_pages.CODE_MISSING)
         if not _CODE.fullmatch(code):
-            raise AbortWithPage(problems.MALFORMED)
-        install_id = self._states.install_id(handshake, code)
-        if self._cookies.is_done(request, install_id):
-            return Response(status=303, headers={"Location": _path(install_id)})
-        return self._finish(install_id, code)
+            raise AbortWithPage(error_pages.MALFORMED_LINK)
 
-    def _to_hubspot(self, hub_id: int | None = None) -> Response:
-        response = Response(status=302)
-        browser = self._cookies.recognise(request, response)
-        state = self._states.issue(browser, self._services.clock())
-        response.location = self._services.hubspot.authorize_url(state, hub_id)
-        return response
+        # 5. Was the code exchanged already? Then this is a reload.
+        install_id = self._states.install_id(handshake_id, code)
+        if self._cookies.is_code_used(request, install_id):
+            return Response(status=303, headers={"Location": url_for("install_page", install_id=install_id)})
 
-    def _begin_again(self) -> Response:
-        """HubSpot's marketplace sends people here without a state: they begin, where we can tell whose they are."""
-        restarts = self._cookies.restarts(request)
-        if restarts >= MOST_RESTARTS:
-            raise AbortWithPage(problems.STATE_LOST)
-        response = self._to_hubspot()
-        self._cookies.mark_restart(response, restarts + 1, url_for("callback"))
-        return response
+        return self._exchange(install_id, code)
 
-    def _checked(self, state: str) -> str:
-        try:
-            return self._states.check(state, self._cookies.browser(request), self._services.clock())
-        except StateExpired:
-            raise AbortWithPage(problems.STATE_EXPIRED) from None
-        except StateOfAnotherBrowser:
-            raise AbortWithPage(problems.OTHER_BROWSER) from None
-        except StateRejected:
-            raise AbortWithPage(problems.STATE_FORGED) from None
-
-    def _finish(self, install_id: str, code: str) -> Response:
-        """Exchange the code, once, and put the grant where it will not be lost."""
+    def _exchange(self, install_id: str, code: str) -> Response:
+        # 6. Exchange the code. It works once.
         try:
             grant = self._services.hubspot.exchange(code, self._services.clock)
-        except CodeRejected as error:
-            return self._twin(install_id, error)
-        except ProviderError as error:
-            _tell(error)
-            raise problems.of(error) from None
-        return self._keep(_install(install_id, grant))
+        except CodeRejected as refusal:
+            stored = self._wait_for_install(install_id)
+            if stored is None:
+                _log_refusal(refusal)
+                raise classify_exchange_error(refusal) from None
+            cookie = InstallCookie(install_id, stored.hub_id, self._services.clock().timestamp())
+            return self._redirect_to_install_page(cookie)
+        except ProviderError as refusal:
+            _log_refusal(refusal)
+            raise classify_exchange_error(refusal) from None
+        install = _make_install(install_id, grant)
+        tracing.set_attributes(hub_id=install.hub_id, install_id=install_id)
 
-    def _twin(self, install_id: str, error: CodeRejected) -> Response:
-        """A double click sends the code twice, and shows the second answer: the first may have succeeded."""
-        deadline = time.monotonic() + self._services.patience
-        while (found := seen(self._services, install_id)) is None:
-            if time.monotonic() >= deadline:
-                _tell(error)
-                raise problems.of(error)
-            time.sleep(0.1)
-        return self._to_install(InstallCookie(install_id, found.hub_id, self._services.clock().timestamp()))
-
-    def _keep(self, install: Install) -> Response:
-        tracing.set_attributes(hub_id=install.hub_id, install_id=install.install_id)
-        kept = keep(self._services, self._services.cipher.encrypt_install(install))
+        # 7. Store the grant where it is not lost: in the queue or the database, and in the browser until it is stored.
+        is_accepted = submit_install(self._services, self._services.cipher.encrypt_install(install))
         now = self._services.clock()
-        ticket = InstallCookie(install.install_id, install.hub_id, now.timestamp())
-        response = self._to_install(ticket.handed_in(now, kept) if kept else ticket)
-        spare = self._services.cipher.encrypt_install(install.without_access_token()).ciphertext
-        rides = self._cookies.set_if_it_fits(response, "grant", spare, path=_path(install.install_id))
-        if not rides and not kept:
-            raise AbortWithPage(problems.UNKEEPABLE)
-        self._cookies.mark_done(response, install.install_id, url_for("callback"))
+        cookie = InstallCookie(install_id, install.hub_id, now.timestamp())
+        if is_accepted:
+            cookie = cookie.mark_submitted(now, is_accepted=True)
+
+        # 8. Redirect to the page that waits until the grant is stored.
+        response = self._redirect_to_install_page(cookie)
+        path = url_for("install_page", install_id=install_id)
+        browser_copy = self._services.cipher.encrypt_install(install.without_access_token()).ciphertext
+        is_in_cookie = self._cookies.set_if_small_enough(response, "grant", browser_copy, path=path)
+        if not is_in_cookie and not is_accepted:
+            raise AbortWithPage(error_pages.NOT_STORED)
+        self._cookies.mark_code_used(response, install_id, url_for("callback"))
         log.info(
             "HubSpot granted a connection",
             hub_id=install.hub_id,
-            install_id=install.install_id,
-            handed_in=kept,
-            in_cookie=rides,
+            install_id=install_id,
+            accepted=is_accepted,
+            in_cookie=is_in_cookie,
         )
         return response
 
-    def _to_install(self, ticket: InstallCookie) -> Response:
-        """To the install's page, with the ticket that opens it."""
-        path = _path(ticket.install_id)
+    def _restart(self) -> Response:
+        restarts = self._cookies.read_restarts(request)
+        if restarts >= MAX_RESTARTS:
+            raise AbortWithPage(error_pages.STATE_MISSING)
+        response = self._redirect_to_hubspot()
+        self._cookies.set_restarts(response, restarts + 1, url_for("callback"))
+        return response
+
+    def _redirect_to_hubspot(self, hub_id: int | None = None) -> Response:
+        response = Response(status=302)
+        browser_id = self._cookies.ensure_browser_id(request, response)
+        state = self._states.issue(browser_id, self._services.clock())
+        response.location = self._services.hubspot.authorize_url(state, hub_id)
+        return response
+
+    def _check_state(self, state: str) -> str:
+        """The identifier of the handshake."""
+        try:
+            return self._states.check(state, self._cookies.browser_id(request), self._services.clock())
+        except StateExpired:
+            raise AbortWithPage(error_pages.STATE_EXPIRED) from None
+        except StateOfAnotherBrowser:
+            raise AbortWithPage(error_pages.OTHER_BROWSER) from None
+        except StateRejected:
+            raise AbortWithPage(error_pages.STATE_INVALID) from None
+
+    def _wait_for_install(self, install_id: str) -> StoredInstall | None:
+        """A double click sends the code twice and shows the second response; the first may have stored the grant."""
+        deadline = time.monotonic() + self._services.double_click_seconds
+        while (stored := find_install(self._services, install_id)) is None and time.monotonic() < deadline:
+            time.sleep(LOOK_PAUSE_SECONDS)
+        return stored
+
+    def _redirect_to_install_page(self, cookie: InstallCookie) -> Response:
+        path = url_for("install_page", install_id=cookie.install_id)
         response = Response(status=303, headers={"Location": path})
-        self._cookies.set(response, "ticket", self._tickets.sign(ticket), path=path)
+        self._cookies.set(response, "install", self._signer.sign(cookie), path=path)
         return response
 
 
-def _path(install_id: str) -> str:
-    return url_for("install_page", install_id=install_id)
+def _read_parameter(name: str) -> str | None:
+    """None where it is absent or empty. Given twice, neither value counts."""
+    values = request.args.getlist(name)
+    if len(values) > 1:
+        raise AbortWithPage(error_pages.MALFORMED_LINK)
+    return values[0] if values and values[0] else None
 
 
-def _install(install_id: str, grant: Grant) -> Install:
+def _read_hub_id() -> int | None:
+    """The account to preselect; None where the field is empty."""
+    values = [value.strip() for value in request.args.getlist("hub_id")]
+    if not any(values):
+        return None
+    if len(values) > 1 or not _HUB_ID.fullmatch(values[0]) or int(values[0]) > LARGEST_HUB_ID:
+        raise AbortWithPage(error_pages.INVALID_HUB_ID)
+    return int(values[0])
+
+
+def _make_install(install_id: str, grant: Grant) -> Install:
+    """An exchange has to bring a hub id and a refresh token; a refresh may leave them out."""
     if grant.hub_id is None or grant.refresh_token is None:
-        _tell(TemporarilyUnavailable("incomplete_grant"))
-        raise AbortWithPage(problems.UNWELL)
+        _log_refusal(TemporarilyUnavailable("incomplete_grant"))
+        raise AbortWithPage(error_pages.HUBSPOT_UNAVAILABLE)
     return Install(
         install_id=install_id,
         hub_id=grant.hub_id,
@@ -184,25 +213,7 @@ def _install(install_id: str, grant: Grant) -> Install:
     )
 
 
-def _tell(error: ProviderError) -> None:
-    """For whoever runs this: what HubSpot said, never what it was asked."""
-    tell = log.error if isinstance(error, InvalidClient) else log.warning
-    tell("HubSpot granted nothing for a code", **error.evidence())
-
-
-def _single(args: MultiDict[str, str], name: str) -> str | None:
-    """None where it is absent or empty. Twice the same parameter, and nobody can say which one counts."""
-    values = args.getlist(name)
-    if len(values) > 1:
-        raise AbortWithPage(problems.MALFORMED)
-    return values[0] if values and values[0] else None
-
-
-def _hub_id(args: MultiDict[str, str]) -> int | None:
-    """The account to preselect; None where the field was left empty."""
-    values = [value.strip() for value in args.getlist("hub_id")]
-    if not any(values):
-        return None
-    if len(values) > 1 or not _HUB_ID.fullmatch(values[0]) or int(values[0]) > LARGEST_HUB_ID:
-        raise AbortWithPage(problems.BAD_HUB_ID)
-    return int(values[0])
+def _log_refusal(error: ProviderError) -> None:
+    """HubSpot's answer, never the request."""
+    write = log.error if isinstance(error, InvalidClient) else log.warning
+    write("HubSpot granted nothing for a code", **error.evidence())

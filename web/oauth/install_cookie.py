@@ -1,4 +1,4 @@
-"""The ticket of one install: this browser may see its page, and how its grant was last handed in."""
+"""The signed cookie of one install: lets this browser see its page, and says when its grant was last submitted."""
 
 from __future__ import annotations
 
@@ -7,49 +7,52 @@ from datetime import datetime
 
 from itsdangerous import BadData, URLSafeSerializer
 
-from web.oauth.state import SIGNED
+from web.oauth.state import SIGNER_OPTIONS
 
-#: Seconds that a grant is given to be stored before it is handed in again.
-SOON = 3.0
-#: The same while PostgreSQL does not answer and the queue has it: handing it in again would only pile up copies.
-LATER = 30.0
-#: Seconds after which a grant that nobody has any more counts as lost.
-LOST = 300.0
+#: From the submission of a grant until it is submitted again, if it is still not stored.
+RESUBMIT_SECONDS = 3.0
+#: The same while the queue has the grant and PostgreSQL does not answer: more copies in the queue would not help.
+RESUBMIT_QUEUED_SECONDS = 30.0
+#: From HubSpot's answer until a grant counts as lost that is neither stored nor in the browser.
+LOST_AFTER_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class InstallCookie:
     install_id: str
     hub_id: int
-    since: float  #: epoch seconds, as HubSpot answered
-    tried: float = 0.0  #: epoch seconds, as the grant was last handed in; 0: never
-    kept: bool = False  #: whether the queue or PostgreSQL took it then
+    granted_at: float  #: epoch seconds of HubSpot's answer
+    submitted_at: float = (
+        0.0  #: epoch seconds at which the grant was last submitted to the queue or PostgreSQL; 0: never
+    )
+    is_accepted: bool = False  #: whether the queue or PostgreSQL accepted it then
 
-    def handed_in(self, now: datetime, kept: bool) -> InstallCookie:
-        return replace(self, tried=now.timestamp(), kept=kept)
+    def mark_submitted(self, now: datetime, *, is_accepted: bool) -> InstallCookie:
+        return replace(self, submitted_at=now.timestamp(), is_accepted=is_accepted)
 
-    def hand_in_again(self, now: datetime, postgres_answers: bool) -> bool:
-        wait = LATER if self.kept and not postgres_answers else SOON
-        return now.timestamp() - self.tried >= wait
+    def should_resubmit(self, now: datetime, *, postgres_answers: bool) -> bool:
+        """For a grant that is not stored yet."""
+        wait_seconds = RESUBMIT_QUEUED_SECONDS if self.is_accepted and not postgres_answers else RESUBMIT_SECONDS
+        return now.timestamp() - self.submitted_at >= wait_seconds
 
-    def lost(self, now: datetime) -> bool:
-        """To be asked where no grant is left to hand in."""
-        return now.timestamp() - self.since > LOST
+    def is_lost(self, now: datetime) -> bool:
+        """For a grant that is neither stored nor in the browser."""
+        return now.timestamp() - self.granted_at > LOST_AFTER_SECONDS
 
 
-class InstallCookies:
-    """Signs and reads tickets."""
-
+class InstallCookieSigner:
     def __init__(self, secret_key: str) -> None:
-        self._serializer = URLSafeSerializer(secret_key, salt="tokenkeeper.install-ticket", signer_kwargs=SIGNED)
+        self._serializer = URLSafeSerializer(
+            secret_key, salt="tokenkeeper.install-cookie", signer_kwargs=SIGNER_OPTIONS
+        )
 
-    def sign(self, ticket: InstallCookie) -> str:
-        return str(self._serializer.dumps(asdict(ticket)))
+    def sign(self, cookie: InstallCookie) -> str:
+        return str(self._serializer.dumps(asdict(cookie)))
 
-    def read(self, text: str, install_id: str) -> InstallCookie | None:
-        """None where it is not ours or is another install's."""
+    def verify(self, value: str, install_id: str) -> InstallCookie | None:
+        """None where the signature is wrong or the cookie is another install's."""
         try:
-            ticket = InstallCookie(**self._serializer.loads(text))
+            cookie = InstallCookie(**self._serializer.loads(value))
         except (BadData, TypeError):
             return None
-        return ticket if ticket.install_id == install_id else None
+        return cookie if cookie.install_id == install_id else None

@@ -1,4 +1,4 @@
-"""The page of one install: waits until it is stored, hands its grant in again meanwhile, then says what it is."""
+"""The page of one install: waits until the grant is stored, submits it again meanwhile, then shows the connection."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from uuid import UUID
 
 from flask import Response, jsonify, render_template, request, url_for
 
-from web import problems
-from web.oauth.install_cookie import InstallCookie, InstallCookies
-from web.oauth.install_storage import InstallState, carried, standing
+from web.error_pages import INSTALL_NOT_FOUND, AbortWithPage
+from web.oauth.install_cookie import InstallCookie, InstallCookieSigner
+from web.oauth.install_storage import InstallProgress, check_progress, decrypt_browser_copy
 from web.oauth.scope_descriptions import describe_scopes
-from web.problems import AbortWithPage
 from web.security.cookies import Cookies
 from web.services import Services
 
-#: Seconds after the install in which its domain may still be on its way.
-INTRODUCTION = 30.0
+#: After the install, the page reloads for this long while HubSpot has not told the domain.
+DOMAIN_WAIT_SECONDS = 30.0
 
 
 class InstallStatus:
@@ -24,53 +23,51 @@ class InstallStatus:
     def __init__(self, services: Services, cookies: Cookies) -> None:
         self._services = services
         self._cookies = cookies
-        self._tickets = InstallCookies(services.secret_key)
+        self._signer = InstallCookieSigner(services.secret_key)
 
     def page(self, install_id: UUID) -> Response:
-        found = self._standing(str(install_id))
-        if found is None:
-            raise AbortWithPage(problems.NO_SUCH_INSTALL)
-        response = Response(render_template(f"{found.state}.html", **self._shown(found)))
-        self._remember(response, found)
+        progress = self._check_progress(str(install_id))
+        if progress is None:
+            raise AbortWithPage(INSTALL_NOT_FOUND)
+        cookie, stored = progress.cookie, progress.stored
+        is_new = self._services.clock().timestamp() - cookie.granted_at < DOMAIN_WAIT_SECONDS
+        html = render_template(
+            f"{progress.state}.html",
+            hub_id=cookie.hub_id,
+            stored=stored,
+            scopes=describe_scopes(stored.scopes) if stored else [],
+            awaits_domain=bool(stored and stored.hub_domain is None and is_new),
+            status_url=url_for("install_status", install_id=install_id),
+        )
+        response = Response(html)
+        self._update_cookies(response, progress)
         return response
 
     def status(self, install_id: UUID) -> Response:
-        found = self._standing(str(install_id))
-        if found is None:
+        progress = self._check_progress(str(install_id))
+        if progress is None:
             response = jsonify(state="failed", hub_id=None)
             response.status_code = 404
             return response
-        response = jsonify(state=found.state, hub_id=found.ticket.hub_id)
-        self._remember(response, found)
+        response = jsonify(state=progress.state, hub_id=progress.cookie.hub_id)
+        self._update_cookies(response, progress)
         return response
 
-    def _standing(self, install_id: str) -> InstallState | None:
-        """None where this browser cannot show that the install is its own: by its ticket, or by the grant itself."""
-        ticket = self._tickets.read(self._cookies.read(request, "ticket") or "", install_id)
-        sealed = self._cookies.read(request, "grant")
-        install = carried(self._services, sealed, install_id) if sealed else None
+    def _check_progress(self, install_id: str) -> InstallProgress | None:
+        """None where this browser cannot prove that the install is its own: by the install's cookie or by the grant."""
+        cookie = self._signer.verify(self._cookies.read(request, "install") or "", install_id)
+        encrypted = self._cookies.read(request, "grant")
+        install = decrypt_browser_copy(self._services, encrypted, install_id) if encrypted else None
         if install is None:
-            return standing(self._services, ticket, None) if ticket else None
-        # SECRET_KEY may have changed meanwhile; the grant is sealed with TOKEN_KEYS.
-        ticket = ticket or InstallCookie(install_id, install.hub_id, install.granted_at.timestamp())
-        return standing(self._services, ticket, sealed)
+            return check_progress(self._services, cookie, None) if cookie else None
+        # After a change of SECRET_KEY the cookie is not valid any more; the grant is encrypted with TOKEN_KEYS.
+        cookie = cookie or InstallCookie(install_id, install.hub_id, install.granted_at.timestamp())
+        return check_progress(self._services, cookie, encrypted)
 
-    def _shown(self, found: InstallState) -> dict[str, object]:
-        seen = found.seen
-        young = self._services.clock().timestamp() - found.ticket.since < INTRODUCTION
-        return {
-            "hub_id": found.ticket.hub_id,
-            "seen": seen,
-            "scopes": describe_scopes(seen.scopes) if seen else [],
-            "look_again": bool(seen and seen.hub_domain is None and young),
-            "status_url": url_for("install_status", install_id=found.ticket.install_id),
-        }
-
-    def _remember(self, response: Response, found: InstallState) -> None:
-        """The ticket says when the grant was handed in; once it is stored, its copy in the browser goes."""
-        path = url_for("install_page", install_id=found.ticket.install_id)
-        if found.state == "connected":
-            if self._cookies.read(request, "grant") is not None:
-                self._cookies.drop(response, "grant", path=path)
-        else:
-            self._cookies.set(response, "ticket", self._tickets.sign(found.ticket), path=path)
+    def _update_cookies(self, response: Response, progress: InstallProgress) -> None:
+        """Records when the grant was submitted; once it is stored, deletes the browser's copy."""
+        path = url_for("install_page", install_id=progress.cookie.install_id)
+        if progress.state != "connected":
+            self._cookies.set(response, "install", self._signer.sign(progress.cookie), path=path)
+        elif self._cookies.read(request, "grant") is not None:
+            self._cookies.delete(response, "grant", path=path)

@@ -1,9 +1,10 @@
-"""Keeps a grant that exists in one copy: in the queue, in PostgreSQL, and else in the browser that brought it."""
+"""Hands a new grant to the queue or to PostgreSQL; until one has it, the only copy is in the browser's cookie."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import structlog
 
@@ -22,104 +23,97 @@ from web.services import Services
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that the callback gives the queue, and then PostgreSQL: the only copy is at stake.
-PATIENT = 2.5
-#: Seconds that the waiting page gives each: it asks again soon, and has to answer within 3 s.
-BRISK = 0.9
-#: PostgreSQL does not answer, or is not migrated yet (which shows as broken): the install waits.
-NOT_NOW = (StoreUnavailable, StoreBroken, SchemaError)
+#: For the queue, then for PostgreSQL, while the callback holds the only copy of a grant.
+CALLBACK_TIMEOUT_SECONDS = 2.5
+#: For each while the waiting page asks: it has to answer within 3 seconds, and asks again soon.
+PAGE_TIMEOUT_SECONDS = 0.9
+#: PostgreSQL does not answer, or is not migrated yet (StoreBroken): the install waits.
+DATABASE_ERRORS = (StoreUnavailable, StoreBroken, SchemaError)
 
 
 @dataclass(frozen=True, slots=True)
-class InstallState:
-    """How an install stands: `storing`, `connected` or `failed`."""
-
-    state: str
-    ticket: InstallCookie
-    seen: StoredInstall | None = None
+class InstallProgress:
+    state: Literal["storing", "connected", "failed"]
+    cookie: InstallCookie
+    stored: StoredInstall | None = None  #: of a connected one
 
 
-def keep(services: Services, grant: EncryptedInstall) -> bool:
-    """Right after the exchange: the queue is quickest. False where nobody took it: the cookie is all there is."""
-    return _queued(services, grant, PATIENT) or _stored(services, grant, PATIENT)
+def submit_install(services: Services, install: EncryptedInstall) -> bool:
+    """Right after the exchange. False where neither the queue, which is quicker, nor PostgreSQL accepted it."""
+    return _enqueue(services, install, CALLBACK_TIMEOUT_SECONDS) or _store(services, install, CALLBACK_TIMEOUT_SECONDS)
 
 
-def seen(services: Services, install_id: str) -> StoredInstall | None:
-    """What PostgreSQL knows of it; None also where it cannot be asked."""
+def find_install(services: Services, install_id: str) -> StoredInstall | None:
+    """None where it is not stored, and where PostgreSQL does not answer."""
     try:
-        return _ask(services, install_id)
-    except NOT_NOW:
+        return _query_install(services, install_id)
+    except DATABASE_ERRORS:
         return None
 
 
-def standing(services: Services, ticket: InstallCookie, sealed: str | None) -> InstallState:
-    """How the install stands now; where it is still not stored, it is handed in again, not too often.
+def check_progress(services: Services, cookie: InstallCookie, encrypted: str | None) -> InstallProgress:
+    """Whether the install is stored; if it is not, submits it again from time to time.
 
-    `sealed` is what the browser's cookie still carries of it.
+    `encrypted` is the copy of the grant in the browser's cookie.
     """
     now = services.clock()
     try:
-        found, answers = _ask(services, ticket.install_id), True
-    except NOT_NOW:
-        found, answers = None, False
-    if found is not None:
-        return InstallState("connected", ticket, found)
-    if sealed is None:
-        return InstallState("failed" if answers and ticket.lost(now) else "storing", ticket)
-    if ticket.hand_in_again(now, answers):
-        grant = EncryptedInstall(ticket.install_id, ticket.hub_id, sealed)
-        ticket = ticket.handed_in(now, _keep_again(services, grant, postgres_answers=answers))
-    return InstallState("storing", ticket)
+        stored, postgres_answers = _query_install(services, cookie.install_id), True
+    except DATABASE_ERRORS:
+        stored, postgres_answers = None, False
+    if stored is not None:
+        return InstallProgress("connected", cookie, stored)
+    if encrypted is None:
+        return InstallProgress("failed" if postgres_answers and cookie.is_lost(now) else "storing", cookie)
+    if cookie.should_resubmit(now, postgres_answers=postgres_answers):
+        install = EncryptedInstall(cookie.install_id, cookie.hub_id, encrypted)
+        # The queue had its chance: whatever delays it should not delay the person while PostgreSQL answers.
+        is_accepted = (postgres_answers and _store(services, install, PAGE_TIMEOUT_SECONDS)) or _enqueue(
+            services, install, PAGE_TIMEOUT_SECONDS
+        )
+        cookie = cookie.mark_submitted(now, is_accepted=is_accepted)
+    return InstallProgress("storing", cookie)
 
 
-def carried(services: Services, sealed: str, install_id: str) -> Install | None:
-    """What a browser's cookie carries, if it opens and is of that install: nothing else is ever handed in."""
+def decrypt_browser_copy(services: Services, encrypted: str, install_id: str) -> Install | None:
+    """The grant in a browser's cookie; None where it does not decrypt or is another install's."""
     try:
-        install = services.cipher.decrypt_install(sealed)
+        install = services.cipher.decrypt_install(encrypted)
     except DecryptionError as error:
-        log.warning("a browser's grant does not open", install_id=install_id, why=str(error))
+        log.warning("cannot decrypt the grant in a browser's cookie", install_id=install_id, why=str(error))
         return None
     return install if install.install_id == install_id else None
 
 
-def _ask(services: Services, install_id: str) -> StoredInstall | None:
-    with asking_within(BRISK):
+def _query_install(services: Services, install_id: str) -> StoredInstall | None:
+    with asking_within(PAGE_TIMEOUT_SECONDS):
         return services.installs.find(install_id)
 
 
-def _keep_again(services: Services, grant: EncryptedInstall, *, postgres_answers: bool) -> bool:
-    """Seconds later: where PostgreSQL answers, whatever held up the queue need not hold up the person."""
-    return (postgres_answers and _stored(services, grant, BRISK)) or _queued(services, grant, BRISK)
+def _enqueue(services: Services, install: EncryptedInstall, seconds: float) -> bool:
+    return _try("queue", install, lambda: run_within(seconds, lambda: services.queue.store_install(install)))
 
 
-def _queued(services: Services, grant: EncryptedInstall, seconds: float) -> bool:
-    return _taken("queue", grant, lambda: run_within(seconds, lambda: services.queue.store_install(grant)))
-
-
-def _stored(services: Services, grant: EncryptedInstall, seconds: float) -> bool:
+def _store(services: Services, install: EncryptedInstall, seconds: float) -> bool:
     def store() -> None:
-        span = tracing.start_span("install.store", hub_id=grant.hub_id, install_id=grant.install_id)
+        span = tracing.start_span("install.store", hub_id=install.hub_id, install_id=install.install_id)
         with span, asking_within(seconds):
-            store_install(grant, services.cipher, services.installs, services.schedule)
+            store_install(install, services.cipher, services.installs, services.schedule)
 
-    return _taken("postgres", grant, store)
+    return _try("postgres", install, store)
 
 
-def _taken(by: str, grant: EncryptedInstall, hand_in: Callable[[], None]) -> bool:
-    """Whether it went well. Nothing is raised: not even a bug of ours may cost the copy that we hold."""
+def _try(by: str, install: EncryptedInstall, submit: Callable[[], None]) -> bool:
+    """Whether `submit` succeeded. Raises nothing, not even for a bug: the caller may hold the only copy."""
     try:
-        hand_in()
+        submit()
     except (QueueUnavailable, TimedOut, StoreUnavailable, SchemaError) as error:
-        log.warning("an install was not taken", by=by, install_id=grant.install_id, why=str(error))
+        log.warning("an install was not accepted", by=by, install_id=install.install_id, why=str(error))
     except StoreBroken as error:
-        log.error("an install was not taken", by=by, install_id=grant.install_id, why=str(error))
+        log.error("an install was not accepted", by=by, install_id=install.install_id, why=str(error))
     except Exception as error:  # noqa: BLE001  see above
-        log.error(
-            "an install was not taken",
-            by=by,
-            install_id=grant.install_id,
-            **exception_summary.describe_exception(error),
-        )
+        summary = exception_summary.describe_exception(error)
+        log.error("an install was not accepted", by=by, install_id=install.install_id, **summary)
     else:
         return True
     return False

@@ -1,4 +1,4 @@
-"""The OAuth state: proves that an answer from HubSpot belongs to a handshake that this browser began."""
+"""The OAuth state: proves that a redirect from HubSpot belongs to a handshake that this browser began."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from uuid import UUID
 
 from itsdangerous import BadData, URLSafeSerializer
 
-LIFETIME = timedelta(minutes=15)
-#: Web hosts may disagree by so much about the time.
-SKEW = timedelta(minutes=1)
-#: How the serializers of this package sign; each adds a salt of its own, so that none passes for another.
-SIGNED = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
+STATE_LIFETIME = timedelta(minutes=15)
+#: The clocks of two web hosts may differ by this much.
+MAX_CLOCK_SKEW = timedelta(minutes=1)
+#: For every serializer in `web`. Each has a salt of its own, so that a value made for one purpose fails for another.
+SIGNER_OPTIONS = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
 
 
 class StateRejected(Exception):
-    """This is no state that may go on. Never raised directly."""
+    """The state is not valid. Never raised directly."""
 
 
-class StateForged(StateRejected):
-    """Not signed by us, or cut off on the way."""
+class StateInvalid(StateRejected):
+    """Not signed with SECRET_KEY, or changed on the way."""
 
 
 class StateExpired(StateRejected):
@@ -30,42 +30,41 @@ class StateExpired(StateRejected):
 
 
 class StateOfAnotherBrowser(StateRejected):
-    """Issued to another browser: somebody passed the link on, or the cookies are gone."""
+    """Issued to another browser: a person passed the link on, or the browser lost its cookies."""
 
 
 class States:
-    """Issues and checks states. Nothing is kept here: the browser's cookie is the other half."""
+    """Issues and checks states. The server stores none: a state is bound to the browser's cookie."""
 
     def __init__(self, secret_key: str) -> None:
         self._key = secret_key.encode()
-        self._serializer = URLSafeSerializer(secret_key, salt="tokenkeeper.oauth-state", signer_kwargs=SIGNED)
+        self._serializer = URLSafeSerializer(secret_key, salt="tokenkeeper.oauth-state", signer_kwargs=SIGNER_OPTIONS)
 
-    def issue(self, browser: str, now: datetime) -> str:
-        """A new state for this browser, which is known by what its cookie says."""
-        content = {"n": secrets.token_urlsafe(16), "b": _digest(browser), "t": int(now.timestamp())}
+    def issue(self, browser_id: str, now: datetime) -> str:
+        content = {"n": secrets.token_urlsafe(16), "b": _digest(browser_id), "t": int(now.timestamp())}
         return str(self._serializer.dumps(content))
 
-    def check(self, state: str, browser: str | None, now: datetime) -> str:
-        """The handshake's own name. Raises a StateRejected."""
+    def check(self, state: str, browser_id: str | None, now: datetime) -> str:
+        """The random identifier of the handshake. Raises a StateRejected."""
         try:
             content = self._serializer.loads(state)
         except BadData:
-            raise StateForged from None
-        age = now.timestamp() - content["t"]
-        if not -SKEW.total_seconds() <= age <= LIFETIME.total_seconds():
+            raise StateInvalid from None
+        age = timedelta(seconds=now.timestamp() - content["t"])
+        if not -MAX_CLOCK_SKEW <= age <= STATE_LIFETIME:
             raise StateExpired
-        if browser is None or not hmac.compare_digest(content["b"], _digest(browser)):
+        if browser_id is None or not hmac.compare_digest(content["b"], _digest(browser_id)):
             raise StateOfAnotherBrowser
         return str(content["n"])
 
-    def install_id(self, handshake: str, code: str) -> str:
-        """The same handshake and code always make the same install: a reload is recognised, anywhere.
+    def install_id(self, handshake_id: str, code: str) -> str:
+        """A UUID. The same handshake and code always give the same one, so that any web process recognises a reload.
 
-        The code belongs to it because a state can come back with another one: back button, another account.
+        The code is part of it because one state can come back with two codes: back button, then another account.
         """
-        digest = hmac.digest(self._key, f"install/{handshake}/{code}".encode(), hashlib.sha256)
+        digest = hmac.digest(self._key, f"install/{handshake_id}/{code}".encode(), hashlib.sha256)
         return str(UUID(bytes=digest[:16], version=4))
 
 
-def _digest(browser: str) -> str:
-    return hashlib.sha256(browser.encode()).hexdigest()[:32]
+def _digest(browser_id: str) -> str:
+    return hashlib.sha256(browser_id.encode()).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""What protects the pages: the operator's password, CSRF tokens, cookies, rate limits, headers."""

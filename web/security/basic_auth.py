@@ -1,4 +1,4 @@
-"""HTTP Basic: the operator's pages, and whatever else only the operator may read."""
+"""HTTP Basic authentication for the operator's pages and /metrics."""
 
 from __future__ import annotations
 
@@ -6,76 +6,58 @@ import base64
 import hashlib
 import hmac
 import math
-from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import structlog
 from flask import Response, render_template, request
 
-from web.problems import FRONT_PAGE, AbortWithPage, Problem
-from web.security.rate_limits import Addresses, RateLimiter
+from web.error_pages import SIGN_IN, TOO_MANY_WRONG_PASSWORDS, AbortWithPage
+from web.security.rate_limits import RateLimiter, View, client_address
 
 log = structlog.get_logger(__name__)
 
 USER = "operator"
 CHALLENGE = 'Basic realm="tokenkeeper", charset="UTF-8"'
-SIGN_IN = Problem(
-    401,
-    "This page is the operator's",
-    "It shows how the connections are doing. To read it, sign in as the user “operator”.",
-    "The password is the setting OPERATOR_PASSWORD. “make up” prints it; in the containers it is in the file "
-    "/run/tokenkeeper/OPERATOR_PASSWORD. Reload this page to be asked for it.",
-    badge="",
-    ways=(FRONT_PAGE,),
-)
-
-TOO_MANY = Problem(
-    429,
-    "Too many wrong passwords",
-    "From your address came several wrong passwords in a row. No more are looked at for a moment, not even right ones.",
-    "Wait a few seconds, then reload this page.",
-    badge="",
-    ways=(FRONT_PAGE,),
-)
-
-View = Callable[..., Response]
 
 
 class BasicAuth:
-    def __init__(self, password: str, wrong: RateLimiter, addresses: Addresses) -> None:
-        """`wrong` holds how many wrong passwords an address may still give."""
-        self._wrong = wrong
-        self._addresses = addresses
-        self._wanted = _digest(f"{USER}:{password}".encode())
+    def __init__(self, password: str, wrong_passwords: RateLimiter) -> None:
+        """`wrong_passwords` counts the guesses of each address."""
+        self._wrong_passwords = wrong_passwords
+        self._expected_digest = _digest(f"{USER}:{password}".encode())
 
-    def guarded(self, view: View) -> View:
-        """The view, for the operator alone: nobody else learns anything of what it would say."""
+    def require(self, view: View) -> View:
+        """The view for signed-in requests; a page with status 401 for others, before the view reads anything."""
 
         @wraps(view)
-        def guard(*args: Any, **kwargs: Any) -> Response:
-            return view(*args, **kwargs) if self._is_operator() else _refused()
+        def check(*args: Any, **kwargs: Any) -> Response:
+            if self._is_operator():
+                return view(*args, **kwargs)
+            response = Response(render_template("error.html", page=SIGN_IN, frame="base.html"), SIGN_IN.status)
+            response.headers["WWW-Authenticate"] = CHALLENGE
+            return response
 
-        return guard
+        return check
 
     def _is_operator(self) -> bool:
         header = request.headers.get("Authorization", "")
         if not header:
             return False
-        address = self._addresses.of(request)
-        if wait := self._wrong.wait(address):
-            raise AbortWithPage(TOO_MANY, math.ceil(wait))
-        given = _given(header)
-        right = hmac.compare_digest(_digest(given), self._wanted)
-        if not right:
-            if given:  # what makes no sense is no guess
-                self._wrong.take(address)
-            log.warning("somebody gave a wrong operator's password", address=address)
-        return right
+        address = client_address(request)
+        if wait_seconds := self._wrong_passwords.wait_seconds(address):
+            raise AbortWithPage(TOO_MANY_WRONG_PASSWORDS, math.ceil(wait_seconds))
+        credentials = _parse_credentials(header)
+        is_right = hmac.compare_digest(_digest(credentials), self._expected_digest)
+        if not is_right:
+            if credentials:  # a header that is not Basic is no guess
+                self._wrong_passwords.take(address)
+            log.warning("wrong operator password", address=address)
+        return is_right
 
 
-def _given(header: str) -> bytes:
-    """User and password, as they were sent; empty where they were not, or make no sense."""
+def _parse_credentials(header: str) -> bytes:
+    """`user:password` as sent; empty where the header is not of that scheme or cannot be decoded."""
     scheme, _, rest = header.partition(" ")
     if scheme.lower() != "basic":
         return b""
@@ -85,12 +67,6 @@ def _given(header: str) -> bytes:
         return b""
 
 
-def _digest(text: bytes) -> bytes:
-    """Of one length for all, so that the time to compare them does not tell how long the password is."""
-    return hashlib.sha256(text).digest()
-
-
-def _refused() -> Response:
-    response = Response(render_template("problem.html", problem=SIGN_IN), SIGN_IN.status)
-    response.headers["WWW-Authenticate"] = CHALLENGE
-    return response
+def _digest(credentials: bytes) -> bytes:
+    """Of one length for all, so that the time of the comparison does not depend on the length of the password."""
+    return hashlib.sha256(credentials).digest()

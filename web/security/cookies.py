@@ -1,4 +1,4 @@
-"""Every cookie that we set: HttpOnly, SameSite=Lax, Secure where we are reached by https."""
+"""Every cookie that the web pages set: HttpOnly, SameSite=Lax, and Secure where the site is served over https."""
 
 from __future__ import annotations
 
@@ -8,80 +8,81 @@ import secrets
 from flask import Request, Response
 from werkzeug.http import dump_cookie
 
-from web.oauth.state import LIFETIME
+from web.oauth.state import STATE_LIFETIME
 
-DAY = 86_400
-#: Browsers drop a cookie above this, in bytes with its name and attributes.
-LARGEST = 4096
-#: A handshake that loses its state on every way back is stopped after so many restarts in two minutes.
-MOST_RESTARTS, RESTARTS_SECONDS = 3, 120
+DAY_SECONDS = 86_400
+#: Browsers drop a larger cookie, counted with its name and attributes.
+MAX_COOKIE_BYTES = 4096
+#: A handshake that loses its state on every way back is stopped after this many restarts within the time.
+MAX_RESTARTS, RESTARTS_SECONDS = 3, 120
 
-#: The one cookie that every page of ours gets.
-BROWSER = "browser"
-_KNOWN_AS = re.compile(r"[0-9A-Za-z_-]{43}")
+#: The one cookie that is sent with every page.
+BROWSER_ID = "browser"
+_BROWSER_ID = re.compile(r"[0-9A-Za-z_-]{43}")
 
 
 class Cookies:
-    """Names, sets and reads them; short names are ours, the browser sees them with a prefix."""
+    """Reads and sets cookies by short names; in the browser they have a prefix."""
 
     def __init__(self, https: bool) -> None:
         self._https = https
 
-    def browser(self, request: Request) -> str | None:
-        """What this browser is known by, if it has been here before."""
-        known = self.read(request, BROWSER) or ""
-        return known if _KNOWN_AS.fullmatch(known) else None
+    def browser_id(self, request: Request) -> str | None:
+        """The random identifier of this browser; None on its first visit."""
+        value = self.read(request, BROWSER_ID) or ""
+        return value if _BROWSER_ID.fullmatch(value) else None
 
-    def recognise(self, request: Request, response: Response) -> str:
-        """The same, given to the browser now where it has none. Any number of tabs share it."""
-        browser = self.browser(request) or secrets.token_urlsafe(32)
-        self.set(response, BROWSER, browser, path="/")
-        return browser
+    def ensure_browser_id(self, request: Request, response: Response) -> str:
+        """The browser's identifier: a new one where it has none. All its tabs share it. Sets the cookie again."""
+        browser_id = self.browser_id(request) or secrets.token_urlsafe(32)
+        self.set(response, BROWSER_ID, browser_id, path="/")
+        return browser_id
 
-    def mark_done(self, response: Response, install_id: str, path: str) -> None:
-        """The code has been exchanged: for as long as its state is good, a reload must not do it again."""
-        self.set(response, f"done_{install_id}", "1", path=path, seconds=int(LIFETIME.total_seconds()))
+    def mark_code_used(self, response: Response, install_id: str, path: str) -> None:
+        """For as long as the state of a callback is valid, a reload must not exchange its code again."""
+        self.set(response, f"done_{install_id}", "1", path=path, max_age=int(STATE_LIFETIME.total_seconds()))
 
-    def is_done(self, request: Request, install_id: str) -> bool:
+    def is_code_used(self, request: Request, install_id: str) -> bool:
         return self.read(request, f"done_{install_id}") is not None
 
-    def mark_restart(self, response: Response, count: int, path: str) -> None:
-        self.set(response, "restarts", str(count), path=path, seconds=RESTARTS_SECONDS)
+    def set_restarts(self, response: Response, count: int, path: str) -> None:
+        self.set(response, "restarts", str(count), path=path, max_age=RESTARTS_SECONDS)
 
-    def restarts(self, request: Request) -> int:
-        text = self.read(request, "restarts") or ""
-        return int(text) if re.fullmatch(r"[0-9]", text) else 0
+    def read_restarts(self, request: Request) -> int:
+        value = self.read(request, "restarts") or ""
+        return int(value) if re.fullmatch(r"[0-9]", value) else 0
 
     def read(self, request: Request, name: str) -> str | None:
-        return request.cookies.get(self._full(name))
+        return request.cookies.get(self._full_name(name))
 
-    def set(self, response: Response, name: str, value: str, *, path: str, seconds: int = DAY) -> None:
-        response.headers.add("Set-Cookie", self._header(name, value, path, seconds))
+    def set(self, response: Response, name: str, value: str, *, path: str, max_age: int = DAY_SECONDS) -> None:
+        """`max_age` in seconds."""
+        response.headers.add("Set-Cookie", self._make_header(name, value, path, max_age))
 
-    def set_if_it_fits(self, response: Response, name: str, value: str, *, path: str) -> bool:
-        """False, and nothing is set, where browsers would drop it for its size."""
-        fits = len(self._header(name, value, path, DAY)) <= LARGEST
-        if fits:
+    def set_if_small_enough(self, response: Response, name: str, value: str, *, path: str) -> bool:
+        """False, and nothing is set, where browsers would drop the cookie for its size."""
+        is_small_enough = len(self._make_header(name, value, path, DAY_SECONDS)) <= MAX_COOKIE_BYTES
+        if is_small_enough:
             self.set(response, name, value, path=path)
-        return fits
+        return is_small_enough
 
-    def drop(self, response: Response, name: str, *, path: str) -> None:
-        self.set(response, name, "", path=path, seconds=0)
+    def delete(self, response: Response, name: str, *, path: str) -> None:
+        self.set(response, name, "", path=path, max_age=0)
 
-    def _header(self, name: str, value: str, path: str, seconds: int) -> str:
+    def _make_header(self, name: str, value: str, path: str, max_age: int) -> str:
         return dump_cookie(
-            self._full(name),
+            self._full_name(name),
             value,
-            max_age=seconds,
+            max_age=max_age,
             path=path,
             secure=self._https,
             httponly=True,
             samesite="Lax",
-            max_size=0,  # whether it fits is asked before
+            max_size=0,  # no warning: set_if_small_enough measures
         )
 
-    def _full(self, name: str) -> str:
-        """With the prefix that keeps other sites of the domain from setting it, where browsers allow one."""
+    def _full_name(self, name: str) -> str:
+        """With a prefix that keeps other sites of the domain from setting it; browsers allow it over https only."""
         if not self._https:
             return f"tk_{name}"
-        return f"__Host-tk_{name}" if name == BROWSER else f"__Secure-tk_{name}"
+        return f"__Host-tk_{name}" if name == BROWSER_ID else f"__Secure-tk_{name}"

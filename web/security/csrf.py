@@ -1,4 +1,4 @@
-"""Proves that a form was sent from a page of ours, by the browser that was shown it."""
+"""CSRF tokens: a form is accepted only from a page of this site, from the browser to which the page was served."""
 
 from __future__ import annotations
 
@@ -11,59 +11,60 @@ from urllib.parse import urlsplit
 from flask import Request
 from itsdangerous import BadData, URLSafeSerializer
 
-from web.oauth.state import SIGNED, SKEW
+from web.oauth.state import MAX_CLOCK_SKEW, SIGNER_OPTIONS
 from web.security.cookies import Cookies
+from web.security.host_header import original_host
 
 #: The hidden field of every form.
 FIELD = "csrf_token"
-LIFETIME = timedelta(hours=12)
-#: A token's date is rounded down to it: a page that is fetched anew for its news keeps the form it has.
-STEP = timedelta(hours=1)
+TOKEN_LIFETIME = timedelta(hours=12)
+#: A token's time is rounded down to it, so that a page that reloads its content keeps the same form.
+TIME_STEP = timedelta(hours=1)
 
 
-class Forged(Exception):
-    """Sent from elsewhere, or too late."""
+class InvalidCsrfToken(Exception):
+    """The form was sent from another site or by another browser, or its page is too old."""
 
 
-class Csrf:
-    """Issues and checks the tokens. Nothing is kept here: the browser's cookie is the other half."""
+class CsrfTokens:
+    """Issues and checks tokens. The server stores none: a token is bound to the browser's cookie."""
 
     def __init__(self, secret_key: str, cookies: Cookies, clock: Callable[[], datetime]) -> None:
-        self._serializer = URLSafeSerializer(secret_key, salt="tokenkeeper.csrf", signer_kwargs=SIGNED)
+        self._serializer = URLSafeSerializer(secret_key, salt="tokenkeeper.csrf", signer_kwargs=SIGNER_OPTIONS)
         self._cookies = cookies
         self._clock = clock
 
-    def token(self, browser: str) -> str:
-        """For the forms of a page that this browser, known by its cookie, is shown."""
+    def issue(self, browser_id: str) -> str:
+        """A token for the forms of a page that is served to this browser."""
         now = self._clock().timestamp()
-        content = {"b": _digest(browser), "t": int(now - now % STEP.total_seconds())}
+        content = {"b": _digest(browser_id), "t": int(now - now % TIME_STEP.total_seconds())}
         return str(self._serializer.dumps(content))
 
-    def check(self, request: Request, called: str) -> None:
-        """Raises Forged. `called`: the host that the browser asked for."""
-        if _elsewhere(request, called):
-            raise Forged
+    def check(self, request: Request) -> None:
+        """Raises InvalidCsrfToken."""
+        if _is_cross_site(request):
+            raise InvalidCsrfToken
         try:
             content = self._serializer.loads(request.form.get(FIELD, ""))
         except BadData:
-            raise Forged from None
-        age = self._clock().timestamp() - content["t"]
-        if not -SKEW.total_seconds() <= age <= (LIFETIME + STEP).total_seconds():
-            raise Forged
-        browser = self._cookies.browser(request)
-        if browser is None or not hmac.compare_digest(content["b"], _digest(browser)):
-            raise Forged
+            raise InvalidCsrfToken from None
+        age = timedelta(seconds=self._clock().timestamp() - content["t"])
+        if not -MAX_CLOCK_SKEW <= age <= TOKEN_LIFETIME + TIME_STEP:
+            raise InvalidCsrfToken
+        browser_id = self._cookies.browser_id(request)
+        if browser_id is None or not hmac.compare_digest(content["b"], _digest(browser_id)):
+            raise InvalidCsrfToken
 
 
-def _elsewhere(request: Request, called: str) -> bool:
-    """Whether the browser itself says that the form is another site's.
+def _is_cross_site(request: Request) -> bool:
+    """Whether the browser itself says that another site sent the form.
 
-    An Origin of "null" says nothing: it is what our own Referrer-Policy makes of it.
+    `Origin: null` says nothing: the pages' own Referrer-Policy causes it.
     """
     if site := request.headers.get("Sec-Fetch-Site"):
         return site not in {"same-origin", "none"}
     origin = request.headers.get("Origin", "null")
-    return origin != "null" and _host(origin) != called.lower()
+    return origin != "null" and _host(origin) != original_host(request).lower()
 
 
 def _host(origin: str) -> str:
@@ -73,5 +74,5 @@ def _host(origin: str) -> str:
         return ""
 
 
-def _digest(browser: str) -> str:
-    return hashlib.sha256(browser.encode()).hexdigest()[:32]
+def _digest(browser_id: str) -> str:
+    return hashlib.sha256(browser_id.encode()).hexdigest()[:32]

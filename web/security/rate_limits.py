@@ -1,4 +1,4 @@
-"""How often one address may ask: a bucket of tokens for each, in the memory of this process."""
+"""How often one address may send requests: a token bucket for each, in the memory of this process."""
 
 from __future__ import annotations
 
@@ -15,123 +15,119 @@ from typing import Any
 import structlog
 from flask import Request, Response, request
 
-from web import problems
-from web.problems import AbortWithPage
+from web.error_pages import RATE_LIMITED, AbortWithPage
 
 log = structlog.get_logger(__name__)
 
-#: Addresses that are remembered; those that asked longest ago are forgotten first.
-MOST_ADDRESSES = 10_000
-#: Bits of an IPv6 address that one household or server is given, at the least.
+#: Addresses in memory at once; the one whose last request is oldest is dropped first.
+MAX_ADDRESSES = 10_000
+#: A household or a server has at least all IPv6 addresses that share this many leading bits.
 IPV6_PREFIX_BITS = 64
+#: Characters of an address that is no IP address.
+MAX_ADDRESS_CHARACTERS = 45
 
 View = Callable[..., Response]
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many at once, and so many a second in the long run; of one address, in each process of gunicorn."""
+    """For one address, in each process of gunicorn."""
 
-    burst: int
-    per_second: float
+    burst: int  #: requests at once
+    per_second: float  #: requests a second in the long run
 
 
-#: /install, and the callback: an office behind one address comes nowhere near. A callback costs a call to HubSpot.
-HANDSHAKES = Rate(120, 20.0)
-#: Wrong passwords: 10 a minute are 14,400 a day, of 2^60 that the poorest password that we make has.
-WRONG_PASSWORDS = Rate(10, 1 / 6)
+#: /install and the callback. An office behind one address needs far less. A callback costs a call to HubSpot.
+HANDSHAKE_RATE = Rate(120, 20.0)
+#: 10 a minute are 14,400 a day, of 2^60 possible ones for the weakest password that `make up` generates.
+WRONG_PASSWORD_RATE = Rate(10, 1 / 6)
 
 
 @dataclass(slots=True)
 class _Bucket:
     tokens: float
     filled_at: float
-    told: bool = False  #: that it ran dry, in the log
+    is_logged: bool = False  #: that it is empty
 
 
 class RateLimiter:
-    """Threads may share one."""
+    """Thread-safe."""
 
     def __init__(
-        self, what: str, allowance: Rate, clock: Callable[[], float] = time.monotonic, most: int = MOST_ADDRESSES
+        self,
+        name: str,
+        rate: Rate,
+        clock: Callable[[], float] = time.monotonic,
+        max_addresses: int = MAX_ADDRESSES,
     ) -> None:
-        """`what` is refused, for the log."""
-        self._what = what
-        self._allowance = allowance
+        """`name` of what is limited, for the log."""
+        self._name = name
+        self._rate = rate
         self._clock = clock
-        self._most = most
+        self._max_addresses = max_addresses
         self._lock = threading.Lock()
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def take(self, address: str) -> float:
-        """0 where it may; else the seconds to wait, and nothing is taken."""
+        """Takes a token and returns 0; where none is left, returns the seconds until there is one."""
         with self._lock:
-            bucket = self._filled(address)
-            if bucket.tokens >= 1:
-                bucket.tokens -= 1
-                return 0.0
-            return self._wait(bucket, address)
+            bucket = self._fill_bucket(address)
+            if bucket.tokens < 1:
+                return self._seconds_until_token(bucket, address)
+            bucket.tokens -= 1
+            return 0.0
 
-    def wait(self, address: str) -> float:
-        """The same, and nothing is taken in either case."""
+    def wait_seconds(self, address: str) -> float:
+        """What `take` would return; takes nothing."""
         with self._lock:
-            bucket = self._filled(address)
-            return 0.0 if bucket.tokens >= 1 else self._wait(bucket, address)
+            bucket = self._fill_bucket(address)
+            return 0.0 if bucket.tokens >= 1 else self._seconds_until_token(bucket, address)
 
     def __len__(self) -> int:
+        """Addresses in memory."""
         return len(self._buckets)
 
-    def _filled(self, address: str) -> _Bucket:
-        now, most = self._clock(), self._allowance.burst
-        bucket = self._buckets.setdefault(address, _Bucket(most, now))
+    def _fill_bucket(self, address: str) -> _Bucket:
+        now, burst = self._clock(), self._rate.burst
+        bucket = self._buckets.setdefault(address, _Bucket(burst, now))
         self._buckets.move_to_end(address)
-        if len(self._buckets) > self._most:
+        if len(self._buckets) > self._max_addresses:
             self._buckets.popitem(last=False)
-        bucket.tokens = min(most, bucket.tokens + (now - bucket.filled_at) * self._allowance.per_second)
+        bucket.tokens = min(burst, bucket.tokens + (now - bucket.filled_at) * self._rate.per_second)
         bucket.filled_at = now
-        bucket.told &= bucket.tokens < most / 2
+        bucket.is_logged &= bucket.tokens < burst / 2
         return bucket
 
-    def _wait(self, bucket: _Bucket, address: str) -> float:
-        if not bucket.told:  # once, not at each of a flood
-            bucket.told = True
-            log.warning("an address asks too often: it is told to wait", what=self._what, address=address)
-        return (1 - bucket.tokens) / self._allowance.per_second
+    def _seconds_until_token(self, bucket: _Bucket, address: str) -> float:
+        if not bucket.is_logged:  # one line for a flood, not one for each request
+            bucket.is_logged = True
+            log.warning("rate limit reached", limit=self._name, address=address)
+        return (1 - bucket.tokens) / self._rate.per_second
 
 
-class Addresses:
-    """Who asks: the peer; or whom the proxies in front name, where TRUSTED_PROXIES says how many there are."""
-
-    def __init__(self, proxies: int) -> None:
-        self._proxies = proxies
-
-    def of(self, request: Request) -> str:
-        peer = request.remote_addr or ""
-        if not self._proxies:
-            return _household(peer)
-        # Each proxy adds whom it was asked by at the end; what stands before theirs is the client's own invention.
-        told = ",".join(request.headers.getlist("X-Forwarded-For")).split(",")
-        return _household(told[-self._proxies].strip()) if len(told) >= self._proxies else _household(peer)
-
-
-def rate_limited(view: View, buckets: RateLimiter, addresses: Addresses) -> View:
-    """The view, for who does not ask too often; others are told when to come back."""
+def limit_rate(view: View, limiter: RateLimiter) -> View:
+    """The view; above the limit, a page with status 429 and a Retry-After."""
 
     @wraps(view)
-    def hold(*args: Any, **kwargs: Any) -> Response:
-        if wait := buckets.take(addresses.of(request)):
-            raise AbortWithPage(problems.TOO_OFTEN, math.ceil(wait))
+    def check(*args: Any, **kwargs: Any) -> Response:
+        if wait_seconds := limiter.take(client_address(request)):
+            raise AbortWithPage(RATE_LIMITED, math.ceil(wait_seconds))
         return view(*args, **kwargs)
 
-    return hold
+    return check
 
 
-def _household(address: str) -> str:
-    """What is no address at all stands for itself, shortened: a proxy of a strange kind."""
+def client_address(request: Request) -> str:
+    """The address that limits count by: for IPv6 the network of the household.
+
+    With TRUSTED_PROXIES, ProxyFix has replaced the peer's address by the client's (web/app.py). What a proxy sends
+    instead of an IP address counts as it is, cut off.
+    """
+    peer = request.remote_addr or ""
     try:
-        found = ip_address(address)
+        address = ip_address(peer)
     except ValueError:
-        return address[:45]
-    if isinstance(found, IPv6Address):
-        return str(found.ipv4_mapped or ip_network((found, IPV6_PREFIX_BITS), strict=False))
-    return str(found)
+        return peer[:MAX_ADDRESS_CHARACTERS]
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or ip_network((address, IPV6_PREFIX_BITS), strict=False))
+    return str(address)

@@ -1,4 +1,4 @@
-"""Builds what the pages work with from the settings, and looks first whether the database is the right one."""
+"""Reads the settings, checks the database and builds the services of the pages."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ from web.services import Services
 
 log = structlog.get_logger(__name__)
 
-#: gunicorn's own: its master stops, where after any other status it would start us again for ever.
-APP_LOAD_ERROR = 4
-#: HubSpot calls at once that keep their connection: an exchange per thread of gunicorn.
-CALLS = 16
-#: Seconds until PostgreSQL, which did not answer at the start, is asked again what it holds.
-LOOK_AGAIN = 5.0
+#: gunicorn's own status for this: its master stops. After any other status it restarts the worker for ever.
+APP_LOAD_ERROR_STATUS = 4
+#: Connections to HubSpot that are kept open: one exchange for each thread of gunicorn.
+HUBSPOT_CONNECTIONS = 16
+#: Between checks of a PostgreSQL that did not answer at the start.
+DATABASE_CHECK_SECONDS = 5.0
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """One line on stderr and the end of gunicorn, where something is wrong that waiting does not mend."""
+def exit_on_configuration_error() -> Iterator[None]:
+    """For an error that waiting does not correct: one line on stderr and the exit of gunicorn."""
     try:
         yield
     except (SettingsError, SchemaError) as error:
         print(f"tokenkeeper: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        sys.exit(APP_LOAD_ERROR)
+        sys.exit(APP_LOAD_ERROR_STATUS)
 
 
-def settings(environ: Mapping[str, str]) -> Settings:
-    """Raises SettingsError. From here on the log is ours."""
-    ours = Settings.from_env(environ)
-    logs.configure(ours.log_format, ours.log_level, ours.list_secrets())
-    return ours
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Configures the log, too. Raises SettingsError."""
+    settings = Settings.from_env(environ)
+    logs.configure(settings.log_format, settings.log_level, settings.list_secrets())
+    return settings
 
 
-def services(settings: Settings) -> Services:
-    # Nothing here connects yet: with --preload it is shared by the forks, and no socket of it may be.
+def make_services(settings: Settings) -> Services:
+    """Opens no connection: with --preload the forks share the result, and must not share a socket."""
     engine = make_engine(settings.database_url)
     return Services(
-        hubspot=HubSpot.from_settings(settings, connections=CALLS),
+        hubspot=HubSpot.from_settings(settings, connections=HUBSPOT_CONNECTIONS),
         cipher=TokenCipher(settings.token_keys),
         installs=InstallStore(engine),
         refresh_requests=RefreshRequests(engine),
@@ -73,8 +73,8 @@ def services(settings: Settings) -> Services:
         connection_list=ConnectionList(engine),
         refresh_stats=RefreshStats(engine),
         schedule=Schedule(settings.refresh_from, settings.refresh_until),
-        clock=lambda: datetime.now(UTC),  # noqa: TID251  a grant is dated by this host: PostgreSQL may be down
-        checks=health.checks(engine, settings.redis_url),
+        clock=lambda: datetime.now(UTC),  # noqa: TID251  see Services.clock
+        readiness_checks=health.readiness_checks(engine, settings.redis_url),
         secret_key=settings.secret_key,
         operator_password=settings.operator_password,
         redirect_uri=settings.hubspot_redirect_uri,
@@ -86,16 +86,16 @@ def services(settings: Settings) -> Services:
     )
 
 
-def check_later(settings: Settings) -> None:
-    """Once PostgreSQL answers: one line that says whether it is the right one. Installs wait meanwhile."""
+def check_database_when_it_answers(settings: Settings) -> None:
+    """Waits for PostgreSQL, then logs whether it holds the right database. Installs wait in the queue meanwhile."""
     while True:
-        time.sleep(LOOK_AGAIN)
+        time.sleep(DATABASE_CHECK_SECONDS)
         try:
             check_database(settings)
         except StoreUnavailable:
             continue
         except (SettingsError, SchemaError) as error:
-            log.error("installs wait for the right database", why=str(error))
-            return
-        log.info("PostgreSQL answers")
+            log.error("PostgreSQL answers with the wrong database; installs wait", why=str(error))
+        else:
+            log.info("PostgreSQL answers")
         return

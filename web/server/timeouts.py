@@ -1,4 +1,4 @@
-"""Asks a server that may be frozen, and stops waiting in time."""
+"""Time limits for calls that have none of their own: the call runs in a thread, which is abandoned after the limit."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Questions that may hang at once in this process; past that nobody is made to wait for yet another.
-_slots = threading.BoundedSemaphore(64)
+#: Calls that may run at once in this process. Beyond that a call fails at once, as if it had timed out.
+MAX_CALLS = 64
+_slots = threading.BoundedSemaphore(MAX_CALLS)
 
 
 class TimedOut(Exception):
-    """No answer in time. The question may still be answered, or done, later: ask only what may be repeated."""
+    """No result in time. The call may still succeed later: run only what may be repeated."""
 
 
 def run_within(seconds: float, call: Callable[[], T]) -> T:
     """The call's result. Raises TimedOut after `seconds`, or what the call raises.
 
-    For what has only a time limit per socket operation and tries more than once: the sum is what people wait.
+    For libraries that limit each operation on a socket and try several times: the sum has no limit.
     """
     try:
         return run_in_thread(call).result(seconds)
@@ -30,20 +31,20 @@ def run_within(seconds: float, call: Callable[[], T]) -> T:
 
 
 def run_in_thread(call: Callable[[], T]) -> Future[T]:
-    """The call's answer, some day: it runs in a thread of its own, which is left behind where nobody waits."""
-    answer: Future[T] = Future()
+    """Runs the call in a thread of its own. At the limit of calls the future holds a TimeoutError."""
+    result: Future[T] = Future()
     if _slots.acquire(blocking=False):
-        around = copy_context()  # the span that this is in
-        threading.Thread(target=around.run, args=(_run, call, answer), daemon=True).start()
+        context = copy_context()  # the current span of a trace
+        threading.Thread(target=context.run, args=(_run, call, result), daemon=True).start()
     else:
-        answer.set_exception(TimeoutError())
-    return answer
+        result.set_exception(TimeoutError())
+    return result
 
 
-def _run(call: Callable[[], T], answer: Future[T]) -> None:
+def _run(call: Callable[[], T], result: Future[T]) -> None:
     try:
-        answer.set_result(call())
-    except BaseException as error:  # noqa: BLE001  handed to whoever asked
-        answer.set_exception(error)
+        result.set_result(call())
+    except BaseException as error:  # noqa: BLE001  the caller of result() raises it
+        result.set_exception(error)
     finally:
         _slots.release()

@@ -1,23 +1,23 @@
-// HubSpot tells the domain a moment after the install: puts it in. Without this the page reloads itself.
+// HubSpot tells the domain a moment after the install: shows it then. Without scripts the page reloads itself.
 "use strict";
 
-async function look() {
+async function poll() {
   try {
-    const answer = await fetch(location.href, { credentials: "same-origin", cache: "no-store" });
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    for (const id of ["called", "domain", "scopes"]) {
-      const found = fresh.getElementById(id);
-      if (found) {
-        document.getElementById(id).replaceChildren(...found.childNodes);
+    const response = await fetch(location.href, { credentials: "same-origin", cache: "no-store" });
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    for (const id of ["title", "domain", "scopes"]) {
+      const element = page.getElementById(id);
+      if (element) {
+        document.getElementById(id).replaceChildren(...element.childNodes);
       }
     }
-    if (answer.ok && !fresh.querySelector("[data-again]")) {
+    if (response.ok && !page.querySelector("[data-awaits-domain]")) {
       return;
     }
   } catch {
-    // Our own server is out of reach: it is asked again.
+    // The server does not answer: ask again.
   }
-  setTimeout(look, 1000);
+  setTimeout(poll, 1000);
 }
 
-setTimeout(look, 500);
+setTimeout(poll, 500);

@@ -1,27 +1,28 @@
-// Asks how the install stands and shows the page anew once that has changed. Without it the page reloads itself.
+// Asks for the state of the install and reloads the page once it has changed. Without scripts the page reloads itself.
 "use strict";
 
+const SLOW_AFTER_MS = 10000;
 const waiting = document.getElementById("waiting");
 const message = document.getElementById("message");
-const began = Date.now();
+const startedAt = Date.now();
 
-async function look() {
+async function poll() {
+  const isSlow = Date.now() - startedAt > SLOW_AFTER_MS;
   try {
-    const answer = await fetch(waiting.dataset.status, { credentials: "same-origin", cache: "no-store" });
-    const { state } = await answer.json();
+    const response = await fetch(waiting.dataset.status, { credentials: "same-origin", cache: "no-store" });
+    const { state } = await response.json();
     if (state !== "storing") {
       location.reload();
       return;
     }
-    if (Date.now() - began > 10000) {
+    if (isSlow) {
       message.textContent =
-        "This takes longer than usual. HubSpot said yes, and your browser keeps the connection safe meanwhile.";
+        "This takes longer than usual. HubSpot allowed it, and your browser holds a safe copy of the connection meanwhile.";
     }
   } catch {
-    message.textContent = "We do not reach our own server just now. Trying again…";
+    message.textContent = "This site does not answer just now. Trying again…";
   }
-  // Quick while somebody is watching for it, gentle once it has become a wait.
-  setTimeout(look, Date.now() - began > 10000 ? 1000 : 250);
+  setTimeout(poll, isSlow ? 1000 : 250);
 }
 
-setTimeout(look, 100);
+setTimeout(poll, 100);

@@ -22,7 +22,7 @@ from shared.domain.connection import Status
 from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES
 from shared.domain.provider import Provider
 from tests.support.builders import START
-from web.monitoring.metrics import Reading, exposed
+from web.monitoring.metrics import Snapshot, render_metrics
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deploy" / "monitoring"
@@ -52,8 +52,8 @@ def samples() -> list[Sample]:
         held=0,
     )
     totals = Totals(dict.fromkeys(OUTCOMES, 1), dict.fromkeys(LATENESS_BOUNDS, 1), 1.0)
-    reading = Reading(overview, totals, Life(dict.fromkeys(LIFE_BOUNDS, 1), 1.0, estimated=False), 0, 0)
-    text = exposed(reading, accept="").get_data(as_text=True)
+    reading = Snapshot(overview, totals, Life(dict.fromkeys(LIFE_BOUNDS, 1), 1.0, estimated=False), 0, 0)
+    text = render_metrics(reading, accept="").get_data(as_text=True)
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 

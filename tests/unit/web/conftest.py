@@ -55,7 +55,7 @@ class Site:
             refresh_stats=RefreshStats(engine),
             schedule=Schedule(),
             clock=self.clock,
-            checks=self.checks,
+            readiness_checks=self.checks,
             secret_key="a-secret-key-for-tests",
             operator_password=PASSWORD,
             redirect_uri=self.redirect_uri,
@@ -63,8 +63,8 @@ class Site:
             scopes=("oauth", "crm.objects.contacts.read"),
             optional_scopes=("tickets",),
             sweep_seconds=2.0,
-            patience=0.0,
-            ticks=lambda: 0.0,
+            double_click_seconds=0.0,
+            monotonic_clock=lambda: 0.0,
         )
         self.app = create_app(services)
         self.browser = self.app.test_client()

@@ -104,7 +104,7 @@ any_text = st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.dec
     | any_text.map(lambda text: text.replace("?", "")),  # the test client wants the query apart
     query=st.dictionaries(st.sampled_from(["state", "code", "error", "hub_id", "x"]), st.lists(any_text, max_size=2)),
     cookies=st.dictionaries(
-        st.sampled_from(["tk_browser", "tk_ticket", "tk_grant", "tk_restarts", "x"]),
+        st.sampled_from(["tk_browser", "tk_install", "tk_grant", "tk_restarts", "x"]),
         st.text('abc"\\;=%é ', max_size=40),
     ),
 )

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.unit.web.test_basic import basic
-from web.security.csrf import Csrf
+from web.security.csrf import CsrfTokens
 
 ORDER = "/operator/revocations/dismiss"
 
@@ -15,7 +15,7 @@ def token(site):
     """Of a page that this browser was shown: with PostgreSQL down there is none, so it is issued by hand."""
     site.visit("/")
     browser = site.browser.get_cookie("tk_browser").value
-    return Csrf("a-secret-key-for-tests", None, site.clock).token(browser)
+    return CsrfTokens("a-secret-key-for-tests", None, site.clock).issue(browser)
 
 
 def press(site, token, browser=None, **headers):
@@ -62,10 +62,10 @@ def test_a_page_left_open_over_night_is_told_so(site, token):
 
 
 def test_a_page_fetched_again_has_the_same_form(site):
-    csrf = Csrf("a-secret-key-for-tests", None, site.clock)
-    first = csrf.token("a-browser")
+    csrf = CsrfTokens("a-secret-key-for-tests", None, site.clock)
+    first = csrf.issue("a-browser")
     site.clock.step(5)
-    assert csrf.token("a-browser") == first
+    assert csrf.issue("a-browser") == first
 
 
 @pytest.mark.parametrize(

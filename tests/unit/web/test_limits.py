@@ -5,7 +5,7 @@ from flask import Flask, request
 from structlog.testing import capture_logs
 
 from tests.unit.web.test_basic import basic
-from web.security.rate_limits import HANDSHAKES, WRONG_PASSWORDS, Addresses, Rate, RateLimiter
+from web.security.rate_limits import HANDSHAKE_RATE, WRONG_PASSWORD_RATE, Rate, RateLimiter, client_address
 
 
 class Tick:
@@ -33,7 +33,12 @@ def test_a_bucket_gives_its_burst_and_then_what_flows_in(tick):
 
 def test_looking_takes_nothing(tick):
     buckets = RateLimiter("x", Rate(1, 1), tick)
-    assert [buckets.wait("a"), buckets.wait("a"), buckets.take("a"), buckets.wait("a")] == [0, 0, 0, 1]
+    assert [buckets.wait_seconds("a"), buckets.wait_seconds("a"), buckets.take("a"), buckets.wait_seconds("a")] == [
+        0,
+        0,
+        0,
+        1,
+    ]
 
 
 def test_each_address_has_its_own(tick):
@@ -42,7 +47,7 @@ def test_each_address_has_its_own(tick):
 
 
 def test_a_million_addresses_do_not_fill_the_memory(tick):
-    buckets = RateLimiter("x", Rate(1, 1), tick, most=10)
+    buckets = RateLimiter("x", Rate(1, 1), tick, max_addresses=10)
     for number in range(1000):
         buckets.take(str(number))
     assert len(buckets) == 10
@@ -57,7 +62,7 @@ def test_a_flood_is_one_line_in_the_log_and_the_next_one_another(tick):
         tick.now = 60.0
         for _ in range(50):
             buckets.take("a")
-    assert [(line["what"], line["address"]) for line in logs] == [("x", "a")] * 2
+    assert [(line["limit"], line["address"]) for line in logs] == [("x", "a")] * 2
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,7 @@ def test_a_flood_is_one_line_in_the_log_and_the_next_one_another(tick):
 def test_who_asks(proxies, forwarded, peer, address):
     headers = {"X-Forwarded-For": forwarded} if forwarded or proxies else {}
     with Flask(__name__).test_request_context(headers=headers, environ_base={"REMOTE_ADDR": peer}):
-        assert Addresses(proxies).of(request) == address
+        assert client_address(request) == address
 
 
 def ask(site, path, times, **options):
@@ -87,9 +92,9 @@ def ask(site, path, times, **options):
 
 @pytest.mark.parametrize("path", ["/install", "/oauth/callback?state=x&code=y"])
 def test_a_flood_of_handshakes_is_told_to_wait(site, path):
-    answers = ask(site, path, HANDSHAKES.burst + 1)
+    answers = ask(site, path, HANDSHAKE_RATE.burst + 1)
     last = answers[-1]
-    assert {answer.status_code for answer in answers[: HANDSHAKES.burst]} <= {302, 400}
+    assert {answer.status_code for answer in answers[: HANDSHAKE_RATE.burst]} <= {302, 400}
     assert last.status_code == 429
     assert int(last.headers["Retry-After"]) >= 1
     assert "Wait a few seconds" in last.text
@@ -99,13 +104,13 @@ def test_a_flood_of_handshakes_is_told_to_wait(site, path):
 
 def test_a_code_that_had_to_wait_is_not_spent(site):
     state = site.state()
-    ask(site, "/oauth/callback?state=x&code=y", HANDSHAKES.burst + 1)
+    ask(site, "/oauth/callback?state=x&code=y", HANDSHAKE_RATE.burst + 1)
     assert site.callback("good", state).status_code == 429
     assert site.hubspot.exchanged == []
 
 
 def test_after_some_wrong_passwords_not_even_the_right_one_is_looked_at(site):
-    wrong = ask(site, "/operator", WRONG_PASSWORDS.burst, headers=basic(password="guess"))
+    wrong = ask(site, "/operator", WRONG_PASSWORD_RATE.burst, headers=basic(password="guess"))
     assert {answer.status_code for answer in wrong} == {401}
     for password in ({}, {"password": "guess"}):
         held = site.visit("/operator", headers=basic(**password))
@@ -127,6 +132,6 @@ def test_the_right_password_may_be_given_any_number_of_times(site):
 
 def test_no_address_means_no_way_around_it(site):
     """Without the setting, what a client says of itself is not read."""
-    for number in range(HANDSHAKES.burst + 1):
+    for number in range(HANDSHAKE_RATE.burst + 1):
         answer = site.visit("/install", headers={"X-Forwarded-For": f"7.7.{number // 250}.{number % 250}"})
     assert answer.status_code == 429

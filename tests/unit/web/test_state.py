@@ -8,8 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders import START
-from web.oauth.install_cookie import InstallCookie, InstallCookies
-from web.oauth.state import LIFETIME, SKEW, StateExpired, StateForged, StateOfAnotherBrowser, StateRejected, States
+from web.oauth.install_cookie import InstallCookie, InstallCookieSigner
+from web.oauth.state import (
+    MAX_CLOCK_SKEW,
+    STATE_LIFETIME,
+    StateExpired,
+    StateInvalid,
+    StateOfAnotherBrowser,
+    StateRejected,
+    States,
+)
 
 STATES = States("a-secret-key-for-tests")
 
@@ -26,16 +34,16 @@ def test_two_states_of_one_browser_are_two_handshakes():
 
 def test_it_is_good_to_its_last_second_and_no_longer():
     state = STATES.issue("browser", START)
-    assert STATES.check(state, "browser", START + LIFETIME)
+    assert STATES.check(state, "browser", START + STATE_LIFETIME)
     with pytest.raises(StateExpired):
-        STATES.check(state, "browser", START + LIFETIME + timedelta(seconds=1))
+        STATES.check(state, "browser", START + STATE_LIFETIME + timedelta(seconds=1))
 
 
 def test_one_from_the_future_is_refused_beyond_what_clocks_differ():
     state = STATES.issue("browser", START)
-    assert STATES.check(state, "browser", START - SKEW)
+    assert STATES.check(state, "browser", START - MAX_CLOCK_SKEW)
     with pytest.raises(StateExpired):
-        STATES.check(state, "browser", START - SKEW - timedelta(seconds=1))
+        STATES.check(state, "browser", START - MAX_CLOCK_SKEW - timedelta(seconds=1))
 
 
 @pytest.mark.parametrize("browser", [None, "", "another"])
@@ -49,22 +57,22 @@ def test_it_does_not_tell_what_the_browser_is_known_by():
 
 
 def test_another_secret_key_signs_other_states():
-    with pytest.raises(StateForged):
+    with pytest.raises(StateInvalid):
         States("another-secret-key").check(STATES.issue("browser", START), "browser", START)
 
 
 def test_a_ticket_is_no_state_and_a_state_is_no_ticket():
-    tickets = InstallCookies("a-secret-key-for-tests")
-    with pytest.raises(StateForged):
+    tickets = InstallCookieSigner("a-secret-key-for-tests")
+    with pytest.raises(StateInvalid):
         STATES.check(tickets.sign(InstallCookie("id", 1, 0.0)), "browser", START)
-    assert tickets.read(STATES.issue("browser", START), "id") is None
+    assert tickets.verify(STATES.issue("browser", START), "id") is None
 
 
 def test_one_changed_letter_anywhere_is_noticed():
     state = STATES.issue("browser", START)
     for place in range(len(state) - 1):  # of the last letter, base64 leaves some bits unused
         changed = state[:place] + ("A" if state[place] != "A" else "B") + state[place + 1 :]
-        with pytest.raises(StateForged):
+        with pytest.raises(StateInvalid):
             STATES.check(changed, "browser", START)
 
 

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from shared.domain.connection import Status
 from tests.support.builders import HUB
-from web.oauth.install_cookie import LATER, LOST, SOON
+from web.oauth.install_cookie import LOST_AFTER_SECONDS, RESUBMIT_QUEUED_SECONDS, RESUBMIT_SECONDS
 
 
 def status(site, path):
@@ -84,9 +84,9 @@ def test_an_install_nobody_made_is_not_found(site):
 
 def test_the_ticket_of_one_install_does_not_open_another(site):
     one, two = site.install("code-1", hub_id=1), site.install("code-2", hub_id=2)
-    ticket = site.browser.get_cookie("tk_ticket", path=one).value
+    ticket = site.browser.get_cookie("tk_install", path=one).value
     stranger = site.other_browser()
-    stranger.browser.set_cookie("tk_ticket", ticket, path=two)
+    stranger.browser.set_cookie("tk_install", ticket, path=two)
     assert stranger.visit(two).status_code == 404
 
 
@@ -104,7 +104,7 @@ def test_a_wiped_queue_is_made_good_by_the_browser(site):
     path = site.install()
     site.queue.messages.clear()
     assert status(site, path)["state"] == "storing"
-    site.clock.step(SOON)
+    site.clock.step(RESUBMIT_SECONDS)
     status(site, path)
     assert list(site.installs.rows) == [HUB]
     assert site.installs.rows[HUB].access_token is None
@@ -118,7 +118,7 @@ def test_with_postgres_down_it_answers_and_does_not_flood_the_queue(site):
         site.clock.step(1)
         assert status(site, path) == {"state": "storing", "hub_id": HUB}
     assert len(site.queue.messages) == 1
-    site.clock.step(LATER)
+    site.clock.step(RESUBMIT_QUEUED_SECONDS)
     status(site, path)
     assert len(site.queue.messages) == 2
     site.installs.down = False
@@ -159,7 +159,7 @@ def test_an_hour_of_outage_loses_nothing(site):
     site.clock.step(3600)
     assert status(site, path)["state"] == "storing"
     site.installs.down = False
-    site.clock.step(SOON)
+    site.clock.step(RESUBMIT_SECONDS)
     status(site, path)
     assert list(site.installs.rows) == [HUB]
 
@@ -169,7 +169,7 @@ def test_a_grant_that_nobody_has_any_more_has_failed_after_some_minutes(site):
     site.queue.messages.clear()
     drop_cookie(site, "tk_grant", path)
     assert status(site, path)["state"] == "storing"
-    site.clock.step(LOST + 1)
+    site.clock.step(LOST_AFTER_SECONDS + 1)
     assert status(site, path) == {"state": "failed", "hub_id": HUB}
     text = site.visit(path).text
     assert "was not connected" in text
@@ -180,7 +180,7 @@ def test_nothing_is_given_up_while_postgres_cannot_say(site):
     site.installs.down = True
     path = site.install()
     drop_cookie(site, "tk_grant", path)
-    site.clock.step(LOST + 1)
+    site.clock.step(LOST_AFTER_SECONDS + 1)
     assert status(site, path)["state"] == "storing"
 
 
@@ -189,7 +189,7 @@ def test_a_grant_of_another_install_is_not_handed_in(site):
     site.queue.messages.clear()
     foreign = site.browser.get_cookie("tk_grant", path=one).value
     site.browser.set_cookie("tk_grant", foreign, path=two)
-    site.clock.step(SOON)
+    site.clock.step(RESUBMIT_SECONDS)
     assert status(site, two)["state"] == "storing"
     assert not site.installs.rows
 
@@ -199,7 +199,7 @@ def test_a_grant_that_does_not_open_is_no_grant(site, value):
     path = site.install()
     site.queue.messages.clear()
     site.browser.set_cookie("tk_grant", value, path=path)
-    site.clock.step(SOON)
+    site.clock.step(RESUBMIT_SECONDS)
     assert status(site, path)["state"] == "storing"
     assert not site.installs.rows
 
@@ -207,7 +207,7 @@ def test_a_grant_that_does_not_open_is_no_grant(site, value):
 def test_a_new_secret_key_does_not_cost_what_the_browser_carries(site):
     path = site.install()
     site.queue.messages.clear()
-    site.browser.set_cookie("tk_ticket", "signed-with-the-old-key", path=path)
+    site.browser.set_cookie("tk_install", "signed-with-the-old-key", path=path)
     assert status(site, path) == {"state": "storing", "hub_id": HUB}
     assert list(site.installs.rows) == [HUB]
     assert status(site, path)["state"] == "connected"
