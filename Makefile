@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test freshness soak fuzz bench check format lock screenshots compose-test audit sbom
+.PHONY: help setup up test freshness soak fuzz bench check format lock docs screenshots compose-test audit sbom
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ format: $(READY) ## let the formatter and the linter mend what they can
 
 lock: $(READY) ## bring the lock files in step with pyproject.toml
 	$(BIN)/python tools/lock.py
+
+docs: $(READY) ## write .env.example, docs/settings.md and docs/command.md again, from the code
+	PYTHONPATH=. $(BIN)/python -m tools.generated_docs
 
 screenshots: $(READY) ## render docs/images anew, where Chromium is found
 	$(BIN)/python -m tools.screenshots

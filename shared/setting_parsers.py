@@ -1,160 +1,142 @@
-"""What a setting must look like: from its text to a value, or ValueError."""
+"""What a setting must look like: each function turns its text into a value, or raises ValueError."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
-from urllib.parse import urlsplit
+from collections.abc import Collection
+from urllib.parse import SplitResult, urlsplit
 
 from shared.net.addresses import is_metadata_address
 from shared.token_cipher import TokenCipher
 
-#: Seconds.
-LONGEST = 86_400.0
-#: HubSpot's path versions that we speak, the default first.
+#: A day. No clock, socket or interval needs more.
+MAX_SECONDS = 86_400.0
+#: The versions in HubSpot's paths that this client speaks, the default first.
 API_VERSIONS = ("2026-09", "2026-03", "v3")
-#: Schemes of brokers whose path is the number of a database.
-NUMBERED = ("redis", "rediss", "sentinel")
+DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
+BROKER_SCHEMES = ("redis", "rediss", "sentinel", "unix", "redis+socket")
+#: Brokers whose URL's path is the number of a database.
+NUMBERED_BROKER_SCHEMES = ("redis", "rediss", "sentinel")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
-def word(text: str) -> str:
+def parse_word(text: str) -> str:
+    """Printable, without whitespace."""
     if any(character.isspace() or not character.isprintable() for character in text):
         raise ValueError
     return text
 
 
-def listed(text: str) -> tuple[str, ...]:
-    items = tuple(word(item.strip()) for item in text.split(",") if item.strip())
-    if not items:
+def parse_comma_list(text: str) -> tuple[str, ...]:
+    """At least one word."""
+    words = tuple(parse_word(item.strip()) for item in text.split(",") if item.strip())
+    if not words:
         raise ValueError
-    return items
+    return words
 
 
-def spaced(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word(item) for item in text.split()))
+def parse_space_list(text: str) -> tuple[str, ...]:
+    """Words, without duplicates."""
+    return tuple(dict.fromkeys(parse_word(item) for item in text.split()))
 
 
-def url(schemes: Collection[str]) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        parts = urlsplit(word(text))
-        parts.port  # noqa: B018  raises ValueError on a malformed one
-        if "%00" in text or parts.scheme not in schemes or not (parts.netloc or parts.path.strip("/") or parts.query):
+def parse_database_url(text: str) -> str:
+    _split_url(text, DATABASE_SCHEMES)
+    return text
+
+
+def parse_broker_url(text: str) -> str:
+    """One broker, or several Sentinels separated by semicolons."""
+    urls = [_split_url(url, BROKER_SCHEMES) for url in text.split(";")]
+    for url in urls:
+        database = url.path.strip("/")
+        if url.scheme in NUMBERED_BROKER_SCHEMES and database and not (database.isascii() and database.isdigit()):
             raise ValueError
-        return text
-
-    return parse
-
-
-def broker(schemes: Collection[str]) -> Callable[[str], str]:
-    """Several, with a semicolon between them, are Sentinels."""
-
-    def parse(text: str) -> str:
-        every = [urlsplit(url(schemes)(one)) for one in text.split(";")]
-        for parts in every:
-            number = parts.path.strip("/")
-            if parts.scheme in NUMBERED and number and not (number.isascii() and number.isdigit()):
-                raise ValueError
-            if len(every) > 1 and parts.scheme != "sentinel":
-                raise ValueError
-        return text
-
-    return parse
+        if len(urls) > 1 and url.scheme != "sentinel":
+            raise ValueError
+    return text
 
 
-def webhook(text: str) -> str:
-    """Where it leads is the operator's to say; but no alert goes to what tells a cloud's machine its passwords."""
-    host = urlsplit(web(text)).hostname or ""
-    if is_metadata_address(host):
+def _split_url(text: str, schemes: Collection[str]) -> SplitResult:
+    url = urlsplit(parse_word(text))
+    url.port  # noqa: B018  raises ValueError on a malformed one
+    if "%00" in text or url.scheme not in schemes or not (url.netloc or url.path.strip("/") or url.query):
         raise ValueError
-    return web(text)
+    return url
 
 
-def web(text: str) -> str:
-    parts = urlsplit(word(text))
-    parts.port  # noqa: B018  raises ValueError on a malformed one
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+def parse_http_url(text: str) -> str:
+    url = urlsplit(parse_word(text))
+    url.port  # noqa: B018  raises ValueError on a malformed one
+    if url.scheme not in {"http", "https"} or not url.hostname:
         raise ValueError
     return text.rstrip("/")
 
 
-def callback(text: str) -> str:
-    """HubSpot's rules: https, or http on localhost; no fragment. Its path is where we answer."""
-    parts = urlsplit(web(text))
-    local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
-    if parts.fragment or parts.query or not (parts.scheme == "https" or local):
+def parse_webhook_url(text: str) -> str:
+    """Any host that the operator wants, except one that hands out a cloud machine's credentials."""
+    url = parse_http_url(text)
+    if is_metadata_address(urlsplit(url).hostname or ""):
         raise ValueError
-    if not parts.path.endswith("/oauth/callback"):
+    return url
+
+
+def parse_redirect_uri(text: str) -> str:
+    """HubSpot's rules (https, or http on localhost; no fragment), and the path at which web answers."""
+    url = urlsplit(parse_http_url(text))
+    if url.scheme != "https" and url.hostname not in LOOPBACK_HOSTS:
+        raise ValueError
+    if url.fragment or url.query or not url.path.endswith("/oauth/callback"):
         raise ValueError
     return text
 
 
-def version(text: str) -> str:
+def parse_api_version(text: str) -> str:
     if text not in API_VERSIONS:
         raise ValueError
     return text
 
 
-def keys(text: str) -> tuple[str, ...]:
-    found = listed(text)
-    TokenCipher(found)
-    return found
+def parse_token_keys(text: str) -> tuple[str, ...]:
+    keys = parse_comma_list(text)
+    TokenCipher(keys)  # raises ValueError on a malformed one
+    return keys
 
 
-def at_least(length: int) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        text.encode()  # raises ValueError on bytes that were no UTF-8
-        if len(text) < length:
-            raise ValueError
-        return text
-
-    return parse
+def parse_secret(text: str, min_length: int) -> str:
+    text.encode()  # raises ValueError on bytes that were not UTF-8
+    if len(text) < min_length:
+        raise ValueError
+    return text
 
 
-def number(text: str) -> float:
+def parse_seconds(text: str) -> float:
+    if not 0 < (value := float(text)) <= MAX_SECONDS:
+        raise ValueError
+    return value
+
+
+def parse_fraction(text: str) -> float:
+    if not 0 < (value := float(text)) < 1:
+        raise ValueError
+    return value
+
+
+def parse_rate(text: str) -> float:
+    """Zero or more, finite."""
     value = float(text)
-    if not math.isfinite(value):
+    if not math.isfinite(value) or value < 0:
         raise ValueError
     return value
 
 
-def positive(text: str) -> float:
-    if (value := number(text)) <= 0:
+def parse_integer(text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and least <= (value := int(text)) <= most):
         raise ValueError
     return value
 
 
-def seconds(text: str) -> float:
-    """Above a day, no clock, socket or interval is the better for it."""
-    if (value := positive(text)) > LONGEST:
+def parse_choice(text: str, choices: Collection[str]) -> str:
+    if text.lower() not in choices:
         raise ValueError
-    return value
-
-
-def not_negative(text: str) -> float:
-    if (value := number(text)) < 0:
-        raise ValueError
-    return value
-
-
-def fraction(text: str) -> float:
-    if not 0 < (value := number(text)) < 1:
-        raise ValueError
-    return value
-
-
-def count(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= (value := int(text)) <= most):
-            raise ValueError
-        return value
-
-    return parse
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError
-        return text.lower()
-
-    return parse
+    return text.lower()

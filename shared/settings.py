@@ -1,36 +1,22 @@
-"""Every setting, read in one place from the environment; any `X` may come from the file named `X_FILE`."""
+"""Every setting, declared once. Any `X` may come from the file named by `X_FILE`.
+
+`make docs` writes `.env.example` and `docs/settings.md` from these declarations.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
-from shared import setting_parsers
+from shared import setting_parsers as parsers
+from shared.setting_fields import BadSetting, Process, Source, list_declared, read_setting, setting
 
-T = TypeVar("T")
-
-_LEVELS = ("debug", "info", "warning", "error")
-_CALLBACK_HINT = "https://your.host/oauth/callback; http only for localhost"
-_VERSION_HINT = "2026-09, 2026-03 or v3; HubSpot ends v1 on 2027-02-16"
-#: Bytes.
-LARGEST_FILE = 64 * 1024
-#: What a process that changes connections cannot do without.
-REQUIRED = (
-    "DATABASE_URL",
-    "REDIS_URL",
-    "HUBSPOT_CLIENT_ID",
-    "HUBSPOT_CLIENT_SECRET",
-    "HUBSPOT_REDIRECT_URI",
-    "HUBSPOT_SCOPES",
-    "TOKEN_KEYS",
-    "SECRET_KEY",
-    "OPERATOR_PASSWORD",
-)
-DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
-BROKER_SCHEMES = ("redis", "rediss", "sentinel", "unix", "redis+socket")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+WEB_AND_WORKER = (Process.WEB, Process.WORKER)
+SECONDS_HINT = "seconds, more than 0, at most 86400"
+FRACTION_HINT = "a fraction between 0 and 1"
 
 
 class SettingsError(Exception):
@@ -39,166 +25,295 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """See docs/settings.md. Durations are in seconds."""
+    """Durations are in seconds."""
 
-    database_url: str = field(repr=False)
-    web_database_url: str = field(repr=False)
-    worker_database_url: str = field(repr=False)
-    redis_url: str = field(repr=False)
-    hubspot_client_id: str
-    hubspot_client_secrets: tuple[str, ...] = field(repr=False)
-    hubspot_redirect_uri: str
-    hubspot_scopes: tuple[str, ...]
-    hubspot_optional_scopes: tuple[str, ...]
-    hubspot_api_url: str
-    hubspot_app_url: str
-    hubspot_api_version: str
-    token_keys: tuple[str, ...] = field(repr=False)
-    secret_key: str = field(repr=False)
-    operator_password: str = field(repr=False)
-    refresh_from: float
-    refresh_until: float
-    sweep_seconds: float
-    http_timeout_seconds: float
-    lease_seconds: float
-    refresh_concurrency: int
-    max_refreshes_per_second: float
-    trusted_proxies: int
-    alert_webhook_url: str = field(repr=False)
-    alert_webhook_secret: str = field(repr=False)
-    log_format: str
-    log_level: str
+    hubspot_client_id: str = setting(
+        "HUBSPOT_CLIENT_ID",
+        parsers.parse_word,
+        "",
+        hint="the app's client id",
+        example="8f1c2a4e-5b6d-4c3a-9e8f-7a6b5c4d3e2f",
+        meaning="the app",
+        required_by=WEB_AND_WORKER,
+        source=Source.PERSON,
+    )
+    hubspot_client_secrets: tuple[str, ...] = setting(
+        "HUBSPOT_CLIENT_SECRET",
+        parsers.parse_comma_list,
+        (),
+        hint="one secret, or several: a,b",
+        example="new-secret,old-secret",
+        meaning="one, or several separated by commas, tried in order: so a secret can be rotated without a gap",
+        required_by=WEB_AND_WORKER,
+        is_secret=True,
+        source=Source.PERSON,
+    )
+    hubspot_scopes: tuple[str, ...] = setting(
+        "HUBSPOT_SCOPES",
+        parsers.parse_space_list,
+        (),
+        hint="scopes separated by spaces",
+        example="oauth crm.objects.contacts.read",
+        meaning="separated by spaces: exactly those that the app requires",
+        required_by=WEB_AND_WORKER,
+        source=Source.PERSON,
+    )
+    hubspot_optional_scopes: tuple[str, ...] = setting(
+        "HUBSPOT_OPTIONAL_SCOPES",
+        parsers.parse_space_list,
+        (),
+        hint="scopes separated by spaces",
+        example="tickets",
+        meaning="sent as `optional_scope`: HubSpot leaves them out for accounts that cannot grant them",
+    )
+    hubspot_redirect_uri: str = setting(
+        "HUBSPOT_REDIRECT_URI",
+        parsers.parse_redirect_uri,
+        "",
+        hint="https://your.host/oauth/callback; http only for localhost",
+        example="https://connect.example.com/oauth/callback",
+        meaning="where a browser reaches web's `/oauth/callback`: as registered at HubSpot, letter by letter. "
+        "`make up` and compose use localhost where it is not set",
+        required_by=WEB_AND_WORKER,
+    )
+    hubspot_api_url: str = setting(
+        "HUBSPOT_API_URL",
+        parsers.parse_http_url,
+        "https://api.hubapi.com",
+        hint="https://api.hubapi.com",
+        example="http://localhost:8090",
+        meaning="token, introspection, revocation and uninstall; the example is the simulator",
+    )
+    hubspot_app_url: str = setting(
+        "HUBSPOT_APP_URL",
+        parsers.parse_http_url,
+        "https://app.hubspot.com",
+        hint="https://app.hubspot.com",
+        example="http://localhost:8090",
+        meaning="the consent page",
+    )
+    hubspot_api_version: str = setting(
+        "HUBSPOT_API_VERSION",
+        parsers.parse_api_version,
+        parsers.API_VERSIONS[0],
+        hint="2026-09, 2026-03 or v3; HubSpot ends v1 on 2027-02-16",
+        example="2026-03",
+        meaning="path segment of the token endpoint; `v3` also works; `v1` is refused: HubSpot ends it on 2027-02-16",
+    )
+    token_keys: tuple[str, ...] = setting(
+        "TOKEN_KEYS",
+        parsers.parse_token_keys,
+        (),
+        hint="Fernet keys, newest first: make one with: tokenkeeper keys new",
+        example="newest,older",
+        meaning="Fernet keys, separated by commas: the first encrypts, all decrypt. Make one with "
+        "`tokenkeeper keys new`. **Losing all of them means that every account must be installed again**",
+        required_by=WEB_AND_WORKER,
+        is_secret=True,
+        source=Source.FIRST_START,
+    )
+    secret_key: str = setting(
+        "SECRET_KEY",
+        partial(parsers.parse_secret, min_length=16),
+        "",
+        hint="16 random characters or more",
+        example="32-random-characters-or-more-xyz",
+        meaning="signs the OAuth state and the browser's cookies. After a change, those who are just installing "
+        "start again; nothing else is lost",
+        required_by=(Process.WEB,),
+        is_secret=True,
+        source=Source.FIRST_START,
+    )
+    operator_password: str = setting(
+        "OPERATOR_PASSWORD",
+        partial(parsers.parse_secret, min_length=8),
+        "",
+        hint="8 characters or more",
+        example="correct-horse-battery-staple",
+        meaning="8 characters or more; HTTP Basic password of user `operator`",
+        required_by=(Process.WEB, Process.FLOWER),
+        is_secret=True,
+        source=Source.FIRST_START,
+    )
+    alert_webhook_url: str = setting(
+        "ALERT_WEBHOOK_URL",
+        parsers.parse_webhook_url,
+        "",
+        hint="https://…, and no link-local address",
+        example="https://hooks.slack.com/services/T000/B000/XXXX",
+        meaning="where alerts are posted: [alerts.md](alerts.md)",
+        is_secret=True,  # of Slack's, the URL itself
+    )
+    alert_webhook_secret: str = setting(
+        "ALERT_WEBHOOK_SECRET",
+        parsers.parse_word,
+        "",
+        hint="the secret that signs alerts",
+        example="32-random-characters-or-more-xyz",
+        meaning="signs alerts",
+        is_secret=True,
+    )
+    refresh_from: float = setting(
+        "REFRESH_FROM",
+        parsers.parse_fraction,
+        0.6,
+        hint=FRACTION_HINT,
+        example="0.5",
+        meaning="a refresh falls due at a point of a token's life between this fraction,",
+    )
+    refresh_until: float = setting(
+        "REFRESH_UNTIL",
+        parsers.parse_fraction,
+        0.75,
+        hint=FRACTION_HINT,
+        example="0.7",
+        meaning="and this one, spread over accounts. While HubSpot answers, every token that is served has "
+        "`1 - REFRESH_UNTIL` of its life left, less a sweep and a call",
+    )
+    sweep_seconds: float = setting(
+        "SWEEP_SECONDS",
+        parsers.parse_seconds,
+        2.0,
+        hint=SECONDS_HINT,
+        example="5",
+        meaning="how often beat looks for due work",
+    )
+    http_timeout_seconds: float = setting(
+        "HTTP_TIMEOUT_SECONDS",
+        parsers.parse_seconds,
+        20.0,
+        hint=SECONDS_HINT,
+        example="10",
+        meaning="one call to HubSpot, as a whole",
+    )
+    lease_seconds: float = setting(
+        "LEASE_SECONDS",
+        parsers.parse_seconds,
+        60.0,
+        hint=SECONDS_HINT,
+        example="90",
+        meaning="how long a claimed row belongs to one worker; at least twice `HTTP_TIMEOUT_SECONDS` plus 5",
+    )
+    refresh_concurrency: int = setting(
+        "REFRESH_CONCURRENCY",
+        partial(parsers.parse_integer, least=1, most=10_000),
+        200,
+        hint="a number from 1 to 10000",
+        example="50",
+        meaning="calls to HubSpot in flight per pool process of a worker",
+    )
+    max_refreshes_per_second: float = setting(
+        "MAX_REFRESHES_PER_SECOND",
+        parsers.parse_rate,
+        0.0,
+        hint="a number, 0 for no cap",
+        example="100",
+        meaning="over all workers together; 0 for no cap",
+    )
+    trusted_proxies: int = setting(
+        "TRUSTED_PROXIES",
+        partial(parsers.parse_integer, least=0, most=10),
+        0,
+        hint="a number from 0 to 10",
+        example="1",
+        meaning="how many proxies in front of web add to `X-Forwarded-For`: web limits how often one address may ask "
+        "([security.md](security.md#the-web-edge)). At 0 the header is not read: behind a proxy, all people are then "
+        "one address",
+    )
+    log_format: str = setting(
+        "LOG_FORMAT",
+        partial(parsers.parse_choice, choices=("text", "json")),
+        "text",
+        hint="text or json",
+        example="json",
+        meaning="`text` for people, `json` for machines",
+    )
+    log_level: str = setting(
+        "LOG_LEVEL",
+        partial(parsers.parse_choice, choices=LOG_LEVELS),
+        "info",
+        hint=", ".join(LOG_LEVELS),
+        example="debug",
+        meaning="`debug`, `info`, `warning` or `error`",
+    )
+    database_url: str = setting(
+        "DATABASE_URL",
+        parsers.parse_database_url,
+        "",
+        hint="postgresql://user:password@host/db",
+        example="postgresql://keeper:its-password@db:5432/tokenkeeper?sslmode=verify-full",
+        meaning="also `postgres://`, `postgresql+psycopg2://`. Percent-encode what is not a letter or digit in the "
+        "password: `%40` for `@`",
+        required_by=WEB_AND_WORKER,
+        is_secret=True,
+        source=Source.DEPLOYMENT,
+    )
+    redis_url: str = setting(
+        "REDIS_URL",
+        parsers.parse_broker_url,
+        "",
+        hint="redis://host:6379/0",
+        example="rediss://:its-password@cache:6379/0",
+        meaning="the broker; also `redis://`, `sentinel://host:26379/0?master_name=mymaster`, and "
+        "[several of these](growth.md#redis-sentinel)",
+        required_by=tuple(Process),
+        is_secret=True,
+        source=Source.DEPLOYMENT,
+    )
+    web_database_url: str = setting(
+        "WEB_DATABASE_URL",
+        parsers.parse_database_url,
+        "",
+        hint="what DATABASE_URL is to web",
+        example="postgresql://tk_web:password@localhost:5432/tokenkeeper",
+        meaning="for `tokenkeeper roles` alone: the login that it makes for web, which web then has as its "
+        "`DATABASE_URL` ([operations.md](operations.md#database-roles))",
+        is_secret=True,
+        source=Source.DEPLOYMENT,
+    )
+    worker_database_url: str = setting(
+        "WORKER_DATABASE_URL",
+        parsers.parse_database_url,
+        "",
+        hint="what DATABASE_URL is to the worker",
+        example="postgresql://tk_worker:password@localhost:5432/tokenkeeper",
+        meaning="the same for the worker",
+        is_secret=True,
+        source=Source.DEPLOYMENT,
+    )
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str], needs: Collection[str] = REQUIRED) -> Settings:
-        """Raises SettingsError. What is required, but not among `needs`, may be absent: it is empty then."""
-        return _Reader(environ, needs).settings()
-
-    def list_secrets(self) -> tuple[str, ...]:
-        """What must never show in a log."""
-        webhook = (self.alert_webhook_url, self.alert_webhook_secret)  # Slack's URL is itself the secret
-        single = (self.secret_key, self.operator_password, *webhook)
-        databases = (self.database_url, self.web_database_url, self.worker_database_url)
-        passwords = (urlsplit(url).password or "" for url in (*databases, *self.redis_url.split(";")))
-        return (*self.hubspot_client_secrets, *self.token_keys, *filter(None, (*single, *passwords)))
-
-
-class TooLarge(ValueError):
-    """A file holds more than any setting has."""
-
-
-class _Reader:
-    """Reads setting after setting and gathers what is wrong, so that one message can tell it all."""
-
-    def __init__(self, environ: Mapping[str, str], needs: Collection[str]) -> None:
-        self._environ = environ
-        self._needs = needs
-        self._problems: list[str] = []
-
-    def settings(self) -> Settings:
-        settings = Settings(
-            database_url=self.read(
-                "DATABASE_URL", setting_parsers.url(DATABASE_SCHEMES), "postgresql://user:password@host/db", ""
-            ),
-            web_database_url=self.read(
-                "WEB_DATABASE_URL", setting_parsers.url(DATABASE_SCHEMES), "what DATABASE_URL is to web", ""
-            ),
-            worker_database_url=self.read(
-                "WORKER_DATABASE_URL", setting_parsers.url(DATABASE_SCHEMES), "what DATABASE_URL is to the worker", ""
-            ),
-            redis_url=self.read("REDIS_URL", setting_parsers.broker(BROKER_SCHEMES), "redis://host:6379/0", ""),
-            hubspot_client_id=self.read("HUBSPOT_CLIENT_ID", setting_parsers.word, "the app's client id", ""),
-            hubspot_client_secrets=self.read(
-                "HUBSPOT_CLIENT_SECRET", setting_parsers.listed, "one secret, or several: a,b", ()
-            ),
-            hubspot_redirect_uri=self.read("HUBSPOT_REDIRECT_URI", setting_parsers.callback, _CALLBACK_HINT, ""),
-            hubspot_scopes=self.read("HUBSPOT_SCOPES", setting_parsers.spaced, "scopes separated by spaces", ()),
-            hubspot_optional_scopes=self.read(
-                "HUBSPOT_OPTIONAL_SCOPES", setting_parsers.spaced, "scopes separated by spaces", ()
-            ),
-            hubspot_api_url=self.read(
-                "HUBSPOT_API_URL", setting_parsers.web, "https://api.hubapi.com", "https://api.hubapi.com"
-            ),
-            hubspot_app_url=self.read(
-                "HUBSPOT_APP_URL", setting_parsers.web, "https://app.hubspot.com", "https://app.hubspot.com"
-            ),
-            hubspot_api_version=self.read(
-                "HUBSPOT_API_VERSION", setting_parsers.version, _VERSION_HINT, setting_parsers.API_VERSIONS[0]
-            ),
-            token_keys=self.read(
-                "TOKEN_KEYS", setting_parsers.keys, "Fernet keys, newest first: make one with: tokenkeeper keys new", ()
-            ),
-            secret_key=self.read("SECRET_KEY", setting_parsers.at_least(16), "16 random characters or more", ""),
-            operator_password=self.read("OPERATOR_PASSWORD", setting_parsers.at_least(8), "8 characters or more", ""),
-            refresh_from=self.read("REFRESH_FROM", setting_parsers.fraction, "a fraction between 0 and 1", 0.6),
-            refresh_until=self.read("REFRESH_UNTIL", setting_parsers.fraction, "a fraction between 0 and 1", 0.75),
-            sweep_seconds=self.read(
-                "SWEEP_SECONDS", setting_parsers.seconds, "seconds, more than 0, at most 86400", 2.0
-            ),
-            http_timeout_seconds=self.read(
-                "HTTP_TIMEOUT_SECONDS", setting_parsers.seconds, "seconds, more than 0, at most 86400", 20.0
-            ),
-            lease_seconds=self.read(
-                "LEASE_SECONDS", setting_parsers.seconds, "seconds, more than 0, at most 86400", 60.0
-            ),
-            refresh_concurrency=self.read(
-                "REFRESH_CONCURRENCY", setting_parsers.count(1, 10_000), "a number from 1 to 10000", 200
-            ),
-            max_refreshes_per_second=self.read(
-                "MAX_REFRESHES_PER_SECOND", setting_parsers.not_negative, "a number, 0 for no cap", 0.0
-            ),
-            trusted_proxies=self.read("TRUSTED_PROXIES", setting_parsers.count(0, 10), "a number from 0 to 10", 0),
-            alert_webhook_url=self.read(
-                "ALERT_WEBHOOK_URL", setting_parsers.webhook, "https://…, and no link-local address", ""
-            ),
-            alert_webhook_secret=self.read(
-                "ALERT_WEBHOOK_SECRET", setting_parsers.word, "the secret that signs alerts", ""
-            ),
-            log_format=self.read("LOG_FORMAT", setting_parsers.one_of("text", "json"), "text or json", "text"),
-            log_level=self.read("LOG_LEVEL", setting_parsers.one_of(*_LEVELS), ", ".join(_LEVELS), "info"),
-        )
-        self._together(settings)
-        if self._problems:
-            raise SettingsError("bad settings: " + "; ".join(self._problems))
+    def from_env(cls, environ: Mapping[str, str], needs: Collection[str] | None = None) -> Settings:
+        """`needs` are the names that must be set; None: REQUIRED. Raises SettingsError."""
+        needed = REQUIRED if needs is None else needs
+        values, problems = {}, []
+        for field_name, declared in DECLARED.items():
+            try:
+                values[field_name] = read_setting(declared, environ, is_needed=declared.name in needed)
+            except BadSetting as error:
+                problems.append(str(error))
+        settings = cls(**values)
+        if settings.refresh_from > settings.refresh_until:
+            problems.append("REFRESH_FROM is above REFRESH_UNTIL (0.6 and 0.75, for example)")
+        if settings.lease_seconds < 2 * settings.http_timeout_seconds + 5:
+            problems.append("LEASE_SECONDS is too short (at least twice HTTP_TIMEOUT_SECONDS plus 5)")
+        if problems:
+            raise SettingsError("bad settings: " + "; ".join(problems))
         return settings
 
-    def read(self, name: str, parse: Callable[[str], T], hint: str, default: T) -> T:
-        text = self._text(name)
-        if text is None:
-            return default
-        if not text:
-            if name in self._needs:
-                self._problems.append(f"{name} is missing ({hint})")
-            return default
-        try:
-            return parse(text)
-        except (ValueError, OverflowError):
-            self._problems.append(f"{name} is malformed ({hint})")
-            return default
-
-    def _text(self, name: str) -> str | None:
-        """The setting's text, "" where it is not set; None where its file was trouble, which is noted."""
-        if text := self._environ.get(name, "").strip():
-            return text
-        path = self._environ.get(f"{name}_FILE", "").strip()
-        if not path:
-            return ""
-        try:
-            return _text_of(Path(path)).strip()
-        except (OSError, ValueError) as error:
-            self._problems.append(f"{name}_FILE cannot be read ({type(error).__name__}: a file that holds {name})")
-            return None
-
-    def _together(self, settings: Settings) -> None:
-        if settings.refresh_from > settings.refresh_until:
-            self._problems.append("REFRESH_FROM is above REFRESH_UNTIL (0.6 and 0.75, say)")
-        if settings.lease_seconds < 2 * settings.http_timeout_seconds + 5:
-            self._problems.append("LEASE_SECONDS is too short (at least twice HTTP_TIMEOUT_SECONDS plus 5)")
+    def list_secrets(self) -> tuple[str, ...]:
+        """What a log must never contain: secret settings, and of URLs with a password the password alone."""
+        secrets = (self.secret_key, self.operator_password, self.alert_webhook_url, self.alert_webhook_secret)
+        urls = (self.database_url, self.web_database_url, self.worker_database_url, *self.redis_url.split(";"))
+        passwords = (urlsplit(url).password or "" for url in urls)
+        return (*self.hubspot_client_secrets, *self.token_keys, *filter(None, (*secrets, *passwords)))
 
 
-def _text_of(path: Path) -> str:
-    with path.open("rb") as file:
-        content = file.read(LARGEST_FILE + 1)
-    if len(content) > LARGEST_FILE:
-        raise TooLarge
-    return content.decode()
+#: Field's name to setting.
+DECLARED = list_declared(Settings)
+#: What a process that does everything cannot start without.
+REQUIRED = tuple(each.name for each in DECLARED.values() if each.required_by)
+
+
+def list_required(process: Process) -> tuple[str, ...]:
+    return tuple(each.name for each in DECLARED.values() if process in each.required_by)

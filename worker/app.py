@@ -14,7 +14,8 @@ from celery import Celery, signals
 
 from shared import logs, tracing
 from shared.db.core.errors import SchemaError
-from shared.settings import REQUIRED, Settings, SettingsError
+from shared.setting_fields import Process
+from shared.settings import Settings, SettingsError, list_required
 from worker import broker, heartbeat
 from worker.services import Services
 from worker.startup_checks import check_broker, check_database
@@ -27,8 +28,7 @@ EX_CONFIG = 78
 PARTING = 20
 #: These tell of every message; with a sweep every two seconds nobody could read anything else.
 CHATTY = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
-#: Web's own: the worker neither signs sessions nor asks for passwords.
-WORKER_NEEDS = tuple(name for name in REQUIRED if name not in {"SECRET_KEY", "OPERATOR_PASSWORD"})
+WORKER_NEEDS = list_required(Process.WORKER)
 
 
 def refuse(error: Exception) -> NoReturn:

@@ -23,13 +23,13 @@ GOOD = {
 }
 
 
-def read(**but):
-    return Settings.from_env({**GOOD, **but})
+def read(**changes):
+    return Settings.from_env({**GOOD, **changes})
 
 
-def refusal(**but):
+def read_error(**changes):
     with pytest.raises(SettingsError) as caught:
-        read(**but)
+        read(**changes)
     return str(caught.value)
 
 
@@ -98,51 +98,51 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("name", "value"), HOSTILE)
-def test_what_would_break_things_later_is_refused_at_once(name, value):
-    message = refusal(**{name: value})
+def test_a_value_that_would_fail_later_is_refused_at_the_start(name, value):
+    message = read_error(**{name: value})
     assert message.startswith(f"bad settings: {name} is malformed")
     assert "hidden" not in message
     assert "\n" not in message
 
 
-def test_a_file_without_an_end_is_not_read_to_it():
-    message = refusal(TOKEN_KEYS="", TOKEN_KEYS_FILE="/dev/zero")
-    assert message == "bad settings: TOKEN_KEYS_FILE cannot be read (TooLarge: a file that holds TOKEN_KEYS)"
+def test_a_setting_file_is_read_up_to_a_size_limit():
+    message = read_error(TOKEN_KEYS="", TOKEN_KEYS_FILE="/dev/zero")
+    assert message == "bad settings: TOKEN_KEYS_FILE cannot be read (FileTooLarge: a file that holds TOKEN_KEYS)"
 
 
 @pytest.mark.parametrize("value", ["http://10.0.0.1/x", "http://127.0.0.1:9/x", "https://alerts.internal/x"])
-def test_alerts_may_go_to_a_host_of_the_operators_own(value):
+def test_alerts_may_go_to_an_internal_host(value):
     assert read(ALERT_WEBHOOK_URL=value).alert_webhook_url == value
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_malformed_setting_is_named_and_its_value_is_not_shown(name):
-    message = refusal(**{name: BAD[name]})
+    message = read_error(**{name: BAD[name]})
     assert f"{name} is malformed" in message
     assert "hidden" not in message
 
 
 def test_all_malformed_settings_are_named_at_once():
-    message = refusal(**BAD)
+    message = read_error(**BAD)
     assert all(f"{name} is malformed" in message for name in BAD)
     assert "\n" not in message
 
 
 def test_v1_is_refused_with_the_reason():
-    assert "2027-02-16" in refusal(HUBSPOT_API_VERSION="v1")
+    assert "2027-02-16" in read_error(HUBSPOT_API_VERSION="v1")
 
 
-def test_a_lease_must_outlast_two_calls():
-    assert "LEASE_SECONDS is too short" in refusal(HTTP_TIMEOUT_SECONDS="30", LEASE_SECONDS="64")
+def test_a_lease_shorter_than_two_calls_is_refused():
+    assert "LEASE_SECONDS is too short" in read_error(HTTP_TIMEOUT_SECONDS="30", LEASE_SECONDS="64")
     assert read(HTTP_TIMEOUT_SECONDS="30", LEASE_SECONDS="65").lease_seconds == 65
 
 
-def test_the_two_fractions_must_stand_in_order():
-    assert "REFRESH_FROM is above REFRESH_UNTIL" in refusal(REFRESH_FROM="0.8")
+def test_refresh_from_above_refresh_until_is_refused():
+    assert "REFRESH_FROM is above REFRESH_UNTIL" in read_error(REFRESH_FROM="0.8")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_plain_http_is_for_this_machine_only(host):
+def test_the_redirect_uri_may_be_plain_http_on_localhost(host):
     assert read(HUBSPOT_REDIRECT_URI=f"http://{host}:5000/oauth/callback")
 
 
@@ -153,30 +153,30 @@ def test_a_setting_may_come_from_a_file(tmp_path):
     assert settings.hubspot_client_secrets == ("from-a-file",)
 
 
-def test_the_variable_wins_over_the_file(tmp_path):
+def test_a_variable_overrides_its_file(tmp_path):
     assert read(HUBSPOT_CLIENT_SECRET_FILE=str(tmp_path / "missing")).hubspot_client_secrets == ("client-secret",)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    message = refusal(TOKEN_KEYS="", TOKEN_KEYS_FILE=str(tmp_path / "missing"))
+def test_a_missing_setting_file_is_named(tmp_path):
+    message = read_error(TOKEN_KEYS="", TOKEN_KEYS_FILE=str(tmp_path / "missing"))
     assert "TOKEN_KEYS_FILE cannot be read (FileNotFoundError" in message
     assert "TOKEN_KEYS is missing" not in message
 
 
-def test_secrets_and_keys_are_lists_newest_first():
+def test_client_secrets_and_token_keys_keep_their_order():
     settings = read(HUBSPOT_CLIENT_SECRET="new, old", TOKEN_KEYS=f"{KEY}, {KEY}")
     assert settings.hubspot_client_secrets == ("new", "old")
     assert settings.token_keys == (KEY, KEY)
 
 
-def test_a_process_asks_only_for_what_it_needs():
+def test_a_setting_that_is_not_needed_may_be_missing_but_not_malformed():
     settings = Settings.from_env({"REDIS_URL": "redis://h"}, needs=("REDIS_URL",))
     assert settings.token_keys == ()
     with pytest.raises(SettingsError, match="SWEEP_SECONDS is malformed"):
         Settings.from_env({"REDIS_URL": "redis://h", "SWEEP_SECONDS": "soon"}, needs=("REDIS_URL",))
 
 
-def test_no_secret_shows_in_a_repr_and_all_are_known_to_the_log():
+def test_no_secret_is_in_the_repr_and_every_secret_is_listed_for_the_log():
     settings = read()
     secrets = ("client-secret", KEY, GOOD["SECRET_KEY"], GOOD["OPERATOR_PASSWORD"], "pg-password", "redis-password")
     assert not any(secret in repr(settings) for secret in secrets)
@@ -184,6 +184,6 @@ def test_no_secret_shows_in_a_repr_and_all_are_known_to_the_log():
 
 
 @given(st.dictionaries(st.sampled_from(sorted(GOOD | BAD)), st.text(st.characters(codec="utf-8"), max_size=40)))
-def test_whatever_the_environment_holds_it_is_settings_or_a_settings_error(environ):
+def test_any_environment_gives_settings_or_a_settings_error(environ):
     with contextlib.suppress(SettingsError):
         Settings.from_env(environ)

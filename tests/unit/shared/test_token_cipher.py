@@ -1,4 +1,4 @@
-"""What lasts is sealed, bound to its hub, and opens with any key of the ring."""
+"""A ciphertext belongs to one hub, and every key of TOKEN_KEYS decrypts it."""
 
 from datetime import UTC, datetime
 
@@ -13,22 +13,22 @@ NOON = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
 INSTALL = Install("c0ffee00-0000-4000-8000-000000000000", 7, NOON, "refresh", "access", 1800, ("oauth", "tickets"))
 
 
-def test_a_refresh_token_comes_back_as_it_went_in():
+def test_a_refresh_token_decrypts_to_itself():
     cipher = TokenCipher([NEW])
     assert cipher.decrypt_refresh_token(7, cipher.encrypt_refresh_token(7, "refresh")) == "refresh"
 
 
-def test_what_is_sealed_shows_nothing():
+def test_a_ciphertext_does_not_contain_the_token():
     assert "refresh" not in TokenCipher([NEW]).encrypt_refresh_token(7, "refresh")
 
 
-def test_a_ciphertext_moved_to_another_row_does_not_open():
+def test_a_ciphertext_copied_to_another_hub_does_not_decrypt():
     cipher = TokenCipher([NEW])
     with pytest.raises(DecryptionError):
         cipher.decrypt_refresh_token(8, cipher.encrypt_refresh_token(7, "refresh"))
 
 
-def test_a_sealed_install_is_no_refresh_token_and_the_reverse():
+def test_an_encrypted_install_does_not_decrypt_as_a_refresh_token_or_the_reverse():
     cipher = TokenCipher([NEW])
     with pytest.raises(DecryptionError):
         cipher.decrypt_refresh_token(7, cipher.encrypt_install(INSTALL).ciphertext)
@@ -36,46 +36,46 @@ def test_a_sealed_install_is_no_refresh_token_and_the_reverse():
         cipher.decrypt_install(cipher.encrypt_refresh_token(7, "refresh"))
 
 
-def test_an_install_comes_back_as_it_went_in():
+def test_an_install_decrypts_to_itself():
     cipher = TokenCipher([NEW])
     assert cipher.decrypt_install(cipher.encrypt_install(INSTALL).ciphertext) == INSTALL
 
 
-def test_an_install_may_travel_without_its_access_token():
+def test_an_install_may_be_encrypted_without_its_access_token():
     cipher = TokenCipher([NEW])
     small = cipher.decrypt_install(cipher.encrypt_install(INSTALL.without_access_token()).ciphertext)
     assert (small.refresh_token, small.access_token, small.expires_in, small.scopes) == ("refresh", None, None, None)
 
 
-def test_the_newest_key_seals_and_every_key_opens():
-    sealed = TokenCipher([OLD]).encrypt_refresh_token(7, "refresh")
-    assert TokenCipher([NEW, OLD]).decrypt_refresh_token(7, sealed) == "refresh"
+def test_the_newest_key_encrypts_and_every_key_decrypts():
+    ciphertext = TokenCipher([OLD]).encrypt_refresh_token(7, "refresh")
+    assert TokenCipher([NEW, OLD]).decrypt_refresh_token(7, ciphertext) == "refresh"
     with pytest.raises(DecryptionError):
         TokenCipher([OLD]).decrypt_refresh_token(7, TokenCipher([NEW, OLD]).encrypt_refresh_token(7, "refresh"))
 
 
-def test_resealing_moves_to_the_newest_key():
-    sealed = TokenCipher([OLD]).encrypt_refresh_token(7, "refresh")
-    ring = TokenCipher([NEW, OLD])
-    assert ring.needs_reencryption(sealed)
-    again = ring.reencrypt(sealed)
-    assert not ring.needs_reencryption(again)
-    assert TokenCipher([NEW]).decrypt_refresh_token(7, again) == "refresh"
+def test_reencryption_uses_the_newest_key():
+    ciphertext = TokenCipher([OLD]).encrypt_refresh_token(7, "refresh")
+    cipher = TokenCipher([NEW, OLD])
+    assert cipher.needs_reencryption(ciphertext)
+    reencrypted = cipher.reencrypt(ciphertext)
+    assert not cipher.needs_reencryption(reencrypted)
+    assert TokenCipher([NEW]).decrypt_refresh_token(7, reencrypted) == "refresh"
 
 
 @pytest.mark.parametrize("garbage", ["", "gAAAAA", "é", "\x00"])
-def test_garbage_does_not_open(garbage):
+def test_garbage_does_not_decrypt(garbage):
     with pytest.raises(DecryptionError):
         TokenCipher([NEW]).decrypt_install(garbage)
     assert not TokenCipher([OLD]).can_decrypt(garbage)
 
 
-def test_what_is_sealed_and_nothing_of_ours_does_not_open():
+def test_a_valid_ciphertext_of_something_else_does_not_decrypt():
     with pytest.raises(DecryptionError):
         TokenCipher([NEW]).decrypt_install(Fernet(NEW).encrypt(b"[]").decode())
 
 
-def test_a_malformed_key_is_refused_without_being_shown():
-    with pytest.raises(ValueError, match="not a Fernet key") as caught:
+def test_a_malformed_key_is_refused_without_its_value():
+    with pytest.raises(ValueError, match="not a Fernet key") as error:
         TokenCipher(["half-a-key"])
-    assert "half-a-key" not in str(caught.value)
+    assert "half-a-key" not in str(error.value)

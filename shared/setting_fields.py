@@ -1,0 +1,105 @@
+"""How a setting is declared, once, as a field of `shared.settings.Settings`, and how its text is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+MAX_FILE_BYTES = 64 * 1024
+
+
+class Process(StrEnum):
+    """The processes that read settings; `tokenkeeper` itself asks for those that a command needs."""
+
+    WEB = "web"
+    WORKER = "worker"
+    BEAT = "beat"
+    FLOWER = "Flower"
+
+
+class Source(Enum):
+    """Where a setting's value comes from in a deployment on one host: `docker compose`, `make up`."""
+
+    PERSON = "the operator fills it in"
+    FIRST_START = "the first start makes one where none is given"
+    DEFAULT = "the default does"
+    DEPLOYMENT = "the deployment itself sets it"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One variable. Error messages, `.env.example` and `docs/settings.md` are made from this."""
+
+    name: str
+    parse: Callable[[str], Any]
+    default: Any
+    hint: str  #: what it should look like
+    example: str
+    meaning: str  #: Markdown, for docs/settings.md
+    required_by: tuple[Process, ...]  #: these do not start without it
+    is_secret: bool
+    source: Source
+
+
+class BadSetting(Exception):
+    """A variable, what is wrong with it, and what it should look like; never its value."""
+
+
+class FileTooLarge(ValueError):
+    """A file contains more than any setting has."""
+
+
+def setting(
+    name: str,
+    parse: Callable[[str], T],
+    default: T,
+    *,
+    hint: str,
+    example: str,
+    meaning: str,
+    required_by: tuple[Process, ...] = (),
+    is_secret: bool = False,
+    source: Source = Source.DEFAULT,
+) -> T:
+    """A dataclass field; `default` is the value of a setting that is not required, or not needed here."""
+    declared = Setting(name, parse, default, hint, example, meaning, required_by, is_secret, source)
+    return field(default=default, repr=not is_secret, metadata={"setting": declared})
+
+
+def list_declared(settings_class: type) -> dict[str, Setting]:
+    """Field's name to setting, in the order of declaration."""
+    return {each.name: each.metadata["setting"] for each in fields(settings_class)}
+
+
+def read_setting(declared: Setting, environ: Mapping[str, str], *, is_needed: bool) -> Any:
+    """Raises BadSetting. The default where it is not set, unless it is needed."""
+    text = _find_text(declared.name, environ)
+    if not text:
+        if is_needed:
+            raise BadSetting(f"{declared.name} is missing ({declared.hint})")
+        return declared.default
+    try:
+        return declared.parse(text)
+    except (ValueError, OverflowError):
+        raise BadSetting(f"{declared.name} is malformed ({declared.hint})") from None
+
+
+def _find_text(name: str, environ: Mapping[str, str]) -> str:
+    """Of the variable, or of the file that NAME_FILE names; "" where neither is set. Raises BadSetting."""
+    path = environ.get(f"{name}_FILE", "").strip()
+    if (text := environ.get(name, "").strip()) or not path:
+        return text
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise FileTooLarge
+        return content.decode().strip()
+    except (OSError, ValueError) as error:
+        why = f"{type(error).__name__}: a file that holds {name}"
+        raise BadSetting(f"{name}_FILE cannot be read ({why})") from None
