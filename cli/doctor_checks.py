@@ -21,6 +21,7 @@ from shared.db.schema.server_info import read_server_info
 from shared.dispatch import broker
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
 from shared.domain.provider import Condition
+from shared.domain.sweep_liveness import is_sweep_overdue
 from shared.hubspot.client import HubSpot
 from shared.settings import REQUIRED, Settings
 from shared.text_format import format_ago, make_printable
@@ -29,8 +30,6 @@ from shared.workflows.key_rotation import holding_tokens, prove
 
 #: Seconds by which this host's clock may differ from PostgreSQL's.
 CLOCK_TOLERANCE = 2.0
-#: A beat that has missed so many sweeps, or so many seconds, is not alive.
-SWEEPS_MISSED, SECONDS_MISSED = 5, 10.0
 #: What HubSpot is asked about, to see whether it answers us. It is nobody's.
 NO_TOKEN = "tokenkeeper-doctor"  # noqa: S105  no password
 
@@ -140,8 +139,7 @@ class _Database:
         swept_at, now = self._overview.swept_at, self._overview.now
         if swept_at is None:
             raise Fails("there was no sweep yet: start beat and worker")
-        missed = max(SWEEPS_MISSED * _part(self._environ, "SWEEP_SECONDS").sweep_seconds, SECONDS_MISSED)
-        if (now - swept_at).total_seconds() > missed:
+        if is_sweep_overdue(swept_at, now, _part(self._environ, "SWEEP_SECONDS").sweep_seconds):
             raise Fails(f"the last sweep was {format_ago(swept_at, now)}: is beat running, and a worker, and Redis?")
         return f"the last sweep was {format_ago(swept_at, now)}"
 

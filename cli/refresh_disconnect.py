@@ -22,14 +22,7 @@ from shared.workflows.disconnect import disconnect as end
 
 #: Rows in one statement.
 PAGE = 1000
-ANSWERS = {
-    RefreshRequestOutcome.ASKED: "due now; the next sweep refreshes it",
-    RefreshRequestOutcome.IN_FLIGHT: "a refresh is in flight already",
-    RefreshRequestOutcome.ALREADY_DUE: "due already; the next sweep refreshes it",
-    RefreshRequestOutcome.DISCONNECTED: "disconnected: it has to be connected again",
-    RefreshRequestOutcome.UNKNOWN: "no such connection",
-}
-#: The same of many.
+#: In the summary of many connections, after their number.
 BESIDES = {RefreshRequestOutcome.IN_FLIGHT: "in flight already", RefreshRequestOutcome.ALREADY_DUE: "due already"}
 NOT_DONE = (RefreshRequestOutcome.DISCONNECTED, RefreshRequestOutcome.UNKNOWN)
 DISCONNECT_NEEDS = (
@@ -68,7 +61,7 @@ def refresh(hubs: tuple[int, ...], revoked: bool, as_json: bool) -> None:
         if as_json:
             click.echo(json_line({"hub_id": hub_id, "answer": answer}))
         else:
-            click.echo(f"{hub_id}: {ANSWERS[answer]}", err=answer in NOT_DONE)
+            click.echo(f"{hub_id}: {answer.description}", err=answer in NOT_DONE)
     if any(answer in NOT_DONE for answer in answers.values()):
         sys.exit(1)
 

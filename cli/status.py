@@ -47,22 +47,23 @@ def status(as_json: bool, watch: bool) -> None:
     console = Console()
     if watch and not as_json and not console.is_terminal:
         raise click.UsageError("--watch needs a terminal; for a machine: status --watch --json")
-    with database(settings("DATABASE_URL")) as engine:
+    configured = settings("DATABASE_URL")
+    with database(configured) as engine:
         look = ConnectionReports(engine).overview
         if not watch:
-            _say(look(), console, as_json=as_json)
+            _say(look(), console, configured.sweep_seconds, as_json=as_json)
         else:
             with suppress(KeyboardInterrupt):  # how a watch ends, and no failure
-                _print(look) if as_json else _watch(look, console)
+                _print(look) if as_json else _watch(look, console, configured.sweep_seconds)
 
 
-def _say(overview: Overview, console: Console, *, as_json: bool) -> None:
+def _say(overview: Overview, console: Console, sweep_seconds: float, *, as_json: bool) -> None:
     if as_json:
         click.echo(json_line(facts(overview)))
     elif console.is_terminal:
-        console.print(panel(lines(overview), f"{overview.now:%Y-%m-%d %H:%M:%S %Z}"))
+        console.print(panel(lines(overview, sweep_seconds), f"{overview.now:%Y-%m-%d %H:%M:%S %Z}"))
     else:
-        for line in lines(overview):
+        for line in lines(overview, sweep_seconds):
             click.echo(f"{line.name:<16}{line.text}")
 
 
@@ -71,7 +72,7 @@ def _print(look: Callable[[], Overview]) -> None:
         click.echo(json_line(facts(look())))
 
 
-def _watch(look: Callable[[], Overview], console: Console) -> None:
+def _watch(look: Callable[[], Overview], console: Console, sweep_seconds: float) -> None:
     """A PostgreSQL that is away for a moment ends nothing: the screen says so, over what it said last."""
     shown: RenderableType = ""
     with Live(shown, console=console, screen=True, auto_refresh=False) as live:
@@ -81,7 +82,7 @@ def _watch(look: Callable[[], Overview], console: Console) -> None:
             except StoreUnavailable as error:
                 live.update(Group(shown, Text(f"{error}; looking again", style=COLOURS[Severity.BAD])), refresh=True)
             else:
-                shown = panel(lines(overview), f"{overview.now:%Y-%m-%d %H:%M:%S %Z}, Ctrl-C ends")
+                shown = panel(lines(overview, sweep_seconds), f"{overview.now:%Y-%m-%d %H:%M:%S %Z}, Ctrl-C ends")
                 live.update(shown, refresh=True)
 
 

@@ -9,6 +9,7 @@ from shared.db.reports.connections import Overview
 from shared.domain.connection import Status
 from shared.domain.provider import Condition
 from shared.domain.severity import Severity
+from shared.domain.sweep_liveness import is_sweep_overdue
 from shared.text_format import format_ago, make_printable
 
 #: What each state of HubSpot means for whoever reads it, where it is not well.
@@ -17,8 +18,8 @@ MEANING = {
     Condition.THROTTLED: "it asked everybody to wait; everything resumes by itself",
     Condition.APP_REJECTED: "it refuses our app: check HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET",
 }
-#: Seconds of lateness, and since the last sweep, that are no news.
-LATE, STALE_SWEEP = 10.0, 60.0
+#: Seconds by which refreshes may be late before the backlog is marked.
+LATE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Line:
     mood: Severity = Severity.GOOD
 
 
-def lines(overview: Overview) -> list[Line]:
+def lines(overview: Overview, sweep_seconds: float) -> list[Line]:
     now = overview.now
     return [
         Line("connections", _counts(overview), Severity.WAIT if overview.counts[Status.SUSPECT] else Severity.GOOD),
@@ -42,7 +43,7 @@ def lines(overview: Overview) -> list[Line]:
         Line("HubSpot", _provider(overview), _mood_of(overview.provider.condition)),
         Line("brake", _brake(overview), Severity.BAD if overview.brake_since else Severity.GOOD),
         Line("last success", format_ago(overview.last_success_at, now) if overview.last_success_at else "none yet"),
-        _sweep(overview),
+        _sweep(overview, sweep_seconds),
     ]
 
 
@@ -87,12 +88,13 @@ def _backlog(overview: Overview) -> Line:
     return Line("backlog", text, Severity.WAIT if late else Severity.GOOD)
 
 
-def _sweep(overview: Overview) -> Line:
+def _sweep(overview: Overview, sweep_seconds: float) -> Line:
     if overview.swept_at is None:
         return Line("last sweep", "never: start worker and beat", Severity.BAD)
-    old = (overview.now - overview.swept_at).total_seconds() > STALE_SWEEP
     text = format_ago(overview.swept_at, overview.now)
-    return Line("last sweep", f"{text}: do beat and worker run?", Severity.BAD) if old else Line("last sweep", text)
+    if is_sweep_overdue(overview.swept_at, overview.now, sweep_seconds):
+        return Line("last sweep", f"{text}: do beat and worker run?", Severity.BAD)
+    return Line("last sweep", text)
 
 
 def _since(since: datetime | None, now: datetime) -> str:

@@ -74,7 +74,7 @@ def _add_routes(app: Flask, services: Services) -> None:
 
     # The operator's pages, and what monitoring reads.
     basic_auth = BasicAuth(services.operator_password, new_limiter("wrong passwords", WRONG_PASSWORD_RATE))
-    metrics = Metrics(services.reports, services.refresh_stats)
+    metrics = Metrics(services.reports, services.refresh_stats, services.sweep_seconds)
     add_admin_routes(app, services, cookies, basic_auth.require)
     app.add_url_rule("/metrics", "metrics", basic_auth.require(metrics.page))
     app.add_url_rule("/healthz", "healthz", healthz)

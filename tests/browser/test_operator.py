@@ -184,7 +184,7 @@ def test_refresh_now_brings_another_token(standing: World, open_page: OpenPage, 
     token = world.connected()
     page = desk_of(world, open_page).sit_down(f"/connections/{world.hub}", **options)
     page.get_by_role("button", name="Refresh now").click()
-    expect(page.get_by_role("status").filter(has_text="It is due now")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="Due now")).to_be_visible()
     fresh = until(lambda: (now := world.token()) != token and now)
     assert world.live(fresh)
     assert token not in page.content()

@@ -54,6 +54,16 @@ def test_status_says_all_on_one_screen(tokenkeeper: Command, peopled: Connection
     assert said["last sweep"].endswith(" s ago")
 
 
+def test_status_calls_a_sweep_overdue_by_the_interval_of_sweep_seconds(
+    tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.stores.provider.begin_sweep(2)
+    sql.rows("UPDATE tokenkeeper.provider SET swept_at = now() - interval '119 seconds'")
+    overdue = "do beat and worker run?"
+    assert overdue in tokenkeeper("status").out
+    assert overdue not in tokenkeeper("status", SWEEP_SECONDS="120").out
+
+
 def test_status_of_an_empty_and_idle_database_is_told_too(tokenkeeper: Command) -> None:
     ran = tokenkeeper("status")
     assert ran.status == 0
@@ -235,8 +245,11 @@ def test_refresh_makes_due_now_and_says_what_became_of_each(
     assert sql.value(due) == 2
     again = tokenkeeper("refresh", "1", "4", "999")
     assert again.status == 1
-    assert again.out == "1: due already; the next sweep refreshes it\n"
-    assert again.err.splitlines() == ["4: disconnected: it has to be connected again", "999: no such connection"]
+    assert again.out == "1: due already; the next sweep refreshes it as soon as HubSpot allows\n"
+    assert again.err.splitlines() == [
+        "4: disconnected: the account has to install the app again",
+        "999: no such connection",
+    ]
     assert sql.value(due) == 2
 
 

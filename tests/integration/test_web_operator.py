@@ -327,22 +327,22 @@ def test_an_account_that_was_never_here_is_not_found(desk: Desk, hub_id: str) ->
 def test_refresh_now_makes_it_due_and_says_so(desk: Desk, connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     page, action = f"/connections/{HUB}", f"/connections/{HUB}/refresh"
-    assert "It is due now" in desk.told(page, action)
+    assert "Due now" in desk.told(page, action)
     assert sql.value("SELECT due_at <= now() FROM tokenkeeper.connections")
-    assert "It was due already" in desk.told(page, action)
+    assert "Due already" in desk.told(page, action)
 
 
 def test_a_revoked_one_is_tried_again(desk: Desk, connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     connections.stores.results.save([connections.revoked(connections.claim_one())])
-    assert "It is due now" in desk.told(f"/connections/{HUB}", f"/connections/{HUB}/refresh")
+    assert "Due now" in desk.told(f"/connections/{HUB}", f"/connections/{HUB}/refresh")
     assert sql.value("SELECT due_at <= now() FROM tokenkeeper.connections")
 
 
 def test_one_in_flight_is_left_alone(desk: Desk, connections: ConnectionFixture) -> None:
     connections.install()
     connections.claim_one()
-    assert "under way already" in desk.told(f"/connections/{HUB}", f"/connections/{HUB}/refresh")
+    assert "in flight already" in desk.told(f"/connections/{HUB}", f"/connections/{HUB}/refresh")
 
 
 # --- disconnect ---

@@ -23,10 +23,11 @@ class FlashMessage(StrEnum):
 
 
 SENTENCES = {
-    FlashMessage.ASKED: "It is due now: the next sweep, seconds away, refreshes it.",
-    FlashMessage.IN_FLIGHT: "A refresh of it is under way already.",
-    FlashMessage.ALREADY_DUE: "It was due already: the next sweep gets to it, no sooner than HubSpot allows.",
-    FlashMessage.DISCONNECTED: "It is disconnected: there is nothing to refresh until it is installed again.",
+    **{
+        FlashMessage(outcome.value): f"{outcome.description[0].upper()}{outcome.description[1:]}."
+        for outcome in RefreshRequestOutcome
+        if outcome is not RefreshRequestOutcome.UNKNOWN  # answered with the page of an unknown connection
+    },
     FlashMessage.ENDED: "Disconnected. Its token is not served any more, and HubSpot is being told.",
     FlashMessage.ENDED_LATER: "Disconnected. Its token is not served any more. Redis does not answer at the moment: "
     "HubSpot will be told within a minute of its return.",

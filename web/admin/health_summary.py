@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
 from shared.db.reports.connections import Overview
 from shared.domain.connection import Status
 from shared.domain.provider import Condition
 from shared.domain.severity import Severity
+from shared.domain.sweep_liveness import is_sweep_overdue
 from shared.text_format import format_ago
 
 
@@ -24,7 +24,7 @@ class HealthSummary:
 class Seen:
     overview: Overview
     stale: int  #: live connections of which no token can be served now
-    late: timedelta  #: without a sweep for so long, nobody sweeps any more
+    sweep_seconds: float  #: the setting SWEEP_SECONDS
 
     @property
     def live(self) -> int:
@@ -67,7 +67,7 @@ def _app_rejected(seen: Seen) -> HealthSummary | None:
 
 def _nobody_sweeps(seen: Seen) -> HealthSummary | None:
     swept_at, now = seen.overview.swept_at, seen.overview.now
-    if swept_at is not None and now - swept_at <= seen.late:
+    if not is_sweep_overdue(swept_at, now, seen.sweep_seconds):
         return None
     last = "There has been no sweep yet." if swept_at is None else f"The last sweep was {format_ago(swept_at, now)}."
     return HealthSummary(

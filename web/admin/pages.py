@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from flask import Response, request, url_for
 
@@ -22,8 +22,6 @@ from web.services import Services
 
 #: Connections on a page of the list, and lines of a connection's history.
 ROWS, LINES = 50, 200
-#: Without a sweep for so long, and for so many times as long as from one to the next, nobody sweeps any more.
-LATE, LATE_SWEEPS = 60.0, 5
 
 
 class Pages:
@@ -32,7 +30,6 @@ class Pages:
     def __init__(self, services: Services, screen: ViewBase) -> None:
         self._services = services
         self._screen = screen
-        self._late = timedelta(seconds=max(LATE, LATE_SWEEPS * services.sweep_seconds))
 
     def overview(self) -> Response:
         return self._screen.show("overview.html", **ask_within(PATIENCE, self._overview))
@@ -56,7 +53,7 @@ class Pages:
     def _overview(self) -> dict[str, object]:
         activity = self._services.refresh_stats
         overview, life = self._services.reports.overview(), activity.life()
-        seen = Seen(overview, activity.stale(), self._late)
+        seen = Seen(overview, activity.stale(), self._services.sweep_seconds)
         return {
             "overview": overview,
             "verdict": summarize_health(seen),

@@ -23,6 +23,7 @@ from shared.db.core.errors import StoreError
 from shared.db.reports.connections import ConnectionReports, Overview
 from shared.db.reports.refresh_stats import Life, RefreshStats, Totals
 from shared.domain.provider import Condition
+from shared.domain.sweep_liveness import sweep_overdue_seconds
 from web.server.timeouts import TimedOut, run_in_thread
 
 log = structlog.get_logger(__name__)
@@ -44,12 +45,14 @@ class Snapshot:
     life: Life
     stale: int
     alerts_waiting: int
+    sweep_seconds: float  #: the setting SWEEP_SECONDS
 
 
 class Metrics:
     """Reads one snapshot at a time, also for concurrent scrapes: a slow database is not asked twice."""
 
-    def __init__(self, reports: ConnectionReports, refresh_stats: RefreshStats) -> None:
+    def __init__(self, reports: ConnectionReports, refresh_stats: RefreshStats, sweep_seconds: float) -> None:
+        self._sweep_seconds = sweep_seconds
         self._reports = reports
         self._refresh_stats = refresh_stats
         self._lock = threading.Lock()
@@ -85,6 +88,7 @@ class Metrics:
             life=self._refresh_stats.life(),
             stale=self._refresh_stats.stale(),
             alerts_waiting=self._refresh_stats.alerts_waiting(),
+            sweep_seconds=self._sweep_seconds,
         )
         self._latest = started_at, snapshot
         return snapshot
@@ -110,7 +114,7 @@ class _SnapshotCollector(Collector):
         yield from _connections(self._snapshot)
         yield from _tokens(self._snapshot)
         yield from _refreshes(self._snapshot)
-        yield from _sweep(self._snapshot.overview)
+        yield from _sweep(self._snapshot.overview, self._snapshot.sweep_seconds)
         yield from _provider(self._snapshot.overview)
         yield from _brake_and_alerts(self._snapshot)
 
@@ -179,12 +183,17 @@ def _refreshes(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _sweep(overview: Overview) -> Iterator[Metric]:
+def _sweep(overview: Overview, sweep_seconds: float) -> Iterator[Metric]:
     yield make_gauge(
         "sweep_age_seconds",
         "How long ago the last sweep began, by PostgreSQL's clock; +Inf: there was none. "
         "Without sweeps nothing is refreshed.",
         (overview.now - overview.swept_at).total_seconds() if overview.swept_at else math.inf,
+    )
+    yield make_gauge(
+        "sweep_overdue_seconds",
+        "The age above which the last sweep is overdue: five times SWEEP_SECONDS, and half a minute at least.",
+        sweep_overdue_seconds(sweep_seconds),
     )
     yield make_gauge(
         "last_sweep_timestamp_seconds",

@@ -11,15 +11,27 @@ from shared.db.core.statements import Database, single_statement
 
 
 class RefreshRequestOutcome(StrEnum):
-    """What became of an operator's request to refresh now."""
+    """What became of an operator's request to refresh a connection now."""
 
     ASKED = "asked"
     IN_FLIGHT = "in_flight"
-    #: It is due already; the next sweep gets to it.
     ALREADY_DUE = "already_due"
     DISCONNECTED = "disconnected"
     UNKNOWN = "unknown"
 
+    @property
+    def description(self) -> str:
+        """For the operator: the command prints it after the hub id, a page as a sentence."""
+        return _DESCRIPTIONS[self]
+
+
+_DESCRIPTIONS = {
+    RefreshRequestOutcome.ASKED: "due now; the next sweep refreshes it",
+    RefreshRequestOutcome.IN_FLIGHT: "a refresh is in flight already",
+    RefreshRequestOutcome.ALREADY_DUE: "due already; the next sweep refreshes it as soon as HubSpot allows",
+    RefreshRequestOutcome.DISCONNECTED: "disconnected: the account has to install the app again",
+    RefreshRequestOutcome.UNKNOWN: "no such connection",
+}
 
 #: As hubspot.request_refresh, but an operator may ask again after a failure, and for a revoked one.
 REQUEST = single_statement("""

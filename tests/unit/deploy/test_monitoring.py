@@ -52,7 +52,7 @@ def samples() -> list[Sample]:
         held=0,
     )
     totals = Totals(dict.fromkeys(OUTCOMES, 1), dict.fromkeys(LATENESS_BOUNDS, 1), 1.0)
-    reading = Snapshot(overview, totals, Life(dict.fromkeys(LIFE_BOUNDS, 1), 1.0, estimated=False), 0, 0)
+    reading = Snapshot(overview, totals, Life(dict.fromkeys(LIFE_BOUNDS, 1), 1.0, estimated=False), 0, 0, 2.0)
     text = render_metrics(reading, accept="").get_data(as_text=True)
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 

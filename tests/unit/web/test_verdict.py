@@ -10,11 +10,11 @@ from tests.support.builders import START
 from tests.unit.web.seen import overview
 from web.admin.health_summary import Seen, summarize_health
 
-LATE = timedelta(seconds=60)
+SWEEP_SECONDS = 12.0
 
 
 def of(*, stale=0, **but):
-    return summarize_health(Seen(overview(**but), stale, LATE))
+    return summarize_health(Seen(overview(**but), stale, SWEEP_SECONDS))
 
 
 @pytest.mark.parametrize(
