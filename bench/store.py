@@ -47,7 +47,7 @@ def worked(database_url: str, seconds: float, refreshed_rows: Queue[int]) -> Non
         for claimed in batch.rows:
             grant = Grant(f"CI{claimed.connection.hub_id:0{TOKEN_LENGTH - 2}d}", fleet.LIFE, batch.now)
             made.append(RefreshResult(claimed.lease, after_refresh(claimed.connection, grant, schedule)))
-        rows += len(results.save(made))
+        rows += len(results.save(made).saved)
     engine.dispose()
     refreshed_rows.put(rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from shared.db.alerts.outbox import Outbox, Post
+from shared.db.alerts.outbox import ClaimedAlert, Outbox
 from shared.db.core.errors import StoreError
 from shared.domain.alerts import Alert, describe_alert, post_retry_seconds
 from worker.webhook import Webhook, WebhookRejected
@@ -18,9 +18,9 @@ BATCH = 20
 def tell(outbox: Outbox, webhook: Webhook | None) -> None:
     """Without a webhook alerts are logged and kept. What fails now is told later: the outbox knows what is owed."""
     try:
-        outbox.log_news(_say)
+        outbox.log_new_alerts(_say)
         if webhook is None:
-            outbox.shelve()
+            outbox.finish_without_posting()
         else:
             _post_some(outbox, webhook)
         outbox.prune()
@@ -41,15 +41,15 @@ def _post_some(outbox: Outbox, webhook: Webhook) -> None:
         _post(outbox, webhook, post)
 
 
-def _post(outbox: Outbox, webhook: Webhook, post: Post) -> None:
+def _post(outbox: Outbox, webhook: Webhook, post: ClaimedAlert) -> None:
     alert = post.alert
     try:
         webhook.post(alert, post.now)
     except WebhookRejected as error:
         seconds = max(post_retry_seconds(alert.attempts), error.retry_after)
-        again = outbox.failed(alert, seconds)
+        again = outbox.schedule_retry(alert, seconds)
         said = "the webhook did not take an alert; tried again" if again else "gave up on an alert for the webhook"
         told = {"seconds": seconds} if again else {}
         log.warning(said, alert=alert.id, kind=alert.kind.value, attempt=alert.attempts, why=str(error), **told)
     else:
-        outbox.delivered(alert)
+        outbox.mark_delivered(alert)

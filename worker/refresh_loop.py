@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 import structlog
 
 from shared import tracing
-from shared.db.core.errors import StoreBroken, StoreError
+from shared.db.core.errors import StatementRejected, StoreError
 from shared.db.refresh.claims import ClaimedConnection, ConnectionClaims, Lease, RefreshResult
 from shared.db.refresh.counters import CounterStore
 from shared.db.refresh.provider import ProviderStore
@@ -153,7 +153,7 @@ class RefreshLoop:
         for claimed in claims.rows:
             self._in_flight += 1
             self._calls.submit(self._attempt, claimed)
-        if claims.limited:
+        if claims.is_rate_limited:
             self._next_claim = time.monotonic() + PACE
         elif claims.rows:
             # Fewer than wanted: what falls due meanwhile is worth another look, but not at every turn.
@@ -213,11 +213,11 @@ class RefreshLoop:
         try:
             with tracing.start_span("refresh.save", results=len(results)):
                 landed = self._results.save(results)
-        except StoreBroken as error:
+        except StatementRejected as error:
             # The others were saved; trying these again would refuse them again. Their leases run out.
             log.error("PostgreSQL refused a result: a bug of ours", why=str(error))
             return
-        self._diary.note(landed.of(results), landed.held)
+        self._diary.note(landed.select_saved(results), landed.held_by_brake)
         if landed.rescued:
             log.warning(
                 "refresh tokens that HubSpot rotated came after the lease, and are kept", hubs=sorted(landed.rescued)

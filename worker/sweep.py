@@ -37,7 +37,7 @@ def sweep(services: Services) -> int:
             dispatch.identify(expires=seconds)
         for hub_id in services.disconnects.claim_unfinished():
             dispatch.disconnect(hub_id)
-        if services.watch.look():
+        if services.watch.detect():
             dispatch.alerts(expires=seconds)
     except QueueUnavailable as error:
         log.warning("the broker does not take messages; the next sweep tries again", why=str(error))

@@ -86,14 +86,14 @@ def test_a_revoked_connection_is_told_and_that_it_is_back(
     connections: ConnectionFixture, watch: AlertDetector, sql: SqlFixture
 ) -> None:
     connections.install()
-    assert not watch.look(), "nothing to tell"
+    assert not watch.detect(), "nothing to tell"
     connections.stores.results.save([connections.revoked(connections.claim_one())])
-    assert watch.look()
-    assert watch.look()
+    assert watch.detect()
+    assert watch.detect()
     assert told(sql, "connection_revoked") == [(False, {"count": 1, "hubs": [62515]})]
     connections.install()
-    watch.look()
-    watch.look()
+    watch.detect()
+    watch.detect()
     assert told(sql, "connection_revoked")[1:] == [(True, {"count": 1, "hubs": [62515]})]
 
 
@@ -101,10 +101,10 @@ def test_many_revoked_are_few_messages(connections: ConnectionFixture, watch: Al
     connections.many_due(500)
     for first in range(1, 500, 50):
         sql.set(f"{REVOKED} WHERE hub_id BETWEEN {first} AND {first + 49}")
-        watch.look()
+        watch.detect()
         later(sql, 2)
     later(sql, 60)
-    watch.look()
+    watch.detect()
     counts = [detail["count"] for _, detail in told(sql, "connection_revoked")]
     assert sum(counts) == 500, "nobody is left out"
     assert len(counts) <= 4
@@ -115,7 +115,7 @@ def test_two_sweeps_at_once_tell_nobody_twice(connections: ConnectionFixture, en
     connections.many_due(40)
     sql.set(f"{REVOKED} WHERE hub_id <= 20")
     sql.set(f"lifetime_seconds = 1800, access_token = 'a', refreshed_at = now(), {STALE} WHERE hub_id > 20")
-    at_once([AlertDetector(engine, 2.0).look for _ in range(6)])
+    at_once([AlertDetector(engine, 2.0).detect for _ in range(6)])
     assert sum(detail["count"] for _, detail in told(sql, "connection_revoked")) == 20
     assert [detail["count"] for _, detail in told(sql, "stale_connections")] == [20]
 
@@ -125,9 +125,9 @@ def test_a_connection_revoked_and_ended_by_the_operator_is_over(
 ) -> None:
     connections.install()
     sql.set(REVOKED)
-    watch.look()
+    watch.detect()
     connections.stores.disconnects.mark_and_read_tokens(62515)
-    watch.look()
+    watch.detect()
     assert [recovered for recovered, _ in told(sql, "connection_revoked")] == [False, True]
 
 
@@ -136,17 +136,17 @@ def test_tokens_about_to_end_are_told_once_and_that_there_are_none_left(
 ) -> None:
     for hub in (1, 2, 3):
         connections.install(hub)
-    watch.look()
+    watch.detect()
     assert told(sql, "stale_connections") == [], "all is well"
     sql.set(STALE, 2)
     for _ in range(3):
-        watch.look()
+        watch.detect()
     assert told(sql, "stale_connections") == [(False, {"count": 1, "hubs": [2]})]
     sql.set(STALE, 3)
-    watch.look()
+    watch.detect()
     sql.set(FRESH)
     for _ in range(3):
-        watch.look()
+        watch.detect()
     assert told(sql, "stale_connections")[1:] == [(True, {"count": 0, "hubs": []})]
 
 
@@ -155,10 +155,10 @@ def test_a_backlog_that_nobody_works_on_is_told_before_its_tokens_end(
 ) -> None:
     connections.install()
     sql.set("expires_at = now() + interval '2 minutes', due_at = now() - interval '9 seconds'")
-    watch.look()
+    watch.detect()
     assert told(sql, "stale_connections") == [], "it is late, and still being waited for"
     sql.set("due_at = now() - interval '11 seconds'")
-    watch.look()
+    watch.detect()
     assert told(sql, "stale_connections") == [(False, {"count": 1, "hubs": [62515]})]
 
 
@@ -169,7 +169,7 @@ def test_who_has_no_token_yet_or_is_revoked_cannot_go_stale(
     sql.set("due_at = now() - interval '1 hour', failures = 7")
     connections.install(2)
     sql.set(REVOKED, 2)
-    watch.look()
+    watch.detect()
     assert told(sql, "stale_connections") == []
 
 
@@ -180,7 +180,7 @@ def test_thousands_that_were_revoked_hide_nobody_who_goes_stale(
     sql.set(f"{REVOKED}, revocation_alerted = true, failures = 1 + mod(hub_id, 2)")
     connections.install(9_000)
     sql.set(STALE, 9_000)
-    watch.look()
+    watch.detect()
     assert told(sql, "stale_connections") == [(False, {"count": 1, "hubs": [9_000]})]
 
 
@@ -190,13 +190,13 @@ def test_when_ten_times_as_many_go_stale_that_is_told_too_but_not_at_once(
     for hub in range(1, 11):
         connections.install(hub)
     sql.set(STALE, 1)
-    watch.look()
+    watch.detect()
     sql.set(STALE)
-    watch.look()
+    watch.detect()
     assert len(told(sql, "stale_connections")) == 1
     later(sql, 601)
-    watch.look()
-    watch.look()
+    watch.detect()
+    watch.detect()
     assert [detail["count"] for _, detail in told(sql, "stale_connections")] == [1, 10]
 
 
@@ -206,9 +206,9 @@ def test_a_state_that_flickers_is_told_at_growing_distances(
     connections.install()
     for _ in range(30):
         sql.set(STALE)
-        watch.look()
+        watch.detect()
         sql.set(FRESH)
-        watch.look()
+        watch.detect()
         later(sql, 2)
     assert len(told(sql, "stale_connections")) <= 8
 
@@ -219,7 +219,7 @@ def test_a_look_at_many_connections_reads_no_table(
     connections.many_due(3000)
     sql.set(FRESH + ", access_token = 'a', lifetime_seconds = 1800, refreshed_at = now()")
     sql.rows("VACUUM ANALYZE tokenkeeper.connections")
-    plan = Database(engine).ask(text(LOOK.text.replace("SELECT EXISTS", "EXPLAIN SELECT EXISTS", 1)), overdue=10.0)
+    plan = Database(engine).execute(text(LOOK.text.replace("SELECT EXISTS", "EXPLAIN SELECT EXISTS", 1)), overdue=10.0)
     lines = [line for (line,) in plan]
     assert any("connections_revocation_alert_due" in line for line in lines)
     assert not any("Seq Scan on connections" in line for line in lines), "\n".join(lines)

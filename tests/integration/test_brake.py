@@ -51,7 +51,7 @@ def called_dead(connections: ConnectionFixture, rows: Sequence[ClaimedConnection
 
 def kill(connections: ConnectionFixture, count: int) -> set[int]:
     """So many more are called dead by both witnesses, in one save."""
-    return connections.stores.results.save(called_dead(connections, claimed(connections, count)))
+    return connections.stores.results.save(called_dead(connections, claimed(connections, count))).saved
 
 
 def counts(sql: SqlFixture) -> dict[str, int]:
@@ -75,7 +75,7 @@ def test_as_many_as_are_plausible_go_and_the_brake_stays_off(fleet: ConnectionFi
 
 def test_a_batch_that_is_too_big_is_split_and_pulls_the_brake_once(fleet: ConnectionFixture, sql: SqlFixture) -> None:
     landed = fleet.stores.results.save(called_dead(fleet, claimed(fleet, 40)))
-    assert (len(landed), len(landed.held)) == (40, 25)
+    assert (len(landed.saved), len(landed.held_by_brake)) == (40, 25)
     assert counts(sql) == {"active": 260, "revoked": 15, "suspect": 25}
     kill(fleet, 30)
     assert counts(sql) == {"active": 230, "revoked": 15, "suspect": 55}
@@ -143,7 +143,7 @@ def test_two_workers_that_save_at_once_do_not_exceed_it(
 def test_good_results_of_the_same_batch_are_not_touched(fleet: ConnectionFixture, sql: SqlFixture) -> None:
     rows = claimed(fleet, 40)
     good = [fleet.refreshed(row, f"new-{row.lease.hub_id}") for row in rows[::2]]
-    assert len(fleet.stores.results.save([*called_dead(fleet, rows[1::2]), *good])) == 40
+    assert len(fleet.stores.results.save([*called_dead(fleet, rows[1::2]), *good]).saved) == 40
     assert counts(sql) == {"active": 280, "revoked": 15, "suspect": 5}
     assert all(sql.served(row.lease.hub_id) == f"new-{row.lease.hub_id}" for row in rows[::2])
 
@@ -151,7 +151,7 @@ def test_good_results_of_the_same_batch_are_not_touched(fleet: ConnectionFixture
 def test_late_answers_do_not_count(fleet: ConnectionFixture, sql: SqlFixture) -> None:
     late = called_dead(fleet, claimed(fleet, 30))
     sql.set("lease_number = lease_number + 1")
-    assert fleet.stores.results.save(late) == set()
+    assert fleet.stores.results.save(late).saved == set()
     kill(fleet, 15)
     assert counts(sql)["revoked"] == 15
     assert fleet.stores.brake.read().since is None
@@ -258,7 +258,7 @@ def test_a_verdict_from_before_the_dismissal_is_not_heard(fleet: ConnectionFixtu
     kill(fleet, 40)
     before = called_dead(fleet, claimed(fleet, 3))
     fleet.stores.brake.dismiss()
-    assert fleet.stores.results.save(before) == set()
+    assert fleet.stores.results.save(before).saved == set()
     assert counts(sql) == {"active": 300}
     assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL") == 0
 
@@ -271,7 +271,7 @@ def test_a_failure_from_before_the_dismissal_does_not_make_suspect_again_in_sile
     sql.set("due_at = now() + interval '1 hour'")
     late = fleet.claim_one(held_one)
     fleet.stores.brake.dismiss()
-    assert fleet.stores.results.save([fleet.failed(late, TemporarilyUnavailable("timeout"))]) == set()
+    assert fleet.stores.results.save([fleet.failed(late, TemporarilyUnavailable("timeout"))]).saved == set()
     row = sql.row(held_one)
     assert (row["status"], row["lease_until"], sql.events(held_one)[-1]) == ("active", None, "recovered")
 
@@ -289,7 +289,7 @@ def test_a_recovery_is_told_once_by_the_dismissal_or_by_the_refresh(
     accused = rules.after_failure(late.connection, DEAD, fleet.stores.claims.clock.now())
     contradicted = RefreshResult(late.lease, rules.after_introspection(accused, DEAD, Introspection(active=True)))
     landed = fleet.stores.results.save([contradicted if alive else fleet.refreshed(late)])
-    assert landed == (set() if alive else {held_one})
+    assert landed.saved == (set() if alive else {held_one})
     assert sql.events(held_one)[-2:] == ["suspected", "recovered"]
 
 
@@ -299,7 +299,7 @@ def test_nor_does_a_refusal_revoke_again_past_the_brake(fleet: ConnectionFixture
     sql.set("due_at = now() + interval '1 hour'", None)
     late = fleet.claim_one(gone)  # an operator has it tried once more
     fleet.stores.brake.dismiss()
-    assert fleet.stores.results.save([fleet.failed(late, DEAD)]) == set()
+    assert fleet.stores.results.save([fleet.failed(late, DEAD)]).saved == set()
     assert (sql.row(gone)["status"], sql.events(gone)[-1]) == ("active", "recovered")
 
 

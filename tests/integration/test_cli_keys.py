@@ -87,7 +87,7 @@ def test_a_refresh_in_flight_still_lands(engine: Engine, connections: Connection
     connections.due(1)
     in_flight = connections.claim_one(1)
     assert KeyRotationStore(engine).store([ReencryptedToken(1, in_flight.encrypted_refresh_token, "resealed")]) == 1
-    assert connections.stores.results.save([connections.refreshed(in_flight)]) == {1}
+    assert connections.stores.results.save([connections.refreshed(in_flight)]).saved == {1}
     assert (sql.served(1), sql.row(1)["encrypted_refresh_token"]) == ("new-access", "resealed")
 
 

@@ -93,7 +93,7 @@ def test_a_pause_stops_every_claim_and_its_end_begins_a_ramp(connections: Connec
         [CallOutcome(first=True, error=Throttled("RATE_LIMIT", http_status=429, retry_after=60))]
     )
     claims = connections.stores.claims.claim(10)
-    assert (claims.rows, claims.limited) == ([], False)
+    assert (claims.rows, claims.is_rate_limited) == ([], False)
     assert claims.provider.condition is Condition.THROTTLED
     provider(sql, "paused_until = now()")
     swept = connections.stores.provider.begin_sweep(2.0)
@@ -131,7 +131,7 @@ def test_under_a_cap_no_more_begin_than_it_allows(
     capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
     provider(sql, "bucket_refilled_at = now() - interval '1 hour'")
     first = capped.claims.claim(50)
-    assert (len(first.rows), first.limited) == (10, True)
+    assert (len(first.rows), first.is_rate_limited) == (10, True)
     provider(sql, "bucket_level = 0, bucket_refilled_at = now() - interval '100 milliseconds'")
     assert len(capped.claims.claim(50).rows) in (4, 5)
     provider(sql, "bucket_level = 0, bucket_refilled_at = now() + interval '1 hour'")
@@ -143,7 +143,7 @@ def test_workers_at_once_share_one_bucket(connections: ConnectionFixture, engine
     stores = [Stores(engine, lease_seconds=60, max_refreshes_per_second=0.5) for _ in range(6)]
     claims = at_once([lambda s=s: s.claims.claim(5) for s in stores])
     assert sum(len(found.rows) for found in claims) == 1
-    assert all(found.limited for found in claims)
+    assert all(found.is_rate_limited for found in claims)
 
 
 def test_what_finds_no_work_stays_in_the_bucket(
@@ -153,7 +153,7 @@ def test_what_finds_no_work_stays_in_the_bucket(
     capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
     provider(sql, "bucket_level = 10, bucket_refilled_at = now() + interval '1 minute'")
     claims = capped.claims.claim(50)
-    assert (len(claims.rows), claims.limited) == (3, False)
+    assert (len(claims.rows), claims.is_rate_limited) == (3, False)
     assert sql.value("SELECT bucket_level FROM tokenkeeper.provider") == 7
 
 
@@ -164,8 +164,8 @@ def test_probes_are_single_and_far_between(connections: ConnectionFixture, sql: 
     )
     provider(sql, "bucket_refilled_at = now() - interval '1 hour'")
     first, second = connections.stores.claims.claim(10), connections.stores.claims.claim(10)
-    assert (len(first.rows), first.limited) == (1, True)
-    assert (len(second.rows), second.limited) == (0, True)
+    assert (len(first.rows), first.is_rate_limited) == (1, True)
+    assert (len(second.rows), second.is_rate_limited) == (0, True)
     provider(sql, "bucket_refilled_at = now() - interval '10.5 seconds'")
     assert len(connections.stores.claims.claim(10).rows) == 1
 

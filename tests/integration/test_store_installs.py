@@ -219,7 +219,7 @@ def test_an_import_puts_a_wrong_line_right_as_long_as_its_token_never_worked(
     assert [found.replaceable for found in connections.stores.imports.find_existing([1, 2]).values()] == [True, False]
     rows = [ImportRow(hub_id, "right", replaces=True) for hub_id in (1, 2)]
     assert connections.stores.imports.import_rows(rows).replaced == {1}
-    assert connections.stores.results.save([connections.revoked(wrong)]) == set(), (
+    assert connections.stores.results.save([connections.revoked(wrong)]).saved == set(), (
         "the late answer speaks of the wrong token"
     )
     assert (sql.row(1)["status"], sql.row(1)["encrypted_refresh_token"]) == ("active", "right")

@@ -61,10 +61,10 @@ def test_a_lease_that_ended_lets_somebody_else_claim(connections: ConnectionFixt
     sql.set("lease_until = now() - interval '1 millisecond'")
     second = connections.claim_one()
     assert second.lease.number == first.lease.number + 1
-    assert connections.stores.results.save([connections.refreshed(first, "late")]) == set()
+    assert connections.stores.results.save([connections.refreshed(first, "late")]).saved == set()
     assert sql.served() == f"access-of-{HUB}"
     assert sql.row()["lease_until"] is not None, "the second holder still holds it"
-    assert connections.stores.results.save([connections.refreshed(second, "right")]) == {HUB}
+    assert connections.stores.results.save([connections.refreshed(second, "right")]).saved == {HUB}
     assert sql.served() == "right"
 
 
@@ -72,7 +72,7 @@ def test_a_late_result_lands_where_nobody_claimed_meanwhile(connections: Connect
     connections.due(HUB)
     claimed = connections.claim_one()
     sql.set("lease_until = now() - interval '1 minute'")
-    assert connections.stores.results.save([connections.refreshed(claimed)]) == {HUB}
+    assert connections.stores.results.save([connections.refreshed(claimed)]).saved == {HUB}
     assert sql.served() == "new-access"
 
 
@@ -80,7 +80,7 @@ def test_a_success_is_stored_whole(connections: ConnectionFixture, sql: SqlFixtu
     connections.due(HUB)
     claimed = connections.claim_one()
     result = connections.refreshed(claimed, scopes=("oauth",), expires_in=600)
-    assert connections.stores.results.save([RefreshResult(result.lease, result.step, "sealed-anew")]) == {HUB}
+    assert connections.stores.results.save([RefreshResult(result.lease, result.step, "sealed-anew")]).saved == {HUB}
     row = sql.row()
     assert row["access_token"] == "new-access"
     assert row["encrypted_refresh_token"] == "sealed-anew"
@@ -105,7 +105,7 @@ def test_what_a_reply_leaves_out_stays_as_it_was(connections: ConnectionFixture,
 
 def test_a_failure_keeps_the_token_that_lives(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.due(HUB)
-    assert connections.stores.results.save([connections.failed(connections.claim_one())]) == {HUB}
+    assert connections.stores.results.save([connections.failed(connections.claim_one())]).saved == {HUB}
     assert sql.served() == f"access-of-{HUB}"
     assert sql.row()["failures"] == 1
     assert sql.row()["last_error"] == "timeout"
@@ -133,7 +133,7 @@ def test_a_reinstall_during_a_refresh_wins_over_any_late_answer(
     assert sql.row()["lease_until"] is not None, "the old call is still out"
     before = {**sql.row(), "lease_until": None}
     late = {"good": connections.refreshed, "bad": connections.failed, "dead": connections.revoked}[answer](claimed)
-    assert connections.stores.results.save([late]) == set()
+    assert connections.stores.results.save([late]).saved == set()
     assert sql.row() == before
     assert sql.events() == ["installed", "reinstalled"]
 
@@ -142,7 +142,7 @@ def test_a_disconnect_during_a_refresh_wins_too(connections: ConnectionFixture, 
     connections.due(HUB)
     claimed = connections.claim_one()
     connections.stores.disconnects.mark_and_read_tokens(HUB)
-    assert connections.stores.results.save([connections.refreshed(claimed)]) == set()
+    assert connections.stores.results.save([connections.refreshed(claimed)]).saved == set()
     assert sql.row()["status"] == "disconnected"
     assert sql.served() is None
 
@@ -160,8 +160,8 @@ def test_no_second_refresh_begins_while_the_fenced_one_is_out(connections: Conne
 def test_results_saved_twice_are_told_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.due(HUB)
     result = connections.revoked(connections.claim_one())
-    assert connections.stores.results.save([result]) == {HUB}
-    assert connections.stores.results.save([result]) == set()
+    assert connections.stores.results.save([result]).saved == {HUB}
+    assert connections.stores.results.save([result]).saved == set()
     assert sql.events().count("revoked") == 1
 
 
@@ -171,7 +171,7 @@ def test_one_save_takes_many_results_of_every_kind(connections: ConnectionFixtur
     kinds = [connections.refreshed, connections.failed, connections.revoked]
     results = [kinds[hub_id % 3](claimed[hub_id]) for hub_id in reversed(range(1, 31))]
     connections.install(30)
-    assert connections.stores.results.save(results) == set(range(1, 30))
+    assert connections.stores.results.save(results).saved == set(range(1, 30))
     counts = sql.rows("SELECT status, count(*) FROM hubspot.connections GROUP BY status ORDER BY status")
     assert counts == [("active", 20), ("revoked", 10)]
     assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL") == 0
@@ -185,7 +185,7 @@ def test_saves_that_cross_each_other_never_deadlock(connections: ConnectionFixtu
         stores = [Stores(engine, lease_seconds=60) for _ in range(4)]
         mixed = [results, results[::-1], results[::2] + results[1::2], results[30:] + results[:30]]
         landed = at_once([lambda s=s, r=r: s.results.save(r) for s, r in zip(stores, mixed, strict=True)])
-        assert sum(map(len, landed)) == 60
+        assert sum(len(outcome.saved) for outcome in landed) == 60
 
 
 def test_what_was_not_called_is_handed_back_at_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
@@ -227,7 +227,7 @@ def test_the_due_are_counted_no_further_than_asked(connections: ConnectionFixtur
 def test_the_highest_hub_there_can_be_fits(connections: ConnectionFixture, sql: SqlFixture) -> None:
     highest = 2**63 - 1
     connections.due(highest)
-    assert connections.stores.results.save([connections.refreshed(connections.claim_one(highest))]) == {highest}
+    assert connections.stores.results.save([connections.refreshed(connections.claim_one(highest))]).saved == {highest}
     assert sql.served(highest) == "new-access"
 
 

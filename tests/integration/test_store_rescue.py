@@ -37,11 +37,11 @@ def test_it_is_kept_and_the_verdict_on_the_old_one_does_not_count(
 ) -> None:
     second = connections.claim_one()
     landed = connections.stores.results.save([late])
-    assert (set(landed), landed.rescued) == (set(), {HUB})
+    assert (landed.saved, landed.rescued) == (set(), {HUB})
     assert sql.row()["encrypted_refresh_token"] == "sealed-new"
     assert sql.served() == "late"
     assert connections.stores.claims.claim(1).rows == [], "the second one is still in flight"
-    assert connections.stores.results.save([connections.revoked(second)]) == set()
+    assert connections.stores.results.save([connections.revoked(second)]).saved == set()
     assert sql.row()["status"] == "active"
     sql.set(GONE)
     (third,) = connections.stores.claims.claim(1).rows
@@ -53,19 +53,19 @@ def test_it_is_kept_where_one_process_holds_both_results(
 ) -> None:
     second = connections.claim_one()
     landed = connections.stores.results.save([late, connections.revoked(second)])
-    assert (set(landed), landed.rescued, landed.of([late])) == (set(), {HUB}, [])
+    assert (landed.saved, landed.rescued, landed.select_saved([late])) == (set(), {HUB}, [])
     assert (sql.row()["status"], sql.row()["encrypted_refresh_token"], sql.served()) == ("active", "sealed-new", "late")
 
 
 def test_where_the_old_one_made_it_suspect_or_revoked_the_new_one_is_tried(
     connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
 ) -> None:
-    assert connections.stores.results.save([connections.revoked(connections.claim_one())]) == {HUB}
+    assert connections.stores.results.save([connections.revoked(connections.claim_one())]).saved == {HUB}
     assert connections.stores.results.save([late]).rescued == {HUB}
     assert (sql.row()["status"], sql.served()) == ("revoked", None)
     (claimed,) = connections.stores.claims.claim(1).rows
     assert claimed.encrypted_refresh_token == "sealed-new"
-    assert connections.stores.results.save([connections.refreshed(claimed)]) == {HUB}
+    assert connections.stores.results.save([connections.refreshed(claimed)]).saved == {HUB}
     assert (sql.row()["status"], sql.served()) == ("active", "new-access")
     assert sql.events()[-2:] == ["revoked", "recovered"]
 
@@ -73,7 +73,7 @@ def test_where_the_old_one_made_it_suspect_or_revoked_the_new_one_is_tried(
 def test_one_that_the_brake_holds_is_not_condemned_any_more(
     connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
 ) -> None:
-    assert connections.stores.results.save([dead(connections, connections.claim_one())]) == {HUB}
+    assert connections.stores.results.save([dead(connections, connections.claim_one())]).saved == {HUB}
     sql.set("pending_revocation = '{}'")
     assert connections.stores.results.save([late]).rescued == {HUB}
     assert (sql.row()["status"], sql.row()["pending_revocation"], sql.served()) == ("suspect", None, "late")
@@ -81,7 +81,7 @@ def test_one_that_the_brake_holds_is_not_condemned_any_more(
 
 def test_a_newer_grant_wins(connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult) -> None:
     newer = replace(connections.refreshed(connections.claim_one(), "newer"), encrypted_refresh_token="sealed-newer")
-    assert connections.stores.results.save([newer]) == {HUB}
+    assert connections.stores.results.save([newer]).saved == {HUB}
     assert connections.stores.results.save([late]).rescued == set()
     assert (sql.row()["encrypted_refresh_token"], sql.served()) == ("sealed-newer", "newer")
 
@@ -112,7 +112,7 @@ def test_a_save_that_is_repeated_because_its_answer_was_lost_rescues_nothing(
 ) -> None:
     connections.due(HUB)
     result = replace(connections.refreshed(connections.claim_one()), encrypted_refresh_token="sealed-new")
-    assert connections.stores.results.save([result]) == {HUB}
+    assert connections.stores.results.save([result]).saved == {HUB}
     number = sql.row()["lease_number"]
     landed = connections.stores.results.save([result])
-    assert (set(landed), landed.rescued, sql.row()["lease_number"]) == (set(), set(), number)
+    assert (landed.saved, landed.rescued, sql.row()["lease_number"]) == (set(), set(), number)

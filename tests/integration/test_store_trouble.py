@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from sandbox.embedded import EmbeddedPostgres
 from shared.db.core.engine import make_engine as connect_engine
 from shared.db.core.engine import ping, query_deadline
-from shared.db.core.errors import StoreBroken, StoreUnavailable, translate_errors
+from shared.db.core.errors import StatementRejected, StoreUnavailable, translate_errors
 from shared.db.core.statements import Database, single_statement
 from shared.db.schema.migrate import migrate
 from tests.support.builders import HUB
@@ -33,7 +33,7 @@ def shown(error: BaseException) -> str:
 def test_a_refused_statement_shows_none_of_its_values(connections: ConnectionFixture) -> None:
     connections.due(HUB)
     result = connections.refreshed(connections.claim_one(), f"{SECRET}\x00")
-    with pytest.raises(StoreBroken) as refused:
+    with pytest.raises(StatementRejected) as refused:
         connections.stores.results.save([result])
     assert SECRET not in shown(refused.value)
     assert "22P05" in str(refused.value)
@@ -41,8 +41,8 @@ def test_a_refused_statement_shows_none_of_its_values(connections: ConnectionFix
 
 def test_a_broken_constraint_is_named_but_not_its_row(connections: ConnectionFixture) -> None:
     connections.install(access_token=SECRET)
-    with pytest.raises(StoreBroken) as refused:
-        Database(connections.stores.imports._database._engine).ask(
+    with pytest.raises(StatementRejected) as refused:
+        Database(connections.stores.imports._database._engine).execute(
             single_statement(
                 "UPDATE tokenkeeper.connections SET status = 'nonsense', encrypted_refresh_token = :token"
             ),
@@ -62,7 +62,7 @@ def test_one_result_that_cannot_be_stored_costs_the_others_nothing(
         connections.refreshed(rows[2], f"{SECRET}\x00"),
         connections.refreshed(rows[3]),
     ]
-    with pytest.raises(StoreBroken, match=r"saved all but \{2:") as refused:
+    with pytest.raises(StatementRejected, match=r"saved all but \{2:") as refused:
         connections.stores.results.save(results)
     assert SECRET not in shown(refused.value)
     assert (sql.served(1), sql.served(2), sql.served(3)) == ("new-access", "access-of-2", "new-access")
@@ -71,7 +71,7 @@ def test_one_result_that_cannot_be_stored_costs_the_others_nothing(
 
 def test_every_statement_is_bound_on_the_server_and_leaves_the_session_as_it_was(engine: Engine) -> None:
     database = Database(engine)
-    assert database.ask(single_statement("SHOW statement_timeout"))[0][0] == "10s"
+    assert database.execute(single_statement("SHOW statement_timeout"))[0][0] == "10s"
     with database.transaction() as connection:
         assert connection.scalar(text("SHOW lock_timeout")) == "8s"
     with engine.connect() as connection:
@@ -159,13 +159,13 @@ def test_a_held_row_is_reported_as_not_now(
     SqlFixture(other).rows("SELECT FROM tokenkeeper.connections FOR UPDATE")
     impatient = text("SET LOCAL lock_timeout = '50ms'; UPDATE tokenkeeper.connections SET failures = 1")
     with pytest.raises(StoreUnavailable, match="55P03"):
-        Database(engine).ask(impatient)
+        Database(engine).execute(impatient)
     assert connections.stores.claims.claim(1).rows == [], "a claim waits for nobody"
     other.rollback()
 
 
 def test_a_database_that_is_not_migrated_is_a_refusal(empty_database_url: str) -> None:
     engine = connect_engine(empty_database_url)
-    with pytest.raises(StoreBroken, match="42P01"):
+    with pytest.raises(StatementRejected, match="42P01"):
         Stores(engine, lease_seconds=60).claims.claim(1)
     engine.dispose()

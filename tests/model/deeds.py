@@ -132,7 +132,7 @@ class Deeds:
         rescued = {each.flight.hub_id for each in called if each not in newest and self._rescued(each, at)}
         late = [each for each in sorted(newest, key=_verdicts_last) if not self._lands(each, at)]
         rescued |= {each.flight.hub_id for each in late if self._rescued(each, at)}
-        assert landed == {each.flight.hub_id for each in newest if each not in late}
+        assert landed.saved == {each.flight.hub_id for each in newest if each not in late}
         assert landed.rescued == rescued
         for each in done:
             if each.attempt.result is None:
@@ -147,7 +147,7 @@ class Deeds:
         if result is None:
             return set()
         landed = self.world.stores.results.save([result])
-        return landed | landed.rescued
+        return landed.saved | landed.rescued
 
     def hand_back(self, flight: Flight) -> None:
         self.world.stores.claims.release([flight.out.claimed.lease])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import structlog
 from flask import Flask, Response, request
 
-from shared.db.core.errors import SchemaError, StoreBroken, StoreUnavailable
+from shared.db.core.errors import SchemaError, StatementRejected, StoreUnavailable
 from shared.text_format import format_ago, format_duration, make_printable
 from web.admin import problems
 from web.admin.actions import Actions
@@ -44,7 +44,7 @@ def add_routes(app: Flask, services: Services, cookies: Cookies, guarded: Callab
     add("/operator/revocations/confirm", "confirm", orders.confirm, "POST")
     add("/operator/revocations/dismiss", "dismiss", orders.dismiss, "POST")
     app.register_error_handler(StoreUnavailable, _no_database)
-    app.register_error_handler(StoreBroken, _wrong_database)
+    app.register_error_handler(StatementRejected, _wrong_database)
     app.register_error_handler(SchemaError, _wrong_database)
     app.jinja_env.filters.update(ago=format_ago, harmless=make_printable, span=format_duration, utc=_utc, iso=_iso)
 

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from shared.db.core.errors import SchemaError, StoreBroken, StoreUnavailable
+from shared.db.core.errors import SchemaError, StatementRejected, StoreUnavailable
 from shared.db.schema.migrate import check_schema
 from shared.dispatch import broker
 from web.server.timeouts import run_in_thread
@@ -58,7 +58,7 @@ def _check_postgres(engine: Engine) -> None:
         check_schema(engine)
     except SchemaError:
         raise NotReady("not migrated") from None
-    except (StoreUnavailable, StoreBroken):
+    except (StoreUnavailable, StatementRejected):
         raise NotReady("down") from None
 
 

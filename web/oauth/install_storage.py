@@ -10,7 +10,7 @@ import structlog
 
 from shared import tracing
 from shared.db.core.engine import query_deadline as asking_within
-from shared.db.core.errors import SchemaError, StoreBroken, StoreUnavailable
+from shared.db.core.errors import SchemaError, StatementRejected, StoreUnavailable
 from shared.db.lifecycle.installs import StoredInstall
 from shared.dispatch import QueueUnavailable
 from shared.domain.grant import EncryptedInstall, Install
@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 CALLBACK_TIMEOUT_SECONDS = 2.5
 #: For each while the waiting page asks: it has to answer within 3 seconds, and asks again soon.
 PAGE_TIMEOUT_SECONDS = 0.9
-#: PostgreSQL does not answer, or is not migrated yet (StoreBroken): the install waits.
-DATABASE_ERRORS = (StoreUnavailable, StoreBroken, SchemaError)
+#: PostgreSQL does not answer, or is not migrated yet (StatementRejected): the install waits.
+DATABASE_ERRORS = (StoreUnavailable, StatementRejected, SchemaError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _try(by: str, install: EncryptedInstall, submit: Callable[[], None]) -> bool
         submit()
     except (QueueUnavailable, TimedOut, StoreUnavailable, SchemaError) as error:
         log.warning("an install was not accepted", by=by, install_id=install.install_id, why=str(error))
-    except StoreBroken as error:
+    except StatementRejected as error:
         log.error("an install was not accepted", by=by, install_id=install.install_id, why=str(error))
     except Exception as error:  # noqa: BLE001  see above
         summary = exception_summary.describe_exception(error)

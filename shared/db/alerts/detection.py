@@ -84,18 +84,18 @@ class AlertDetector:
         self._database = Database(engine)
         self._overdue = max(OVERDUE_SECONDS, OVERDUE_SWEEPS * sweep_seconds)
 
-    def look(self) -> bool:
+    def detect(self) -> bool:
         """Raise what alerts there are to raise. Whether any waits to be told.
 
         Raises StoreUnavailable; then the next sweep looks again.
         """
-        seen = self._database.ask(LOOK, overdue=self._overdue)[0]
+        seen = self._database.execute(LOOK, overdue=self._overdue)[0]
         if seen.untold:
             for recovered in (False, True):
                 self._tell_revocations(recovered=recovered)
         if seen.stale or seen.stands:
             self._tell_stale()
-        return bool(self._database.ask(PENDING)[0][0])
+        return bool(self._database.execute(PENDING)[0][0])
 
     def _tell_revocations(self, *, recovered: bool) -> None:
         """Hundreds of them become a few messages, which sum them up."""

@@ -95,7 +95,7 @@ DELETE FROM tokenkeeper.alerts AS a
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class ClaimedAlert:
     """An alert that this worker alone posts now."""
 
     alert: Alert
@@ -108,7 +108,7 @@ class Outbox:
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
-    def log_news(self, say: Callable[[Alert], None]) -> None:
+    def log_new_alerts(self, say: Callable[[Alert], None]) -> None:
         """`say` each that nobody said yet. Said again only if this process dies in the midst of it."""
         with self._database.transaction() as connection:
             rows = connection.execute(NEWS).all()
@@ -117,29 +117,29 @@ class Outbox:
             if rows:
                 connection.execute(LOGGED, {"numbers": [row.number for row in rows]})
 
-    def claim(self) -> Post | None:
+    def claim(self) -> ClaimedAlert | None:
         """The next to post; None where there is none, or others are posting it."""
-        self._database.ask(SUM_UP)
-        rows: Sequence[Row[Any]] = self._database.ask(CLAIM)
-        return Post(alert_of(rows[0]), rows[0].now) if rows else None
+        self._database.execute(SUM_UP)
+        rows: Sequence[Row[Any]] = self._database.execute(CLAIM)
+        return ClaimedAlert(alert_of(rows[0]), rows[0].now) if rows else None
 
-    def delivered(self, alert: Alert) -> None:
-        self._database.ask(DELIVERED, id=alert.id, attempts=alert.attempts)
+    def mark_delivered(self, alert: Alert) -> None:
+        self._database.execute(DELIVERED, id=alert.id, attempts=alert.attempts)
 
-    def failed(self, alert: Alert, wait: float) -> bool:
+    def schedule_retry(self, alert: Alert, wait: float) -> bool:
         """Due again in `wait` seconds; False where it is too old for that and given up."""
         given_up_after = GIVEN_UP_AFTER.total_seconds()
-        rows = self._database.ask(
+        rows = self._database.execute(
             FAILED, id=alert.id, attempts=alert.attempts, wait=wait, given_up_after=given_up_after
         )
         return not rows or rows[0].due_at is not None
 
-    def shelve(self) -> None:
+    def finish_without_posting(self) -> None:
         """There is nowhere to post to: what was logged is done with, and kept."""
-        self._database.ask(SHELVE)
+        self._database.execute(SHELVE)
 
     def prune(self) -> None:
-        self._database.ask(PRUNE)
+        self._database.execute(PRUNE)
 
 
 def alert_of(row: Row[Any]) -> Alert:

@@ -1,12 +1,12 @@
-"""What PostgreSQL's trouble is called outside this package, without a single value of a statement.
+"""The errors of PostgreSQL as this package raises them, without any value of a statement.
 
     StoreError
-    ├── StoreUnavailable   it does not answer, or not now: the same call may succeed later
-    └── StoreBroken        it refuses what we say: a bug, or a schema that is not ours
-    SchemaError            the database is not migrated, behind or ahead of the code: one line that says what to do
+    ├── StoreUnavailable    PostgreSQL does not answer, or not now: the same call may succeed later
+    └── StatementRejected   PostgreSQL rejects a statement: a bug, a missing privilege, or a schema changed by hand
+    SchemaError             the database is not migrated, or behind or ahead of the code: one line that says what to do
 
-SQLAlchemy and psycopg2 put the statement, and psycopg2 pastes its values into it, into their own messages.
-A token would be in a log. So none of their exceptions leaves this package.
+The messages of SQLAlchemy and psycopg2 contain the statement, and psycopg2 puts its values into it: logging one of them
+would log a token. So none of their exceptions leaves this package.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from contextlib import contextmanager
 import psycopg2
 from psycopg2 import errorcodes
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-#: SQLSTATE classes and codes after which the same statement may go through.
-PASSING_CLASSES = (
+#: SQLSTATE classes and codes after which the same statement may succeed.
+RETRYABLE_SQLSTATE_CLASSES = (
     errorcodes.CLASS_CONNECTION_EXCEPTION,
     errorcodes.CLASS_INSUFFICIENT_RESOURCES,
     errorcodes.CLASS_OPERATOR_INTERVENTION,  # shut down, starting up, cancelled by statement_timeout
     errorcodes.CLASS_TRANSACTION_ROLLBACK,  # deadlock, serialization
     errorcodes.CLASS_SYSTEM_ERROR,
 )
-PASSING = (
+RETRYABLE_SQLSTATES = (
     errorcodes.LOCK_NOT_AVAILABLE,
     errorcodes.READ_ONLY_SQL_TRANSACTION,  # a standby, in the middle of a failover
     errorcodes.IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
 )
-#: libpq's own words, which carry no SQLSTATE, and what to tell people.
-WORDS = (
+#: Part of a message of libpq or shared/db/core/engine.py, which has no SQLSTATE; and what to tell people.
+CONNECTION_ERRORS = (
     ("refused", "connection refused: is it running at the address in DATABASE_URL?"),
     ("authentication failed", "it refuses the user or the password in DATABASE_URL"),
     ("no password supplied", "it wants a password: put one into DATABASE_URL"),
@@ -52,11 +52,11 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """PostgreSQL does not answer, or not now. Trying again later may help; nothing else will."""
+    """PostgreSQL does not answer, or not now. The only thing to do is to try again later."""
 
 
-class StoreBroken(StoreError):
-    """PostgreSQL refuses a statement of ours: a bug, or somebody changed the schema by hand."""
+class StatementRejected(StoreError):
+    """PostgreSQL rejects a statement: a bug, a missing privilege, or a schema changed by hand."""
 
 
 class SchemaError(Exception):
@@ -65,35 +65,34 @@ class SchemaError(Exception):
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raises StoreUnavailable or StoreBroken for whatever SQLAlchemy or psycopg2 raise inside."""
+    """Raises StoreUnavailable or StatementRejected for any error of SQLAlchemy or psycopg2 inside."""
     try:
         yield
-    except NoConnectionFree:
-        raise StoreUnavailable("PostgreSQL: no connection of our pool came free in time") from None
+    except PoolTimeout:
+        raise StoreUnavailable("PostgreSQL: no connection of the pool became free in time") from None
     except DBAPIError as error:
-        raise translated(error.orig, broken=error.connection_invalidated) from None
+        raise translate_error(error.orig, is_disconnect=error.connection_invalidated) from None
     except psycopg2.Error as error:
-        raise translated(error, broken=False) from None
+        raise translate_error(error, is_disconnect=False) from None
     except SQLAlchemyError as error:
-        raise StoreBroken(f"a bug in our SQL: {type(error).__name__}") from None
+        raise StatementRejected(f"a bug in a statement: {type(error).__name__}") from None
 
 
-def translated(error: BaseException | None, *, broken: bool) -> StoreUnavailable | StoreBroken:
-    """`broken`: the connection did not survive it. Only codes and names of ours go into the message."""
-    state = getattr(error, "pgcode", None)
-    if state is None or broken:
-        if broken or isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
-            return StoreUnavailable(f"PostgreSQL does not answer: {_in_words(error)}")
-    elif state in PASSING or state[:2] in PASSING_CLASSES:
-        return StoreUnavailable(f"PostgreSQL could not do it now ({state} {type(error).__name__})")
-    diagnosis = getattr(error, "diag", None)
-    place = getattr(diagnosis, "constraint_name", None) or getattr(diagnosis, "table_name", None)
-    where = f" at {place}" if place else ""
-    if state == errorcodes.INSUFFICIENT_PRIVILEGE:
-        return StoreBroken(f"the login in DATABASE_URL may not do this{where}: see docs/operations.md, Database roles")
-    return StoreBroken(f"PostgreSQL refused a statement of ours: {state} {type(error).__name__}{where}")
-
-
-def _in_words(error: BaseException | None) -> str:
-    text = str(error)
-    return next((words for part, words in WORDS if part in text), type(error).__name__)
+def translate_error(error: BaseException | None, *, is_disconnect: bool) -> StoreUnavailable | StatementRejected:
+    """The message contains only SQLSTATEs, names of errors, and names of constraints and tables."""
+    sqlstate = getattr(error, "pgcode", None)
+    if sqlstate is None or is_disconnect:
+        if is_disconnect or isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
+            message = str(error)
+            reasons = (reason for part, reason in CONNECTION_ERRORS if part in message)
+            return StoreUnavailable(f"PostgreSQL does not answer: {next(reasons, type(error).__name__)}")
+    elif sqlstate in RETRYABLE_SQLSTATES or sqlstate[:2] in RETRYABLE_SQLSTATE_CLASSES:
+        return StoreUnavailable(f"PostgreSQL could not do it now ({sqlstate} {type(error).__name__})")
+    diagnostics = getattr(error, "diag", None)
+    name = getattr(diagnostics, "constraint_name", None) or getattr(diagnostics, "table_name", None)
+    where = f" at {name}" if name else ""
+    if sqlstate == errorcodes.INSUFFICIENT_PRIVILEGE:
+        return StatementRejected(
+            f"the login in DATABASE_URL may not do this{where}: see docs/operations.md, Database roles"
+        )
+    return StatementRejected(f"PostgreSQL rejected a statement: {sqlstate} {type(error).__name__}{where}")

@@ -24,15 +24,15 @@ class Database:
         self._engine = engine
         self._alone = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    def ask(self, statement: TextClause, **values: Any) -> Sequence[Row[Any]]:
-        """Run what `alone` made. Raises StoreUnavailable, StoreBroken."""
+    def execute(self, statement: TextClause, **values: Any) -> Sequence[Row[Any]]:
+        """Run what `alone` made. Raises StoreUnavailable, StatementRejected."""
         with translate_errors(), self._alone.connect() as connection:
             result = connection.execute(statement, values)
             return result.all() if result.returns_rows else ()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Raises StoreUnavailable, StoreBroken; then nothing of it was stored."""
+        """Raises StoreUnavailable, StatementRejected; then nothing of it was stored."""
         with translate_errors(), self._engine.begin() as connection:
             connection.exec_driver_sql(STATEMENT_LIMITS)
             yield connection

@@ -47,11 +47,11 @@ class AccountInfoStore:
         self._database = Database(engine)
 
     def any_missing(self) -> bool:
-        return bool(self._database.ask(ANY_UNIDENTIFIED)[0][0])
+        return bool(self._database.execute(ANY_UNIDENTIFIED)[0][0])
 
     def claim_missing(self, most: int) -> list[tuple[int, str]]:
         """Hubs and their access tokens, those that were owed longest first. One without a token waits for one."""
-        return [(row.hub_id, row.access_token) for row in self._database.ask(CLAIM_UNIDENTIFIED, limit=most)]
+        return [(row.hub_id, row.access_token) for row in self._database.execute(CLAIM_UNIDENTIFIED, limit=most)]
 
     def save(self, hub_id: int, hub_domain: str | None, installed_by: str | None) -> None:
-        self._database.ask(IDENTIFIED, hub_id=hub_id, hub_domain=hub_domain, installed_by=installed_by)
+        self._database.execute(IDENTIFIED, hub_id=hub_id, hub_domain=hub_domain, installed_by=installed_by)

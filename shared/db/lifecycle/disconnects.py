@@ -87,22 +87,22 @@ class DisconnectStore:
 
     def mark(self, hub_id: int) -> bool:
         """The first step, for who does not take the next. False where there is no such connection, or it is wiped."""
-        return bool(self._database.ask(BEGIN_DISCONNECT, hub_id=hub_id))
+        return bool(self._database.execute(BEGIN_DISCONNECT, hub_id=hub_id))
 
     def mark_and_read_tokens(self, hub_id: int) -> DisconnectTokens | None:
         """The first step. None where there is no such connection, or it is wiped. May be repeated until it is."""
-        rows = self._database.ask(DISCONNECTING, hub_id=hub_id)
+        rows = self._database.execute(DISCONNECTING, hub_id=hub_id)
         return DisconnectTokens(rows[0].encrypted_refresh_token, rows[0].access_token) if rows else None
 
     def read_tokens(self, hub_id: int) -> DisconnectTokens | None:
         """None where nobody began to disconnect it, or it is wiped."""
-        rows = self._database.ask(BEGUN, hub_id=hub_id)
+        rows = self._database.execute(BEGUN, hub_id=hub_id)
         return DisconnectTokens(rows[0].encrypted_refresh_token, rows[0].access_token) if rows else None
 
     def wipe_tokens(self, hub_id: int) -> None:
         """The last step; one that was installed again meanwhile keeps what it has."""
-        self._database.ask(WIPED, hub_id=hub_id)
+        self._database.execute(WIPED, hub_id=hub_id)
 
     def claim_unfinished(self, most: int = 20) -> list[int]:
         """Disconnects that were begun a minute ago and never finished; each is named once a minute."""
-        return [row.hub_id for row in self._database.ask(LEFTOVERS, limit=most)]
+        return [row.hub_id for row in self._database.execute(LEFTOVERS, limit=most)]

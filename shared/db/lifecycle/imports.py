@@ -90,7 +90,7 @@ class ImportStore:
         distinct = list({row.hub_id: row for row in rows}.values())
         if not distinct:
             return ImportResult(frozenset(), frozenset())
-        stored = self._database.ask(
+        stored = self._database.execute(
             IMPORT,
             hub_ids=[row.hub_id for row in distinct],
             sealed=[row.encrypted_refresh_token for row in distinct],
@@ -101,7 +101,7 @@ class ImportStore:
 
     def find_existing(self, hub_ids: Sequence[int]) -> dict[int, ExistingConnection]:
         """Of those hubs that are here."""
-        rows = self._database.ask(STANDING, hub_ids=list(hub_ids))
+        rows = self._database.execute(STANDING, hub_ids=list(hub_ids))
         return {
             row.hub_id: ExistingConnection(Status(row.status), row.proven, row.encrypted_refresh_token) for row in rows
         }

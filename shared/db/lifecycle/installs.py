@@ -152,7 +152,7 @@ class InstallStore:
 
     def find(self, install_id: str) -> StoredInstall | None:
         """None where no install of that id is stored."""
-        rows = self._database.ask(INSTALLED, install_id=install_id)
+        rows = self._database.execute(INSTALLED, install_id=install_id)
         if not rows:
             return None
         row = rows[0]

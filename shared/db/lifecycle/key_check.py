@@ -26,14 +26,14 @@ class KeyCheckStore:
         self._database = Database(engine)
 
     def can_read_refresh_tokens(self) -> bool:
-        return bool(self._database.ask(READS_REFRESH_TOKENS)[0][0])
+        return bool(self._database.execute(READS_REFRESH_TOKENS)[0][0])
 
     def sample_refresh_tokens(self, limit: int = 20) -> list[str]:
-        return [row[0] for row in self._database.ask(SOME_SEALED, limit=limit)]
+        return [row[0] for row in self._database.execute(SOME_SEALED, limit=limit)]
 
     def read_check_value(self) -> str | None:
-        rows = self._database.ask(CHECK)
+        rows = self._database.execute(CHECK)
         return rows[0][0] if rows else None
 
     def write_check_value(self, sealed: str) -> None:
-        self._database.ask(VOUCH, sealed=sealed)
+        self._database.execute(VOUCH, sealed=sealed)

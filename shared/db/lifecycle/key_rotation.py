@@ -70,7 +70,7 @@ class KeyRotationStore:
         """How many of them took its place. Raises StoreUnavailable; then none did."""
         if not rows:
             return 0
-        stored = self._database.ask(
+        stored = self._database.execute(
             RESEAL,
             hub_ids=[row.hub_id for row in rows],
             was=[row.was for row in rows],
@@ -83,4 +83,4 @@ class KeyRotationStore:
         if not rows:
             return 0
         hub_ids, sealed = [hub_id for hub_id, _ in rows], [each for _, each in rows]
-        return len(self._database.ask(FORGET, hub_ids=hub_ids, sealed=sealed))
+        return len(self._database.execute(FORGET, hub_ids=hub_ids, sealed=sealed))

@@ -48,12 +48,12 @@ def prune(engine: Engine) -> int:
     Alerts are pruned where they are told (shared/db/alerts/outbox.py).
     """
     database = Database(engine)
-    if not database.ask(BEGIN):
+    if not database.execute(BEGIN):
         return 0
-    gone = len(database.ask(MINUTES))
+    gone = len(database.execute(MINUTES))
     for statement in (FAILURES, INSTALLS):
         for _ in range(BATCHES):
-            batch = len(database.ask(statement))
+            batch = len(database.execute(statement))
             gone += batch
             if batch < BATCH:
                 break

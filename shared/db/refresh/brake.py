@@ -129,7 +129,7 @@ class RevocationBrake:
         self._database = Database(engine)
 
     def read(self) -> BrakeState:
-        row = self._database.ask(READ)[0]
+        row = self._database.execute(READ)[0]
         return BrakeState(row.at, row.brake_since, row.held)
 
     def confirm(self) -> int | None:

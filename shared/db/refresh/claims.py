@@ -28,7 +28,7 @@ class Lease:
     number: int
     generation: int
     until: datetime  #: by PostgreSQL's clock; after it the row may be somebody else's
-    was: Status  #: the row's when it was claimed; an operator's word on revocations may move it meanwhile
+    claimed_status: Status  #: the row's when it was claimed; an operator's word on revocations may move it meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ClaimBatch:
     rows: list[ClaimedConnection]
     now: datetime  #: PostgreSQL's clock at the claim
     provider: Provider
-    limited: bool = False  #: a rate, not the lack of work, is why there are no more
+    is_rate_limited: bool = False  #: a rate, not the lack of work, is why there are no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +112,10 @@ class ConnectionClaims:
 
     def count_due(self, at_most: int) -> int:
         """How many rows could be claimed now, counted no further than `at_most`."""
-        return int(self._database.ask(COUNT_DUE, at_most=at_most)[0][0])
+        return int(self._database.execute(COUNT_DUE, at_most=at_most)[0][0])
 
     def _claim_unlimited(self, most: int) -> ClaimBatch:
-        rows = self._database.ask(CLAIM_UNLIMITED, limit=most, seconds=self._lease_seconds)
+        rows = self._database.execute(CLAIM_UNLIMITED, limit=most, seconds=self._lease_seconds)
         now, provider = rows[0].at, provider_of(rows[0])
         if provider.rate is not None and not _paused(provider, now):
             return self._claim_within_rate(most)
@@ -143,7 +143,7 @@ def release(database: Database, leases: Sequence[Lease]) -> None:
     if leases:
         ordered = sorted(leases, key=lambda lease: lease.hub_id)
         hub_ids, numbers = [lease.hub_id for lease in ordered], [lease.number for lease in ordered]
-        database.ask(RELEASE, hub_ids=hub_ids, numbers=numbers)
+        database.execute(RELEASE, hub_ids=hub_ids, numbers=numbers)
 
 
 def _paused(provider: Provider, now: datetime) -> bool:

@@ -36,7 +36,7 @@ class CounterStore:
         tally = [("attempts", name, float(total)) for name, total in counts.attempts.items()]
         tally += [("lateness", str(bound), float(total)) for bound, total in counts.lateness.items()]
         tally.append(("lateness_seconds", "", counts.lateness_seconds))
-        self._database.ask(
+        self._database.execute(
             COUNT,
             minutes=list(counts.minutes),
             refreshed=[refreshed for refreshed, _ in counts.minutes.values()],

@@ -45,7 +45,7 @@ def rescue(database: Database, late: Sequence[RefreshResult]) -> frozenset[int]:
     ]
     if not rotated:
         return frozenset()
-    return frozenset(row.hub_id for row in database.ask(RESCUE, late=json.dumps(rotated)))
+    return frozenset(row.hub_id for row in database.execute(RESCUE, late=json.dumps(rotated)))
 
 
 def _rotated(result: RefreshResult, grant: Grant) -> dict[str, object]:

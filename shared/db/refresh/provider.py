@@ -88,7 +88,7 @@ class ProviderStore:
         self._database = Database(engine)
 
     def read(self) -> Provider:
-        return provider_of(self._database.ask(READ)[0])
+        return provider_of(self._database.execute(READ)[0])
 
     def begin_sweep(self, sweep_seconds: float) -> Provider | None:
         """The state at the start of this sweep; None where another beat's sweep was just now."""

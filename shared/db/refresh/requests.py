@@ -63,6 +63,6 @@ class RefreshRequests:
 
     def request(self, hub_ids: Sequence[int]) -> dict[int, RefreshRequestOutcome]:
         """Make these connections due now, revoked ones too; returns what became of each of `hub_ids`."""
-        rows = self._database.ask(REQUEST, hub_ids=list(hub_ids))
+        rows = self._database.execute(REQUEST, hub_ids=list(hub_ids))
         found = {row.hub_id: RefreshRequestOutcome(row.verdict) for row in rows}
         return {hub_id: found.get(hub_id, RefreshRequestOutcome.UNKNOWN) for hub_id in hub_ids}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Engine
 
-from shared.db.core.errors import StoreBroken
+from shared.db.core.errors import StatementRejected
 from shared.db.core.statements import Database, single_statement
 from shared.db.refresh.brake import apply_brake
 from shared.db.refresh.claims import RefreshResult, release
@@ -73,20 +74,24 @@ SELECT hub_id FROM landed
 """)
 
 
-class SaveOutcome(set[int]):
-    """The hubs whose result landed; `held` of them as suspect, by the revocation brake, and not as revoked.
+@dataclass(frozen=True, slots=True)
+class SaveOutcome:
+    """What became of the results given to RefreshResults.save(), by hub."""
 
-    `rescued` did not land, but HubSpot had rotated their refresh token, and the new one is kept.
-    """
+    saved: frozenset[int] = frozenset()
+    #: Of those saved: as suspect, because the revocation brake holds their revocation.
+    held_by_brake: frozenset[int] = frozenset()
+    #: Not saved, but HubSpot had rotated their refresh token, and the new one is kept.
+    rescued: frozenset[int] = frozenset()
 
-    def __init__(self, hub_ids: Iterable[int] = (), held: Iterable[int] = (), rescued: Iterable[int] = ()) -> None:
-        super().__init__(hub_ids)
-        self.held = frozenset(held)
-        self.rescued = frozenset(rescued)
+    def __or__(self, other: SaveOutcome) -> SaveOutcome:
+        return SaveOutcome(
+            self.saved | other.saved, self.held_by_brake | other.held_by_brake, self.rescued | other.rescued
+        )
 
-    def of(self, results: Sequence[RefreshResult]) -> list[RefreshResult]:
-        """Those of `results` that landed."""
-        return [result for result in _newest(results) if result.lease.hub_id in self]
+    def select_saved(self, results: Sequence[RefreshResult]) -> list[RefreshResult]:
+        """Those of `results` that were saved."""
+        return [result for result in _newest(results) if result.lease.hub_id in self.saved]
 
 
 class RefreshResults:
@@ -99,7 +104,7 @@ class RefreshResults:
     def save(self, results: Sequence[RefreshResult]) -> SaveOutcome:
         """The hubs whose result landed. Where it did not, its lease is over all the same, if still ours.
 
-        Raises StoreBroken where PostgreSQL refuses some of them: the others are saved, those will never be, and
+        Raises StatementRejected where PostgreSQL refuses some of them: the others are saved, those will never be, and
         their leases end by themselves.
         """
         if not results:
@@ -110,14 +115,14 @@ class RefreshResults:
         ordered = sorted(newest, key=lambda result: result.lease.hub_id)  # two savers never wait in a circle
         try:
             landed = _save_judged(self._database, ordered, self._lease_seconds)
-        except StoreBroken:
+        except StatementRejected:
             if len(ordered) == 1:
                 raise
             return self._save_apart(ordered)
-        late = [result for result in ordered if result.lease.hub_id not in landed]
-        landed.rescued = rescued | rescue(self._database, late)
+        late = [result for result in ordered if result.lease.hub_id not in landed.saved]
+        rescued |= rescue(self._database, late)
         release(self._database, [result.lease for result in late])
-        return landed
+        return replace(landed, rescued=rescued)
 
     def _save_apart(self, results: Sequence[RefreshResult]) -> SaveOutcome:
         """PostgreSQL refuses one of them: the others' accounts must not suffer for it."""
@@ -125,12 +130,11 @@ class RefreshResults:
         broken: dict[int, str] = {}
         for result in results:
             try:
-                saved = self.save([result])
-                landed = SaveOutcome(landed | saved, landed.held | saved.held, landed.rescued | saved.rescued)
-            except StoreBroken as error:
+                landed |= self.save([result])
+            except StatementRejected as error:
                 broken[result.lease.hub_id] = str(error)
         if broken:
-            raise StoreBroken(f"saved all but {broken}")
+            raise StatementRejected(f"saved all but {broken}")
         return landed
 
 
@@ -153,13 +157,14 @@ def _save_judged(database: Database, results: Sequence[RefreshResult], lease_sec
     """Those that revoke apart from the others: the revocation brake has a word in them, and locks a row for it."""
     verdicts = [result for result in results if is_revocation(result.step)]
     if not verdicts:
-        return SaveOutcome(row.hub_id for row in database.ask(SAVE, **_values(results)))
+        return SaveOutcome(frozenset(row.hub_id for row in database.execute(SAVE, **_values(results))))
     others = [result for result in results if not is_revocation(result.step)]
-    landed = [row.hub_id for row in database.ask(SAVE, **_values(others))] if others else []
+    landed = [row.hub_id for row in database.execute(SAVE, **_values(others))] if others else []
     with database.transaction() as connection:
         judged = apply_brake(connection, verdicts, lease_seconds=lease_seconds)
         landed += [row.hub_id for row in connection.execute(SAVE, _values(judged))] if judged else []
-    return SaveOutcome(landed, (result.lease.hub_id for result in judged if result.step.pending_revocation))
+    held_by_brake = frozenset(result.lease.hub_id for result in judged if result.step.pending_revocation)
+    return SaveOutcome(frozenset(landed), held_by_brake & frozenset(landed))
 
 
 def _values(results: Sequence[RefreshResult]) -> dict[str, str]:
@@ -175,7 +180,7 @@ def _saved(result: RefreshResult) -> dict[str, Any]:
         "hub_id": lease.hub_id,
         "number": lease.number,
         "generation": lease.generation,
-        "was": lease.was.value,
+        "was": lease.claimed_status.value,
         "status": after.status.value,
         "sealed": result.encrypted_refresh_token,
         "due_at": _text(after.due_at),

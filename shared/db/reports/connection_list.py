@@ -99,7 +99,7 @@ class ConnectionList:
         return self._ask(connection_list_sql.look(asked, [row.hub_id for row in found]))
 
     def _ask(self, query: Query) -> Sequence[Row[Any]]:
-        return self._database.ask(single_statement(query.sql), **query.values)
+        return self._database.execute(single_statement(query.sql), **query.values)
 
 
 def _cursor(sort: Sort, row: Row[Any]) -> str:

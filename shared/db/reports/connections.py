@@ -121,7 +121,7 @@ class ConnectionReports:
         self._database = Database(engine)
 
     def overview(self) -> Overview:
-        row = self._database.ask(OVERVIEW)[0]
+        row = self._database.execute(OVERVIEW)[0]
         failing, due = row.failing, row.due
         if max(failing, due) > COUNTED:
             failing, due = self._estimated(row.connections, failing, due)
@@ -141,35 +141,35 @@ class ConnectionReports:
 
     def counts(self) -> tuple[datetime, dict[Status, int]]:
         """PostgreSQL's time, and how many there are in every status: what of the overview costs next to nothing."""
-        row = self._database.ask(COUNTS)[0]
+        row = self._database.execute(COUNTS)[0]
         return row.at, _counts(row)
 
     def page(self, *, status: Status | None = None, after: int = -1, limit: int = 100) -> list[ConnectionRow]:
         """By hub, from the first one past `after`: hand in the last one's hub to get the next page."""
         values: dict[str, Any] = {"after": after, "limit": limit}
         if status is None:
-            rows = self._database.ask(PAGE, **values)
+            rows = self._database.execute(PAGE, **values)
         else:
-            rows = self._database.ask(PAGE_OF_STATUS, status=status.value, **values)
+            rows = self._database.execute(PAGE_OF_STATUS, status=status.value, **values)
         return [seen(row) for row in rows]
 
     def one(self, hub_id: int) -> ConnectionRow | None:
-        rows = self._database.ask(ONE, hub_id=hub_id)
+        rows = self._database.execute(ONE, hub_id=hub_id)
         return seen(rows[0]) if rows else None
 
     def history(self, hub_id: int, limit: int = 200) -> list[HistoryLine]:
         """The newest first."""
-        rows = self._database.ask(HISTORY, hub_id=hub_id, limit=limit)
+        rows = self._database.execute(HISTORY, hub_id=hub_id, limit=limit)
         return [HistoryLine(row.at, row.event, row.detail) for row in rows]
 
     def sealed(self, *, after: int = -1, limit: int = 1000) -> Sequence[tuple[int, str]]:
         """Hubs and their sealed refresh tokens, a page at a time: to prove that TOKEN_KEYS opens every one."""
-        rows = self._database.ask(SEALED, after=after, limit=limit)
+        rows = self._database.execute(SEALED, after=after, limit=limit)
         return [(row.hub_id, row.encrypted_refresh_token) for row in rows]
 
     def _estimated(self, connections: int, failing: int, due: int) -> tuple[int, int]:
         """What was counted, and an estimate in place of what was not counted to its end."""
-        drawn = self._database.ask(ESTIMATED, percent=min(100.0, 100.0 * COUNTED / max(1, connections)))[0]
+        drawn = self._database.execute(ESTIMATED, percent=min(100.0, 100.0 * COUNTED / max(1, connections)))[0]
         scale = connections / max(1, drawn.drawn)
         return (
             failing if failing <= COUNTED else max(failing, round(drawn.failing * scale)),
@@ -177,7 +177,7 @@ class ConnectionReports:
         )
 
     def now(self) -> datetime:
-        now: datetime = self._database.ask(NOW)[0][0]
+        now: datetime = self._database.execute(NOW)[0][0]
         return now
 
 

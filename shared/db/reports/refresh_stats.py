@@ -105,13 +105,13 @@ class RefreshStats:
 
     def slots(self, *, hours: int = 6, minutes: int = 5) -> list[Slot]:
         """The oldest first, without gaps; the last is the one that is running."""
-        rows = self._database.ask(SLOTS, minutes=minutes, count=hours * 60 // minutes)
+        rows = self._database.execute(SLOTS, minutes=minutes, count=hours * 60 // minutes)
         return [Slot(row.at, int(row.refreshed), int(row.failed)) for row in rows]
 
     def totals(self) -> Totals:
         totals = Totals(dict.fromkeys(OUTCOMES, 0), dict.fromkeys(LATE, 0), 0.0)
         seconds = 0.0
-        for row in self._database.ask(TALLY):
+        for row in self._database.execute(TALLY):
             if row.kind == "attempts":
                 totals.attempts[row.name] = int(row.total)
             elif row.kind == "lateness":
@@ -124,24 +124,24 @@ class RefreshStats:
     def life(self) -> Life:
         """Drawn from a sample where there are more than SAMPLE connections."""
         connections = self._connections()
-        rows = self._database.ask(LIFE, percent=_percent(connections))
+        rows = self._database.execute(LIFE, percent=_percent(connections))
         drawn = sum(row.tokens for row in rows)
         return _life(rows, connections / drawn if connections > SAMPLE and drawn else 1.0, connections > SAMPLE)
 
     def stale(self) -> int:
         """Live connections of which no token can be served. An estimate where more than SAMPLE of them are due."""
         connections = self._connections()
-        if connections > SAMPLE and self._database.ask(CANDIDATES, most=SAMPLE)[0][0] >= SAMPLE:
-            row = self._database.ask(STALE_OF_SAMPLE, percent=_percent(connections))[0]
+        if connections > SAMPLE and self._database.execute(CANDIDATES, most=SAMPLE)[0][0] >= SAMPLE:
+            row = self._database.execute(STALE_OF_SAMPLE, percent=_percent(connections))[0]
             return round(row.stale * connections / row.drawn) if row.drawn else 0
-        return int(self._database.ask(STALE)[0][0])
+        return int(self._database.execute(STALE)[0][0])
 
     def alerts_waiting(self) -> int:
         """Alerts that are not delivered yet."""
-        return int(self._database.ask(WAITING)[0][0])
+        return int(self._database.execute(WAITING)[0][0])
 
     def _connections(self) -> int:
-        return int(self._database.ask(CONNECTIONS)[0][0])
+        return int(self._database.execute(CONNECTIONS)[0][0])
 
 
 def _percent(connections: int) -> float:

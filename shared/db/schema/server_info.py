@@ -26,5 +26,5 @@ class ServerInfo:
 
 def read_server_info(engine: Engine) -> ServerInfo:
     """Raises StoreUnavailable."""
-    row = Database(engine).ask(DESCRIBE)[0]
+    row = Database(engine).execute(DESCRIBE)[0]
     return ServerInfo(row.version, row.log_min_error_statement, row.log_error_verbosity)

@@ -48,7 +48,9 @@ class ScriptedHubSpot:
 
 def claimed(*, lease_seconds: float = 60.0, sealed: str | None = None, **but: object) -> ClaimedConnection:
     connection = Connection(**{"hub_id": HUB, "status": Status.ACTIVE, "life": 1800.0, **but})  # type: ignore[arg-type]
-    lease = Lease(HUB, number=3, generation=1, until=START + timedelta(seconds=lease_seconds), was=Status.ACTIVE)
+    lease = Lease(
+        HUB, number=3, generation=1, until=START + timedelta(seconds=lease_seconds), claimed_status=Status.ACTIVE
+    )
     return ClaimedConnection(connection, lease, sealed or CIPHER.encrypt_refresh_token(HUB, REFRESH_TOKEN))
 
 
