@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from itertools import cycle
 from pathlib import Path
@@ -22,6 +20,7 @@ from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
 from tests.support.databases import Databases
 from tests.support.environment import inherited_environment, product_environment
+from tests.support.folders import server_folder
 from tests.support.product import Product, url_responds
 
 #: Number 0 is left to people, 15 to the journeys' standing product.
@@ -30,11 +29,9 @@ _redis_numbers = cycle(range(1, 15))
 
 @pytest.fixture(scope="session")
 def state() -> Iterator[Path]:
-    """For servers' files. Not pytest's own folder: as root, PostgreSQL's account may not enter that."""
-    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-tests-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder)
+    """For the files of the session's servers."""
+    with server_folder("tests") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -92,13 +89,11 @@ def redis_url(redis_server: Callable[[int], str]) -> str:
 @pytest.fixture
 def own_postgres() -> Iterator[EmbeddedPostgres]:
     """A started PostgreSQL that the test may stop, kill by its `process`, and start again on the same port."""
-    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-own-"))
-    folder.chmod(0o711)
-    server = EmbeddedPostgres(folder, durable=False)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
+    with server_folder("own") as folder:
+        server = EmbeddedPostgres(folder, durable=False)
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture

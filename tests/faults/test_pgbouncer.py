@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from shared.db.schema.migrate import create_roles
 from shared.db.schema.privileges import WEB, WORKER
 from shared.db.schema.roles import Login
 from tests.support.fleet import Fleet, servers_and_product
+from tests.support.folders import server_folder
 from tests.support.pgbouncer import BINARY, SERVER_CONNECTIONS, Bouncer
 from tests.support.polling import until
 from tests.support.stores import SqlFixture
@@ -38,11 +37,8 @@ SELECT usename, count(*) FROM pg_stat_activity
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Not pytest's own: as root, PgBouncer's account may not enter that."""
-    made = Path(tempfile.mkdtemp(prefix="tokenkeeper-bouncer-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
+    with server_folder("pgbouncer", mode=0o755) as made:
+        yield made
 
 
 class Doors:

@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from redis.retry import Retry
 
 from sandbox.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey
 from tests.support.environment import ROOT
+from tests.support.folders import server_folder
 
 PACKAGES = Path(psycopg2.__file__).parent.parent
 #: Standard library only: an ordinary user may have to run it with the system's own Python.
@@ -43,11 +43,8 @@ finally:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """As root, PostgreSQL's account may not enter pytest's own."""
-    made = Path(tempfile.mkdtemp(prefix="tokenkeeper-embedded-"))
-    made.chmod(0o711)
-    yield made
-    shutil.rmtree(made)
+    with server_folder("embedded") as made:
+        yield made
 
 
 @pytest.fixture

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from sandbox.child_processes import ChildProcess
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
 from tests.support.environment import inherited_environment
+from tests.support.folders import server_folder
 
 HUB = 62515
 TOKENKEEPER = str(Path(sys.executable).parent / "tokenkeeper")
@@ -85,15 +84,12 @@ class Home:
 
 @contextmanager
 def a_home() -> Iterator[Home]:
-    """As root, PostgreSQL's account may not enter pytest's own folder."""
-    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-up-"))
-    folder.chmod(0o711)
-    made = Home(folder)
-    try:
-        yield made
-    finally:
-        made.stop()
-        shutil.rmtree(folder)
+    with server_folder("up") as folder:
+        made = Home(folder)
+        try:
+            yield made
+        finally:
+            made.stop()
 
 
 #: Of the settings of this run.

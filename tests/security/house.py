@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +27,7 @@ from tests.security.marks import Mark, Search, new_mark
 from tests.support.databases import Databases
 from tests.support.environment import inherited_environment
 from tests.support.fleet import HASTE, LIFETIME, Fleet, Servers, SteadySql
+from tests.support.folders import server_folder
 from tests.support.product import Product
 from tests.support.raw_http_server import http, sends
 from tests.support.visitor import Visitor
@@ -119,12 +118,10 @@ class House:
 
 @contextmanager
 def kept_house(logs: Path) -> Iterator[House]:
-    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-audit-"))
-    folder.chmod(0o711)  # PostgreSQL has an account of its own where we are root
     marks = {kind: new_mark(kind) for kind in MADE}
     secret = f"client-{marks[CLIENT_SECRET].text}-secret"
     with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder)
+        folder = stack.enter_context(server_folder("audit"))
         hubspot = stack.enter_context(played(marks[ACCESS], marks[REFRESH], marks[CODE], secret))
         hubspot.change_settings(lifetime=LIFETIME)
         receiver = stack.enter_context(receiving(sends(http(500), stay=False)))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from shared.db.schema.migrate import migrate
 from tests.journeys.world import World
 from tests.support.databases import Databases
 from tests.support.environment import product_environment
+from tests.support.folders import server_folder
 from tests.support.polling import until
 from tests.support.product import Product
 from tests.support.stores import SqlFixture
@@ -213,24 +212,16 @@ class Fleet:
 @contextmanager
 def servers_and_product(logs: Path, simulator_url: str, settings: Mapping[str, str]) -> Iterator[Fleet]:
     """Servers of its own, and a product of which nothing runs yet. What its processes say goes to `logs`."""
-    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-faults-"))
-    folder.chmod(0o711)  # PostgreSQL has an account of its own where we are root
-    servers = Servers(folder)
-    try:
-        with (
-            Databases(servers.postgres.url(), migrate).migrated() as url,
-            SimulatorControl(simulator_url) as simulator,
-        ):
-            simulator.reset(settings=True, accounts=True)
-            simulator.change_settings(lifetime=LIFETIME)
-            environment = product_environment(url, servers.valkey.url(), simulator_url, **{**HASTE, **settings})
-            product = Product(environment, logs)
-            sql = SteadySql(url)
-            try:
-                yield Fleet(World(product, simulator, sql), servers, url)
-            finally:
-                product.stop()
-                sql.close()
-    finally:
-        servers.stop()
-        shutil.rmtree(folder)
+    with ExitStack() as stack:
+        servers = Servers(stack.enter_context(server_folder("faults")))
+        stack.callback(servers.stop)
+        url = stack.enter_context(Databases(servers.postgres.url(), migrate).migrated())
+        simulator = stack.enter_context(SimulatorControl(simulator_url))
+        simulator.reset(settings=True, accounts=True)
+        simulator.change_settings(lifetime=LIFETIME)
+        environment = product_environment(url, servers.valkey.url(), simulator_url, **{**HASTE, **settings})
+        product = Product(environment, logs)
+        sql = SteadySql(url)
+        stack.callback(sql.close)
+        stack.callback(product.stop)
+        yield Fleet(World(product, simulator, sql), servers, url)
