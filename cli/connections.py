@@ -75,7 +75,7 @@ def connections(status: str | None, search: str, sort: str, limit: int | None, a
     """
     state = Status(status) if status else None
     with database(settings("DATABASE_URL")) as engine:
-        page = partial(ConnectionList(engine).page, status=state, search=search, sort=Sort(sort))
+        page = partial(ConnectionList(engine).read_page, status=state, search=search, sort=Sort(sort))
         _show(_pages(page, limit), as_json=as_json)
 
 

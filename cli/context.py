@@ -11,11 +11,11 @@ from sqlalchemy import Engine
 
 from shared.db.core.engine import make_engine
 from shared.db.schema.migrate import check_schema
-from shared.hubspot.response_fields import LARGEST_HUB_ID
+from shared.domain.hub_id import MAX_HUB_ID
 from shared.settings import Settings
 
 #: An account's number, as an argument.
-HUB = click.IntRange(1, LARGEST_HUB_ID)
+HUB = click.IntRange(1, MAX_HUB_ID)
 
 
 def settings(*needs: str) -> Settings:

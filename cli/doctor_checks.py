@@ -26,7 +26,7 @@ from shared.hubspot.client import HubSpot
 from shared.settings import REQUIRED, Settings
 from shared.text_format import format_ago, make_printable
 from shared.token_cipher import TokenCipher
-from shared.workflows.key_rotation import holding_tokens, prove
+from shared.workflows.key_rotation import audit_tokens, count_tokens
 
 #: Seconds by which this host's clock may differ from PostgreSQL's.
 CLOCK_TOLERANCE = 2.0
@@ -86,7 +86,7 @@ class _Database:
 
     @cached_property
     def _overview(self) -> Overview:
-        return self._roster.overview()
+        return self._roster.read_overview()
 
     def close(self) -> None:
         if "_engine" in self.__dict__:
@@ -112,7 +112,7 @@ class _Database:
 
     def clock(self) -> str:
         before = _here()
-        theirs = self._roster.now()
+        theirs = self._roster.read_time()
         ahead = (before + (_here() - before) / 2 - theirs).total_seconds()
         if abs(ahead) > CLOCK_TOLERANCE:
             how = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'}"
@@ -124,15 +124,18 @@ class _Database:
         key_check = KeyCheckStore(self._engine)
         if not key_check.can_read_refresh_tokens():
             return _key_check(cipher, key_check.read_check_value())
-        with watched(holding_tokens(self._roster)) as watch:
-            proof = prove(self._roster, cipher, watch)
-        if proof.closed:
+        with watched(count_tokens(self._roster)) as watch:
+            proof = audit_tokens(self._roster, cipher, watch)
+        if proof.undecryptable_hubs:
             raise Fails(
-                f"{told(proof.closed)} of {proof.rows:,} rows: does not open with TOKEN_KEYS: "
+                f"{told(proof.undecryptable_hubs)} of {proof.rows:,} rows: does not open with TOKEN_KEYS: "
                 "put the key back that sealed it"
             )
-        if proof.stale:
-            return Level.WARN, f"{proof.stale:,} of {proof.rows:,} need an older key: run: tokenkeeper keys rotate"
+        if proof.on_older_key:
+            return (
+                Level.WARN,
+                f"{proof.on_older_key:,} of {proof.rows:,} need an older key: run: tokenkeeper keys rotate",
+            )
         return f"all {proof.rows:,} open with the newest key"
 
     def beat(self) -> str:

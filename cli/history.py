@@ -36,7 +36,7 @@ def history(hub: int, limit: int, as_json: bool) -> None:
     """
     with database(settings("DATABASE_URL")) as engine:
         reports = ConnectionReports(engine)
-        seen, events = reports.one(hub), reports.history(hub, limit)
+        seen, events = reports.find(hub), reports.read_history(hub, limit)
     if seen is None and not events:
         raise click.ClickException(f"{hub}: no such connection")
     console = Console()

@@ -16,7 +16,7 @@ from cli.json_output import json_line, json_option
 from cli.output import example, progress
 from cli.staging_file import StagingFile, Waiting
 from shared.db.lifecycle.imports import ExistingConnection, ImportRow, ImportStore
-from shared.domain.brake import AT_LEAST
+from shared.domain.brake import MIN_REVOCATIONS
 from shared.domain.connection import Status
 from shared.token_cipher import DecryptionError, TokenCipher
 
@@ -27,7 +27,7 @@ STRIDE = 1000
 #: An old table may hold more dead tokens than the brake lets pass: nobody should meet it unprepared.
 NEXT = f"""\
 They are due now; see: tokenkeeper status
-If HubSpot calls more than {AT_LEAST} of them dead, the revocation brake holds the rest and asks you.
+If HubSpot calls more than {MIN_REVOCATIONS} of them dead, the revocation brake holds the rest and asks you.
 If others are refreshed, answer: tokenkeeper revocations confirm. If none is: docs/moving-in.md"""
 
 
@@ -77,7 +77,7 @@ def import_(file: BinaryIO, as_json: bool) -> None:
     if as_json:
         click.echo(json_line(asdict(intake.tally)))
     else:
-        click.echo("\n".join([str(intake.tally), *([NEXT] if intake.tally.due > AT_LEAST else [])]))
+        click.echo("\n".join([str(intake.tally), *([NEXT] if intake.tally.due > MIN_REVOCATIONS else [])]))
     if intake.tally.refused:
         sys.exit(1)
 
@@ -129,7 +129,7 @@ class Intake:
                 yield ImportRow(waiting.hub_id, waiting.encrypted_refresh_token)
             elif here.status is Status.DISCONNECTED:
                 self._refuse(waiting.number, f"hub {waiting.hub_id} was disconnected here: connect it by an install")
-            elif here.replaceable and not self._same(waiting, here):
+            elif here.is_replaceable and not self._same(waiting, here):
                 yield ImportRow(waiting.hub_id, waiting.encrypted_refresh_token, replaces=True)
             else:
                 self.tally.kept += 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
 
+from shared.domain.hub_id import MAX_HUB_ID
 from shared.hubspot import response_fields
 
 #: Bytes. The longest token and then some.
@@ -22,7 +23,7 @@ HEADER = ("hub_id", "refresh_token")
 #: As many digits as the largest hub_id has.
 DIGITS = re.compile(r"[0-9]{1,19}")
 
-NO_HUB = f"hub_id is not a whole number from 1 to {response_fields.LARGEST_HUB_ID}"
+NO_HUB = f"hub_id is not a whole number from 1 to {MAX_HUB_ID}"
 NO_TOKEN = (
     f"refresh_token is missing, or is not 1 to {response_fields.LONGEST_TOKEN} printable characters without spaces"
 )

@@ -14,7 +14,7 @@ from shared.db.lifecycle.key_check import KeyCheckStore
 from shared.db.lifecycle.key_rotation import KeyRotationStore
 from shared.db.reports.connections import ConnectionReports
 from shared.token_cipher import TokenCipher
-from shared.workflows.key_rotation import PAGE, Proof, closed, holding_tokens, rotate
+from shared.workflows.key_rotation import PAGE_ROWS, KeyAudit, count_tokens, read_undecryptable, rotate_keys
 
 HINT = "put it first in TOKEN_KEYS, before the old ones, restart web and worker, then run: tokenkeeper keys rotate"
 #: The browser's copy of a sealed grant (web/security/cookies.py) lives a day.
@@ -41,10 +41,10 @@ def rotate_() -> None:
     It may be stopped and run again at any time.
     """
     ours = settings("DATABASE_URL", "TOKEN_KEYS")
-    with database(ours) as engine, watched(holding_tokens(ConnectionReports(engine))) as watch:
+    with database(ours) as engine, watched(count_tokens(ConnectionReports(engine))) as watch:
         cipher = TokenCipher(ours.token_keys)
-        resealed, proof = rotate(ConnectionReports(engine), KeyRotationStore(engine), cipher, watch)
-        if not proof.closed:
+        resealed, proof = rotate_keys(ConnectionReports(engine), KeyRotationStore(engine), cipher, watch)
+        if not proof.undecryptable_hubs:
             KeyCheckStore(engine).write_check_value(cipher.encrypt_check_value())
     click.echo(f"{resealed:,} of {proof.rows:,} rows sealed anew")
     if problems := list(_problems(proof)):
@@ -63,22 +63,25 @@ def lost(yes: bool) -> None:
     the history stays. Connections that open are left alone.
     """
     ours = settings("DATABASE_URL", "TOKEN_KEYS")
-    with database(ours) as engine, watched(holding_tokens(ConnectionReports(engine))) as watch:
+    with database(ours) as engine, watched(count_tokens(ConnectionReports(engine))) as watch:
         cipher, resealing = TokenCipher(ours.token_keys), KeyRotationStore(engine)
-        rows = [row for page in closed(ConnectionReports(engine), cipher, watch) for row in page]
+        rows = [row for page in read_undecryptable(ConnectionReports(engine), cipher, watch) for row in page]
         if rows and not yes:
             many = told([hub_id for hub_id, _ in rows])
             click.confirm(f"No key opens {many}. End them for good? Each has to be installed again", abort=True)
-        ended = sum(resealing.forget(rows[at : at + PAGE]) for at in range(0, len(rows), PAGE))
+        ended = sum(
+            resealing.disconnect_undecryptable(rows[at : at + PAGE_ROWS]) for at in range(0, len(rows), PAGE_ROWS)
+        )
         KeyCheckStore(engine).write_check_value(cipher.encrypt_check_value())
     click.echo(f"{ended:,} connections wait to be installed again")
 
 
-def _problems(proof: Proof) -> Iterator[str]:
-    if proof.closed:
-        yield f"{told(proof.closed)}: does not open with TOKEN_KEYS: put the key back that sealed it, or install anew"
-    if proof.stale:
+def _problems(proof: KeyAudit) -> Iterator[str]:
+    if proof.undecryptable_hubs:
+        many = told(proof.undecryptable_hubs)
+        yield f"{many}: does not open with TOKEN_KEYS: put the key back that sealed it, or install anew"
+    if proof.on_older_key:
         yield (
-            f"{proof.stale:,} rows need an older key again: a web or worker still seals with it. "
+            f"{proof.on_older_key:,} rows need an older key again: a web or worker still seals with it. "
             "Restart them with the new TOKEN_KEYS, and run this again"
         )

@@ -69,7 +69,7 @@ def refresh(hubs: tuple[int, ...], revoked: bool, as_json: bool) -> None:
 def _refresh_revoked(reports: ConnectionReports, requests: RefreshRequests) -> Counter[RefreshRequestOutcome]:
     """Raises StoreUnavailable; what was asked for before stays, and all of it may be asked for again."""
     answers: Counter[RefreshRequestOutcome] = Counter()
-    with watched(reports.overview().counts[Status.REVOKED]) as watch:
+    with watched(reports.read_overview().counts[Status.REVOKED]) as watch:
         for page in watch(_revoked(reports), "asking for"):
             answers.update(requests.request(page).values())
     return answers
@@ -77,7 +77,7 @@ def _refresh_revoked(reports: ConnectionReports, requests: RefreshRequests) -> C
 
 def _revoked(reports: ConnectionReports) -> Iterator[list[int]]:
     after = -1
-    while page := reports.page(status=Status.REVOKED, after=after, limit=PAGE):
+    while page := reports.read_page(status=Status.REVOKED, after=after, limit=PAGE):
         after = page[-1].hub_id
         yield [seen.hub_id for seen in page]
 
@@ -103,7 +103,7 @@ def disconnect(hub: int, yes: bool) -> None:
     ours = settings(*DISCONNECT_NEEDS)
     logs.configure(ours.log_format, "warning", ours.list_secrets())  # HubSpot's refusals are the operator's business
     with database(ours) as engine:
-        seen = ConnectionReports(engine).one(hub)
+        seen = ConnectionReports(engine).find(hub)
         if seen is None:
             raise click.ClickException(f"{hub}: no such connection")
         if seen.status is not Status.DISCONNECTED and not yes:

@@ -49,7 +49,7 @@ def status(as_json: bool, watch: bool) -> None:
         raise click.UsageError("--watch needs a terminal; for a machine: status --watch --json")
     configured = settings("DATABASE_URL")
     with database(configured) as engine:
-        look = ConnectionReports(engine).overview
+        look = ConnectionReports(engine).read_overview
         if not watch:
             _say(look(), console, configured.sweep_seconds, as_json=as_json)
         else:

@@ -56,4 +56,4 @@ class Swept:
             return False
 
     def _swept_at(self) -> datetime | None:
-        return self._roster.overview().swept_at
+        return self._roster.read_overview().swept_at

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from shared import dispatch
-from shared.hubspot.response_fields import LARGEST_HUB_ID
+from shared.domain.hub_id import is_hub_id
 
 #: Bytes. No message of ours comes near: the largest holds one sealed grant.
 LARGEST = 1024 * 1024
@@ -102,10 +102,6 @@ def _count(found: object) -> bool:
     return isinstance(found, int) and not isinstance(found, bool) and found >= 0
 
 
-def _hub(found: object) -> bool:
-    return isinstance(found, int) and not isinstance(found, bool) and 0 < found <= LARGEST_HUB_ID
-
-
 def _date(found: object) -> bool:
     """At the ends of the calendar, moving it to another time zone would fail."""
     try:
@@ -126,8 +122,8 @@ def _where_from(found: object) -> bool:
 
 
 TASKS: Mapping[str, Mapping[str, Fits]] = {
-    dispatch.STORE_INSTALL: {"install_id": _uuid, "hub_id": _hub, "ciphertext": _text},
-    dispatch.DISCONNECT: {"hub_id": _hub},
+    dispatch.STORE_INSTALL: {"install_id": _uuid, "hub_id": is_hub_id, "ciphertext": _text},
+    dispatch.DISCONNECT: {"hub_id": is_hub_id},
     dispatch.SWEEP: {},
     dispatch.REFRESH: {},
     dispatch.IDENTIFY: {},

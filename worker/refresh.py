@@ -12,10 +12,10 @@ from shared.db.core.clock import DatabaseClock
 from shared.db.refresh.claims import ClaimedConnection, Lease, RefreshResult
 from shared.domain import connection as rules
 from shared.domain.connection import Status
-from shared.domain.counts import DECRYPTION_FAILED, classify_outcome
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, WrongHub
 from shared.domain.grant import Grant, Introspection
 from shared.domain.provider import CallOutcome
+from shared.domain.refresh_counters import DECRYPTION_FAILED, classify_outcome
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
 from shared.token_cipher import DecryptionError, TokenCipher
@@ -94,7 +94,7 @@ class Refresher:
         if isinstance(error, InvalidGrant) and step.connection.status is Status.SUSPECT:
             witness = self._second_witness(claimed.lease, refresh_token)
             if isinstance(witness, ProviderError):
-                outcomes.append(CallOutcome(first=False, error=witness))
+                outcomes.append(CallOutcome(is_first_attempt=False, error=witness))
             if witness is not None:
                 step = rules.after_introspection(step, error, witness)
         result = RefreshResult(claimed.lease, step)
@@ -117,7 +117,9 @@ class Refresher:
 def _outcome(claimed: ClaimedConnection, error: ProviderError | None) -> CallOutcome:
     before = claimed.connection
     return CallOutcome(
-        first=before.failures == 0, error=error, again=error is not None and before.last_error == str(error)
+        is_first_attempt=before.failures == 0,
+        error=error,
+        is_repeat=error is not None and before.last_error == str(error),
     )
 
 
@@ -128,4 +130,4 @@ def _told(attempt: Attempt) -> dict[str, str | int]:
     error = attempt.outcomes[0].error if attempt.outcomes else None
     evidence = error.evidence() if error else {}
     outcome = classify_outcome(error) if attempt.outcomes else DECRYPTION_FAILED
-    return {**evidence, "outcome": outcome, "status": attempt.result.step.connection.status.value}
+    return {**evidence, "outcome": outcome, "status": attempt.result.transition.connection.status.value}

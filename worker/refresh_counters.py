@@ -10,7 +10,7 @@ import structlog
 
 from shared.db.core.errors import StoreError
 from shared.db.refresh.counters import CounterStore
-from shared.domain.counts import DECRYPTION_FAILED, RefreshCounters, classify_outcome
+from shared.domain.refresh_counters import DECRYPTION_FAILED, RefreshCounters, classify_outcome
 from worker.refresh import Attempt
 
 log = structlog.get_logger(__name__)

@@ -29,11 +29,11 @@ class RefreshLog:
     def note(self, landed: Sequence[RefreshResult], held: Collection[int] = ()) -> None:
         """`held`: hubs that the revocation brake kept from becoming revoked."""
         for result in landed:
-            if result.step.grant is not None:
+            if result.transition.grant is not None:
                 self._refreshed += 1
             else:
                 self._failed += 1
-            for event in result.step.events:
+            for event in result.transition.events:
                 say = log.warning if event.name in TROUBLE else log.info
                 stopped = event.name is EventName.REVOKED and result.lease.hub_id in held
                 what = "held by the revocation brake" if stopped else event.name.value

@@ -43,8 +43,8 @@ def register(app: Celery, services: Callable[[], Services]) -> None:
                 span.set_attributes(install_id=install_id, tries=task.request.retries)
                 ready = services()
                 added = store_install(grant, ready.cipher, ready.installs, ready.schedule)
-                span.set_attributes(outcome=added.became.value)
-                log.info("install", hub_id=hub_id, install_id=install_id, became=added.became.value)
+                span.set_attributes(outcome=added.outcome.value)
+                log.info("install", hub_id=hub_id, install_id=install_id, became=added.outcome.value)
         except (StoreError, SchemaError) as error:
             wait = WAITS[min(task.request.retries, len(WAITS) - 1)]
             log.warning("an install waits for PostgreSQL", hub_id=hub_id, seconds=wait, why=str(error))

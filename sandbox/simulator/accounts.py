@@ -37,7 +37,6 @@ DEMO_ACCOUNTS = (
     (20481632, "Fjord & Sons Furniture", "fjord-and-sons.example", "ingrid@fjord-and-sons.example"),
     (145332901, "Sandbox of the Quiet Robot", "quiet-robot.example", "dev@quiet-robot.example"),
 )
-BIGGEST_HUB = 2**63 - 1
 _DAY = 86_400.0
 _HOUR = 3_600.0
 

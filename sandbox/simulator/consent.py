@@ -14,9 +14,9 @@ from urllib.parse import quote, urlencode, urlsplit
 from flask import Blueprint, Response, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from sandbox.simulator.accounts import BIGGEST_HUB
 from sandbox.simulator.behaviour import Behaviour
 from sandbox.simulator.simulation import Consent, Simulation
+from shared.domain.hub_id import MAX_HUB_ID
 
 _ASKED = ("client_id", "redirect_uri", "scope", "optional_scope", "state")
 _SCOPE = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -55,7 +55,7 @@ def consent_routes(sim: Simulation) -> Blueprint:
 
     @routes.post("/accounts/<int:hub_id>/uninstall")
     def uninstall(hub_id: int) -> AnyResponse:
-        if hub_id <= BIGGEST_HUB:
+        if hub_id <= MAX_HUB_ID:
             sim.uninstall(hub_id)
         return redirect("/", 303)
 
@@ -132,6 +132,6 @@ def _granted(question: _Question, knobs: Behaviour) -> Consent:
 def _hub(text: str) -> int:
     """Raises NoConsent for what is no account's number."""
     digits = text.strip()
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 20 and 0 < int(digits) <= BIGGEST_HUB):  # noqa: PLR2004 digits of 2**63
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20 and 0 < int(digits) <= MAX_HUB_ID):  # noqa: PLR2004 digits of 2**63
         raise NoConsent("Choose an account, or type the number of one (its hub id, digits only).")
     return int(digits)

@@ -8,10 +8,10 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from sandbox.simulator.accounts import BIGGEST_HUB
 from sandbox.simulator.behaviour import BadKnob
 from sandbox.simulator.faults import KINDS, BadFault
 from sandbox.simulator.simulation import Sight, Simulation
+from shared.domain.hub_id import MAX_HUB_ID
 
 #: Accounts that one call may create.
 _MOST = 2_000_000
@@ -152,7 +152,7 @@ def _number(name: str, value: object) -> int:
         number = int(value) if isinstance(value, str | int) and not isinstance(value, bool) else 0
     except ValueError:
         number = 0
-    if not 0 < number <= BIGGEST_HUB:
+    if not 0 < number <= MAX_HUB_ID:
         raise BadRequest(f"{name}: a whole number from 1")
     return number
 

@@ -36,26 +36,26 @@ class Alert:
 
 
 #: Seconds between the tries to post an alert: the first, and the longest. Doubled each time.
-FIRST_WAIT, LONGEST_WAIT = 2.0, 3600.0
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 2.0, 3600.0
 #: After so long nobody is waiting for it any more.
-GIVEN_UP_AFTER = timedelta(hours=24)
+GIVE_UP_AFTER = timedelta(hours=24)
 #: How far back `pause` looks.
-LATELY = timedelta(minutes=10)
+RECENT_WINDOW = timedelta(minutes=10)
 #: Seconds between the first and the second message of a kind; doubled with each further one.
-FIRST_PAUSE = 10.0
+FIRST_PAUSE_SECONDS = 10.0
 
 
 def post_retry_seconds(attempts: int) -> float:
     """Seconds until the next try after `attempts` in vain (at least 1)."""
-    return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempts - 1, 30))
+    return min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(attempts - 1, 30))
 
 
-def pause(told_lately: int) -> float:
-    """Seconds that must have passed since the last message of a kind, of which there were so many LATELY.
+def pause_seconds(recent_alerts: int) -> float:
+    """Seconds that must have passed since the last message of a kind, of which there were so many RECENT_WINDOW.
 
     The first is told at once; a hundred in ten minutes become seven, each of which sums what came meanwhile.
     """
-    return FIRST_PAUSE * 2.0 ** min(told_lately - 1, 6) if told_lately else 0.0
+    return FIRST_PAUSE_SECONDS * 2.0 ** min(recent_alerts - 1, 6) if recent_alerts else 0.0
 
 
 def describe_alert(alert: Alert) -> str:

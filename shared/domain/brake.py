@@ -9,17 +9,17 @@ from shared.domain.connection import EventName, Status, Transition
 from shared.domain.schedule import retry_at
 
 #: In so long no more than so many become revoked, or than this share of those that were active at its start.
-WINDOW = timedelta(minutes=10)
-AT_LEAST, PERCENT = 10, 5
-REASON = "HubSpot called it dead twice, at a refresh and when asked; the revocation brake holds it"
+REVOCATION_WINDOW = timedelta(minutes=10)
+MIN_REVOCATIONS, MAX_REVOKED_PERCENT = 10, 5
+HELD_REASON = "HubSpot called it dead twice, at a refresh and when asked; the revocation brake holds it"
 
 
 def remaining_revocations(active_then: int, revoked_lately: int) -> int:
     """How many more may become revoked now.
 
-    `active_then` were active a WINDOW ago, `revoked_lately` became revoked since, without an operator's word.
+    `active_then` were active a REVOCATION_WINDOW ago, `revoked_lately` became revoked since, unless by an operator.
     """
-    return max(0, max(AT_LEAST, active_then * PERCENT // 100) - revoked_lately)
+    return max(0, max(MIN_REVOCATIONS, active_then * MAX_REVOKED_PERCENT // 100) - revoked_lately)
 
 
 def is_revocation(step: Transition) -> bool:
@@ -30,8 +30,10 @@ def is_revocation(step: Transition) -> bool:
 def hold_revocation(step: Transition, now: datetime) -> Transition:
     """Instead of a `step` that revokes: suspect, due again at the back-off's pace, the evidence kept for later."""
     verdict = step.connection
-    due_at = retry_at(verdict.hub_id, max(verdict.failures, 1), now, life=verdict.life, retry_after=None)
-    suspect = replace(verdict, status=Status.SUSPECT, reason=REASON, due_at=due_at)
+    due_at = retry_at(
+        verdict.hub_id, max(verdict.failures, 1), now, lifetime_seconds=verdict.lifetime_seconds, retry_after=None
+    )
+    suspect = replace(verdict, status=Status.SUSPECT, status_reason=HELD_REASON, due_at=due_at)
     events = tuple(event for event in step.events if event.name is not EventName.REVOKED)
     evidence = next(event.detail for event in step.events if event.name is EventName.REVOKED)
     return Transition(suspect, events=events, pending_revocation=evidence)

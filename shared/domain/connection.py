@@ -58,12 +58,12 @@ class Connection:
     hub_id: int
     status: Status
     failures: int = 0  #: attempts in a row that brought no token
-    life: float | None = None  #: seconds that the newest access token lives in all; None before the first
+    lifetime_seconds: float | None = None  #: seconds that the newest access token lives in all; None before the first
     scopes: tuple[str, ...] = ()
     due_at: datetime | None = None  #: when the next refresh is due; None where there is none
-    not_before: datetime | None = None  #: HubSpot's own Retry-After for this account
+    retry_not_before: datetime | None = None  #: HubSpot's own Retry-After for this account
     last_error: str | None = None
-    reason: str | None = None  #: of the status
+    status_reason: str | None = None  #: of the status
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def after_refresh(connection: Connection, grant: Grant, schedule: Schedule) -> T
     after = Connection(
         hub_id=connection.hub_id,
         status=Status.ACTIVE,
-        life=float(grant.expires_in),
+        lifetime_seconds=float(grant.expires_in),
         scopes=scopes,
         due_at=schedule.due_at(connection.hub_id, grant.granted_at, grant.expires_in),
     )
@@ -100,14 +100,14 @@ def after_failure(connection: Connection, error: ProviderError, now: datetime) -
     """HubSpot handed out nothing. Due again later, whoever is to blame; a dead answer makes it suspect."""
     if isinstance(error, InvalidGrant) and connection.status is Status.REVOKED:
         # An operator had it tried once more, and HubSpot has not changed its mind.
-        return Transition(replace(connection, due_at=None, not_before=None, last_error=str(error)))
+        return Transition(replace(connection, due_at=None, retry_not_before=None, last_error=str(error)))
     events = []
     if connection.failures == 0 and not isinstance(error, InvalidClient):
         events.append(Event(EventName.REFRESH_FAILED, error.evidence()))
     after = _due_again(connection, error, now)
     if isinstance(error, InvalidGrant) and connection.status is not Status.SUSPECT:
         events.append(Event(EventName.SUSPECTED, error.evidence(), Status.SUSPECT))
-        after = replace(after, status=Status.SUSPECT, reason=_reason(error))
+        after = replace(after, status=Status.SUSPECT, status_reason=_reason(error))
     return Transition(after, events=tuple(events))
 
 
@@ -124,9 +124,9 @@ def after_introspection(
     suspect = step.connection
     if witness.active:
         alive = Event(EventName.RECOVERED, {"witness": "introspection", "active": True}, Status.ACTIVE)
-        return Transition(replace(suspect, status=Status.ACTIVE, reason=None), events=(*step.events, alive))
+        return Transition(replace(suspect, status=Status.ACTIVE, status_reason=None), events=(*step.events, alive))
     evidence = {"refresh": accusation.evidence(), "introspection": {"active": False}}
-    dead = replace(suspect, status=Status.REVOKED, due_at=None, not_before=None)
+    dead = replace(suspect, status=Status.REVOKED, due_at=None, retry_not_before=None)
     return Transition(dead, events=(*step.events, Event(EventName.REVOKED, evidence, Status.REVOKED)))
 
 
@@ -143,8 +143,10 @@ def _due_again(connection: Connection, error: ProviderError, now: datetime) -> C
     return replace(
         connection,
         failures=failures,
-        due_at=retry_at(connection.hub_id, max(failures, 1), now, life=connection.life, retry_after=wait),
-        not_before=now + timedelta(seconds=wait) if wait else None,
+        due_at=retry_at(
+            connection.hub_id, max(failures, 1), now, lifetime_seconds=connection.lifetime_seconds, retry_after=wait
+        ),
+        retry_not_before=now + timedelta(seconds=wait) if wait else None,
         last_error=str(error),
     )
 

@@ -21,13 +21,13 @@ from shared.domain.errors import (
 )
 
 #: First attempts in a row, each on another connection, that must fail before HubSpot counts as unwell.
-ENOUGH = 5
+FAILURES_BEFORE_OUTAGE = 5
 #: Refreshes a second, all workers together, while HubSpot does not answer or refuses our app: six a minute.
-PROBING = 0.1
+PROBE_RATE = 0.1
 #: The ramp after a fault, doubled at each sweep: its first step, and where it ends (refreshes a second).
-RAMP_FROM, RAMP_TO = 10.0, 1000.0
+RAMP_START_RATE, RAMP_END_RATE = 10.0, 1000.0
 #: Seconds that everybody waits after a 429 that does not say for how long.
-UNSAID_PAUSE = 10.0
+DEFAULT_PAUSE_SECONDS = 10.0
 
 
 class Condition(StrEnum):
@@ -44,9 +44,9 @@ class Condition(StrEnum):
 class CallOutcome:
     """One answered call."""
 
-    first: bool  #: the connection had not failed before it
+    is_first_attempt: bool  #: the connection had not failed before it
     error: ProviderError | None = None  #: None for a success
-    again: bool = False  #: the connection's last attempt had ended the same way
+    is_repeat: bool = False  #: the connection's last attempt had ended the same way
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,10 @@ class Provider:
     condition: Condition = Condition.OK
     since: datetime | None = None  #: when `condition` began
     reason: str | None = None
-    silent: int = 0  #: first attempts in a row that HubSpot did not answer
-    refused: int = 0  #: first attempts in a row that HubSpot refused in words that we do not know
+    consecutive_no_answer: int = 0  #: first attempts in a row that HubSpot did not answer
+    consecutive_unknown: int = (
+        0  #: first attempts in a row that HubSpot consecutive_unknown in words that we do not know
+    )
     paused_until: datetime | None = None
     rate: float | None = None  #: refreshes a second that all workers together may begin; None: as fast as they can
 
@@ -78,7 +80,7 @@ def start_sweep(provider: Provider, now: datetime) -> Provider:
         return _back(now)
     if provider.condition is Condition.OK and provider.rate is not None:
         faster = provider.rate * 2
-        return replace(provider, rate=faster if faster <= RAMP_TO else None)
+        return replace(provider, rate=faster if faster <= RAMP_END_RATE else None)
     return provider
 
 
@@ -96,11 +98,11 @@ def _after(provider: Provider, outcome: CallOutcome, now: datetime) -> Provider:
         return _paused(provider, error, now)
     if isinstance(error, InvalidClient):
         # Asked again with others succeeding meanwhile: one account's odd answer must not stop them twice.
-        old_news = outcome.again and provider.condition is Condition.OK
+        old_news = outcome.is_repeat and provider.condition is Condition.OK
         return provider if old_news else _turned(provider, Condition.APP_REJECTED, str(error), now)
     if isinstance(error, InvalidGrant):
         return _answered(provider, now)
-    if not outcome.first or isinstance(error, AccountMigrating):
+    if not outcome.is_first_attempt or isinstance(error, AccountMigrating):
         return provider
     return _missed(provider, error, now)
 
@@ -110,26 +112,34 @@ def _answered(provider: Provider, now: datetime) -> Provider:
 
     That is no proof that our app is right: under a foreign client id every token is called bad.
     """
-    return _back(now) if provider.condition is Condition.UNAVAILABLE else replace(provider, silent=0)
+    return _back(now) if provider.condition is Condition.UNAVAILABLE else replace(provider, consecutive_no_answer=0)
 
 
 def _succeeded(provider: Provider, now: datetime) -> Provider:
     if provider.condition is Condition.THROTTLED:
-        return replace(provider, silent=0, refused=0)  # in flight since before the pause: the pause stands
+        return replace(
+            provider, consecutive_no_answer=0, consecutive_unknown=0
+        )  # in flight since before the pause: the pause stands
     if provider.condition is not Condition.OK:
         return _back_or_paused(provider, now)
-    return replace(provider, silent=0, refused=0) if provider.silent or provider.refused else provider
+    return (
+        replace(provider, consecutive_no_answer=0, consecutive_unknown=0)
+        if provider.consecutive_no_answer or provider.consecutive_unknown
+        else provider
+    )
 
 
 def _back_or_paused(provider: Provider, now: datetime) -> Provider:
     """HubSpot answers again. A pause that it asked for meanwhile is still to be kept."""
     if provider.paused_until is None or provider.paused_until <= now:
         return _back(now)
-    return replace(_turned(provider, Condition.THROTTLED, "throttled", now), silent=0, refused=0)
+    return replace(
+        _turned(provider, Condition.THROTTLED, "throttled", now), consecutive_no_answer=0, consecutive_unknown=0
+    )
 
 
 def _paused(provider: Provider, error: Throttled, now: datetime) -> Provider:
-    pause = error.retry_after if error.retry_after is not None else UNSAID_PAUSE
+    pause = error.retry_after if error.retry_after is not None else DEFAULT_PAUSE_SECONDS
     until = max(filter(None, (provider.paused_until, now + timedelta(seconds=pause))))
     if provider.condition is Condition.APP_REJECTED:
         return replace(provider, paused_until=until)
@@ -138,19 +148,27 @@ def _paused(provider: Provider, error: Throttled, now: datetime) -> Provider:
 
 def _missed(provider: Provider, error: ProviderError, now: datetime) -> Provider:
     unknown = isinstance(error, UnknownRefusal)
-    missed = replace(provider, silent=provider.silent + (not unknown), refused=provider.refused + unknown)
+    missed = replace(
+        provider,
+        consecutive_no_answer=provider.consecutive_no_answer + (not unknown),
+        consecutive_unknown=provider.consecutive_unknown + unknown,
+    )
     if provider.condition is not Condition.OK:
         return missed
-    if missed.refused >= ENOUGH:
+    if missed.consecutive_unknown >= FAILURES_BEFORE_OUTAGE:
         return _turned(missed, Condition.APP_REJECTED, str(error), now)
-    return _turned(missed, Condition.UNAVAILABLE, str(error), now) if missed.silent >= ENOUGH else missed
+    return (
+        _turned(missed, Condition.UNAVAILABLE, str(error), now)
+        if missed.consecutive_no_answer >= FAILURES_BEFORE_OUTAGE
+        else missed
+    )
 
 
 def _turned(provider: Provider, condition: Condition, reason: str, now: datetime) -> Provider:
     if provider.condition is condition:
         return replace(provider, reason=reason)
-    return replace(provider, condition=condition, since=now, reason=reason, rate=PROBING)
+    return replace(provider, condition=condition, since=now, reason=reason, rate=PROBE_RATE)
 
 
 def _back(now: datetime) -> Provider:
-    return Provider(since=now, rate=RAMP_FROM)
+    return Provider(since=now, rate=RAMP_START_RATE)

@@ -23,15 +23,17 @@ class Schedule:
         return granted_at + timedelta(seconds=expires_in * fraction)
 
 
-def retry_at(hub_id: int, failures: int, now: datetime, *, life: float | None, retry_after: float | None) -> datetime:
+def retry_at(
+    hub_id: int, failures: int, now: datetime, *, lifetime_seconds: float | None, retry_after: float | None
+) -> datetime:
     """When to try again after `failures` (at least 1) attempts in a row, never before `retry_after` seconds.
 
-    5 s, 10 s, 20 s, 40 s … 15 min, each a fifth up or down. A token that lives shortly (`life`, in seconds)
+    5 s, 10 s, 20 s, 40 s … 15 min, each a fifth up or down. A token that lives shortly (`lifetime_seconds`)
     is retried faster, so that several tries fit into what it has left.
     """
     first, longest = FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS
-    if life is not None:
-        first, longest = min(first, life / 40), min(longest, life / 2)
+    if lifetime_seconds is not None:
+        first, longest = min(first, lifetime_seconds / 40), min(longest, lifetime_seconds / 2)
     wait = min(longest, first * 2.0 ** min(failures - 1, 30))
     wait = min(longest, wait * (0.8 + 0.4 * spread_fraction(hub_id, now)))
     return now + timedelta(seconds=max(wait, retry_after or 0.0))

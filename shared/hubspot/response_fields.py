@@ -9,12 +9,12 @@ from email.utils import parsedate_to_datetime
 from math import isnan
 from typing import Any, NoReturn
 
+from shared.domain.hub_id import is_hub_id
+
 #: Characters. HubSpot advises room for 512, and says elsewhere that there is no maximum.
 LONGEST_TOKEN = 16 * 1024
 #: Seconds: a year. HubSpot's access tokens live 1,800.
 LONGEST_LIFE = 31_536_000
-#: The largest hub_id that a bigint holds.
-LARGEST_HUB_ID = 2**63 - 1
 #: Seconds. Retry-After is clamped to it: 24 hours is the longest that HubSpot documents.
 LONGEST_WAIT = 86_400.0
 #: What may be sent as a bearer token, stored as text and put into a form: printable ASCII without spaces.
@@ -70,7 +70,7 @@ def expires_in(value: Any) -> int:
 def hub_id(value: Any) -> int | None:
     if value is None:
         return None
-    if not (_is_int(value) and 0 < value <= LARGEST_HUB_ID):
+    if not is_hub_id(value):
         raise Malformed("wrong_types")
     return int(value)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sandbox.simulator.control import DEMO_CLIENT_ID, SimulatorControl
-from shared.domain.brake import AT_LEAST
+from shared.domain.brake import MIN_REVOCATIONS
 from tests.journeys.world import World
 from tests.support.environment import SHORT_WAITS
 from tests.support.polling import until
@@ -56,8 +56,8 @@ def worker_with(world: World, client_id: str) -> None:
 def all_braked(world: World) -> None:
     worker_with(world, FOREIGN_ID)
     held = "SELECT count(*) FROM tokenkeeper.connections WHERE pending_revocation IS NOT NULL"
-    until(lambda: world.sql.value(held) == HUBS - AT_LEAST)
-    assert counts(world) == {"revoked": AT_LEAST, "suspect": HUBS - AT_LEAST}
+    until(lambda: world.sql.value(held) == HUBS - MIN_REVOCATIONS)
+    assert counts(world) == {"revoked": MIN_REVOCATIONS, "suspect": HUBS - MIN_REVOCATIONS}
     assert alerts(world) == [False]
 
 
@@ -86,7 +86,7 @@ def test_a_foreign_client_id_revokes_few_and_dismissed_all_come_back_with_nobody
 
 def test_confirmed_they_are_revoked_and_an_operator_can_still_have_one_tried_again(kept: World) -> None:
     all_braked(kept)
-    assert revocations(kept, "confirm").startswith(f"{HUBS - AT_LEAST} revoked")
+    assert revocations(kept, "confirm").startswith(f"{HUBS - MIN_REVOCATIONS} revoked")
     assert counts(kept) == {"revoked": HUBS}
     assert kept.tokens() == {}
     assert alerts(kept) == [False, True]

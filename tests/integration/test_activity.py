@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from shared.db.reports.refresh_stats import RefreshStats, Slot
-from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, RefreshCounters
+from shared.domain.refresh_counters import LATENESS_BOUNDS_SECONDS, LIFETIME_BOUNDS_SECONDS, OUTCOMES, RefreshCounters
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 
@@ -19,16 +19,16 @@ def activity(engine: Engine) -> RefreshStats:
 
 
 def test_an_empty_house(activity: RefreshStats) -> None:
-    slots = activity.slots()
+    slots = activity.read_slots()
     assert len(slots) == 72
     assert {(slot.refreshed, slot.failed) for slot in slots} == {(0, 0)}
-    totals = activity.totals()
+    totals = activity.read_totals()
     assert totals.attempts == dict.fromkeys(OUTCOMES, 0)
-    assert totals.lateness == dict.fromkeys(LATENESS_BOUNDS, 0)
+    assert totals.lateness == dict.fromkeys(LATENESS_BOUNDS_SECONDS, 0)
     assert totals.lateness_seconds == 0
-    life = activity.life()
-    assert (life.lives, life.seconds, life.estimated) == (dict.fromkeys(LIFE_BOUNDS, 0), 0, False)
-    assert (activity.stale(), activity.alerts_waiting()) == (0, 0)
+    life = activity.read_lifetimes()
+    assert (life.lives, life.seconds, life.estimated) == (dict.fromkeys(LIFETIME_BOUNDS_SECONDS, 0), 0, False)
+    assert (activity.count_without_token(), activity.count_undelivered_alerts()) == (0, 0)
 
 
 def test_slots_come_without_gaps_and_end_with_the_running_one(activity: RefreshStats, stores: Stores, sql: SqlFixture):
@@ -37,7 +37,7 @@ def test_slots_come_without_gaps_and_end_with_the_running_one(activity: RefreshS
     for outcome, ago in (("refreshed", 0), ("refreshed", 0), ("unwell", 0), ("refreshed", 60), ("refreshed", 999)):
         counts.add(outcome, now - timedelta(minutes=ago), None)
     stores.counters.add(counts)
-    slots = activity.slots(hours=2, minutes=10)
+    slots = activity.read_slots(hours=2, minutes=10)
     assert len(slots) == 12
     assert {later.at - slot.at for slot, later in zip(slots, slots[1:], strict=False)} == {timedelta(minutes=10)}
     assert slots[-1].at <= now < slots[-1].at + timedelta(minutes=10, seconds=60)
@@ -54,7 +54,7 @@ def test_totals_add_up_over_processes_that_count_at_once(activity: RefreshStats,
     counts.add("refreshed", now, now - timedelta(days=1))
     counts.add("grant_dead", now, now)
     at_once([lambda: stores.counters.add(counts)] * 8)
-    totals = activity.totals()
+    totals = activity.read_totals()
     assert {name: total for name, total in totals.attempts.items() if total} == {"refreshed": 16, "grant_dead": 8}
     assert {bound: total for bound, total in totals.lateness.items() if total} == {3.0: 8, math.inf: 8}
     assert totals.lateness_seconds == pytest.approx(8 * (86400 + 2.5))
@@ -62,8 +62,8 @@ def test_totals_add_up_over_processes_that_count_at_once(activity: RefreshStats,
 
 def test_what_another_version_counted_stays_counted(activity: RefreshStats, sql: SqlFixture) -> None:
     sql.rows("INSERT INTO tokenkeeper.refresh_counters VALUES ('lateness', '0.7', 5), ('attempts', 'eaten', 2)")
-    assert activity.totals().lateness[1.0] == 5
-    assert activity.totals().attempts["eaten"] == 2
+    assert activity.read_totals().lateness[1.0] == 5
+    assert activity.read_totals().attempts["eaten"] == 2
 
 
 def test_the_life_of_what_is_served(activity: RefreshStats, connections: ConnectionFixture, sql: SqlFixture) -> None:
@@ -73,7 +73,7 @@ def test_the_life_of_what_is_served(activity: RefreshStats, connections: Connect
     sql.set("expires_at = now() - interval '1 second'", 2)
     sql.set("status = 'suspect', expires_at = now() + interval '100 seconds'", 3)
     sql.set("status = 'disconnected'", 4)
-    life = activity.life()
+    life = activity.read_lifetimes()
     assert {bound: tokens for bound, tokens in life.lives.items() if tokens} == {120.0: 2, 1800.0: 1}
     assert life.seconds == pytest.approx(2000, abs=10)
     assert not life.estimated
@@ -90,10 +90,10 @@ def test_stale_are_those_that_live_and_have_nothing_to_serve(
     sql.set(f"{ended}, due_at = now() + interval '9 minutes', failures = 3", 12)
     sql.set(f"{ended}, due_at = now() + interval '5 seconds', status = 'suspect', failures = 0", 13)
     sql.set(f"{ended}, due_at = NULL, status = 'disconnected', failures = 3", 14)
-    assert activity.stale() == 6
+    assert activity.count_without_token() == 6
 
 
 def test_alerts_wait_until_they_are_delivered(activity: RefreshStats, sql: SqlFixture) -> None:
     sql.rows("INSERT INTO tokenkeeper.alerts (kind) VALUES ('provider'), ('stale_connections')")
     sql.rows("UPDATE tokenkeeper.alerts SET due_at = NULL, delivered_at = now() WHERE kind = 'provider'")
-    assert activity.alerts_waiting() == 1
+    assert activity.count_undelivered_alerts() == 1

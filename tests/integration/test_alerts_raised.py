@@ -13,11 +13,11 @@ from shared.db.core.statements import Database
 from shared.db.lifecycle.imports import ImportRow
 from shared.domain.alerts import AlertKind
 from shared.domain.errors import InvalidClient, TemporarilyUnavailable, Throttled
-from shared.domain.provider import ENOUGH, CallOutcome
+from shared.domain.provider import FAILURES_BEFORE_OUTAGE, CallOutcome
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
-SILENT = [CallOutcome(first=True, error=TemporarilyUnavailable("timeout"))] * ENOUGH
-SUCCESS = [CallOutcome(first=True)]
+SILENT = [CallOutcome(is_first_attempt=True, error=TemporarilyUnavailable("timeout"))] * FAILURES_BEFORE_OUTAGE
+SUCCESS = [CallOutcome(is_first_attempt=True)]
 REVOKED = "status = 'revoked', access_token = NULL, expires_at = NULL, due_at = NULL"
 ACTIVE = "status = 'active'"
 #: Failing, and with five seconds of thirty minutes left.
@@ -54,14 +54,16 @@ def test_each_change_of_hubspots_state_is_told_once_and_its_end_once(stores: Sto
 def test_one_trouble_that_becomes_another_is_one_change(stores: Stores, sql: SqlFixture) -> None:
     stores.provider.record_outcomes(SILENT)
     stores.provider.record_outcomes(
-        [CallOutcome(first=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=400))]
+        [CallOutcome(is_first_attempt=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=400))]
     )
     assert [detail["state"] for _, detail in told(sql, "provider")] == ["unavailable", "app_rejected"]
     assert not any(recovered for recovered, _ in told(sql, "provider"))
 
 
 def test_a_pause_that_is_over_is_told_by_the_sweep_that_ends_it(stores: Stores, sql: SqlFixture) -> None:
-    stores.provider.record_outcomes([CallOutcome(first=True, error=Throttled("429", http_status=429, retry_after=0))])
+    stores.provider.record_outcomes(
+        [CallOutcome(is_first_attempt=True, error=Throttled("429", http_status=429, retry_after=0))]
+    )
     stores.provider.begin_sweep(2.0)
     assert [recovered for recovered, _ in told(sql, "provider")] == [False, True]
 

@@ -13,10 +13,10 @@ from shared.db.refresh import brake as brake_module
 from shared.db.refresh.claims import ClaimedConnection, RefreshResult
 from shared.db.reports.connections import ConnectionReports
 from shared.domain import connection as rules
-from shared.domain.brake import AT_LEAST
+from shared.domain.brake import MIN_REVOCATIONS
 from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavailable
 from shared.domain.grant import Introspection
-from shared.domain.provider import RAMP_FROM, CallOutcome
+from shared.domain.provider import RAMP_START_RATE, CallOutcome
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 DEAD = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
@@ -101,7 +101,7 @@ def test_a_held_one_is_served_due_again_and_says_why(fleet: ConnectionFixture, s
 def test_ten_may_go_where_few_were_active_ten_minutes_ago(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.many_due(400)  # just now: none of them was there
     kill(connections, 20)
-    assert counts(sql)["revoked"] == AT_LEAST
+    assert counts(sql)["revoked"] == MIN_REVOCATIONS
 
 
 def test_those_that_are_suspect_since_lately_were_active_ten_minutes_ago(
@@ -229,7 +229,7 @@ def test_dismissed_all_come_back_by_the_ramp_those_few_included(fleet: Connectio
     assert counts(sql) == {"active": 300}
     assert held(sql) == 0
     assert fleet.stores.brake.read().since is None
-    assert fleet.stores.provider.read().rate == RAMP_FROM
+    assert fleet.stores.provider.read().rate == RAMP_START_RATE
     assert alerts(sql) == [(False, {"held": 25}), (True, {"dismissed": 40})]
     due = sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now() AND failures = 0")
     assert due == 300
@@ -319,7 +319,9 @@ def test_an_answer_that_comes_after_a_confirmation_does_not_undo_it(fleet: Conne
 
 def test_a_dismissal_during_an_outage_does_not_hurry_the_probes(fleet: ConnectionFixture) -> None:
     kill(fleet, 40)
-    probing = fleet.stores.provider.record_outcomes([CallOutcome(first=True, error=InvalidClient("BAD_CLIENT_SECRET"))])
+    probing = fleet.stores.provider.record_outcomes(
+        [CallOutcome(is_first_attempt=True, error=InvalidClient("BAD_CLIENT_SECRET"))]
+    )
     fleet.stores.brake.dismiss()
     assert fleet.stores.provider.read() == probing
 
@@ -353,9 +355,9 @@ def test_two_operators_at_once_end_it_once(fleet: ConnectionFixture, engine: Eng
 
 
 def test_the_overview_tells_of_it(fleet: ConnectionFixture, reports: ConnectionReports, sql: SqlFixture) -> None:
-    assert (reports.overview().brake_since, reports.overview().held) == (None, 0)
+    assert (reports.read_overview().brake_since, reports.read_overview().held) == (None, 0)
     kill(fleet, 20)
-    seen = reports.overview()
+    seen = reports.read_overview()
     assert seen.brake_since is not None
     assert sql.now() - seen.brake_since < timedelta(seconds=10)
     assert seen.held == 5

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from shared.domain.brake import AT_LEAST
+from shared.domain.brake import MIN_REVOCATIONS
 from tests.support.command import Command
 from tests.support.stores import ConnectionFixture, SqlFixture
 
@@ -23,7 +23,7 @@ def braked(connections: ConnectionFixture) -> ConnectionFixture:
     """Ten revoked, five held."""
     connections.many_due(20)
     connections.stores.results.save(
-        [connections.revoked(row) for row in connections.stores.claims.claim(AT_LEAST + 5).rows]
+        [connections.revoked(row) for row in connections.stores.claims.claim(MIN_REVOCATIONS + 5).rows]
     )
     return connections
 

@@ -13,7 +13,7 @@ from shared.db.lifecycle.key_rotation import KeyRotationStore, ReencryptedToken
 from shared.settings import Settings, SettingsError
 from shared.startup_checks import check_database
 from shared.token_cipher import TokenCipher
-from shared.workflows.key_rotation import PAGE
+from shared.workflows.key_rotation import PAGE_ROWS
 from tests.support.command import Command
 from tests.support.environment import web_environment
 from tests.support.stores import ConnectionFixture, SqlFixture
@@ -46,9 +46,9 @@ def opened(sql: SqlFixture, key: str) -> dict[int, str]:
 def test_every_row_comes_under_the_newest_key_and_a_second_run_has_nothing_to_do(
     tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    fill(connections, range(1, PAGE + 101), OLD)
-    fill(connections, range(PAGE + 101, PAGE + 111), NEW)
-    hubs = range(1, PAGE + 111)
+    fill(connections, range(1, PAGE_ROWS + 101), OLD)
+    fill(connections, range(PAGE_ROWS + 101, PAGE_ROWS + 111), NEW)
+    hubs = range(1, PAGE_ROWS + 111)
     ran = tokenkeeper("keys", "rotate")
     assert (ran.status, ran.err) == (0, "")
     assert ran.out.startswith("1,100 of 1,110 rows sealed anew\nno row needs an older key than the newest\n")
@@ -78,15 +78,18 @@ def test_a_token_that_came_in_between_is_not_undone(
     fill(connections, range(1, 3), OLD)
     rows = [ReencryptedToken(hub_id, sql.row(hub_id)["encrypted_refresh_token"], "resealed") for hub_id in (1, 2)]
     sql.set("encrypted_refresh_token = 'newer'", 1)
-    assert KeyRotationStore(engine).store(rows) == 1
+    assert KeyRotationStore(engine).replace_tokens(rows) == 1
     assert [sql.row(hub_id)["encrypted_refresh_token"] for hub_id in (1, 2)] == ["newer", "resealed"]
-    assert KeyRotationStore(engine).store([]) == 0
+    assert KeyRotationStore(engine).replace_tokens([]) == 0
 
 
 def test_a_refresh_in_flight_still_lands(engine: Engine, connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.due(1)
     in_flight = connections.claim_one(1)
-    assert KeyRotationStore(engine).store([ReencryptedToken(1, in_flight.encrypted_refresh_token, "resealed")]) == 1
+    assert (
+        KeyRotationStore(engine).replace_tokens([ReencryptedToken(1, in_flight.encrypted_refresh_token, "resealed")])
+        == 1
+    )
     assert connections.stores.results.save([connections.refreshed(in_flight)]).saved == {1}
     assert (sql.served(1), sql.row(1)["encrypted_refresh_token"]) == ("new-access", "resealed")
 
@@ -131,6 +134,6 @@ def test_what_was_stored_meanwhile_is_not_forgotten(
     rows = [(hub_id, sql.row(hub_id)["encrypted_refresh_token"]) for hub_id in (1, 2)]
     fill_anew = TokenCipher([NEW]).encrypt_refresh_token(1, "installed-meanwhile")
     sql.set(f"encrypted_refresh_token = '{fill_anew}'", 1)
-    assert KeyRotationStore(engine).forget(rows) == 1
+    assert KeyRotationStore(engine).disconnect_undecryptable(rows) == 1
     assert [sql.row(hub_id)["status"] for hub_id in (1, 2)] == ["active", "disconnected"]
-    assert KeyRotationStore(engine).forget([]) == 0
+    assert KeyRotationStore(engine).disconnect_undecryptable([]) == 0

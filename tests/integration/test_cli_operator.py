@@ -75,7 +75,7 @@ def test_status_says_why_hubspot_is_not_well_and_what_to_do(
     tokenkeeper: Command, connections: ConnectionFixture
 ) -> None:
     connections.stores.provider.record_outcomes(
-        [CallOutcome(first=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=401))]
+        [CallOutcome(is_first_attempt=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=401))]
     )
     said = tokenkeeper("status").out
     assert "app_rejected since " in said

@@ -42,10 +42,10 @@ def people(sql: SqlFixture, count: int) -> None:
 
 def walked(directory: ConnectionList, **asked: object) -> Iterator[ConnectionPage]:
     """Every page from the first to the last."""
-    page = directory.page(**asked)
+    page = directory.read_page(**asked)
     yield page
     while page.after:
-        page = directory.page(after=page.after, **asked)
+        page = directory.read_page(after=page.after, **asked)
         yield page
 
 
@@ -80,7 +80,7 @@ def test_every_order_filter_and_search_shows_whom_it_should_in_pages(
     directory: ConnectionList, sql: SqlFixture
 ) -> None:
     people(sql, 150)
-    everybody = directory.page(limit=1000).connections
+    everybody = directory.read_page(limit=1000).connections
     assert len(everybody) == 150
     statuses = (None, *Status)
     for status, search, sort in product(statuses, ("", "7", "63", "0", "SHOP-1", "100%_sure", "%", "ö"), Sort):
@@ -97,7 +97,7 @@ def test_the_way_back_shows_the_same_pages(directory: ConnectionList, sql: SqlFi
         assert (there[0].before, there[-1].after) == (None, None)
         page, back = there[-1], [there[-1]]
         while page.before:
-            page = directory.page(before=page.before, sort=sort, limit=4, **asked)
+            page = directory.read_page(before=page.before, sort=sort, limit=4, **asked)
             back.append(page)
         assert hubs(back[::-1]) == hubs(there)
 
@@ -126,24 +126,24 @@ def encoded(told: object) -> str:
 def test_a_cursor_that_is_none_of_ours_is_refused(directory: ConnectionList, sort: Sort, garbage: str) -> None:
     for where in ({"after": garbage}, {"before": garbage}):
         with pytest.raises(BadCursor):
-            directory.page(sort=sort, **where)
+            directory.read_page(sort=sort, **where)
 
 
 def test_a_cursor_is_a_value_and_never_sql(directory: ConnectionList, sql: SqlFixture) -> None:
     people(sql, 10)
     quoted = cursor(Sort.DOMAIN, ["\tz' OR true --", 1])
-    assert len(directory.page(sort=Sort.DOMAIN, after=quoted).connections) == 3, "those without a domain"
-    assert directory.page(search="' OR true --").connections == []
-    assert directory.page(search="\0\ud800\n").connections != [], "nothing is left of it"
+    assert len(directory.read_page(sort=Sort.DOMAIN, after=quoted).connections) == 3, "those without a domain"
+    assert directory.read_page(search="' OR true --").connections == []
+    assert directory.read_page(search="\0\ud800\n").connections != [], "nothing is left of it"
 
 
 def test_rows_that_went_meanwhile_leave_a_way_back(directory: ConnectionList, sql: SqlFixture) -> None:
     people(sql, 10)
-    page = directory.page(limit=4)
+    page = directory.read_page(limit=4)
     sql.rows("DELETE FROM tokenkeeper.connections WHERE hub_id > 21")
-    after = directory.page(after=page.after, limit=4)
+    after = directory.read_page(after=page.after, limit=4)
     assert (after.connections, after.after) == ([], None)
-    assert hubs([directory.page(before=after.before, limit=4)]) == [7, 14, 21]
+    assert hubs([directory.read_page(before=after.before, limit=4)]) == [7, 14, 21]
     assert sql.value("SELECT count(*) FROM tokenkeeper.accounts") == 3, "whose account it was goes with it"
 
 
@@ -152,7 +152,7 @@ def test_a_hub_that_nobody_identified_is_listed_by_anything(
 ) -> None:
     connections.many_due(1)
     for sort in (Sort.HUB, Sort.DOMAIN, Sort.DUE):
-        assert hubs([directory.page(sort=sort)]) == [1]
+        assert hubs([directory.read_page(sort=sort)]) == [1]
 
 
 def test_a_hub_without_an_account_is_in_the_list(
@@ -163,10 +163,10 @@ def test_a_hub_without_an_account_is_in_the_list(
     sql.rows("DELETE FROM tokenkeeper.accounts")
     sql.set("failures = 1")
     for asked in ({}, {"sort": Sort.DUE}, {"sort": Sort.FAILURES}, {"search": "1"}):
-        assert hubs([directory.page(**asked)]) == [1]
+        assert hubs([directory.read_page(**asked)]) == [1]
     connections.stores.account_info.claim_missing(1)
     connections.stores.account_info.save(1, "acme.example", None)
-    assert hubs([directory.page(sort=Sort.DOMAIN)]) == [1]
+    assert hubs([directory.read_page(sort=Sort.DOMAIN)]) == [1]
 
 
 MANY = """

@@ -18,9 +18,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, RefreshCounters
 from shared.domain.errors import Throttled
 from shared.domain.provider import CallOutcome
+from shared.domain.refresh_counters import LATENESS_BOUNDS_SECONDS, LIFETIME_BOUNDS_SECONDS, OUTCOMES, RefreshCounters
 from tests.support.builders import ACCESS_TOKEN, REFRESH_TOKEN
 from tests.support.http_server import serving
 from tests.support.polling import until
@@ -123,7 +123,10 @@ def test_refreshes_by_what_they_came_to_and_how_late(
 
 
 def test_every_bound_is_there_from_the_start(scraper: Scraper) -> None:
-    for name, bounds in (("token_remaining_life_seconds", LIFE_BOUNDS), ("refresh_lateness_seconds", LATENESS_BOUNDS)):
+    for name, bounds in (
+        ("token_remaining_life_seconds", LIFETIME_BOUNDS_SECONDS),
+        ("refresh_lateness_seconds", LATENESS_BOUNDS_SECONDS),
+    ):
         buckets = [sample for sample in scraper.scrape()[f"tokenkeeper_{name}"].samples if "le" in sample.labels]
         assert [float(sample.labels["le"]) for sample in buckets] == list(bounds)
 
@@ -135,7 +138,7 @@ def test_hubspots_state_the_brake_and_the_sweep(
     sql.set("""status = 'suspect', pending_revocation = '{"code": "BAD_REFRESH_TOKEN"}'""", 1)
     connections.stores.provider.begin_sweep(2.0)
     connections.stores.provider.record_outcomes(
-        [CallOutcome(first=True, error=Throttled("429", http_status=429, retry_after=60))]
+        [CallOutcome(is_first_attempt=True, error=Throttled("429", http_status=429, retry_after=60))]
     )
     sql.rows("UPDATE tokenkeeper.provider SET brake_since = now()")
     states = {state: scraper.value("provider_state", state=state) for state in ("ok", "throttled", "unavailable")}

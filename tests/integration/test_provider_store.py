@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Engine
 
 from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavailable, Throttled
-from shared.domain.provider import ENOUGH, PROBING, RAMP_FROM, CallOutcome, Condition
+from shared.domain.provider import FAILURES_BEFORE_OUTAGE, PROBE_RATE, RAMP_START_RATE, CallOutcome, Condition
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
-SILENT = [CallOutcome(first=True, error=TemporarilyUnavailable("timeout"))] * ENOUGH
+SILENT = [CallOutcome(is_first_attempt=True, error=TemporarilyUnavailable("timeout"))] * FAILURES_BEFORE_OUTAGE
 
 
 def provider(sql: SqlFixture, assignments: str) -> None:
@@ -48,21 +48,21 @@ def test_a_claim_sets_the_clock(stores: Stores, sql: SqlFixture) -> None:
 def test_silence_is_kept_and_success_ends_it(stores: Stores) -> None:
     assert stores.provider.record_outcomes(SILENT).condition is Condition.UNAVAILABLE
     assert stores.provider.read().condition is Condition.UNAVAILABLE
-    assert stores.provider.read().rate == PROBING
-    assert stores.provider.record_outcomes([CallOutcome(first=False)]).condition is Condition.OK
-    assert stores.provider.read().rate == RAMP_FROM
+    assert stores.provider.read().rate == PROBE_RATE
+    assert stores.provider.record_outcomes([CallOutcome(is_first_attempt=False)]).condition is Condition.OK
+    assert stores.provider.read().rate == RAMP_START_RATE
 
 
 def test_at_ease_a_success_writes_nothing(stores: Stores, sql: SqlFixture) -> None:
     before = sql.value("SELECT ctid::text || xmin::text FROM tokenkeeper.provider")
-    stores.provider.record_outcomes([CallOutcome(first=True)] * 50)
+    stores.provider.record_outcomes([CallOutcome(is_first_attempt=True)] * 50)
     stores.claims.claim(10)
     assert sql.value("SELECT ctid::text || xmin::text FROM tokenkeeper.provider") == before
 
 
 def test_judgements_at_once_all_count(engine: Engine, stores: Stores) -> None:
-    workers = [Stores(engine, lease_seconds=60) for _ in range(ENOUGH)]
-    one = [CallOutcome(first=True, error=TemporarilyUnavailable("timeout"))]
+    workers = [Stores(engine, lease_seconds=60) for _ in range(FAILURES_BEFORE_OUTAGE)]
+    one = [CallOutcome(is_first_attempt=True, error=TemporarilyUnavailable("timeout"))]
     at_once([lambda s=s: s.provider.record_outcomes(one) for s in workers])
     assert stores.provider.read().condition is Condition.UNAVAILABLE
 
@@ -77,7 +77,7 @@ def test_when_hubspot_is_well_again_what_was_put_off_is_due(connections: Connect
     sql.set("status = 'suspect'", 5)
     connections.stores.provider.record_outcomes(SILENT)
     assert connections.stores.claims.count_due(10) == 0
-    connections.stores.provider.record_outcomes([CallOutcome(first=False)])
+    connections.stores.provider.record_outcomes([CallOutcome(is_first_attempt=False)])
     due = "SELECT hub_id FROM tokenkeeper.connections WHERE due_at <= now() ORDER BY 1"
     assert [hub_id for (hub_id,) in sql.rows(due)] == [1, 5, 6]
     assert sql.value("SELECT due_at = retry_not_before FROM tokenkeeper.connections WHERE hub_id = 2")
@@ -90,7 +90,7 @@ def test_when_hubspot_is_well_again_what_was_put_off_is_due(connections: Connect
 def test_a_pause_stops_every_claim_and_its_end_begins_a_ramp(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.many_due(30)
     connections.stores.provider.record_outcomes(
-        [CallOutcome(first=True, error=Throttled("RATE_LIMIT", http_status=429, retry_after=60))]
+        [CallOutcome(is_first_attempt=True, error=Throttled("RATE_LIMIT", http_status=429, retry_after=60))]
     )
     claims = connections.stores.claims.claim(10)
     assert (claims.rows, claims.is_rate_limited) == ([], False)
@@ -98,7 +98,7 @@ def test_a_pause_stops_every_claim_and_its_end_begins_a_ramp(connections: Connec
     provider(sql, "paused_until = now()")
     swept = connections.stores.provider.begin_sweep(2.0)
     assert swept is not None
-    assert (swept.condition, swept.rate) == (Condition.OK, RAMP_FROM)
+    assert (swept.condition, swept.rate) == (Condition.OK, RAMP_START_RATE)
     provider(sql, "bucket_refilled_at = now() - interval '1 minute'")
     assert len(connections.stores.claims.claim(10).rows) == 2, "a quarter of a second's"
 
@@ -106,7 +106,7 @@ def test_a_pause_stops_every_claim_and_its_end_begins_a_ramp(connections: Connec
 def test_a_cap_is_paused_too(engine: Engine, connections: ConnectionFixture) -> None:
     connections.many_due(3)
     connections.stores.provider.record_outcomes(
-        [CallOutcome(first=True, error=Throttled("RATE_LIMIT", retry_after=60))]
+        [CallOutcome(is_first_attempt=True, error=Throttled("RATE_LIMIT", retry_after=60))]
     )
     capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=100)
     assert capped.claims.claim(3).rows == []
@@ -114,7 +114,7 @@ def test_a_cap_is_paused_too(engine: Engine, connections: ConnectionFixture) -> 
 
 def test_a_ramp_doubles_at_each_sweep_until_nothing_limits(stores: Stores, sql: SqlFixture) -> None:
     stores.provider.record_outcomes(SILENT)
-    stores.provider.record_outcomes([CallOutcome(first=False)])
+    stores.provider.record_outcomes([CallOutcome(is_first_attempt=False)])
     rates = []
     for _ in range(9):
         swept = stores.provider.begin_sweep(2.0)
@@ -160,7 +160,7 @@ def test_what_finds_no_work_stays_in_the_bucket(
 def test_probes_are_single_and_far_between(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.many_due(20)
     connections.stores.provider.record_outcomes(
-        [CallOutcome(first=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=400))]
+        [CallOutcome(is_first_attempt=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=400))]
     )
     provider(sql, "bucket_refilled_at = now() - interval '1 hour'")
     first, second = connections.stores.claims.claim(10), connections.stores.claims.claim(10)
@@ -186,6 +186,8 @@ def test_the_last_success_is_noted_now_and_then(connections: ConnectionFixture, 
 def test_a_dead_grant_is_an_answer(stores: Stores) -> None:
     stores.provider.record_outcomes(SILENT)
     assert (
-        stores.provider.record_outcomes([CallOutcome(first=True, error=InvalidGrant("BAD_REFRESH_TOKEN"))]).condition
+        stores.provider.record_outcomes(
+            [CallOutcome(is_first_attempt=True, error=InvalidGrant("BAD_REFRESH_TOKEN"))]
+        ).condition
         is Condition.OK
     )

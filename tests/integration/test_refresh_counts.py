@@ -77,12 +77,12 @@ def test_every_attempt_is_counted_once_under_what_it_came_to(
     sql.set("due_at = now() - interval '40 seconds'")
     hubspot.trouble = {"r1": TemporarilyUnavailable("timeout"), "r2": InvalidGrant("BAD_REFRESH_TOKEN")}
     loop.wake(3)
-    until(lambda: sum(activity.totals().attempts.values()) == 31)
-    totals = activity.totals()
+    until(lambda: sum(activity.read_totals().attempts.values()) == 31)
+    totals = activity.read_totals()
     assert counted(totals) == {"refreshed": 28, "unwell": 1, "grant_dead": 1, "unopened": 1}
     assert totals.lateness[60.0] == sum(totals.lateness.values()) == 28
     assert 28 * 40 < totals.lateness_seconds < 28 * 60
-    slots = activity.slots(hours=1)
+    slots = activity.read_slots(hours=1)
     assert (sum(slot.refreshed for slot in slots), sum(slot.failed for slot in slots)) == (28, 3)
 
 
@@ -96,9 +96,9 @@ def test_counts_that_have_to_wait_hold_up_no_save_and_are_not_lost(
         fill(stores, hub_id)
         loop.wake(30)
         until(lambda hub_id=hub_id: sql.served(hub_id) is not None)
-    assert counted(activity.totals()) == {}
+    assert counted(activity.read_totals()) == {}
     rival.rollback()
-    until(lambda: counted(activity.totals()) == {"refreshed": 3})
+    until(lambda: counted(activity.read_totals()) == {"refreshed": 3})
 
 
 def test_a_process_that_is_told_to_go_tells_what_it_counted(
@@ -108,4 +108,4 @@ def test_a_process_that_is_told_to_go_tells_what_it_counted(
     loop.wake(30)
     until(lambda: sql.served(5) is not None)
     assert loop.drain(30)
-    assert counted(activity.totals()) == {"refreshed": sql.value("SELECT count(*) FROM hubspot.tokens")}
+    assert counted(activity.read_totals()) == {"refreshed": sql.value("SELECT count(*) FROM hubspot.tokens")}

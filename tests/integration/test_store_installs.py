@@ -19,7 +19,7 @@ from tests.support.stores import ConnectionFixture, SqlFixture, at_once
 def test_an_install_is_readable_at_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
     install_id = str(uuid4())
     added = connections.install(install_id=install_id)
-    assert (added.became, added.unidentified) == (InstallOutcome.INSTALLED, True)
+    assert (added.outcome, added.needs_account_info) == (InstallOutcome.INSTALLED, True)
     assert sql.served() == f"access-of-{HUB}"
     seen = connections.stores.installs.find(install_id)
     assert seen is not None
@@ -39,15 +39,15 @@ def test_the_same_install_twice_changes_nothing_whatever_came_between(
     connections.stores.disconnects.wipe_tokens(HUB)
     before = sql.row()
     again = connections.install(install_id=install_id, granted_at=granted_at)
-    assert again.became is InstallOutcome.ALREADY
+    assert again.outcome is InstallOutcome.ALREADY_STORED
     assert sql.row() == before
 
 
 def test_an_install_without_a_name_is_known_by_its_date(connections: ConnectionFixture, sql: SqlFixture) -> None:
     granted_at = sql.now()
-    assert connections.install(install_id=None, granted_at=granted_at).became is InstallOutcome.INSTALLED
-    assert connections.install(install_id=None, granted_at=granted_at).became is InstallOutcome.ALREADY
-    assert connections.install(install_id=None).became is InstallOutcome.REINSTALLED
+    assert connections.install(install_id=None, granted_at=granted_at).outcome is InstallOutcome.INSTALLED
+    assert connections.install(install_id=None, granted_at=granted_at).outcome is InstallOutcome.ALREADY_STORED
+    assert connections.install(install_id=None).outcome is InstallOutcome.REINSTALLED
 
 
 @pytest.mark.parametrize("order", list(permutations((30, 20, 10))))
@@ -69,7 +69,7 @@ def test_an_install_dated_in_the_future_counts_as_now(connections: ConnectionFix
     connections.install(ago=-3600, access_token="from-the-future")
     assert sql.value("SELECT installed_at <= clock_timestamp() FROM hubspot.connections")
     assert sql.value("SELECT expires_in <= 1800 FROM hubspot.tokens")
-    assert connections.install(access_token="from-today").became is InstallOutcome.REINSTALLED
+    assert connections.install(access_token="from-today").outcome is InstallOutcome.REINSTALLED
     assert sql.served() == "from-today"
 
 
@@ -80,7 +80,7 @@ def test_a_reinstall_begins_anew_but_leaves_the_lease(connections: ConnectionFix
     claimed = connections.claim_one()
     added = connections.install(scopes=("oauth",), access_token="anew", encrypted_refresh_token="sealed-anew")
     row = sql.row()
-    assert added.became is InstallOutcome.REINSTALLED
+    assert added.outcome is InstallOutcome.REINSTALLED
     assert row["generation"] == claimed.lease.generation + 1
     assert (row["failures"], row["last_error"], row["retry_not_before"]) == (0, None, None)
     assert (row["refresh_requested"], row["encrypted_refresh_token"]) == (False, "sealed-anew")
@@ -94,7 +94,7 @@ def test_a_reinstall_begins_anew_but_leaves_the_lease(connections: ConnectionFix
 def test_an_install_brings_back_whatever_ended(connections: ConnectionFixture, sql: SqlFixture, status: str) -> None:
     connections.install(ago=10)
     sql.set(f"status = '{status}', due_at = NULL, access_token = NULL, expires_at = NULL, status_reason = 'so'")
-    assert connections.install(access_token="anew").became is InstallOutcome.REINSTALLED
+    assert connections.install(access_token="anew").outcome is InstallOutcome.REINSTALLED
     row = sql.row()
     assert (row["status"], row["status_reason"]) == ("active", None)
     assert row["due_at"] is not None
@@ -109,12 +109,12 @@ def test_an_install_older_than_the_disconnect_does_not_undo_it(connections: Conn
     connections.stores.disconnects.mark_and_read_tokens(HUB)
     connections.stores.disconnects.wipe_tokens(HUB)
     install_id = str(uuid4())
-    assert connections.install(granted_at=late, install_id=install_id).became is InstallOutcome.DISCONNECTED_SINCE
+    assert connections.install(granted_at=late, install_id=install_id).outcome is InstallOutcome.DISCONNECTED_SINCE
     assert sql.row()["status"] == "disconnected"
     seen = connections.stores.installs.find(install_id)
     assert seen is not None, "whoever waits for it must be told how it ended"
     assert seen.status is Status.DISCONNECTED
-    assert connections.install().became is InstallOutcome.REINSTALLED
+    assert connections.install().outcome is InstallOutcome.REINSTALLED
 
 
 def test_an_install_out_of_a_cookie_keeps_the_token_that_lives_and_is_due_at_once(
@@ -151,7 +151,7 @@ def test_installs_of_one_hub_at_once_leave_the_newest(connections: ConnectionFix
     calls = [
         lambda n=n: connections.install(granted_at=base + timedelta(seconds=n), access_token=f"a-{n}") for n in range(8)
     ]
-    became = [added.became for added in at_once(calls)]
+    became = [added.outcome for added in at_once(calls)]
     assert became.count(InstallOutcome.INSTALLED) == 1
     assert sql.served() == "a-7"
 
@@ -159,9 +159,9 @@ def test_installs_of_one_hub_at_once_leave_the_newest(connections: ConnectionFix
 def test_one_install_delivered_by_many_at_once_is_stored_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
     install_id, granted_at = str(uuid4()), sql.now()
     became = [
-        a.became for a in at_once([lambda: connections.install(install_id=install_id, granted_at=granted_at)] * 6)
+        a.outcome for a in at_once([lambda: connections.install(install_id=install_id, granted_at=granted_at)] * 6)
     ]
-    assert sorted(became) == [InstallOutcome.ALREADY] * 5 + [InstallOutcome.INSTALLED]
+    assert sorted(became) == [InstallOutcome.ALREADY_STORED] * 5 + [InstallOutcome.INSTALLED]
     assert sql.events() == ["installed"]
 
 
@@ -216,7 +216,10 @@ def test_an_import_puts_a_wrong_line_right_as_long_as_its_token_never_worked(
     connections.stores.imports.import_rows([ImportRow(1, "wrong"), ImportRow(2, "good")])
     wrong = connections.claim_one(1)
     connections.stores.results.save([connections.refreshed(connections.claim_one(2))])
-    assert [found.replaceable for found in connections.stores.imports.find_existing([1, 2]).values()] == [True, False]
+    assert [found.is_replaceable for found in connections.stores.imports.find_existing([1, 2]).values()] == [
+        True,
+        False,
+    ]
     rows = [ImportRow(hub_id, "right", replaces=True) for hub_id in (1, 2)]
     assert connections.stores.imports.import_rows(rows).replaced == {1}
     assert connections.stores.results.save([connections.revoked(wrong)]).saved == set(), (

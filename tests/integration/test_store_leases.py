@@ -35,11 +35,11 @@ def test_a_claim_hands_out_all_that_the_next_step_is_decided_by(
     assert claimed.encrypted_refresh_token == f"sealed-of-{HUB}"
     assert claimed.connection.status is Status.SUSPECT
     assert claimed.connection.failures == 3
-    assert claimed.connection.life == 1800
+    assert claimed.connection.lifetime_seconds == 1800
     assert claimed.connection.scopes == ("oauth", "crm.objects.contacts.read")
     assert claimed.connection.last_error == "timeout"
-    assert claimed.connection.reason == "so"
-    assert claimed.connection.not_before is not None
+    assert claimed.connection.status_reason == "so"
+    assert claimed.connection.retry_not_before is not None
     assert 59 < (claimed.lease.until - claims.now).total_seconds() <= 60
     assert "sealed" not in repr(claims)
 
@@ -80,7 +80,9 @@ def test_a_success_is_stored_whole(connections: ConnectionFixture, sql: SqlFixtu
     connections.due(HUB)
     claimed = connections.claim_one()
     result = connections.refreshed(claimed, scopes=("oauth",), expires_in=600)
-    assert connections.stores.results.save([RefreshResult(result.lease, result.step, "sealed-anew")]).saved == {HUB}
+    assert connections.stores.results.save([RefreshResult(result.lease, result.transition, "sealed-anew")]).saved == {
+        HUB
+    }
     row = sql.row()
     assert row["access_token"] == "new-access"
     assert row["encrypted_refresh_token"] == "sealed-anew"

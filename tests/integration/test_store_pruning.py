@@ -70,8 +70,13 @@ def test_an_install_that_is_forgotten_and_comes_again_changes_nothing(
     connections.install(install_id=newest, granted_at=at)
     sql.rows("UPDATE tokenkeeper.installs SET stored_at = now() - interval '31 days'")
     assert connections.stores.prune() == 2
-    assert connections.install(install_id=newest, granted_at=at, access_token="again").became is InstallOutcome.ALREADY
-    assert connections.install(ago=60, install_id=older, access_token="again").became is InstallOutcome.OLDER
+    assert (
+        connections.install(install_id=newest, granted_at=at, access_token="again").outcome
+        is InstallOutcome.ALREADY_STORED
+    )
+    assert (
+        connections.install(ago=60, install_id=older, access_token="again").outcome is InstallOutcome.OLDER_THAN_STORED
+    )
     assert sql.served(HUB) == f"access-of-{HUB}"
 
 

@@ -12,14 +12,14 @@ from tests.support.stores import ConnectionFixture, SqlFixture
 
 
 def test_an_empty_house(reports: ConnectionReports) -> None:
-    overview = reports.overview()
+    overview = reports.read_overview()
     assert overview.counts == dict.fromkeys(Status, 0)
     assert (overview.failing, overview.due, overview.soonest_expiry) == (0, 0, None)
     assert overview.swept_at is None
     assert overview.provider.is_healthy
-    assert reports.page() == []
-    assert reports.one(HUB) is None
-    assert reports.history(HUB) == []
+    assert reports.read_page() == []
+    assert reports.find(HUB) is None
+    assert reports.read_history(HUB) == []
 
 
 def test_the_overview_counts_what_is_there(
@@ -33,7 +33,7 @@ def test_the_overview_counts_what_is_there(
     sql.set("expires_at = now() + interval '10 minutes', due_at = now() - interval '5 seconds'", 5)
     sql.set("expires_at = now() - interval '1 minute', due_at = now() - interval '9 minutes'", 6)
     connections.stores.provider.begin_sweep(2.0)
-    overview = reports.overview()
+    overview = reports.read_overview()
     assert overview.counts == {
         Status.ACTIVE: 5,
         Status.SUSPECT: 1,
@@ -55,8 +55,8 @@ def test_the_counts_alone_are_those_of_the_overview(
     for hub_id in range(1, 5):
         connections.install(hub_id)
     sql.set("status = 'suspect'", 2)
-    now, counts = reports.counts()
-    overview = reports.overview()
+    now, counts = reports.read_counts()
+    overview = reports.read_overview()
     assert counts == overview.counts
     assert now <= overview.now
 
@@ -68,7 +68,7 @@ def test_a_great_backlog_is_estimated(
     sql.rows("UPDATE tokenkeeper.connections SET failures = 1 WHERE hub_id <= 25000")
     sql.rows("UPDATE tokenkeeper.connections SET failures = 0 WHERE hub_id <= 24000")
     sql.rows("UPDATE tokenkeeper.connections SET failures = 1, status = 'revoked' WHERE hub_id > 29000")
-    overview = reports.overview()
+    overview = reports.read_overview()
     assert overview.failing == 1000
     assert 26_000 < overview.due <= 34_000
 
@@ -79,13 +79,13 @@ def test_connections_come_in_pages_by_hub(
     connections.many_due(25)
     sql.set("status = 'suspect'", 7)
     sql.set("status = 'suspect'", 20)
-    pages = [reports.page(limit=10)]
+    pages = [reports.read_page(limit=10)]
     while pages[-1]:
-        pages.append(reports.page(after=pages[-1][-1].hub_id, limit=10))
+        pages.append(reports.read_page(after=pages[-1][-1].hub_id, limit=10))
     assert [len(page) for page in pages] == [10, 10, 5, 0]
     assert [seen.hub_id for page in pages for seen in page] == list(range(1, 26))
-    assert [seen.hub_id for seen in reports.page(status=Status.SUSPECT)] == [7, 20]
-    assert [seen.hub_id for seen in reports.page(status=Status.SUSPECT, after=7)] == [20]
+    assert [seen.hub_id for seen in reports.read_page(status=Status.SUSPECT)] == [7, 20]
+    assert [seen.hub_id for seen in reports.read_page(status=Status.SUSPECT, after=7)] == [20]
 
 
 def test_one_connection_with_its_history_newest_first(
@@ -93,25 +93,25 @@ def test_one_connection_with_its_history_newest_first(
 ) -> None:
     connections.install()
     connections.stores.results.save([connections.failed(connections.claim_one())])
-    seen = reports.one(HUB)
+    seen = reports.find(HUB)
     assert seen is not None
     assert (seen.status, seen.failures, seen.last_error) == (Status.ACTIVE, 1, "timeout")
     assert seen.scopes == ("oauth", "crm.objects.contacts.read")
-    lines = reports.history(HUB)
+    lines = reports.read_history(HUB)
     assert [line.event for line in lines] == ["refresh_failed", "installed"]
     assert lines[0].detail == {"code": "timeout"}
-    assert len(reports.history(HUB, limit=1)) == 1
+    assert len(reports.read_history(HUB, limit=1)) == 1
 
 
 def test_every_sealed_token_can_be_walked_through(connections: ConnectionFixture, reports: ConnectionReports) -> None:
     connections.stores.imports.import_rows([ImportRow(hub_id, f"s{hub_id}") for hub_id in (3, 1, 2)])
-    assert reports.sealed(limit=2) == [(1, "s1"), (2, "s2")]
-    assert reports.sealed(after=2) == [(3, "s3")]
+    assert reports.read_encrypted_tokens(limit=2) == [(1, "s1"), (2, "s2")]
+    assert reports.read_encrypted_tokens(after=2) == [(3, "s3")]
 
 
 def test_the_time_is_the_databases(reports: ConnectionReports, sql: SqlFixture) -> None:
     before = sql.now()
-    assert before <= reports.now() <= sql.now()
+    assert before <= reports.read_time() <= sql.now()
 
 
 def test_the_rare_states_are_counted_and_listed_by_an_index(connections: ConnectionFixture, sql: SqlFixture) -> None:

@@ -130,7 +130,7 @@ def test_hubspots_state_is_told_with_its_reason_and_what_to_do(
 ) -> None:
     connections.install()
     swept(sql)
-    connections.stores.provider.record_outcomes([CallOutcome(first=True, error=error)] * 5)
+    connections.stores.provider.record_outcomes([CallOutcome(is_first_attempt=True, error=error)] * 5)
     headline, advice = told
     assert verdict(desk) == headline
     text = shown(desk.open("/operator"))

@@ -23,7 +23,7 @@ class HubBook(Refreshed):
         granted = at if install.granted_at > at.earliest else Span.exactly(install.granted_at)
         became = self._became(install, granted)
         self.installs.add(install.install_id)
-        if became.stored:
+        if became.is_stored:
             self._restart(at, install.refresh_token)
             self.installed_at, self.proven = granted, True
             self._take_access(install, granted, at)
@@ -107,9 +107,9 @@ class HubBook(Refreshed):
         if self.status is None:
             return InstallOutcome.INSTALLED
         if install.install_id in self.installs:
-            return InstallOutcome.ALREADY
+            return InstallOutcome.ALREADY_STORED
         if self.installed_at is not None and granted.latest < self.installed_at.earliest:
-            return InstallOutcome.OLDER
+            return InstallOutcome.OLDER_THAN_STORED
         ended = self.status_since if self.status is Status.DISCONNECTED else None
         if ended is not None and granted.latest < ended.earliest:
             return InstallOutcome.DISCONNECTED_SINCE

@@ -89,7 +89,7 @@ class Deeds:
         world = self.world
         sealed = world.cipher.encrypt_install(replace(grant, granted_at=world.stored(grant.granted_at)))
         added, at = self.timed(lambda: store_install(sealed, world.cipher, world.stores.installs, Schedule()))
-        assert added.became is self.books[grant.hub_id].installed(grant, at)
+        assert added.outcome is self.books[grant.hub_id].installed(grant, at)
 
     # --- the refresh loop ---
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, 
 
 from shared.db.lifecycle.imports import ImportRow
 from shared.domain.grant import Install
-from shared.workflows.key_rotation import rotate
+from shared.workflows.key_rotation import rotate_keys
 from tests.model import sight
 from tests.model.answers import ANSWERS, CALLED_DEAD, LIVES, SCOPES, Answer
 from tests.model.brakes import WINDOW
@@ -75,7 +75,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         book, cipher, stores = self.books[hub_id], self.world.cipher, self.world.stores
         token = book.refresh_token if same and book.refresh_token else self.deeds.next("refresh")
         here = stores.imports.find_existing([hub_id]).get(hub_id)
-        assert here is None or here.replaceable is book.replaceable()
+        assert here is None or here.is_replaceable is book.replaceable()
         # What the caller saw may be over: the statement looks for itself whether the row is no good.
         row = ImportRow(hub_id, cipher.encrypt_refresh_token(hub_id, token), replaces=token != book.refresh_token)
         imported, at = self.deeds.timed(lambda: stores.imports.import_rows([row]))
@@ -232,8 +232,8 @@ class ConnectionMachine(RuleBasedStateMachine):
         world = self.world
         world.keys.insert(0, Fernet.generate_key().decode())
         stored = sum(book.refresh_token is not None for book in self.books.values())
-        resealed, proof = rotate(world.reports, world.resealing, world.cipher, lambda pages, _: pages)
-        assert (resealed, proof.rows, proof.stale, proof.closed) == (stored, stored, 0, [])
+        resealed, proof = rotate_keys(world.reports, world.key_rotation, world.cipher, lambda pages, _: pages)
+        assert (resealed, proof.rows, proof.on_older_key, proof.undecryptable_hubs) == (stored, stored, 0, [])
 
     @rule(seconds=LATER)
     def time_passes(self, seconds: float) -> None:

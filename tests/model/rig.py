@@ -62,7 +62,7 @@ class World:
     def __init__(self, connections: Town) -> None:
         self.sql, self.reader = connections.superuser, connections.reader
         self.stores = Stores(connections.engine, lease_seconds=LEASE_SECONDS)
-        self.reports, self.resealing = ConnectionReports(connections.engine), KeyRotationStore(connections.engine)
+        self.reports, self.key_rotation = ConnectionReports(connections.engine), KeyRotationStore(connections.engine)
         self.keys = [Fernet.generate_key().decode()]
         self._listener = connections.listener
         self._passed = timedelta()
@@ -132,12 +132,14 @@ def aged(attempt: Attempt, by: timedelta) -> Attempt:
     lease = replace(attempt.lease, until=attempt.lease.until - by)
     if attempt.result is None:
         return replace(attempt, lease=lease)
-    step = attempt.result.step
+    step = attempt.result.transition
     connection = replace(
-        step.connection, due_at=_older(step.connection.due_at, by), not_before=_older(step.connection.not_before, by)
+        step.connection,
+        due_at=_older(step.connection.due_at, by),
+        retry_not_before=_older(step.connection.retry_not_before, by),
     )
     grant = None if step.grant is None else replace(step.grant, granted_at=step.grant.granted_at - by)
-    result = replace(attempt.result, lease=lease, step=replace(step, connection=connection, grant=grant))
+    result = replace(attempt.result, lease=lease, transition=replace(step, connection=connection, grant=grant))
     return replace(attempt, lease=lease, result=result)
 
 

@@ -51,7 +51,7 @@ def troubled(connections: ConnectionFixture, sql: SqlFixture) -> None:
     end(connections, DISCONNECTED)
     connections.stores.imports.import_rows([ImportRow(IMPORTED, "sealed")])
     connections.stores.provider.record_outcomes(
-        [CallOutcome(first=True, error=TemporarilyUnavailable("server_error", http_status=502))] * 5
+        [CallOutcome(is_first_attempt=True, error=TemporarilyUnavailable("server_error", http_status=502))] * 5
     )
     busy(sql)
 

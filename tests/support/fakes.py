@@ -75,7 +75,9 @@ class FakeInstalls:
         already = any(row.install_id == install.install_id for row in self.rows.values())
         if not already:
             self.rows[install.hub_id] = install
-        return InstallResult(InstallOutcome.ALREADY if already else InstallOutcome.INSTALLED, unidentified=True)
+        return InstallResult(
+            InstallOutcome.ALREADY_STORED if already else InstallOutcome.INSTALLED, needs_account_info=True
+        )
 
     def find(self, install_id: str) -> StoredInstall | None:
         self._answer()

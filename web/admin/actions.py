@@ -58,7 +58,7 @@ class Actions:
 
     def _begun(self, hub_id: int) -> bool:
         """False where it was ended before. What HubSpot is told with is the worker's to read."""
-        if self._services.reports.one(hub_id) is None:
+        if self._services.reports.find(hub_id) is None:
             raise AbortWithPage(problems.NO_SUCH_CONNECTION)
         return self._services.disconnects.mark(hub_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared.db.reports.connections import ConnectionRow
-from shared.domain.brake import REASON as HELD
+from shared.domain.brake import HELD_REASON as HELD
 from shared.domain.connection import Status
 from shared.domain.provider import Condition, Provider
 from web.admin import error_descriptions

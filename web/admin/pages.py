@@ -52,13 +52,13 @@ class Pages:
 
     def _overview(self) -> dict[str, object]:
         activity = self._services.refresh_stats
-        overview, life = self._services.reports.overview(), activity.life()
-        seen = Seen(overview, activity.stale(), self._services.sweep_seconds)
+        overview, life = self._services.reports.read_overview(), activity.read_lifetimes()
+        seen = Seen(overview, activity.count_without_token(), self._services.sweep_seconds)
         return {
             "overview": overview,
             "verdict": summarize_health(seen),
             "stale": seen.stale,
-            "chart": charts.refreshes(activity.slots()),
+            "chart": charts.refreshes(activity.read_slots()),
             "lives": charts.distribution(life.lives),
             "estimated": life.estimated,
             "statuses": Status,
@@ -67,7 +67,7 @@ class Pages:
         }
 
     def _listing(self, wanted: ListParams) -> dict[str, object]:
-        listing = self._services.connection_list.page(
+        listing = self._services.connection_list.read_page(
             status=wanted.status,
             search=wanted.search,
             sort=wanted.sort,
@@ -75,16 +75,16 @@ class Pages:
             before=wanted.before,
             limit=ROWS,
         )
-        now, counts = self._services.reports.counts()
+        now, counts = self._services.reports.read_counts()
         return {"listing": listing, "now": now, "counts": counts, "error_in_words": error_in_words}
 
     def _connection(self, hub_id: int) -> dict[str, object]:
-        seen, now = self._one(hub_id), self._services.reports.now()
+        seen, now = self._one(hub_id), self._services.reports.read_time()
         return {
             "seen": seen,
             "now": now,
             "scopes": describe_scopes(seen.scopes),
-            "history": [(line.at, told(line)) for line in self._services.reports.history(hub_id, LINES)],
+            "history": [(line.at, told(line)) for line in self._services.reports.read_history(hub_id, LINES)],
             "lines": LINES,
             "advice": advice(seen, self._services.provider.read()),
             "install_link": self._services.origin + url_for("start", hub_id=hub_id),
@@ -94,7 +94,7 @@ class Pages:
         }
 
     def _one(self, hub_id: int) -> ConnectionRow:
-        seen = self._services.reports.one(hub_id)
+        seen = self._services.reports.find(hub_id)
         if seen is None:
             raise AbortWithPage(problems.NO_SUCH_CONNECTION)
         return seen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -10,7 +9,7 @@ from typing import TypeVar
 from flask import Response, render_template, request, url_for
 
 from shared.db.core.engine import query_deadline as asking_within
-from shared.hubspot.response_fields import LARGEST_HUB_ID
+from shared.domain.hub_id import parse_hub_id
 from web.admin import problems
 from web.admin.flash_messages import FlashMessage, sentence
 from web.error_pages import AbortWithPage, Link
@@ -21,7 +20,6 @@ T = TypeVar("T")
 
 #: Seconds that PostgreSQL is given for all that a page shows.
 PATIENCE = 3.0
-_HUB = re.compile(r"[1-9][0-9]{0,18}")
 
 
 def ask_within(seconds: float, ask: Callable[[], T]) -> T:
@@ -55,9 +53,10 @@ class ViewBase:
 
 def account(text: str) -> int:
     """The number of an account, of an address. Raises Stopped where it can be none."""
-    if not _HUB.fullmatch(text) or int(text) > LARGEST_HUB_ID:
+    hub_id = parse_hub_id(text)
+    if hub_id is None:
         raise AbortWithPage(problems.NO_SUCH_CONNECTION)
-    return int(text)
+    return hub_id
 
 
 def back_to(link: Link, notice: FlashMessage) -> Response:

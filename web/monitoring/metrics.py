@@ -83,11 +83,11 @@ class Metrics:
     def _read(self) -> Snapshot:
         started_at = time.monotonic()
         snapshot = Snapshot(
-            overview=self._reports.overview(),
-            totals=self._refresh_stats.totals(),
-            life=self._refresh_stats.life(),
-            stale=self._refresh_stats.stale(),
-            alerts_waiting=self._refresh_stats.alerts_waiting(),
+            overview=self._reports.read_overview(),
+            totals=self._refresh_stats.read_totals(),
+            life=self._refresh_stats.read_lifetimes(),
+            stale=self._refresh_stats.count_without_token(),
+            alerts_waiting=self._refresh_stats.count_undelivered_alerts(),
             sweep_seconds=self._sweep_seconds,
         )
         self._latest = started_at, snapshot

@@ -13,7 +13,7 @@ from shared import tracing
 from shared.db.lifecycle.installs import StoredInstall
 from shared.domain.errors import CodeRejected, InvalidClient, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import Grant, Install
-from shared.hubspot.response_fields import LARGEST_HUB_ID
+from shared.domain.hub_id import parse_hub_id
 from shared.tracing import SpanKind
 from web import error_pages
 from web.error_pages import AbortWithPage, classify_exchange_error
@@ -30,7 +30,6 @@ log = structlog.get_logger(__name__)
 _LOOPBACK_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
 #: HubSpot's codes are na1-<uuid>. Whatever else could be one is left for HubSpot to refuse.
 _CODE = re.compile(r"[!-~]{1,2048}")
-_HUB_ID = re.compile(r"[1-9][0-9]{0,18}")
 #: Between two looks for the install of a double click.
 LOOK_PAUSE_SECONDS = 0.1
 
@@ -192,9 +191,10 @@ def _read_hub_id() -> int | None:
     values = [value.strip() for value in request.args.getlist("hub_id")]
     if not any(values):
         return None
-    if len(values) > 1 or not _HUB_ID.fullmatch(values[0]) or int(values[0]) > LARGEST_HUB_ID:
+    hub_id = parse_hub_id(values[0]) if len(values) == 1 else None
+    if hub_id is None:
         raise AbortWithPage(error_pages.INVALID_HUB_ID)
-    return int(values[0])
+    return hub_id
 
 
 def _make_install(install_id: str, grant: Grant) -> Install:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, Row, text
 from shared.db.alerts.outbox import PENDING
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.statements import Database, single_statement
-from shared.domain.alerts import LATELY, AlertKind, pause
+from shared.domain.alerts import RECENT_WINDOW, AlertKind, pause_seconds
 
 #: Of its token's lifetime: with less than that left, and no refresh having worked, a connection is about to go stale.
 LAST_OF_LIFE = 0.1
@@ -21,7 +21,7 @@ OVERDUE_SECONDS, OVERDUE_SWEEPS = 10.0, 5
 NAMED = 10
 #: Of those failing and of those longest overdue so many are looked at: a sweep must not slow down with a backlog.
 LOOKED_AT = 5000
-#: While an alert stands, another is raised when so many times as many are about to go stale, LATELY at the earliest.
+#: While an alert stands, another is raised when so many times as many are about to go stale, a RECENT_WINDOW later.
 WORSE = 10
 #: Told in one message at most.
 MOST = 10_000
@@ -110,7 +110,7 @@ class AlertDetector:
         with self._database.transaction() as connection:
             connection.execute(ONE_AT_A_TIME)
             stale = connection.execute(STALE, {"overdue": self._overdue}).one()
-            lately = {"lately": LATELY.total_seconds()}
+            lately = {"lately": RECENT_WINDOW.total_seconds()}
             before = connection.execute(NEWEST_STALE, lately).one_or_none()
             if not _news(before, stale.total):
                 return
@@ -126,9 +126,9 @@ def _news(before: Row[Any] | None, count: int) -> bool:
 
 
 def _may_tell(connection: Connection, kind: AlertKind, *, recovered: bool) -> bool:
-    values = {"kind": kind.value, "recovered": recovered, "lately": LATELY.total_seconds()}
+    values = {"kind": kind.value, "recovered": recovered, "lately": RECENT_WINDOW.total_seconds()}
     row = connection.execute(TOLD_LATELY, values).one()
-    return not row.told or bool(row.ago >= pause(row.told))
+    return not row.told or bool(row.ago >= pause_seconds(row.told))
 
 
 def _raise(connection: Connection, kind: AlertKind, about: Row[Any], *, recovered: bool) -> None:

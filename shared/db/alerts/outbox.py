@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, text
 
 from shared.db.core.statements import Database, single_statement
-from shared.domain.alerts import GIVEN_UP_AFTER, Alert, AlertKind
+from shared.domain.alerts import GIVE_UP_AFTER, Alert, AlertKind
 
 #: Seconds for which an alert that is being posted is nobody else's: three times what a post may take.
 LEASE = 30
@@ -128,7 +128,7 @@ class Outbox:
 
     def schedule_retry(self, alert: Alert, wait: float) -> bool:
         """Due again in `wait` seconds; False where it is too old for that and given up."""
-        given_up_after = GIVEN_UP_AFTER.total_seconds()
+        given_up_after = GIVE_UP_AFTER.total_seconds()
         rows = self._database.execute(
             FAILED, id=alert.id, attempts=alert.attempts, wait=wait, given_up_after=given_up_after
         )

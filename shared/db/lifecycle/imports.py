@@ -33,13 +33,13 @@ class ExistingConnection:
     """What an import should know of a hub that is here. Seals of one token differ: open them to compare."""
 
     status: Status
-    proven: bool  #: HubSpot handed out something for it to us, in an install or a refresh
+    has_worked: bool  #: HubSpot handed out something for it to us, in an install or a refresh
     encrypted_refresh_token: str | None = field(repr=False)
 
     @property
-    def replaceable(self) -> bool:
+    def is_replaceable(self) -> bool:
         """As the statement below sees it: revoked, or imported with a token that never worked."""
-        return self.status is Status.REVOKED or (self.status is not Status.DISCONNECTED and not self.proven)
+        return self.status is Status.REVOKED or (self.status is not Status.DISCONNECTED and not self.has_worked)
 
 
 #: A connection that has worked is never given a token out of an old file, and what the operator disconnected comes
@@ -73,7 +73,7 @@ WITH given AS MATERIALIZED (
 SELECT hub_id, new FROM stored
 """)
 STANDING = single_statement("""
-SELECT hub_id, status, refreshed_at IS NOT NULL OR installed_at IS NOT NULL AS proven, encrypted_refresh_token
+SELECT hub_id, status, refreshed_at IS NOT NULL OR installed_at IS NOT NULL AS has_worked, encrypted_refresh_token
   FROM tokenkeeper.connections
  WHERE hub_id = ANY (CAST(:hub_ids AS bigint[]))
 """)
@@ -103,5 +103,6 @@ class ImportStore:
         """Of those hubs that are here."""
         rows = self._database.execute(STANDING, hub_ids=list(hub_ids))
         return {
-            row.hub_id: ExistingConnection(Status(row.status), row.proven, row.encrypted_refresh_token) for row in rows
+            row.hub_id: ExistingConnection(Status(row.status), row.has_worked, row.encrypted_refresh_token)
+            for row in rows
         }

@@ -39,21 +39,21 @@ class InstallOutcome(StrEnum):
     INSTALLED = "installed"
     REINSTALLED = "reinstalled"
     #: It was stored before.
-    ALREADY = "already"
+    ALREADY_STORED = "already_stored"
     #: A newer install of this hub is stored.
-    OLDER = "older"
+    OLDER_THAN_STORED = "older_than_stored"
     #: The operator disconnected this hub after it was granted.
     DISCONNECTED_SINCE = "disconnected_since"
 
     @property
-    def stored(self) -> bool:
+    def is_stored(self) -> bool:
         return self in (InstallOutcome.INSTALLED, InstallOutcome.REINSTALLED)
 
 
 @dataclass(frozen=True, slots=True)
 class InstallResult:
-    became: InstallOutcome
-    unidentified: bool  #: HubSpot has yet to be asked whose account it is
+    outcome: InstallOutcome
+    needs_account_info: bool  #: HubSpot has yet to be asked whose account it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +140,15 @@ class InstallStore:
             row = connection.execute(LOOK, {"install_id": install.install_id, "hub_id": install.hub_id}).one()
             granted_at = min(install.granted_at, row.now)
             became = _became(install, granted_at, row)
-            if became is InstallOutcome.ALREADY:
+            if became is InstallOutcome.ALREADY_STORED:
                 return InstallResult(became, row.account_info_due_at is not None)
             if install.install_id is not None:
                 values = {"install_id": install.install_id, "hub_id": install.hub_id, "granted_at": granted_at}
                 connection.execute(REMEMBER, values)
-            if not became.stored:
+            if not became.is_stored:
                 return InstallResult(became, row.account_info_due_at is not None)
             _write(connection, install, granted_at, row)
-            return InstallResult(became, unidentified=True)
+            return InstallResult(became, needs_account_info=True)
 
     def find(self, install_id: str) -> StoredInstall | None:
         """None where no install of that id is stored."""
@@ -166,9 +166,9 @@ def _became(install: NewInstall, granted_at: datetime, row: Row[Any]) -> Install
     # The row remembers its newest install longer than the list of all of them does.
     newest = install.install_id is not None and install.install_id == str(row.install_id)
     if row.seen is not None or nameless_twin or newest:
-        return InstallOutcome.ALREADY
+        return InstallOutcome.ALREADY_STORED
     if row.installed_at is not None and granted_at < row.installed_at:
-        return InstallOutcome.OLDER
+        return InstallOutcome.OLDER_THAN_STORED
     if row.status == Status.DISCONNECTED and granted_at < row.status_since:
         return InstallOutcome.DISCONNECTED_SINCE
     return InstallOutcome.REINSTALLED

@@ -66,7 +66,7 @@ class KeyRotationStore:
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
-    def store(self, rows: Sequence[ReencryptedToken]) -> int:
+    def replace_tokens(self, rows: Sequence[ReencryptedToken]) -> int:
         """How many of them took its place. Raises StoreUnavailable; then none did."""
         if not rows:
             return 0
@@ -78,7 +78,7 @@ class KeyRotationStore:
         )
         return len(stored)
 
-    def forget(self, rows: Sequence[tuple[int, str]]) -> int:
+    def disconnect_undecryptable(self, rows: Sequence[tuple[int, str]]) -> int:
         """Of hubs and their sealed refresh tokens, which nobody can open any more: how many wait for an install now."""
         if not rows:
             return 0

@@ -17,9 +17,9 @@ from shared.db.alerts.raising import raise_alert
 from shared.db.core.statements import Database, single_statement
 from shared.db.refresh.claims import RefreshResult
 from shared.domain.alerts import AlertKind
-from shared.domain.brake import WINDOW, hold_revocation, remaining_revocations
+from shared.domain.brake import REVOCATION_WINDOW, hold_revocation, remaining_revocations
 from shared.domain.connection import Status
-from shared.domain.provider import RAMP_FROM, Condition
+from shared.domain.provider import RAMP_START_RATE, Condition
 
 #: Connections that one statement of an operator's word moves: a hundred thousand at once would outlast its bound.
 PAGE = 5000
@@ -53,7 +53,7 @@ SELECT connection_counts.connections
 ON = text("UPDATE tokenkeeper.provider SET brake_since = :at")
 OFF = text("UPDATE tokenkeeper.provider SET brake_since = NULL")
 OFF_ANEW = text("UPDATE tokenkeeper.provider SET brake_since = NULL, brake_reset_at = clock_timestamp()")
-RAMP = text(f"UPDATE tokenkeeper.provider SET rate = {RAMP_FROM} WHERE condition = '{Condition.OK}'")
+RAMP = text(f"UPDATE tokenkeeper.provider SET rate = {RAMP_START_RATE} WHERE condition = '{Condition.OK}'")
 READ = single_statement(f"""
 SELECT clock_timestamp() AS at, brake_since,
        (SELECT count(*) FROM tokenkeeper.connections WHERE {HELD}) AS held
@@ -137,7 +137,7 @@ class RevocationBrake:
         return _let_go(self._database, CONFIRMED)
 
     def dismiss(self) -> int | None:
-        """Bring back what the brake holds, and what was revoked in the WINDOW before; then let it go. How many."""
+        """Bring back what the brake holds, and what was revoked in the ten minutes before; then let it go. How many."""
         return _let_go(self._database, DISMISSED)
 
 
@@ -160,7 +160,7 @@ def apply_brake(
     allowed = 0 if state.brake_since else _allowed(connection, state, len(fresh))
     if len(fresh) > allowed and state.brake_since is None:
         _pull(connection, state.at, len(fresh) - allowed)
-    again = [replace(result, step=replace(result.step, events=())) for result in told]
+    again = [replace(result, transition=replace(result.transition, events=())) for result in told]
     return again + fresh[:allowed] + [_held(result, state.at) for result in fresh[allowed:]]
 
 
@@ -177,7 +177,7 @@ def _ours(connection: Connection, verdicts: Sequence[RefreshResult]) -> dict[int
 
 def _allowed(connection: Connection, state: Row[Any], wanted: int) -> int:
     """How many may become revoked now, looked at no further than `wanted`."""
-    since = state.at - WINDOW
+    since = state.at - REVOCATION_WINDOW
     counted_from = max(filter(None, (since, state.brake_reset_at)))
     revoked = connection.execute(REVOKED_SINCE, {"since": counted_from}).scalar_one()
     allowed = remaining_revocations(0, revoked)
@@ -192,7 +192,7 @@ def _pull(connection: Connection, at: datetime, too_many: int) -> None:
 
 
 def _held(result: RefreshResult, now: datetime) -> RefreshResult:
-    return replace(result, step=hold_revocation(result.step, now))
+    return replace(result, transition=hold_revocation(result.transition, now))
 
 
 def _let_go(database: Database, word: Word) -> int | None:
@@ -203,7 +203,7 @@ def _let_go(database: Database, word: Word) -> int | None:
             state = connection.execute(LOCK).one()
             if state.brake_since is None:
                 return moved
-            since = {"since": state.brake_since - WINDOW}
+            since = {"since": state.brake_since - REVOCATION_WINDOW}
             if word.first is not None:
                 connection.execute(word.first)
             moved = (moved or 0) + int(connection.execute(word.move, since).scalar_one())

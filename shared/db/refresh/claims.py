@@ -49,7 +49,7 @@ class ClaimBatch:
 @dataclass(frozen=True, slots=True)
 class RefreshResult:
     lease: Lease
-    step: Transition
+    transition: Transition
     encrypted_refresh_token: str | None = field(default=None, repr=False)  #: where HubSpot handed out a new one
 
 
@@ -156,12 +156,12 @@ def _claimed(row: Row[Any]) -> ClaimedConnection:
         hub_id=row.hub_id,
         status=status,
         failures=row.failures,
-        life=row.lifetime_seconds,
+        lifetime_seconds=row.lifetime_seconds,
         scopes=tuple(row.scopes),
         due_at=row.due_at,
-        not_before=row.retry_not_before,
+        retry_not_before=row.retry_not_before,
         last_error=row.last_error,
-        reason=row.status_reason,
+        status_reason=row.status_reason,
     )
     lease = Lease(row.hub_id, row.lease_number, row.generation, row.lease_until, status)
     return ClaimedConnection(connection, lease, row.encrypted_refresh_token)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine, text
 
 from shared.db.core.statements import Database
-from shared.domain.counts import RefreshCounters
+from shared.domain.refresh_counters import RefreshCounters
 
 #: Counts can wait, saves cannot: whoever else holds a row is not waited for long. Rows are locked in one order, so that
 #: two processes never wait in a circle.

@@ -41,7 +41,9 @@ RETURNING c.hub_id
 def rescue(database: Database, late: Sequence[RefreshResult]) -> frozenset[int]:
     """Of results that did not land, the hubs whose new refresh token is kept all the same."""
     rotated = [
-        _rotated(result, result.step.grant) for result in late if result.encrypted_refresh_token and result.step.grant
+        _rotated(result, result.transition.grant)
+        for result in late
+        if result.encrypted_refresh_token and result.transition.grant
     ]
     if not rotated:
         return frozenset()

@@ -116,8 +116,8 @@ def provider_of(row: Row[Any]) -> Provider:
         condition=Condition(row.condition),
         since=row.since,
         reason=row.reason,
-        silent=row.consecutive_no_answer,
-        refused=row.consecutive_unknown,
+        consecutive_no_answer=row.consecutive_no_answer,
+        consecutive_unknown=row.consecutive_unknown,
         paused_until=row.paused_until,
         rate=row.rate,
     )
@@ -152,8 +152,8 @@ def _columns(provider: Provider) -> dict[str, Any]:
         "condition": provider.condition.value,
         "since": provider.since,
         "reason": provider.reason,
-        "consecutive_no_answer": provider.silent,
-        "consecutive_unknown": provider.refused,
+        "consecutive_no_answer": provider.consecutive_no_answer,
+        "consecutive_unknown": provider.consecutive_unknown,
         "paused_until": provider.paused_until,
         "rate": provider.rate,
     }

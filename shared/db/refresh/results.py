@@ -155,15 +155,15 @@ def _overtaken(results: Sequence[RefreshResult], newest: Sequence[RefreshResult]
 
 def _save_judged(database: Database, results: Sequence[RefreshResult], lease_seconds: float) -> SaveOutcome:
     """Those that revoke apart from the others: the revocation brake has a word in them, and locks a row for it."""
-    verdicts = [result for result in results if is_revocation(result.step)]
+    verdicts = [result for result in results if is_revocation(result.transition)]
     if not verdicts:
         return SaveOutcome(frozenset(row.hub_id for row in database.execute(SAVE, **_values(results))))
-    others = [result for result in results if not is_revocation(result.step)]
+    others = [result for result in results if not is_revocation(result.transition)]
     landed = [row.hub_id for row in database.execute(SAVE, **_values(others))] if others else []
     with database.transaction() as connection:
         judged = apply_brake(connection, verdicts, lease_seconds=lease_seconds)
         landed += [row.hub_id for row in connection.execute(SAVE, _values(judged))] if judged else []
-    held_by_brake = frozenset(result.lease.hub_id for result in judged if result.step.pending_revocation)
+    held_by_brake = frozenset(result.lease.hub_id for result in judged if result.transition.pending_revocation)
     return SaveOutcome(frozenset(landed), held_by_brake & frozenset(landed))
 
 
@@ -175,7 +175,7 @@ def _values(results: Sequence[RefreshResult]) -> dict[str, str]:
 
 
 def _saved(result: RefreshResult) -> dict[str, Any]:
-    lease, grant, after = result.lease, result.step.grant, result.step.connection
+    lease, grant, after = result.lease, result.transition.grant, result.transition.connection
     saved: dict[str, Any] = {
         "hub_id": lease.hub_id,
         "number": lease.number,
@@ -184,12 +184,12 @@ def _saved(result: RefreshResult) -> dict[str, Any]:
         "status": after.status.value,
         "sealed": result.encrypted_refresh_token,
         "due_at": _text(after.due_at),
-        "retry_not_before": _text(after.not_before),
+        "retry_not_before": _text(after.retry_not_before),
         "failures": after.failures,
         "last_error": after.last_error,
-        "reason": after.reason,
-        "pending_revocation": result.step.pending_revocation,
-        "told": any(event.status is after.status for event in result.step.events),
+        "reason": after.status_reason,
+        "pending_revocation": result.transition.pending_revocation,
+        "told": any(event.status is after.status for event in result.transition.events),
     }
     if grant is not None:
         saved["access_token"] = grant.access_token
@@ -201,7 +201,7 @@ def _saved(result: RefreshResult) -> dict[str, Any]:
 
 
 def _events(results: Iterable[RefreshResult]) -> Iterable[dict[str, Any]]:
-    told = ((result.lease.hub_id, event) for result in results for event in result.step.events)
+    told = ((result.lease.hub_id, event) for result in results for event in result.transition.events)
     for place, (hub_id, event) in enumerate(told):
         yield {
             "place": place,

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, Row
 from shared.db.core.statements import Database, single_statement
 from shared.db.reports import connection_list_sql
 from shared.db.reports.connection_list_sql import ORDERS, Asked, Query
-from shared.db.reports.connections import ConnectionRow, seen
+from shared.db.reports.connections import ConnectionRow, connection_row
 from shared.db.reports.page_cursor import BadCursor, Sort, cursor, position
 from shared.domain.connection import Status
 
@@ -41,7 +41,7 @@ class ConnectionList:
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
-    def page(
+    def read_page(
         self,
         *,
         status: Status | None = None,
@@ -61,12 +61,12 @@ class ConnectionList:
         asked = Asked(sort, status, None if at is None else position(sort, at), backwards, limit + 1)
         rows = self._rows(asked, _plain(search))
         if backwards and len(rows) <= limit:
-            return self.page(status=status, search=search, sort=sort, limit=limit)  # the first, and a full one
+            return self.read_page(status=status, search=search, sort=sort, limit=limit)  # the first, and a full one
         shown = rows[:limit][::-1] if backwards else rows[:limit]
         if not shown:
             return ConnectionPage([], before=after, after=None)
         return ConnectionPage(
-            [seen(row) for row in shown],
+            [connection_row(row) for row in shown],
             before=None if at is None else _cursor(sort, shown[0]),
             after=_cursor(sort, shown[-1]) if backwards or len(rows) > limit else None,
         )

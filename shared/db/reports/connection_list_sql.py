@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.db.reports.page_cursor import GREATEST, Sort
+from shared.db.reports.page_cursor import Sort
 from shared.domain.connection import Status
+from shared.domain.hub_id import MAX_HUB_ID
 
 _CONNECTIONS = "tokenkeeper.connections AS c"
 _BOTH = f"{_CONNECTIONS} JOIN tokenkeeper.accounts AS a ON a.hub_id = c.hub_id"
@@ -124,9 +125,9 @@ def ranges(digits: str) -> dict[str, list[int]]:
     """Between which numbers are those that begin with `digits`: the shortest first, up to a bigint's end."""
     low = high = int(digits)
     lows, highs = [], []
-    while not digits.startswith("0") and low <= GREATEST:
+    while not digits.startswith("0") and low <= MAX_HUB_ID:
         lows.append(low)
-        highs.append(min(high, GREATEST))
+        highs.append(min(high, MAX_HUB_ID))
         low, high = low * 10, high * 10 + 9
     return {"lows": lows, "highs": highs}
 

@@ -120,7 +120,7 @@ class ConnectionReports:
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
-    def overview(self) -> Overview:
+    def read_overview(self) -> Overview:
         row = self._database.execute(OVERVIEW)[0]
         failing, due = row.failing, row.due
         if max(failing, due) > COUNTED:
@@ -139,30 +139,30 @@ class ConnectionReports:
             held=row.held,
         )
 
-    def counts(self) -> tuple[datetime, dict[Status, int]]:
+    def read_counts(self) -> tuple[datetime, dict[Status, int]]:
         """PostgreSQL's time, and how many there are in every status: what of the overview costs next to nothing."""
         row = self._database.execute(COUNTS)[0]
         return row.at, _counts(row)
 
-    def page(self, *, status: Status | None = None, after: int = -1, limit: int = 100) -> list[ConnectionRow]:
+    def read_page(self, *, status: Status | None = None, after: int = -1, limit: int = 100) -> list[ConnectionRow]:
         """By hub, from the first one past `after`: hand in the last one's hub to get the next page."""
         values: dict[str, Any] = {"after": after, "limit": limit}
         if status is None:
             rows = self._database.execute(PAGE, **values)
         else:
             rows = self._database.execute(PAGE_OF_STATUS, status=status.value, **values)
-        return [seen(row) for row in rows]
+        return [connection_row(row) for row in rows]
 
-    def one(self, hub_id: int) -> ConnectionRow | None:
+    def find(self, hub_id: int) -> ConnectionRow | None:
         rows = self._database.execute(ONE, hub_id=hub_id)
-        return seen(rows[0]) if rows else None
+        return connection_row(rows[0]) if rows else None
 
-    def history(self, hub_id: int, limit: int = 200) -> list[HistoryLine]:
+    def read_history(self, hub_id: int, limit: int = 200) -> list[HistoryLine]:
         """The newest first."""
         rows = self._database.execute(HISTORY, hub_id=hub_id, limit=limit)
         return [HistoryLine(row.at, row.event, row.detail) for row in rows]
 
-    def sealed(self, *, after: int = -1, limit: int = 1000) -> Sequence[tuple[int, str]]:
+    def read_encrypted_tokens(self, *, after: int = -1, limit: int = 1000) -> Sequence[tuple[int, str]]:
         """Hubs and their sealed refresh tokens, a page at a time: to prove that TOKEN_KEYS opens every one."""
         rows = self._database.execute(SEALED, after=after, limit=limit)
         return [(row.hub_id, row.encrypted_refresh_token) for row in rows]
@@ -176,12 +176,12 @@ class ConnectionReports:
             due if due <= COUNTED else max(due, round(drawn.due * scale)),
         )
 
-    def now(self) -> datetime:
+    def read_time(self) -> datetime:
         now: datetime = self._database.execute(NOW)[0][0]
         return now
 
 
-def seen(row: Row[Any]) -> ConnectionRow:
+def connection_row(row: Row[Any]) -> ConnectionRow:
     """Of a row that has the columns of `hubspot.connections`, and perhaps more."""
     values = {name: getattr(row, name) for name in _SEEN}
     return ConnectionRow(**{**values, "status": Status(row.status), "scopes": tuple(row.scopes)})

@@ -9,9 +9,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from shared.domain.hub_id import MAX_HUB_ID
+
 #: Characters of the longest cursor that we make: a domain of 255, in four bytes each.
 LONGEST = 1500
-GREATEST = 2**63 - 1
 
 
 class Sort(StrEnum):
@@ -66,7 +67,7 @@ def _checked(sort: Sort, key: list[Any]) -> tuple[Any, ...]:
 
 
 def _number(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= GREATEST:
+    if type(value) is not int or not 0 <= value <= MAX_HUB_ID:
         raise BadCursor("no number")
     return value
 

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Engine, Row
 
 from shared.db.core.statements import Database, single_statement
-from shared.domain.counts import LATENESS_BOUNDS as LATE
-from shared.domain.counts import LIFE_BOUNDS, OUTCOMES, bucket_bound
+from shared.domain.refresh_counters import LATENESS_BOUNDS_SECONDS as LATE
+from shared.domain.refresh_counters import LIFETIME_BOUNDS_SECONDS, OUTCOMES, find_lateness_bound
 
 #: With more connections than this, a sample of about so many stands for all of them.
 SAMPLE = 20_000
@@ -60,7 +60,7 @@ CONNECTIONS = single_statement("SELECT connections FROM tokenkeeper.connection_c
 #: Pages of the table, drawn by lot; with 100 percent all of them.
 _DRAWN = "tokenkeeper.connections TABLESAMPLE SYSTEM (:percent)"
 _SERVED = "status IN ('active', 'suspect') AND expires_at > clock_timestamp()"
-_BOUNDS = ", ".join(str(each) for each in LIFE_BOUNDS[:-1])
+_BOUNDS = ", ".join(str(each) for each in LIFETIME_BOUNDS_SECONDS[:-1])
 LIFE = single_statement(f"""
 WITH drawn AS MATERIALIZED (
     SELECT CASE WHEN {_SERVED} THEN extract(epoch FROM expires_at - clock_timestamp())::double precision END AS life
@@ -103,12 +103,12 @@ class RefreshStats:
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
-    def slots(self, *, hours: int = 6, minutes: int = 5) -> list[Slot]:
+    def read_slots(self, *, hours: int = 6, minutes: int = 5) -> list[Slot]:
         """The oldest first, without gaps; the last is the one that is running."""
         rows = self._database.execute(SLOTS, minutes=minutes, count=hours * 60 // minutes)
         return [Slot(row.at, int(row.refreshed), int(row.failed)) for row in rows]
 
-    def totals(self) -> Totals:
+    def read_totals(self) -> Totals:
         totals = Totals(dict.fromkeys(OUTCOMES, 0), dict.fromkeys(LATE, 0), 0.0)
         seconds = 0.0
         for row in self._database.execute(TALLY):
@@ -116,19 +116,19 @@ class RefreshStats:
                 totals.attempts[row.name] = int(row.total)
             elif row.kind == "lateness":
                 # Of another version's bounds, perhaps: what was counted stays counted.
-                totals.lateness[bucket_bound(float(row.name))] += int(row.total)
+                totals.lateness[find_lateness_bound(float(row.name))] += int(row.total)
             else:
                 seconds = row.total
         return Totals(totals.attempts, totals.lateness, seconds)
 
-    def life(self) -> Life:
+    def read_lifetimes(self) -> Life:
         """Drawn from a sample where there are more than SAMPLE connections."""
         connections = self._connections()
         rows = self._database.execute(LIFE, percent=_percent(connections))
         drawn = sum(row.tokens for row in rows)
         return _life(rows, connections / drawn if connections > SAMPLE and drawn else 1.0, connections > SAMPLE)
 
-    def stale(self) -> int:
+    def count_without_token(self) -> int:
         """Live connections of which no token can be served. An estimate where more than SAMPLE of them are due."""
         connections = self._connections()
         if connections > SAMPLE and self._database.execute(CANDIDATES, most=SAMPLE)[0][0] >= SAMPLE:
@@ -136,7 +136,7 @@ class RefreshStats:
             return round(row.stale * connections / row.drawn) if row.drawn else 0
         return int(self._database.execute(STALE)[0][0])
 
-    def alerts_waiting(self) -> int:
+    def count_undelivered_alerts(self) -> int:
         """Alerts that are not delivered yet."""
         return int(self._database.execute(WAITING)[0][0])
 
@@ -149,10 +149,10 @@ def _percent(connections: int) -> float:
 
 
 def _life(rows: Iterable[Row[Any]], factor: float, estimated: bool) -> Life:
-    lives = dict.fromkeys(LIFE_BOUNDS, 0)
+    lives = dict.fromkeys(LIFETIME_BOUNDS_SECONDS, 0)
     seconds = 0.0
     for row in rows:
         if row.bucket is not None:  # else they are not served
-            lives[LIFE_BOUNDS[row.bucket]] = round(row.tokens * factor)
+            lives[LIFETIME_BOUNDS_SECONDS[row.bucket]] = round(row.tokens * factor)
             seconds += row.seconds * factor
     return Life(lives, seconds, estimated)

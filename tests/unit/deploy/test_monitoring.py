@@ -19,8 +19,8 @@ from ruamel.yaml import YAML
 from shared.db.reports.connections import Overview
 from shared.db.reports.refresh_stats import Life, Totals
 from shared.domain.connection import Status
-from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES
 from shared.domain.provider import Provider
+from shared.domain.refresh_counters import LATENESS_BOUNDS_SECONDS, LIFETIME_BOUNDS_SECONDS, OUTCOMES
 from tests.support.builders import START
 from web.monitoring.metrics import Snapshot, render_metrics
 
@@ -51,8 +51,10 @@ def samples() -> list[Sample]:
         brake_since=None,
         held=0,
     )
-    totals = Totals(dict.fromkeys(OUTCOMES, 1), dict.fromkeys(LATENESS_BOUNDS, 1), 1.0)
-    reading = Snapshot(overview, totals, Life(dict.fromkeys(LIFE_BOUNDS, 1), 1.0, estimated=False), 0, 0, 2.0)
+    totals = Totals(dict.fromkeys(OUTCOMES, 1), dict.fromkeys(LATENESS_BOUNDS_SECONDS, 1), 1.0)
+    reading = Snapshot(
+        overview, totals, Life(dict.fromkeys(LIFETIME_BOUNDS_SECONDS, 1), 1.0, estimated=False), 0, 0, 2.0
+    )
     text = render_metrics(reading, accept="").get_data(as_text=True)
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 

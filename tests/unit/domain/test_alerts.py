@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from shared.domain.alerts import (
-    FIRST_WAIT,
-    GIVEN_UP_AFTER,
-    LATELY,
-    LONGEST_WAIT,
+    FIRST_RETRY_SECONDS,
+    GIVE_UP_AFTER,
+    MAX_RETRY_SECONDS,
+    RECENT_WINDOW,
     Alert,
     AlertKind,
     describe_alert,
-    pause,
+    pause_seconds,
     post_retry_seconds,
 )
 from tests.support.builders import START
@@ -75,23 +75,23 @@ def test_nobody_but_us_makes_slack_call_people():
 
 
 def test_the_waits_between_tries_double_from_seconds_to_an_hour():
-    assert [post_retry_seconds(attempts) for attempts in (1, 2, 3)] == [FIRST_WAIT, 4.0, 8.0]
-    assert post_retry_seconds(50) == post_retry_seconds(5000) == LONGEST_WAIT
+    assert [post_retry_seconds(attempts) for attempts in (1, 2, 3)] == [FIRST_RETRY_SECONDS, 4.0, 8.0]
+    assert post_retry_seconds(50) == post_retry_seconds(5000) == MAX_RETRY_SECONDS
 
 
 def test_in_a_day_there_are_some_tens_of_tries():
     passed = tries = 0.0
-    while passed < GIVEN_UP_AFTER.total_seconds():
+    while passed < GIVE_UP_AFTER.total_seconds():
         tries += 1
         passed += post_retry_seconds(int(tries))
     assert 20 < tries < 50
 
 
 def test_the_first_is_told_at_once_and_a_stream_becomes_a_few():
-    assert pause(0) == 0
+    assert pause_seconds(0) == 0
     told: list[float] = []
-    for second in range(int(LATELY.total_seconds())):
-        if not told or second - told[-1] >= pause(len(told)):
+    for second in range(int(RECENT_WINDOW.total_seconds())):
+        if not told or second - told[-1] >= pause_seconds(len(told)):
             told.append(second)
     assert told[0] == 0
     assert len(told) == 6

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.domain.brake import AT_LEAST, hold_revocation, is_revocation, remaining_revocations
+from shared.domain.brake import MIN_REVOCATIONS, hold_revocation, is_revocation, remaining_revocations
 from shared.domain.connection import Connection, EventName, Status, after_failure, after_introspection
 from shared.domain.errors import InvalidGrant
 from shared.domain.grant import Introspection
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-HEALTHY = Connection(hub_id=7, status=Status.ACTIVE, life=1800.0, scopes=("oauth",), due_at=NOON)
+HEALTHY = Connection(hub_id=7, status=Status.ACTIVE, lifetime_seconds=1800.0, scopes=("oauth",), due_at=NOON)
 DEAD = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id="c-1")
 
 
@@ -44,7 +44,7 @@ def test_what_went_and_what_may_go_never_exceed_the_law(active_then, revoked_lat
     allowed = remaining_revocations(active_then, revoked_lately)
     assert allowed >= 0
     if allowed:
-        assert revoked_lately + allowed <= max(AT_LEAST, active_then / 20)
+        assert revoked_lately + allowed <= max(MIN_REVOCATIONS, active_then / 20)
 
 
 def test_only_a_verdict_revokes():
@@ -62,7 +62,7 @@ def test_a_held_one_is_suspect_and_due_again_at_the_pace_of_the_back_off():
     assert (first.status, later.status) == (Status.SUSPECT, Status.SUSPECT)
     assert NOON + timedelta(seconds=4) <= first.due_at <= NOON + timedelta(seconds=6)
     assert NOON + timedelta(seconds=200) <= later.due_at <= NOON + timedelta(seconds=400)
-    assert "brake" in first.reason
+    assert "brake" in first.status_reason
 
 
 def test_of_a_held_one_the_history_tells_no_revocation_and_the_evidence_is_kept():

@@ -27,8 +27,8 @@ from shared.domain.grant import Grant, Introspection
 from shared.domain.schedule import Schedule
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-HEALTHY = Connection(hub_id=7, status=Status.ACTIVE, life=1800.0, scopes=("oauth",), due_at=NOON)
-SUSPECT = replace(HEALTHY, status=Status.SUSPECT, failures=1, reason="HubSpot answered so")
+HEALTHY = Connection(hub_id=7, status=Status.ACTIVE, lifetime_seconds=1800.0, scopes=("oauth",), due_at=NOON)
+SUSPECT = replace(HEALTHY, status=Status.SUSPECT, failures=1, status_reason="HubSpot answered so")
 DEAD = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
 GRANT = Grant(access_token="clear", expires_in=1800, granted_at=NOON, hub_id=7, scopes=("oauth",))
 
@@ -44,11 +44,11 @@ def test_a_refresh_is_due_again_within_the_new_life_and_tells_nobody():
 
 
 def test_a_success_after_failures_is_told_as_recovered_and_clears_everything():
-    failing = replace(HEALTHY, failures=3, last_error="timeout", not_before=NOON)
+    failing = replace(HEALTHY, failures=3, last_error="timeout", retry_not_before=NOON)
     step = after_refresh(failing, GRANT, Schedule())
     assert names(step) == [EventName.RECOVERED]
     assert step.events[0].status is None  # it was active all the time
-    assert (step.connection.failures, step.connection.last_error, step.connection.not_before) == (0, None, None)
+    assert (step.connection.failures, step.connection.last_error, step.connection.retry_not_before) == (0, None, None)
 
 
 @pytest.mark.parametrize("status", [Status.SUSPECT, Status.REVOKED])
@@ -94,15 +94,15 @@ def test_our_own_misconfiguration_costs_the_connection_nothing():
 
 def test_hubspots_own_wait_is_kept_apart_so_that_nothing_hurries_past_it():
     step = after_failure(HEALTHY, AccountMigrating("477", retry_after=3600), NOON)
-    assert step.connection.not_before == NOON + timedelta(hours=1)
-    assert step.connection.due_at >= step.connection.not_before
+    assert step.connection.retry_not_before == NOON + timedelta(hours=1)
+    assert step.connection.due_at >= step.connection.retry_not_before
 
 
 def test_one_dead_answer_makes_suspect_and_no_more():
     step = after_failure(HEALTHY, DEAD, NOON)
     assert step.connection.status is Status.SUSPECT
     assert names(step) == [EventName.REFRESH_FAILED, EventName.SUSPECTED]
-    assert step.connection.reason == "HubSpot answered BAD_REFRESH_TOKEN (HTTP 400) to a refresh"
+    assert step.connection.status_reason == "HubSpot answered BAD_REFRESH_TOKEN (HTTP 400) to a refresh"
     assert step.connection.due_at > NOON
 
 

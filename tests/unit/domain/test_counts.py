@@ -8,7 +8,14 @@ from datetime import timedelta
 import pytest
 
 from shared.domain import errors
-from shared.domain.counts import LATENESS_BOUNDS, LIFE_BOUNDS, OUTCOMES, RefreshCounters, bucket_bound, classify_outcome
+from shared.domain.refresh_counters import (
+    LATENESS_BOUNDS_SECONDS,
+    LIFETIME_BOUNDS_SECONDS,
+    OUTCOMES,
+    RefreshCounters,
+    classify_outcome,
+    find_lateness_bound,
+)
 from tests.support.builders import START
 
 
@@ -31,14 +38,14 @@ def test_every_error_has_its_own_name(error: errors.ProviderError | None, outcom
     assert outcome in OUTCOMES
 
 
-@pytest.mark.parametrize("bounds", [LATENESS_BOUNDS, LIFE_BOUNDS])
+@pytest.mark.parametrize("bounds", [LATENESS_BOUNDS_SECONDS, LIFETIME_BOUNDS_SECONDS])
 def test_bounds_rise_and_leave_nothing_out(bounds: tuple[float, ...]) -> None:
     assert list(bounds) == sorted(set(bounds))
     assert bounds[-1] == math.inf
 
 
 def test_a_refresh_counts_under_the_first_bound_that_holds_it() -> None:
-    assert [bucket_bound(late) for late in (0.0, 0.25, 0.26, 5.0, 1e9)] == [0.25, 0.25, 0.5, 5.0, math.inf]
+    assert [find_lateness_bound(late) for late in (0.0, 0.25, 0.26, 5.0, 1e9)] == [0.25, 0.25, 0.5, 5.0, math.inf]
 
 
 def test_attempts_are_summed_by_outcome_and_by_minute() -> None:

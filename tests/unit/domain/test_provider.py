@@ -14,9 +14,9 @@ from shared.domain.errors import (
     UnknownRefusal,
 )
 from shared.domain.provider import (
-    ENOUGH,
-    PROBING,
-    RAMP_FROM,
+    FAILURES_BEFORE_OUTAGE,
+    PROBE_RATE,
+    RAMP_START_RATE,
     CallOutcome,
     Condition,
     Provider,
@@ -27,25 +27,25 @@ from shared.domain.provider import (
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 FINE = Provider()
-GOOD = CallOutcome(first=True)
+GOOD = CallOutcome(is_first_attempt=True)
 
 
 def missed(error=None, *, first=True):
-    return CallOutcome(first=first, error=error or TemporarilyUnavailable("timeout"))
+    return CallOutcome(is_first_attempt=first, error=error or TemporarilyUnavailable("timeout"))
 
 
 def down():
-    return apply_outcomes(FINE, [missed()] * ENOUGH, NOON)
+    return apply_outcomes(FINE, [missed()] * FAILURES_BEFORE_OUTAGE, NOON)
 
 
 def test_enough_first_attempts_in_vain_mean_that_hubspot_is_down():
-    assert apply_outcomes(FINE, [missed()] * (ENOUGH - 1), NOON).condition is Condition.OK
+    assert apply_outcomes(FINE, [missed()] * (FAILURES_BEFORE_OUTAGE - 1), NOON).condition is Condition.OK
     assert down().condition is Condition.UNAVAILABLE
     assert (down().reason, down().since) == ("timeout", NOON)
 
 
 def test_any_success_in_between_proves_the_contrary():
-    answers = [*[missed()] * (ENOUGH - 1), GOOD] * 10
+    answers = [*[missed()] * (FAILURES_BEFORE_OUTAGE - 1), GOOD] * 10
     assert apply_outcomes(FINE, answers, NOON).condition is Condition.OK
 
 
@@ -58,8 +58,8 @@ def test_a_portal_that_is_moving_is_nobody_elses_trouble():
 
 
 def test_while_hubspot_is_down_a_handful_of_probes_a_minute_go_out():
-    assert rate_limit(down(), cap=0) == PROBING
-    assert 60 * PROBING < 10
+    assert rate_limit(down(), cap=0) == PROBE_RATE
+    assert 60 * PROBE_RATE < 10
 
 
 def test_after_an_outage_the_pace_doubles_at_each_sweep_until_it_is_no_limit():
@@ -68,7 +68,7 @@ def test_after_an_outage_the_pace_doubles_at_each_sweep_until_it_is_no_limit():
         rates.append(state.rate)
         state = start_sweep(state, NOON)
     assert state == replace(FINE, since=NOON)
-    assert rates[0] == RAMP_FROM
+    assert rates[0] == RAMP_START_RATE
     assert all(later == 2 * earlier for earlier, later in zip(rates, rates[1:], strict=False))
 
 
@@ -83,7 +83,7 @@ def test_after_an_outage_five_thousand_are_through_within_half_a_minute():
 def test_a_wrong_client_secret_stops_everybody_at_once():
     state = apply_outcomes(FINE, [missed(InvalidClient("BAD_CLIENT_SECRET", http_status=400))], NOON)
     assert (state.condition, state.reason) == (Condition.APP_REJECTED, "BAD_CLIENT_SECRET (HTTP 400)")
-    assert rate_limit(state, cap=0) == PROBING
+    assert rate_limit(state, cap=0) == PROBE_RATE
 
 
 def test_the_right_secret_resumes_by_itself():
@@ -92,7 +92,7 @@ def test_the_right_secret_resumes_by_itself():
 
 
 def test_one_account_that_is_refused_again_and_again_does_not_stop_the_others():
-    refused = CallOutcome(first=True, error=InvalidClient("BAD_CLIENT_SECRET"), again=True)
+    refused = CallOutcome(is_first_attempt=True, error=InvalidClient("BAD_CLIENT_SECRET"), is_repeat=True)
     assert apply_outcomes(FINE, [refused] * 10, NOON).condition is Condition.OK
     assert apply_outcomes(down(), [refused], NOON).condition is Condition.APP_REJECTED
 
@@ -100,7 +100,7 @@ def test_one_account_that_is_refused_again_and_again_does_not_stop_the_others():
 def test_one_unknown_refusal_is_no_verdict_but_many_in_a_row_are():
     strange = missed(UnknownRefusal("NEW_WORD"))
     assert apply_outcomes(FINE, [strange, GOOD] * 100, NOON).condition is Condition.OK
-    assert apply_outcomes(FINE, [strange] * ENOUGH, NOON).condition is Condition.APP_REJECTED
+    assert apply_outcomes(FINE, [strange] * FAILURES_BEFORE_OUTAGE, NOON).condition is Condition.APP_REJECTED
 
 
 def test_a_429_pauses_everybody_for_as_long_as_hubspot_says():
@@ -128,11 +128,11 @@ def test_a_429_that_does_not_say_how_long_still_pauses():
 def test_after_the_pause_comes_the_ramp():
     state = apply_outcomes(FINE, [missed(Throttled("429", retry_after=30))], NOON)
     after = start_sweep(state, NOON + timedelta(seconds=31))
-    assert (after.condition, after.rate) == (Condition.OK, RAMP_FROM)
+    assert (after.condition, after.rate) == (Condition.OK, RAMP_START_RATE)
 
 
 def test_a_dead_connection_says_that_hubspot_answers():
-    nearly = apply_outcomes(FINE, [missed()] * (ENOUGH - 1), NOON)
+    nearly = apply_outcomes(FINE, [missed()] * (FAILURES_BEFORE_OUTAGE - 1), NOON)
     assert apply_outcomes(nearly, [missed(InvalidGrant("BAD_REFRESH_TOKEN")), missed()], NOON).condition is Condition.OK
     assert apply_outcomes(down(), [missed(InvalidGrant("BAD_REFRESH_TOKEN"))], NOON).condition is Condition.OK
 

@@ -16,8 +16,8 @@ from shared.domain.errors import (
     UnknownRefusal,
 )
 from shared.domain.provider import (
-    PROBING,
-    RAMP_TO,
+    PROBE_RATE,
+    RAMP_END_RATE,
     CallOutcome,
     Condition,
     Provider,
@@ -41,7 +41,7 @@ ERRORS = st.one_of(
         ]
     ),
 )
-OUTCOMES = st.builds(CallOutcome, first=st.booleans(), error=ERRORS, again=st.booleans())
+OUTCOMES = st.builds(CallOutcome, is_first_attempt=st.booleans(), error=ERRORS, is_repeat=st.booleans())
 #: Seconds until a sweep, or an answer.
 STEPS = st.lists(st.tuples(st.floats(0, 600), st.one_of(st.none(), OUTCOMES)), max_size=60)
 
@@ -63,7 +63,7 @@ def test_from_any_state_successes_and_sweeps_lead_back_to_full_speed(
     now = max(now, state.paused_until or now)
     for _ in range(20):
         now += timedelta(seconds=2)
-        state = start_sweep(apply_outcomes(state, [CallOutcome(first=True)], now), now)
+        state = start_sweep(apply_outcomes(state, [CallOutcome(is_first_attempt=True)], now), now)
     assert state.is_healthy
 
 
@@ -85,6 +85,6 @@ def test_the_pace_is_never_nothing_and_never_above_what_the_state_allows(
     for _, _, state in after(steps):
         rate = rate_limit(state, cap)
         assert rate is None or rate > 0
-        assert state.rate is None or PROBING <= state.rate <= RAMP_TO
-        assert state.condition is Condition.OK or state.rate == PROBING
+        assert state.rate is None or PROBE_RATE <= state.rate <= RAMP_END_RATE
+        assert state.condition is Condition.OK or state.rate == PROBE_RATE
         assert not cap or (rate is not None and rate <= cap)

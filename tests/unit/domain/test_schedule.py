@@ -13,7 +13,7 @@ hubs = st.integers(1, 2**63 - 1)
 
 
 def wait(failures, *, hub_id=1, life=1800.0, retry_after=None):
-    return (retry_at(hub_id, failures, NOON, life=life, retry_after=retry_after) - NOON).total_seconds()
+    return (retry_at(hub_id, failures, NOON, lifetime_seconds=life, retry_after=retry_after) - NOON).total_seconds()
 
 
 @given(hubs, st.integers(1, 31_536_000))

@@ -42,7 +42,9 @@ def test_a_suspect_one_needs_nothing_yet():
 
 
 def test_one_that_the_brake_holds_is_decided_with_the_others():
-    assert "overview" in of(status=Status.SUSPECT, status_reason=brake.REASON, last_error="BAD_HUB (HTTP 400)").title
+    assert (
+        "overview" in of(status=Status.SUSPECT, status_reason=brake.HELD_REASON, last_error="BAD_HUB (HTTP 400)").title
+    )
 
 
 def test_a_wrong_line_of_an_import_is_named():

@@ -62,8 +62,8 @@ def attempt(hubspot: ScriptedHubSpot, row: ClaimedConnection):
 
 def test_a_grant_becomes_the_connections_next_step():
     made = attempt(ScriptedHubSpot(), claimed())
-    assert made.result.step.grant.access_token == grant().access_token
-    assert made.result.step.connection.status is Status.ACTIVE
+    assert made.result.transition.grant.access_token == grant().access_token
+    assert made.result.transition.connection.status is Status.ACTIVE
     assert [outcome.error for outcome in made.outcomes] == [None]
 
 
@@ -88,12 +88,12 @@ def test_a_second_witness_is_asked_before_a_connection_counts_as_revoked():
     hubspot = ScriptedHubSpot(DEAD)
     made = attempt(hubspot, claimed())
     assert hubspot.asked == ["refresh", "introspect"]
-    assert made.result.step.connection.status is Status.REVOKED
+    assert made.result.transition.connection.status is Status.REVOKED
 
 
 def test_a_witness_that_sees_life_keeps_it_active():
     made = attempt(ScriptedHubSpot(DEAD, Introspection(active=True)), claimed())
-    assert made.result.step.connection.status is Status.ACTIVE
+    assert made.result.transition.connection.status is Status.ACTIVE
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_witness_that_sees_life_keeps_it_active():
 )
 def test_a_witness_that_does_not_answer_leaves_it_suspect(trouble):
     made = attempt(ScriptedHubSpot(DEAD, trouble), claimed())
-    assert made.result.step.connection.status is Status.SUSPECT
+    assert made.result.transition.connection.status is Status.SUSPECT
     assert [outcome.error for outcome in made.outcomes] == [DEAD, trouble]
 
 
@@ -121,25 +121,25 @@ def test_the_second_witness_is_left_for_later_where_the_lease_would_not_outlast_
     hubspot.clock.set(START)
     made = Refresher(hubspot, CIPHER, hubspot.clock, Schedule(), CALL).attempt(claimed())  # type: ignore[arg-type]
     assert hubspot.asked == ["refresh"]
-    assert made.result.step.connection.status is Status.SUSPECT
+    assert made.result.transition.connection.status is Status.SUSPECT
 
 
 def test_our_own_bad_secret_revokes_nobody():
     hubspot = ScriptedHubSpot(InvalidClient("BAD_CLIENT_SECRET"))
     made = attempt(hubspot, claimed())
     assert hubspot.asked == ["refresh"]
-    assert made.result.step.connection.status is Status.ACTIVE
+    assert made.result.transition.connection.status is Status.ACTIVE
 
 
 def test_a_grant_of_another_account_is_not_stored():
     made = attempt(ScriptedHubSpot(grant(hub_id=HUB + 1)), claimed())
-    assert made.result.step.grant is None
-    assert made.result.step.connection.status is Status.SUSPECT
-    assert "another_hub" in made.result.step.connection.reason
+    assert made.result.transition.grant is None
+    assert made.result.transition.connection.status is Status.SUSPECT
+    assert "another_hub" in made.result.transition.connection.status_reason
 
 
 def test_a_reply_without_a_hub_is_taken_at_its_word():
-    assert attempt(ScriptedHubSpot(grant(hub_id=None)), claimed()).result.step.grant is not None
+    assert attempt(ScriptedHubSpot(grant(hub_id=None)), claimed()).result.transition.grant is not None
 
 
 def test_what_does_not_open_is_not_called_and_costs_nothing():
@@ -147,20 +147,20 @@ def test_what_does_not_open_is_not_called_and_costs_nothing():
     foreign = TokenCipher([Fernet.generate_key().decode()]).encrypt_refresh_token(HUB, REFRESH_TOKEN)
     made = attempt(hubspot, claimed(sealed=foreign))
     assert hubspot.asked == []
-    assert made.result.step.connection.status is Status.ACTIVE
-    assert made.result.step.connection.last_error == "sealed_with_unknown_key"
+    assert made.result.transition.connection.status is Status.ACTIVE
+    assert made.result.transition.connection.last_error == "sealed_with_unknown_key"
 
 
 @pytest.mark.parametrize(("failures", "first"), [(0, True), (1, False)])
 def test_only_the_first_attempt_of_a_streak_speaks_of_hubspots_health(failures, first):
     made = attempt(ScriptedHubSpot(TemporarilyUnavailable("timeout")), claimed(failures=failures))
-    assert [outcome.first for outcome in made.outcomes] == [first]
+    assert [outcome.is_first_attempt for outcome in made.outcomes] == [first]
 
 
 def test_the_same_refusal_again_is_marked_as_old_news():
     again = claimed(last_error="BAD_CLIENT_ID")
-    assert attempt(ScriptedHubSpot(InvalidClient("BAD_CLIENT_ID")), again).outcomes[0].again
-    assert not attempt(ScriptedHubSpot(InvalidClient("BAD_CLIENT_ID")), claimed()).outcomes[0].again
+    assert attempt(ScriptedHubSpot(InvalidClient("BAD_CLIENT_ID")), again).outcomes[0].is_repeat
+    assert not attempt(ScriptedHubSpot(InvalidClient("BAD_CLIENT_ID")), claimed()).outcomes[0].is_repeat
 
 
 def test_nothing_of_an_attempt_shows_a_secret():

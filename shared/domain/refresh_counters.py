@@ -43,9 +43,9 @@ OUTCOMES = (
     DECRYPTION_FAILED,
 )
 #: Upper bounds, in seconds: how late a refresh was, from due until saved.
-LATENESS_BOUNDS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, math.inf)
+LATENESS_BOUNDS_SECONDS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, math.inf)
 #: Upper bounds, in seconds: what a token that is served has left of its life.
-LIFE_BOUNDS = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1200.0, 1500.0, 1800.0, math.inf)
+LIFETIME_BOUNDS_SECONDS = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1200.0, 1500.0, 1800.0, math.inf)
 
 
 def classify_outcome(error: ProviderError | None) -> str:
@@ -78,10 +78,10 @@ class RefreshCounters:
         self.minutes[minute] = refreshed + 1, failed
         if due_at is not None:
             late = max(0.0, (at - due_at).total_seconds())
-            self.lateness[bucket_bound(late)] += 1
+            self.lateness[find_lateness_bound(late)] += 1
             self.lateness_seconds += late
 
 
-def bucket_bound(seconds: float) -> float:
-    """The bound of LATENESS_BOUNDS under which so many seconds are counted."""
-    return LATENESS_BOUNDS[bisect_left(LATENESS_BOUNDS, seconds)]
+def find_lateness_bound(seconds: float) -> float:
+    """The bound of LATENESS_BOUNDS_SECONDS under which so many seconds are counted."""
+    return LATENESS_BOUNDS_SECONDS[bisect_left(LATENESS_BOUNDS_SECONDS, seconds)]
