@@ -13,9 +13,9 @@ from typing import Any
 import requests
 
 from shared.domain.alerts import Alert, describe_alert
-from shared.hubspot.transport import TROUBLE
 from shared.logs import redact
-from shared.net.deadline import DeadlineAdapter, call_deadline, deadline_passed
+from shared.net.deadline import deadline, deadline_passed
+from shared.net.http_adapter import TRANSPORT_ERRORS, DeadlineAdapter
 
 #: Seconds for one post, whole.
 SECONDS = 10.0
@@ -47,10 +47,10 @@ class Webhook:
     def post(self, alert: Alert, now: datetime) -> None:
         """Raises NotTaken. `now` is signed too, so that a receiver can turn away what somebody plays to it again."""
         request = self._request(alert, int(now.timestamp()))
-        with call_deadline(self._seconds):
+        with deadline(self._seconds):
             try:
                 reply = self._adapter.send(request, stream=True)
-            except TROUBLE:
+            except TRANSPORT_ERRORS:
                 why = "no answer in time" if deadline_passed() else "no connection, or it broke"
             else:
                 reply.close()

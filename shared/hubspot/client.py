@@ -14,7 +14,7 @@ from shared.domain.grant import Grant, Introspection
 from shared.hubspot import response_parsing
 from shared.hubspot.response_parsing import Reply
 from shared.hubspot.transport import Endpoint, Transport
-from shared.net.deadline import call_deadline
+from shared.net.deadline import deadline
 from shared.tracing import SpanKind, trace_calls
 
 T = TypeVar("T")
@@ -143,7 +143,7 @@ class HubSpot:
     def uninstall(self, access_token: str) -> None:
         """Removes the app from the account; HubSpot tells its administrators by mail."""
         bearer = {"Authorization": f"Bearer {access_token}"}
-        with call_deadline(self._timeout):
+        with deadline(self._timeout):
             response_parsing.parse_empty(self._transport.send(self._install, None, bearer, secrets=(access_token,)))
 
     def close(self) -> None:
@@ -159,7 +159,7 @@ class HubSpot:
     ) -> T:
         """Sends the form with one client secret after the other, until one is not refused."""
         first = self._preferred
-        with call_deadline(self._timeout):
+        with deadline(self._timeout):
             for step in range(len(self._secrets)):
                 number = (first + step) % len(self._secrets)
                 reply = self._send(endpoint, form, number, token)

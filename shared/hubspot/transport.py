@@ -6,26 +6,24 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from importlib.metadata import version
 from typing import Any
 
 import requests
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import DecodeError, HTTPError
+from urllib3.exceptions import DecodeError
 from urllib3.util import Retry
 
 from shared import tracing
 from shared.domain.errors import TemporarilyUnavailable
 from shared.hubspot.response_parsing import Reply, find_correlation_id
-from shared.net.deadline import DeadlineAdapter, deadline_passed
+from shared.net.deadline import deadline_passed
+from shared.net.http_adapter import TRANSPORT_ERRORS, DeadlineAdapter
 
 #: Bytes of a body, unpacked. HubSpot's replies have less than one thousandth of it.
 LARGEST_BODY = 1024 * 1024
 #: Whether to try again is decided elsewhere: a code must not be sent twice, and a refresh is due again later.
 NO_RETRIES = Retry(total=False, redirect=False, respect_retry_after_header=False)
-#: Everything that requests, urllib3, http.client, ssl and sockets raise; ValueError is what odd bytes come to.
-TROUBLE = (requests.RequestException, HTTPError, HTTPException, OSError, ValueError)
 
 
 class _TooLarge(OSError):
@@ -76,13 +74,13 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         secrets: tuple[str, ...] = (),
     ) -> Reply:
-        """To be called inside `call_deadline`. `secrets` are those in the request: a reply may echo them.
+        """To be called inside a `deadline`. `secrets` are those in the request: a reply may echo them.
 
         Raises TemporarilyUnavailable with one of our codes, never the library's text: it may hold URLs and bodies.
         """
         try:
             return self._talk(endpoint, body, {**endpoint.headers, **(headers or {})}, secrets)
-        except TROUBLE as error:
+        except TRANSPORT_ERRORS as error:
             why = _in_a_word(error)
         # Out here, so that what was caught, and the request in it, does not hang on as this one's context.
         raise TemporarilyUnavailable(why)

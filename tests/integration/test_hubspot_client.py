@@ -30,7 +30,8 @@ from shared.domain.errors import (
     UnknownRefusal,
 )
 from shared.hubspot.client import HubSpot
-from shared.net.deadline import IDLE, DeadlineConnection, DeadlinePool, call_deadline
+from shared.net.deadline import deadline
+from shared.net.http_adapter import MAX_IDLE_SECONDS, DeadlineConnection, DeadlinePool
 from tests.support.raw_http_server import GRANT, Answer, RawServer, drips, http, resets, sends, serving, stays_silent
 from tests.support.simulator import CALLBACK, HUB, SimulatorFixture, returned, running
 
@@ -400,14 +401,14 @@ def test_a_connection_that_the_server_has_closed_is_replaced_unnoticed() -> None
 
 
 def test_a_connection_that_was_idle_for_long_is_not_used_again() -> None:
-    with serving(stays_silent) as server, DeadlinePool("127.0.0.1", server.port) as pool, call_deadline(5):
+    with serving(stays_silent) as server, DeadlinePool("127.0.0.1", server.port) as pool, deadline(5):
         connection = pool._get_conn()
         assert isinstance(connection, DeadlineConnection)
         connection.connect()
         pool._put_conn(connection)
         assert pool._get_conn().sock is not None
         pool._put_conn(connection)
-        connection.used_at -= IDLE + 1
+        connection.used_at -= MAX_IDLE_SECONDS + 1
         assert pool._get_conn().sock is None
 
 

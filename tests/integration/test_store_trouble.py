@@ -16,10 +16,11 @@ from sqlalchemy.engine import make_url
 
 from sandbox.embedded import EmbeddedPostgres
 from shared.db.core.engine import make_engine as connect_engine
-from shared.db.core.engine import ping, query_deadline
+from shared.db.core.engine import ping
 from shared.db.core.errors import StatementRejected, StoreUnavailable, translate_errors
 from shared.db.core.statements import Database, single_statement
 from shared.db.schema.migrate import migrate
+from shared.net.deadline import deadline
 from tests.support.builders import HUB
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
@@ -120,7 +121,7 @@ def frozen(engine: Engine) -> Iterator[int]:
 
 def test_a_frozen_server_is_not_waited_for(engine: Engine, frozen: int) -> None:
     began = time.monotonic()
-    with pytest.raises(StoreUnavailable, match="no answer in time"), query_deadline(1.0):
+    with pytest.raises(StoreUnavailable, match="no answer in time"), deadline(1.0):
         Stores(engine, lease_seconds=60).claims.count_due(1)
     assert 0.9 < time.monotonic() - began < 2
     assert Stores(engine, lease_seconds=60).claims.count_due(1) == 0, "the next one gets another connection"

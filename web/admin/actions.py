@@ -9,9 +9,10 @@ from flask import Response
 
 from shared.db.refresh.requests import RefreshRequestOutcome
 from shared.dispatch import QueueUnavailable
+from shared.net.deadline import deadline
 from web.admin import problems
 from web.admin.flash_messages import FlashMessage
-from web.admin.view_base import PATIENCE, ViewBase, account, ask_within, back_to
+from web.admin.view_base import PATIENCE, ViewBase, account, back_to
 from web.error_pages import AbortWithPage, Link
 from web.server.timeouts import TimedOut
 from web.server.timeouts import run_within as bounded
@@ -34,7 +35,8 @@ class Actions:
         number = account(hub_id)
         back = _to(number)
         self._screen.accept(back)
-        became = ask_within(PATIENCE, lambda: self._services.refresh_requests.request([number])[number])
+        with deadline(PATIENCE):
+            became = self._services.refresh_requests.request([number])[number]
         if became is RefreshRequestOutcome.UNKNOWN:
             raise AbortWithPage(problems.NO_SUCH_CONNECTION)
         log.info("the operator asked for a refresh", hub_id=number, became=became.value)
@@ -45,7 +47,9 @@ class Actions:
         number = account(hub_id)
         back = _to(number)
         self._screen.accept(back)
-        if not ask_within(PATIENCE, lambda: self._begun(number)):
+        with deadline(PATIENCE):
+            begun = self._begun(number)
+        if not begun:
             return back_to(back, FlashMessage.NOTHING_TO_END)
         log.info("the operator disconnects", hub_id=number)
         return back_to(back, FlashMessage.ENDED if self._queued(number) else FlashMessage.ENDED_LATER)
@@ -73,7 +77,8 @@ class Actions:
     def _decide(self, decide: Callable[[], int | None], notice: FlashMessage) -> Response:
         back = Link("overview", "Back to the overview")
         self._screen.accept(back)
-        moved = ask_within(LONG, decide)
+        with deadline(LONG):
+            moved = decide()
         log.info("the operator decided on the brake", decision=notice.value, connections=moved)
         return back_to(back, FlashMessage.NO_BRAKE if moved is None else notice)
 

@@ -9,13 +9,14 @@ from flask import Response, request, url_for
 from shared.db.reports.connection_list import BadCursor, Sort
 from shared.db.reports.connections import ConnectionRow, Overview
 from shared.domain.connection import Status
+from shared.net.deadline import deadline
 from web.admin import charts, problems
 from web.admin.advice import PROVIDER, STATUS, advice
 from web.admin.error_descriptions import in_words as error_in_words
 from web.admin.health_summary import Seen, summarize_health
 from web.admin.history_descriptions import told
 from web.admin.list_params import BadQuery, ListParams
-from web.admin.view_base import PATIENCE, ViewBase, account, ask_within
+from web.admin.view_base import PATIENCE, ViewBase, account
 from web.error_pages import AbortWithPage
 from web.oauth.scope_descriptions import describe_scopes
 from web.services import Services
@@ -32,22 +33,28 @@ class Pages:
         self._screen = screen
 
     def overview(self) -> Response:
-        return self._screen.show("overview.html", **ask_within(PATIENCE, self._overview))
+        with deadline(PATIENCE):
+            values = self._overview()
+        return self._screen.show("overview.html", **values)
 
     def connections(self) -> Response:
         try:
             wanted = ListParams.of(request.args)
-            found = ask_within(PATIENCE, lambda: self._listing(wanted))
+            with deadline(PATIENCE):
+                found = self._listing(wanted)
         except (BadQuery, BadCursor):
             raise AbortWithPage(problems.BAD_QUERY) from None
         return self._screen.show("connections.html", wanted=wanted, sorts=Sort, statuses=Status, **found)
 
     def connection(self, hub_id: str) -> Response:
-        return self._screen.show("connection.html", **ask_within(PATIENCE, lambda: self._connection(account(hub_id))))
+        with deadline(PATIENCE):
+            values = self._connection(account(hub_id))
+        return self._screen.show("connection.html", **values)
 
     def question(self, hub_id: str) -> Response:
         """Asks before anything is ended."""
-        seen = ask_within(PATIENCE, lambda: self._one(account(hub_id)))
+        with deadline(PATIENCE):
+            seen = self._one(account(hub_id))
         return self._screen.show("disconnect.html", seen=seen)
 
     def _overview(self) -> dict[str, object]:

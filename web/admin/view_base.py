@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
 
 from flask import Response, render_template, request, url_for
 
-from shared.db.core.engine import query_deadline as asking_within
 from shared.domain.hub_id import parse_hub_id
 from web.admin import problems
 from web.admin.flash_messages import FlashMessage, sentence
@@ -16,16 +13,8 @@ from web.error_pages import AbortWithPage, Link
 from web.security.cookies import Cookies
 from web.security.csrf import CsrfTokens, InvalidCsrfToken
 
-T = TypeVar("T")
-
 #: Seconds that PostgreSQL is given for all that a page shows.
 PATIENCE = 3.0
-
-
-def ask_within(seconds: float, ask: Callable[[], T]) -> T:
-    """Raises StoreUnavailable where PostgreSQL takes longer."""
-    with asking_within(seconds):
-        return ask()
 
 
 class ViewBase:

@@ -9,11 +9,11 @@ from typing import Literal
 import structlog
 
 from shared import tracing
-from shared.db.core.engine import query_deadline as asking_within
 from shared.db.core.errors import SchemaError, StatementRejected, StoreUnavailable
 from shared.db.lifecycle.installs import StoredInstall
 from shared.dispatch import QueueUnavailable
 from shared.domain.grant import EncryptedInstall, Install
+from shared.net.deadline import deadline
 from shared.token_cipher import DecryptionError
 from shared.workflows.store_install import store_install
 from web import exception_summary
@@ -86,7 +86,7 @@ def decrypt_browser_copy(services: Services, encrypted: str, install_id: str) ->
 
 
 def _query_install(services: Services, install_id: str) -> StoredInstall | None:
-    with asking_within(PAGE_TIMEOUT_SECONDS):
+    with deadline(PAGE_TIMEOUT_SECONDS):
         return services.installs.find(install_id)
 
 
@@ -97,7 +97,7 @@ def _enqueue(services: Services, install: EncryptedInstall, seconds: float) -> b
 def _store(services: Services, install: EncryptedInstall, seconds: float) -> bool:
     def store() -> None:
         span = tracing.start_span("install.store", hub_id=install.hub_id, install_id=install.install_id)
-        with span, asking_within(seconds):
+        with span, deadline(seconds):
             store_install(install, services.cipher, services.installs, services.schedule)
 
     return _try("postgres", install, store)

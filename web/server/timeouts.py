@@ -22,7 +22,8 @@ class TimedOut(Exception):
 def run_within(seconds: float, call: Callable[[], T]) -> T:
     """The call's result. Raises TimedOut after `seconds`, or what the call raises.
 
-    For libraries that limit each operation on a socket and try several times: the sum has no limit.
+    Only for kombu and redis-py, which limit each operation on a socket and try several times: the sum has no limit.
+    Calls over HTTP and to PostgreSQL obey `shared.net.deadline` instead.
     """
     try:
         return run_in_thread(call).result(seconds)

@@ -1,16 +1,15 @@
 """How we connect: no statement waits for ever, and nothing needs a session, so PgBouncer may stand between.
 
 libpq's timeouts end a dead network, not a server that is alive and silent (frozen, or its disk is). So psycopg2
-is told to wait through `_wait`, which looks at the clock. That is a setting of the process, not of a connection.
+is told to wait through `_wait`, which looks at the clock and at the thread's deadline (`shared.net.deadline`). That is
+a setting of the process, not of a connection.
 """
 
 from __future__ import annotations
 
+import math
 import select
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
@@ -20,6 +19,7 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 
 from shared.db.core.errors import translate_errors
+from shared.net.deadline import deadline, seconds_left
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 #: Seconds for one statement; the server is told to give up a little sooner (shared/db/core/statements.py).
@@ -35,8 +35,6 @@ LIBPQ = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # milliseconds until what was sent must be acknowledged
 }
-
-_bounds = threading.local()
 
 
 def make_engine(
@@ -64,20 +62,9 @@ def make_engine(
     return engine
 
 
-@contextmanager
-def query_deadline(seconds: float) -> Iterator[None]:
-    """Whatever this thread asks of PostgreSQL inside, connecting included, ends after `seconds` in all."""
-    before = getattr(_bounds, "deadline", None)
-    _bounds.deadline = time.monotonic() + seconds
-    try:
-        yield
-    finally:
-        _bounds.deadline = before
-
-
 def ping(engine: Engine, seconds: float = 2.5) -> None:
     """Raises StoreUnavailable within `seconds` where PostgreSQL does not answer."""
-    with query_deadline(seconds), translate_errors(), engine.connect() as connection:
+    with deadline(seconds), translate_errors(), engine.connect() as connection:
         connection.execute(text("SELECT 1"))
 
 
@@ -87,21 +74,16 @@ class _Connection(Psycopg2Connection):
 
 
 def _wait(connection: Psycopg2Connection) -> None:
-    deadline = _deadline(connection)
+    """Wait until the server's answer is there: no longer than the connection's own limit, nor the thread's deadline."""
+    own_limit = CONNECT_TIMEOUT_SECONDS if connection.status == STATUS_SETUP else getattr(connection, "patience", None)
+    own_end = None if own_limit is None else time.monotonic() + own_limit
     while (state := connection.poll()) != POLL_OK:
-        left = None if deadline is None else deadline - time.monotonic()
+        left = seconds_left()
+        if own_end is not None:
+            left = min(own_end - time.monotonic(), math.inf if left is None else left)
         if left is not None and left <= 0:
             raise psycopg2.OperationalError("patience ran out")  # psycopg2 closes the connection
         # poll, not select: a worker's file numbers go past 1,024
         poll = select.poll()
         poll.register(connection.fileno(), select.POLLIN if state == POLL_READ else select.POLLOUT)
         poll.poll(None if left is None else left * 1000)
-
-
-def _deadline(connection: Psycopg2Connection) -> float | None:
-    connecting = connection.status == STATUS_SETUP
-    patience = CONNECT_TIMEOUT_SECONDS if connecting else getattr(connection, "patience", None)
-    ends = [] if patience is None else [time.monotonic() + patience]
-    if (bound := getattr(_bounds, "deadline", None)) is not None:
-        ends.append(bound)
-    return min(ends, default=None)
