@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from web import error_pages, exception_summary
-from web.admin import problems as admin_error_pages
+from web.admin import error_pages as admin_error_pages
 from web.admin.routes import add_routes as add_admin_routes
 from web.error_pages import AbortWithPage, is_admin_path, render_error_page
 from web.monitoring.health import healthz, readyz

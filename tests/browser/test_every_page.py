@@ -56,7 +56,7 @@ OPERATORS = [
     ("troubled", f"/connections/{database_states.LONG_NAMED}/disconnect", f"Disconnect {database_states.LONG}?"),
     ("troubled", f"/connections/{database_states.DISCONNECTED}/disconnect", "shop-22.example is disconnected already"),
     ("nobody", "/connections/7", "There is no such connection"),
-    ("nobody", "/connections?sort=x", "This address makes no sense"),
+    ("nobody", "/connections?sort=x", "This address is not valid"),
     ("unreachable", "/operator", "PostgreSQL does not answer"),
 ]
 PEOPLES = [

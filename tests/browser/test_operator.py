@@ -33,15 +33,15 @@ def test_the_overview_shows_how_all_is_doing(
     connections.stores.results.save([connections.revoked(connections.claim_one(1))])
     connections.stores.results.save([connections.failed(connections.claim_one(2))])
     page = desk.sit_down(**options)
-    headline(page, "1 connection needs you.")
+    headline(page, "1 connection is revoked.")
     tiles = page.locator(".tile .number")
     expect(tiles).to_have_text(["61", "0", "1", "0"])
-    expect(page.get_by_text("1 whose last attempt brought no token")).to_be_visible()
+    expect(page.get_by_text("1 whose last refresh failed")).to_be_visible()
     refreshed, failed = sql.rows(
         "SELECT sum(refreshed), sum(failed) FROM tokenkeeper.refreshes_by_minute"
         " WHERE minute >= date_bin('5 minutes', now(), to_timestamp(0)) - interval '355 minutes'"
     )[0]
-    told = f"In the last 6 h, {refreshed:,} refreshes brought a token and {failed:,} attempts brought none."
+    told = f"In the last 6 h, {refreshed:,} refreshes succeeded and {failed:,} failed."
     expect(page.locator("#activity > p")).to_have_text(told)
     chart = page.get_by_role("img", name="Refreshes and failures, in steps of five minutes")
     expect(chart.locator("rect.refreshed")).to_have_count(72)
@@ -96,7 +96,7 @@ def test_it_is_filtered_and_sorted(desk: Desk, connections: ConnectionFixture, o
     seek(page, "zoo")
     expect(account_links(page)).to_have_text(["1"])
     page.get_by_role("link", name="revoked (1)").click()
-    expect(page.get_by_text("Nothing is found for “zoo” among those that are revoked.")).to_be_visible()
+    expect(page.get_by_text("No connection that is revoked matches “zoo”.")).to_be_visible()
     page.get_by_role("link", name="Show all connections").click()
     page.get_by_role("link", name="Failures").click()
     expect(account_links(page)).to_have_text(["3"])
@@ -117,7 +117,7 @@ def test_a_revoked_one_leads_to_the_link_that_mends_it(
     connections.install(777)
     connections.stores.results.save([connections.revoked(connections.claim_one(777))])
     page = desk.sit_down("/connections/777", **options)
-    expect(page.get_by_role("heading", name="Have the customer install again")).to_be_visible()
+    expect(page.get_by_role("heading", name="Ask the customer to install the app again")).to_be_visible()
     expect(page.locator(".history .event")).to_contain_text(["Revoked", "Installed"])
     customer = open_page(**options)
     customer.goto(page.get_by_label("Link for the customer").input_value())

@@ -26,7 +26,7 @@ def test_pages_follow_what_happens_without_a_reload(
     for page in (overview, rows, one):
         page.evaluate("document.stayed = true")
     connections.stores.results.save([connections.revoked(connections.claim_one(62515))])
-    headline(overview, "1 connection needs you.")
+    headline(overview, "1 connection is revoked.")
     expect(overview.locator(".tile .number")).to_have_text(["59", "0", "1", "0"])
     expect(rows.get_by_role("row", name="62515").locator(".badge")).to_have_text("revoked")
     expect(one.locator("#head .badge")).to_have_text("revoked")

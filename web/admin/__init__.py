@@ -1,1 +1,1 @@
-"""The operator's pages: how all is doing, every connection, and what can be done about it."""
+"""The operator's pages: the overview, every connection, and the actions on them. Begin at `routes`."""

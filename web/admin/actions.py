@@ -1,4 +1,7 @@
-"""What the operator orders: refresh now, disconnect, and a word on what the brake holds. All may be repeated."""
+"""What the operator can do: refresh now, disconnect, confirm or dismiss the revocations that the brake holds.
+
+Every action may be repeated without harm.
+"""
 
 from __future__ import annotations
 
@@ -10,78 +13,72 @@ from flask import Response
 from shared.db.refresh.requests import RefreshRequestOutcome
 from shared.dispatch import QueueUnavailable
 from shared.net.deadline import deadline
-from web.admin import problems
+from web.admin import error_pages
 from web.admin.flash_messages import FlashMessage
-from web.admin.view_base import PATIENCE, ViewBase, account, back_to
+from web.admin.view_base import QUERY_SECONDS, ViewBase, parse_hub_id_or_abort, redirect_with_message
 from web.error_pages import AbortWithPage, Link
-from web.server.timeouts import TimedOut
-from web.server.timeouts import run_within as bounded
+from web.server.timeouts import TimedOut, run_within
 from web.services import Services
 
 log = structlog.get_logger(__name__)
 
-#: Seconds for the brake's thousands of rows. Cut short, it goes on where it was when the button is pressed again.
-LONG = 20.0
+#: The brake may hold thousands of rows. Past this limit the action stops; pressed again, it continues from there.
+BRAKE_SECONDS = 20.0
+QUEUE_SECONDS = 3.0
 
 
 class Actions:
     """`POST /connections/<hub_id>/refresh` and `…/disconnect`, `POST /operator/revocations/confirm` and `…/dismiss`."""
 
-    def __init__(self, services: Services, screen: ViewBase) -> None:
+    def __init__(self, services: Services, view: ViewBase) -> None:
         self._services = services
-        self._screen = screen
+        self._view = view
 
     def refresh(self, hub_id: str) -> Response:
-        number = account(hub_id)
-        back = _to(number)
-        self._screen.accept(back)
-        with deadline(PATIENCE):
-            became = self._services.refresh_requests.request([number])[number]
-        if became is RefreshRequestOutcome.UNKNOWN:
-            raise AbortWithPage(problems.NO_SUCH_CONNECTION)
-        log.info("the operator asked for a refresh", hub_id=number, became=became.value)
-        return back_to(back, FlashMessage(became.value))
+        account = parse_hub_id_or_abort(hub_id)
+        back = _link_to_connection(account)
+        self._view.check_csrf_token(back)
+        with deadline(QUERY_SECONDS):
+            outcome = self._services.refresh_requests.request([account])[account]
+        if outcome is RefreshRequestOutcome.UNKNOWN:
+            raise AbortWithPage(error_pages.UNKNOWN_CONNECTION)
+        log.info("the operator requested a refresh", hub_id=account, outcome=outcome.value)
+        return redirect_with_message(back, FlashMessage(outcome.value))
 
     def disconnect(self, hub_id: str) -> Response:
-        """Not served from here on; the worker tells HubSpot, and wipes it."""
-        number = account(hub_id)
-        back = _to(number)
-        self._screen.accept(back)
-        with deadline(PATIENCE):
-            begun = self._begun(number)
-        if not begun:
-            return back_to(back, FlashMessage.NOTHING_TO_END)
-        log.info("the operator disconnects", hub_id=number)
-        return back_to(back, FlashMessage.ENDED if self._queued(number) else FlashMessage.ENDED_LATER)
-
-    def confirm(self) -> Response:
-        return self._decide(self._services.brake.confirm, FlashMessage.CONFIRMED)
-
-    def dismiss(self) -> Response:
-        return self._decide(self._services.brake.dismiss, FlashMessage.DISMISSED)
-
-    def _begun(self, hub_id: int) -> bool:
-        """False where it was ended before. What HubSpot is told with is the worker's to read."""
-        if self._services.reports.find(hub_id) is None:
-            raise AbortWithPage(problems.NO_SUCH_CONNECTION)
-        return self._services.disconnects.mark(hub_id)
-
-    def _queued(self, hub_id: int) -> bool:
+        """Its token is not served from here on. A worker uninstalls the app at HubSpot, then deletes the tokens."""
+        account = parse_hub_id_or_abort(hub_id)
+        back = _link_to_connection(account)
+        self._view.check_csrf_token(back)
+        with deadline(QUERY_SECONDS):
+            if self._services.reports.find(account) is None:
+                raise AbortWithPage(error_pages.UNKNOWN_CONNECTION)
+            is_marked = self._services.disconnects.mark(account)
+        if not is_marked:
+            return redirect_with_message(back, FlashMessage.DISCONNECTED_BEFORE)
+        log.info("the operator disconnected a connection", hub_id=account)
         try:
-            bounded(PATIENCE, lambda: self._services.queue.disconnect(hub_id))
+            run_within(QUEUE_SECONDS, lambda: self._services.queue.disconnect(account))
         except (QueueUnavailable, TimedOut) as error:
-            log.warning("a disconnect waits for the sweep", hub_id=hub_id, why=str(error))
-            return False
-        return True
+            log.warning("a disconnect waits for the sweep", hub_id=account, why=str(error))
+            return redirect_with_message(back, FlashMessage.DISCONNECT_PENDING)
+        return redirect_with_message(back, FlashMessage.DISCONNECT_QUEUED)
 
-    def _decide(self, decide: Callable[[], int | None], notice: FlashMessage) -> Response:
+    def confirm_revocations(self) -> Response:
+        return self._decide_revocations(self._services.brake.confirm, FlashMessage.REVOCATIONS_CONFIRMED)
+
+    def dismiss_revocations(self) -> Response:
+        return self._decide_revocations(self._services.brake.dismiss, FlashMessage.REVOCATIONS_DISMISSED)
+
+    def _decide_revocations(self, decide: Callable[[], int | None], message: FlashMessage) -> Response:
+        """`decide` returns how many connections it changed, or None where the brake is off."""
         back = Link("overview", "Back to the overview")
-        self._screen.accept(back)
-        with deadline(LONG):
-            moved = decide()
-        log.info("the operator decided on the brake", decision=notice.value, connections=moved)
-        return back_to(back, FlashMessage.NO_BRAKE if moved is None else notice)
+        self._view.check_csrf_token(back)
+        with deadline(BRAKE_SECONDS):
+            changed = decide()
+        log.info("the operator decided on the brake", decision=message.value, connections=changed)
+        return redirect_with_message(back, FlashMessage.BRAKE_IS_OFF if changed is None else message)
 
 
-def _to(hub_id: int) -> Link:
+def _link_to_connection(hub_id: int) -> Link:
     return Link("connection", f"Back to account {hub_id}", {"hub_id": hub_id})

@@ -1,30 +1,31 @@
-"""What an operator can do about a connection. Pure."""
+"""What each status means, and what an operator can do about a connection. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from shared.db.reports.connections import ConnectionRow
-from shared.domain.brake import HELD_REASON as HELD
+from shared.domain.brake import HELD_REASON
 from shared.domain.connection import Status
 from shared.domain.provider import Condition, Provider
-from web.admin import error_descriptions
+from web.admin.error_descriptions import ACCOUNT_MIGRATION_CODES, APP_SETTINGS_CODES, DESCRIPTIONS, parse_code
 
-#: How often a refusal that nobody knows is repeated before it is worth asking HubSpot about.
-STUBBORN = 5
+#: An unknown refusal is worth a question to HubSpot's support after so many failures in a row.
+UNKNOWN_REFUSAL_FAILURES = 5
 
-STATUS = {
-    Status.ACTIVE: "HubSpot hands out tokens for it.",
-    Status.SUSPECT: "HubSpot called it dead once. Its token is served until it ends, while a second witness is asked.",
-    Status.REVOKED: "HubSpot ended it, two witnesses say so. No token is served.",
-    Status.DISCONNECTED: "It was ended here. No token is served.",
+STATUS_DESCRIPTIONS = {
+    Status.ACTIVE: "It is refreshed on schedule, and its token is served.",
+    Status.SUSPECT: "HubSpot refused its refresh token once. Its token is served until it expires, while HubSpot is "
+    "asked again.",
+    Status.REVOKED: "HubSpot ended it: a refresh and an introspection both say so. No token is served.",
+    Status.DISCONNECTED: "It was disconnected here. No token is served.",
 }
-PROVIDER = {
-    Condition.OK: "It answers, and refreshes go on as they fall due.",
-    Condition.UNAVAILABLE: "It is probed six times a minute; everything goes on by itself once it answers.",
-    Condition.THROTTLED: "It asked everybody to wait; everything goes on by itself after that.",
-    Condition.APP_REJECTED: "It refuses our app: check HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET, then restart "
-    "worker and web. No connection is lost meanwhile.",
+PROVIDER_DESCRIPTIONS = {
+    Condition.OK: "It answers; refreshes run on schedule.",
+    Condition.UNAVAILABLE: "It is probed six times a minute. Refreshes resume by themselves once it answers.",
+    Condition.THROTTLED: "It limits our requests. Refreshes resume by themselves when the pause is over.",
+    Condition.APP_REJECTED: "It does not accept our app: check HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET, then "
+    "restart worker and web. No connection is lost meanwhile.",
 }
 
 
@@ -32,89 +33,86 @@ PROVIDER = {
 class Advice:
     title: str
     text: str
-    link: bool = False  #: the link to install again helps
+    shows_install_link: bool = False  #: the customer can solve it by installing the app again
 
 
 DISCONNECTED = Advice(
-    "Nothing, unless it should come back",
-    "Then the customer has to install the app again. Send them this link; it leads to their account.",
-    link=True,
+    "Nothing, unless it is wanted again",
+    "To connect it again, the customer installs the app again. Send them this link; it leads to their account.",
+    shows_install_link=True,
 )
 REVOKED = Advice(
-    "Have the customer install again",
-    "Somebody removed the app in HubSpot, or HubSpot ended its access. Send the customer this link; it leads to their "
-    "account. If HubSpot was wrong, “Refresh now” tries the old grant once more. If the customer is gone for good, "
-    "disconnect.",
-    link=True,
+    "Ask the customer to install the app again",
+    "The app was removed from the account, or HubSpot ended its access. Send the customer this link; it leads to "
+    "their account. If HubSpot was wrong, “Refresh now” tries the old refresh token once more. If the customer does "
+    "not come back, disconnect.",
+    shows_install_link=True,
 )
-ANOTHER_HUB = Advice(
+WRONG_HUB = Advice(
     "Correct the import",
-    "The refresh token that was imported for this account belongs to another one. Import the right one, or send the "
-    "customer this link to install again.",
-    link=True,
+    "The refresh token that was imported for this account belongs to another account. Import the right one, or send "
+    "the customer this link to install the app again.",
+    shows_install_link=True,
 )
-ON_HOLD = Advice(
+HELD_BY_BRAKE = Advice(
     "Decide for all of them on the overview",
-    "HubSpot called very many connections dead at once, so the brake holds them. Find out whether it is right, then "
-    "confirm or dismiss there.",
+    "HubSpot refused the refresh tokens of very many connections at once, so the revocation brake holds them as "
+    "suspect. Find out whether HubSpot is right, then confirm or dismiss on the overview.",
 )
-APP = Advice(
+APP_REJECTED = Advice(
     "Check the app's settings",
-    "HubSpot refuses our app, not this account: compare HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET with the app's "
-    "page at HubSpot, and restart worker and web. It goes on by itself then.",
+    "HubSpot does not accept our app; this account is not the cause. Compare HUBSPOT_CLIENT_ID and "
+    "HUBSPOT_CLIENT_SECRET with the app's page at HubSpot, and restart worker and web. Refreshes then resume by "
+    "themselves.",
 )
-KEY = Advice(
-    "Put the key back",
-    "Add the key that is missing to TOKEN_KEYS and restart worker and web: it goes on by itself then. If the key is "
-    "lost, send the customer this link to install again.",
-    link=True,
+MISSING_KEY = Advice(
+    "Add the missing key to TOKEN_KEYS",
+    "Its refresh token is encrypted with a key that is not in TOKEN_KEYS. Add that key and restart worker and web: "
+    "refreshes then resume by themselves. If the key is lost, send the customer this link to install the app again.",
+    shows_install_link=True,
+)
+UNKNOWN_REFUSAL = Advice(
+    "Ask HubSpot's support, if it continues",
+    "HubSpot refuses with a code that this version does not know. It is tried again at least every 15 minutes. "
+    "HubSpot's support can look it up by the correlation id in the history below.",
 )
 SUSPECT = Advice(
     "Nothing yet",
-    "Both witnesses, HubSpot's token endpoint and its introspection, are asked again. If both call it dead, it becomes "
-    "revoked; if one says that it lives, it goes on as before.",
+    "HubSpot's token endpoint and its introspection are both asked again. If both say that the refresh token is not "
+    "valid, the connection becomes revoked. If one of them accepts it, refreshes continue.",
 )
-UNAVAILABLE = Advice("Nothing", "HubSpot does not answer at the moment. It goes on by itself once it does.")
-THROTTLED = Advice("Nothing", "HubSpot asked everybody to wait. It goes on by itself after that.")
-MOVING = Advice("Nothing", "HubSpot says how long the move takes, and it is asked again then.")
-UNKNOWN = Advice(
-    "Ask HubSpot, if it goes on",
-    "HubSpot refuses in words that we do not know; it is tried again at least every 15 minutes. HubSpot's support can "
-    "look it up by the correlation id in the history below.",
+PROVIDER_UNAVAILABLE = Advice("Nothing", "HubSpot does not answer at the moment. Refreshes resume once it does.")
+PROVIDER_THROTTLED = Advice("Nothing", "HubSpot is limiting our requests. Refreshes resume when the pause is over.")
+ACCOUNT_MIGRATION = Advice(
+    "Nothing", "HubSpot is moving the account and says how long the move takes. It is tried again then."
 )
-AGAIN = Advice(
-    "Nothing", "It is tried again by itself: after some seconds at first, then ever later, at most 15 minutes apart."
+RETRYING = Advice(
+    "Nothing",
+    "It is tried again automatically: after a few seconds at first, then after longer and longer pauses of at most "
+    "15 minutes.",
 )
-FIRST = Advice("Nothing", "Its first token is fetched with the next sweep.")
-FINE = Advice("Nothing", "It is refreshed well before its token ends, for as long as the app is installed.")
-
-BY_STATUS = {Status.DISCONNECTED: DISCONNECTED, Status.REVOKED: REVOKED}
-BY_CODE = {"another_hub": ANOTHER_HUB, "sealed_with_unknown_key": KEY, **dict.fromkeys(error_descriptions.OURS, APP)}
-BY_CONDITION = {Condition.UNAVAILABLE: UNAVAILABLE, Condition.THROTTLED: THROTTLED}
+FIRST_TOKEN = Advice("Nothing", "Its first token is fetched with the next sweep.")
+HEALTHY = Advice("Nothing", "It is refreshed well before its token expires, for as long as the app is installed.")
 
 
-def advice(seen: ConnectionRow, provider: Provider) -> Advice:
-    """The one thing that helps most."""
-    code = error_descriptions.code(seen.last_error or "")
-    return BY_STATUS.get(seen.status) or _to_do(seen, provider, code) or _to_expect(seen, provider, code)
-
-
-def _to_do(seen: ConnectionRow, provider: Provider, code: str) -> Advice | None:
-    if seen.status_reason == HELD:
-        return ON_HOLD
-    if provider.condition is Condition.APP_REJECTED:
-        return APP
-    if seen.failures >= STUBBORN and code not in error_descriptions.MEANING:
-        return UNKNOWN
-    return BY_CODE.get(code)
-
-
-def _to_expect(seen: ConnectionRow, provider: Provider, code: str) -> Advice:
-    """Where there is nothing to do: what will happen by itself."""
-    if seen.status is Status.SUSPECT:
-        return SUSPECT
-    if elsewhere := BY_CONDITION.get(provider.condition):
-        return elsewhere
-    if seen.failures:
-        return MOVING if code in error_descriptions.MOVING else AGAIN
-    return FINE if seen.expires_at else FIRST
+def advise(connection: ConnectionRow, provider: Provider) -> Advice:
+    """The first that applies: what the operator or the customer has to do, else what happens without them."""
+    code = parse_code(connection.last_error or "")
+    is_failing = connection.failures > 0
+    rules = (
+        (connection.status is Status.DISCONNECTED, DISCONNECTED),
+        (connection.status is Status.REVOKED, REVOKED),
+        (connection.status_reason == HELD_REASON, HELD_BY_BRAKE),
+        (provider.condition is Condition.APP_REJECTED, APP_REJECTED),
+        (code in APP_SETTINGS_CODES, APP_REJECTED),
+        (code == "another_hub", WRONG_HUB),
+        (code == "sealed_with_unknown_key", MISSING_KEY),  # words: ok
+        (connection.failures >= UNKNOWN_REFUSAL_FAILURES and code not in DESCRIPTIONS, UNKNOWN_REFUSAL),
+        (connection.status is Status.SUSPECT, SUSPECT),
+        (provider.condition is Condition.UNAVAILABLE, PROVIDER_UNAVAILABLE),
+        (provider.condition is Condition.THROTTLED, PROVIDER_THROTTLED),
+        (is_failing and code in ACCOUNT_MIGRATION_CODES, ACCOUNT_MIGRATION),
+        (is_failing, RETRYING),
+        (connection.expires_at is None, FIRST_TOKEN),
+    )
+    return next((advice for applies, advice in rules if applies), HEALTHY)

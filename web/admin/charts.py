@@ -1,6 +1,7 @@
-"""The charts of the overview: numbers in, what stands where out; the templates draw it as SVG. Pure.
+"""The charts of the overview: from counts to the positions that the templates draw as SVG. Pure.
 
-The refreshes' chart is as many units wide as it has slots, and HEIGHT units high: CSS stretches it to its place.
+The refresh chart is as many SVG units wide as it has time slots, and CHART_HEIGHT_UNITS high. CSS stretches it to its
+place on the page.
 """
 
 from __future__ import annotations
@@ -13,132 +14,135 @@ from datetime import UTC, datetime, timedelta
 from shared.db.reports.refresh_stats import Slot
 from shared.text_format import format_duration
 
-HEIGHT = 100.0
-#: One refresh among ten thousand must not vanish.
-LEAST = 1.5
-#: Of a slot's width; the rest is the gap to the next.
-WIDTH = 0.8
-#: Parts of the time axis, told apart by the labels below it.
-PARTS = 3
+CHART_HEIGHT_UNITS = 100.0
+#: A count of 1 among thousands is still visible.
+MIN_BAR_UNITS = 1.5
+#: Of the width of a slot. The rest is the gap to the next bar.
+BAR_WIDTH_UNITS = 0.8
+#: The time axis has one more label than it has intervals.
+AXIS_INTERVALS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One slot: what was refreshed stands above the base line, what failed hangs below it."""
+    """One slot. Refreshes are drawn upwards from the baseline, failures downwards. All sizes are in SVG units."""
 
     x: float
     top: float
-    up: float  #: height of what was refreshed
-    down: float  #: height of what failed
-    title: str
+    refreshed_height: float
+    failed_height: float
+    tooltip: str
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """The same as numbers."""
+class TableRow:
+    """One slot in the table below the chart."""
 
-    at: datetime
-    time: str
+    start: datetime
+    label: str
     refreshed: int
     failed: int
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
+class RefreshChart:
     bars: tuple[Bar, ...]
-    base: float  #: where the base line is
-    marks: tuple[str, ...]  #: below the axis, evenly spread
-    most: str  #: what the highest bar stands for
+    baseline: float  #: its distance from the top, in SVG units
+    axis_labels: tuple[str, ...]  #: evenly spaced below the axis
+    peak_label: str  #: the rate that the highest bar stands for
     summary: str
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         return not any(row.refreshed or row.failed for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """One line of a distribution."""
-
+class HistogramBar:
     label: str
     count: int
-    width: float  #: of 100, the longest
+    width_percent: float  #: of the longest bar
 
 
-def refreshes(slots: Sequence[Slot]) -> Chart:
-    """`slots`: the oldest first, all of one length."""
-    step = slots[1].at - slots[0].at if len(slots) > 1 else timedelta(minutes=5)
-    most_up = max((slot.refreshed for slot in slots), default=0)
-    most_down = max((slot.failed for slot in slots), default=0)
-    # Both by one scale; half of the room each would make three failures look like three thousand refreshes.
-    unit = HEIGHT / ((most_up + most_down) or 1)
-    base = max(HEIGHT - _height(most_down, unit), LEAST if most_up else 0.0)
-    minutes = step.total_seconds() / 60
-    return Chart(
-        bars=tuple(_bar(place, slot, step, base, unit) for place, slot in enumerate(slots)),
-        base=base,
-        marks=_marks(slots, step),
-        most=f"highest: {_rate(max(most_up, most_down) / minutes)} a minute",
-        summary=_summary(slots, step),
-        rows=tuple(Row(slot.at, _times(slot, step), slot.refreshed, slot.failed) for slot in slots),
+def build_refresh_chart(slots: Sequence[Slot]) -> RefreshChart:
+    """`slots`: the oldest first, all of the same duration."""
+    duration = slots[1].at - slots[0].at if len(slots) > 1 else timedelta(minutes=5)
+    most_refreshed = max((slot.refreshed for slot in slots), default=0)
+    most_failed = max((slot.failed for slot in slots), default=0)
+    # One scale for both directions. With half of the height for each, 3 failures could look like 3,000 refreshes.
+    units_per_count = CHART_HEIGHT_UNITS / ((most_refreshed + most_failed) or 1)
+    baseline = CHART_HEIGHT_UNITS - _bar_height(most_failed, units_per_count)
+    baseline = max(baseline, MIN_BAR_UNITS if most_refreshed else 0.0)
+    slot_minutes = duration.total_seconds() / 60
+    return RefreshChart(
+        bars=tuple(
+            _build_bar(position, slot, duration, baseline, units_per_count) for position, slot in enumerate(slots)
+        ),
+        baseline=baseline,
+        axis_labels=_axis_labels(slots, duration),
+        peak_label=f"highest: {_format_rate(max(most_refreshed, most_failed) / slot_minutes)} a minute",
+        summary=_summarize(slots, duration),
+        rows=tuple(TableRow(slot.at, _time_range(slot, duration), slot.refreshed, slot.failed) for slot in slots),
     )
 
 
-def distribution(counts: Mapping[float, int]) -> tuple[Share, ...]:
-    """By upper bounds in seconds, the last one infinite; each counts what is below it and not below the one before."""
-    most = max(counts.values(), default=0) or 1
+def build_histogram(counts: Mapping[float, int]) -> tuple[HistogramBar, ...]:
+    """`counts`: by upper bound in seconds, the last one infinite. Each counts the values from the bound before it."""
+    highest = max(counts.values(), default=0) or 1
     lower = 0.0
-    shares = []
+    bars = []
     for upper, count in sorted(counts.items()):
-        shares.append(Share(_range(lower, upper), count, _width(count, most)))
+        width_percent = round(max(MIN_BAR_UNITS, 100 * count / highest), 2) if count else 0.0
+        bars.append(HistogramBar(_duration_range(lower, upper), count, width_percent))
         lower = upper
-    return tuple(shares)
+    return tuple(bars)
 
 
-def _bar(place: int, slot: Slot, step: timedelta, base: float, unit: float) -> Bar:
-    up = min(_height(slot.refreshed, unit), base)
-    down = min(_height(slot.failed, unit), HEIGHT - base)
-    title = f"{_times(slot, step)} UTC: {slot.refreshed:,} refreshed, {slot.failed:,} failed"
-    return Bar(round(place + (1 - WIDTH) / 2, 3), round(base - up, 2), round(up, 2), round(down, 2), title)
+def _build_bar(position: int, slot: Slot, duration: timedelta, baseline: float, units_per_count: float) -> Bar:
+    refreshed_height = min(_bar_height(slot.refreshed, units_per_count), baseline)
+    failed_height = min(_bar_height(slot.failed, units_per_count), CHART_HEIGHT_UNITS - baseline)
+    return Bar(
+        x=round(position + (1 - BAR_WIDTH_UNITS) / 2, 3),
+        top=round(baseline - refreshed_height, 2),
+        refreshed_height=round(refreshed_height, 2),
+        failed_height=round(failed_height, 2),
+        tooltip=f"{_time_range(slot, duration)} UTC: {slot.refreshed:,} refreshed, {slot.failed:,} failed",
+    )
 
 
-def _height(count: int, unit: float) -> float:
-    return max(LEAST, count * unit) if count else 0.0
+def _bar_height(count: int, units_per_count: float) -> float:
+    return max(MIN_BAR_UNITS, count * units_per_count) if count else 0.0
 
 
-def _width(count: int, most: int) -> float:
-    return round(max(LEAST, 100 * count / most), 2) if count else 0.0
-
-
-def _marks(slots: Sequence[Slot], step: timedelta) -> tuple[str, ...]:
+def _axis_labels(slots: Sequence[Slot], duration: timedelta) -> tuple[str, ...]:
     if not slots:
         return ()
-    part = step * len(slots) / PARTS
-    return tuple(_clock(slots[0].at + part * mark) for mark in range(PARTS + 1))
+    interval = duration * len(slots) / AXIS_INTERVALS
+    return tuple(_format_time(slots[0].at + interval * number) for number in range(AXIS_INTERVALS + 1))
 
 
-def _times(slot: Slot, step: timedelta) -> str:
-    return f"{_clock(slot.at)} to {_clock(slot.at + step)}"
-
-
-def _clock(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%H:%M}"
-
-
-def _summary(slots: Sequence[Slot], step: timedelta) -> str:
-    refreshed, failed = sum(slot.refreshed for slot in slots), sum(slot.failed for slot in slots)
-    lasted = format_duration(step.total_seconds() * len(slots))
-    if not refreshed and not failed:
-        return f"No refresh was tried in the last {lasted}."
-    return f"In the last {lasted}, {refreshed:,} refreshes brought a token and {failed:,} attempts brought none."
-
-
-def _rate(per_minute: float) -> str:
+def _format_rate(per_minute: float) -> str:
     return f"{per_minute:,.0f}" if per_minute >= 10 or per_minute == int(per_minute) else f"{per_minute:.1f}"  # noqa: PLR2004
 
 
-def _range(lower: float, upper: float) -> str:
+def _summarize(slots: Sequence[Slot], duration: timedelta) -> str:
+    refreshed, failed = sum(slot.refreshed for slot in slots), sum(slot.failed for slot in slots)
+    period = format_duration(duration.total_seconds() * len(slots))
+    if not refreshed and not failed:
+        return f"No refresh was tried in the last {period}."
+    return f"In the last {period}, {refreshed:,} refreshes succeeded and {failed:,} failed."
+
+
+def _time_range(slot: Slot, duration: timedelta) -> str:
+    return f"{_format_time(slot.at)} to {_format_time(slot.at + duration)}"
+
+
+def _format_time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%H:%M}"
+
+
+def _duration_range(lower: float, upper: float) -> str:
     if math.isinf(upper):
         return f"{format_duration(lower)} or more" if lower else "any"
     return f"{format_duration(lower)} to {format_duration(upper)}" if lower else f"less than {format_duration(upper)}"

@@ -1,77 +1,79 @@
-"""What HubSpot's refusals, and ours, mean: from the codes that the store keeps to words."""
+"""Error codes, as they are stored, in words: HubSpot's own and the ones that this program adds."""
 
 from __future__ import annotations
 
 import re
 
-#: As `ProviderError.__str__` writes it.
-_CODE = re.compile(r"(?P<code>\S+)(?: \(HTTP (?P<status>[0-9]{3})\))?")
-_DEAD = "HubSpot says that the refresh token is no good any more"
-_ACCOUNT = "HubSpot says that the account does not let the app in any more"
-_ID = "HubSpot does not know our client id"
-_SECRET = "HubSpot refuses our client secret"  # noqa: S105  words, not a secret
-_ASKING = "HubSpot refuses the way in which we ask"
-_UNCLEAR = "HubSpot's answer was not as its documentation says"
-MEANING = {
-    "BAD_REFRESH_TOKEN": _DEAD,
-    "invalid_grant": _DEAD,
-    "BAD_HUB": _ACCOUNT,
-    "access_denied": _ACCOUNT,
+#: As `ProviderError.__str__` writes it: `BAD_HUB (HTTP 400)`, or the code alone.
+_STORED_ERROR = re.compile(r"(?P<code>\S+)(?: \(HTTP (?P<status>[0-9]{3})\))?")
+
+_INVALID_REFRESH_TOKEN = "HubSpot says that the refresh token is no longer valid"  # noqa: S105  words, not a secret
+_NO_ACCESS = "HubSpot says that the account no longer gives the app access"
+_INVALID_REQUEST = "HubSpot does not accept the form of our request"
+_INVALID_SCOPES = "HubSpot does not accept the requested scopes"
+_ACCOUNT_MIGRATION = "HubSpot is moving this account to another data centre"
+_MALFORMED_RESPONSE = "HubSpot's response did not match its documentation"
+
+DESCRIPTIONS = {
+    "BAD_REFRESH_TOKEN": _INVALID_REFRESH_TOKEN,
+    "invalid_grant": _INVALID_REFRESH_TOKEN,
+    "BAD_HUB": _NO_ACCESS,
+    "access_denied": _NO_ACCESS,
     "another_hub": "the refresh token belongs to another account than this one",
-    "BAD_CLIENT_ID": _ID,
-    "BAD_CLIENT_SECRET": _SECRET,
-    "invalid_client": "HubSpot refuses our client id or our client secret",
-    "unauthorized_client": "HubSpot refuses our app",
-    "no_client_secret": "no client secret is set here",
-    "BAD_GRANT_TYPE": _ASKING,
+    "BAD_CLIENT_ID": "HubSpot does not know our client id",
+    "BAD_CLIENT_SECRET": "HubSpot does not accept our client secret",
+    "invalid_client": "HubSpot does not accept our client id or our client secret",
+    "unauthorized_client": "HubSpot does not accept our app",
+    "no_client_secret": "no client secret is configured",
+    "BAD_GRANT_TYPE": _INVALID_REQUEST,
     "BAD_REDIRECT_URI": "HubSpot does not know our redirect URL",
-    "BAD_SCOPES": "HubSpot refuses the scopes that we ask for",
-    "invalid_scope": "HubSpot refuses the scopes that we ask for",
-    "unsupported_grant_type": _ASKING,
-    "unsupported_media_type": _ASKING,
+    "BAD_SCOPES": _INVALID_SCOPES,
+    "invalid_scope": _INVALID_SCOPES,
+    "unsupported_grant_type": _INVALID_REQUEST,
+    "unsupported_media_type": _INVALID_REQUEST,
     "timeout": "HubSpot did not answer in time",
-    "connection": "no connection to HubSpot, or it broke",
-    "name_resolution": "the name of HubSpot's host could not be looked up",
-    "tls": "no secure connection to HubSpot could be made",
-    "throttled": "HubSpot asked us to wait",
-    "portal_moving": "HubSpot is moving this account to another data centre",
-    "migration_in_progress": "HubSpot is moving this account to another data centre",
-    "server_error": "HubSpot had an error of its own",
-    "locked": "HubSpot has this account locked for a moment",
+    "connection": "the connection to HubSpot failed or broke",
+    "name_resolution": "the name of HubSpot's host could not be resolved",
+    "tls": "no TLS connection to HubSpot could be established",
+    "throttled": "HubSpot is limiting our requests",
+    "portal_moving": _ACCOUNT_MIGRATION,
+    "migration_in_progress": _ACCOUNT_MIGRATION,
+    "server_error": "HubSpot had an internal error",
+    "locked": "HubSpot has locked this account for a moment",
     "request_timeout": "HubSpot gave up waiting for our request",
     "too_early": "HubSpot was not ready for our request",
-    "redirect": "HubSpot sent us elsewhere instead of answering",
-    "html": "a web page came instead of an answer, perhaps from a proxy",
-    "not_json": _UNCLEAR,
-    "empty": "HubSpot's answer was empty",
-    "too_large": "HubSpot's answer was far too long",
-    "encoding": "HubSpot's answer could not be unpacked",
-    "no_grant": "HubSpot's answer held no token",
-    "no_answer": _UNCLEAR,
-    "wrong_types": _UNCLEAR,
-    "bad_expires_in": _UNCLEAR,
-    "no_hub_id": _UNCLEAR,
-    "no_refresh_token": _UNCLEAR,
-    "incomplete_grant": _UNCLEAR,
-    "sealed_with_unknown_key": "its refresh token is sealed with a key that is not in TOKEN_KEYS",
-    "unrecognised": "HubSpot refused, in words that we do not know",
+    "redirect": "HubSpot answered with a redirect",
+    "html": "a web page came instead of a response, perhaps from a proxy",
+    "not_json": _MALFORMED_RESPONSE,
+    "empty": "HubSpot's response was empty",
+    "too_large": "HubSpot's response was far too large",
+    "encoding": "HubSpot's response could not be decompressed",
+    "no_grant": "HubSpot's response contained no token",
+    "no_answer": _MALFORMED_RESPONSE,
+    "wrong_types": _MALFORMED_RESPONSE,
+    "bad_expires_in": _MALFORMED_RESPONSE,
+    "no_hub_id": _MALFORMED_RESPONSE,
+    "no_refresh_token": _MALFORMED_RESPONSE,
+    "incomplete_grant": _MALFORMED_RESPONSE,
+    "sealed_with_unknown_key": "its refresh token is encrypted with a key that is not in TOKEN_KEYS",  # words: ok
+    "unrecognised": "HubSpot refused with a code that this version does not know",
 }
-#: Of these the account's way to another data centre is the cause.
-MOVING = frozenset({"portal_moving", "migration_in_progress"})
-#: Of these our settings are the cause, whichever connection they show up at.
-OURS = frozenset(
+#: HubSpot is moving the account to another data centre.
+ACCOUNT_MIGRATION_CODES = frozenset({"portal_moving", "migration_in_progress"})
+#: The cause is in the settings of the app, not in the connection whose refresh failed.
+APP_SETTINGS_CODES = frozenset(
     {"BAD_CLIENT_ID", "BAD_CLIENT_SECRET", "BAD_REDIRECT_URI", "BAD_SCOPES", "BAD_GRANT_TYPE"}
     | {"invalid_client", "unauthorized_client", "no_client_secret", "invalid_scope"}
     | {"unsupported_grant_type", "unsupported_media_type"}
 )
 
 
-def code(error: str) -> str:
-    """The code alone, of an error as it is kept: `BAD_HUB` of `BAD_HUB (HTTP 400)`."""
-    found = _CODE.fullmatch(error)
-    return found["code"] if found else error
+def parse_code(stored_error: str) -> str:
+    """The code alone: `BAD_HUB` of `BAD_HUB (HTTP 400)`."""
+    match = _STORED_ERROR.fullmatch(stored_error)
+    return match["code"] if match else stored_error
 
 
-def in_words(error: str) -> str:
-    """What it means; of a code that nobody has words for, that."""
-    return MEANING.get(code(error), MEANING["unrecognised"])
+def describe_error(stored_error: str) -> str:
+    """What an error means. Begins in lower case where it is no name, and has no full stop."""
+    return DESCRIPTIONS.get(parse_code(stored_error), DESCRIPTIONS["unrecognised"])

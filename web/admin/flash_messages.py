@@ -1,4 +1,8 @@
-"""What became of an order, told once on the page it leads to: a code in its address, a fixed sentence on the page."""
+"""The result of an action, shown once on the page to which it redirects.
+
+The address of that page carries a code; the page shows the fixed text of that code, so that an address from elsewhere
+cannot put words on the page.
+"""
 
 from __future__ import annotations
 
@@ -8,39 +12,41 @@ from shared.db.refresh.requests import RefreshRequestOutcome
 
 
 class FlashMessage(StrEnum):
-    """The codes; Requested's are the outcomes of “Refresh now”."""
+    """The first four are the outcomes of “Refresh now”."""
 
     ASKED = RefreshRequestOutcome.ASKED.value
     IN_FLIGHT = RefreshRequestOutcome.IN_FLIGHT.value
     ALREADY_DUE = RefreshRequestOutcome.ALREADY_DUE.value
     DISCONNECTED = RefreshRequestOutcome.DISCONNECTED.value
-    ENDED = "ended"
-    ENDED_LATER = "ended_later"
-    NOTHING_TO_END = "nothing_to_end"
-    CONFIRMED = "confirmed"
-    DISMISSED = "dismissed"
-    NO_BRAKE = "no_brake"
+    DISCONNECT_QUEUED = "ended"
+    DISCONNECT_PENDING = "ended_later"
+    DISCONNECTED_BEFORE = "nothing_to_end"
+    REVOCATIONS_CONFIRMED = "confirmed"
+    REVOCATIONS_DISMISSED = "dismissed"
+    BRAKE_IS_OFF = "no_brake"
 
 
-SENTENCES = {
+TEXTS = {
     **{
         FlashMessage(outcome.value): f"{outcome.description[0].upper()}{outcome.description[1:]}."
         for outcome in RefreshRequestOutcome
-        if outcome is not RefreshRequestOutcome.UNKNOWN  # answered with the page of an unknown connection
+        if outcome is not RefreshRequestOutcome.UNKNOWN  # answered with an error page
     },
-    FlashMessage.ENDED: "Disconnected. Its token is not served any more, and HubSpot is being told.",
-    FlashMessage.ENDED_LATER: "Disconnected. Its token is not served any more. Redis does not answer at the moment: "
-    "HubSpot will be told within a minute of its return.",
-    FlashMessage.NOTHING_TO_END: "It was disconnected before: there is nothing left to end.",
-    FlashMessage.CONFIRMED: "The connections that were held are revoked now, and the brake is off.",
-    FlashMessage.DISMISSED: "The connections that were held are active and due again, and the brake is off.",
-    FlashMessage.NO_BRAKE: "The brake is off: there was nothing to decide.",
+    FlashMessage.DISCONNECT_QUEUED: "Disconnected. Its token is no longer served. The app is being uninstalled at "
+    "HubSpot.",
+    FlashMessage.DISCONNECT_PENDING: "Disconnected. Its token is no longer served. Redis does not answer at the "
+    "moment: the app is uninstalled at HubSpot within a minute after Redis is back.",
+    FlashMessage.DISCONNECTED_BEFORE: "It was disconnected already. Nothing was changed.",
+    FlashMessage.REVOCATIONS_CONFIRMED: "The connections that were held are revoked now, and the brake is off.",
+    FlashMessage.REVOCATIONS_DISMISSED: "The connections that were held are active and due again, and the brake is "
+    "off.",
+    FlashMessage.BRAKE_IS_OFF: "The brake was off already. Nothing was changed.",
 }
 
 
-def sentence(code: str | None) -> str:
-    """Empty where there is none: what others write into an address is never shown."""
+def find_text(code: str | None) -> str:
+    """Empty for no code, and for one that is not a FlashMessage."""
     try:
-        return SENTENCES[FlashMessage(code)] if code else ""
+        return TEXTS[FlashMessage(code)] if code else ""
     except ValueError:
         return ""

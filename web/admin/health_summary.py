@@ -1,4 +1,4 @@
-"""Whether all is well, in one sentence, and if not, what comes first. Pure."""
+"""The overview's headline: whether everything works, else the most important thing that does not. Pure."""
 
 from __future__ import annotations
 
@@ -15,127 +15,125 @@ from shared.text_format import format_ago
 
 @dataclass(frozen=True, slots=True)
 class HealthSummary:
-    tone: Severity
+    severity: Severity
     headline: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class HealthFacts:
     overview: Overview
-    stale: int  #: live connections of which no token can be served now
+    without_token: int  #: active or suspect connections of which no token can be served now
     sweep_seconds: float  #: the setting SWEEP_SECONDS
 
     @property
     def live(self) -> int:
+        """Connections that are active or suspect."""
         return self.count(Status.ACTIVE) + self.count(Status.SUSPECT)
 
     def count(self, status: Status) -> int:
         return self.overview.counts[status]
 
 
-def summarize_health(seen: Seen) -> HealthSummary:
-    """The first of these that is so: what keeps most from working, and what only the operator can end."""
-    checks: tuple[Callable[[Seen], HealthSummary | None], ...] = (
-        _brake,
-        _app_rejected,
-        _nobody_sweeps,
-        _unwell,
-        _stale,
-        _revoked,
-        _suspect,
-        _failing,
+def summarize_health(facts: HealthFacts) -> HealthSummary:
+    """The first check that fails decides. They are ordered: what stops most, and what only the operator can solve."""
+    checks: tuple[Callable[[HealthFacts], HealthSummary | None], ...] = (
+        _check_brake,
+        _check_app,
+        _check_sweep,
+        _check_provider,
+        _check_tokens,
+        _check_revoked,
+        _check_suspect,
+        _check_failing,
     )
-    return next((found for check in checks if (found := check(seen))), _fresh(seen))
+    return next((summary for check in checks if (summary := check(facts))), _summarize_healthy(facts))
 
 
-def _brake(seen: Seen) -> HealthSummary | None:
-    if seen.overview.brake_since is None:
+def _check_brake(facts: HealthFacts) -> HealthSummary | None:
+    if facts.overview.brake_since is None:
         return None
-    text = "HubSpot called more connections dead than is plausible. Say below whether it is right."
-    return HealthSummary(Severity.BAD, f"{_connections(seen.overview.held)} held by the brake.", text)
+    text = "HubSpot refused the refresh tokens of unusually many connections. Confirm or dismiss it below."
+    return HealthSummary(Severity.BAD, f"{_count_connections(facts.overview.held)} held by the brake.", text)
 
 
-def _app_rejected(seen: Seen) -> HealthSummary | None:
-    if seen.overview.provider.condition is not Condition.APP_REJECTED:
+def _check_app(facts: HealthFacts) -> HealthSummary | None:
+    if facts.overview.provider.condition is not Condition.APP_REJECTED:
         return None
     text = (
-        "Nothing is refreshed until its settings are right. No connection is lost; tokens are served while they live."
+        "Nothing is refreshed until its settings are corrected. No connection is lost; tokens are served until they "
+        "expire."
     )
-    return HealthSummary(Severity.BAD, "HubSpot refuses our app.", text)
+    return HealthSummary(Severity.BAD, "HubSpot does not accept our app.", text)
 
 
-def _nobody_sweeps(seen: Seen) -> HealthSummary | None:
-    swept_at, now = seen.overview.swept_at, seen.overview.now
-    if not is_sweep_overdue(swept_at, now, seen.sweep_seconds):
+def _check_sweep(facts: HealthFacts) -> HealthSummary | None:
+    swept_at, now = facts.overview.swept_at, facts.overview.now
+    if not is_sweep_overdue(swept_at, now, facts.sweep_seconds):
         return None
     last = "There has been no sweep yet." if swept_at is None else f"The last sweep was {format_ago(swept_at, now)}."
-    return HealthSummary(
-        Severity.BAD, "Nothing is refreshed.", f"{last} Start beat and the worker, or look into their logs."
-    )
+    text = f"{last} Start beat and the worker. If they run, read their logs."
+    return HealthSummary(Severity.BAD, "Nothing is refreshed.", text)
 
 
-def _unwell(seen: Seen) -> HealthSummary | None:
-    served = "Tokens are served while they live, and refreshes go on by themselves."
-    if seen.overview.provider.condition is Condition.UNAVAILABLE:
-        return HealthSummary(Severity.BAD if seen.stale else Severity.WAIT, "HubSpot does not answer.", served)
-    if seen.overview.provider.condition is Condition.THROTTLED:
-        return HealthSummary(Severity.BAD if seen.stale else Severity.WAIT, "HubSpot asks us to wait.", served)
-    return None
-
-
-def _stale(seen: Seen) -> HealthSummary | None:
-    if not seen.stale:
+def _check_provider(facts: HealthFacts) -> HealthSummary | None:
+    headlines = {
+        Condition.UNAVAILABLE: "HubSpot does not answer.",
+        Condition.THROTTLED: "HubSpot is limiting our requests.",
+    }
+    headline = headlines.get(facts.overview.provider.condition)
+    if headline is None:
         return None
-    text = "Their next refresh did not come in time, or they wait for their first. See the connections that fail."
-    return HealthSummary(Severity.BAD, f"{_connections(seen.stale)} without a token.", text)
+    severity = Severity.BAD if facts.without_token else Severity.WAIT
+    return HealthSummary(severity, headline, "Tokens are served until they expire. Refreshes resume by themselves.")
 
 
-def _revoked(seen: Seen) -> HealthSummary | None:
-    count = seen.count(Status.REVOKED)
+def _check_tokens(facts: HealthFacts) -> HealthSummary | None:
+    if not facts.without_token:
+        return None
+    text = "Their next refresh was not in time, or their first one is still due. See the connections that fail."
+    return HealthSummary(Severity.BAD, f"{_count_connections(facts.without_token)} without a token.", text)
+
+
+def _check_revoked(facts: HealthFacts) -> HealthSummary | None:
+    count = facts.count(Status.REVOKED)
     if not count:
         return None
-    verb = "needs" if count == 1 else "need"
-    rest = " All others are served." if seen.live else ""
-    text = f"HubSpot ended {'it' if count == 1 else 'them'}: have the customer install again, or disconnect.{rest}"
-    return HealthSummary(Severity.WAIT, f"{count:,} connection{'' if count == 1 else 's'} {verb} you.", text)
+    customers = "the customer" if count == 1 else "the customers"
+    others = " All other connections are served." if facts.live else ""
+    text = f"HubSpot ended {'it' if count == 1 else 'them'}. Ask {customers} to install again, or disconnect.{others}"
+    return HealthSummary(Severity.WAIT, f"{_count_connections(count)} revoked.", text)
 
 
-def _suspect(seen: Seen) -> HealthSummary | None:
-    count = seen.count(Status.SUSPECT)
+def _check_suspect(facts: HealthFacts) -> HealthSummary | None:
+    count = facts.count(Status.SUSPECT)
     if not count:
         return None
-    text = "HubSpot called the grant dead once; it is asked again. Until then the tokens are served."
-    return HealthSummary(Severity.WAIT, f"{_connections(count)} in doubt.", text)
+    text = "HubSpot refused a refresh token once and is asked again. Until then, tokens are served until they expire."
+    return HealthSummary(Severity.WAIT, f"{_count_connections(count)} suspect.", text)
 
 
-def _failing(seen: Seen) -> HealthSummary | None:
-    count = seen.overview.failing
+def _check_failing(facts: HealthFacts) -> HealthSummary | None:
+    count = facts.overview.failing
     if not count:
         return None
-    text = "Their last attempt brought no token. They are tried again by themselves, ever less often."
-    return HealthSummary(Severity.WAIT, f"All tokens are served, {_connections(count, be=False)} behind.", text)
+    text = "All tokens are served. Failed refreshes are tried again automatically, with growing pauses."
+    return HealthSummary(Severity.WAIT, f"{_count_connections(count)} behind schedule.", text)
 
 
-def _fresh(seen: Seen) -> HealthSummary:
-    if not seen.live:
+def _summarize_healthy(facts: HealthFacts) -> HealthSummary:
+    if not facts.live:
         return HealthSummary(Severity.GOOD, "No account is connected.", "Connect one to see it here.")
-    soonest = seen.overview.soonest_expiry
-    text = (
-        f"The soonest token would end {format_ago(soonest, seen.overview.now)}, and is refreshed before."
-        if soonest
-        else ""
+    connections = {1: "The one connection is", 2: "Both connections are"}.get(
+        facts.live, f"All {facts.live:,} connections are"
     )
-    return HealthSummary(Severity.GOOD, f"{_all(seen.live)} fresh.", text)
+    soonest = facts.overview.soonest_expiry
+    text = (
+        f"The next token expires {format_ago(soonest, facts.overview.now)}; it is refreshed before." if soonest else ""
+    )
+    return HealthSummary(Severity.GOOD, f"{connections} fresh.", text)
 
 
-def _all(count: int) -> str:
-    if count == 1:
-        return "The one connection is"
-    return "Both connections are" if count == 2 else f"All {count:,} connections are"  # noqa: PLR2004
-
-
-def _connections(count: int, *, be: bool = True) -> str:
+def _count_connections(count: int) -> str:
     """`1 connection is`, `12 connections are`."""
-    noun, verb = ("connection", "is") if count == 1 else ("connections", "are")
-    return f"{count:,} {noun} {verb}" if be else f"{count:,} {noun}"
+    return f"{count:,} connection is" if count == 1 else f"{count:,} connections are"

@@ -10,101 +10,108 @@ from shared.db.reports.connections import HistoryLine
 from shared.domain.connection import EventName
 from shared.domain.severity import Severity
 from shared.text_format import make_printable
-from web.admin import error_descriptions
+from web.admin.error_descriptions import describe_error
 
 Detail = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    words: str
-    more: str = ""  #: evidence: codes, and what to name to HubSpot's support
-    tone: Severity = Severity.GOOD
+class EventDescription:
+    text: str
+    evidence: str = ""  #: error code, HTTP status and correlation id, or the scopes that changed
+    severity: Severity = Severity.GOOD
 
 
-def told(line: HistoryLine) -> Told:
-    """One that we do not know, from a newer version, stands for itself."""
-    words = _WORDS.get(line.event)
-    found = words(line.detail) if words else Told(line.event.replace("_", " "), tone=Severity.WAIT)
-    return Told(make_printable(found.words), make_printable(found.more), found.tone)
-
-
-def _installed(_detail: Detail) -> Told:
-    return Told("Installed")
-
-
-def _reinstalled(detail: Detail) -> Told:
-    return Told(f"Installed again{_was(detail)}")
-
-
-def _imported(detail: Detail) -> Told:
-    return Told(f"Imported{_was(detail)}")
-
-
-def _scopes_changed(detail: Detail) -> Told:
-    before, after = set(_texts(detail.get("before"))), set(_texts(detail.get("after")))
-    changes = [
-        *(f"added {scope}" for scope in sorted(after - before)),
-        *(f"lost {scope}" for scope in sorted(before - after)),
-    ]
-    return Told("Its scopes changed", ", ".join(changes), Severity.WAIT if before - after else Severity.GOOD)
-
-
-def _refresh_failed(detail: Detail) -> Told:
-    return Told(
-        f"A refresh failed: {error_descriptions.in_words(_text(detail, 'code'))}", _evidence(detail), Severity.WAIT
+def describe_event(line: HistoryLine) -> EventDescription:
+    """An event that only a newer version knows is described by its name."""
+    describe = _DESCRIBE.get(line.event)
+    if describe:
+        description = describe(line.detail)
+    else:
+        description = EventDescription(line.event.replace("_", " "), severity=Severity.WAIT)
+    return EventDescription(
+        make_printable(description.text), make_printable(description.evidence), description.severity
     )
 
 
-def _recovered(detail: Detail) -> Told:
+def _describe_installed(_detail: Detail) -> EventDescription:
+    return EventDescription("Installed")
+
+
+def _describe_reinstalled(detail: Detail) -> EventDescription:
+    return EventDescription(f"Installed again{_previous_status(detail)}")
+
+
+def _describe_imported(detail: Detail) -> EventDescription:
+    return EventDescription(f"Imported{_previous_status(detail)}")
+
+
+def _describe_scopes_changed(detail: Detail) -> EventDescription:
+    before, after = set(_texts(detail.get("before"))), set(_texts(detail.get("after")))
+    changes = [
+        *(f"added {scope}" for scope in sorted(after - before)),
+        *(f"removed {scope}" for scope in sorted(before - after)),
+    ]
+    severity = Severity.WAIT if before - after else Severity.GOOD
+    return EventDescription("Its scopes changed", ", ".join(changes), severity)
+
+
+def _describe_refresh_failed(detail: Detail) -> EventDescription:
+    text = f"A refresh failed: {describe_error(_text(detail, 'code'))}"
+    return EventDescription(text, _evidence(detail), Severity.WAIT)
+
+
+def _describe_recovered(detail: Detail) -> EventDescription:
     if detail.get("dismissed"):
-        return Told(f"Active again: an operator dismissed the verdict{_was(detail)}")
+        return EventDescription(f"Active again: an operator dismissed the revocation{_previous_status(detail)}")
     if detail.get("witness"):
-        return Told("Alive after all, says the second witness")
+        return EventDescription("Active again: HubSpot's introspection says that its refresh token is valid")
     failures = detail.get("failures")
     if not isinstance(failures, int) or failures < 1:
-        return Told("Refreshed again")
-    return Told(f"Refreshed again after {failures:,} failed attempt{'' if failures == 1 else 's'}")
+        return EventDescription("Refreshed again")
+    return EventDescription(f"Refreshed again after {failures:,} failed attempt{'' if failures == 1 else 's'}")
 
 
-def _suspected(detail: Detail) -> Told:
-    return Told(f"In doubt: {error_descriptions.in_words(_text(detail, 'code'))}", _evidence(detail), Severity.WAIT)
+def _describe_suspected(detail: Detail) -> EventDescription:
+    text = f"Suspect: {describe_error(_text(detail, 'code'))}"
+    return EventDescription(text, _evidence(detail), Severity.WAIT)
 
 
-def _revoked(detail: Detail) -> Told:
+def _describe_revoked(detail: Detail) -> EventDescription:
     refresh = detail.get("refresh")
-    more = _evidence(refresh) if isinstance(refresh, dict) else ""
+    evidence = _evidence(refresh) if isinstance(refresh, dict) else ""
+    text = "Revoked: HubSpot refused its refresh token, and introspection says that it is not valid"
     if detail.get("confirmed"):
-        return Told("Revoked: two witnesses said so, and an operator confirmed it", more, Severity.BAD)
-    return Told("Revoked: HubSpot refused its refresh token, and its introspection says the same", more, Severity.BAD)
+        text += "; an operator confirmed it"
+    return EventDescription(text, evidence, Severity.BAD)
 
 
-def _disconnected(detail: Detail) -> Told:
-    return Told(f"Disconnected by the operator{_was(detail)}", tone=Severity.BAD)
+def _describe_disconnected(detail: Detail) -> EventDescription:
+    return EventDescription(f"Disconnected by the operator{_previous_status(detail)}", severity=Severity.BAD)
 
 
-_WORDS: Mapping[str, Callable[[Detail], Told]] = {
-    EventName.INSTALLED: _installed,
-    EventName.REINSTALLED: _reinstalled,
-    EventName.IMPORTED: _imported,
-    EventName.SCOPES_CHANGED: _scopes_changed,
-    EventName.REFRESH_FAILED: _refresh_failed,
-    EventName.RECOVERED: _recovered,
-    EventName.SUSPECTED: _suspected,
-    EventName.REVOKED: _revoked,
-    EventName.DISCONNECTED: _disconnected,
+_DESCRIBE: Mapping[str, Callable[[Detail], EventDescription]] = {
+    EventName.INSTALLED: _describe_installed,
+    EventName.REINSTALLED: _describe_reinstalled,
+    EventName.IMPORTED: _describe_imported,
+    EventName.SCOPES_CHANGED: _describe_scopes_changed,
+    EventName.REFRESH_FAILED: _describe_refresh_failed,
+    EventName.RECOVERED: _describe_recovered,
+    EventName.SUSPECTED: _describe_suspected,
+    EventName.REVOKED: _describe_revoked,
+    EventName.DISCONNECTED: _describe_disconnected,
 }
 
 
-def _was(detail: Detail) -> str:
-    was = _text(detail, "was")
-    return f" (it was {was})" if was else ""
+def _previous_status(detail: Detail) -> str:
+    status = _text(detail, "was")
+    return f" (it was {status})" if status else ""
 
 
 def _evidence(detail: Detail) -> str:
     """What HubSpot's support asks for."""
-    named = (("code", "{}"), ("http_status", "HTTP {}"), ("correlation_id", "correlation id {}"))
-    return ", ".join(form.format(text) for name, form in named if (text := _text(detail, name)))
+    formats = (("code", "{}"), ("http_status", "HTTP {}"), ("correlation_id", "correlation id {}"))
+    return ", ".join(form.format(text) for name, form in formats if (text := _text(detail, name)))
 
 
 def _text(detail: Detail, name: str) -> str:

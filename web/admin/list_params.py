@@ -1,4 +1,4 @@
-"""What the list of connections is asked for: from an address to a question, and back to the links of the page."""
+"""The query parameters of the list of connections: parsed from an address, and written into the links of the page."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Self
 from shared.db.reports.connection_list import Sort
 from shared.domain.connection import Status
 
-#: Characters: longer than any domain or e-mail address.
-LONGEST_SEARCH = 320
-LONGEST_CURSOR = 2000
+#: More than any domain or e-mail address has.
+MAX_SEARCH_CHARS = 320
+MAX_CURSOR_CHARS = 2000
 
 
-class BadQuery(Exception):
-    """No page of ours links to this."""
+class InvalidListParams(Exception):
+    """No page of this application links to such an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,49 +23,47 @@ class ListParams:
     status: Status | None = None
     search: str = ""
     sort: Sort = Sort.HUB
-    after: str | None = None
-    before: str | None = None
+    after: str | None = None  #: a cursor of ConnectionList
+    before: str | None = None  #: the same; at most one of the two is set
 
     @classmethod
-    def of(cls, args: Mapping[str, str]) -> Self:
-        """Raises BadQuery."""
-        # What was pasted along and nobody sees is not looked for.
-        search = "".join(filter(str.isprintable, args.get("q", ""))).strip()
-        if len(search) > LONGEST_SEARCH:
-            raise BadQuery
+    def parse(cls, query: Mapping[str, str]) -> Self:
+        """Raises InvalidListParams."""
+        # Invisible characters come along when a person pastes a domain or an e-mail address.
+        search = "".join(filter(str.isprintable, query.get("q", ""))).strip()
+        if len(search) > MAX_SEARCH_CHARS:
+            raise InvalidListParams
         try:
-            status = Status(args["status"]) if args.get("status") else None
-            sort = Sort(args["sort"]) if args.get("sort") else Sort.HUB
+            status = Status(query["status"]) if query.get("status") else None
+            sort = Sort(query["sort"]) if query.get("sort") else Sort.HUB
         except ValueError:
-            raise BadQuery from None
-        after, before = args.get("after") or None, args.get("before") or None
-        if (after and before) or len(after or before or "") > LONGEST_CURSOR:
-            raise BadQuery
+            raise InvalidListParams from None
+        after, before = query.get("after") or None, query.get("before") or None
+        if (after and before) or len(after or before or "") > MAX_CURSOR_CHARS:
+            raise InvalidListParams
         return cls(status, search, sort, after, before)
 
-    def first(self) -> ListParams:
-        """The same question, its first page."""
-        return replace(self, after=None, before=None)
-
-    def next(self, after: str) -> ListParams:
+    def next_page(self, after: str) -> ListParams:
         return replace(self, after=after, before=None)
 
-    def previous(self, before: str) -> ListParams:
+    def previous_page(self, before: str) -> ListParams:
         return replace(self, after=None, before=before)
 
-    def of_status(self, status: Status | None) -> ListParams:
-        return replace(self.first(), status=status)
+    def with_status(self, status: Status | None) -> ListParams:
+        """The first page of the connections in that status; None: of all."""
+        return replace(self, status=status, after=None, before=None)
 
-    def sorted_by(self, sort: Sort) -> ListParams:
-        return replace(self.first(), sort=sort)
+    def with_sort(self, sort: Sort) -> ListParams:
+        """The first page in that order."""
+        return replace(self, sort=sort, after=None, before=None)
 
-    def args(self) -> dict[str, str]:
-        """For an address: without what is as usual."""
-        said = {
+    def to_query(self) -> dict[str, str]:
+        """Parameters that have their default are left out."""
+        values = {
             "status": self.status and self.status.value,
             "q": self.search,
             "sort": None if self.sort is Sort.HUB else self.sort.value,
             "after": self.after,
             "before": self.before,
         }
-        return {name: value for name, value in said.items() if value}
+        return {name: value for name, value in values.items() if value}

@@ -1,4 +1,7 @@
-"""Where the operator's pages are, and what they say where PostgreSQL does not answer."""
+"""The routes of the operator's pages, the template filters, and the pages shown when PostgreSQL does not answer.
+
+From here: `pages` shows, `actions` changes, `view_base` is what both share.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ import structlog
 from flask import Flask, Response, request
 
 from shared.db.core.errors import SchemaError, StatementRejected, StoreUnavailable
-from shared.text_format import format_ago, format_duration, make_printable
-from web.admin import problems
+from shared.text_format import format_ago, make_printable
+from web.admin import error_pages
 from web.admin.actions import Actions
 from web.admin.pages import Pages
 from web.admin.view_base import ViewBase
@@ -23,53 +26,61 @@ from web.services import Services
 
 log = structlog.get_logger(__name__)
 
-#: The page that shows what an order is about: there one looks whether it was heard.
-SHOWS = {"refresh": "connection", "disconnect": "connection", "confirm": "overview", "dismiss": "overview"}
+#: From the endpoint of an action to the page that shows whether it was carried out.
+RESULT_PAGES = {
+    "refresh": "connection",
+    "disconnect": "connection",
+    "confirm_revocations": "overview",
+    "dismiss_revocations": "overview",
+}
+RETRY_AFTER_SECONDS = 5
 
 
-def add_routes(app: Flask, services: Services, cookies: Cookies, guarded: Callable[[View], View]) -> None:
-    screen = ViewBase(cookies, CsrfTokens(services.secret_key, cookies, services.clock))
-    pages, orders = Pages(services, screen), Actions(services, screen)
+def add_routes(app: Flask, services: Services, cookies: Cookies, require_operator: Callable[[View], View]) -> None:
+    view_base = ViewBase(cookies, CsrfTokens(services.secret_key, cookies, services.clock))
+    pages, actions = Pages(services, view_base), Actions(services, view_base)
 
-    def add(rule: str, name: str, view: View, method: str = "GET") -> None:
-        app.add_url_rule(rule, name, guarded(view), methods=[method], provide_automatic_options=False)
+    def add(rule: str, endpoint: str, view: View, method: str = "GET") -> None:
+        app.add_url_rule(rule, endpoint, require_operator(view), methods=[method], provide_automatic_options=False)
 
-    add("/operator", "overview", pages.overview)
-    add("/connections", "connections", pages.connections)
-    # Not <int:…>: whether a number is one of an account is the operator's to know.
-    add("/connections/<hub_id>", "connection", pages.connection)
-    add("/connections/<hub_id>/disconnect", "question", pages.question)
-    add("/connections/<hub_id>/disconnect", "disconnect", orders.disconnect, "POST")
-    add("/connections/<hub_id>/refresh", "refresh", orders.refresh, "POST")
-    add("/operator/revocations/confirm", "confirm", orders.confirm, "POST")
-    add("/operator/revocations/dismiss", "dismiss", orders.dismiss, "POST")
-    app.register_error_handler(StoreUnavailable, _no_database)
-    app.register_error_handler(StatementRejected, _wrong_database)
-    app.register_error_handler(SchemaError, _wrong_database)
-    app.jinja_env.filters.update(ago=format_ago, harmless=make_printable, span=format_duration, utc=_utc, iso=_iso)
+    add("/operator", "overview", pages.show_overview)
+    add("/connections", "connections", pages.show_connections)
+    # A plain string, not <int:hub_id>: without the password, valid and invalid numbers get the same 401.
+    add("/connections/<hub_id>", "connection", pages.show_connection)
+    add("/connections/<hub_id>/disconnect", "confirm_disconnect", pages.confirm_disconnect)
+    add("/connections/<hub_id>/disconnect", "disconnect", actions.disconnect, "POST")
+    add("/connections/<hub_id>/refresh", "refresh", actions.refresh, "POST")
+    add("/operator/revocations/confirm", "confirm_revocations", actions.confirm_revocations, "POST")
+    add("/operator/revocations/dismiss", "dismiss_revocations", actions.dismiss_revocations, "POST")
+    app.register_error_handler(StoreUnavailable, _handle_unavailable)
+    app.register_error_handler(StatementRejected, _handle_wrong_schema)
+    app.register_error_handler(SchemaError, _handle_wrong_schema)
+    app.jinja_env.filters.update(ago=format_ago, printable=make_printable, utc=_format_utc, iso=_format_iso)
 
 
-def _no_database(error: StoreUnavailable) -> Response:
+def _handle_unavailable(error: StoreUnavailable) -> Response:
     log.warning("an operator's page could not be shown", why=str(error))
-    response = _with_link(replace(problems.NO_DATABASE, text=f"{problems.NO_DATABASE.text} ({error})"))
-    response.headers["Retry-After"] = "5"
+    page = error_pages.POSTGRES_UNAVAILABLE
+    response = _render_with_link_back(replace(page, text=f"{page.text} ({error})"))
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
 
 
-def _wrong_database(error: Exception) -> Response:
+def _handle_wrong_schema(error: Exception) -> Response:
     log.error("an operator's page could not be shown", why=str(error))
-    return _with_link(problems.WRONG_DATABASE)
+    return _render_with_link_back(error_pages.WRONG_SCHEMA)
 
 
-def _with_link(page: ErrorPage) -> Response:
-    endpoint = SHOWS.get(request.endpoint or "", request.endpoint or "overview")
-    here = Link(endpoint, "Try again" if request.method == "GET" else "Back", dict(request.view_args or {}))
-    return render_error_page(replace(page, links=(here,)))
+def _render_with_link_back(page: ErrorPage) -> Response:
+    """With a link to the page that was asked for, or to the one that shows the result of the action."""
+    endpoint = RESULT_PAGES.get(request.endpoint or "", request.endpoint or "overview")
+    label = "Try again" if request.method == "GET" else "Back"
+    return render_error_page(replace(page, links=(Link(endpoint, label, dict(request.view_args or {})),)))
 
 
-def _utc(at: datetime) -> str:
+def _format_utc(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _iso(at: datetime) -> str:
+def _format_iso(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="seconds")

@@ -1,108 +1,110 @@
-// Keeps the page true: fetches it again while somebody looks, and changes what is marked data-live, if it changed.
+// Keeps an operator's page up to date: while the page is visible, fetches it again and updates the elements that are
+// marked data-live. Without JavaScript the page is complete but has to be reloaded by hand.
 "use strict";
 
-const EVERY = 5000;
-const SLOWEST = 60000;
-const note = document.getElementById("live");
-let wait = EVERY;
+const UPDATE_MS = 5000;
+const MAX_RETRY_MS = 60000;
+const indicator = document.getElementById("live");
+let waitMs = UPDATE_MS;
 let timer;
-let asking = false;
-let over = false;
+let isFetching = false;
+let isStopped = false;
 
-// One-time: a reload must not tell of an order a second time.
-const here = new URL(location.href);
-if (here.searchParams.has("notice")) {
-  here.searchParams.delete("notice");
-  history.replaceState(null, "", here);
+// The result of an action is shown once: a reload must not show it again.
+const pageUrl = new URL(location.href);
+if (pageUrl.searchParams.has("notice")) {
+  pageUrl.searchParams.delete("notice");
+  history.replaceState(null, "", pageUrl);
 }
 
-// Only what differs is touched, so that focus, selection and what is folded out stay as they are.
-function renew(old, fresh) {
-  if (old.isEqualNode(fresh)) {
+// Changes only the nodes that differ, so that focus, selection and open <details> stay as they are.
+function updateNode(current, fetched) {
+  if (current.isEqualNode(fetched)) {
     return;
   }
-  if (old.nodeName !== fresh.nodeName) {
-    old.replaceWith(document.importNode(fresh, true));
+  if (current.nodeName !== fetched.nodeName) {
+    current.replaceWith(document.importNode(fetched, true));
     return;
   }
-  if (old.nodeType !== Node.ELEMENT_NODE) {
-    old.data = fresh.data;
+  if (current.nodeType !== Node.ELEMENT_NODE) {
+    current.data = fetched.data;
     return;
   }
-  for (const { name } of [...old.attributes]) {
-    if (!fresh.hasAttribute(name) && name !== "open") {
-      old.removeAttribute(name);
+  for (const { name } of [...current.attributes]) {
+    if (!fetched.hasAttribute(name) && name !== "open") {
+      current.removeAttribute(name);
     }
   }
-  for (const { name, value } of fresh.attributes) {
-    if (old.getAttribute(name) !== value) {
-      old.setAttribute(name, value);
+  for (const { name, value } of fetched.attributes) {
+    if (current.getAttribute(name) !== value) {
+      current.setAttribute(name, value);
     }
   }
-  const had = [...old.childNodes];
-  const has = [...fresh.childNodes];
-  has.forEach((child, place) => {
-    if (had[place]) {
-      renew(had[place], child);
+  const currentChildren = [...current.childNodes];
+  const fetchedChildren = [...fetched.childNodes];
+  fetchedChildren.forEach((child, index) => {
+    if (currentChildren[index]) {
+      updateNode(currentChildren[index], child);
     } else {
-      old.append(document.importNode(child, true));
+      current.append(document.importNode(child, true));
     }
   });
-  had.slice(has.length).forEach((child) => child.remove());
+  currentChildren.slice(fetchedChildren.length).forEach((child) => child.remove());
 }
 
-function show(text) {
-  const fresh = new DOMParser().parseFromString(text, "text/html");
-  for (const old of document.querySelectorAll("[data-live]")) {
-    const found = fresh.getElementById(old.id);
-    if (found) {
-      renew(old, found);
+function updatePage(html) {
+  const fetchedPage = new DOMParser().parseFromString(html, "text/html");
+  for (const element of document.querySelectorAll("[data-live]")) {
+    const fetched = fetchedPage.getElementById(element.id);
+    if (fetched) {
+      updateNode(element, fetched);
     }
   }
 }
 
-function say(text) {
-  if (note.textContent !== text) {
-    note.textContent = text;
+function showIndicator(text) {
+  if (indicator.textContent !== text) {
+    indicator.textContent = text;
   }
 }
 
-async function look() {
-  if (asking || over || document.visibilityState !== "visible") {
+async function fetchAndUpdate() {
+  if (isFetching || isStopped || document.visibilityState !== "visible") {
     return;
   }
-  asking = true;
+  isFetching = true;
   try {
-    const answer = await fetch(here, { credentials: "same-origin", cache: "no-store" });
-    if (answer.ok) {
-      show(await answer.text());
-      wait = EVERY;
-      say("Live.");
-    } else if (answer.status < 500) {
-      over = true;
-      say("Not live any more: reload the page.");
+    const response = await fetch(pageUrl, { credentials: "same-origin", cache: "no-store" });
+    if (response.ok) {
+      updatePage(await response.text());
+      waitMs = UPDATE_MS;
+      showIndicator("Live.");
+    } else if (response.status < 500) {
+      // For example, the password was changed. A reload asks for the new one.
+      isStopped = true;
+      showIndicator("Not live any more: reload the page.");
     } else {
-      later();
+      increaseWait();
     }
   } catch {
-    later();
+    increaseWait();
   }
-  asking = false;
-  next();
+  isFetching = false;
+  scheduleNext();
 }
 
-function later() {
-  wait = Math.min(SLOWEST, wait * 2);
-  say(`Not live: no answer at the moment. Trying again in ${wait / 1000} s.`);
+function increaseWait() {
+  waitMs = Math.min(MAX_RETRY_MS, waitMs * 2);
+  showIndicator(`Not live: no answer at the moment. Trying again in ${waitMs / 1000} s.`);
 }
 
-function next() {
+function scheduleNext() {
   clearTimeout(timer);
-  timer = setTimeout(look, wait);
+  timer = setTimeout(fetchAndUpdate, waitMs);
 }
 
 if (document.querySelector("[data-live]")) {
-  document.addEventListener("visibilitychange", look);
-  say("Live.");
-  next();
+  document.addEventListener("visibilitychange", fetchAndUpdate);
+  showIndicator("Live.");
+  scheduleNext();
 }

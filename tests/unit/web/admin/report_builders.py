@@ -1,4 +1,4 @@
-"""An overview and a connection as the store shows them, with sensible values for all that a test does not speak of."""
+"""An Overview and a ConnectionRow with plausible values, of which a test changes what it is about."""
 
 from datetime import timedelta
 
@@ -8,7 +8,7 @@ from shared.domain.provider import Provider
 from tests.support.builders import HUB, START
 
 
-def overview(*, active=3, suspect=0, revoked=0, disconnected=0, **but):
+def make_overview(*, active=3, suspect=0, revoked=0, disconnected=0, **changes):
     values = {
         "now": START,
         "counts": dict(zip(Status, (active, suspect, revoked, disconnected), strict=True)),
@@ -22,10 +22,10 @@ def overview(*, active=3, suspect=0, revoked=0, disconnected=0, **but):
         "brake_since": None,
         "held": 0,
     }
-    return Overview(**{**values, **but})
+    return Overview(**{**values, **changes})
 
 
-def connection(**but):
+def make_connection_row(**changes):
     values = {
         "hub_id": HUB,
         "status": Status.ACTIVE,
@@ -40,4 +40,4 @@ def connection(**but):
         "status_reason": None,
         "status_since": START,
     }
-    return ConnectionRow(**{**values, **but})
+    return ConnectionRow(**{**values, **changes})

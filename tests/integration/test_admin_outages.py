@@ -133,6 +133,6 @@ def test_without_redis_a_connection_is_ended_all_the_same(
         if how == "frozen":
             own_valkey.process.send_signal(signal.SIGCONT)
     assert answer.history[0].status_code == 303
-    assert "HubSpot will be told within a minute" in answer.text
+    assert "uninstalled at HubSpot within a minute" in answer.text
     assert seconds < 8
     assert connections.sql.served() is None
