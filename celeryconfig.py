@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import os
 
-from shared.dispatch import BACKGROUND_QUEUE, QUEUES, ROUTES, SWEEP, broker
+from shared.dispatch import BACKGROUND_QUEUE, SWEEP, TASK_QUEUES, TASK_ROUTES, build_broker_config
 from shared.settings import Settings
 
 _settings = Settings.from_env(os.environ, needs=("REDIS_URL",))  # noqa: TID251  an entry point
 
-broker_url, broker_transport_options = broker(
+broker_url, broker_transport_options = build_broker_config(
     _settings.redis_url,
     {
         "socket_connect_timeout": 3,
         "socket_timeout": 10,
         "health_check_interval": 15,
-        # A message that died with its worker comes back after the visibility timeout, and soon after it.
+        # The message of a worker that died is delivered again soon after the visibility timeout.
         "unacked_restore_interval": 10,
         "unacked_restore_throttle": 1,
         "max_connections": 50,
     },
 )
 broker_connection_retry_on_startup = True
-broker_connection_max_retries = None  # a broker that comes back finds its workers waiting
+broker_connection_max_retries = None  # workers wait for a broker that is down, for ever
 
-task_queues = QUEUES
+task_queues = TASK_QUEUES
 task_default_queue = BACKGROUND_QUEUE
-task_routes = ROUTES
+task_routes = TASK_ROUTES
 task_serializer = "json"
 accept_content = ["json"]
 task_ignore_result = True
 task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 
-# Losing an install would lose a customer; a sweep or a shift that is lost is made good by the next one.
-# So acks_late stands at the tasks that need it (worker/tasks.py), and the rest is acknowledged on arrival.
+# A lost install would lose a customer: the tasks that need it have acks_late (worker/tasks.py). The others are
+# acknowledged on arrival: the next sweep enqueues again what a lost one left undone.
 worker_prefetch_multiplier = 1
 worker_hijack_root_logger = False
 worker_send_task_events = True
 task_send_sent_event = True
-# A lost broker connection must not cancel what is in flight: the results go to Postgres, not through Redis.
+# A lost connection to the broker must not cancel tasks: their results go to PostgreSQL, not through Redis.
 worker_cancel_long_running_tasks_on_connection_loss = False
 
 beat_max_loop_interval = _settings.sweep_seconds
@@ -46,7 +46,7 @@ beat_schedule = {
     "sweep": {
         "task": SWEEP,
         "schedule": _settings.sweep_seconds,
-        # A sweep nobody took in time is worthless: the next one is on its way.
+        # A sweep that no worker took in time is of no use: the next one is on its way.
         "options": {"expires": _settings.sweep_seconds},
     }
 }

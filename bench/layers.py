@@ -87,7 +87,7 @@ def loop(there: World, watch: Stopwatch) -> Iterator[RefreshLoop]:
     for layer, owner, name in (
         ("open", cipher, "decrypt_refresh_token"),
         ("ask", hubspot, "refresh"),
-        ("attempt", refresher, "attempt"),
+        ("attempt", refresher, "refresh"),
         ("claim", claims, "claim"),
         ("save", results, "save"),
     ):
@@ -101,7 +101,7 @@ def loop(there: World, watch: Stopwatch) -> Iterator[RefreshLoop]:
         concurrency=settings.refresh_concurrency,
     )
     try:
-        running.wake(WARM + WINDOW)
+        running.activate(WARM + WINDOW)
         yield running
     finally:
         running.drain(30)

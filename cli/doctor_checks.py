@@ -18,7 +18,7 @@ from shared.db.lifecycle.key_check import KeyCheckStore
 from shared.db.reports.connections import ConnectionReports, Overview
 from shared.db.schema.migrate import check_schema
 from shared.db.schema.server_info import read_server_info
-from shared.dispatch import broker
+from shared.dispatch import build_broker_config
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
 from shared.domain.provider import Condition
 from shared.domain.sweep_liveness import is_sweep_overdue
@@ -176,7 +176,9 @@ def _key_check(cipher: TokenCipher, check_schema: str | None) -> Said:
 
 
 def _redis(environ: Mapping[str, str]) -> str:
-    url, options = broker(_part(environ, "REDIS_URL").redis_url, {"socket_connect_timeout": 2, "socket_timeout": 2})
+    url, options = build_broker_config(
+        _part(environ, "REDIS_URL").redis_url, {"socket_connect_timeout": 2, "socket_timeout": 2}
+    )
     app = Celery("tokenkeeper-doctor", broker=url, set_as_current=False)
     app.conf.broker_transport_options = options
     try:

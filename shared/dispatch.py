@@ -1,4 +1,4 @@
-"""Task names, and the only code that puts a message on the queue. No message holds a secret in clear."""
+"""The names of tasks and queues, and the only code that enqueues messages. No message holds a secret in clear."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from shared.tracing import SpanKind
 STORE_INSTALL = "tokenkeeper.store_install"
 SWEEP = "tokenkeeper.sweep"
 REFRESH = "tokenkeeper.refresh"
-IDENTIFY = "tokenkeeper.identify"
+FETCH_ACCOUNT_INFO = "tokenkeeper.fetch_account_info"
 DISCONNECT = "tokenkeeper.disconnect"
-ALERTS = "tokenkeeper.alerts"
+DELIVER_ALERTS = "tokenkeeper.deliver_alerts"
 
-#: People wait for these; a backlog of refreshes must not stand before them.
+#: For tasks that a person waits for: they do not queue behind a backlog of refreshes.
 INTERACTIVE_QUEUE = "tokenkeeper.interactive"
 BACKGROUND_QUEUE = "tokenkeeper.background"
-ROUTES = {
+TASK_ROUTES = {
     STORE_INSTALL: {"queue": INTERACTIVE_QUEUE},
     DISCONNECT: {"queue": INTERACTIVE_QUEUE},
-    IDENTIFY: {"queue": BACKGROUND_QUEUE},
+    FETCH_ACCOUNT_INFO: {"queue": BACKGROUND_QUEUE},
     SWEEP: {"queue": BACKGROUND_QUEUE},
     REFRESH: {"queue": BACKGROUND_QUEUE},
-    ALERTS: {"queue": BACKGROUND_QUEUE},
+    DELIVER_ALERTS: {"queue": BACKGROUND_QUEUE},
 }
-#: Each with an exchange of its own: bound to one exchange by one key, each message would go into both.
-QUEUES = tuple(
+#: Each with its own exchange: bound to one exchange with the same key, both queues would get each message.
+TASK_QUEUES = tuple(
     Queue(name, Exchange(name, type="direct"), routing_key=name) for name in (INTERACTIVE_QUEUE, BACKGROUND_QUEUE)
 )
-#: Seconds. Longer than any retry's countdown: an unacknowledged message older than this is delivered again.
-VISIBILITY_TIMEOUT = 300
-#: Seconds for one Sentinel's word, then the next one is asked; redis-py itself would first try the dead one for longer
-#: than anybody waits.
-SENTINEL_SECONDS = 0.5
+#: A message that is not acknowledged for so long is delivered again. Longer than any retry's countdown.
+VISIBILITY_TIMEOUT_SECONDS = 300
+#: For the answer of one Sentinel, then the next one is asked. redis-py itself would retry a dead one for longer than a
+#: request to web may take.
+SENTINEL_TIMEOUT_SECONDS = 0.5
 
 
 class QueueUnavailable(Exception):
@@ -52,15 +52,15 @@ class QueueUnavailable(Exception):
 
 
 class Dispatch:
-    """Puts messages on the queue, or says within about three seconds that it could not."""
+    """Enqueues messages. Every method raises QueueUnavailable, within about three seconds, where it could not."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
 
     @classmethod
-    def to(cls, redis_url: str) -> Dispatch:
-        """For a process that only sends. One try, short timeouts: somebody waits for the answer."""
-        url, options = broker(redis_url, {"socket_connect_timeout": 1, "socket_timeout": 1})
+    def from_url(cls, redis_url: str) -> Dispatch:
+        """For a process that only sends. One try and short timeouts: a browser waits for the answer."""
+        url, options = build_broker_config(redis_url, {"socket_connect_timeout": 1, "socket_timeout": 1})
         app = Celery("tokenkeeper", broker=url, set_as_current=False)
         app.conf.update(
             broker_transport_options=options,
@@ -72,39 +72,39 @@ class Dispatch:
                 "interval_max": 0,
             },
             task_ignore_result=True,
-            task_queues=QUEUES,
-            task_routes=ROUTES,
+            task_queues=TASK_QUEUES,
+            task_routes=TASK_ROUTES,
         )
         return cls(app)
 
     def store_install(self, grant: EncryptedInstall) -> None:
-        """Raises QueueUnavailable."""
         with tracing.start_span("install.enqueue", SpanKind.PRODUCER, hub_id=grant.hub_id, install_id=grant.install_id):
             self._send(STORE_INSTALL, asdict(grant), shown=f"(hub {grant.hub_id}, encrypted)")
 
     def disconnect(self, hub_id: int) -> None:
-        """Raises QueueUnavailable."""
         self._send(DISCONNECT, {"hub_id": hub_id})
 
-    def refresh(self, shifts: int, expires: float) -> None:
-        """Wake pool processes to claim what is due; stale after `expires` s. Raises QueueUnavailable."""
-        for _ in range(shifts):
-            self._send(REFRESH, {}, expires=expires)
+    def refresh(self, activations: int, expires_seconds: float) -> None:
+        """Activate so many pool processes, which then claim what is due."""
+        for _ in range(activations):
+            self._send(REFRESH, {}, expires_seconds=expires_seconds)
 
-    def identify(self, expires: float | None = None) -> None:
-        """Have new connections introspected for their domain and installer. Raises QueueUnavailable."""
-        self._send(IDENTIFY, {}, expires=expires)
+    def fetch_account_info(self, expires_seconds: float | None = None) -> None:
+        """Have HubSpot asked for new connections' domains and installers."""
+        self._send(FETCH_ACCOUNT_INFO, {}, expires_seconds=expires_seconds)
 
-    def alerts(self, expires: float) -> None:
-        """Have alerts logged and posted. Raises QueueUnavailable."""
-        self._send(ALERTS, {}, expires=expires)
+    def deliver_alerts(self, expires_seconds: float) -> None:
+        """Have alerts logged and posted."""
+        self._send(DELIVER_ALERTS, {}, expires_seconds=expires_seconds)
 
-    def _send(self, task: str, kwargs: dict[str, Any], *, shown: str = "()", expires: float | None = None) -> None:
+    def _send(
+        self, task: str, kwargs: dict[str, Any], *, shown: str = "()", expires_seconds: float | None = None
+    ) -> None:
         try:
             self._app.send_task(
                 task,
                 kwargs=kwargs,
-                expires=expires,
+                expires=expires_seconds,
                 headers=tracing.get_trace_headers(),
                 argsrepr="()",
                 kwargsrepr=shown,
@@ -113,27 +113,27 @@ class Dispatch:
             raise QueueUnavailable(type(error).__name__) from None
 
 
-def broker(redis_url: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The URL and the transport options that Celery wants. `?master_name=` names what Sentinels watch.
+def build_broker_config(redis_url: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Celery's broker URL and transport options, for one Redis or for one that Sentinels monitor (`?master_name=`).
 
-    Several, with a semicolon between them, are asked in turn. Whatever one of them says besides its host holds for
-    all: kombu would go by the first alone, and by another one after a failure.
+    Several Sentinels are separated by semicolons and asked in turn. What one of their URLs has besides its host (login,
+    database, query) is given to all: kombu would use the first one's alone, and another one's after a failure.
     """
     urls = [urlsplit(url) for url in redis_url.split(";")]
-    merged = {"visibility_timeout": VISIBILITY_TIMEOUT, "socket_keepalive": True, **options}
+    transport_options = {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS, "socket_keepalive": True, **options}
     query = {name: value for url in reversed(urls) for name, value in parse_qsl(url.query)}
     if urls[0].scheme == "sentinel":
-        merged["master_name"] = query.pop("master_name", "mymaster")
-        merged["sentinel_kwargs"] = {
-            "socket_connect_timeout": SENTINEL_SECONDS,
-            "socket_timeout": SENTINEL_SECONDS,
+        transport_options["master_name"] = query.pop("master_name", "mymaster")
+        transport_options["sentinel_kwargs"] = {
+            "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS,
+            "socket_timeout": SENTINEL_TIMEOUT_SECONDS,
             "retry": Retry(NoBackoff(), 0),
         }
     login = next((url.netloc.rpartition("@")[0] for url in urls if "@" in url.netloc), None)
     path = next((url.path for url in urls if url.path.strip("/")), urls[0].path)
-    alike = []
+    completed = []
     for url in urls:
         host = url.netloc.rpartition("@")[2]
         netloc = host if login is None else f"{login}@{host}"
-        alike.append(urlunsplit(url._replace(netloc=netloc, path=path, query=urlencode(query))))
-    return ";".join(alike), merged
+        completed.append(urlunsplit(url._replace(netloc=netloc, path=path, query=urlencode(query))))
+    return ";".join(completed), transport_options

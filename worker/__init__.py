@@ -1,1 +1,1 @@
-"""Everything that changes a connection."""
+"""Celery worker and beat: refreshes tokens, stores installs, finishes disconnects, delivers alerts."""

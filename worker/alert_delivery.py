@@ -1,4 +1,4 @@
-"""Tells operators what the outbox holds: each alert in the log once, and at the webhook until it was taken."""
+"""Delivers the alerts of the outbox: each is logged once, and posted to the webhook until that accepts it."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from worker.webhook import Webhook, WebhookRejected
 
 log = structlog.get_logger(__name__)
 
-#: Posted by one task at most: what is left is the next sweep's.
-BATCH = 20
+#: Posted by one task at most: the next sweep has the rest posted.
+BATCH_POSTS = 20
 
 
-def tell(outbox: Outbox, webhook: Webhook | None) -> None:
-    """Without a webhook alerts are logged and kept. What fails now is told later: the outbox knows what is owed."""
+def deliver_alerts(outbox: Outbox, webhook: Webhook | None) -> None:
+    """Without a webhook alerts are only logged. What fails now stays in the outbox and is delivered later."""
     try:
-        outbox.log_new_alerts(_say)
+        # 1. Log each alert once.
+        outbox.log_new_alerts(_log_alert)
+        # 2. Post them, in order per kind.
         if webhook is None:
             outbox.finish_without_posting()
         else:
-            _post_some(outbox, webhook)
+            for _ in range(BATCH_POSTS):
+                claimed = outbox.claim()
+                if claimed is None:
+                    break
+                _post(outbox, webhook, claimed)
+        # 3. Delete old ones.
         outbox.prune()
     except StoreError as error:
-        log.warning("PostgreSQL does not answer; the next sweep tells of alerts", why=str(error))
+        log.warning("PostgreSQL does not answer; the next sweep delivers the alerts", why=str(error))
 
 
-def _say(alert: Alert) -> None:
-    say = log.info if alert.recovered else log.warning
-    say("alert", kind=alert.kind.value, recovered=alert.recovered, told=describe_alert(alert), alert=alert.id)
+def _log_alert(alert: Alert) -> None:
+    log_at_level = log.info if alert.recovered else log.warning
+    log_at_level("alert", kind=alert.kind.value, recovered=alert.recovered, text=describe_alert(alert), alert=alert.id)
 
 
-def _post_some(outbox: Outbox, webhook: Webhook) -> None:
-    for _ in range(BATCH):
-        post = outbox.claim()
-        if post is None:
-            return
-        _post(outbox, webhook, post)
-
-
-def _post(outbox: Outbox, webhook: Webhook, post: ClaimedAlert) -> None:
-    alert = post.alert
+def _post(outbox: Outbox, webhook: Webhook, claimed: ClaimedAlert) -> None:
+    alert = claimed.alert
     try:
-        webhook.post(alert, post.now)
+        webhook.post(alert, claimed.now)
     except WebhookRejected as error:
-        seconds = max(post_retry_seconds(alert.attempts), error.retry_after)
-        again = outbox.schedule_retry(alert, seconds)
-        said = "the webhook did not take an alert; tried again" if again else "gave up on an alert for the webhook"
-        told = {"seconds": seconds} if again else {}
-        log.warning(said, alert=alert.id, kind=alert.kind.value, attempt=alert.attempts, why=str(error), **told)
+        seconds = max(post_retry_seconds(alert.attempts), error.retry_after_seconds)
+        fields = {"alert": alert.id, "kind": alert.kind.value, "attempt": alert.attempts, "why": str(error)}
+        if outbox.schedule_retry(alert, seconds):
+            log.warning("the webhook did not accept an alert; it is posted again", **fields, seconds=seconds)
+        else:
+            log.warning("the webhook did not accept an alert for too long; it is not posted any more", **fields)
     else:
         outbox.mark_delivered(alert)

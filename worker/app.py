@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Collection
-from functools import cache
+from functools import cache, partial
 from typing import Any, NoReturn
 
 import billiard.pool
@@ -21,104 +21,104 @@ from worker.services import Services
 from worker.startup_checks import check_broker, check_database
 from worker.tasks import register
 
-#: sysexits.h: a configuration error. Whoever supervises us need not try again.
-EX_CONFIG = 78
+#: EX_CONFIG of sysexits.h: a configuration error. A supervisor need not start the process again.
+EXIT_CONFIG_ERROR = 78
 #: Tenths of a second that a pool process waits at its end until the parent has read its last result. billiard's own
-#: 30 s pass in full where the parent stopped reading first, and no result of ours says anything.
-PARTING = 20
-#: These tell of every message; with a sweep every two seconds nobody could read anything else.
-CHATTY = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
-WORKER_NEEDS = list_required(Process.WORKER)
-
-
-def refuse(error: Exception) -> NoReturn:
-    """Print the one line and leave: not an exception, because Celery's signals swallow those."""
-    print(f"tokenkeeper: {error}", file=sys.stderr, flush=True)  # noqa: T201
-    sys.exit(EX_CONFIG)
-
-
-def settings(needs: Collection[str]) -> Settings:
-    try:
-        return Settings.from_env(os.environ, needs)  # noqa: TID251  an entry point
-    except SettingsError as error:
-        refuse(error)
+#: 30 s pass in full where the parent has stopped reading, and no result of our tasks says anything.
+RESULT_WAIT_TENTHS = 20
+#: Loggers that write a line for every message: a sweep every two seconds would hide all other lines.
+PER_MESSAGE_LOGGERS = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
+WORKER_SETTINGS = list_required(Process.WORKER)
 
 
 def make_app() -> Celery:
-    settings(needs=("REDIS_URL",))  # refuse before Celery reads celeryconfig and fails in its own words
+    read_settings(needs=("REDIS_URL",))  # exits with our message, before celeryconfig would fail with Celery's
     broker.install_validating_transport()
-    made = Celery("tokenkeeper")
-    made.config_from_object("celeryconfig")
-    register(made, services)
-    heartbeat.register(made)
-    return made
+    celery_app = Celery("tokenkeeper")
+    celery_app.config_from_object("celeryconfig")
+    register(celery_app, get_services)
+    heartbeat.register(celery_app)
+    return celery_app
+
+
+def read_settings(needs: Collection[str]) -> Settings:
+    try:
+        return Settings.from_env(os.environ, needs)  # noqa: TID251  an entry point
+    except SettingsError as error:
+        exit_with_error(error)
 
 
 @cache
-def services() -> Services:
-    return Services.build(settings(WORKER_NEEDS), app)
+def get_services() -> Services:
+    return Services.build(read_settings(WORKER_SETTINGS), app)
 
 
-def guarded(check: Callable[[], None]) -> None:
-    try:
-        check()
-    except (SettingsError, SchemaError) as error:
-        refuse(error)
+def exit_with_error(error: Exception) -> NoReturn:
+    """Print one line and exit. An exception would not do: Celery's signals swallow it."""
+    print(f"tokenkeeper: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    sys.exit(EXIT_CONFIG_ERROR)
 
 
 @signals.setup_logging.connect
-def _log(**_: Any) -> None:
-    ours = settings(needs=())
-    logs.configure(ours.log_format, ours.log_level, ours.list_secrets())
-    for name in CHATTY:
+def _configure_logging(**_: Any) -> None:
+    settings = read_settings(needs=())
+    logs.configure(settings.log_format, settings.log_level, settings.list_secrets())
+    for name in PER_MESSAGE_LOGGERS:
         logs.quieten_logger(name)
 
 
 @signals.celeryd_init.connect
-def _before_worker(**_: Any) -> None:
-    ours = settings(WORKER_NEEDS)
+def _prepare_worker(**_: Any) -> None:
+    settings = read_settings(WORKER_SETTINGS)
     broker.disable_remote_control()
-    guarded(lambda: check_broker(app))
-    guarded(lambda: check_database(ours))
+    _exit_on_failure(partial(check_broker, app))
+    _exit_on_failure(partial(check_database, settings))
 
 
 @signals.beat_init.connect
-def _before_beat(**_: Any) -> None:
-    guarded(lambda: check_broker(app))
+def _prepare_beat(**_: Any) -> None:
+    _exit_on_failure(partial(check_broker, app))
+
+
+def _exit_on_failure(check: Callable[[], None]) -> None:
+    try:
+        check()
+    except (SettingsError, SchemaError) as error:
+        exit_with_error(error)
 
 
 @signals.worker_process_init.connect
-def _child_starts(**_: Any) -> None:
-    """A pool process told to go finishes its calls first: HubSpot may have handed out what only it knows."""
-    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = PARTING
+def _prepare_pool_process(**_: Any) -> None:
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = RESULT_WAIT_TENTHS
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _child_told_to_go)
+        signal.signal(signal.SIGTERM, _drain_and_exit)
     tracing.configure("tokenkeeper-worker", os.environ)  # noqa: TID251  an entry point
 
 
-def _child_told_to_go(_signal: int, _frame: object) -> NoReturn:
-    _let_go()
+def _drain_and_exit(_signal: int, _frame: object) -> NoReturn:
+    """On SIGTERM. Calls in flight are finished first: HubSpot may have rotated a refresh token that only it knows."""
+    _shut_down()
     os._exit(0)
 
 
 @signals.worker_process_shutdown.connect
 @signals.worker_shutdown.connect
-def _let_go(**_: Any) -> None:
-    if services.cache_info().currsize:
-        services().close()
+def _shut_down(**_: Any) -> None:
+    if get_services.cache_info().currsize:
+        get_services().close()
     tracing.shut_down()
 
 
-def _lock_flower() -> None:
-    """Flower shows who asks for what: it opens with the operator's password, or not at all."""
+def _require_password_for_flower() -> None:
+    """Flower shows which accounts have tasks: it asks for the operator's password, and does not start without one."""
     from flower.options import options  # noqa: PLC0415  worker and beat need not load it
 
-    password = settings(needs=("REDIS_URL", "OPERATOR_PASSWORD")).operator_password
-    os.environ.pop("FLOWER_BASIC_AUTH", None)  # noqa: TID251  it would count for more
-    # Not through that variable: what has commas in it would be several passwords, each of them good.
+    password = read_settings(needs=("REDIS_URL", "OPERATOR_PASSWORD")).operator_password
+    # Not by this variable: it would override the option, and it splits a password with commas into several ones.
+    os.environ.pop("FLOWER_BASIC_AUTH", None)  # noqa: TID251
     options.basic_auth = [f"operator:{password}"]
 
 
 app = make_app()
 if "flower" in sys.argv:
-    _lock_flower()
+    _require_password_for_flower()

@@ -1,4 +1,4 @@
-"""kombu's transport for Redis, with validation of every message (worker/message_validation.py) no remote control."""
+"""kombu's Redis transport with validation of every message (worker/message_validation.py), and no remote control."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from worker.message_validation import InvalidMessage, validate
 
 log = structlog.get_logger(__name__)
 
-#: Of Celery's remote control what looks and changes nothing: Flower's pages ask it, and `celery inspect`. Not among
-#: them: shut down, stop consuming, shrink the pool, change limits, revoke tasks.
-INSPECTION = frozenset(
+#: The commands of Celery's remote control that only read: Flower and `celery inspect` use them. Without those that shut
+#: down, stop consuming, shrink the pool, change limits or revoke tasks.
+READ_ONLY_COMMANDS = frozenset(
     {
         "ping",
         "hello",
@@ -36,95 +36,95 @@ INSPECTION = frozenset(
         "enable_events",
     }
 )
-GUARDED = frozenset({INTERACTIVE_QUEUE, BACKGROUND_QUEUE})
-#: What kombu puts between the name of a queue and a message's priority.
-PRIORITY = redis.Channel.sep
-#: What Redis's own trouble raises: the worker connects anew.
-TROUBLE = (OperationalError, RedisError, OSError, Empty)
+VALIDATED_QUEUES = frozenset({INTERACTIVE_QUEUE, BACKGROUND_QUEUE})
+#: kombu puts this between the name of a queue and a message's priority.
+PRIORITY_SEPARATOR = redis.Channel.sep
+#: Redis's own failures, after which the worker connects again. Any other exception comes from what a message holds.
+REDIS_ERRORS = (OperationalError, RedisError, OSError, Empty)
 
 
 def install_validating_transport() -> None:
-    """To be called before the process connects."""
+    """Call it before the process connects."""
     for name in ("redis", "rediss", "unix"):
         if name in TRANSPORT_ALIASES:
-            TRANSPORT_ALIASES[name] = "worker.broker:Transport"
-    TRANSPORT_ALIASES["sentinel"] = "worker.broker:SentinelTransport"
+            TRANSPORT_ALIASES[name] = "worker.broker:ValidatingTransport"
+    TRANSPORT_ALIASES["sentinel"] = "worker.broker:ValidatingSentinelTransport"
 
 
 def disable_remote_control() -> None:
-    for name in set(Panel.data) - INSPECTION:
+    for name in set(Panel.data) - READ_ONLY_COMMANDS:
         del Panel.data[name]
 
 
-class QoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
-    """Messages that were taken and not acknowledged lie in Redis too, for anybody to write to."""
+class ValidatingQoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
+    """Messages that were taken and not acknowledged are in Redis too, where others could change them."""
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         try:
             super().restore_by_tag(tag, client, leftmost)
-        except TROUBLE:
+        except REDIS_ERRORS:
             raise
-        except Exception:  # noqa: BLE001  whatever kombu stumbles over
-            _drop("unacked", "it cannot be read")
+        except Exception:  # noqa: BLE001  kombu raises anything for a malformed entry
+            _log_dropped("unacked", "it cannot be read")
             self._remove_from_indices(tag).execute()
 
 
-class _Guarded:
-    """Of a channel: everything that it reads is somebody's writing."""
-
-    QoS = QoS
+class _ValidatingChannelMixin:
+    QoS = ValidatingQoS
 
     def _create_client(self, *arguments: Any, **options: Any) -> Any:
         client = super()._create_client(*arguments, **options)  # type: ignore[misc]  # of kombu's channels
-        client.set_response_callback("BRPOP", _taken)
+        client.set_response_callback("BRPOP", _validate_brpop_reply)
         return client
 
     def _receive_one(self, client: Any) -> Any:
-        """From the channels of the remote control and of events: nobody's installs."""
+        """Reads the pub/sub channels of remote control and events, which carry no installs."""
         try:
             return super()._receive_one(client)  # type: ignore[misc]  # of kombu's channels
-        except TROUBLE:
+        except REDIS_ERRORS:
             raise
-        except Exception:  # noqa: BLE001  whatever kombu stumbles over
-            _drop("remote control", "it cannot be read")
+        except Exception:  # noqa: BLE001  kombu raises anything for a malformed message
+            _log_dropped("remote control", "it cannot be read")
             raise Empty from None
 
 
-class Channel(_Guarded, redis.Channel):  # type: ignore[misc]  # kombu has no types
+class ValidatingChannel(_ValidatingChannelMixin, redis.Channel):  # type: ignore[misc]  # kombu has no types
     pass
 
 
-class Transport(redis.Transport):  # type: ignore[misc]  # kombu has no types
-    Channel = Channel
+class ValidatingTransport(redis.Transport):  # type: ignore[misc]  # kombu has no types
+    Channel = ValidatingChannel
 
 
-class SentinelChannel(_Guarded, redis.SentinelChannel):  # type: ignore[misc]  # kombu has no types
+class ValidatingSentinelChannel(_ValidatingChannelMixin, redis.SentinelChannel):  # type: ignore[misc]  # no types
     pass
 
 
-class SentinelTransport(redis.SentinelTransport):  # type: ignore[misc]  # kombu has no types
-    Channel = SentinelChannel
+class ValidatingSentinelTransport(redis.SentinelTransport):  # type: ignore[misc]  # kombu has no types
+    Channel = ValidatingSentinelChannel
 
 
-def _taken(reply: list[bytes] | None, **_options: Any) -> tuple[bytes, bytes] | None:
-    """What BRPOP brought; None, as where nothing came in time, for what is none of ours.
+def _validate_brpop_reply(reply: list[bytes] | None, **_options: Any) -> tuple[bytes, bytes] | None:
+    """The queue and the message; None for an invalid one, as kombu knows it from a BRPOP that timed out.
 
-    Who asks by remote control (Flower, `celery inspect`) loads this too, and reads the answers from a list of its own.
+    A process that uses remote control (Flower, `celery inspect`) loads this too; the replies to it come in a list of
+    its own, which is not validated.
     """
     if not reply:
         return None
-    queue, raw = reply
-    if queue.decode(errors="replace").partition(PRIORITY)[0] not in GUARDED:
-        return queue, raw
+    queue, message = reply
+    name = queue.decode(errors="replace")
+    if name.partition(PRIORITY_SEPARATOR)[0] not in VALIDATED_QUEUES:
+        return queue, message
     try:
-        return queue, validate(raw)
+        return queue, validate(message)
     except InvalidMessage as error:
         why = str(error)
-    except Exception:  # noqa: BLE001  a slip of ours must not be the end of a worker either
+    except Exception:  # noqa: BLE001  a bug in the validation must not end the worker either
         why = "it cannot be read"
-    _drop(queue.decode(errors="replace"), why, size=len(raw))
+    _log_dropped(name, why, size=len(message))
     return None
 
 
-def _drop(queue: str, why: str, **more: int) -> None:
-    log.warning("dropped a message that is none of ours", queue=queue, why=why, **more)
+def _log_dropped(queue: str, why: str, **fields: int) -> None:
+    log.warning("dropped an invalid message", queue=queue, why=why, **fields)

@@ -1,7 +1,7 @@
-"""Writes what worker/liveness.py reads: from the loop of the worker, and from the clockwork of beat.
+"""Writes the heartbeat file that worker/liveness.py reads: from the event loop of the worker and from beat's scheduler.
 
-A broker that does not answer is no reason to restart anybody: what HubSpot answered may wait in there to be saved. So
-a thread keeps the pulse up while they wait for a connection; once there is one, only the loop itself does.
+A broker that does not answer is no reason to restart a process: it may hold answers of HubSpot that are not saved yet.
+So a thread writes heartbeats while the process waits for a connection; once connected, only its own loop does.
 """
 
 from __future__ import annotations
@@ -9,114 +9,107 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from celery import Celery, bootsteps
 from celery.beat import Scheduler, beat_nodename
 
-from worker.liveness import BEAT, HeartbeatFile
+from worker.liveness import HEARTBEAT_SECONDS, HeartbeatFile
 
 log = structlog.get_logger(__name__)
 
 
 def register(app: Celery) -> None:
-    app.steps["consumer"].add(WorkerPulse)
-    app.conf.beat_scheduler = "worker.heartbeat:Clockwork"
+    app.steps["consumer"].add(HeartbeatStep)
+    app.conf.beat_scheduler = "worker.heartbeat:HeartbeatScheduler"
 
 
-class Sign:
-    """A pulse of this process, which no trouble with its file stops, and which is gone when the process ends."""
+class Heartbeat:
+    """The heartbeats of this process. A failure to write one never stops it; the file goes when it ends."""
 
     def __init__(self, node: str) -> None:
-        self._pulse = HeartbeatFile(node)
-        self._told = False
-        self._connected = threading.Event()
-        atexit.register(self._end, os.getpid())
+        self._file = HeartbeatFile(node)
+        self._is_failure_logged = False
+        self._thread_stop = threading.Event()
+        atexit.register(self._remove_file, os.getpid())
 
-    def beat(self) -> None:
+    def write(self) -> None:
         try:
-            self._pulse.beat()
+            self._file.write()
         except OSError as error:
-            if not self._told:
-                log.warning("worker.liveness will call this process dead: no file can be written", why=str(error))
-            self._told = True
+            if not self._is_failure_logged:
+                log.warning("no heartbeat file can be written: worker.liveness will report no life", why=str(error))
+            self._is_failure_logged = True
 
-    def waiting(self) -> None:
-        """Beat from a thread until `connected`."""
-        self.connected()
-        self._connected = threading.Event()
-        threading.Thread(target=self._beat_until, args=(self._connected,), name="pulse", daemon=True).start()
+    def start_thread(self) -> None:
+        """Write from a thread until `stop_thread`."""
+        self.stop_thread()
+        self._thread_stop = threading.Event()
+        threading.Thread(target=self._write_until, args=(self._thread_stop,), name="heartbeat", daemon=True).start()
 
-    def connected(self) -> None:
-        self._connected.set()
+    def stop_thread(self) -> None:
+        self._thread_stop.set()
 
-    def _beat_until(self, connected: threading.Event) -> None:
-        while not connected.is_set():
-            self.beat()
-            connected.wait(BEAT)
+    def _write_until(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self.write()
+            stop.wait(HEARTBEAT_SECONDS)
 
-    def _end(self, pid: int) -> None:
-        if os.getpid() == pid:  # not a pool process on its way out
-            self._pulse.end()
+    def _remove_file(self, pid: int) -> None:
+        if os.getpid() == pid:  # not in a pool process that exits
+            self._file.remove()
 
 
-class WorkerPulse(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Celery starts it whenever the worker has connected, and stops it whenever the connection is lost."""
+class HeartbeatStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+    """Celery starts it when the worker has connected to the broker, and stops it when the connection is lost."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         self._timer: Any = None
-        self._sign = Sign(consumer.hostname)
-        self._sign.waiting()
+        self._heartbeat = Heartbeat(consumer.hostname)
+        self._heartbeat.start_thread()
 
     def start(self, consumer: Any) -> None:
-        self._sign.connected()
-        self._sign.beat()
-        self._timer = consumer.timer.call_repeatedly(BEAT, self._sign.beat)
+        self._heartbeat.stop_thread()
+        self._heartbeat.write()
+        self._timer = consumer.timer.call_repeatedly(HEARTBEAT_SECONDS, self._heartbeat.write)
 
     def stop(self, _consumer: Any) -> None:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-            self._sign.waiting()
+            self._heartbeat.start_thread()
 
 
-class Clockwork(Scheduler):  # type: ignore[misc]  # Celery has no types
-    """Celery's own, which shows at every tick that it turns.
+class HeartbeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
+    """Celery's scheduler, with a heartbeat at every tick.
 
-    Without Celery's file of when it last ran: our one entry runs every few seconds anyway.
+    Not Celery's PersistentScheduler, which keeps the last run in a file: our one entry runs every few seconds anyway.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._sign = Sign(beat_nodename())
-        self._closed = False
+        self._heartbeat = Heartbeat(beat_nodename())
+        self._is_closed = False
         super().__init__(*arguments, **options)
 
     def tick(self, *arguments: Any, **options: Any) -> Any:
-        if self._closed:
-            # Told to go in the middle of a word with the broker, whose library can swallow the SystemExit.
+        if self._is_closed:
+            # SIGTERM came during a call to the broker, whose library can swallow the SystemExit that Celery raised.
             raise SystemExit
-        wait = super().tick(*arguments, **options)
-        self._sign.beat()
-        return min(wait, BEAT)  # with sweeps that are far apart, too
+        seconds = super().tick(*arguments, **options)
+        self._heartbeat.write()
+        return min(seconds, HEARTBEAT_SECONDS)  # also where sweeps are further apart
 
     def close(self) -> None:
-        self._closed = True
+        self._is_closed = True
         super().close()
 
     def _ensure_connected(self) -> Any:
-        with self._waiting():
-            return super()._ensure_connected()
-
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        self._sign.waiting()
+        self._heartbeat.start_thread()
         try:
-            yield
+            return super()._ensure_connected()
         finally:
-            self._sign.connected()
+            self._heartbeat.stop_thread()

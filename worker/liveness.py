@@ -1,6 +1,7 @@
-"""Whether worker or beat still turns: `python -m worker.liveness celery`, or `celerybeat`, or the name of another node.
+"""Health check of worker and beat: `python -m worker.liveness celery`, or `celerybeat`, or the name of another node.
 
-Exit status 0 or 1. It reads a file that the process writes, and imports nothing: it may be asked every few seconds.
+Exit status 0 where the process is alive, 1 where it is not. It reads a file that the process writes, and imports
+nothing heavy: containers run it every few seconds.
 """
 
 from __future__ import annotations
@@ -15,44 +16,44 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-#: In seconds, from some point on, and never set.
+#: Seconds since an arbitrary point, never set back or forward.
 Clock = Callable[[], float]
 
-#: Seconds between two beats of the pulse.
-BEAT = 5.0
-#: Seconds without one after which a process counts as stuck: a broker that hangs may hold it up for half of that.
-SILENCE = 60.0
+#: Between two heartbeats.
+HEARTBEAT_SECONDS = 5.0
+#: A process without a heartbeat for so long counts as stuck. A broker that hangs can delay one by half of this.
+STUCK_AFTER_SECONDS = 60.0
 
 
 class HeartbeatFile:
-    """A file that says when its process was last seen to turn, by the clock that nobody sets."""
+    """A file with the time of its process's last heartbeat, by the machine's monotonic clock."""
 
     def __init__(self, node: str, folder: Path | None = None, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         folder = folder or Path(tempfile.gettempdir())
         self.path = folder / f"tokenkeeper-{os.getuid()}" / re.sub(r"[^\w@.-]", "_", node)
 
-    def beat(self) -> None:
-        """Raises OSError where the folder for temporary files takes none, or is not ours."""
+    def write(self) -> None:
+        """Raises OSError where the folder for temporary files cannot be written, or belongs to another user."""
         self.path.parent.mkdir(mode=0o700, exist_ok=True)
-        # Always of one length, so that whoever reads meanwhile finds a number.
+        # Always of the same length, so that a reader finds a whole number at any time.
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             os.pwrite(descriptor, b"%020.3f\n" % self._clock(), 0)
         finally:
             os.close(descriptor)
 
-    def end(self) -> None:
+    def remove(self) -> None:
         with suppress(OSError):
             self.path.unlink()
 
-    def silence(self) -> float | None:
-        """Seconds since the last beat. None: there was none since this machine started."""
+    def seconds_since_last(self) -> float | None:
+        """None: there was no heartbeat since this machine started."""
         try:
-            since = self._clock() - float(self.path.read_text())
+            seconds = self._clock() - float(self.path.read_text())
         except (OSError, ValueError):
             return None
-        return max(0.0, since) if since > -1 else None  # a second: what is written was rounded
+        return max(0.0, seconds) if seconds > -1 else None  # written times are rounded, by far less than a second
 
 
 def main(arguments: list[str], folder: Path | None = None, clock: Clock = time.monotonic) -> int:
@@ -60,11 +61,11 @@ def main(arguments: list[str], folder: Path | None = None, clock: Clock = time.m
         print(__doc__, file=sys.stderr)  # noqa: T201
         return 2
     node = arguments[0] if "@" in arguments[0] else f"{arguments[0]}@{socket.gethostname()}"
-    silence = HeartbeatFile(node, folder, clock).silence()
-    alive = silence is not None and silence < SILENCE
-    told = "never seen" if silence is None else f"last seen {silence:.0f} s ago"
-    print(f"{node}: {'alive' if alive else 'NOT alive'}, {told}")  # noqa: T201
-    return 0 if alive else 1
+    seconds = HeartbeatFile(node, folder, clock).seconds_since_last()
+    is_alive = seconds is not None and seconds < STUCK_AFTER_SECONDS
+    last = "no heartbeat yet" if seconds is None else f"last heartbeat {seconds:.0f} s ago"
+    print(f"{node}: {'alive' if is_alive else 'NOT alive'}, {last}")  # noqa: T201
+    return 0 if is_alive else 1
 
 
 if __name__ == "__main__":

@@ -1,159 +1,128 @@
-"""What may come off a queue: messages as shared/dispatch.py, beat and Celery's retries make them, and nothing else.
+"""Which messages a worker accepts from a queue: those that shared/dispatch.py, beat and Celery's retries make.
 
-Whoever can write to Redis can put anything there, and Celery trusts it: a byte that is no JSON ends a worker, and a
-message can name tasks to call afterwards. So each is looked at before Celery sees it; what is none of ours is let go.
+A process with access to Redis can write anything there, and Celery trusts it: bytes that are not JSON end a worker, and
+a message can name tasks to call afterwards. So each message is validated before Celery sees it; others are dropped.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from shared import dispatch
 from shared.domain.hub_id import is_hub_id
+from worker.message_checks import (
+    Check,
+    is_bool,
+    is_count,
+    is_date,
+    is_delivery_info,
+    is_empty,
+    is_none_or,
+    is_one_of,
+    is_text,
+    is_uuid,
+)
 
-#: Bytes. No message of ours comes near: the largest holds one sealed grant.
-LARGEST = 1024 * 1024
+#: The largest message holds one encrypted grant, of a few KB.
+MAX_MESSAGE_BYTES = 1024 * 1024
 
-#: In which somebody may want a task done.
-YEARS = range(2020, 2200)
-
-Fits = Callable[[Any], bool]
+#: The tasks, and their arguments by name.
+TASK_ARGUMENTS: Mapping[str, Mapping[str, Check]] = {
+    dispatch.STORE_INSTALL: {"install_id": is_uuid, "hub_id": is_hub_id, "ciphertext": is_text},
+    dispatch.DISCONNECT: {"hub_id": is_hub_id},
+    dispatch.SWEEP: {},
+    dispatch.REFRESH: {},
+    dispatch.FETCH_ACCOUNT_INFO: {},
+    dispatch.DELIVER_ALERTS: {},
+}
+#: The headers of Celery's message protocol 2. An absent one is checked as None.
+HEADERS: Mapping[str, Check] = {
+    "task": is_one_of(*TASK_ARGUMENTS),
+    "id": is_uuid,
+    "lang": is_none_or(is_text),
+    "root_id": is_none_or(is_text),
+    "parent_id": is_none_or(is_text),
+    "group": is_empty,
+    "compression": is_empty,
+    "eta": is_none_or(is_date),
+    "expires": is_none_or(is_date),
+    "retries": is_none_or(is_count),
+    "timelimit": is_one_of(None, [None, None]),
+    "argsrepr": is_none_or(is_text),
+    "kwargsrepr": is_none_or(is_text),
+    "origin": is_none_or(is_text),
+    "ignore_result": is_none_or(is_bool),
+    "redelivered": is_none_or(is_bool),
+    "traceparent": is_none_or(is_text),
+    "tracestate": is_none_or(is_text),
+}
+#: kombu's properties.
+PROPERTIES: Mapping[str, Check] = {
+    "body_encoding": is_one_of("base64"),
+    "delivery_tag": is_text,
+    "delivery_info": is_delivery_info,
+    "correlation_id": is_none_or(is_text),
+    "delivery_mode": is_none_or(is_count),
+    "priority": is_none_or(is_count),
+}
 
 
 class InvalidMessage(Exception):
-    """Why a message is let go, in words that hold nothing of it."""
+    """Says why a message is dropped, without anything of its content."""
 
 
 def validate(raw: bytes) -> bytes:
-    """The message without what we do not know. Raises NotOurs."""
-    if len(raw) > LARGEST:
+    """The message, without headers and properties that are not in the tables. Raises InvalidMessage."""
+    # 1. The envelope.
+    if len(raw) > MAX_MESSAGE_BYTES:
         raise InvalidMessage("too large")
-    message = _object(_json(raw, "it is no JSON"), "it is no object")
+    message = _check_object(_parse_json(raw, "it is not JSON"), "it is not an object")
     if (message.get("content-type"), message.get("content-encoding")) != ("application/json", "utf-8"):
-        raise InvalidMessage("its content is called something else than JSON")
-    headers = _known(message.get("headers"), HEADERS, "headers")
-    properties = _known(message.get("properties"), PROPERTIES, "properties")
-    _look_into(message.get("body"), TASKS[headers["task"]])
-    kept = {name: message[name] for name in ("body", "content-type", "content-encoding")}
-    return json.dumps({**kept, "headers": headers, "properties": properties}).encode()
+        raise InvalidMessage("its content type is not JSON")
+    headers = _check_fields(message.get("headers"), HEADERS, "headers")
+    properties = _check_fields(message.get("properties"), PROPERTIES, "properties")
 
-
-def _look_into(body: object, arguments: Mapping[str, Fits]) -> None:
-    """What is more than the arguments known here may be a newer version's: the task leaves it."""
+    # 2. The body: base64 of JSON, [positional arguments, arguments by name, what to call afterwards].
+    body = message.get("body")
     if not isinstance(body, str):
-        raise InvalidMessage("its body is no text")
+        raise InvalidMessage("its body is not text")
     try:
-        content = _json(base64.b64decode(body, validate=True), "its body is no JSON")
+        decoded = base64.b64decode(body, validate=True)
     except ValueError:  # also where it is not even ASCII
-        raise InvalidMessage("its body is no base64") from None
+        raise InvalidMessage("its body is not base64") from None
+    content = _parse_json(decoded, "its body is not JSON")
     if not isinstance(content, list) or len(content) != 3 or content[0] != []:  # noqa: PLR2004  Celery's protocol 2
-        raise InvalidMessage("its body is no task's")
-    _, given, afterwards = content
-    if any(_object(afterwards, "its body is no task's").values()):
+        raise InvalidMessage("its body is not a task's")
+    _, arguments, afterwards = content
+    if any(_check_object(afterwards, "its body is not a task's").values()):
         raise InvalidMessage("it names other tasks to call")
-    _known(given, arguments, "arguments")
+    # Further arguments may come from a newer version: the task ignores them.
+    _check_fields(arguments, TASK_ARGUMENTS[headers["task"]], "arguments")
+
+    checked = {"body": body, "content-type": "application/json", "content-encoding": "utf-8"}
+    return json.dumps({**checked, "headers": headers, "properties": properties}).encode()
 
 
-def _known(found: object, wanted: Mapping[str, Fits], what: str) -> dict[str, Any]:
-    """Of `found` what `wanted` names: all that must be there is, and each is as it should be."""
-    given = _object(found, f"its {what} are no object")
-    for name, fits in wanted.items():
-        # What may be missing is what may be null, which is how Celery says it.
-        if not fits(given.get(name)):
-            raise InvalidMessage(f"its {what} are not as we make them: {name}")
-    return {name: given[name] for name in wanted if name in given}
+def _check_fields(value: object, checks: Mapping[str, Check], what: str) -> dict[str, Any]:
+    """The fields of `value` that `checks` names, each of which must pass."""
+    fields = _check_object(value, f"its {what} are not an object")
+    for name, check in checks.items():
+        if not check(fields.get(name)):
+            raise InvalidMessage(f"its {what} are not as tokenkeeper makes them: {name}")
+    return {name: fields[name] for name in checks if name in fields}
 
 
-def _json(raw: bytes, why: str) -> object:
+def _check_object(value: object, why: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidMessage(why)
+    return value
+
+
+def _parse_json(raw: bytes, why: str) -> object:
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
         raise InvalidMessage(why) from None
-
-
-def _object(found: object, why: str) -> dict[str, Any]:
-    if not isinstance(found, dict):
-        raise InvalidMessage(why)
-    return found
-
-
-def _text(found: object) -> bool:
-    return isinstance(found, str)
-
-
-def _none_or(fits: Fits) -> Fits:
-    return lambda found: found is None or fits(found)
-
-
-def _empty(found: object) -> bool:
-    return not found
-
-
-def _flag(found: object) -> bool:
-    return isinstance(found, bool)
-
-
-def _count(found: object) -> bool:
-    return isinstance(found, int) and not isinstance(found, bool) and found >= 0
-
-
-def _date(found: object) -> bool:
-    """At the ends of the calendar, moving it to another time zone would fail."""
-    try:
-        return isinstance(found, str) and datetime.fromisoformat(found).year in YEARS
-    except ValueError:
-        return False
-
-
-def _uuid(found: object) -> bool:
-    try:
-        return isinstance(found, str) and bool(UUID(found))
-    except ValueError:
-        return False
-
-
-def _where_from(found: object) -> bool:
-    return isinstance(found, dict) and _text(found.get("exchange")) and _text(found.get("routing_key"))
-
-
-TASKS: Mapping[str, Mapping[str, Fits]] = {
-    dispatch.STORE_INSTALL: {"install_id": _uuid, "hub_id": is_hub_id, "ciphertext": _text},
-    dispatch.DISCONNECT: {"hub_id": is_hub_id},
-    dispatch.SWEEP: {},
-    dispatch.REFRESH: {},
-    dispatch.IDENTIFY: {},
-    dispatch.ALERTS: {},
-}
-HEADERS: Mapping[str, Fits] = {
-    "task": lambda found: isinstance(found, str) and found in TASKS,
-    "id": _uuid,
-    "lang": _none_or(_text),
-    "root_id": _none_or(_text),
-    "parent_id": _none_or(_text),
-    "group": _empty,
-    "compression": _empty,
-    "eta": _none_or(_date),
-    "expires": _none_or(_date),
-    "retries": _none_or(_count),
-    "timelimit": lambda found: found in (None, [None, None]),
-    "argsrepr": _none_or(_text),
-    "kwargsrepr": _none_or(_text),
-    "origin": _none_or(_text),
-    "ignore_result": _none_or(_flag),
-    "redelivered": _none_or(_flag),
-    "traceparent": _none_or(_text),
-    "tracestate": _none_or(_text),
-}
-PROPERTIES: Mapping[str, Fits] = {
-    "body_encoding": lambda found: found == "base64",
-    "delivery_tag": _text,
-    "delivery_info": _where_from,
-    "correlation_id": _none_or(_text),
-    "delivery_mode": _none_or(_count),
-    "priority": _none_or(_count),
-}

@@ -1,4 +1,4 @@
-"""One refresh: open, call, judge. Nothing is stored here, and no transaction waits for HubSpot."""
+"""One refresh: decrypt, call HubSpot, classify the answer. Nothing is stored here, and no transaction is open."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from shared.db.refresh.claims import ClaimedConnection, Lease, RefreshResult
 from shared.domain import connection as rules
 from shared.domain.connection import Status
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, WrongHub
-from shared.domain.grant import Grant, Introspection
 from shared.domain.provider import CallOutcome
 from shared.domain.refresh_counters import DECRYPTION_FAILED, classify_outcome
 from shared.domain.schedule import Schedule
@@ -24,107 +23,94 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """What became of one claimed row. Without a `result` it was not called, and its lease is handed back."""
+class RefreshAttempt:
+    """What came of one claimed row. Without a `result` HubSpot was not called, and the lease is to be released."""
 
     lease: Lease
     result: RefreshResult | None = None
-    outcomes: tuple[CallOutcome, ...] = ()  #: the refresh's own is the first
-    due_at: datetime | None = None  #: when it was due
+    outcomes: tuple[CallOutcome, ...] = ()  #: one per answered call; the refresh itself comes first
+    due_at: datetime | None = None  #: when the row was due
 
 
 class Refresher:
-    """Asks HubSpot for one connection's next access token, and for a second opinion where it says that it is dead."""
+    """Refreshes claimed connections; asks HubSpot's introspection before a grant counts as dead."""
 
     def __init__(
-        self, hubspot: HubSpot, cipher: TokenCipher, clock: DatabaseClock, schedule: Schedule, call_seconds: float
+        self, hubspot: HubSpot, cipher: TokenCipher, clock: DatabaseClock, schedule: Schedule, timeout_seconds: float
     ) -> None:
+        """`timeout_seconds`: the longest that one call to HubSpot can take."""
         self._hubspot = hubspot
-        self._vault = cipher
+        self._cipher = cipher
         self._clock = clock
         self._schedule = schedule
-        self._call = timedelta(seconds=call_seconds)
+        self._timeout = timedelta(seconds=timeout_seconds)
 
-    def attempt(self, claimed: ClaimedConnection) -> Attempt:
-        """Never raises a ProviderError: whatever HubSpot does is a result."""
+    def refresh(self, claimed: ClaimedConnection) -> RefreshAttempt:
+        """Never raises a ProviderError: whatever HubSpot answers becomes a result."""
         with tracing.start_span("refresh", hub_id=claimed.connection.hub_id) as span:
-            attempt = self._attempted(claimed)
-            span.set_attributes(**_told(attempt))
+            attempt = self._refresh(claimed)
+            span.set_attributes(**_span_attributes(attempt))
         return attempt
 
-    def _attempted(self, claimed: ClaimedConnection) -> Attempt:
-        lease, hub_id = claimed.lease, claimed.connection.hub_id
-        if not self._time_for_a_call(lease):
-            return Attempt(lease)
+    def _refresh(self, claimed: ClaimedConnection) -> RefreshAttempt:
+        connection, lease = claimed.connection, claimed.lease
+        hub_id, is_first = connection.hub_id, connection.failures == 0
+
+        # 1. Does the lease outlast a call? Otherwise another worker could claim the row while HubSpot answers.
+        if not self._has_time_for_call(lease):
+            return RefreshAttempt(lease)
+
+        # 2. Decrypt the refresh token.
         try:
-            refresh_token = self._vault.decrypt_refresh_token(hub_id, claimed.encrypted_refresh_token)
-        except DecryptionError as error:
+            refresh_token = self._cipher.decrypt_refresh_token(hub_id, claimed.encrypted_refresh_token)
+        except DecryptionError as failure:
             log.error(
-                "cannot open a refresh token: is a key missing from TOKEN_KEYS?",
-                hub_id=hub_id,
-                why=str(error),
+                "cannot decrypt a refresh token: is a key missing from TOKEN_KEYS?", hub_id=hub_id, why=str(failure)
             )
-            step = rules.after_decryption_failure(claimed.connection, self._clock.now())
-            return Attempt(lease, RefreshResult(lease, step), due_at=claimed.connection.due_at)
+            transition = rules.after_decryption_failure(connection, self._clock.now())
+            return RefreshAttempt(lease, RefreshResult(lease, transition), due_at=connection.due_at)
+
+        # 3. Call HubSpot. A grant of this account ends it here; of its refresh token only a new one is stored.
+        error: ProviderError
         try:
-            grant = self._granted(hub_id, refresh_token)
-        except ProviderError as error:
-            return self._refused(claimed, refresh_token, error)
-        return self._succeeded(claimed, refresh_token, grant)
+            grant = self._hubspot.refresh(refresh_token, self._clock.now)
+        except ProviderError as refusal:
+            error = refusal
+        else:
+            if grant.hub_id in (None, hub_id):
+                encrypted = None
+                if grant.refresh_token is not None and grant.refresh_token != refresh_token:
+                    encrypted = self._cipher.encrypt_refresh_token(hub_id, grant.refresh_token)
+                result = RefreshResult(lease, rules.after_refresh(connection, grant, self._schedule), encrypted)
+                return RefreshAttempt(lease, result, (CallOutcome(is_first),), connection.due_at)
+            error = WrongHub("another_hub")
 
-    def _granted(self, hub_id: int, refresh_token: str) -> Grant:
-        grant = self._hubspot.refresh(refresh_token, self._clock.now)
-        if grant.hub_id not in (None, hub_id):
-            raise WrongHub("another_hub")
-        return grant
+        # 4. Classify the failure. The history has the first one of a streak; each one is only logged for debugging,
+        #    except that HubSpot refuses our app, which the history of an account does not have.
+        log_refusal = log.info if isinstance(error, InvalidClient) else log.debug
+        log_refusal("HubSpot refused a refresh", hub_id=hub_id, **error.evidence())
+        outcomes = [CallOutcome(is_first, error, is_repeat=connection.last_error == str(error))]
+        transition = rules.after_failure(connection, error, self._clock.now())
 
-    def _succeeded(self, claimed: ClaimedConnection, refresh_token: str, grant: Grant) -> Attempt:
-        hub_id, new = claimed.connection.hub_id, grant.refresh_token
-        sealed = None if new in (None, refresh_token) else self._vault.encrypt_refresh_token(hub_id, str(new))
-        step = rules.after_refresh(claimed.connection, grant, self._schedule)
-        result = RefreshResult(claimed.lease, step, sealed)
-        return Attempt(claimed.lease, result, (_outcome(claimed, None),), claimed.connection.due_at)
+        # 5. The grant looks dead: introspection must confirm it, now or, where the lease is too short, next time.
+        is_suspect = transition.connection.status is Status.SUSPECT
+        if isinstance(error, InvalidGrant) and is_suspect and self._has_time_for_call(lease):
+            try:
+                answer = self._hubspot.introspect(refresh_token, "refresh_token")
+            except ProviderError as refusal:
+                log.debug("introspection did not answer", hub_id=hub_id, **refusal.evidence())
+                outcomes.append(CallOutcome(is_first_attempt=False, error=refusal))
+            else:
+                transition = rules.after_introspection(transition, error, answer)
 
-    def _refused(self, claimed: ClaimedConnection, refresh_token: str, error: ProviderError) -> Attempt:
-        # The history, and so the log, has the first of a streak, and nothing of what is no fault of the account's.
-        say = log.info if isinstance(error, InvalidClient) else log.debug
-        say("HubSpot refused a refresh", hub_id=claimed.connection.hub_id, **error.evidence())
-        outcomes = [_outcome(claimed, error)]
-        step = rules.after_failure(claimed.connection, error, self._clock.now())
-        if isinstance(error, InvalidGrant) and step.connection.status is Status.SUSPECT:
-            witness = self._second_witness(claimed.lease, refresh_token)
-            if isinstance(witness, ProviderError):
-                outcomes.append(CallOutcome(is_first_attempt=False, error=witness))
-            if witness is not None:
-                step = rules.after_introspection(step, error, witness)
-        result = RefreshResult(claimed.lease, step)
-        return Attempt(claimed.lease, result, tuple(outcomes), claimed.connection.due_at)
+        # 6. The result, for RefreshResults to save.
+        return RefreshAttempt(lease, RefreshResult(lease, transition), tuple(outcomes), connection.due_at)
 
-    def _second_witness(self, lease: Lease, refresh_token: str) -> Introspection | ProviderError | None:
-        """None where the lease would not outlast the question: it stays suspect and is asked again."""
-        if not self._time_for_a_call(lease):
-            return None
-        try:
-            return self._hubspot.introspect(refresh_token, "refresh_token")
-        except ProviderError as error:
-            log.debug("the second witness did not answer", hub_id=lease.hub_id, **error.evidence())
-            return error
-
-    def _time_for_a_call(self, lease: Lease) -> bool:
-        return lease.until - self._clock.now() > self._call
+    def _has_time_for_call(self, lease: Lease) -> bool:
+        return lease.until - self._clock.now() > self._timeout
 
 
-def _outcome(claimed: ClaimedConnection, error: ProviderError | None) -> CallOutcome:
-    before = claimed.connection
-    return CallOutcome(
-        is_first_attempt=before.failures == 0,
-        error=error,
-        is_repeat=error is not None and before.last_error == str(error),
-    )
-
-
-def _told(attempt: Attempt) -> dict[str, str | int]:
-    """What a span tells of it."""
+def _span_attributes(attempt: RefreshAttempt) -> dict[str, str | int]:
     if attempt.result is None:
         return {"outcome": "not_called"}
     error = attempt.outcomes[0].error if attempt.outcomes else None

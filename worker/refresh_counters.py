@@ -1,4 +1,4 @@
-"""Counts what attempts came to, and tells PostgreSQL every few seconds, beside the saves."""
+"""Counts the outcomes of refreshes, and adds them to PostgreSQL's counters every few seconds."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ import structlog
 from shared.db.core.errors import StoreError
 from shared.db.refresh.counters import CounterStore
 from shared.domain.refresh_counters import DECRYPTION_FAILED, RefreshCounters, classify_outcome
-from worker.refresh import Attempt
+from worker.refresh import RefreshAttempt
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two tellings while there is work, and after one in vain. A process that is killed takes the counts
-#: of so long with it.
-EVERY = 5.0
-#: Seconds between two tellings where the work has ended.
-AT_REST = 1.0
+#: Between two reports while there is work, and after one that failed. A process that is killed loses the counts of
+#: this time.
+REPORT_SECONDS = 5.0
+#: Between two reports where there is no work left.
+IDLE_REPORT_SECONDS = 1.0
 
 
 class CounterReporter:
     def __init__(self, store: CounterStore) -> None:
         self._store = store
-        self._counts = RefreshCounters()
-        self._told_at = -EVERY
-        self._in_vain = False
+        self._counters = RefreshCounters()
+        self._reported_at = -REPORT_SECONDS  #: by time.monotonic()
+        self._has_last_report_failed = False
 
-    def note(self, attempts: Iterable[Attempt], saved_at: datetime) -> None:
-        """Of attempts that are saved. What was handed back uncalled is none."""
+    def add(self, attempts: Iterable[RefreshAttempt], saved_at: datetime) -> None:
+        """Count attempts that are saved. A row that was released uncalled is not one."""
         for attempt in attempts:
             if attempt.outcomes:
-                self._counts.add(classify_outcome(attempt.outcomes[0].error), saved_at, attempt.due_at)
+                self._counters.add(classify_outcome(attempt.outcomes[0].error), saved_at, attempt.due_at)
             elif attempt.result:
-                self._counts.add(DECRYPTION_FAILED, saved_at, attempt.due_at)
+                self._counters.add(DECRYPTION_FAILED, saved_at, attempt.due_at)
 
-    def wait(self, *, at_rest: bool) -> float | None:
-        """Seconds until it is time to tell; None where there is nothing."""
-        if not self._counts:
+    def seconds_until_report(self, *, is_idle: bool) -> float | None:
+        """None where there is nothing to report."""
+        if not self._counters:
             return None
-        every = AT_REST if at_rest and not self._in_vain else EVERY
-        return max(0.0, self._told_at + every - time.monotonic())
+        interval = IDLE_REPORT_SECONDS if is_idle and not self._has_last_report_failed else REPORT_SECONDS
+        return max(0.0, self._reported_at + interval - time.monotonic())
 
-    def tell(self, *, at_rest: bool) -> None:
-        """If it is time. What PostgreSQL does not take now is told later; nobody waits for that."""
-        if self.wait(at_rest=at_rest) == 0.0:
-            self.tell_now()
+    def report_if_due(self, *, is_idle: bool) -> None:
+        if self.seconds_until_report(is_idle=is_idle) == 0.0:
+            self.report()
 
-    def tell_now(self) -> None:
-        if not self._counts:
+    def report(self) -> None:
+        """Where PostgreSQL does not answer the counts are kept, and reported later; no refresh waits for that."""
+        if not self._counters:
             return
         try:
-            self._store.add(self._counts)
+            self._store.add(self._counters)
         except StoreError as error:
-            self._in_vain = True
-            log.info("counts wait for PostgreSQL", attempts=self._counts.attempts.total(), why=str(error))
+            self._has_last_report_failed = True
+            log.info("refresh counters wait for PostgreSQL", attempts=self._counters.attempts.total(), why=str(error))
         else:
-            self._counts, self._in_vain = RefreshCounters(), False
-        self._told_at = time.monotonic()
+            self._counters, self._has_last_report_failed = RefreshCounters(), False
+        self._reported_at = time.monotonic()

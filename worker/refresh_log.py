@@ -1,4 +1,4 @@
-"""What the log tells of refreshes: each change of a connection, and the rest in sums."""
+"""Logs the refreshes: one line for each change of a connection, and totals of the rest."""
 
 from __future__ import annotations
 
@@ -13,47 +13,48 @@ from shared.domain.connection import EventName
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two sums while the work does not end.
-EVERY = 10.0
-#: What somebody may have to look after.
-TROUBLE = (EventName.SUSPECTED, EventName.REVOKED)
+#: Between two lines of totals while there is work.
+TOTALS_SECONDS = 10.0
+#: Logged as warnings: an operator may have to act.
+WARNING_EVENTS = (EventName.SUSPECTED, EventName.REVOKED)
 
 
 class RefreshLog:
-    """A line per refresh would be a thousand a second."""
+    """Does not log a line per refresh: that would be thousands a second."""
 
     def __init__(self) -> None:
         self._refreshed = self._failed = 0
-        self._told_at = time.monotonic()
+        self._logged_at = time.monotonic()
 
-    def note(self, landed: Sequence[RefreshResult], held: Collection[int] = ()) -> None:
-        """`held`: hubs that the revocation brake kept from becoming revoked."""
-        for result in landed:
+    def log_results(self, saved: Sequence[RefreshResult], held: Collection[int] = ()) -> None:
+        """`held`: hub ids that the revocation brake kept from becoming revoked."""
+        for result in saved:
             if result.transition.grant is not None:
                 self._refreshed += 1
             else:
                 self._failed += 1
             for event in result.transition.events:
-                say = log.warning if event.name in TROUBLE else log.info
-                stopped = event.name is EventName.REVOKED and result.lease.hub_id in held
-                what = "held by the revocation brake" if stopped else event.name.value
-                say(f"connection {what}", hub_id=result.lease.hub_id, **_plain(event.detail))
+                is_held = event.name is EventName.REVOKED and result.lease.hub_id in held
+                change = "held by the revocation brake" if is_held else event.name.value
+                log_change = log.warning if event.name in WARNING_EVENTS else log.info
+                log_change(f"connection {change}", hub_id=result.lease.hub_id, **_flatten(event.detail))
 
-    def tell(self, *, at_once: bool) -> None:
-        """The sum since the last one, where there is one and it is time."""
-        if not self._refreshed + self._failed or not (at_once or time.monotonic() - self._told_at > EVERY):
+    def log_totals_if_due(self, *, is_idle: bool) -> None:
+        """The totals since the last such line: at once where there is no work left."""
+        is_due = is_idle or time.monotonic() - self._logged_at > TOTALS_SECONDS
+        if not is_due or not self._refreshed + self._failed:
             return
         log.info("refreshed", connections=self._refreshed, failed=self._failed)
         self._refreshed = self._failed = 0
-        self._told_at = time.monotonic()
+        self._logged_at = time.monotonic()
 
 
-def _plain(detail: dict[str, Any]) -> dict[str, Any]:
-    """Evidence by its own names, also where it is one witness's of two: `correlation_id` is what people search for."""
-    plain: dict[str, Any] = {}
+def _flatten(detail: dict[str, Any]) -> dict[str, Any]:
+    """Without nesting, so that `correlation_id` is one field, wherever in the detail it is."""
+    flat: dict[str, Any] = {}
     for name, value in detail.items():
         if isinstance(value, dict):
-            plain |= _plain(value)
+            flat |= _flatten(value)
         else:
-            plain[name] = value if isinstance(value, (bool, int, float)) else str(value)
-    return plain
+            flat[name] = value if isinstance(value, (bool, int, float)) else str(value)
+    return flat

@@ -1,4 +1,4 @@
-"""The refresh loop of one pool process: keeps its calls in flight constant, from trickling claims to bulk saves."""
+"""The refresh loop of one pool process: claims due rows, keeps calls to HubSpot in flight, saves results in bulk."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.results import RefreshResults
 from shared.domain.errors import InvalidClient, Throttled
 from shared.domain.provider import CallOutcome
-from worker.refresh import Attempt, Refresher
+from worker.refresh import RefreshAttempt, Refresher
 from worker.refresh_counters import CounterReporter
 from worker.refresh_log import RefreshLog
 
 log = structlog.get_logger(__name__)
 
-#: Seconds for which results are gathered before they are saved together.
-GATHER = 0.04
-#: Seconds until the next look where a rate, not the work, is what is missing.
-PACE = 0.1
-#: Seconds until the next look where less was due than there was room for.
-PAUSE = 0.2
-#: Seconds to wait before PostgreSQL is asked again after it failed: doubled each time, up to the second.
-SOONEST, LATEST = 0.2, 3.0
+#: Results are gathered for so long before they are saved together.
+GATHER_SECONDS = 0.04
+#: Until the next claim, where a rate limit and not a lack of due rows kept the last one small.
+RATE_LIMITED_PAUSE_SECONDS = 0.1
+#: Until the next claim, where fewer rows were due than there was room for.
+CLAIM_PAUSE_SECONDS = 0.2
+#: Until PostgreSQL is asked again after a failure: doubled after each one.
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.2, 3.0
 
 
 class RefreshLoop:
-    """Runs in a thread of its own as long as it is licensed and there is work.
+    """Runs in its own thread, and works while it is active and rows are due.
 
-    A task only wakes it and returns, so that nobody who installs waits behind a backlog. Two threads of the loop never
-    hold the same row: the store's leases see to that, here as between machines.
+    A Celery task only activates it and returns, so that no install waits in the queue behind a backlog of refreshes.
+    The leases in PostgreSQL keep two threads, as they keep two machines, from holding the same row.
     """
 
     def __init__(
@@ -57,203 +57,213 @@ class RefreshLoop:
         self._provider = provider
         self._refresher = refresher
         self._concurrency = concurrency
-        self._calls = ThreadPoolExecutor(concurrency, thread_name_prefix="refresh")
-        self._done: SimpleQueue[Attempt] = SimpleQueue()
-        self._in_flight = 0  #: claimed, and not yet gathered; those ahead of the threads among them
-        self._ended = 0  #: of them, since the last claim
-        self._halted = False
-        self._unsaved = PendingResults()
-        self._diary = RefreshLog()
-        self._tally = CounterReporter(counters)
-        self._watchful = False
-        self._wait = SOONEST
-        self._licence = self._next_claim = 0.0
-        self._stopping = False
-        self._awake = threading.Event()
+        self._executor = ThreadPoolExecutor(concurrency, thread_name_prefix="refresh")
+        self._finished: SimpleQueue[RefreshAttempt] = SimpleQueue()
+        self._in_flight = 0  #: rows claimed and not yet gathered, also those that wait for a thread
+        self._finished_since_claim = 0
+        self._pending = PendingResults()
+        self._refresh_log = RefreshLog()
+        self._counter_reporter = CounterReporter(counters)
+        self._is_provider_healthy = True
+        self._stop_calls = False  #: HubSpot asked all to stop: rows that no thread has taken yet are not called
+        self._is_draining = False
+        self._activated = threading.Event()
+        self._active_until = 0.0  #: this and the next one by time.monotonic()
+        self._next_claim_at = 0.0
+        self._retry_seconds = MIN_RETRY_SECONDS
         self._thread = threading.Thread(target=self._run, name="refresh-loop", daemon=True)
         self._thread.start()
 
-    def wake(self, seconds: float) -> None:
-        """License the loop to claim for `seconds` from now; it ends sooner where nothing is due."""
-        self._licence = max(self._licence, time.monotonic() + seconds)
-        self._awake.set()
+    def activate(self, seconds: float) -> None:
+        """Let the loop claim rows for `seconds` from now; it becomes inactive earlier where nothing is due."""
+        self._active_until = max(self._active_until, time.monotonic() + seconds)
+        self._activated.set()
 
-    def aside(self, work: Callable[[], None]) -> None:
-        """Run something that waits for others in the loop's threads, off the task that asked for it."""
-        self._calls.submit(_told_of, work)
+    def run_in_background(self, work: Callable[[], None]) -> None:
+        """Run something that waits for other services in one of the loop's threads, so that the task can return."""
+        self._executor.submit(_run_and_log_exception, work)
 
-    def drain(self, timeout: float) -> bool:
-        """Claim no more, let calls in flight end, save them. False where `timeout` seconds were not enough."""
-        self._stopping = True
-        self._awake.set()
-        self._thread.join(timeout)
-        self._calls.shutdown(wait=False, cancel_futures=True)
+    def drain(self, timeout_seconds: float) -> bool:
+        """Claim no more rows, let calls in flight end and save them. False where the time was too short for that."""
+        self._is_draining = True
+        self._activated.set()
+        self._thread.join(timeout_seconds)
+        self._executor.shutdown(wait=False, cancel_futures=True)
         if self._thread.is_alive():
             log.error(
-                "left with calls in flight or unsaved", in_flight=self._in_flight, unsaved=self._unsaved.attempts()
+                "stopped with calls in flight or results unsaved", in_flight=self._in_flight, unsaved=len(self._pending)
             )
             return False
         return True
 
     def _run(self) -> None:
-        while not (self._stopping and not self._busy()):
+        while not self._is_draining or self._is_busy():
             try:
-                self._turn()
+                self._run_once()
+                self._retry_seconds = MIN_RETRY_SECONDS
             except StoreError as error:
-                log.warning(
-                    "PostgreSQL does not answer, trying again",
-                    why=str(error),
-                    unsaved=self._unsaved.attempts(),
-                )
-                time.sleep(self._wait)
-                self._wait = min(self._wait * 2, LATEST)
+                log.warning("PostgreSQL does not answer, trying again", why=str(error), unsaved=len(self._pending))
+                time.sleep(self._retry_seconds)
+                self._retry_seconds = min(self._retry_seconds * 2, MAX_RETRY_SECONDS)
             except Exception:
-                # A bug must not end the loop in silence: the rest of the accounts depend on it.
-                log.exception("the refresh loop stumbled")
-                time.sleep(LATEST)
-        self._tally.tell_now()
+                # A bug must not end the thread: all other accounts depend on it.
+                log.exception("the refresh loop raised an exception")
+                time.sleep(MAX_RETRY_SECONDS)
+        self._counter_reporter.report()
 
-    def _turn(self) -> None:
-        """Claim what is missing, gather what is done, save it."""
-        if not self._stopping and self._next_claim <= time.monotonic() < self._licence:
+    def _run_once(self) -> None:
+        # 1. Claim due rows, as many as there is room for.
+        if not self._is_draining and self._next_claim_at <= time.monotonic() < self._active_until:
             self._claim()
-        if self._busy():
-            gathered = self._gather(GATHER)
-            self._ended += len(gathered)
-            self._unsaved.add(gathered)
+        if self._is_busy():
+            # 2. Gather what has finished, and save it.
+            attempts = self._gather(GATHER_SECONDS)
+            self._finished_since_claim += len(attempts)
+            self._pending.add(attempts)
             self._save()
-            self._diary.tell(at_once=not self._busy())
-        elif not self._stopping:
-            self._awake.wait(self._rest())
-            self._awake.clear()
-        self._tally.tell(at_rest=not self._busy())
-        self._wait = SOONEST
+            self._refresh_log.log_totals_if_due(is_idle=not self._is_busy())
+        elif not self._is_draining:
+            # 3. Nothing to do: wait for the next claim or activation.
+            self._activated.wait(self._idle_seconds())
+            self._activated.clear()
+        # 4. Report the counters.
+        self._counter_reporter.report_if_due(is_idle=not self._is_busy())
 
-    def _rest(self) -> float | None:
-        """Seconds until there is something to do; None where only a wake brings it."""
-        now = time.monotonic()
-        claim = max(0.0, self._next_claim - now) if now < self._licence else None
-        waits = (claim, self._tally.wait(at_rest=True))
-        return min((wait for wait in waits if wait is not None), default=None)
-
-    def _busy(self) -> bool:
-        return bool(self._in_flight or self._unsaved.attempts())
+    def _is_busy(self) -> bool:
+        return bool(self._in_flight or self._pending)
 
     def _claim(self) -> None:
-        """Put due rows in flight, as many as are missing there."""
-        missing = self._concurrency + self._ahead() - self._in_flight
-        if missing < max(1, self._concurrency // 8):
+        # 1. How many? As many as threads are free, and so many more that no thread runs out of rows: idle threads
+        #    wake each other one by one, each waiting for the interpreter's lock, which cost a sixth of all calls. Two
+        #    rounds' worth of finished calls suffice. While calls hang that is none, so that other workers get the rows.
+        ahead = min(2 * self._finished_since_claim, self._concurrency) if self._is_provider_healthy else 0
+        wanted = self._concurrency + ahead - self._in_flight
+        if wanted < max(1, self._concurrency // 8):
             return
-        licence = self._licence
-        with tracing.start_span("refresh.claim", wanted=missing) as span:
-            claims = self._claims.claim(missing)
-            span.set_attributes(claimed=len(claims.rows))
-        self._watchful = not claims.provider.is_healthy
-        self._halted, self._ended = False, 0
-        for claimed in claims.rows:
+
+        # 2. Claim them.
+        active_until = self._active_until
+        with tracing.start_span("refresh.claim", wanted=wanted) as span:
+            batch = self._claims.claim(wanted)
+            span.set_attributes(claimed=len(batch.rows))
+        self._is_provider_healthy = batch.provider.is_healthy
+        self._stop_calls = False
+        self._finished_since_claim = 0
+
+        # 3. Hand them to the threads.
+        for claimed in batch.rows:
             self._in_flight += 1
-            self._calls.submit(self._attempt, claimed)
-        if claims.is_rate_limited:
-            self._next_claim = time.monotonic() + PACE
-        elif claims.rows:
-            # Fewer than wanted: what falls due meanwhile is worth another look, but not at every turn.
-            self._next_claim = time.monotonic() + (PAUSE if len(claims.rows) < missing else 0.0)
-        elif self._licence == licence:
-            self._licence = 0.0  # nothing is due; whoever wakes us meanwhile renews it
+            self._executor.submit(self._refresh, claimed)
 
-    def _ahead(self) -> int:
-        """Rows to claim before there is a thread for them: none may find nothing to do when its call has ended.
+        # 4. When to claim again?
+        if batch.is_rate_limited:
+            self._next_claim_at = time.monotonic() + RATE_LIMITED_PAUSE_SECONDS
+        elif batch.rows:
+            self._next_claim_at = time.monotonic() + (CLAIM_PAUSE_SECONDS if len(batch.rows) < wanted else 0.0)
+        elif self._active_until == active_until:
+            self._active_until = 0.0  # nothing is due, and no activation came during the claim
 
-        Threads that wait for work wake each other one by one, each in its turn at the interpreter's lock: that cost a
-        sixth of all calls. So what waits for the threads is what ends in two turns of the loop. While calls hang, that
-        is nothing: it could be somebody else's.
-        """
-        return 0 if self._watchful else min(2 * self._ended, self._concurrency)
-
-    def _attempt(self, claimed: ClaimedConnection) -> None:
+    def _refresh(self, claimed: ClaimedConnection) -> None:
+        """Runs in one of the threads."""
         try:
-            uncalled = self._halted or self._stopping
-            attempt = Attempt(claimed.lease) if uncalled else self._refresher.attempt(claimed)
-            self._halted = self._halted or _urgent(attempt)
+            if self._stop_calls or self._is_draining:
+                attempt = RefreshAttempt(claimed.lease)
+            else:
+                attempt = self._refresher.refresh(claimed)
+                if _asks_all_to_stop(attempt):
+                    self._stop_calls = True
         except Exception:
-            log.exception("a refresh stumbled over a bug of ours", hub_id=claimed.connection.hub_id)
-            attempt = Attempt(claimed.lease)
-        self._done.put(attempt)
+            log.exception("a refresh raised an exception", hub_id=claimed.connection.hub_id)
+            attempt = RefreshAttempt(claimed.lease)
+        self._finished.put(attempt)
 
-    def _gather(self, seconds: float) -> list[Attempt]:
-        """What ends within `seconds`; at once where the news cannot wait for more company."""
-        gathered: list[Attempt] = []
+    def _gather(self, seconds: float) -> list[RefreshAttempt]:
+        """What finishes within `seconds`; less where an answer asks all workers to stop, which is saved at once."""
+        attempts: list[RefreshAttempt] = []
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and (self._in_flight or not gathered):
+        while (left := deadline - time.monotonic()) > 0 and (self._in_flight or not attempts):
             try:
-                attempt = self._done.get(timeout=left)
+                attempt = self._finished.get(timeout=left)
             except Empty:
                 break
             self._in_flight -= 1
-            gathered.append(attempt)
-            if _urgent(attempt):
+            attempts.append(attempt)
+            if _asks_all_to_stop(attempt):
                 break
-        return gathered
+        return attempts
 
     def _save(self) -> None:
-        """Raises StoreUnavailable; then nothing is forgotten, and what is left is tried again."""
-        unsaved = self._unsaved
-        if self._watchful or any(outcome.error for outcome in unsaved.outcomes):
-            self._provider.record_outcomes(unsaved.outcomes)
-        unsaved.outcomes = []
-        if unsaved.results:
-            self._save_results(unsaved.results)
-            self._tally.note(unsaved.called, self._claims.clock.now())
-            unsaved.results, unsaved.called = [], []
-        if unsaved.uncalled:
-            self._claims.release(unsaved.uncalled)
-            unsaved.uncalled = []
+        """Raises StoreUnavailable; what is not saved yet stays pending then."""
+        pending = self._pending
+
+        # 1. HubSpot's state. While it is healthy, a batch without errors changes nothing.
+        if not self._is_provider_healthy or any(outcome.error for outcome in pending.outcomes):
+            self._provider.record_outcomes(pending.outcomes)
+        pending.outcomes = []
+
+        # 2. The connections.
+        if pending.results:
+            self._save_results(pending.results)
+            self._counter_reporter.add(pending.attempts, self._claims.clock.now())
+            pending.results, pending.attempts = [], []
+
+        # 3. Leases of rows that were not called.
+        if pending.uncalled:
+            self._claims.release(pending.uncalled)
+            pending.uncalled = []
 
     def _save_results(self, results: list[RefreshResult]) -> None:
         try:
             with tracing.start_span("refresh.save", results=len(results)):
-                landed = self._results.save(results)
+                saved = self._results.save(results)
         except StatementRejected as error:
-            # The others were saved; trying these again would refuse them again. Their leases run out.
-            log.error("PostgreSQL refused a result: a bug of ours", why=str(error))
+            # The others were saved. These would be refused again: their leases run out, and the rows are claimed again.
+            log.error("PostgreSQL refused a result: a bug in tokenkeeper", why=str(error))
             return
-        self._diary.note(landed.select_saved(results), landed.held_by_brake)
-        if landed.rescued:
+        self._refresh_log.log_results(saved.select_saved(results), saved.held_by_brake)
+        if saved.rescued:
             log.warning(
-                "refresh tokens that HubSpot rotated came after the lease, and are kept", hubs=sorted(landed.rescued)
+                "kept refresh tokens that HubSpot rotated after the lease had ended", hubs=sorted(saved.rescued)
             )
+
+    def _idle_seconds(self) -> float | None:
+        """Seconds until there is something to do; None where only an activation brings it."""
+        now = time.monotonic()
+        until_claim = max(0.0, self._next_claim_at - now) if now < self._active_until else None
+        until_report = self._counter_reporter.seconds_until_report(is_idle=True)
+        return min((seconds for seconds in (until_claim, until_report) if seconds is not None), default=None)
 
 
 @dataclass(slots=True)
 class PendingResults:
-    """What HubSpot answered and PostgreSQL has not been told yet."""
+    """What HubSpot answered and PostgreSQL does not have yet."""
 
     outcomes: list[CallOutcome] = field(default_factory=list)
     results: list[RefreshResult] = field(default_factory=list)
-    called: list[Attempt] = field(default_factory=list)  #: that the results are of
+    attempts: list[RefreshAttempt] = field(default_factory=list)  #: those that `results` came from
     uncalled: list[Lease] = field(default_factory=list)
 
-    def add(self, attempts: list[Attempt]) -> None:
+    def add(self, attempts: list[RefreshAttempt]) -> None:
         for attempt in attempts:
             self.outcomes += attempt.outcomes
             if attempt.result:
                 self.results.append(attempt.result)
-                self.called.append(attempt)
+                self.attempts.append(attempt)
             else:
                 self.uncalled.append(attempt.lease)
 
-    def attempts(self) -> int:
+    def __len__(self) -> int:
+        """Rows that PostgreSQL waits for."""
         return len(self.results) + len(self.uncalled)
 
 
-def _told_of(work: Callable[[], None]) -> None:
+def _run_and_log_exception(work: Callable[[], None]) -> None:
     try:
         work()
     except Exception:
-        # Nobody asks for its result: a bug would end it in silence.
-        log.exception("something beside the refreshes stumbled over a bug of ours")
+        # The executor keeps an exception in a future that no code reads.
+        log.exception("work in the background raised an exception")
 
 
-def _urgent(attempt: Attempt) -> bool:
-    """Everybody must stop asking now, not with the next group of saves."""
+def _asks_all_to_stop(attempt: RefreshAttempt) -> bool:
     return any(isinstance(outcome.error, (Throttled, InvalidClient)) for outcome in attempt.outcomes)

@@ -1,4 +1,4 @@
-"""What a pool process works with, built at its first task: neither connections nor threads survive a fork."""
+"""What the tasks of a pool process use, built at its first task: neither connections nor threads survive a fork."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from worker.refresh import Refresher
 from worker.refresh_loop import RefreshLoop
 from worker.webhook import Webhook
 
-#: Calls that are neither a refresh nor its second witness: introspections of new installs, disconnects.
-ASIDE = 8
+#: Connections to HubSpot beside those of refreshes: for introspections of new installs, and for disconnects.
+OTHER_CONNECTIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ class Services:
     cipher: TokenCipher
     schedule: Schedule
     dispatch: Dispatch
-    loop: RefreshLoop
+    refresh_loop: RefreshLoop
     outbox: Outbox
-    watch: AlertDetector
+    alert_detector: AlertDetector
     webhook: Webhook | None  #: None: alerts are only logged
 
     @classmethod
@@ -60,11 +60,11 @@ class Services:
             max_refreshes_per_second=settings.max_refreshes_per_second,
         )
         provider = ProviderStore(engine)
-        hubspot = HubSpot.from_settings(settings, connections=settings.refresh_concurrency + ASIDE)
+        hubspot = HubSpot.from_settings(settings, connections=settings.refresh_concurrency + OTHER_CONNECTIONS)
         cipher = TokenCipher(settings.token_keys)
         schedule = Schedule(settings.refresh_from, settings.refresh_until)
         refresher = Refresher(hubspot, cipher, claims.clock, schedule, settings.http_timeout_seconds)
-        loop = RefreshLoop(
+        refresh_loop = RefreshLoop(
             claims,
             RefreshResults(engine, lease_seconds=settings.lease_seconds),
             provider,
@@ -72,8 +72,8 @@ class Services:
             refresher,
             concurrency=settings.refresh_concurrency,
         )
-        url = settings.alert_webhook_url
-        webhook = Webhook(url, settings.alert_webhook_secret) if url else None
+        webhook_url = settings.alert_webhook_url
+        webhook = Webhook(webhook_url, settings.alert_webhook_secret) if webhook_url else None
         return cls(
             settings=settings,
             engine=engine,
@@ -86,12 +86,12 @@ class Services:
             cipher=cipher,
             schedule=schedule,
             dispatch=Dispatch(app),
-            loop=loop,
+            refresh_loop=refresh_loop,
             outbox=Outbox(engine),
-            watch=AlertDetector(engine, settings.sweep_seconds),
+            alert_detector=AlertDetector(engine, settings.sweep_seconds),
             webhook=webhook,
         )
 
     def close(self) -> bool:
-        """Let what is in flight end, and save it. False where that took longer than two calls may take."""
-        return self.loop.drain(2 * self.settings.http_timeout_seconds + 5)
+        """Let calls in flight end, and save their results. False where that took longer than two calls can take."""
+        return self.refresh_loop.drain(2 * self.settings.http_timeout_seconds + 5)

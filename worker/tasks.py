@@ -1,8 +1,9 @@
-"""Celery's view of the work: one task a verb, each a line or two."""
+"""The Celery tasks. Each calls one function of the worker or of shared/workflows, or activates the refresh loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,83 +17,90 @@ from shared.token_cipher import DecryptionError
 from shared.tracing import SpanKind
 from shared.workflows.disconnect import finish_disconnect
 from shared.workflows.store_install import store_install
-from worker.account_info import identify
-from worker.alert_delivery import tell
+from worker.account_info import fetch_account_info
+from worker.alert_delivery import deliver_alerts
 from worker.services import Services
 from worker.sweep import sweep
 
 log = structlog.get_logger(__name__)
 
-#: Seconds before an install that could not be stored is tried again: the longest stays far below the broker's
-#: visibility timeout, past which a waiting message would be delivered twice.
-WAITS = (1, 2, 4, 8, 15, 30)
-#: Acknowledged when done: a worker that dies takes no install with it.
+#: Before the first, second, ... retry to store an install. The longest must stay far below VISIBILITY_TIMEOUT_SECONDS,
+#: after which Redis would deliver a message that waits for its retry a second time.
+RETRY_SECONDS = (1, 2, 4, 8, 15, 30)
+#: Acknowledged when done, so that a worker that dies takes no install with it.
 ACKS_LATE = {"acks_late": True, "reject_on_worker_lost": True}
-#: How many sweeps a loop may go on claiming after the last one that called it.
-LICENCE = 2.5
+#: For how many sweeps' time a refresh loop claims rows after the last message that activated it.
+ACTIVE_SWEEPS = 2.5
 
 
-def register(app: Celery, services: Callable[[], Services]) -> None:
-    """`services` builds them at the first task of a process."""
+def register(app: Celery, get_services: Callable[[], Services]) -> None:
+    """`get_services` builds them at the first task of a process.
+
+    Each task ignores arguments that it does not know: a newer version may have sent the message.
+    """
 
     @app.task(name=dispatch.STORE_INSTALL, bind=True, max_retries=None, **ACKS_LATE)
-    def _store_install(task: Task, install_id: str, hub_id: int, ciphertext: str, **_later: Any) -> None:
+    def _store_install(task: Task, install_id: str, hub_id: int, ciphertext: str, **_unknown: Any) -> None:
+        # 1. Store it.
         grant = EncryptedInstall(install_id, hub_id, ciphertext)
         try:
             with tracing.start_span("install.store", SpanKind.CONSUMER, task.request.headers, hub_id=hub_id) as span:
                 span.set_attributes(install_id=install_id, tries=task.request.retries)
-                ready = services()
-                added = store_install(grant, ready.cipher, ready.installs, ready.schedule)
-                span.set_attributes(outcome=added.outcome.value)
-                log.info("install", hub_id=hub_id, install_id=install_id, became=added.outcome.value)
+                services = get_services()
+                stored = store_install(grant, services.cipher, services.installs, services.schedule)
+                span.set_attributes(outcome=stored.outcome.value)
+                log.info("install", hub_id=hub_id, install_id=install_id, became=stored.outcome.value)
         except (StoreError, SchemaError) as error:
-            wait = WAITS[min(task.request.retries, len(WAITS) - 1)]
-            log.warning("an install waits for PostgreSQL", hub_id=hub_id, seconds=wait, why=str(error))
-            raise task.retry(
-                countdown=wait, argsrepr="()", kwargsrepr=f"(hub {hub_id}, encrypted)", exc=_quiet(error)
-            ) from None
+            seconds = RETRY_SECONDS[min(task.request.retries, len(RETRY_SECONDS) - 1)]
+            log.warning("an install waits for PostgreSQL", hub_id=hub_id, seconds=seconds, why=str(error))
+            shown = {"argsrepr": "()", "kwargsrepr": f"(hub {hub_id}, encrypted)"}
+            plain_error = type(error)(str(error))  # without the cause, whose text can hold values
+            raise task.retry(countdown=seconds, exc=plain_error, **shown) from None
         except DecryptionError as error:
             log.error(
-                "dropped an install message that does not open: forged, or sealed with a lost key",
+                "dropped an install message that cannot be decrypted: forged, or encrypted with a lost key",
                 why=str(error),
             )
             return
-        ready.loop.wake(LICENCE * ready.settings.sweep_seconds)
-        ready.loop.aside(partial(identify, ready.account_info, ready.hubspot))
+        # 2. Refresh it where it came without an access token, and ask HubSpot about the account.
+        services.refresh_loop.activate(ACTIVE_SWEEPS * services.settings.sweep_seconds)
+        services.refresh_loop.run_in_background(partial(fetch_account_info, services.account_info, services.hubspot))
 
     @app.task(name=dispatch.SWEEP)
-    def _sweep(**_later: Any) -> None:
-        def work() -> None:
-            ready = services()
-            sweep(ready)
-
-        _quietly(work)
+    def _sweep(**_unknown: Any) -> None:
+        with _log_database_errors():
+            sweep(get_services())
 
     @app.task(name=dispatch.REFRESH)
-    def _refresh(**_later: Any) -> None:
-        _quietly(lambda: services().loop.wake(LICENCE * services().settings.sweep_seconds))
+    def _refresh(**_unknown: Any) -> None:
+        with _log_database_errors():
+            services = get_services()
+            services.refresh_loop.activate(ACTIVE_SWEEPS * services.settings.sweep_seconds)
 
-    @app.task(name=dispatch.IDENTIFY)
-    def _identify(**_later: Any) -> None:
-        _quietly(lambda: services().loop.aside(partial(identify, services().account_info, services().hubspot)))
+    @app.task(name=dispatch.FETCH_ACCOUNT_INFO)
+    def _fetch_account_info(**_unknown: Any) -> None:
+        with _log_database_errors():
+            services = get_services()
+            work = partial(fetch_account_info, services.account_info, services.hubspot)
+            services.refresh_loop.run_in_background(work)
 
-    @app.task(name=dispatch.ALERTS)
-    def _alerts(**_later: Any) -> None:
-        _quietly(lambda: services().loop.aside(partial(tell, services().outbox, services().webhook)))
+    @app.task(name=dispatch.DELIVER_ALERTS)
+    def _deliver_alerts(**_unknown: Any) -> None:
+        with _log_database_errors():
+            services = get_services()
+            services.refresh_loop.run_in_background(partial(deliver_alerts, services.outbox, services.webhook))
 
     @app.task(name=dispatch.DISCONNECT, **ACKS_LATE)
-    def _disconnect(hub_id: int, **_later: Any) -> None:
-        ready = services()
-        _quietly(lambda: finish_disconnect(hub_id, ready.disconnects, ready.hubspot, ready.cipher))
+    def _disconnect(hub_id: int, **_unknown: Any) -> None:
+        with _log_database_errors():
+            services = get_services()
+            finish_disconnect(hub_id, services.disconnects, services.hubspot, services.cipher)
 
 
-def _quietly(work: Callable[[], object]) -> None:
-    """The next sweep does what this one could not: one line says so, no traceback."""
+@contextmanager
+def _log_database_errors() -> Iterator[None]:
+    """One line instead of a traceback: the next sweep enqueues the work again."""
     try:
-        work()
+        yield
     except (StoreError, SchemaError) as error:
         log.warning("PostgreSQL is not ready; the next sweep tries again", why=str(error))
-
-
-def _quiet(error: Exception) -> Exception:
-    return type(error)(str(error))

@@ -1,4 +1,4 @@
-"""Posts alerts to the operator's webhook: as JSON that Slack shows as it is, signed. See docs/alerts.md."""
+"""Posts alerts to the operator's webhook: signed JSON that Slack can show as it is. See docs/alerts.md."""
 
 from __future__ import annotations
 
@@ -17,65 +17,65 @@ from shared.logs import redact
 from shared.net.deadline import deadline, deadline_passed
 from shared.net.http_adapter import TRANSPORT_ERRORS, DeadlineAdapter
 
-#: Seconds for one post, whole.
-SECONDS = 10.0
-#: Seconds; a receiver that asks for longer is tried again sooner.
-LONGEST_RETRY_AFTER = 3600.0
+#: For one post as a whole.
+POST_TIMEOUT_SECONDS = 10.0
+#: A receiver that asks for a longer wait is tried again after this one.
+MAX_RETRY_AFTER_SECONDS = 3600.0
 
 
 class WebhookRejected(Exception):
-    """The receiver did not say 2xx. The message is a few words of ours: no URL, and nothing that it said."""
+    """The receiver did not answer 2xx. The message names neither the URL nor anything of the response's body."""
 
-    def __init__(self, why: str, retry_after: float = 0.0) -> None:
-        """`retry_after`: seconds for which it asked to be left alone."""
+    def __init__(self, why: str, retry_after_seconds: float = 0.0) -> None:
+        """`retry_after_seconds`: the response's Retry-After."""
         super().__init__(why)
-        self.retry_after = retry_after
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Webhook:
-    """Follows no redirects, reads no bodies. The URL may hold a secret (Slack's does) and is never named."""
+    """Follows no redirects and reads no response bodies. The URL may hold a secret (Slack's does): never name it."""
 
-    def __init__(self, url: str, secret: str, seconds: float = SECONDS) -> None:
-        """Without a secret nothing is signed."""
+    def __init__(self, url: str, secret: str, timeout_seconds: float = POST_TIMEOUT_SECONDS) -> None:
+        """Without a `secret` posts are not signed."""
         self._url = url
         self._secret = secret.encode()
-        self._seconds = seconds
+        self._timeout_seconds = timeout_seconds
         self._session = requests.Session()
         self._session.trust_env = False
         self._adapter = DeadlineAdapter()
 
     def post(self, alert: Alert, now: datetime) -> None:
-        """Raises NotTaken. `now` is signed too, so that a receiver can turn away what somebody plays to it again."""
-        request = self._request(alert, int(now.timestamp()))
-        with deadline(self._seconds):
+        """Raises WebhookRejected. `now` is signed too, so that a receiver can refuse a replay."""
+        request = self._make_request(alert, int(now.timestamp()))
+        with deadline(self._timeout_seconds):
             try:
-                reply = self._adapter.send(request, stream=True)
+                response = self._adapter.send(request, stream=True)
             except TRANSPORT_ERRORS:
                 why = "no answer in time" if deadline_passed() else "no connection, or it broke"
             else:
-                reply.close()
-                if reply.ok and reply.status_code < 300:  # noqa: PLR2004  2xx
+                response.close()
+                if response.ok and response.status_code < 300:  # noqa: PLR2004  2xx
                     return
-                raise WebhookRejected(f"HTTP {reply.status_code}", _retry_after(reply.headers))
+                raise WebhookRejected(f"HTTP {response.status_code}", _parse_retry_after(response.headers))
         raise WebhookRejected(why)
 
-    def _request(self, alert: Alert, timestamp: int) -> requests.PreparedRequest:
-        body = json.dumps(payload(alert)).encode()
+    def _make_request(self, alert: Alert, timestamp: int) -> requests.PreparedRequest:
+        body = json.dumps(build_payload(alert)).encode()
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"tokenkeeper/{version('tokenkeeper')}",
-            "Connection": "close",  # alerts are rare: the next one would find this connection dead
+            "Connection": "close",  # alerts are rare: this connection would be dead when the next one comes
             "X-Tokenkeeper-Id": alert.id,
             "X-Tokenkeeper-Timestamp": str(timestamp),
         }
         if self._secret:
-            headers["X-Tokenkeeper-Signature"] = f"sha256={signature(self._secret, timestamp, body)}"
+            headers["X-Tokenkeeper-Signature"] = f"sha256={sign(self._secret, timestamp, body)}"
         return self._session.prepare_request(requests.Request("POST", self._url, data=body, headers=headers))
 
 
-def payload(alert: Alert) -> dict[str, Any]:
-    """The same at each try."""
-    told = {
+def build_payload(alert: Alert) -> dict[str, Any]:
+    """The same at each attempt to post the alert."""
+    payload = {
         "text": describe_alert(alert),
         "id": alert.id,
         "kind": alert.kind.value,
@@ -84,23 +84,24 @@ def payload(alert: Alert) -> dict[str, Any]:
         "subject": alert.subject,
         "detail": alert.detail,
     }
-    return {name: _without_secrets(value) for name, value in told.items()}
+    return {name: _redact_all(value) for name, value in payload.items()}
 
 
-def signature(secret: bytes, timestamp: int, body: bytes) -> str:
-    """HMAC-SHA256 over the timestamp, a point and the body as it was sent, in hexadecimal."""
+def sign(secret: bytes, timestamp: int, body: bytes) -> str:
+    """HMAC-SHA256 in hexadecimal over the timestamp, a point and the body as it is sent."""
     return hmac.new(secret, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
 
 
-def _without_secrets(value: Any) -> Any:
-    """There are none; this is the net below, as for the log."""
+def _redact_all(value: Any) -> Any:
+    """An alert holds no secrets; as for the log, a mistake in that must not publish one."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {str(name): _without_secrets(item) for name, item in value.items()}
-    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
+        return {str(name): _redact_all(item) for name, item in value.items()}
+    return [_redact_all(item) for item in value] if isinstance(value, list) else value
 
 
-def _retry_after(headers: Mapping[str, str]) -> float:
+def _parse_retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds; 0 without the header, or where it is a date."""
     text = headers.get("Retry-After", "")
-    return min(float(text), LONGEST_RETRY_AFTER) if text.isdecimal() and text.isascii() else 0.0
+    return min(float(text), MAX_RETRY_AFTER_SECONDS) if text.isdecimal() and text.isascii() else 0.0

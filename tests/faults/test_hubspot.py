@@ -94,7 +94,7 @@ def test_a_477_stops_that_account_alone(fleet: Fleet) -> None:
 
 
 def test_messages_twice_and_late_start_no_refresh_of_their_own(fleet: Fleet) -> None:
-    dispatch = Dispatch.to(fleet.world.product.environment["REDIS_URL"])
+    dispatch = Dispatch.from_url(fleet.world.product.environment["REDIS_URL"])
     fleet.simulator.change_settings(latency=0.2)
     calls, before = fleet.calls(), fleet.due()
     dispatch.refresh(30, expires=60)

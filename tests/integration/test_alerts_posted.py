@@ -24,7 +24,7 @@ from tests.support.builders import START
 from tests.support.raw_http_server import drips, http, resets, sends, serving, stays_silent
 from tests.support.stores import SqlFixture, at_once
 from tests.support.webhook_receiver import SECRET_PATH, Receiver, receiving, well_signed
-from worker.alert_delivery import tell
+from worker.alert_delivery import deliver_alerts
 from worker.webhook import Webhook, WebhookRejected
 
 SECRET = "the-secret-that-signs"
@@ -83,7 +83,7 @@ def state(sql: SqlFixture) -> list[tuple[Any, ...]]:
 def test_an_alert_arrives_as_json_that_slack_shows_with_a_signature_that_holds(outbox, raised, receiver, sql):
     there = receiver()
     raised()
-    tell(outbox, webhook(there))
+    deliver_alerts(outbox, webhook(there))
     ((headers, body),) = there.posts()
     assert headers[""] == f"POST {SECRET_PATH} HTTP/1.1"
     assert headers["content-type"] == "application/json"
@@ -100,7 +100,7 @@ def test_an_alert_arrives_as_json_that_slack_shows_with_a_signature_that_holds(o
 def test_without_a_secret_nothing_is_signed(outbox, raised, receiver):
     there = receiver()
     raised()
-    tell(outbox, webhook(there, secret=""))
+    deliver_alerts(outbox, webhook(there, secret=""))
     assert "x-tokenkeeper-signature" not in there.posts()[0][0]
 
 
@@ -109,7 +109,7 @@ def test_it_is_tried_until_it_is_taken_under_the_same_id_and_then_no_more(outbox
     hook = webhook(there)
     raised()
     for _ in range(6):
-        tell(outbox, hook)
+        deliver_alerts(outbox, hook)
         overdue(sql)
     assert len(there.told()) == 4
     assert len({told["id"] for told in there.told()}) == 1
@@ -121,7 +121,7 @@ def test_before_it_is_due_again_it_is_left_alone(outbox, raised, receiver, sql):
     there = receiver(sends(http(503), stay=False))
     raised()
     for _ in range(3):
-        tell(outbox, webhook(there))
+        deliver_alerts(outbox, webhook(there))
     assert state(sql) == [(1, True, False)]
     assert 1 < sql.value("SELECT extract(epoch FROM due_at - now()) FROM tokenkeeper.alerts") < 2.1
 
@@ -144,7 +144,7 @@ def test_whatever_is_not_a_2xx_is_tried_again(  # noqa: PLR0917  fixtures, all b
 ):
     there = receiver(trouble)
     raised()
-    tell(outbox, webhook(there, seconds=0.5))
+    deliver_alerts(outbox, webhook(there, seconds=0.5))
     assert len(there.server.requests) == 1, "no redirect is followed"
     assert words in log.text
     assert state(sql) == [(1, True, False)]
@@ -152,7 +152,7 @@ def test_whatever_is_not_a_2xx_is_tried_again(  # noqa: PLR0917  fixtures, all b
 
 def test_nobody_there_is_tried_again(outbox, raised, sql):
     raised()
-    tell(outbox, Webhook("http://127.0.0.1:1/hook", SECRET))
+    deliver_alerts(outbox, Webhook("http://127.0.0.1:1/hook", SECRET))
     assert state(sql) == [(1, True, False)]
 
 
@@ -182,7 +182,7 @@ def test_an_endless_answer_is_not_read(outbox, raised, receiver, sql):
 
     there = receiver(endless)
     raised()
-    tell(outbox, webhook(there))
+    deliver_alerts(outbox, webhook(there))
     assert state(sql) == [(1, False, True)]
     assert there.server.hung_up.wait(5)
 
@@ -190,7 +190,7 @@ def test_an_endless_answer_is_not_read(outbox, raised, receiver, sql):
 def test_who_asks_to_be_left_alone_is(outbox, raised, receiver, sql):
     there = receiver(sends(http(429, b"", "Retry-After: 90"), stay=False))
     raised()
-    tell(outbox, webhook(there))
+    deliver_alerts(outbox, webhook(there))
     assert 85 < sql.value("SELECT extract(epoch FROM due_at - now()) FROM tokenkeeper.alerts") < 91
 
 
@@ -198,11 +198,11 @@ def test_after_a_day_it_is_given_up_with_a_word_in_the_log(outbox, raised, recei
     there = receiver(*[sends(http(500), stay=False)] * 9)
     raised()
     sql.rows("UPDATE tokenkeeper.alerts SET at = at - interval '23 hours'")
-    tell(outbox, webhook(there))
+    deliver_alerts(outbox, webhook(there))
     assert "gave up" not in log.text
     sql.rows("UPDATE tokenkeeper.alerts SET at = at - interval '1 hour', due_at = now()")
-    tell(outbox, webhook(there))
-    assert "gave up on an alert" in log.text
+    deliver_alerts(outbox, webhook(there))
+    assert "it is not posted any more" in log.text
     assert state(sql) == [(2, False, False)]
 
 
@@ -210,10 +210,10 @@ def test_the_end_of_a_trouble_is_not_told_before_its_beginning(outbox, raised, r
     there = receiver(sends(http(500), stay=False))
     hook = webhook(there)
     raised()
-    tell(outbox, hook)
+    deliver_alerts(outbox, hook)
     raised(recovered=True)
     raised(AlertKind.REVOKED, {"count": 1, "hubs": [7]})
-    tell(outbox, hook)
+    deliver_alerts(outbox, hook)
     kinds = [(told["kind"], told["recovered"]) for told in there.told()]
     assert kinds[0] == ("provider", False)
     assert sorted(kinds[1:]) == [("connection_revoked", False), ("provider", False), ("provider", True)]
@@ -223,10 +223,10 @@ def test_the_end_of_a_trouble_is_not_told_before_its_beginning(outbox, raised, r
 def test_news_does_not_wait_behind_an_hours_pause(outbox, raised, receiver, sql):
     there = receiver(sends(http(500), stay=False))
     raised()
-    tell(outbox, webhook(there))
+    deliver_alerts(outbox, webhook(there))
     sql.rows("UPDATE tokenkeeper.alerts SET due_at = now() + interval '1 hour'")
     raised(recovered=True)
-    tell(outbox, webhook(there))
+    deliver_alerts(outbox, webhook(there))
     assert [told["recovered"] for told in there.told()] == [False, False, True]
 
 
@@ -236,7 +236,7 @@ def test_when_too_many_wait_the_newest_stands_for_all_of_them(outbox, raised, re
         raised(recovered=bool(number % 2))
         raised(AlertKind.REVOKED, {"count": 1, "hubs": [number]})
     for _ in range(3):
-        tell(outbox, webhook(there))
+        deliver_alerts(outbox, webhook(there))
         overdue(sql)
     said = [told for told in there.told() if told["kind"] == "provider"]
     assert len({told["id"] for told in said}) == 1
@@ -249,11 +249,11 @@ def test_a_state_that_changes_all_night_is_posted_now_and_then(outbox, raised, r
     there = receiver()
     for _ in range(40):
         raised()
-        tell(outbox, webhook(there))
+        deliver_alerts(outbox, webhook(there))
     assert len(there.told()) == 12
     sql.rows("UPDATE tokenkeeper.alerts SET delivered_at = delivered_at - interval '6 minutes'")
     for _ in range(3):
-        tell(outbox, webhook(there))
+        deliver_alerts(outbox, webhook(there))
     assert len(there.told()) == 13
     assert "changes before it" in there.told()[-1]["text"]
 
@@ -262,8 +262,8 @@ def test_workers_at_once_post_nothing_twice(engine, raised, receiver, sql):
     there = receiver()
     for number in range(8):
         raised(detail={**DOWN, "reason": f"number {number}"})
-    at_once([lambda: tell(Outbox(engine), webhook(there))] * 6)
-    tell(Outbox(engine), webhook(there))
+    at_once([lambda: deliver_alerts(Outbox(engine), webhook(there))] * 6)
+    deliver_alerts(Outbox(engine), webhook(there))
     reasons = [told["detail"]["reason"] for told in there.told()]
     assert reasons == [f"number {number}" for number in range(8)]
 
@@ -272,10 +272,10 @@ def test_what_a_killed_worker_was_posting_is_posted_when_its_lease_ends(outbox, 
     there = receiver()
     raised()
     assert outbox.claim() is not None
-    tell(outbox, webhook(there))
+    deliver_alerts(outbox, webhook(there))
     assert there.told() == []
     sql.rows("UPDATE tokenkeeper.alerts SET lease_until = now() - interval '1 second'")
-    tell(outbox, webhook(there))
+    deliver_alerts(outbox, webhook(there))
     assert len(there.told()) == 1
 
 
@@ -283,7 +283,7 @@ def test_one_who_comes_back_late_does_not_undo_what_another_did(outbox, raised, 
     raised()
     late = outbox.claim()
     sql.rows("UPDATE tokenkeeper.alerts SET lease_until = now() - interval '1 second'")
-    tell(outbox, webhook(receiver()))
+    deliver_alerts(outbox, webhook(receiver()))
     assert outbox.schedule_retry(late.alert, 2.0)
     assert state(sql) == [(2, False, True)]
 
@@ -292,7 +292,7 @@ def test_without_a_webhook_it_is_logged_once_and_kept(outbox, raised, sql, log):
     raised()
     raised(recovered=True)
     for _ in range(3):
-        tell(outbox, None)
+        deliver_alerts(outbox, None)
     assert log.text.count("HubSpot does not answer") == 1
     assert log.text.count("HubSpot is well again") == 1
     assert [record.levelname for record in log.records if "event='alert'" in record.message] == ["WARNING", "INFO"]
@@ -302,7 +302,7 @@ def test_without_a_webhook_it_is_logged_once_and_kept(outbox, raised, sql, log):
 def test_two_at_once_log_it_once(engine, raised, log):
     for _ in range(5):
         raised()
-    at_once([lambda: tell(Outbox(engine), None)] * 4)
+    at_once([lambda: deliver_alerts(Outbox(engine), None)] * 4)
     assert log.text.count("HubSpot does not answer") == 5
 
 
@@ -312,7 +312,7 @@ def test_no_secret_reaches_the_webhook_and_the_webhooks_own_reaches_no_log(outbo
     raised(detail={"state": "unavailable", "before": "ok", "reason": f"refresh_token={token}"})
     raised(AlertKind.BRAKE, {"held": 3, "deep": [{"why": f"Bearer {token}"}]})
     for _ in range(3):
-        tell(outbox, webhook(there))
+        deliver_alerts(outbox, webhook(there))
     said = b"".join(body for _, body in there.posts())
     assert token.encode() not in said
     assert SECRET.encode() not in said
@@ -324,19 +324,19 @@ def test_what_is_old_and_done_with_goes_but_for_the_newest_of_its_kind(outbox, r
     for _ in range(3):
         raised()
     raised(AlertKind.STALE, {"count": 1, "hubs": [7]})
-    tell(outbox, None)
+    deliver_alerts(outbox, None)
     sql.rows("UPDATE tokenkeeper.alerts SET at = at - interval '31 days'")
     raised()
-    tell(outbox, None)
+    deliver_alerts(outbox, None)
     assert sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE kind = 'provider'") == 1
     assert sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE kind = 'stale_connections'") == 1
 
 
 def test_a_postgres_that_does_not_answer_is_one_line(log):
     gone = make_engine("postgresql://nobody@127.0.0.1:1/nothing")
-    tell(Outbox(gone), None)
+    deliver_alerts(Outbox(gone), None)
     gone.dispose()
-    assert "the next sweep tells of alerts" in log.text
+    assert "the next sweep delivers the alerts" in log.text
 
 
 def test_a_secret_that_settings_know_is_blotted_out(outbox, raised, receiver):
@@ -344,7 +344,7 @@ def test_a_secret_that_settings_know_is_blotted_out(outbox, raised, receiver):
     try:
         there = receiver()
         raised(detail={**DOWN, "reason": "it said a-client-secret"})
-        tell(outbox, webhook(there))
+        deliver_alerts(outbox, webhook(there))
     finally:
         logs._secrets = ()
     assert b"a-client-secret" not in there.posts()[0][1]

@@ -76,7 +76,7 @@ def test_every_attempt_is_counted_once_under_what_it_came_to(
     )
     sql.set("due_at = now() - interval '40 seconds'")
     hubspot.trouble = {"r1": TemporarilyUnavailable("timeout"), "r2": InvalidGrant("BAD_REFRESH_TOKEN")}
-    loop.wake(3)
+    loop.activate(3)
     until(lambda: sum(activity.read_totals().attempts.values()) == 31)
     totals = activity.read_totals()
     assert counted(totals) == {"refreshed": 28, "unwell": 1, "grant_dead": 1, "unopened": 1}
@@ -94,7 +94,7 @@ def test_counts_that_have_to_wait_hold_up_no_save_and_are_not_lost(
     SqlFixture(rival).rows("LOCK TABLE tokenkeeper.refresh_counters IN EXCLUSIVE MODE")
     for hub_id in (1, 2, 3):
         fill(stores, hub_id)
-        loop.wake(30)
+        loop.activate(30)
         until(lambda hub_id=hub_id: sql.served(hub_id) is not None)
     assert counted(activity.read_totals()) == {}
     rival.rollback()
@@ -105,7 +105,7 @@ def test_a_process_that_is_told_to_go_tells_what_it_counted(
     stores: Stores, loop: RefreshLoop, activity: RefreshStats, sql: SqlFixture
 ) -> None:
     fill(stores, *range(1, 6))
-    loop.wake(30)
+    loop.activate(30)
     until(lambda: sql.served(5) is not None)
     assert loop.drain(30)
     assert counted(activity.read_totals()) == {"refreshed": sql.value("SELECT count(*) FROM hubspot.tokens")}

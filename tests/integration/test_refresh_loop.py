@@ -1,4 +1,4 @@
-"""The loop of one pool process on a real store: always full, never two for one hub, nothing forgotten."""
+"""The refresh loop of one pool process on real stores: all calls in flight, no hub twice, no result lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Engine
 
 from sandbox.embedded import EmbeddedPostgres
-from shared.db.core.engine import make_engine as connect_engine
+from shared.db.core.engine import make_engine
 from shared.db.lifecycle.imports import ImportRow
 from shared.db.schema.migrate import migrate
 from shared.domain.errors import ProviderError, TemporarilyUnavailable, Throttled
@@ -30,38 +30,37 @@ CIPHER = TokenCipher([Fernet.generate_key().decode()])
 
 
 class CountingHubSpot:
-    """Takes its time, and counts who is asked at once."""
+    """Counts its calls, and those that are in flight at the same time."""
 
-    def __init__(self, seconds: float = 0.05) -> None:
-        self.seconds = seconds
-        self.trouble: dict[str, ProviderError] = {}
-        self.everybody: ProviderError | None = None
-        self.calls: Counter[str] = Counter()
-        self.now: Counter[str] = Counter()
-        self.most_at_once = self.most_of_one = 0
-        self.gate = threading.Event()
+    def __init__(self, answer_seconds: float = 0.05) -> None:
+        self.answer_seconds = answer_seconds
+        self.error_by_token: dict[str, ProviderError] = {}
+        self.error_for_all: ProviderError | None = None
+        self.calls: Counter[str] = Counter()  #: by refresh token
+        self.in_flight: Counter[str] = Counter()
+        self.max_in_flight = 0
+        self.gate = threading.Event()  #: while it is cleared no call ends
         self.gate.set()
-        self.turnstile = threading.Semaphore(1_000_000)  #: how many calls may yet end
+        self.remaining_answers = threading.Semaphore(1_000_000)  #: how many calls may still end
         self._lock = threading.Lock()
 
     def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
         granted_at = clock()
         with self._lock:
             self.calls[refresh_token] += 1
-            self.now[refresh_token] += 1
-            self.most_at_once = max(self.most_at_once, self.now.total())
-            self.most_of_one = max(self.most_of_one, self.now[refresh_token])
-        time.sleep(self.seconds)
+            self.in_flight[refresh_token] += 1
+            self.max_in_flight = max(self.max_in_flight, self.in_flight.total())
+        time.sleep(self.answer_seconds)
         self.gate.wait(30)
-        self.turnstile.acquire(timeout=30)
+        self.remaining_answers.acquire(timeout=30)
         with self._lock:
-            self.now[refresh_token] -= 1
-        if error := self.everybody or self.trouble.get(refresh_token):
+            self.in_flight[refresh_token] -= 1
+        if error := self.error_for_all or self.error_by_token.get(refresh_token):
             raise error
         return grant(access_token=f"access-{refresh_token}", refresh_token=None, hub_id=None, granted_at=granted_at)
 
 
-Start = Callable[..., RefreshLoop]
+StartLoop = Callable[..., RefreshLoop]
 
 
 @pytest.fixture
@@ -70,11 +69,12 @@ def hubspot() -> CountingHubSpot:
 
 
 @pytest.fixture
-def start(hubspot: CountingHubSpot, engine: Engine) -> Iterator[Start]:
+def start_loop(hubspot: CountingHubSpot, engine: Engine) -> Iterator[StartLoop]:
+    """Starts loops, and drains them at the end of the test."""
     loops: list[RefreshLoop] = []
 
-    def started(concurrency: int = 10, engine: Engine = engine, cap: float = 0.0) -> RefreshLoop:
-        stores = Stores(engine, lease_seconds=60, max_refreshes_per_second=cap)
+    def start(concurrency: int = 10, engine: Engine = engine, max_refreshes_per_second: float = 0.0) -> RefreshLoop:
+        stores = Stores(engine, lease_seconds=60, max_refreshes_per_second=max_refreshes_per_second)
         refresher = Refresher(hubspot, CIPHER, stores.claims.clock, Schedule(), 20)  # type: ignore[arg-type]
         loops.append(
             RefreshLoop(
@@ -83,146 +83,149 @@ def start(hubspot: CountingHubSpot, engine: Engine) -> Iterator[Start]:
         )
         return loops[-1]
 
-    yield started
+    yield start
     hubspot.gate.set()
     for loop in loops:
         assert loop.drain(30)
 
 
-def fill(stores: Stores, count: int) -> None:
+def import_connections(stores: Stores, count: int) -> None:
+    """Hubs from 1, due now, with refresh tokens r1, r2, ..."""
     stores.imports.import_rows(
         [ImportRow(hub, CIPHER.encrypt_refresh_token(hub, f"r{hub}")) for hub in range(1, count + 1)]
     )
 
 
-def leases(sql: SqlFixture) -> int:
+def count_leases(sql: SqlFixture) -> int:
     return int(sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL"))
 
 
-def served(sql: SqlFixture) -> int:
+def count_served(sql: SqlFixture) -> int:
     return int(sql.value("SELECT count(*) FROM hubspot.tokens"))
 
 
-def test_everything_due_is_refreshed_once_with_all_calls_in_flight(start, hubspot, stores, sql):
-    fill(stores, 300)
-    start(concurrency=20).wake(30)
-    until(lambda: served(sql) == 300)
+def test_every_due_row_is_refreshed_once_with_all_calls_in_flight(start_loop, hubspot, stores, sql):
+    import_connections(stores, 300)
+    start_loop(concurrency=20).activate(30)
+    until(lambda: count_served(sql) == 300)
     assert set(hubspot.calls.values()) == {1}
-    assert hubspot.most_at_once == 20
+    assert hubspot.max_in_flight == 20
 
 
-def test_two_loops_share_the_work_and_no_hub_is_asked_twice(start, hubspot, stores, sql):
-    fill(stores, 300)
-    for loop in (start(), start()):
-        loop.wake(30)
-    until(lambda: served(sql) == 300)
+def test_two_loops_share_the_work_and_refresh_no_hub_twice(start_loop, hubspot, stores, sql):
+    import_connections(stores, 300)
+    for loop in (start_loop(), start_loop()):
+        loop.activate(30)
+    until(lambda: count_served(sql) == 300)
     assert set(hubspot.calls.values()) == {1}
-    assert hubspot.most_at_once > 10
+    assert hubspot.max_in_flight > 10
 
 
-def test_it_does_nothing_until_it_is_woken(start, hubspot, stores, sql):
-    fill(stores, 5)
-    loop = start()
+def test_a_loop_refreshes_nothing_before_it_is_activated(start_loop, hubspot, stores, sql):
+    import_connections(stores, 5)
+    loop = start_loop()
     assert hubspot.calls.total() == 0
-    loop.wake(30)
-    until(lambda: served(sql) == 5)
+    loop.activate(30)
+    until(lambda: count_served(sql) == 5)
 
 
-def test_one_account_that_hangs_holds_nobody_up(start, hubspot, stores, sql):
-    fill(stores, 100)
-    hubspot.trouble["r1"] = TemporarilyUnavailable("timeout")
-    start().wake(30)
-    until(lambda: served(sql) == 99)
+def test_one_account_without_an_answer_delays_no_other(start_loop, hubspot, stores, sql):
+    import_connections(stores, 100)
+    hubspot.error_by_token["r1"] = TemporarilyUnavailable("timeout")
+    start_loop().activate(30)
+    until(lambda: count_served(sql) == 99)
     row = sql.row(1)
     assert (row["status"], row["failures"], row["last_error"]) == ("active", 1, "timeout")
 
 
-def test_drained_it_finishes_what_is_in_flight_and_saves_it(start, hubspot, stores, sql):
-    fill(stores, 100)
-    loop = start()
+def test_a_drained_loop_finishes_and_saves_the_calls_in_flight(start_loop, hubspot, stores, sql):
+    import_connections(stores, 100)
+    loop = start_loop()
     hubspot.gate.clear()
-    loop.wake(30)
-    until(lambda: hubspot.now.total() == 10)
-    waiting = threading.Thread(target=loop.drain, args=(20,))
-    waiting.start()
+    loop.activate(30)
+    until(lambda: hubspot.in_flight.total() == 10)
+    draining = threading.Thread(target=loop.drain, args=(20,))
+    draining.start()
     hubspot.gate.set()
-    waiting.join(20)
-    assert served(sql) == 10
-    assert leases(sql) == 0
+    draining.join(20)
+    assert count_served(sql) == 10
+    assert count_leases(sql) == 0
 
 
-def test_rows_are_claimed_ahead_of_the_calls_that_end_and_handed_back_uncalled_at_the_end(start, hubspot, stores, sql):
-    fill(stores, 100)
-    hubspot.turnstile = threading.Semaphore(20)
-    loop = start(concurrency=20)
-    loop.wake(30)
+def test_rows_claimed_ahead_of_free_threads_are_released_uncalled_by_a_drain(start_loop, hubspot, stores, sql):
+    import_connections(stores, 100)
+    hubspot.remaining_answers = threading.Semaphore(20)
+    loop = start_loop(concurrency=20)
+    loop.activate(30)
     until(lambda: hubspot.calls.total() == 40)
-    until(lambda: 20 < leases(sql) <= 40)
-    waiting = threading.Thread(target=loop.drain, args=(20,))
-    waiting.start()
-    hubspot.turnstile.release(100)
-    waiting.join(20)
-    assert (hubspot.calls.total(), hubspot.most_at_once, served(sql), leases(sql)) == (40, 20, 40, 0)
+    until(lambda: 20 < count_leases(sql) <= 40)
+    draining = threading.Thread(target=loop.drain, args=(20,))
+    draining.start()
+    hubspot.remaining_answers.release(100)
+    draining.join(20)
+    assert (hubspot.calls.total(), hubspot.max_in_flight) == (40, 20)
+    assert (count_served(sql), count_leases(sql)) == (40, 0)
 
 
-def test_a_429_stops_everybody_and_those_in_flight_are_saved(start, hubspot, stores, sql):
-    fill(stores, 100)
-    hubspot.everybody = Throttled("429", http_status=429, retry_after=60)
-    loops = start(), start()
+def test_a_429_stops_all_loops_and_the_calls_in_flight_are_saved(start_loop, hubspot, stores, sql):
+    import_connections(stores, 100)
+    hubspot.error_for_all = Throttled("429", http_status=429, retry_after=60)
+    loops = start_loop(), start_loop()
     for loop in loops:
-        loop.wake(30)
+        loop.activate(30)
     until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "throttled")
-    until(lambda: leases(sql) == 0)
-    assert hubspot.calls.total() <= 40  # those in flight when the first came back, and one more turn
+    until(lambda: count_leases(sql) == 0)
+    assert hubspot.calls.total() <= 40  # those in flight when the first answer came, and one more turn of each loop
 
 
-def test_an_outage_turns_it_to_probes_and_its_end_brings_everybody_back(start, hubspot, stores, sql):
-    fill(stores, 60)
-    hubspot.everybody = TemporarilyUnavailable("connection")
-    loop = start()
-    loop.wake(300)
+def test_an_outage_is_only_probed_and_all_are_refreshed_after_it(start_loop, hubspot, stores, sql):
+    import_connections(stores, 60)
+    hubspot.error_for_all = TemporarilyUnavailable("connection")
+    loop = start_loop()
+    loop.activate(300)
     until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "unavailable")
-    until(lambda: leases(sql) == 0)
-    asked = hubspot.calls.total()
-    hubspot.everybody = None
-    sql.rows("UPDATE tokenkeeper.provider SET bucket_level = 1")  # as ten seconds later: the next probe may go
+    until(lambda: count_leases(sql) == 0)
+    calls = hubspot.calls.total()
+    hubspot.error_for_all = None
+    sql.rows("UPDATE tokenkeeper.provider SET bucket_level = 1")  # as ten seconds later: the next probe is due
     until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "ok")
-    assert asked <= 40
-    until(lambda: served(sql) == 60)
+    assert calls <= 40
+    until(lambda: count_served(sql) == 60)
 
 
-def test_a_cap_holds_over_all_loops_together(start, hubspot, stores, sql):
-    fill(stores, 200)
-    begun = time.monotonic()
-    for loop in (start(cap=40), start(cap=40)):
-        loop.wake(30)
-    until(lambda: served(sql) >= 60)
-    assert hubspot.calls.total() / (time.monotonic() - begun) < 40 * 1.5
+def test_the_maximum_of_refreshes_per_second_holds_for_all_loops_together(start_loop, hubspot, stores, sql):
+    import_connections(stores, 200)
+    started_at = time.monotonic()
+    for loop in (start_loop(max_refreshes_per_second=40), start_loop(max_refreshes_per_second=40)):
+        loop.activate(30)
+    until(lambda: count_served(sql) >= 60)
+    assert hubspot.calls.total() / (time.monotonic() - started_at) < 40 * 1.5
 
 
 @pytest.fixture
 def own_engine(own_postgres: EmbeddedPostgres) -> Iterator[Engine]:
     migrate(own_postgres.url())
-    engine = connect_engine(own_postgres.url())
+    engine = make_engine(own_postgres.url())
     yield engine
     engine.dispose()
 
 
-def test_results_wait_for_a_postgres_that_is_away(own_postgres, own_engine, start, hubspot):  # torn down backwards
+def test_results_are_saved_after_an_outage_of_postgresql(own_postgres, own_engine, start_loop, hubspot):
+    # The order of the fixtures matters: the loop is drained before the engine and the server end.
     stores = Stores(own_engine, lease_seconds=60)
-    fill(stores, 10)
-    loop = start(engine=own_engine)
+    import_connections(stores, 10)
+    loop = start_loop(engine=own_engine)
     hubspot.gate.clear()
-    loop.wake(30)
-    until(lambda: hubspot.now.total() == 10)
+    loop.activate(30)
+    until(lambda: hubspot.in_flight.total() == 10)
     own_postgres.stop()
     hubspot.gate.set()
-    until(lambda: hubspot.now.total() == 0)
+    until(lambda: hubspot.in_flight.total() == 0)
     own_postgres.start()
-    until(lambda: stores.claims.count_due(100) == 0 and _all_fresh(own_engine))
+    until(lambda: stores.claims.count_due(100) == 0 and _are_all_served(own_engine))
     assert set(hubspot.calls.values()) == {1}
 
 
-def _all_fresh(engine: Engine) -> bool:
+def _are_all_served(engine: Engine) -> bool:
     with engine.connect() as connection:
         return bool(connection.exec_driver_sql("SELECT count(*) = 10 FROM hubspot.tokens").scalar())

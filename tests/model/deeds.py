@@ -20,7 +20,7 @@ from tests.model.brakes import BrakeBook
 from tests.model.rig import CALL_SECONDS, Out, Town, aged
 from tests.model.spans import Span
 from tests.model.standing import Holding
-from worker.refresh import Attempt
+from worker.refresh import RefreshAttempt
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Answered:
 
     flight: Flight
     answer: Answer
-    attempt: Attempt
+    attempt: RefreshAttempt
     played: PlayedHubSpot
     asked: Span
     passed: timedelta
@@ -138,7 +138,7 @@ class Deeds:
             if each.attempt.result is None:
                 self.hand_back(each.flight)
 
-    def aged(self, done: Answered) -> Attempt:
+    def aged(self, done: Answered) -> RefreshAttempt:
         return aged(done.attempt, self.world.passed - done.passed)
 
     def save_again(self, done: Answered) -> set[int]:

@@ -20,7 +20,7 @@ from shared.token_cipher import TokenCipher
 from tests.model.answers import Answer, PlayedHubSpot
 from tests.model.standing import LEASE_SECONDS
 from tests.support.stores import SqlFixture, Stores
-from worker.refresh import Attempt, Refresher
+from worker.refresh import RefreshAttempt, Refresher
 
 CALL_SECONDS = 20.0
 INSTANTS = """
@@ -116,7 +116,7 @@ class Out:
     claimed: ClaimedConnection
     passed: timedelta
 
-    def attempt(self, world: World, answer: Answer, number: int) -> tuple[Attempt, PlayedHubSpot]:
+    def attempt(self, world: World, answer: Answer, number: int) -> tuple[RefreshAttempt, PlayedHubSpot]:
         """What the worker makes of HubSpot's answer now."""
         claimed = self.claimed
         lease = replace(claimed.lease, until=claimed.lease.until - (world.passed - self.passed))
@@ -124,10 +124,10 @@ class Out:
         expected = world.cipher.decrypt_refresh_token(hub_id, claimed.encrypted_refresh_token)
         played = PlayedHubSpot(answer, hub_id, expected, number)
         refresher = _refresher(played, world.cipher, world.stores.claims.clock)
-        return refresher.attempt(replace(claimed, lease=lease)), played
+        return refresher.refresh(replace(claimed, lease=lease)), played
 
 
-def aged(attempt: Attempt, by: timedelta) -> Attempt:
+def aged(attempt: RefreshAttempt, by: timedelta) -> RefreshAttempt:
     """What is in a worker's hands grows old as what is stored does."""
     lease = replace(attempt.lease, until=attempt.lease.until - by)
     if attempt.result is None:

@@ -23,7 +23,7 @@ from celery import Celery
 from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedValkey
 from sandbox.simulator.control import SimulatorControl
-from shared.dispatch import BACKGROUND_QUEUE, INTERACTIVE_QUEUE, QUEUES, STORE_INSTALL, Dispatch
+from shared.dispatch import BACKGROUND_QUEUE, INTERACTIVE_QUEUE, STORE_INSTALL, TASK_QUEUES, Dispatch
 from shared.domain.grant import Install
 from shared.token_cipher import TokenCipher
 from tests.journeys.world import World
@@ -33,7 +33,7 @@ from tests.support.polling import until
 from tests.support.product import Product
 from tests.support.stores import SqlFixture
 
-DROPPED = "dropped a message that is none of ours"
+DROPPED = "dropped an invalid message"
 _hubs = count(83_001)
 
 
@@ -44,7 +44,7 @@ class Street:
         self.world = world
         self.redis = redis.Redis.from_url(url)
         self.app = Celery("street", broker=url, set_as_current=False)
-        self.app.conf.update(task_queues=QUEUES, task_ignore_result=True)
+        self.app.conf.update(task_queues=TASK_QUEUES, task_ignore_result=True)
 
     @property
     def worker(self) -> ChildProcess:
@@ -99,7 +99,7 @@ def street(
 def captured(street: Street, send: Callable[[Dispatch], None], queue: str = INTERACTIVE_QUEUE) -> dict[str, Any]:
     """A message as our own code sends it, taken from a queue that nobody reads."""
     url = f"{street.app.conf.broker_url.rpartition('/')[0]}/9"
-    send(Dispatch.to(url))
+    send(Dispatch.from_url(url))
     with redis.Redis.from_url(url) as client:
         found: dict[str, Any] = json.loads(client.rpop(queue) or b"")  # type: ignore[arg-type]
     return found
@@ -255,7 +255,7 @@ def test_our_own_messages_are_taken_as_they_are_sent_retried_and_redelivered(str
     later = changed(message, "headers", "retries", to=3)
     later = changed(later, "headers", "eta", to=street.world.sql.now().isoformat())
     newer = changed(message, "headers", "a-header-of-a-newer-version", to={"x": 1})
-    wake = captured(street, lambda dispatch: dispatch.refresh(1, expires=60), BACKGROUND_QUEUE)
+    wake = captured(street, lambda dispatch: dispatch.refresh(1, expires_seconds=60), BACKGROUND_QUEUE)
     for each in (message, again, later, newer):
         street.push(json.dumps(each))
     street.push(json.dumps(wake), BACKGROUND_QUEUE)
@@ -267,7 +267,7 @@ def test_our_own_messages_are_taken_as_they_are_sent_retried_and_redelivered(str
 def test_no_message_ends_a_connection_that_no_operator_began_to_end(street: Street) -> None:
     world = street.world
     token = world.connected(hub := next(_hubs))
-    Dispatch.to(street.app.conf.broker_url).disconnect(hub)
+    Dispatch.from_url(street.app.conf.broker_url).disconnect(hub)
     until(street.empty)
     assert street.lives()
     assert (world.status(hub), world.token(hub)) == ("active", token)
@@ -278,7 +278,7 @@ def test_a_disconnect_that_an_operator_began_is_finished(street: Street) -> None
     world = street.world
     token = world.connected(hub := next(_hubs))
     world.sql.set("status = 'disconnected'", hub)
-    Dispatch.to(street.app.conf.broker_url).disconnect(hub)
+    Dispatch.from_url(street.app.conf.broker_url).disconnect(hub)
     until(lambda: world.sql.row(hub)["encrypted_refresh_token"] is None)
     assert not world.live(token)
 
@@ -298,11 +298,11 @@ def test_nobody_plants_a_connection(street: Street) -> None:
         street, lambda dispatch: dispatch.store_install(thief.encrypt_install(install_of(street, planted)))
     )
     for name, sealed in sealed_here.items():
-        before = len(street.told("dropped an install message that does not open"))
+        before = len(street.told("dropped an install message that cannot be decrypted"))
         kwargs = {"install_id": str(uuid4()), "hub_id": planted, "ciphertext": sealed}
         street.push(json.dumps(with_body(message, [], kwargs)))
-        until(lambda before=before: len(street.told("dropped an install message that does not open")) > before)  # type: ignore[misc]
-        assert len(street.told("dropped an install message that does not open")) == before + 1, name
+        until(lambda before=before: len(street.told("dropped an install message that cannot be decrypted")) > before)  # type: ignore[misc]
+        assert len(street.told("dropped an install message that cannot be decrypted")) == before + 1, name
     assert street.lives()
     assert world_rows(street, planted) == 0
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from shared.db.core.errors import SchemaError, StatementRejected, StoreUnavailable
 from shared.db.schema.migrate import check_schema
-from shared.dispatch import broker
+from shared.dispatch import build_broker_config
 from web.server.timeouts import run_in_thread
 
 #: For all checks together.
@@ -63,7 +63,7 @@ def _check_postgres(engine: Engine) -> None:
 
 
 def _check_redis(redis_url: str) -> None:
-    url, options = broker(redis_url, {"socket_connect_timeout": 1, "socket_timeout": 1})
+    url, options = build_broker_config(redis_url, {"socket_connect_timeout": 1, "socket_timeout": 1})
     try:
         with Connection(url, transport_options=options) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=READY_TIMEOUT_SECONDS)

@@ -68,7 +68,7 @@ def make_services(settings: Settings) -> Services:
         disconnects=DisconnectStore(engine),
         provider=ProviderStore(engine),
         brake=RevocationBrake(engine),
-        queue=Dispatch.to(settings.redis_url),
+        queue=Dispatch.from_url(settings.redis_url),
         reports=ConnectionReports(engine),
         connection_list=ConnectionList(engine),
         refresh_stats=RefreshStats(engine),
