@@ -23,7 +23,7 @@ from bench.world import World, world
 from shared.db.core.engine import make_engine
 from shared.db.refresh.claims import ConnectionClaims, RefreshResult
 from shared.db.refresh.results import RefreshResults
-from shared.domain.connection import after_refresh
+from shared.domain.connection import apply_refresh
 from shared.domain.grant import Grant
 from shared.domain.schedule import Schedule
 
@@ -46,7 +46,7 @@ def worked(database_url: str, seconds: float, refreshed_rows: Queue[int]) -> Non
         made = []
         for claimed in batch.rows:
             grant = Grant(f"CI{claimed.connection.hub_id:0{TOKEN_LENGTH - 2}d}", fleet.LIFE, batch.now)
-            made.append(RefreshResult(claimed.lease, after_refresh(claimed.connection, grant, schedule)))
+            made.append(RefreshResult(claimed.lease, apply_refresh(claimed.connection, grant, schedule)))
         rows += len(results.save(made).saved)
     engine.dispose()
     refreshed_rows.put(rows)

@@ -7,17 +7,11 @@ from datetime import datetime
 
 from shared.db.reports.connections import Overview
 from shared.domain.connection import Status
-from shared.domain.provider import Condition
+from shared.domain.provider import DESCRIPTIONS, Condition
 from shared.domain.severity import Severity
 from shared.domain.sweep_liveness import is_sweep_overdue
 from shared.text_format import format_ago, make_printable
 
-#: What each state of HubSpot means for whoever reads it, where it is not well.
-MEANING = {
-    Condition.UNAVAILABLE: "it is probed a few times a minute; everything resumes by itself",
-    Condition.THROTTLED: "it asked everybody to wait; everything resumes by itself",
-    Condition.APP_REJECTED: "it refuses our app: check HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET",
-}
 #: Seconds by which refreshes may be late before the backlog is marked.
 LATE = 10.0
 
@@ -122,5 +116,6 @@ def _provider(overview: Overview) -> str:
     if provider.condition is Condition.OK:
         parts += [f"ramping up, {provider.rate:g} refreshes a second"] if provider.rate else []
     else:
-        parts += [make_printable(provider.reason or "no reason given"), MEANING[provider.condition]]
+        reason = make_printable(provider.reason or "no reason given")
+        parts.append(f"{reason}: {DESCRIPTIONS[provider.condition]}")
     return ", ".join(parts)

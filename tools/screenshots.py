@@ -243,8 +243,8 @@ def furnished(connections: ConnectionFixture, sql: SqlFixture) -> list[int]:
 
 def revoked(connections: ConnectionFixture, hub_id: int) -> RefreshResult:
     claimed = connections.claim_one(hub_id)
-    step = rules.after_failure(claimed.connection, DEAD, connections.stores.claims.clock.now())
-    return RefreshResult(claimed.lease, rules.after_introspection(step, DEAD, Introspection(active=False)))
+    step = rules.apply_failure(claimed.connection, DEAD, connections.stores.claims.clock.now())
+    return RefreshResult(claimed.lease, rules.apply_introspection(step, DEAD, Introspection(active=False)))
 
 
 def activity(minutes_ago: int) -> tuple[int, int]:

@@ -67,7 +67,7 @@ class Refresher:
             log.error(
                 "cannot decrypt a refresh token: is a key missing from TOKEN_KEYS?", hub_id=hub_id, why=str(failure)
             )
-            transition = rules.after_decryption_failure(connection, self._clock.now())
+            transition = rules.apply_decryption_failure(connection, self._clock.now())
             return RefreshAttempt(lease, RefreshResult(lease, transition), due_at=connection.due_at)
 
         # 3. Call HubSpot. A grant of this account ends it here; of its refresh token only a new one is stored.
@@ -81,7 +81,7 @@ class Refresher:
                 encrypted = None
                 if grant.refresh_token is not None and grant.refresh_token != refresh_token:
                     encrypted = self._cipher.encrypt_refresh_token(hub_id, grant.refresh_token)
-                result = RefreshResult(lease, rules.after_refresh(connection, grant, self._schedule), encrypted)
+                result = RefreshResult(lease, rules.apply_refresh(connection, grant, self._schedule), encrypted)
                 return RefreshAttempt(lease, result, (CallOutcome(is_first),), connection.due_at)
             error = WrongHub("another_hub")
 
@@ -90,7 +90,7 @@ class Refresher:
         log_refusal = log.info if isinstance(error, InvalidClient) else log.debug
         log_refusal("HubSpot refused a refresh", hub_id=hub_id, **error.evidence())
         outcomes = [CallOutcome(is_first, error, is_repeat=connection.last_error == str(error))]
-        transition = rules.after_failure(connection, error, self._clock.now())
+        transition = rules.apply_failure(connection, error, self._clock.now())
 
         # 5. The grant looks dead: introspection must confirm it, now or, where the lease is too short, next time.
         is_suspect = transition.connection.status is Status.SUSPECT
@@ -101,7 +101,7 @@ class Refresher:
                 log.debug("introspection did not answer", hub_id=hub_id, **refusal.evidence())
                 outcomes.append(CallOutcome(is_first_attempt=False, error=refusal))
             else:
-                transition = rules.after_introspection(transition, error, answer)
+                transition = rules.apply_introspection(transition, error, answer)
 
         # 6. The result, for RefreshResults to save.
         return RefreshAttempt(lease, RefreshResult(lease, transition), tuple(outcomes), connection.due_at)

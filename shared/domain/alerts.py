@@ -1,140 +1,125 @@
-"""What operators are told of: each kind of alert in words, and how often anybody is told."""
+"""Alerts to operators: the kinds, the texts, and how often they are sent."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from shared.domain.provider import DESCRIPTIONS, Condition
+
+#: The first and the longest wait before an alert is posted again; each wait is double the one before.
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 2.0, 3600.0
+#: An alert that could not be posted for so long is dropped.
+GIVE_UP_AFTER = timedelta(hours=24)
+#: The time over which `pause_seconds` counts alerts of one kind.
+RECENT_WINDOW = timedelta(minutes=10)
+#: Between the first and the second alert of a kind; doubled with each further one.
+FIRST_PAUSE_SECONDS = 10.0
+
 
 class AlertKind(StrEnum):
-    """Each is told when it begins, and once more, as recovered, when it is over."""
+    """Each kind is sent when it begins and once more, as `recovered`, when it is over."""
 
-    #: HubSpot as a whole: `detail` has state, before and reason
+    #: the state of HubSpot as a whole changed; `detail`: state, before, reason
     PROVIDER = "provider"
-    #: HubSpot ended connections: `detail` has count and hubs, the first of them
+    #: HubSpot ended connections; `detail`: count, hubs (the first of them)
     REVOKED = "connection_revoked"
-    #: tokens end without a refresh having worked: `detail` has count and hubs, the first of them
+    #: access tokens expire because no refresh works; `detail`: count, hubs (the first of them)
     STALE = "stale_connections"
-    #: more connections were called dead than is plausible
+    #: HubSpot rejected more refresh tokens than is plausible; `detail`: held, confirmed or dismissed (counts)
     BRAKE = "revocation_brake"
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One change, told under one id however often it takes to get through."""
+    """One change. The id stays the same for every attempt to post it."""
 
     id: str
     kind: AlertKind
     at: datetime
     recovered: bool = False
-    subject: str = ""  #: whom it is about, where that is one thing: a hub
+    subject: str = ""  #: the hub, where the alert is about one
     detail: dict[str, Any] = field(default_factory=dict)
-    attempts: int = 0  #: how often it was posted, this time included
-    summarized_count: int = 0  #: earlier changes of this kind that are not posted: too many waited
-
-
-#: Seconds between the tries to post an alert: the first, and the longest. Doubled each time.
-FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 2.0, 3600.0
-#: After so long nobody is waiting for it any more.
-GIVE_UP_AFTER = timedelta(hours=24)
-#: How far back `pause` looks.
-RECENT_WINDOW = timedelta(minutes=10)
-#: Seconds between the first and the second message of a kind; doubled with each further one.
-FIRST_PAUSE_SECONDS = 10.0
+    attempts: int = 0  #: times that it was posted, the current one included
+    summarized_count: int = 0  #: earlier changes of this kind that are not posted, because too many were waiting
 
 
 def post_retry_seconds(attempts: int) -> float:
-    """Seconds until the next try after `attempts` in vain (at least 1)."""
+    """The wait until the next attempt, after `attempts` (at least 1) that failed."""
     return min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(attempts - 1, 30))
 
 
 def pause_seconds(recent_alerts: int) -> float:
-    """Seconds that must have passed since the last message of a kind, of which there were so many RECENT_WINDOW.
+    """The shortest time between two alerts of a kind, after `recent_alerts` of them within RECENT_WINDOW.
 
-    The first is told at once; a hundred in ten minutes become seven, each of which sums what came meanwhile.
+    The first is sent at once. Of a hundred changes in ten minutes six alerts are sent, and each counts what came since
+    the one before.
     """
     return FIRST_PAUSE_SECONDS * 2.0 ** min(recent_alerts - 1, 6) if recent_alerts else 0.0
 
 
 def describe_alert(alert: Alert) -> str:
-    """One message for people, as Slack shows it. Bare of anything that HubSpot could make a link or a mention of."""
-    said = _OVER[alert.kind] if alert.recovered else _BEGUN[alert.kind]
-    plain = said(alert.detail).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    before = (
-        f" ({alert.summarized_count} changes before it were not sent one by one.)" if alert.summarized_count else ""
-    )
-    return f"tokenkeeper: {plain}{before}"
+    """One message for people, with the characters escaped of which Slack would make a link or a mention."""
+    if alert.kind is AlertKind.PROVIDER:
+        text = _describe_provider(alert.detail, recovered=alert.recovered)
+    elif alert.kind is AlertKind.REVOKED:
+        text = _describe_revoked(alert.detail, recovered=alert.recovered)
+    elif alert.kind is AlertKind.STALE:
+        text = _describe_stale(alert.detail, recovered=alert.recovered)
+    else:
+        text = _describe_brake(alert.detail, recovered=alert.recovered)
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    count = alert.summarized_count
+    summarized = f" ({count} changes before it were not sent one by one.)" if count else ""
+    return f"tokenkeeper: {escaped}{summarized}"
 
 
-def _provider(detail: dict[str, Any]) -> str:
-    said = {
-        "unavailable": "HubSpot does not answer ({reason}). Tokens are served until they end; HubSpot is asked six "
-        "times a minute, and refreshes go on by themselves once it answers.",
-        "throttled": "HubSpot asks everybody to wait ({reason}). Refreshes go on when the wait is over.",
-        "app_rejected": "HubSpot refuses our app ({reason}). No connection is lost by that. Check HUBSPOT_CLIENT_ID "
-        "and HUBSPOT_CLIENT_SECRET; refreshes go on by themselves once they are right.",
-    }
-    form = said.get(str(detail.get("state")), "HubSpot is not well ({reason}).")
-    return form.format(reason=detail.get("reason") or "no reason given")
+def _describe_provider(detail: Mapping[str, Any], *, recovered: bool) -> str:
+    if recovered:
+        before = ", ".join(str(detail[name]) for name in ("before", "reason") if detail.get(name))
+        return f"HubSpot answers again (before: {before}). Refreshes resume."
+    reason = detail.get("reason") or "no reason given"
+    state = detail.get("state")
+    if state not in set(Condition):
+        return f"HubSpot is not working normally ({reason})."
+    description = DESCRIPTIONS[Condition(state)]
+    return f"{description.summary} ({reason}). {description.next_steps}"
 
 
-def _provider_over(detail: dict[str, Any]) -> str:
-    was = ", ".join(str(detail[name]) for name in ("before", "reason") if detail.get(name))
-    return f"HubSpot is well again (it was: {was}). Refreshes go on."
-
-
-def _revoked(detail: dict[str, Any]) -> str:
+def _describe_revoked(detail: Mapping[str, Any], *, recovered: bool) -> str:
+    connections = _list_hubs(detail)
+    if recovered:
+        return f"no longer revoked (installed again, refreshed or disconnected): {connections}."
     return (
-        f"HubSpot ended {_connections(detail)}; two witnesses say so. No token of theirs is served any more. "
-        "Ask the customer to install the app again; where HubSpot was wrong: tokenkeeper refresh HUB."
+        f"HubSpot ended {connections}: a refresh and an introspection both say so. Their tokens are not served any "
+        "more. Ask the customer to install the app again. If HubSpot was wrong: tokenkeeper refresh HUB."
     )
 
 
-def _revoked_over(detail: dict[str, Any]) -> str:
-    return f"no longer revoked (installed again, refreshed after all, or disconnected): {_connections(detail)}."
+def _describe_stale(detail: Mapping[str, Any], *, recovered: bool) -> str:
+    if recovered:
+        return "no connection's token is about to expire any more."
+    connections = _list_hubs(detail)
+    return f"no refresh works for {connections}: their tokens expire soon, or have expired. See: tokenkeeper status."
 
 
-def _stale(detail: dict[str, Any]) -> str:
-    return (
-        f"no refresh works for {_connections(detail)}: tokens are about to end, or have ended. See: tokenkeeper status."
-    )
-
-
-def _stale_over(_detail: dict[str, Any]) -> str:
-    return "no connection's token is about to end any more."
-
-
-def _brake(detail: dict[str, Any]) -> str:
+def _describe_brake(detail: Mapping[str, Any], *, recovered: bool) -> str:
+    if recovered:
+        decision = next((f": {detail[word]} {word}" for word in ("confirmed", "dismissed") if word in detail), "")
+        return f"the revocation brake is off again{decision}."
     held = f" {detail['held']} are held so far." if detail.get("held") else ""
     return (
-        f"the revocation brake is on: HubSpot calls more connections dead than is plausible.{held} They stay "
-        "suspect and are served while their tokens live, until you say: tokenkeeper revocations confirm, or dismiss."
+        f"the revocation brake is on: HubSpot rejected more refresh tokens than is plausible.{held} Those connections "
+        "stay suspect, and their tokens are served until they expire. Decide: tokenkeeper revocations confirm, or "
+        "tokenkeeper revocations dismiss."
     )
 
 
-def _brake_over(detail: dict[str, Any]) -> str:
-    said = next((f": {detail[word]} {word}" for word in ("confirmed", "dismissed") if word in detail), "")
-    return f"the revocation brake is off again{said}."
-
-
-def _connections(detail: dict[str, Any]) -> str:
+def _list_hubs(detail: Mapping[str, Any]) -> str:
     count, hubs = int(detail.get("count", 0)), list(detail.get("hubs", ()))
-    named = ", ".join(str(hub) for hub in hubs)
+    names = ", ".join(str(hub) for hub in hubs)
     more = f" and {count - len(hubs)} more" if count > len(hubs) else ""
-    return f"{count} connection{'' if count == 1 else 's'} ({'hub' if count == 1 else 'hubs'} {named}{more})"
-
-
-_BEGUN = {
-    AlertKind.PROVIDER: _provider,
-    AlertKind.REVOKED: _revoked,
-    AlertKind.STALE: _stale,
-    AlertKind.BRAKE: _brake,
-}
-_OVER = {
-    AlertKind.PROVIDER: _provider_over,
-    AlertKind.REVOKED: _revoked_over,
-    AlertKind.STALE: _stale_over,
-    AlertKind.BRAKE: _brake_over,
-}
+    return f"{count} connection{'' if count == 1 else 's'} ({'hub' if count == 1 else 'hubs'} {names}{more})"

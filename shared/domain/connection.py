@@ -1,8 +1,11 @@
-"""A connection to one HubSpot account: its states, and every way from one to another.
+"""A connection to one HubSpot account: its states, and every transition between them.
 
-(none) ─install─▶ ACTIVE ─dead answer─▶ SUSPECT ─second witness─▶ REVOKED     any ─operator─▶ DISCONNECTED
-                  ▲  └ refreshed, or failed and due again ┘  │                any ─install again─▶ ACTIVE
-                  └──────────── alive after all ─────────────┘
+(none) ──install──▶ ACTIVE ──invalid grant──▶ SUSPECT ──introspection: inactive──▶ REVOKED
+                    ▲ │  ▲                       │
+                    │ │  └─ refreshed, or introspection: active
+                    └─┘ refreshed, or failed and due again
+
+any ──the operator disconnects──▶ DISCONNECTED          any ──install again──▶ ACTIVE
 """
 
 from __future__ import annotations
@@ -18,18 +21,18 @@ from shared.domain.schedule import Schedule, retry_at
 
 
 class Status(StrEnum):
-    #: HubSpot hands out tokens for it.
+    #: HubSpot issues tokens for it.
     ACTIVE = "active"
-    #: One witness says that the grant is dead. Still served while its token lives.
+    #: HubSpot rejected its refresh token once. Its access token is served until it expires.
     SUSPECT = "suspect"
-    #: HubSpot ended it, two witnesses say so.
+    #: HubSpot ended it: the refresh and the introspection both say so.
     REVOKED = "revoked"
     #: The operator ended it.
     DISCONNECTED = "disconnected"
 
 
 class EventName(StrEnum):
-    """The words of `hubspot.history`."""
+    """The names of events in `hubspot.history`."""
 
     INSTALLED = "installed"
     REINSTALLED = "reinstalled"
@@ -44,7 +47,7 @@ class EventName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the history. `status` is set where the event changed it: listeners are told of those."""
+    """One row of the history. `status` is set where the event changed it: those are sent by NOTIFY too."""
 
     name: EventName
     detail: dict[str, Any] = field(default_factory=dict)
@@ -53,103 +56,105 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What decides about one connection's next step; its secrets stay outside."""
+    """What decides the next transition of a connection. Tokens are not part of it."""
 
     hub_id: int
     status: Status
     failures: int = 0  #: attempts in a row that brought no token
-    lifetime_seconds: float | None = None  #: seconds that the newest access token lives in all; None before the first
+    lifetime_seconds: float | None = None  #: of the newest access token, from issue to expiry; None before the first
     scopes: tuple[str, ...] = ()
-    due_at: datetime | None = None  #: when the next refresh is due; None where there is none
-    retry_not_before: datetime | None = None  #: HubSpot's own Retry-After for this account
+    due_at: datetime | None = None  #: when the next refresh is due; None: never
+    retry_not_before: datetime | None = None  #: from HubSpot's Retry-After for this account
     last_error: str | None = None
-    status_reason: str | None = None  #: of the status
+    status_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """What an attempt made of a connection: how it stands now, what to keep of the grant, what to tell."""
+    """What to store after an attempt: the new state, the grant where there is one, and rows for the history."""
 
     connection: Connection
     grant: Grant | None = None
     events: tuple[Event, ...] = ()
-    pending_revocation: dict[str, Any] | None = None  #: what both witnesses said, where the revocation brake holds it
+    #: detail for the `revoked` event, where the revocation brake holds the revocation back
+    pending_revocation: dict[str, Any] | None = None
 
 
-def after_refresh(connection: Connection, grant: Grant, schedule: Schedule) -> Transition:
-    """HubSpot handed out a new access token."""
-    events = []
+def apply_refresh(connection: Connection, grant: Grant, schedule: Schedule) -> Transition:
+    """HubSpot issued a new access token: the connection is active, whatever it was."""
     scopes = connection.scopes if grant.scopes is None else grant.scopes
+    events = []
     if connection.failures or connection.status is Status.SUSPECT:
-        changed = Status.ACTIVE if connection.status is not Status.ACTIVE else None
-        events.append(Event(EventName.RECOVERED, {"failures": connection.failures}, changed))
+        new_status = None if connection.status is Status.ACTIVE else Status.ACTIVE
+        events.append(Event(EventName.RECOVERED, {"failures": connection.failures}, new_status))
     if connection.scopes and set(scopes) != set(connection.scopes):
         detail = {"before": sorted(connection.scopes), "after": sorted(scopes)}
         events.append(Event(EventName.SCOPES_CHANGED, detail))
-    after = Connection(
+    refreshed = Connection(
         hub_id=connection.hub_id,
         status=Status.ACTIVE,
         lifetime_seconds=float(grant.expires_in),
         scopes=scopes,
         due_at=schedule.due_at(connection.hub_id, grant.granted_at, grant.expires_in),
     )
-    return Transition(after, grant, tuple(events))
+    return Transition(refreshed, grant, tuple(events))
 
 
-def after_failure(connection: Connection, error: ProviderError, now: datetime) -> Transition:
-    """HubSpot handed out nothing. Due again later, whoever is to blame; a dead answer makes it suspect."""
+def apply_failure(connection: Connection, error: ProviderError, now: datetime) -> Transition:
+    """HubSpot issued no token: due again later, whatever the error. InvalidGrant makes the connection suspect."""
     if isinstance(error, InvalidGrant) and connection.status is Status.REVOKED:
-        # An operator had it tried once more, and HubSpot has not changed its mind.
+        # The operator asked for another attempt, and HubSpot gave the same answer.
         return Transition(replace(connection, due_at=None, retry_not_before=None, last_error=str(error)))
     events = []
     if connection.failures == 0 and not isinstance(error, InvalidClient):
         events.append(Event(EventName.REFRESH_FAILED, error.evidence()))
-    after = _due_again(connection, error, now)
+    failed = _schedule_retry(connection, error, now)
     if isinstance(error, InvalidGrant) and connection.status is not Status.SUSPECT:
         events.append(Event(EventName.SUSPECTED, error.evidence(), Status.SUSPECT))
-        after = replace(after, status=Status.SUSPECT, status_reason=_reason(error))
-    return Transition(after, events=tuple(events))
+        failed = replace(failed, status=Status.SUSPECT, status_reason=f"HubSpot answered {error} to a refresh")
+    return Transition(failed, events=tuple(events))
 
 
-def after_introspection(
-    step: Transition, accusation: InvalidGrant, witness: Introspection | ProviderError
+def apply_introspection(
+    transition: Transition, refresh_error: InvalidGrant, introspection: Introspection | ProviderError
 ) -> Transition:
-    """The second witness was asked about a connection that `failed` left suspect.
+    """The answer to the introspection of a refresh token that `apply_failure` left suspect.
 
-    Inactive: revoked. Active: back to trying. No answer: it stays suspect and both are asked again.
-    A grant of another account needs no witness: it is not dead, it is in the wrong row.
+    Inactive: revoked. Active: active again. No answer: the connection stays suspect, and the next attempt repeats both
+    calls. WrongHub is never a revocation: the grant is not dead, it is stored for the wrong hub.
     """
-    if isinstance(witness, ProviderError) or isinstance(accusation, WrongHub):
-        return step
-    suspect = step.connection
-    if witness.active:
-        alive = Event(EventName.RECOVERED, {"witness": "introspection", "active": True}, Status.ACTIVE)
-        return Transition(replace(suspect, status=Status.ACTIVE, status_reason=None), events=(*step.events, alive))
-    evidence = {"refresh": accusation.evidence(), "introspection": {"active": False}}
-    dead = replace(suspect, status=Status.REVOKED, due_at=None, retry_not_before=None)
-    return Transition(dead, events=(*step.events, Event(EventName.REVOKED, evidence, Status.REVOKED)))
+    if isinstance(introspection, ProviderError) or isinstance(refresh_error, WrongHub):
+        return transition
+    suspect = transition.connection
+    if introspection.active:
+        event = Event(EventName.RECOVERED, {"witness": "introspection", "active": True}, Status.ACTIVE)
+        active = replace(suspect, status=Status.ACTIVE, status_reason=None)
+        return Transition(active, events=(*transition.events, event))
+    evidence = {"refresh": refresh_error.evidence(), "introspection": {"active": False}}
+    event = Event(EventName.REVOKED, evidence, Status.REVOKED)
+    revoked = replace(suspect, status=Status.REVOKED, due_at=None, retry_not_before=None)
+    return Transition(revoked, events=(*transition.events, event))
 
 
-def after_decryption_failure(connection: Connection, now: datetime) -> Transition:
-    """Its refresh token is sealed with a key that we do not have: our trouble, never the account's."""
-    return Transition(_due_again(connection, ProviderError("sealed_with_unknown_key"), now))
+def apply_decryption_failure(connection: Connection, now: datetime) -> Transition:
+    """No key of TOKEN_KEYS decrypts its refresh token: an error of the settings, which costs the connection nothing."""
+    return Transition(_schedule_retry(connection, ProviderError("decryption_failed"), now))
 
 
-def _due_again(connection: Connection, error: ProviderError, now: datetime) -> Connection:
-    # A refusal of our app says nothing about the account: it is due again soon, and no failure of its own.
+def _schedule_retry(connection: Connection, error: ProviderError, now: datetime) -> Connection:
+    # A refusal of our app says nothing about the connection: it does not count as a failure of it.
     failures = connection.failures + (not isinstance(error, InvalidClient))
-    # Kept per account: a 477 concerns nobody else, and a 429's pause of everybody is the provider's state.
-    wait = error.retry_after if isinstance(error, TemporarilyUnavailable) else None
+    retry_after = error.retry_after if isinstance(error, TemporarilyUnavailable) else None
     return replace(
         connection,
         failures=failures,
         due_at=retry_at(
-            connection.hub_id, max(failures, 1), now, lifetime_seconds=connection.lifetime_seconds, retry_after=wait
+            connection.hub_id,
+            max(failures, 1),
+            now,
+            lifetime_seconds=connection.lifetime_seconds,
+            retry_after=retry_after,
         ),
-        retry_not_before=now + timedelta(seconds=wait) if wait else None,
+        retry_not_before=now + timedelta(seconds=retry_after) if retry_after else None,
         last_error=str(error),
     )
-
-
-def _reason(error: ProviderError) -> str:
-    return f"HubSpot answered {error} to a refresh"

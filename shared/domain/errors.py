@@ -1,16 +1,16 @@
-"""Everything HubSpot can do instead of handing out a grant, and whose trouble it is.
+"""Every answer of HubSpot other than a grant, by its consequence.
 
     ProviderError
-    ├── InvalidGrant         this connection is dead, says one witness
-    │   └── WrongHub      the grant belongs to another account than the row it came from
-    ├── InvalidClient       we are misconfigured: never costs a connection anything
-    ├── UnknownRefusal    a refusal we do not know: ours until proven otherwise
-    ├── CodeRejected      this one attempt to install is spent: start the handshake again
-    └── TemporarilyUnavailable            HubSpot or the way there is ill: due again later, for ever
-        ├── Throttled     429: everybody waits
-        └── AccountMigrating  477, "migration in progress": this account waits
+    ├── InvalidGrant             HubSpot rejects this refresh token: introspection is asked next
+    │   └── WrongHub             the grant belongs to another account than the row that it is for
+    ├── InvalidClient            our app is misconfigured: never costs a connection anything
+    ├── UnknownRefusal           a refusal that is in no table: never costs a connection anything
+    ├── CodeRejected             this attempt to install has failed: the handshake has to start again
+    └── TemporarilyUnavailable   HubSpot or the network is failing: retried without end
+        ├── Throttled            429: every connection waits
+        └── AccountMigrating     477 or "migration in progress": this account waits
 
-Which reply is which is decided in one place, `shared/hubspot/response_parsing.py`.
+`shared/hubspot/response_parsing.py` decides which reply is which error.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 
 
 class ProviderError(Exception):
-    """HubSpot brought no grant. Never raised directly.
+    """HubSpot issued no grant. Never raised directly.
 
-    Carries codes, never bodies: a reply can echo what was sent.
+    Carries codes and never bodies, because a reply can echo the tokens that were sent.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class ProviderError(Exception):
         retry_after: float | None = None,
         correlation_id: str | None = None,
     ) -> None:
-        """`code` is HubSpot's own word (BAD_REFRESH_TOKEN) or ours (timeout, html): one line, no secrets.
+        """`code` is HubSpot's (BAD_REFRESH_TOKEN) or our own (timeout, html): one line, no secrets.
 
-        `retry_after` is in seconds, as HubSpot asked for; None where it did not say.
+        `retry_after` is in seconds, as HubSpot asked; None where it did not.
         """
         super().__init__(code)
         self.code = code
@@ -46,25 +46,25 @@ class ProviderError(Exception):
         return self.code if self.http_status is None else f"{self.code} (HTTP {self.http_status})"
 
     def evidence(self) -> dict[str, Any]:
-        """What is worth keeping in the history, without what is not known."""
+        """What the history and the log keep of it, without fields that are unknown."""
         facts = {"code": self.code, "http_status": self.http_status, "correlation_id": self.correlation_id}
         return {name: value for name, value in facts.items() if value is not None}
 
 
 class InvalidGrant(ProviderError):
-    """HubSpot says that this refresh token is no good: one witness, not yet a verdict."""
+    """HubSpot says that this refresh token is invalid. Only introspection makes that a revocation."""
 
 
 class WrongHub(InvalidGrant):
-    """The reply speaks of another account than the row: a wrong line in an import."""
+    """The reply names another account than the row: a wrong line in an import."""
 
 
 class InvalidClient(ProviderError):
-    """HubSpot refuses our client id, secret, redirect URI or way of asking."""
+    """HubSpot refuses our client id, our secret, our redirect URI or the form of our request."""
 
 
 class UnknownRefusal(ProviderError):
-    """A refusal that stands in no table of ours."""
+    """A refusal with a code that ERROR_CLASSIFICATION does not contain."""
 
 
 class CodeRejected(ProviderError):
@@ -72,12 +72,12 @@ class CodeRejected(ProviderError):
 
 
 class TemporarilyUnavailable(ProviderError):
-    """No answer, no sensible answer, or a plea to come back later."""
+    """No answer, an answer that makes no sense, or a request to come back later."""
 
 
 class Throttled(TemporarilyUnavailable):
-    """429: the app asks too much."""
+    """429: our app sends too many requests."""
 
 
 class AccountMigrating(TemporarilyUnavailable):
-    """This account is being moved between data centres; HubSpot's wait can be 24 hours."""
+    """HubSpot moves this account to another data centre; its Retry-After can be 24 hours."""

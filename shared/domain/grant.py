@@ -1,4 +1,4 @@
-"""What HubSpot hands out, in clear and sealed."""
+"""What HubSpot issues, in clear and encrypted."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from datetime import datetime, timedelta
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What HubSpot returned for a code or a refresh token, in clear.
+    """What HubSpot returned for a code or a refresh token, in clear. `repr` hides the tokens.
 
-    Never queued, logged or stored as it is: `repr` hides the tokens, and only a `EncryptedInstall` travels.
-    Fields that a reply may leave out are None: what is stored already stays.
+    Never queued, logged or stored in this form: only an `EncryptedInstall` leaves the process. A field that a reply may
+    leave out is None there; the stored value then stays.
     """
 
     access_token: str = field(repr=False)
     expires_in: int  #: seconds, counted from `granted_at`
-    granted_at: datetime  #: when the request that brought it was begun
+    granted_at: datetime  #: the start of the request that brought it
     refresh_token: str | None = field(default=None, repr=False)
     hub_id: int | None = None
     scopes: tuple[str, ...] | None = None
@@ -28,20 +28,20 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Introspection:
-    """What HubSpot says of a token it was asked about."""
+    """HubSpot's answer about one token."""
 
     active: bool
     hub_id: int | None = None
-    hub_domain: str | None = None  #: the customer's web site, not HubSpot's host
-    user: str | None = None  #: the e-mail address of the person who installed the app
+    hub_domain: str | None = None  #: the domain of the customer's account
+    user: str | None = None  #: the e-mail address of the user who installed the app
     scopes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """A grant on its way to its first row, in clear.
+    """A grant before its row is stored, in clear.
 
-    The access token may be missing: a cookie is too small for it, and a refresh fetches another.
+    The access token may be missing, because a cookie is too small for it: then a refresh fetches another.
     """
 
     install_id: str  #: uuid4 text; storing the same install twice changes nothing
@@ -53,13 +53,13 @@ class Install:
     scopes: tuple[str, ...] | None = None
 
     def without_access_token(self) -> Install:
-        """What is needed to come back, and no more."""
+        """The part that fits into a cookie."""
         return replace(self, access_token=None, expires_in=None, scopes=None)
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptedInstall:
-    """An `Install` as it travels and waits: the only form that is queued or put into a cookie."""
+    """An `Install` as a message or a cookie carries it."""
 
     install_id: str
     hub_id: int

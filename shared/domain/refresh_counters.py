@@ -1,4 +1,4 @@
-"""What refreshes came to, in numbers: gathered in memory, told to PostgreSQL every few seconds."""
+"""Counts of refreshes by outcome, minute and lateness: in memory here, and added up in PostgreSQL every few seconds."""
 
 from __future__ import annotations
 
@@ -19,56 +19,55 @@ from shared.domain.errors import (
     WrongHub,
 )
 
-REFRESHED, DECRYPTION_FAILED = "refreshed", "unopened"
-#: The most special first: a WrongHub is a InvalidGrant too.
-_BY_ERROR: tuple[tuple[type[ProviderError], str], ...] = (
+REFRESHED, DECRYPTION_FAILED = "refreshed", "decryption_failed"
+#: A subclass comes before its base class: WrongHub is an InvalidGrant too.
+_OUTCOME_BY_ERROR: tuple[tuple[type[ProviderError], str], ...] = (
     (WrongHub, "wrong_hub"),
-    (InvalidGrant, "grant_dead"),
+    (InvalidGrant, "invalid_grant"),
     (InvalidClient, "app_rejected"),
-    (AccountMigrating, "portal_moving"),
+    (AccountMigrating, "account_migrating"),
     (Throttled, "throttled"),
-    (TemporarilyUnavailable, "unwell"),
+    (TemporarilyUnavailable, "unavailable"),
     (UnknownRefusal, "unknown_refusal"),
 )
-#: Everything that an attempt can come to.
+#: Every outcome of an attempt: the values of the label `outcome` of `tokenkeeper_refreshes_total`.
 OUTCOMES = (
     REFRESHED,
-    "unwell",
+    "unavailable",
     "throttled",
-    "portal_moving",
+    "account_migrating",
     "app_rejected",
     "unknown_refusal",
-    "grant_dead",
+    "invalid_grant",
     "wrong_hub",
     DECRYPTION_FAILED,
 )
-#: Upper bounds, in seconds: how late a refresh was, from due until saved.
+#: Upper bounds of the histogram of lateness: seconds from the due time until the result was saved.
 LATENESS_BOUNDS_SECONDS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, math.inf)
-#: Upper bounds, in seconds: what a token that is served has left of its life.
+#: Upper bounds of the histogram of lifetimes: seconds that a served token has left.
 LIFETIME_BOUNDS_SECONDS = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1200.0, 1500.0, 1800.0, math.inf)
 
 
 def classify_outcome(error: ProviderError | None) -> str:
-    """One of OUTCOMES, for an attempt that HubSpot answered with `error`; None: with a token."""
+    """One of OUTCOMES; `error` is None where HubSpot issued a token."""
     if error is None:
         return REFRESHED
-    return next((name for kind, name in _BY_ERROR if isinstance(error, kind)), "unknown_refusal")
+    return next((name for kind, name in _OUTCOME_BY_ERROR if isinstance(error, kind)), "unknown_refusal")
 
 
 @dataclass(slots=True)
 class RefreshCounters:
-    """Sums of attempts. `minutes`: how many brought a token and how many did not, by the minute's beginning."""
-
-    attempts: Counter[str] = field(default_factory=Counter)
+    attempts: Counter[str] = field(default_factory=Counter)  #: by outcome
+    #: attempts that brought a token and attempts that did not, by the start of the minute
     minutes: dict[datetime, tuple[int, int]] = field(default_factory=dict)
-    lateness: Counter[float] = field(default_factory=Counter)  #: refreshes, by upper bound
-    lateness_seconds: float = 0.0
+    lateness: Counter[float] = field(default_factory=Counter)  #: refreshes by upper bound, in one bucket each
+    lateness_seconds: float = 0.0  #: sum
 
     def __bool__(self) -> bool:
         return bool(self.attempts)
 
     def add(self, outcome: str, at: datetime, due_at: datetime | None) -> None:
-        """An attempt at a connection that was due at `due_at`, saved at `at`."""
+        """Count an attempt that was due at `due_at` and saved at `at`."""
         self.attempts[outcome] += 1
         minute = at.replace(second=0, microsecond=0)
         refreshed, failed = self.minutes.get(minute, (0, 0))
@@ -83,5 +82,5 @@ class RefreshCounters:
 
 
 def find_lateness_bound(seconds: float) -> float:
-    """The bound of LATENESS_BOUNDS_SECONDS under which so many seconds are counted."""
+    """The bucket of so many seconds, named by its upper bound in LATENESS_BOUNDS_SECONDS."""
     return LATENESS_BOUNDS_SECONDS[bisect_left(LATENESS_BOUNDS_SECONDS, seconds)]

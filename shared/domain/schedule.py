@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
-FIRST_RETRY_SECONDS = 5.0  #: seconds before the first retry of a token that lives long
-MAX_RETRY_SECONDS = 900.0  #: seconds; nobody waits longer, and nobody is given up
+#: The first retry of a token with a long lifetime, and the longest wait between two tries. Retries never stop.
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 5.0, 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A refresh falls due between two fractions of the access token's life, elsewhere for each account."""
+    """A refresh falls due between two fractions of the access token's lifetime, at another point for each account."""
 
     refresh_from: float = 0.6
     refresh_until: float = 0.75
 
     def due_at(self, hub_id: int, granted_at: datetime, expires_in: float) -> datetime:
-        """The same hub and grant always give the same instant; neighbours give instants far apart."""
+        """The same for the same hub and grant; spread over the range for different ones."""
         fraction = self.refresh_from + (self.refresh_until - self.refresh_from) * spread_fraction(hub_id, granted_at)
         return granted_at + timedelta(seconds=expires_in * fraction)
 
@@ -28,8 +28,8 @@ def retry_at(
 ) -> datetime:
     """When to try again after `failures` (at least 1) attempts in a row, never before `retry_after` seconds.
 
-    5 s, 10 s, 20 s, 40 s … 15 min, each a fifth up or down. A token that lives shortly (`lifetime_seconds`)
-    is retried faster, so that several tries fit into what it has left.
+    5 s, 10 s, 20 s, 40 s … 15 min, each up to a fifth more or less. For a token with a short `lifetime_seconds` the
+    waits are shorter, so that several tries fit into what is left of it.
     """
     first, longest = FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS
     if lifetime_seconds is not None:
@@ -40,6 +40,6 @@ def retry_at(
 
 
 def spread_fraction(hub_id: int, instant: datetime) -> float:
-    """A number in [0, 1) that looks random and is not: no clock, no dice, testable."""
+    """A number in [0, 1), uniform over hubs and instants. A hash instead of a random number, so that it is testable."""
     digest = blake2b(f"{hub_id}@{instant.timestamp():.6f}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64

@@ -66,7 +66,7 @@ BY_STATUS: Mapping[int, Classification] = {
     423: (TemporarilyUnavailable, "locked"),
     425: (TemporarilyUnavailable, "too_early"),
     429: (Throttled, "throttled"),
-    477: (AccountMigrating, "portal_moving"),
+    477: (AccountMigrating, "account_migrating"),
 }
 #: The first digit of a status.
 SUCCESS, REDIRECT, REFUSAL = 2, 3, 4

@@ -34,7 +34,7 @@ def test_an_empty_house(activity: RefreshStats) -> None:
 def test_slots_come_without_gaps_and_end_with_the_running_one(activity: RefreshStats, stores: Stores, sql: SqlFixture):
     now = sql.now()
     counts = RefreshCounters()
-    for outcome, ago in (("refreshed", 0), ("refreshed", 0), ("unwell", 0), ("refreshed", 60), ("refreshed", 999)):
+    for outcome, ago in (("refreshed", 0), ("refreshed", 0), ("unavailable", 0), ("refreshed", 60), ("refreshed", 999)):
         counts.add(outcome, now - timedelta(minutes=ago), None)
     stores.counters.add(counts)
     slots = activity.read_slots(hours=2, minutes=10)
@@ -52,10 +52,10 @@ def test_totals_add_up_over_processes_that_count_at_once(activity: RefreshStats,
     counts = RefreshCounters()
     counts.add("refreshed", now, now - timedelta(seconds=2.5))
     counts.add("refreshed", now, now - timedelta(days=1))
-    counts.add("grant_dead", now, now)
+    counts.add("invalid_grant", now, now)
     at_once([lambda: stores.counters.add(counts)] * 8)
     totals = activity.read_totals()
-    assert {name: total for name, total in totals.attempts.items() if total} == {"refreshed": 16, "grant_dead": 8}
+    assert {name: total for name, total in totals.attempts.items() if total} == {"refreshed": 16, "invalid_grant": 8}
     assert {bound: total for bound, total in totals.lateness.items() if total} == {3.0: 8, math.inf: 8}
     assert totals.lateness_seconds == pytest.approx(8 * (86400 + 2.5))
 

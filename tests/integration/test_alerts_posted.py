@@ -294,7 +294,7 @@ def test_without_a_webhook_it_is_logged_once_and_kept(outbox, raised, sql, log):
     for _ in range(3):
         deliver_alerts(outbox, None)
     assert log.text.count("HubSpot does not answer") == 1
-    assert log.text.count("HubSpot is well again") == 1
+    assert log.text.count("HubSpot answers again") == 1
     assert [record.levelname for record in log.records if "event='alert'" in record.message] == ["WARNING", "INFO"]
     assert state(sql) == [(0, False, False)] * 2
 

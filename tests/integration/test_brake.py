@@ -186,9 +186,9 @@ def test_nothing_that_ends_a_suspicion_is_stopped_by_a_hold(
         fleet.stores.disconnects.mark_and_read_tokens(hub)
     else:
         row = fleet.claim_one(hub)
-        accused = rules.after_failure(row.connection, DEAD, fleet.stores.claims.clock.now())
+        accused = rules.apply_failure(row.connection, DEAD, fleet.stores.claims.clock.now())
         fleet.stores.results.save(
-            [RefreshResult(row.lease, rules.after_introspection(accused, DEAD, Introspection(active=True)))]
+            [RefreshResult(row.lease, rules.apply_introspection(accused, DEAD, Introspection(active=True)))]
         )
     assert sql.row(hub)["status"] == ("disconnected" if how == "disconnect" else "active")
     assert held(sql) == 4
@@ -286,8 +286,8 @@ def test_a_recovery_is_told_once_by_the_dismissal_or_by_the_refresh(
     sql.set("due_at = now() + interval '1 hour'")
     late = fleet.claim_one(held_one)
     fleet.stores.brake.dismiss()
-    accused = rules.after_failure(late.connection, DEAD, fleet.stores.claims.clock.now())
-    contradicted = RefreshResult(late.lease, rules.after_introspection(accused, DEAD, Introspection(active=True)))
+    accused = rules.apply_failure(late.connection, DEAD, fleet.stores.claims.clock.now())
+    contradicted = RefreshResult(late.lease, rules.apply_introspection(accused, DEAD, Introspection(active=True)))
     landed = fleet.stores.results.save([contradicted if alive else fleet.refreshed(late)])
     assert landed.saved == (set() if alive else {held_one})
     assert sql.events(held_one)[-2:] == ["suspected", "recovered"]

@@ -47,9 +47,9 @@ def connections(tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFi
         connections.stores.account_info.save(hub_id, domain, f"admin@{domain}")
     dead = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION)
     claimed = connections.claim_one(62517)
-    suspect = rules.after_failure(claimed.connection, dead, connections.stores.claims.clock.now())
+    suspect = rules.apply_failure(claimed.connection, dead, connections.stores.claims.clock.now())
     connections.stores.results.save(
-        [RefreshResult(claimed.lease, rules.after_introspection(suspect, dead, Introspection(active=False)))]
+        [RefreshResult(claimed.lease, rules.apply_introspection(suspect, dead, Introspection(active=False)))]
     )
     connections.stores.provider.begin_sweep(2)
     if sql.value("SHOW log_min_error_statement") != "panic":  # a server of the tester's own

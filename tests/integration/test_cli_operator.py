@@ -79,7 +79,7 @@ def test_status_says_why_hubspot_is_not_well_and_what_to_do(
     )
     said = tokenkeeper("status").out
     assert "app_rejected since " in said
-    assert "BAD_CLIENT_SECRET (HTTP 401), it refuses our app: check HUBSPOT_CLIENT_ID" in said
+    assert "BAD_CLIENT_SECRET (HTTP 401): HubSpot does not accept our app" in said
 
 
 def test_status_tells_machines_the_same(tokenkeeper: Command, peopled: ConnectionFixture) -> None:

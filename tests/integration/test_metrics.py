@@ -109,10 +109,10 @@ def test_refreshes_by_what_they_came_to_and_how_late(
     now, counts = sql.now(), RefreshCounters()
     for late in (0.1, 0.4, 20.0):
         counts.add("refreshed", now, now - timedelta(seconds=late))
-    counts.add("unwell", now, now)
+    counts.add("unavailable", now, now)
     connections.stores.counters.add(counts)
     assert scraper.value("refreshes_total", outcome="refreshed") == 3
-    assert scraper.value("refreshes_total", outcome="unwell") == 1
+    assert scraper.value("refreshes_total", outcome="unavailable") == 1
     assert scraper.value("refresh_lateness_seconds_bucket", le="0.25") == 1
     assert scraper.value("refresh_lateness_seconds_bucket", le="0.5") == 2
     assert scraper.value("refresh_lateness_seconds_bucket", le="10.0") == 2

@@ -79,7 +79,7 @@ def test_every_attempt_is_counted_once_under_what_it_came_to(
     loop.activate(3)
     until(lambda: sum(activity.read_totals().attempts.values()) == 31)
     totals = activity.read_totals()
-    assert counted(totals) == {"refreshed": 28, "unwell": 1, "grant_dead": 1, "unopened": 1}
+    assert counted(totals) == {"refreshed": 28, "unavailable": 1, "invalid_grant": 1, "decryption_failed": 1}
     assert totals.lateness[60.0] == sum(totals.lateness.values()) == 28
     assert 28 * 40 < totals.lateness_seconds < 28 * 60
     slots = activity.read_slots(hours=1)

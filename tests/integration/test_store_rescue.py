@@ -28,7 +28,7 @@ def dead(connections: ConnectionFixture, claimed: ClaimedConnection) -> RefreshR
     """What HubSpot says of the old refresh token."""
     error = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
     return RefreshResult(
-        claimed.lease, rules.after_failure(claimed.connection, error, connections.stores.claims.clock.now())
+        claimed.lease, rules.apply_failure(claimed.connection, error, connections.stores.claims.clock.now())
     )
 
 

@@ -82,7 +82,7 @@ def test_a_refusal_is_found_by_hubspots_correlation_id(traced: World, collector:
     traced.simulator.uninstall(traced.hub)
     traced.due_now()
     until(lambda: traced.status() == "revoked")
-    refused = collector.wait_for(lambda seen: seen.name == "refresh" and seen.attributes["outcome"] == "grant_dead")
+    refused = collector.wait_for(lambda seen: seen.name == "refresh" and seen.attributes["outcome"] == "invalid_grant")
     asked = collector.wait_for(child_of(refused, "hubspot.refresh"))
     collector.wait_for(child_of(refused, "hubspot.introspect"))
     assert refused.attributes["status"] == "revoked"

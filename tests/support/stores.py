@@ -111,18 +111,18 @@ class ConnectionFixture:
 
     def refreshed(self, claimed: ClaimedConnection, access_token: str = "new-access", **but: Any) -> RefreshResult:
         values = {"granted_at": self.stores.claims.clock.now(), "access_token": access_token, "hub_id": None, **but}
-        return RefreshResult(claimed.lease, rules.after_refresh(claimed.connection, grant(**values), SCHEDULE))
+        return RefreshResult(claimed.lease, rules.apply_refresh(claimed.connection, grant(**values), SCHEDULE))
 
     def failed(self, claimed: ClaimedConnection, error: ProviderError | None = None) -> RefreshResult:
-        step = rules.after_failure(
+        step = rules.apply_failure(
             claimed.connection, error or TemporarilyUnavailable("timeout"), self.stores.claims.clock.now()
         )
         return RefreshResult(claimed.lease, step)
 
     def revoked(self, claimed: ClaimedConnection) -> RefreshResult:
         dead = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
-        step = rules.after_failure(claimed.connection, dead, self.stores.claims.clock.now())
-        return RefreshResult(claimed.lease, rules.after_introspection(step, dead, Introspection(active=False)))
+        step = rules.apply_failure(claimed.connection, dead, self.stores.claims.clock.now())
+        return RefreshResult(claimed.lease, rules.apply_introspection(step, dead, Introspection(active=False)))
 
 
 def told(hub_id: int, name: EventName, status: Status) -> Transition:

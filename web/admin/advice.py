@@ -20,13 +20,6 @@ STATUS_DESCRIPTIONS = {
     Status.REVOKED: "HubSpot ended it: a refresh and an introspection both say so. No token is served.",
     Status.DISCONNECTED: "It was disconnected here. No token is served.",
 }
-PROVIDER_DESCRIPTIONS = {
-    Condition.OK: "It answers; refreshes run on schedule.",
-    Condition.UNAVAILABLE: "It is probed six times a minute. Refreshes resume by themselves once it answers.",
-    Condition.THROTTLED: "It limits our requests. Refreshes resume by themselves when the pause is over.",
-    Condition.APP_REJECTED: "It does not accept our app: check HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET, then "
-    "restart worker and web. No connection is lost meanwhile.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +99,7 @@ def advise(connection: ConnectionRow, provider: Provider) -> Advice:
         (provider.condition is Condition.APP_REJECTED, APP_REJECTED),
         (code in APP_SETTINGS_CODES, APP_REJECTED),
         (code == "another_hub", WRONG_HUB),
-        (code == "sealed_with_unknown_key", MISSING_KEY),  # words: ok
+        (code == "decryption_failed", MISSING_KEY),  # words: ok
         (connection.failures >= UNKNOWN_REFUSAL_FAILURES and code not in DESCRIPTIONS, UNKNOWN_REFUSAL),
         (connection.status is Status.SUSPECT, SUSPECT),
         (provider.condition is Condition.UNAVAILABLE, PROVIDER_UNAVAILABLE),

@@ -36,7 +36,7 @@ DESCRIPTIONS = {
     "name_resolution": "the name of HubSpot's host could not be resolved",
     "tls": "no TLS connection to HubSpot could be established",
     "throttled": "HubSpot is limiting our requests",
-    "portal_moving": _ACCOUNT_MIGRATION,
+    "account_migrating": _ACCOUNT_MIGRATION,
     "migration_in_progress": _ACCOUNT_MIGRATION,
     "server_error": "HubSpot had an internal error",
     "locked": "HubSpot has locked this account for a moment",
@@ -55,11 +55,11 @@ DESCRIPTIONS = {
     "no_hub_id": _MALFORMED_RESPONSE,
     "no_refresh_token": _MALFORMED_RESPONSE,
     "incomplete_grant": _MALFORMED_RESPONSE,
-    "sealed_with_unknown_key": "its refresh token is encrypted with a key that is not in TOKEN_KEYS",  # words: ok
+    "decryption_failed": "its refresh token is encrypted with a key that is not in TOKEN_KEYS",  # words: ok
     "unrecognised": "HubSpot refused with a code that this version does not know",
 }
 #: HubSpot is moving the account to another data centre.
-ACCOUNT_MIGRATION_CODES = frozenset({"portal_moving", "migration_in_progress"})
+ACCOUNT_MIGRATION_CODES = frozenset({"account_migrating", "migration_in_progress"})
 #: The cause is in the settings of the app, not in the connection whose refresh failed.
 APP_SETTINGS_CODES = frozenset(
     {"BAD_CLIENT_ID", "BAD_CLIENT_SECRET", "BAD_REDIRECT_URI", "BAD_SCOPES", "BAD_GRANT_TYPE"}

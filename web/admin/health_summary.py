@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from shared.db.reports.connections import Overview
 from shared.domain.connection import Status
-from shared.domain.provider import Condition
+from shared.domain.provider import DESCRIPTIONS, Condition
 from shared.domain.severity import Severity
 from shared.domain.sweep_liveness import is_sweep_overdue
 from shared.text_format import format_ago
@@ -60,11 +60,8 @@ def _check_brake(facts: HealthFacts) -> HealthSummary | None:
 def _check_app(facts: HealthFacts) -> HealthSummary | None:
     if facts.overview.provider.condition is not Condition.APP_REJECTED:
         return None
-    text = (
-        "Nothing is refreshed until its settings are corrected. No connection is lost; tokens are served until they "
-        "expire."
-    )
-    return HealthSummary(Severity.BAD, "HubSpot does not accept our app.", text)
+    description = DESCRIPTIONS[Condition.APP_REJECTED]
+    return HealthSummary(Severity.BAD, f"{description.summary}.", description.next_steps)
 
 
 def _check_sweep(facts: HealthFacts) -> HealthSummary | None:
@@ -77,15 +74,11 @@ def _check_sweep(facts: HealthFacts) -> HealthSummary | None:
 
 
 def _check_provider(facts: HealthFacts) -> HealthSummary | None:
-    headlines = {
-        Condition.UNAVAILABLE: "HubSpot does not answer.",
-        Condition.THROTTLED: "HubSpot is limiting our requests.",
-    }
-    headline = headlines.get(facts.overview.provider.condition)
-    if headline is None:
+    condition = facts.overview.provider.condition
+    if condition not in (Condition.UNAVAILABLE, Condition.THROTTLED):
         return None
     severity = Severity.BAD if facts.without_token else Severity.WAIT
-    return HealthSummary(severity, headline, "Tokens are served until they expire. Refreshes resume by themselves.")
+    return HealthSummary(severity, f"{DESCRIPTIONS[condition].summary}.", DESCRIPTIONS[condition].next_steps)
 
 
 def _check_tokens(facts: HealthFacts) -> HealthSummary | None:

@@ -10,9 +10,10 @@ from flask import Response, request, url_for
 from shared.db.reports.connection_list import BadCursor, Sort
 from shared.db.reports.connections import ConnectionRow
 from shared.domain.connection import Status
+from shared.domain.provider import DESCRIPTIONS
 from shared.net.deadline import deadline
 from web.admin import charts, error_pages
-from web.admin.advice import PROVIDER_DESCRIPTIONS, STATUS_DESCRIPTIONS, advise
+from web.admin.advice import STATUS_DESCRIPTIONS, advise
 from web.admin.error_descriptions import describe_error
 from web.admin.health_summary import HealthFacts, summarize_health
 from web.admin.history_descriptions import describe_event
@@ -48,7 +49,7 @@ class Pages:
             health=summarize_health(HealthFacts(overview, without_token, self._services.sweep_seconds)),
             without_token=without_token,
             provider=provider,
-            provider_description=PROVIDER_DESCRIPTIONS[provider.condition],
+            provider_description=DESCRIPTIONS[provider.condition],
             provider_reason=describe_error(provider.reason) if provider.reason else "",
             paused_until=provider.paused_until if is_paused else None,
             chart=charts.build_refresh_chart(slots),

@@ -32,7 +32,7 @@ def said(kind: AlertKind, *, recovered: bool = False, **detail: object) -> str:
 @pytest.mark.parametrize(
     ("kind", "part"),
     [
-        (AlertKind.PROVIDER, "refuses our app (BAD_CLIENT_SECRET (HTTP 400))"),
+        (AlertKind.PROVIDER, "does not accept our app (BAD_CLIENT_SECRET (HTTP 400))"),
         (AlertKind.REVOKED, "ended 1 connection (hub 62515)"),
         (AlertKind.STALE, "14 connections (hubs 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 4 more)"),
         (AlertKind.BRAKE, "190 are held so far"),
@@ -66,7 +66,7 @@ def test_the_brakes_end_says_what_the_operator_said():
 def test_every_state_of_hubspot_has_words_of_its_own(state):
     text = said(AlertKind.PROVIDER, state=state, reason="why")
     assert "(why)" in text
-    assert "is not well" not in text
+    assert "is not working normally" not in text
 
 
 def test_nobody_but_us_makes_slack_call_people():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.brake import MIN_REVOCATIONS, hold_revocation, is_revocation, remaining_revocations
-from shared.domain.connection import Connection, EventName, Status, after_failure, after_introspection
+from shared.domain.connection import Connection, EventName, Status, apply_failure, apply_introspection
 from shared.domain.errors import InvalidGrant
 from shared.domain.grant import Introspection
 
@@ -18,7 +18,7 @@ DEAD = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id="c-1")
 
 
 def verdict(connection=HEALTHY):
-    return after_introspection(after_failure(connection, DEAD, NOON), DEAD, Introspection(active=False))
+    return apply_introspection(apply_failure(connection, DEAD, NOON), DEAD, Introspection(active=False))
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_what_went_and_what_may_go_never_exceed_the_law(active_then, revoked_lat
 
 def test_only_a_verdict_revokes():
     assert is_revocation(verdict())
-    assert not is_revocation(after_failure(HEALTHY, DEAD, NOON))
+    assert not is_revocation(apply_failure(HEALTHY, DEAD, NOON))
 
 
 def test_a_revoked_one_that_was_tried_once_more_does_not_become_revoked():
-    assert not is_revocation(after_failure(replace(HEALTHY, status=Status.REVOKED, due_at=None), DEAD, NOON))
+    assert not is_revocation(apply_failure(replace(HEALTHY, status=Status.REVOKED, due_at=None), DEAD, NOON))
 
 
 def test_a_held_one_is_suspect_and_due_again_at_the_pace_of_the_back_off():

@@ -9,10 +9,10 @@ from shared.domain.connection import (
     Connection,
     EventName,
     Status,
-    after_decryption_failure,
-    after_failure,
-    after_introspection,
-    after_refresh,
+    apply_decryption_failure,
+    apply_failure,
+    apply_introspection,
+    apply_refresh,
 )
 from shared.domain.errors import (
     AccountMigrating,
@@ -38,14 +38,14 @@ def names(step):
 
 
 def test_a_refresh_is_due_again_within_the_new_life_and_tells_nobody():
-    step = after_refresh(HEALTHY, GRANT, Schedule())
+    step = apply_refresh(HEALTHY, GRANT, Schedule())
     assert step.events == ()
     assert NOON + timedelta(seconds=1080) <= step.connection.due_at <= NOON + timedelta(seconds=1350)
 
 
 def test_a_success_after_failures_is_told_as_recovered_and_clears_everything():
     failing = replace(HEALTHY, failures=3, last_error="timeout", retry_not_before=NOON)
-    step = after_refresh(failing, GRANT, Schedule())
+    step = apply_refresh(failing, GRANT, Schedule())
     assert names(step) == [EventName.RECOVERED]
     assert step.events[0].status is None  # it was active all the time
     assert (step.connection.failures, step.connection.last_error, step.connection.retry_not_before) == (0, None, None)
@@ -53,32 +53,32 @@ def test_a_success_after_failures_is_told_as_recovered_and_clears_everything():
 
 @pytest.mark.parametrize("status", [Status.SUSPECT, Status.REVOKED])
 def test_a_success_makes_whatever_it_was_active_and_listeners_hear_of_it(status):
-    step = after_refresh(replace(SUSPECT, status=status), GRANT, Schedule())
+    step = apply_refresh(replace(SUSPECT, status=status), GRANT, Schedule())
     assert step.connection.status is Status.ACTIVE
     assert [(event.name, event.status) for event in step.events] == [(EventName.RECOVERED, Status.ACTIVE)]
 
 
 def test_other_scopes_are_told_with_what_was_before():
-    step = after_refresh(HEALTHY, replace(GRANT, scopes=("oauth", "tickets")), Schedule())
+    step = apply_refresh(HEALTHY, replace(GRANT, scopes=("oauth", "tickets")), Schedule())
     assert names(step) == [EventName.SCOPES_CHANGED]
     assert step.events[0].detail == {"before": ["oauth"], "after": ["oauth", "tickets"]}
 
 
 def test_a_reply_without_scopes_keeps_what_is_known():
-    step = after_refresh(HEALTHY, replace(GRANT, scopes=None), Schedule())
+    step = apply_refresh(HEALTHY, replace(GRANT, scopes=None), Schedule())
     assert (step.connection.scopes, step.events) == (("oauth",), ())
 
 
 def test_the_first_scopes_of_an_import_are_no_change():
-    assert after_refresh(replace(HEALTHY, scopes=()), GRANT, Schedule()).events == ()
+    assert apply_refresh(replace(HEALTHY, scopes=()), GRANT, Schedule()).events == ()
 
 
 @pytest.mark.parametrize(
     "error", [TemporarilyUnavailable("timeout"), UnknownRefusal("NEW_WORD"), Throttled("429"), AccountMigrating("477")]
 )
 def test_a_fault_costs_nothing_but_time_and_only_the_first_of_a_streak_is_told(error):
-    first = after_failure(HEALTHY, error, NOON)
-    second = after_failure(first.connection, error, NOON)
+    first = apply_failure(HEALTHY, error, NOON)
+    second = apply_failure(first.connection, error, NOON)
     assert names(first) == [EventName.REFRESH_FAILED]
     assert names(second) == []
     assert second.connection.status is Status.ACTIVE
@@ -87,19 +87,19 @@ def test_a_fault_costs_nothing_but_time_and_only_the_first_of_a_streak_is_told(e
 
 
 def test_our_own_misconfiguration_costs_the_connection_nothing():
-    step = after_failure(HEALTHY, InvalidClient("BAD_CLIENT_SECRET"), NOON)
+    step = apply_failure(HEALTHY, InvalidClient("BAD_CLIENT_SECRET"), NOON)
     assert (step.connection.status, step.connection.failures, step.events) == (Status.ACTIVE, 0, ())
     assert step.connection.due_at > NOON
 
 
 def test_hubspots_own_wait_is_kept_apart_so_that_nothing_hurries_past_it():
-    step = after_failure(HEALTHY, AccountMigrating("477", retry_after=3600), NOON)
+    step = apply_failure(HEALTHY, AccountMigrating("477", retry_after=3600), NOON)
     assert step.connection.retry_not_before == NOON + timedelta(hours=1)
     assert step.connection.due_at >= step.connection.retry_not_before
 
 
 def test_one_dead_answer_makes_suspect_and_no_more():
-    step = after_failure(HEALTHY, DEAD, NOON)
+    step = apply_failure(HEALTHY, DEAD, NOON)
     assert step.connection.status is Status.SUSPECT
     assert names(step) == [EventName.REFRESH_FAILED, EventName.SUSPECTED]
     assert step.connection.status_reason == "HubSpot answered BAD_REFRESH_TOKEN (HTTP 400) to a refresh"
@@ -107,7 +107,7 @@ def test_one_dead_answer_makes_suspect_and_no_more():
 
 
 def test_two_witnesses_revoke_and_both_are_on_record():
-    step = after_introspection(after_failure(HEALTHY, DEAD, NOON), DEAD, Introspection(active=False))
+    step = apply_introspection(apply_failure(HEALTHY, DEAD, NOON), DEAD, Introspection(active=False))
     assert step.connection.status is Status.REVOKED
     assert step.connection.due_at is None
     assert names(step) == [EventName.REFRESH_FAILED, EventName.SUSPECTED, EventName.REVOKED]
@@ -119,46 +119,46 @@ def test_two_witnesses_revoke_and_both_are_on_record():
 
 
 def test_a_witness_that_sees_life_brings_it_back_to_trying():
-    step = after_introspection(after_failure(HEALTHY, DEAD, NOON), DEAD, Introspection(active=True))
+    step = apply_introspection(apply_failure(HEALTHY, DEAD, NOON), DEAD, Introspection(active=True))
     assert step.connection.status is Status.ACTIVE
     assert step.connection.due_at > NOON
     assert names(step)[-1] is EventName.RECOVERED
 
 
 def test_a_witness_that_does_not_answer_leaves_it_suspect():
-    step = after_introspection(after_failure(HEALTHY, DEAD, NOON), DEAD, TemporarilyUnavailable("timeout"))
+    step = apply_introspection(apply_failure(HEALTHY, DEAD, NOON), DEAD, TemporarilyUnavailable("timeout"))
     assert step.connection.status is Status.SUSPECT
 
 
 def test_a_suspect_is_not_suspected_twice():
-    assert names(after_failure(SUSPECT, DEAD, NOON)) == []
+    assert names(apply_failure(SUSPECT, DEAD, NOON)) == []
 
 
 def test_a_grant_of_another_account_never_revokes():
     wrong = WrongHub("another_hub")
-    step = after_introspection(after_failure(HEALTHY, wrong, NOON), wrong, Introspection(active=False))
+    step = apply_introspection(apply_failure(HEALTHY, wrong, NOON), wrong, Introspection(active=False))
     assert step.connection.status is Status.SUSPECT
 
 
 def test_a_revoked_one_tried_again_in_vain_stays_revoked_in_silence():
     revoked = replace(HEALTHY, status=Status.REVOKED)
-    step = after_failure(revoked, DEAD, NOON)
+    step = apply_failure(revoked, DEAD, NOON)
     assert (step.connection.status, step.connection.due_at, step.events) == (Status.REVOKED, None, ())
 
 
 def test_a_revoked_one_tried_during_an_outage_is_tried_again():
-    step = after_failure(replace(HEALTHY, status=Status.REVOKED), TemporarilyUnavailable("timeout"), NOON)
+    step = apply_failure(replace(HEALTHY, status=Status.REVOKED), TemporarilyUnavailable("timeout"), NOON)
     assert step.connection.status is Status.REVOKED
     assert step.connection.due_at > NOON
 
 
 def test_a_refresh_token_that_does_not_open_is_our_trouble():
-    step = after_decryption_failure(HEALTHY, NOON)
+    step = apply_decryption_failure(HEALTHY, NOON)
     assert step.connection.status is Status.ACTIVE
-    assert step.connection.last_error == "sealed_with_unknown_key"
+    assert step.connection.last_error == "decryption_failed"
     assert step.events == ()
 
 
 def test_a_grant_never_shows_its_tokens():
     assert "clear" not in repr(GRANT)
-    assert "clear" not in repr(after_refresh(HEALTHY, GRANT, Schedule()))
+    assert "clear" not in repr(apply_refresh(HEALTHY, GRANT, Schedule()))

@@ -23,13 +23,13 @@ from tests.support.builders import START
     ("error", "outcome"),
     [
         (None, "refreshed"),
-        (errors.TemporarilyUnavailable("timeout"), "unwell"),
+        (errors.TemporarilyUnavailable("timeout"), "unavailable"),
         (errors.Throttled("429"), "throttled"),
-        (errors.AccountMigrating("477"), "portal_moving"),
+        (errors.AccountMigrating("477"), "account_migrating"),
         (errors.InvalidClient("BAD_CLIENT_ID"), "app_rejected"),
         (errors.UnknownRefusal("418"), "unknown_refusal"),
         (errors.CodeRejected("BAD_AUTH_CODE"), "unknown_refusal"),
-        (errors.InvalidGrant("BAD_REFRESH_TOKEN"), "grant_dead"),
+        (errors.InvalidGrant("BAD_REFRESH_TOKEN"), "invalid_grant"),
         (errors.WrongHub("another_hub"), "wrong_hub"),
     ],
 )
@@ -53,10 +53,10 @@ def test_attempts_are_summed_by_outcome_and_by_minute() -> None:
     assert not counts
     counts.add("refreshed", START, START - timedelta(seconds=4))
     counts.add("refreshed", START + timedelta(seconds=59), START + timedelta(seconds=59.9))
-    counts.add("unwell", START + timedelta(seconds=59), START)
+    counts.add("unavailable", START + timedelta(seconds=59), START)
     counts.add("refreshed", START + timedelta(seconds=60), None)
     assert counts
-    assert counts.attempts == {"refreshed": 3, "unwell": 1}
+    assert counts.attempts == {"refreshed": 3, "unavailable": 1}
     assert counts.minutes == {START: (2, 1), START + timedelta(minutes=1): (1, 0)}
     assert counts.lateness == {5.0: 1, 0.25: 1}
     assert counts.lateness_seconds == 4.0, "nothing is early: that is two clocks' reading"

@@ -159,7 +159,7 @@ REFUSALS: list[tuple[str, int, Any, type[ProviderError], type[ProviderError], st
     ("throttled", 429, {"message": "You have reached your rate limit."}, Throttled, Throttled, "throttled"),
     ("throttled, whatever it says", 429, refusal("BAD_REFRESH_TOKEN"), Throttled, Throttled, "throttled"),
     ("throttled in HTML", 429, HTML, Throttled, Throttled, "throttled"),
-    ("moving", 477, b"", AccountMigrating, AccountMigrating, "portal_moving"),
+    ("moving", 477, b"", AccountMigrating, AccountMigrating, "account_migrating"),
     (
         "moving under 400",
         400,

@@ -112,7 +112,7 @@ def test_a_refresh_token_that_cannot_be_decrypted_is_not_sent_and_the_connection
     attempt = refresh_row(hubspot, make_claimed_row(encrypted_refresh_token=encrypted))
     assert hubspot.calls == []
     assert attempt.result.transition.connection.status is Status.ACTIVE
-    assert attempt.result.transition.connection.last_error == "sealed_with_unknown_key"  # words: ok
+    assert attempt.result.transition.connection.last_error == "decryption_failed"
 
 
 @pytest.mark.parametrize(("failures", "is_first"), [(0, True), (1, False)])

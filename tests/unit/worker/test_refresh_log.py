@@ -42,7 +42,7 @@ def read_lines() -> Iterator[ReadLines]:
 
 def test_the_first_failure_of_a_streak_is_logged_with_hubspots_evidence(read_lines: ReadLines) -> None:
     error = TemporarilyUnavailable("html", http_status=502, correlation_id=CORRELATION_ID)
-    transition = rules.after_failure(Connection(HUB, Status.ACTIVE), error, START)
+    transition = rules.apply_failure(Connection(HUB, Status.ACTIVE), error, START)
     RefreshLog().log_results([RefreshResult(LEASE, transition)])
     (line,) = read_lines()
     assert (line["event"], line["level"], line["hub_id"]) == ("connection refresh_failed", "info", HUB)
@@ -51,8 +51,8 @@ def test_the_first_failure_of_a_streak_is_logged_with_hubspots_evidence(read_lin
 
 def test_a_revocation_is_logged_with_the_refusal_and_the_introspection(read_lines: ReadLines) -> None:
     dead = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION_ID)
-    suspect = rules.after_failure(Connection(HUB, Status.ACTIVE), dead, START)
-    revoked = rules.after_introspection(suspect, dead, Introspection(active=False))
+    suspect = rules.apply_failure(Connection(HUB, Status.ACTIVE), dead, START)
+    revoked = rules.apply_introspection(suspect, dead, Introspection(active=False))
     RefreshLog().log_results([RefreshResult(LEASE, revoked)])
     lines = {line["event"]: line for line in read_lines()}
     assert list(lines) == ["connection refresh_failed", "connection suspected", "connection revoked"]

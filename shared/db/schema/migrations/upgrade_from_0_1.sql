@@ -44,6 +44,10 @@ ALTER TABLE tokenkeeper.refreshes_by_minute RENAME CONSTRAINT minutes_pkey TO re
 ALTER TABLE tokenkeeper.tally RENAME TO refresh_counters;
 ALTER TABLE tokenkeeper.refresh_counters RENAME CONSTRAINT tally_kind_known TO refresh_counters_kind_known;
 ALTER TABLE tokenkeeper.refresh_counters RENAME CONSTRAINT tally_pkey TO refresh_counters_pkey;
+UPDATE tokenkeeper.refresh_counters
+   SET name = CASE name WHEN 'unwell' THEN 'unavailable' WHEN 'portal_moving' THEN 'account_migrating'
+                        WHEN 'grant_dead' THEN 'invalid_grant' WHEN 'unopened' THEN 'decryption_failed' END
+ WHERE kind = 'attempts' AND name IN ('unwell', 'portal_moving', 'grant_dead', 'unopened');
 
 ALTER TABLE tokenkeeper.pruned RENAME TO pruning_state;
 ALTER TABLE tokenkeeper.pruning_state RENAME COLUMN one TO singleton;

@@ -47,7 +47,7 @@ def test_a_refresh_token_of_another_account_asks_for_a_correct_import():
 
 
 def test_a_missing_encryption_key_names_its_setting():
-    assert "TOKEN_KEYS" in advise_on(last_error="sealed_with_unknown_key", failures=9).text  # words: ok
+    assert "TOKEN_KEYS" in advise_on(last_error="decryption_failed", failures=9).text  # words: ok
 
 
 def test_an_unknown_refusal_asks_for_hubspots_support_after_five_failures():
@@ -62,7 +62,7 @@ def test_an_unavailable_hubspot_needs_nothing(condition):
 
 def test_what_happens_without_the_operator_is_described():
     assert "automatically" in advise_on(failures=1, last_error="timeout").text
-    assert "how long the move takes" in advise_on(failures=1, last_error="portal_moving (HTTP 477)").text
+    assert "how long the move takes" in advise_on(failures=1, last_error="account_migrating (HTTP 477)").text
     assert "first token" in advise_on(expires_at=None).text
     assert "well before" in advise_on().text
 
