@@ -1,4 +1,4 @@
-"""How alerts read, and how often they are told."""
+"""How alerts read, and how often they are sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DETAILS = {
 }
 
 
-def said(kind: AlertKind, *, recovered: bool = False, **detail: object) -> str:
+def describe(kind: AlertKind, *, recovered: bool = False, **detail: object) -> str:
     return describe_alert(Alert("id", kind, START, recovered=recovered, detail=detail or DETAILS[kind]))
 
 
@@ -38,15 +38,15 @@ def said(kind: AlertKind, *, recovered: bool = False, **detail: object) -> str:
         (AlertKind.BRAKE, "190 are held so far"),
     ],
 )
-def test_each_kind_says_what_happened_and_what_to_do(kind, part):
-    assert part in said(kind)
+def test_the_text_of_each_kind_says_what_happened(kind, part):
+    assert part in describe(kind)
 
 
 @pytest.mark.parametrize("kind", AlertKind)
-def test_each_kind_is_one_line_that_says_whose_it_is_and_its_end_reads_otherwise(kind):
-    begun, over = said(kind), said(kind, recovered=True)
-    assert begun != over
-    for text in (begun, over):
+def test_each_text_is_one_line_and_a_recovery_reads_differently(kind):
+    started, recovered_text = describe(kind), describe(kind, recovered=True)
+    assert started != recovered_text
+    for text in (started, recovered_text):
         assert text.startswith("tokenkeeper: ")
         assert "\n" not in text
         assert "None" not in text
@@ -54,44 +54,44 @@ def test_each_kind_is_one_line_that_says_whose_it_is_and_its_end_reads_otherwise
 
 @pytest.mark.parametrize("kind", AlertKind)
 @pytest.mark.parametrize("recovered", [False, True])
-def test_a_detail_that_lacks_something_still_reads(kind, recovered):
+def test_an_alert_without_detail_has_a_text(kind, recovered):
     assert describe_alert(Alert("id", kind, START, recovered=recovered))
 
 
-def test_the_brakes_end_says_what_the_operator_said():
-    assert said(AlertKind.BRAKE, recovered=True, dismissed=190).endswith("is off again: 190 dismissed.")
+def test_the_end_of_the_brake_names_the_operators_decision():
+    assert describe(AlertKind.BRAKE, recovered=True, dismissed=190).endswith("is off again: 190 dismissed.")
 
 
 @pytest.mark.parametrize("state", ["unavailable", "throttled", "app_rejected"])
-def test_every_state_of_hubspot_has_words_of_its_own(state):
-    text = said(AlertKind.PROVIDER, state=state, reason="why")
+def test_every_condition_of_hubspot_has_a_description_with_its_reason(state):
+    text = describe(AlertKind.PROVIDER, state=state, reason="why")
     assert "(why)" in text
     assert "is not working normally" not in text
 
 
-def test_nobody_but_us_makes_slack_call_people():
-    text = said(AlertKind.PROVIDER, state="unavailable", reason="<!channel> & <http://evil|click>")
+def test_a_reason_from_hubspot_cannot_become_a_mention_or_a_link_in_slack():
+    text = describe(AlertKind.PROVIDER, state="unavailable", reason="<!channel> & <http://evil|click>")
     assert "&lt;!channel&gt; &amp; &lt;http://evil|click&gt;" in text
 
 
-def test_the_waits_between_tries_double_from_seconds_to_an_hour():
+def test_the_waits_between_attempts_double_from_seconds_to_an_hour():
     assert [post_retry_seconds(attempts) for attempts in (1, 2, 3)] == [FIRST_RETRY_SECONDS, 4.0, 8.0]
     assert post_retry_seconds(50) == post_retry_seconds(5000) == MAX_RETRY_SECONDS
 
 
-def test_in_a_day_there_are_some_tens_of_tries():
-    passed = tries = 0.0
+def test_an_alert_is_posted_some_tens_of_times_before_it_is_dropped():
+    passed = attempts_made = 0.0
     while passed < GIVE_UP_AFTER.total_seconds():
-        tries += 1
-        passed += post_retry_seconds(int(tries))
-    assert 20 < tries < 50
+        attempts_made += 1
+        passed += post_retry_seconds(int(attempts_made))
+    assert 20 < attempts_made < 50
 
 
-def test_the_first_is_told_at_once_and_a_stream_becomes_a_few():
+def test_the_first_alert_is_sent_at_once_and_a_stream_is_reduced_to_six():
     assert pause_seconds(0) == 0
-    told: list[float] = []
+    sent: list[float] = []
     for second in range(int(RECENT_WINDOW.total_seconds())):
-        if not told or second - told[-1] >= pause_seconds(len(told)):
-            told.append(second)
-    assert told[0] == 0
-    assert len(told) == 6
+        if not sent or second - sent[-1] >= pause_seconds(len(sent)):
+            sent.append(second)
+    assert sent[0] == 0
+    assert len(sent) == 6

@@ -1,4 +1,4 @@
-"""HubSpot as a whole, under any sequence of answers and sweeps: never stuck, never faster than allowed."""
+"""Properties of HubSpot's state under any sequence of outcomes and sweeps: never stuck, never faster than allowed."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ ERRORS = st.one_of(
     ),
 )
 OUTCOMES = st.builds(CallOutcome, is_first_attempt=st.booleans(), error=ERRORS, is_repeat=st.booleans())
-#: Seconds until a sweep, or an answer.
+#: Seconds, then a sweep (None) or the outcome of a call.
 STEPS = st.lists(st.tuples(st.floats(0, 600), st.one_of(st.none(), OUTCOMES)), max_size=60)
 
 
-def after(steps: list[tuple[float, CallOutcome | None]]) -> list[tuple[datetime, CallOutcome | None, Provider]]:
+def run(steps: list[tuple[float, CallOutcome | None]]) -> list[tuple[datetime, CallOutcome | None, Provider]]:
     state, now, states = Provider(), NOON, []
     for seconds, outcome in steps:
         now += timedelta(seconds=seconds)
@@ -56,10 +56,10 @@ def after(steps: list[tuple[float, CallOutcome | None]]) -> list[tuple[datetime,
 
 
 @given(STEPS)
-def test_from_any_state_successes_and_sweeps_lead_back_to_full_speed(
+def test_successes_and_sweeps_lead_from_any_state_back_to_no_limit(
     steps: list[tuple[float, CallOutcome | None]],
 ) -> None:
-    now, _, state = ([(NOON, None, Provider()), *after(steps)])[-1]
+    now, _, state = ([(NOON, None, Provider()), *run(steps)])[-1]
     now = max(now, state.paused_until or now)
     for _ in range(20):
         now += timedelta(seconds=2)
@@ -68,21 +68,21 @@ def test_from_any_state_successes_and_sweeps_lead_back_to_full_speed(
 
 
 @given(STEPS)
-def test_no_answer_shortens_a_pause_that_hubspot_asked_for(steps: list[tuple[float, CallOutcome | None]]) -> None:
-    promised = NOON
-    for now, outcome, state in after(steps):
+def test_no_outcome_shortens_a_pause(steps: list[tuple[float, CallOutcome | None]]) -> None:
+    pause_end = NOON
+    for now, outcome, state in run(steps):
         if outcome and isinstance(outcome.error, Throttled) and outcome.error.retry_after is not None:
-            promised = max(promised, now + timedelta(seconds=outcome.error.retry_after))
-        if promised > now:
+            pause_end = max(pause_end, now + timedelta(seconds=outcome.error.retry_after))
+        if pause_end > now:
             assert state.paused_until is not None
-            assert state.paused_until >= promised
+            assert state.paused_until >= pause_end
 
 
 @given(STEPS, st.floats(0, 2000))
-def test_the_pace_is_never_nothing_and_never_above_what_the_state_allows(
+def test_the_rate_is_never_zero_and_never_above_what_the_condition_allows(
     steps: list[tuple[float, CallOutcome | None]], cap: float
 ) -> None:
-    for _, _, state in after(steps):
+    for _, _, state in run(steps):
         rate = rate_limit(state, cap)
         assert rate is None or rate > 0
         assert state.rate is None or PROBE_RATE <= state.rate <= RAMP_END_RATE

@@ -1,4 +1,4 @@
-"""What attempts are called, and how they are summed up."""
+"""The outcomes of attempts, and their counters."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from tests.support.builders import START
         (errors.WrongHub("another_hub"), "wrong_hub"),
     ],
 )
-def test_every_error_has_its_own_name(error: errors.ProviderError | None, outcome: str) -> None:
+def test_every_error_has_one_outcome(error: errors.ProviderError | None, outcome: str) -> None:
     assert classify_outcome(error) == outcome
     assert outcome in OUTCOMES
 
 
 @pytest.mark.parametrize("bounds", [LATENESS_BOUNDS_SECONDS, LIFETIME_BOUNDS_SECONDS])
-def test_bounds_rise_and_leave_nothing_out(bounds: tuple[float, ...]) -> None:
+def test_histogram_bounds_rise_to_infinity(bounds: tuple[float, ...]) -> None:
     assert list(bounds) == sorted(set(bounds))
     assert bounds[-1] == math.inf
 
 
-def test_a_refresh_counts_under_the_first_bound_that_holds_it() -> None:
+def test_a_refresh_is_counted_in_the_bucket_with_the_lowest_bound_above_it() -> None:
     assert [find_lateness_bound(late) for late in (0.0, 0.25, 0.26, 5.0, 1e9)] == [0.25, 0.25, 0.5, 5.0, math.inf]
 
 
