@@ -25,7 +25,7 @@ DIGITS = re.compile(r"[0-9]{1,19}")
 
 NO_HUB = f"hub_id is not a whole number from 1 to {MAX_HUB_ID}"
 NO_TOKEN = (
-    f"refresh_token is missing, or is not 1 to {response_fields.LONGEST_TOKEN} printable characters without spaces"
+    f"refresh_token is missing, or is not 1 to {response_fields.MAX_TOKEN_CHARS} printable characters without spaces"
 )
 
 
@@ -146,8 +146,8 @@ def _hub_id(value: Any) -> int:
     if isinstance(value, str) and DIGITS.fullmatch(value):
         value = int(value)
     try:
-        hub_id = response_fields.hub_id(value)
-    except response_fields.Malformed:
+        hub_id = response_fields.parse_hub_id(value)
+    except response_fields.MalformedField:
         hub_id = None
     if hub_id is None:
         raise _Wrong(NO_HUB)
@@ -156,8 +156,8 @@ def _hub_id(value: Any) -> int:
 
 def _refresh_token(value: Any) -> str:
     try:
-        token = response_fields.refresh_token(value)
-    except response_fields.Malformed:
+        token = response_fields.parse_refresh_token(value)
+    except response_fields.MalformedField:
         token = None
     if token is None:
         raise _Wrong(NO_TOKEN)

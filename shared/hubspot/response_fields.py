@@ -1,4 +1,4 @@
-"""Reads the body, the fields and the headers of a reply: what HubSpot documents, or Malformed; nothing is guessed."""
+"""Parses the body, the fields and the headers of a reply. What HubSpot does not document is MalformedField."""
 
 from __future__ import annotations
 
@@ -11,109 +11,107 @@ from typing import Any, NoReturn
 
 from shared.domain.hub_id import is_hub_id
 
-#: Characters. HubSpot advises room for 512, and says elsewhere that there is no maximum.
-LONGEST_TOKEN = 16 * 1024
-#: Seconds: a year. HubSpot's access tokens live 1,800.
-LONGEST_LIFE = 31_536_000
-#: Seconds. Retry-After is clamped to it: 24 hours is the longest that HubSpot documents.
-LONGEST_WAIT = 86_400.0
-#: What may be sent as a bearer token, stored as text and put into a form: printable ASCII without spaces.
+#: HubSpot advises room for 512 characters, and says elsewhere that there is no maximum.
+MAX_TOKEN_CHARS = 16 * 1024
+#: A year. HubSpot's access tokens live for 1,800 seconds.
+MAX_EXPIRES_IN_SECONDS = 31_536_000
+#: 24 hours, the longest Retry-After that HubSpot documents. A longer one is shortened to it.
+MAX_RETRY_AFTER_SECONDS = 86_400.0
+#: Printable ASCII without spaces: safe in a header, in a form and in a text column.
 _TOKEN = re.compile(r"[!-~]+")
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)  # NaN and Infinity are Python's, not JSON's
+class MalformedField(Exception):
+    """A field is not of the type that HubSpot documents. The message is one word, and never the value."""
 
 
-#: Made once: json.loads would make one per call for the sake of the argument.
-_JSON = json.JSONDecoder(parse_constant=_no_constant)
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)  # NaN and Infinity are in Python's JSON and not in the standard's
 
 
-class Malformed(Exception):
-    """A field is not of the type that HubSpot documents. `str()` says which in one word, and never its value."""
+#: One for all calls: json.loads makes a decoder per call where it is given `parse_constant`.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def object_in(body: bytes) -> dict[str, Any] | None:
+def parse_object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object in the body; None where it is anything else."""
     try:
-        answer = _JSON.decode(body.decode())
+        value = _DECODER.decode(body.decode())
     except (ValueError, RecursionError):
         return None
-    return answer if isinstance(answer, dict) else None
+    return value if isinstance(value, dict) else None
 
 
-def not_an_object(body: bytes) -> str:
+def classify_body(body: bytes) -> str:
+    """A code for a body without a JSON object."""
     start = body.lstrip()[:1]
     if not start:
         return "empty"
     return "html" if start == b"<" else "not_json"
 
 
-def access_token(value: Any) -> str:
+def parse_access_token(value: Any) -> str:
     if not value:
-        raise Malformed("no_grant")
-    return _token(value)
+        raise MalformedField("no_grant")
+    return _parse_token(value)
 
 
-def refresh_token(value: Any) -> str | None:
-    return _token(value) if value not in (None, "") else None
+def parse_refresh_token(value: Any) -> str | None:
+    return _parse_token(value) if value not in (None, "") else None
 
 
-def expires_in(value: Any) -> int:
-    """Seconds. A number in quotes is refused: HubSpot's is an int64, and who sends another is not HubSpot."""
-    if not _is_int(value):
-        raise Malformed("wrong_types")
-    if not 1 <= value <= LONGEST_LIFE:
-        raise Malformed("bad_expires_in")
+def parse_expires_in(value: Any) -> int:
+    """Seconds. A number in quotes is refused: HubSpot documents an int64."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise MalformedField("wrong_types")
+    if not 1 <= value <= MAX_EXPIRES_IN_SECONDS:
+        raise MalformedField("bad_expires_in")
     return int(value)
 
 
-def hub_id(value: Any) -> int | None:
+def parse_hub_id(value: Any) -> int | None:
     if value is None:
         return None
     if not is_hub_id(value):
-        raise Malformed("wrong_types")
+        raise MalformedField("wrong_types")
     return int(value)
 
 
-def scopes(value: Any) -> tuple[str, ...] | None:
+def parse_scopes(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(scope, str) and _TOKEN.fullmatch(scope) for scope in value):
-        raise Malformed("wrong_types")
+        raise MalformedField("wrong_types")
     return tuple(value)
 
 
-def line(value: Any, longest: int) -> str | None:
-    """A text for people, or None where it is none: PostgreSQL takes neither NUL nor a lone surrogate."""
-    if isinstance(value, str) and 0 < len(value) <= longest and value.isprintable():
+def parse_line(value: Any, max_chars: int) -> str | None:
+    """One line of text; None for anything else. PostgreSQL stores neither NUL nor a lone surrogate."""
+    if isinstance(value, str) and 0 < len(value) <= max_chars and value.isprintable():
         return value
     return None
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from now, 0 to LONGEST_WAIT; a date is held against the reply's own Date, never against our clock."""
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds from 0 to MAX_RETRY_AFTER_SECONDS. A date is compared with the reply's own Date, not with our clock."""
     text = headers.get("Retry-After")
     if text is None:
         return None
     try:
         seconds = float(text)
     except ValueError:
-        seconds = _until(text, headers.get("Date", ""))
-    return None if isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT)
+        seconds = _seconds_between(headers.get("Date", ""), text)
+    return None if isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
-def _until(date: str, now: str) -> float:
+def _seconds_between(earlier: str, later: str) -> float:
     try:
-        return (parsedate_to_datetime(date) - parsedate_to_datetime(now)).total_seconds()
-    except (ValueError, TypeError, OverflowError):  # TypeError: one of them has no time zone
+        return (parsedate_to_datetime(later) - parsedate_to_datetime(earlier)).total_seconds()
+    except (ValueError, TypeError, OverflowError):  # TypeError: only one of them has a time zone
         return float("nan")
 
 
-def _token(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > LONGEST_TOKEN or not _TOKEN.fullmatch(value):
-        raise Malformed("wrong_types")
+def _parse_token(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TOKEN_CHARS or not _TOKEN.fullmatch(value):
+        raise MalformedField("wrong_types")
     return value
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -2,14 +2,14 @@
 
 import pytest
 
-from shared.hubspot.response_parsing import BY_STATUS, ERROR_CLASSIFICATION
+from shared.hubspot.response_parsing import ERROR_CLASSIFICATION, STATUS_CLASSIFICATION
 from web.admin.error_descriptions import DESCRIPTIONS, describe_error
 
 #: CodeRejected ends a handshake; it is never stored for a connection.
 STORED_CODES = [code for code, error in ERROR_CLASSIFICATION.items() if error.__name__ != "CodeRejected"]
 
 
-@pytest.mark.parametrize("code", [*STORED_CODES, *(code for _, code in BY_STATUS.values())])
+@pytest.mark.parametrize("code", [*STORED_CODES, *(code for _, code in STATUS_CLASSIFICATION.values())])
 def test_every_known_code_has_a_description_of_its_own(code):
     assert describe_error(code) != DESCRIPTIONS["unrecognised"]
     assert describe_error(f"{code} (HTTP 400)") == describe_error(code)
