@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.db.alerts.detection import LOOK, LOOKED_AT, AlertDetector
+from shared.db.alerts.detection import CANDIDATE_ROWS, DETECT, AlertDetector
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.statements import Database
 from shared.db.lifecycle.imports import ImportRow
@@ -178,7 +178,7 @@ def test_who_has_no_token_yet_or_is_revoked_cannot_go_stale(
 def test_thousands_that_were_revoked_hide_nobody_who_goes_stale(
     connections: ConnectionFixture, watch: AlertDetector, sql: SqlFixture
 ) -> None:
-    connections.many_due(LOOKED_AT + 100)
+    connections.many_due(CANDIDATE_ROWS + 100)
     sql.set(f"{REVOKED}, revocation_alerted = true, failures = 1 + mod(hub_id, 2)")
     connections.install(9_000)
     sql.set(STALE, 9_000)
@@ -221,7 +221,9 @@ def test_a_look_at_many_connections_reads_no_table(
     connections.many_due(3000)
     sql.set(FRESH + ", access_token = 'a', lifetime_seconds = 1800, refreshed_at = now()")
     sql.rows("VACUUM ANALYZE tokenkeeper.connections")
-    plan = Database(engine).execute(text(LOOK.text.replace("SELECT EXISTS", "EXPLAIN SELECT EXISTS", 1)), overdue=10.0)
+    plan = Database(engine).execute(
+        text(DETECT.text.replace("SELECT EXISTS", "EXPLAIN SELECT EXISTS", 1)), overdue_seconds=10.0
+    )
     lines = [line for (line,) in plan]
     assert any("connections_revocation_alert_due" in line for line in lines)
     assert not any("Seq Scan on connections" in line for line in lines), "\n".join(lines)

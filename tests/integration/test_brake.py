@@ -328,7 +328,7 @@ def test_a_dismissal_during_an_outage_does_not_hurry_the_probes(fleet: Connectio
 
 def test_more_than_a_page_is_moved_whole(fleet: ConnectionFixture, sql: SqlFixture, engine: Engine) -> None:
     kill(fleet, 20)
-    page = brake_module.PAGE
+    page = brake_module.BATCH_ROWS
     with engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, due_at, pending_revocation) "

@@ -1,4 +1,6 @@
-"""What each sweep looks for on operators' behalf: connections revoked or back, and tokens about to end."""
+"""Detects what operators are alerted to at each sweep: connections revoked, or no longer so, and tokens about to
+expire.
+"""
 
 from __future__ import annotations
 
@@ -6,132 +8,136 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, text
 
-from shared.db.alerts.outbox import PENDING
+from shared.db.alerts.outbox import ANY_TO_DELIVER
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.statements import Database, single_statement
 from shared.domain.alerts import RECENT_WINDOW, AlertKind, pause_seconds
 
-#: Of its token's lifetime: with less than that left, and no refresh having worked, a connection is about to go stale.
-LAST_OF_LIFE = 0.1
-#: Attempts in vain before that is said of a connection that is being tried.
-VAIN = 2
-#: Seconds, or sweeps, for which a refresh must have been overdue before it is said of one that nobody tried.
-OVERDUE_SECONDS, OVERDUE_SWEEPS = 10.0, 5
-#: So many hubs are named in one alert, the rest are counted.
-NAMED = 10
-#: Of those failing and of those longest overdue so many are looked at: a sweep must not slow down with a backlog.
-LOOKED_AT = 5000
-#: While an alert stands, another is raised when so many times as many are about to go stale, a RECENT_WINDOW later.
-WORSE = 10
-#: Told in one message at most.
-MOST = 10_000
+#: A connection is stale when its token has less than this share of its lifetime left, and no refresh has worked.
+STALE_LIFETIME_SHARE = 0.1
+#: Consecutive failures after which a connection that is being refreshed counts as stale.
+STALE_FAILURES = 2
+#: A connection that no worker tries to refresh is stale when overdue for so many seconds, and so many sweeps.
+STALE_OVERDUE_SECONDS, STALE_OVERDUE_SWEEPS = 10.0, 5
+#: Examined at each sweep, of the failing and of the longest overdue: a backlog must not slow down the sweep.
+CANDIDATE_ROWS = 5000
+#: While an alert about stale connections stands, another one follows only when so many times as many are stale, and not
+#: within RECENT_WINDOW.
+WORSENING_FACTOR = 10
+#: Hubs that one alert names; the others are counted.
+NAMED_HUBS = 10
+#: Hubs that one alert counts; the others get the next one.
+MAX_HUBS_PER_ALERT = 10_000
 
 _STALE = f"""
 SELECT hub_id FROM (
     (SELECT hub_id, status, expires_at, lifetime_seconds, failures, due_at FROM tokenkeeper.connections
-      WHERE failures >= {VAIN} AND status IN ('active', 'suspect') LIMIT {LOOKED_AT})
+      WHERE failures >= {STALE_FAILURES} AND status IN ('active', 'suspect') LIMIT {CANDIDATE_ROWS})
     UNION ALL
     (SELECT hub_id, status, expires_at, lifetime_seconds, failures, due_at FROM tokenkeeper.connections
-      WHERE due_at <= now() ORDER BY due_at LIMIT {LOOKED_AT})
+      WHERE due_at <= now() ORDER BY due_at LIMIT {CANDIDATE_ROWS})
 ) AS candidate
  WHERE status IN ('active', 'suspect')
-   AND expires_at < now() + make_interval(secs => coalesce(lifetime_seconds, 0) * {LAST_OF_LIFE})
-   AND (failures >= {VAIN} OR due_at < now() - make_interval(secs => :overdue))
+   AND expires_at < now() + make_interval(secs => coalesce(lifetime_seconds, 0) * {STALE_LIFETIME_SHARE})
+   AND (failures >= {STALE_FAILURES} OR due_at < now() - make_interval(secs => :overdue_seconds))
  GROUP BY hub_id
 """
-#: The planner takes half of all rows for untold, would read the table until it meets the first, and there is none;
-#: with statistics from before a backlog it would sort the whole of it. The indexes' own order is what is wanted.
-NO_SCAN = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off; "
-LOOK = single_statement(f"""
-{NO_SCAN}SELECT EXISTS (SELECT FROM tokenkeeper.connections WHERE (status = 'revoked') <> revocation_alerted) AS untold,
-       (SELECT count(*) FROM ({_STALE}) AS stale) AS stale,
+#: Makes the planner use the partial indexes. It assumes that half of all rows need a revocation alert, and would read
+#: the whole table to find the first of them, when there is none; with statistics from before a backlog it would sort
+#: the table.
+_USE_INDEXES = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off; "
+DETECT = single_statement(f"""
+{_USE_INDEXES}SELECT EXISTS (SELECT FROM tokenkeeper.connections WHERE (status = 'revoked') <> revocation_alerted)
+           AS any_revocation,
+       (SELECT count(*) FROM ({_STALE}) AS stale) AS stale_count,
        (SELECT NOT recovered FROM tokenkeeper.alerts
-         WHERE kind = 'stale_connections' ORDER BY at DESC LIMIT 1) AS stands
+         WHERE kind = 'stale_connections' ORDER BY at DESC LIMIT 1) AS is_stale_alert_open
 """)
-#: SKIP LOCKED: who is being saved just now is told of at the next sweep.
-TELL_REVOCATIONS = text(f"""
-{NO_SCAN}WITH untold AS MATERIALIZED (
+#: SKIP LOCKED: a row that is being saved at this moment gets its alert at the next sweep.
+MARK_ALERTED = text(f"""
+{_USE_INDEXES}WITH unalerted AS MATERIALIZED (
     SELECT hub_id FROM tokenkeeper.connections
      WHERE (status = 'revoked') <> revocation_alerted AND revocation_alerted = :recovered
-     LIMIT {MOST} FOR NO KEY UPDATE SKIP LOCKED
-), told AS (
+     LIMIT {MAX_HUBS_PER_ALERT} FOR NO KEY UPDATE SKIP LOCKED
+), alerted AS (
     UPDATE tokenkeeper.connections AS c SET revocation_alerted = NOT c.revocation_alerted
-      FROM untold WHERE c.hub_id = untold.hub_id
+      FROM unalerted WHERE c.hub_id = unalerted.hub_id
     RETURNING c.hub_id
 )
-SELECT count(*) AS total, (array_agg(hub_id ORDER BY hub_id))[1:{NAMED}] AS hubs FROM told
+SELECT count(*) AS total, (array_agg(hub_id ORDER BY hub_id))[1:{NAMED_HUBS}] AS hubs FROM alerted
 """)
-#: Of two sweeps at once, the second sees what the first has raised.
-ONE_AT_A_TIME = text("SELECT FROM tokenkeeper.provider FOR NO KEY UPDATE")
-STALE = text(f"""
-{NO_SCAN}SELECT count(*) AS total, (array_agg(hub_id ORDER BY hub_id))[1:{NAMED}] AS hubs FROM ({_STALE}) AS stale
+#: Of two sweeps at once, the second one waits, and sees what the first one has raised.
+LOCK_STALE_ALERTS = text("SELECT FROM tokenkeeper.provider FOR NO KEY UPDATE")
+COUNT_STALE = text(f"""
+{_USE_INDEXES}SELECT count(*) AS total, (array_agg(hub_id ORDER BY hub_id))[1:{NAMED_HUBS}] AS hubs
+  FROM ({_STALE}) AS stale
 """)
-NEWEST_STALE = text("""
-SELECT recovered, CAST(detail->>'count' AS bigint) AS total, at < now() - make_interval(secs => :lately) AS old
+READ_NEWEST_STALE_ALERT = text("""
+SELECT recovered, CAST(detail->>'count' AS bigint) AS total,
+       at < now() - make_interval(secs => :recent_seconds) AS is_old
   FROM tokenkeeper.alerts WHERE kind = 'stale_connections' ORDER BY at DESC LIMIT 1
 """)
-TOLD_LATELY = text("""
-SELECT count(*) AS told, extract(epoch FROM clock_timestamp() - max(at))::double precision AS ago
+COUNT_RECENT_ALERTS = text("""
+SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - max(at))::double precision AS seconds_since_newest
   FROM tokenkeeper.alerts
- WHERE kind = :kind AND recovered = :recovered AND at > clock_timestamp() - make_interval(secs => :lately)
+ WHERE kind = :kind AND recovered = :recovered AND at > clock_timestamp() - make_interval(secs => :recent_seconds)
 """)
 
 
 class AlertDetector:
-    """Two sweeps at once, or one that is repeated, tell nothing twice: what was told stands in the same transaction."""
+    """Raises each alert once, also where sweeps overlap: its transaction marks what the alert is about."""
 
     def __init__(self, engine: Engine, sweep_seconds: float) -> None:
         self._database = Database(engine)
-        self._overdue = max(OVERDUE_SECONDS, OVERDUE_SWEEPS * sweep_seconds)
+        self._overdue_seconds = max(STALE_OVERDUE_SECONDS, STALE_OVERDUE_SWEEPS * sweep_seconds)
 
     def detect(self) -> bool:
-        """Raise what alerts there are to raise. Whether any waits to be told.
+        """Raise new alerts. Whether the outbox has any to deliver now, new or old.
 
-        Raises StoreUnavailable; then the next sweep looks again.
+        Raises StoreUnavailable; then the next sweep detects the same again.
         """
-        seen = self._database.execute(LOOK, overdue=self._overdue)[0]
-        if seen.untold:
+        found = self._database.execute(DETECT, overdue_seconds=self._overdue_seconds)[0]
+        if found.any_revocation:
             for recovered in (False, True):
-                self._tell_revocations(recovered=recovered)
-        if seen.stale or seen.stands:
-            self._tell_stale()
-        return bool(self._database.execute(PENDING)[0][0])
+                self._alert_to_revocations(recovered=recovered)
+        if found.stale_count or found.is_stale_alert_open:
+            self._alert_to_stale_connections()
+        return bool(self._database.execute(ANY_TO_DELIVER)[0][0])
 
-    def _tell_revocations(self, *, recovered: bool) -> None:
-        """Hundreds of them become a few messages, which sum them up."""
+    def _alert_to_revocations(self, *, recovered: bool) -> None:
+        """One alert about all that became revoked, or stopped being so, since the last one."""
         with self._database.transaction() as connection:
-            if not _may_tell(connection, AlertKind.REVOKED, recovered=recovered):
+            if not _is_pause_over(connection, AlertKind.REVOKED, recovered=recovered):
                 return
-            told = connection.execute(TELL_REVOCATIONS, {"recovered": recovered}).one()
-            if told.total:
-                _raise(connection, AlertKind.REVOKED, told, recovered=recovered)
+            alerted = connection.execute(MARK_ALERTED, {"recovered": recovered}).one()
+            if alerted.total:
+                _raise_about(connection, AlertKind.REVOKED, alerted, recovered=recovered)
 
-    def _tell_stale(self) -> None:
+    def _alert_to_stale_connections(self) -> None:
+        """An alert when the first become stale, when many more are stale, and when none is any more."""
         with self._database.transaction() as connection:
-            connection.execute(ONE_AT_A_TIME)
-            stale = connection.execute(STALE, {"overdue": self._overdue}).one()
-            lately = {"lately": RECENT_WINDOW.total_seconds()}
-            before = connection.execute(NEWEST_STALE, lately).one_or_none()
-            if not _news(before, stale.total):
-                return
+            connection.execute(LOCK_STALE_ALERTS)
+            stale = connection.execute(COUNT_STALE, {"overdue_seconds": self._overdue_seconds}).one()
+            recent = {"recent_seconds": RECENT_WINDOW.total_seconds()}
+            newest = connection.execute(READ_NEWEST_STALE_ALERT, recent).one_or_none()
             recovered = stale.total == 0
-            if _may_tell(connection, AlertKind.STALE, recovered=recovered):
-                _raise(connection, AlertKind.STALE, stale, recovered=recovered)
+            if newest is None or newest.recovered:
+                is_news = not recovered
+            else:
+                is_news = recovered or (newest.is_old and stale.total >= WORSENING_FACTOR * newest.total)
+            if is_news and _is_pause_over(connection, AlertKind.STALE, recovered=recovered):
+                _raise_about(connection, AlertKind.STALE, stale, recovered=recovered)
 
 
-def _news(before: Row[Any] | None, count: int) -> bool:
-    if before is None or before.recovered:
-        return count > 0
-    return count == 0 or (before.old and count >= WORSE * before.total)
+def _is_pause_over(connection: Connection, kind: AlertKind, *, recovered: bool) -> bool:
+    """Whether enough time has passed since the newest such alert; see pause_seconds()."""
+    values = {"kind": kind.value, "recovered": recovered, "recent_seconds": RECENT_WINDOW.total_seconds()}
+    recent = connection.execute(COUNT_RECENT_ALERTS, values).one()
+    return not recent.total or bool(recent.seconds_since_newest >= pause_seconds(recent.total))
 
 
-def _may_tell(connection: Connection, kind: AlertKind, *, recovered: bool) -> bool:
-    values = {"kind": kind.value, "recovered": recovered, "lately": RECENT_WINDOW.total_seconds()}
-    row = connection.execute(TOLD_LATELY, values).one()
-    return not row.told or bool(row.ago >= pause_seconds(row.told))
-
-
-def _raise(connection: Connection, kind: AlertKind, about: Row[Any], *, recovered: bool) -> None:
-    subject = str(about.hubs[0]) if about.total == 1 else ""
-    detail = {"count": about.total, "hubs": about.hubs or []}
+def _raise_about(connection: Connection, kind: AlertKind, found: Row[Any], *, recovered: bool) -> None:
+    """`found`: the total, and the first hubs."""
+    subject = str(found.hubs[0]) if found.total == 1 else ""
+    detail = {"count": found.total, "hubs": found.hubs or []}
     raise_alert(connection, kind, recovered=recovered, subject=subject, detail=detail)

@@ -1,8 +1,8 @@
-"""What becomes of alerts after they were raised: logged once, posted by one worker at a time, in order per kind."""
+"""Delivers alerts: each is logged once, and posted by one worker at a time, by kind in order (docs/adr/0011)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,137 +12,143 @@ from sqlalchemy import Engine, Row, text
 from shared.db.core.statements import Database, single_statement
 from shared.domain.alerts import GIVE_UP_AFTER, Alert, AlertKind
 
-#: Seconds for which an alert that is being posted is nobody else's: three times what a post may take.
-LEASE = 30
-#: Those that were told are kept for so long, and the newest of its kind for ever: it says how things stand.
-KEPT = "30 days"
+#: For one post: three times as long as it may take.
+LEASE_SECONDS = 30
+#: Alerts that are done with are deleted after so long; the newest of each kind stays, because it says how things stand.
+RETENTION = "30 days"
 
-#: Posts of one kind within an hour after which the next waits so long for the last: HubSpot may flicker all night.
-OFTEN, REST = 12, "5 minutes"
-#: With more than so many of one kind waiting, only the newest is posted: it says how things stand.
-MOST_WAITING = 10
-#: Each names other connections, and the sweeps sum them: none of these stands for another.
-_SUMMED_ALREADY = "kind = 'connection_revoked'"
+#: After so many posts of one kind within an hour, the next one waits so long for the last one: HubSpot's state may
+#: change back and forth all night.
+MAX_POSTS_PER_HOUR, PAUSE = 12, "5 minutes"
+#: With more than so many alerts of one kind waiting, only the newest is posted: it says how things stand.
+MAX_WAITING = 10
+#: Not for these: each is about other connections, and the sweeps summarize them already.
+_NEVER_SUMMARIZED = "kind = 'connection_revoked'"
 
-COLUMNS = "a.id, a.kind, a.at, a.recovered, a.subject, a.detail, a.attempts, a.summarized_count"
-#: Of each kind the first that is not done with: what was raised after it waits for it.
-_HEADS = """
+_COLUMNS = "a.id, a.kind, a.at, a.recovered, a.subject, a.detail, a.attempts, a.summarized_count"
+#: Of each kind the first alert that is not done with: the later ones wait for it.
+_FIRST_OF_KIND = """
 SELECT DISTINCT ON (kind) number FROM tokenkeeper.alerts WHERE due_at IS NOT NULL ORDER BY kind, number
 """
-_RESTING = f"""
-SELECT kind FROM tokenkeeper.alerts WHERE delivered_at > now() - interval '1 hour' AND NOT {_SUMMED_ALREADY}
- GROUP BY kind HAVING count(*) >= {OFTEN} AND max(delivered_at) > now() - interval '{REST}'
+_PAUSED_KINDS = f"""
+SELECT kind FROM tokenkeeper.alerts WHERE delivered_at > now() - interval '1 hour' AND NOT {_NEVER_SUMMARIZED}
+ GROUP BY kind HAVING count(*) >= {MAX_POSTS_PER_HOUR} AND max(delivered_at) > now() - interval '{PAUSE}'
 """
-_FREE = "(a.lease_until IS NULL OR a.lease_until <= now())"
-_POSTABLE = f"a.due_at <= now() AND {_FREE} AND a.kind NOT IN ({_RESTING})"
+_IS_UNLEASED = "(a.lease_until IS NULL OR a.lease_until <= now())"
+_IS_POSTABLE = f"a.due_at <= now() AND {_IS_UNLEASED} AND a.kind NOT IN ({_PAUSED_KINDS})"
 #: Whether there is anything to log, or to post now.
-PENDING = single_statement(f"""
+ANY_TO_DELIVER = single_statement(f"""
 SELECT EXISTS (SELECT FROM tokenkeeper.alerts WHERE due_at IS NOT NULL AND logged_at IS NULL)
-    OR EXISTS (SELECT FROM tokenkeeper.alerts AS a WHERE number IN ({_HEADS}) AND {_POSTABLE})
+    OR EXISTS (SELECT FROM tokenkeeper.alerts AS a WHERE number IN ({_FIRST_OF_KIND}) AND {_IS_POSTABLE})
 """)
-NEWS = text(f"""
-SELECT {COLUMNS}, a.number FROM tokenkeeper.alerts AS a
+LOCK_UNLOGGED = text(f"""
+SELECT {_COLUMNS}, a.number FROM tokenkeeper.alerts AS a
  WHERE a.due_at IS NOT NULL AND a.logged_at IS NULL
  ORDER BY a.number FOR NO KEY UPDATE SKIP LOCKED
 """)
-LOGGED = text("UPDATE tokenkeeper.alerts SET logged_at = now() WHERE number = ANY(:numbers)")
-SUM_UP = single_statement(f"""
+MARK_LOGGED = text("UPDATE tokenkeeper.alerts SET logged_at = now() WHERE number = ANY(:numbers)")
+#: Where too many of a kind wait, all but the newest are not posted any more, and the newest counts them.
+SUMMARIZE = single_statement(f"""
 WITH waiting AS MATERIALIZED (
-    SELECT number, count(*) OVER kinds AS many, max(number) OVER kinds AS newest
-      FROM tokenkeeper.alerts WHERE due_at IS NOT NULL AND NOT {_SUMMED_ALREADY} WINDOW kinds AS (PARTITION BY kind)
-), dropped AS (
+    SELECT number, count(*) OVER kinds AS total, max(number) OVER kinds AS newest
+      FROM tokenkeeper.alerts WHERE due_at IS NOT NULL AND NOT {_NEVER_SUMMARIZED}
+    WINDOW kinds AS (PARTITION BY kind)
+), summarized AS (
     UPDATE tokenkeeper.alerts AS a SET due_at = NULL
-      FROM waiting AS w
-     WHERE a.number = w.number AND w.many > {MOST_WAITING} AND a.number < w.newest
-       AND a.due_at IS NOT NULL AND a.logged_at IS NOT NULL AND {_FREE}
-    RETURNING w.newest, a.summarized_count
+      FROM waiting
+     WHERE a.number = waiting.number AND waiting.total > {MAX_WAITING} AND a.number < waiting.newest
+       AND a.due_at IS NOT NULL AND a.logged_at IS NOT NULL AND {_IS_UNLEASED}
+    RETURNING waiting.newest, a.summarized_count
 )
-UPDATE tokenkeeper.alerts AS a SET summarized_count = a.summarized_count + d.more
-  FROM (SELECT newest, sum(1 + summarized_count) AS more FROM dropped GROUP BY newest) AS d
- WHERE a.number = d.newest
+UPDATE tokenkeeper.alerts AS a SET summarized_count = a.summarized_count + sums.total
+  FROM (SELECT newest, sum(1 + summarized_count) AS total FROM summarized GROUP BY newest) AS sums
+ WHERE a.number = sums.newest
 """)
 CLAIM = single_statement(f"""
-WITH mine AS MATERIALIZED (
+WITH next AS MATERIALIZED (
     SELECT a.number FROM tokenkeeper.alerts AS a
-     WHERE a.number IN ({_HEADS}) AND {_POSTABLE}
+     WHERE a.number IN ({_FIRST_OF_KIND}) AND {_IS_POSTABLE}
      ORDER BY a.number LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE tokenkeeper.alerts AS a
-   SET attempts = a.attempts + 1, lease_until = now() + interval '{LEASE} seconds'
-  FROM mine WHERE a.number = mine.number
-RETURNING {COLUMNS}, now() AS now
+   SET attempts = a.attempts + 1, lease_until = now() + interval '{LEASE_SECONDS} seconds'
+  FROM next WHERE a.number = next.number
+RETURNING {_COLUMNS}, now() AS now
 """)
-_STILL_OURS = "id = :id AND attempts = :attempts AND delivered_at IS NULL"
-DELIVERED = single_statement(f"""
-UPDATE tokenkeeper.alerts SET delivered_at = now(), due_at = NULL, lease_until = NULL WHERE {_STILL_OURS}
+#: `attempts` fences: another worker may have claimed the alert after the lease.
+_IS_CURRENT_CLAIM = "id = :id AND attempts = :attempts AND delivered_at IS NULL"
+MARK_DELIVERED = single_statement(f"""
+UPDATE tokenkeeper.alerts SET delivered_at = now(), due_at = NULL, lease_until = NULL WHERE {_IS_CURRENT_CLAIM}
 """)
-FAILED = single_statement(f"""
+SCHEDULE_RETRY = single_statement(f"""
 UPDATE tokenkeeper.alerts
    SET lease_until = NULL,
-       due_at = CASE WHEN at > now() - make_interval(secs => :given_up_after)
-                     THEN now() + make_interval(secs => :wait) END
- WHERE {_STILL_OURS}
+       due_at = CASE WHEN at > now() - make_interval(secs => :give_up_seconds)
+                     THEN now() + make_interval(secs => :wait_seconds) END
+ WHERE {_IS_CURRENT_CLAIM}
 RETURNING due_at
 """)
-SHELVE = single_statement(
+FINISH_LOGGED = single_statement(
     "UPDATE tokenkeeper.alerts SET due_at = NULL WHERE due_at IS NOT NULL AND logged_at IS NOT NULL"
 )
 PRUNE = single_statement(f"""
 DELETE FROM tokenkeeper.alerts AS a
- WHERE a.due_at IS NULL AND a.at < now() - interval '{KEPT}'
+ WHERE a.due_at IS NULL AND a.at < now() - interval '{RETENTION}'
    AND EXISTS (SELECT FROM tokenkeeper.alerts AS newer WHERE newer.kind = a.kind AND newer.number > a.number)
 """)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedAlert:
-    """An alert that this worker alone posts now."""
+    """An alert that the worker which claimed it, and no other, posts now."""
 
     alert: Alert
     now: datetime  #: PostgreSQL's clock at the claim
 
 
 class Outbox:
-    """Every method raises StoreUnavailable where PostgreSQL does not answer; it may be called again."""
+    """Every method raises StoreUnavailable where PostgreSQL does not answer, and may then be called again."""
 
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
-    def log_new_alerts(self, say: Callable[[Alert], None]) -> None:
-        """`say` each that nobody said yet. Said again only if this process dies in the midst of it."""
+    def log_new_alerts(self, log: Callable[[Alert], None]) -> None:
+        """`log` each alert that is not logged yet. A process that stops in between makes it happen again."""
         with self._database.transaction() as connection:
-            rows = connection.execute(NEWS).all()
+            rows = connection.execute(LOCK_UNLOGGED).all()
             for row in rows:
-                say(alert_of(row))
+                log(_row_to_alert(row))
             if rows:
-                connection.execute(LOGGED, {"numbers": [row.number for row in rows]})
+                connection.execute(MARK_LOGGED, {"numbers": [row.number for row in rows]})
 
     def claim(self) -> ClaimedAlert | None:
-        """The next to post; None where there is none, or others are posting it."""
-        self._database.execute(SUM_UP)
-        rows: Sequence[Row[Any]] = self._database.execute(CLAIM)
-        return ClaimedAlert(alert_of(rows[0]), rows[0].now) if rows else None
+        """The next alert to post; None where there is none, or other workers are posting them."""
+        self._database.execute(SUMMARIZE)
+        rows = self._database.execute(CLAIM)
+        return ClaimedAlert(_row_to_alert(rows[0]), rows[0].now) if rows else None
 
     def mark_delivered(self, alert: Alert) -> None:
-        self._database.execute(DELIVERED, id=alert.id, attempts=alert.attempts)
+        self._database.execute(MARK_DELIVERED, id=alert.id, attempts=alert.attempts)
 
-    def schedule_retry(self, alert: Alert, wait: float) -> bool:
-        """Due again in `wait` seconds; False where it is too old for that and given up."""
-        given_up_after = GIVE_UP_AFTER.total_seconds()
+    def schedule_retry(self, alert: Alert, wait_seconds: float) -> bool:
+        """Post it again in `wait_seconds`; False where it is too old for that: then it is given up."""
+        give_up_seconds = GIVE_UP_AFTER.total_seconds()
+        values = {"id": alert.id, "attempts": alert.attempts}
         rows = self._database.execute(
-            FAILED, id=alert.id, attempts=alert.attempts, wait=wait, given_up_after=given_up_after
+            SCHEDULE_RETRY, wait_seconds=wait_seconds, give_up_seconds=give_up_seconds, **values
         )
         return not rows or rows[0].due_at is not None
 
     def finish_without_posting(self) -> None:
-        """There is nowhere to post to: what was logged is done with, and kept."""
-        self._database.execute(SHELVE)
+        """Where no webhook is set: an alert that is logged is done with, and kept."""
+        self._database.execute(FINISH_LOGGED)
 
     def prune(self) -> None:
+        """Delete alerts older than RETENTION."""
         self._database.execute(PRUNE)
 
 
-def alert_of(row: Row[Any]) -> Alert:
+def _row_to_alert(row: Row[Any]) -> Alert:
     return Alert(
         id=str(row.id),
         kind=AlertKind(row.kind),

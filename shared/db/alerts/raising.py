@@ -1,4 +1,4 @@
-"""The outbox of alerts: each change once, put there by the transaction that makes it."""
+"""Puts an alert into the outbox, in the transaction that makes the change which it is about."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from sqlalchemy import Connection, text
 
 from shared.domain.alerts import AlertKind
 
-RAISE = text("""
+INSERT = text("""
 INSERT INTO tokenkeeper.alerts (kind, recovered, subject, detail)
 VALUES (:kind, :recovered, :subject, CAST(:detail AS jsonb))
 """)
-#: Those of a kind are posted in order, and the first of them may be waiting for an hour: news is worth a try.
-HURRY = text("""
+#: Alerts of one kind are posted in order, and the first one may be waiting up to an hour for its next attempt: with a
+#: new alert behind it, it is attempted at once.
+RETRY_FIRST_NOW = text("""
 UPDATE tokenkeeper.alerts SET due_at = now()
  WHERE due_at > now()
    AND number = (SELECT min(number) FROM tokenkeeper.alerts WHERE kind = :kind AND due_at IS NOT NULL)
@@ -29,7 +30,7 @@ def raise_alert(
     subject: str = "",
     detail: dict[str, Any],
 ) -> None:
-    """Tell operators, if the caller's transaction commits. `detail`: JSON, and nothing secret in it."""
+    """Alert operators, if the caller's transaction commits. `detail` becomes JSON; no secrets in it."""
     values = {"kind": kind.value, "recovered": recovered, "subject": subject, "detail": json.dumps(detail)}
-    connection.execute(RAISE, values)
-    connection.execute(HURRY, {"kind": kind.value})
+    connection.execute(INSERT, values)
+    connection.execute(RETRY_FIRST_NOW, {"kind": kind.value})

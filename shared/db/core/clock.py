@@ -1,4 +1,4 @@
-"""The one clock, PostgreSQL's, read between two of its replies."""
+"""PostgreSQL's clock, the only one that decisions use, between two of its replies."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from datetime import datetime, timedelta
 
 
 class DatabaseClock:
-    """Never ahead of the server: its time was old by the way of the reply when it was anchored."""
+    """Behind the server's clock by at most the time that the newest reply took, and never ahead of it."""
 
     def __init__(self) -> None:
         self._anchor: tuple[datetime, float] | None = None
 
-    def set(self, db_now: datetime) -> None:
-        """Call it when a reply that brought the server's time has just arrived, in any thread."""
-        self._anchor = (db_now, time.monotonic())  # one assignment: a reader sees both or neither
+    def set(self, database_now: datetime) -> None:
+        """Call this, in any thread, when a reply with the server's time has just arrived."""
+        self._anchor = (database_now, time.monotonic())  # one assignment: no thread reads one half of it
 
     def now(self) -> datetime:
-        """Raises RuntimeError before the first reply."""
+        """Raises RuntimeError before the first set()."""
         if self._anchor is None:
-            raise RuntimeError("the database's clock was never read: claim or sweep before asking for the time")
-        db_now, since = self._anchor
-        return db_now + timedelta(seconds=time.monotonic() - since)
+            raise RuntimeError("the database's time is not known yet: claim rows before asking for it")
+        database_now, monotonic = self._anchor
+        return database_now + timedelta(seconds=time.monotonic() - monotonic)

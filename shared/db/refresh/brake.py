@@ -1,7 +1,14 @@
-"""The revocation brake: counts what becomes revoked, holds what is too much, and does what an operator says of that.
+"""The revocation brake: a circuit breaker for revocations.
 
-The provider's row is locked while it is counted, before any connection's: two workers that save at once do not let
-through twice what one may.
+HubSpot may by mistake call many grants dead at once, both when refreshing and when asked about them. So at most max(10,
+5 % of the active connections) may become revoked within ten minutes (shared/domain/brake.py). Beyond that the brake
+turns on, with one alert, and further revocations are held: saved as suspect, with what HubSpot said in
+`pending_revocation`. Such a connection is served while its token lives, and HubSpot is asked again at the pace of
+failures. An operator turns the brake off: `confirm` revokes what is held; `dismiss` makes it active and due, and what
+became revoked just before as well.
+
+Revocations are counted under a lock on the provider's row, taken before that of any connection: two workers that save
+at the same time stay within the limit together, and cannot deadlock.
 """
 
 from __future__ import annotations
@@ -21,27 +28,36 @@ from shared.domain.brake import REVOCATION_WINDOW, hold_revocation, remaining_re
 from shared.domain.connection import Status
 from shared.domain.provider import RAMP_START_RATE, Condition
 
-#: Connections that one statement of an operator's word moves: a hundred thousand at once would outlast its bound.
-PAGE = 5000
-HELD = "status = 'suspect' AND pending_revocation IS NOT NULL"
+#: Connections that one statement of confirm() or dismiss() changes: many more could exceed the statement's time limit.
+BATCH_ROWS = 5000
+#: An SQL condition: the brake holds the connection's revocation.
+IS_HELD = "status = 'suspect' AND pending_revocation IS NOT NULL"
 
-#: clock_timestamp(): who waited for the row must not count by the time at which he began to wait.
-LOCK = text("SELECT brake_since, brake_reset_at, clock_timestamp() AS at FROM tokenkeeper.provider FOR NO KEY UPDATE")
-#: Only those whose result will land count; locked, so that it does.
-STILL_OURS = text("""
+READ = single_statement(f"""
+SELECT clock_timestamp() AS now, brake_since,
+       (SELECT count(*) FROM tokenkeeper.connections WHERE {IS_HELD}) AS held
+  FROM tokenkeeper.provider
+""")
+#: clock_timestamp(), not now(): after waiting for the lock, the window must not end before the wait.
+LOCK_BRAKE = text("""
+SELECT brake_since, brake_reset_at, clock_timestamp() AS now FROM tokenkeeper.provider FOR NO KEY UPDATE
+""")
+#: The rows whose result can still be saved: only those count. Locked, so that this stays so.
+LOCK_LEASED_ROWS = text("""
 SELECT c.hub_id, c.status
   FROM tokenkeeper.connections AS c
   JOIN unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[]), CAST(:generations AS bigint[]))
-       AS l(hub_id, number, generation) ON c.hub_id = l.hub_id
- WHERE c.lease_number = l.number AND c.generation = l.generation AND c.lease_until IS NOT NULL
+       AS lease(hub_id, number, generation) ON c.hub_id = lease.hub_id
+ WHERE c.lease_number = lease.number AND c.generation = lease.generation AND c.lease_until IS NOT NULL
  ORDER BY c.hub_id FOR NO KEY UPDATE OF c
 """)
-REVOKED_SINCE = text("""
+COUNT_REVOKED_SINCE = text("""
 SELECT count(*) FROM tokenkeeper.history
  WHERE event = 'revoked' AND at > :since AND detail -> 'confirmed' IS NULL
 """)
-#: Those active now, less what the history's changes since then sum up to. So nobody reads a million rows.
-ACTIVE_AT = text("""
+#: How many connections were active at that time: those active now, less the changes of status since. It reads an index
+#: of the history, not a million connections.
+COUNT_ACTIVE_AT = text("""
 SELECT connection_counts.connections
        - (SELECT count(*) FROM tokenkeeper.connections WHERE status <> 'active')
        - (SELECT count(*) FILTER (WHERE status = 'active' AND detail ->> 'was' IS DISTINCT FROM 'active')
@@ -50,76 +66,59 @@ SELECT connection_counts.connections
             FROM tokenkeeper.history WHERE at > :since AND status IS NOT NULL)
   FROM tokenkeeper.connection_counts
 """)
-ON = text("UPDATE tokenkeeper.provider SET brake_since = :at")
-OFF = text("UPDATE tokenkeeper.provider SET brake_since = NULL")
-OFF_ANEW = text("UPDATE tokenkeeper.provider SET brake_since = NULL, brake_reset_at = clock_timestamp()")
-RAMP = text(f"UPDATE tokenkeeper.provider SET rate = {RAMP_START_RATE} WHERE condition = '{Condition.OK}'")
-READ = single_statement(f"""
-SELECT clock_timestamp() AS at, brake_since,
-       (SELECT count(*) FROM tokenkeeper.connections WHERE {HELD}) AS held
-  FROM tokenkeeper.provider
-""")
+TURN_ON = text("UPDATE tokenkeeper.provider SET brake_since = :now")
 
 CONFIRM = text(f"""
-WITH those AS MATERIALIZED (
+WITH held AS MATERIALIZED (
     SELECT hub_id, pending_revocation FROM tokenkeeper.connections
-     WHERE {HELD} ORDER BY hub_id LIMIT {PAGE} FOR NO KEY UPDATE
+     WHERE {IS_HELD} ORDER BY hub_id LIMIT {BATCH_ROWS} FOR NO KEY UPDATE
 ), revoked AS (
     UPDATE tokenkeeper.connections AS c
        SET status = 'revoked', status_since = clock_timestamp(), pending_revocation = NULL,
            status_reason = 'HubSpot called it dead twice, and an operator confirmed it',
            access_token = NULL, expires_at = NULL, due_at = NULL, retry_not_before = NULL, refresh_requested = false
-      FROM those WHERE c.hub_id = those.hub_id
+      FROM held WHERE c.hub_id = held.hub_id
     RETURNING c.hub_id
-), told AS (
+), history_lines AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
-    SELECT hub_id, 'revoked', pending_revocation || '{{"confirmed": true}}', 'revoked' FROM those ORDER BY hub_id
+    SELECT hub_id, 'revoked', pending_revocation || '{{"confirmed": true}}', 'revoked' FROM held ORDER BY hub_id
 )
 SELECT count(*) FROM revoked
 """)
-STILL_HELD = text(f"SELECT EXISTS (SELECT FROM tokenkeeper.connections WHERE {HELD})")
+ANY_TO_CONFIRM = text(f"SELECT EXISTS (SELECT FROM tokenkeeper.connections WHERE {IS_HELD})")
+TURN_OFF = text("UPDATE tokenkeeper.provider SET brake_since = NULL")
 
-TO_DISMISS = f"(({HELD}) OR (status = 'revoked' AND status_since > :since)) AND status <> 'active'"
+#: `status <> 'active'` follows from the rest, and lets the planner use the index connections_not_active.
+_IS_TO_DISMISS = f"(({IS_HELD}) OR (status = 'revoked' AND status_since > :since)) AND status <> 'active'"
 DISMISS = text(f"""
-WITH those AS MATERIALIZED (
+WITH dismissed AS MATERIALIZED (
     SELECT hub_id, status FROM tokenkeeper.connections
-     WHERE {TO_DISMISS} ORDER BY hub_id LIMIT {PAGE} FOR NO KEY UPDATE
-), back AS (
+     WHERE {_IS_TO_DISMISS} ORDER BY hub_id LIMIT {BATCH_ROWS} FOR NO KEY UPDATE
+), activated AS (
     UPDATE tokenkeeper.connections AS c
        SET status = 'active', status_since = clock_timestamp(), status_reason = NULL, pending_revocation = NULL,
            due_at = greatest(now(), c.retry_not_before), failures = 0, last_error = NULL, refresh_requested = false
-      FROM those WHERE c.hub_id = those.hub_id
+      FROM dismissed WHERE c.hub_id = dismissed.hub_id
     RETURNING c.hub_id
-), told AS (
+), history_lines AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
     SELECT hub_id, 'recovered', jsonb_build_object('was', status, 'dismissed', true), 'active'
-      FROM those ORDER BY hub_id
+      FROM dismissed ORDER BY hub_id
 )
-SELECT count(*) FROM back
+SELECT count(*) FROM activated
 """)
-STILL_TO_DISMISS = text(f"SELECT EXISTS (SELECT FROM tokenkeeper.connections WHERE {TO_DISMISS})")
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """What an operator can say of those that the brake holds."""
-
-    name: str
-    move: TextClause  #: a page of them
-    left: TextClause  #: whether there are more
-    off: TextClause
-    first: TextClause | None = None
-
-
-CONFIRMED = Word("confirmed", CONFIRM, STILL_HELD, OFF)
-DISMISSED = Word("dismissed", DISMISS, STILL_TO_DISMISS, OFF_ANEW, first=RAMP)
+ANY_TO_DISMISS = text(f"SELECT EXISTS (SELECT FROM tokenkeeper.connections WHERE {_IS_TO_DISMISS})")
+#: The revocations dismissed do not count towards the next time that the brake turns on.
+TURN_OFF_AND_RESET = text("UPDATE tokenkeeper.provider SET brake_since = NULL, brake_reset_at = clock_timestamp()")
+#: Many connections become due at once: refresh them at a growing rate, as after an outage.
+START_RAMP = text(f"UPDATE tokenkeeper.provider SET rate = {RAMP_START_RATE} WHERE condition = '{Condition.OK}'")
 
 
 @dataclass(frozen=True, slots=True)
 class BrakeState:
     now: datetime  #: PostgreSQL's clock
-    since: datetime | None  #: None: it is off
-    held: int
+    since: datetime | None  #: None: the brake is off
+    held: int  #: connections whose revocation it holds
 
 
 class RevocationBrake:
@@ -130,84 +129,96 @@ class RevocationBrake:
 
     def read(self) -> BrakeState:
         row = self._database.execute(READ)[0]
-        return BrakeState(row.at, row.brake_since, row.held)
+        return BrakeState(row.now, row.brake_since, row.held)
 
     def confirm(self) -> int | None:
-        """Revoke what the brake holds, and let it go. How many; None where it was off."""
-        return _let_go(self._database, CONFIRMED)
+        """Revoke the connections held, and turn the brake off. How many; None where it was off."""
+        return _decide(self._database, CONFIRMED)
 
     def dismiss(self) -> int | None:
-        """Bring back what the brake holds, and what was revoked in the ten minutes before; then let it go. How many."""
-        return _let_go(self._database, DISMISSED)
+        """Make the connections held active and due, and those revoked up to a REVOCATION_WINDOW before the brake.
+
+        Then turn the brake off. How many; None where it was off.
+        """
+        return _decide(self._database, DISMISSED)
 
 
-def apply_brake(
-    connection: Connection, verdicts: Sequence[RefreshResult], *, lease_seconds: float
+def limit_revocations(
+    connection: Connection, results: Sequence[RefreshResult], *, lease_seconds: float
 ) -> list[RefreshResult]:
-    """Of results that revoke those that are to be saved in this transaction: as they are, or held by the brake.
+    """Of `results`, which all revoke, those to save in this transaction: as they are, or held by the brake.
 
-    What was claimed before an operator dismissed such verdicts is not among them: it is asked again.
+    Results of leases from before a dismissal are left out: those connections are refreshed again.
     """
-    state = connection.execute(LOCK).one()
-    statuses = _ours(connection, verdicts)
-    ours = [result for result in verdicts if result.lease.hub_id in statuses]
-    if state.brake_reset_at is not None:
-        lease = timedelta(seconds=lease_seconds)
-        ours = [result for result in ours if result.lease.until - lease > state.brake_reset_at]
-    # An operator confirmed it meanwhile: that is told already.
-    told = [result for result in ours if statuses[result.lease.hub_id] == Status.REVOKED]
-    fresh = [result for result in ours if statuses[result.lease.hub_id] != Status.REVOKED]
-    allowed = 0 if state.brake_since else _allowed(connection, state, len(fresh))
-    if len(fresh) > allowed and state.brake_since is None:
-        _pull(connection, state.at, len(fresh) - allowed)
-    again = [replace(result, transition=replace(result.transition, events=())) for result in told]
-    return again + fresh[:allowed] + [_held(result, state.at) for result in fresh[allowed:]]
-
-
-def _ours(connection: Connection, verdicts: Sequence[RefreshResult]) -> dict[int, str]:
-    """The status of each hub whose row is still of the lease and generation that it was claimed under."""
-    leases = [result.lease for result in verdicts]
+    # 1. Lock the brake, then the rows; leave out results that can no longer be saved.
+    brake = connection.execute(LOCK_BRAKE).one()
+    leases = [result.lease for result in results]
     values = {
         "hub_ids": [lease.hub_id for lease in leases],
         "numbers": [lease.number for lease in leases],
         "generations": [lease.generation for lease in leases],
     }
-    return {row.hub_id: row.status for row in connection.execute(STILL_OURS, values)}
+    statuses = {row.hub_id: row.status for row in connection.execute(LOCK_LEASED_ROWS, values)}
+    current = [result for result in results if result.lease.hub_id in statuses]
+    # 2. Leave out results of leases that began before the newest dismissal.
+    if brake.brake_reset_at is not None:
+        lease_length = timedelta(seconds=lease_seconds)
+        current = [result for result in current if result.lease.until - lease_length > brake.brake_reset_at]
+    # 3. What an operator has confirmed since the claim is revoked, and in the history, already.
+    confirmed = [result for result in current if statuses[result.lease.hub_id] == Status.REVOKED]
+    new = [result for result in current if statuses[result.lease.hub_id] != Status.REVOKED]
+    # 4. Hold what exceeds the limit; the first time, turn the brake on.
+    allowed = 0 if brake.brake_since else _count_allowed(connection, brake, len(new))
+    if len(new) > allowed and brake.brake_since is None:
+        connection.execute(TURN_ON, {"now": brake.now})
+        raise_alert(connection, AlertKind.BRAKE, detail={"held": len(new) - allowed})
+    return [
+        *(replace(result, transition=replace(result.transition, events=())) for result in confirmed),
+        *new[:allowed],
+        *(replace(result, transition=hold_revocation(result.transition, brake.now)) for result in new[allowed:]),
+    ]
 
 
-def _allowed(connection: Connection, state: Row[Any], wanted: int) -> int:
-    """How many may become revoked now, looked at no further than `wanted`."""
-    since = state.at - REVOCATION_WINDOW
-    counted_from = max(filter(None, (since, state.brake_reset_at)))
-    revoked = connection.execute(REVOKED_SINCE, {"since": counted_from}).scalar_one()
+def _count_allowed(connection: Connection, brake: Row[Any], wanted: int) -> int:
+    """How many may become revoked now. Exact only below `wanted`, so that small numbers cost one count."""
+    window_start = brake.now - REVOCATION_WINDOW
+    count_from = max(filter(None, (window_start, brake.brake_reset_at)))
+    revoked = connection.execute(COUNT_REVOKED_SINCE, {"since": count_from}).scalar_one()
     allowed = remaining_revocations(0, revoked)
     if allowed >= wanted:
         return allowed
-    return remaining_revocations(connection.execute(ACTIVE_AT, {"since": since}).scalar_one(), revoked)
+    active = connection.execute(COUNT_ACTIVE_AT, {"since": window_start}).scalar_one()
+    return remaining_revocations(active, revoked)
 
 
-def _pull(connection: Connection, at: datetime, too_many: int) -> None:
-    connection.execute(ON, {"at": at})
-    raise_alert(connection, AlertKind.BRAKE, detail={"held": too_many})
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """What an operator decides about the revocations that the brake holds."""
+
+    name: str  #: in the alert's detail
+    change_batch: TextClause  #: returns how many rows it changed
+    any_left: TextClause
+    turn_off: TextClause
+    prepare: TextClause | None = None
 
 
-def _held(result: RefreshResult, now: datetime) -> RefreshResult:
-    return replace(result, transition=hold_revocation(result.transition, now))
+CONFIRMED = _Decision("confirmed", CONFIRM, ANY_TO_CONFIRM, TURN_OFF)
+DISMISSED = _Decision("dismissed", DISMISS, ANY_TO_DISMISS, TURN_OFF_AND_RESET, prepare=START_RAMP)
 
 
-def _let_go(database: Database, word: Word) -> int | None:
-    """While pages are moved the brake stays on: nothing is revoked meanwhile, and a word cut short is said again."""
-    moved: int | None = None
+def _decide(database: Database, decision: _Decision) -> int | None:
+    """Change the rows in batches. The brake stays on until the last: if this is interrupted, it can be repeated."""
+    changed: int | None = None
     while True:
         with database.transaction() as connection:
-            state = connection.execute(LOCK).one()
-            if state.brake_since is None:
-                return moved
-            since = {"since": state.brake_since - REVOCATION_WINDOW}
-            if word.first is not None:
-                connection.execute(word.first)
-            moved = (moved or 0) + int(connection.execute(word.move, since).scalar_one())
-            if not connection.execute(word.left, since).scalar_one():
-                connection.execute(word.off)
-                raise_alert(connection, AlertKind.BRAKE, recovered=True, detail={word.name: moved})
-                return moved
+            brake = connection.execute(LOCK_BRAKE).one()
+            if brake.brake_since is None:
+                return changed
+            since = {"since": brake.brake_since - REVOCATION_WINDOW}
+            if decision.prepare is not None:
+                connection.execute(decision.prepare)
+            changed = (changed or 0) + int(connection.execute(decision.change_batch, since).scalar_one())
+            if not connection.execute(decision.any_left, since).scalar_one():
+                connection.execute(decision.turn_off)
+                raise_alert(connection, AlertKind.BRAKE, recovered=True, detail={decision.name: changed})
+                return changed

@@ -1,7 +1,7 @@
 """Claims due rows: the first half of the hot path, one short statement.
 
-A row belongs to whoever holds its newest lease. A result lands only where lease and generation are still
-those of the claim: a re-install or a disconnect in between wins, and the late answer changes nothing.
+A claim gives a row a lease with a new number. A result is saved only where lease number and generation are still those
+of the claim: a re-install or a disconnect in between wins, and the late result changes nothing (docs/adr/0002).
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from sqlalchemy import Engine, Row, text
 
 from shared.db.core.clock import DatabaseClock
 from shared.db.core.statements import Database, single_statement
-from shared.db.refresh.provider import COLUMNS as PROVIDER_COLUMNS
-from shared.db.refresh.provider import Bucket, provider_of
-from shared.domain import connection as domain
-from shared.domain.connection import Status, Transition
+from shared.db.refresh.provider import PROVIDER_COLUMNS, Bucket, row_to_provider
+from shared.domain.connection import Connection, Status, Transition
 from shared.domain.provider import Provider, rate_limit
 
 
@@ -27,13 +25,13 @@ class Lease:
     hub_id: int
     number: int
     generation: int
-    until: datetime  #: by PostgreSQL's clock; after it the row may be somebody else's
-    claimed_status: Status  #: the row's when it was claimed; an operator's word on revocations may move it meanwhile
+    until: datetime  #: by PostgreSQL's clock; after it another worker may claim the row
+    claimed_status: Status  #: the row's at the claim: confirming or dismissing revocations may change it meanwhile
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedConnection:
-    connection: domain.Connection
+    connection: Connection
     lease: Lease
     encrypted_refresh_token: str = field(repr=False)
 
@@ -43,51 +41,52 @@ class ClaimBatch:
     rows: list[ClaimedConnection]
     now: datetime  #: PostgreSQL's clock at the claim
     provider: Provider
-    is_rate_limited: bool = False  #: a rate, not the lack of work, is why there are no more
+    is_rate_limited: bool = False  #: a rate limit, not the lack of due rows, is why there are no more
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshResult:
     lease: Lease
     transition: Transition
-    encrypted_refresh_token: str | None = field(default=None, repr=False)  #: where HubSpot handed out a new one
+    encrypted_refresh_token: str | None = field(default=None, repr=False)  #: None: HubSpot sent no new one
 
 
-_DUE = "due_at <= now() AND (lease_until IS NULL OR lease_until <= now())"
-#: now(), not clock_timestamp(): the index can be searched for it, and it is this statement's own start.
-_CLAIMED = f"""
+#: now(), not clock_timestamp(): it is constant within a statement, so that the index can be searched for it.
+_IS_CLAIMABLE = "due_at <= now() AND (lease_until IS NULL OR lease_until <= now())"
+_CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT hub_id FROM tokenkeeper.connections
-     WHERE {_DUE} {{gate}}
+     WHERE {_IS_CLAIMABLE} {{condition}}
      ORDER BY due_at LIMIT :limit
        FOR NO KEY UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE tokenkeeper.connections AS c
-       SET lease_until = now() + make_interval(secs => :seconds), lease_number = c.lease_number + 1
+       SET lease_until = now() + make_interval(secs => :lease_seconds), lease_number = c.lease_number + 1
       FROM due WHERE c.hub_id = due.hub_id
     RETURNING c.hub_id, c.status, c.failures, c.lifetime_seconds, c.scopes, c.due_at, c.retry_not_before, c.last_error,
               c.status_reason, c.encrypted_refresh_token, c.lease_number, c.generation, c.lease_until
 )
 """
-#: At ease, nobody's row but the connections' is written. One row at least comes back, with the provider in it.
-CLAIM_UNLIMITED = single_statement(
-    _CLAIMED.format(
-        gate="AND (SELECT rate IS NULL AND coalesce(paused_until <= now(), true) FROM tokenkeeper.provider)"
+#: Claims nothing where HubSpot's state limits the rate or pauses refreshes, and writes only to claimed rows.
+#: The left join returns HubSpot's state also without claimed rows: then in one row whose hub_id is null.
+CLAIM_UNLESS_LIMITED = single_statement(
+    _CLAIM.format(
+        condition="AND (SELECT rate IS NULL AND coalesce(paused_until <= now(), true) FROM tokenkeeper.provider)"
     )
     + f"""
-SELECT now() AS at, {PROVIDER_COLUMNS}, claimed.*
+SELECT now() AS now, {PROVIDER_COLUMNS}, claimed.*
   FROM tokenkeeper.provider LEFT JOIN claimed ON true
 """
 )
-CLAIM_LIMITED = text(_CLAIMED.format(gate="") + "SELECT * FROM claimed")
+CLAIM = text(_CLAIM.format(condition="") + "SELECT * FROM claimed")
 
 RELEASE = single_statement("""
 UPDATE tokenkeeper.connections AS c SET lease_until = NULL
-  FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[])) AS l(hub_id, number)
- WHERE c.hub_id = l.hub_id AND c.lease_number = l.number
+  FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[])) AS lease(hub_id, number)
+ WHERE c.hub_id = lease.hub_id AND c.lease_number = lease.number
 """)
 COUNT_DUE = single_statement(
-    f"SELECT count(*) FROM (SELECT FROM tokenkeeper.connections WHERE {_DUE} LIMIT :at_most) AS due"
+    f"SELECT count(*) FROM (SELECT FROM tokenkeeper.connections WHERE {_IS_CLAIMABLE} LIMIT :at_most) AS due"
 )
 
 
@@ -95,14 +94,26 @@ class ConnectionClaims:
     """Claims due rows under a lease. Every method raises StoreUnavailable where PostgreSQL does not answer."""
 
     def __init__(self, engine: Engine, *, lease_seconds: float, max_refreshes_per_second: float = 0.0) -> None:
+        """`max_refreshes_per_second`: of all workers together; 0: no limit."""
         self._database = Database(engine)
         self._lease_seconds = lease_seconds
-        self._cap = max_refreshes_per_second
+        self._max_refreshes_per_second = max_refreshes_per_second
         self.clock = DatabaseClock()  #: set by every claim
 
-    def claim(self, most: int) -> ClaimBatch:
-        """Lease up to `most` due rows that have no running lease, soonest due first, and set `clock`."""
-        batch = self._claim_unlimited(most) if not self._cap else self._claim_within_rate(most)
+    def claim(self, max_rows: int) -> ClaimBatch:
+        """Lease up to `max_rows` due rows that have no running lease, soonest due first, and set `clock`.
+
+        1. Usually nothing limits the rate: one statement claims the rows, and reads HubSpot's state to be sure of it.
+        2. Where the setting or HubSpot's state limits the rate, the rows are claimed within the shared bucket.
+        """
+        batch = None
+        if not self._max_refreshes_per_second:
+            rows = self._database.execute(CLAIM_UNLESS_LIMITED, limit=max_rows, lease_seconds=self._lease_seconds)
+            now, provider = rows[0].now, row_to_provider(rows[0])
+            if provider.rate is None or _is_paused(provider, now):
+                batch = ClaimBatch([_row_to_claim(row) for row in rows if row.hub_id is not None], now, provider)
+        if batch is None:
+            batch = self._claim_from_bucket(max_rows)
         self.clock.set(batch.now)
         return batch
 
@@ -114,45 +125,39 @@ class ConnectionClaims:
         """How many rows could be claimed now, counted no further than `at_most`."""
         return int(self._database.execute(COUNT_DUE, at_most=at_most)[0][0])
 
-    def _claim_unlimited(self, most: int) -> ClaimBatch:
-        rows = self._database.execute(CLAIM_UNLIMITED, limit=most, seconds=self._lease_seconds)
-        now, provider = rows[0].at, provider_of(rows[0])
-        if provider.rate is not None and not _paused(provider, now):
-            return self._claim_within_rate(most)
-        return ClaimBatch([_claimed(row) for row in rows if row.hub_id is not None], now, provider)
-
-    def _claim_within_rate(self, most: int) -> ClaimBatch:
-        """Takes from the bucket that all workers share, and puts back what finds no work."""
+    def _claim_from_bucket(self, max_rows: int) -> ClaimBatch:
+        """Claim no more than the bucket holds, and take from it only what was claimed."""
         with self._database.transaction() as connection:
-            bucket = Bucket.locked(connection)
-            rate = None if _paused(bucket.provider, bucket.now) else rate_limit(bucket.provider, self._cap)
-            if rate is None:  # paused, or healthy again between two statements: the next claim sees to it
+            bucket = Bucket.lock(connection)
+            rate = rate_limit(bucket.provider, self._max_refreshes_per_second)
+            if rate is None or _is_paused(bucket.provider, bucket.now):
+                # rate None: HubSpot became healthy after the first statement. The next claim is not limited.
                 return ClaimBatch([], bucket.now, bucket.provider)
-            level = bucket.refilled(rate)
-            budget = min(most, int(level))
+            level = bucket.refill(rate)
+            limit = min(max_rows, int(level))
             rows: Sequence[Row[Any]] = ()
-            if budget:
-                rows = connection.execute(CLAIM_LIMITED, {"limit": budget, "seconds": self._lease_seconds}).all()
-            bucket.keep(connection, level - len(rows))
-        limited = budget < most and len(rows) == budget
-        return ClaimBatch([_claimed(row) for row in rows], bucket.now, bucket.provider, limited)
+            if limit:
+                rows = connection.execute(CLAIM, {"limit": limit, "lease_seconds": self._lease_seconds}).all()
+            bucket.save(connection, level - len(rows))
+        is_rate_limited = limit < max_rows and len(rows) == limit
+        return ClaimBatch([_row_to_claim(row) for row in rows], bucket.now, bucket.provider, is_rate_limited)
 
 
 def release(database: Database, leases: Sequence[Lease]) -> None:
-    """Let others have these rows at once."""
+    """End these leases now, where they are still the newest of their row."""
     if leases:
         ordered = sorted(leases, key=lambda lease: lease.hub_id)
         hub_ids, numbers = [lease.hub_id for lease in ordered], [lease.number for lease in ordered]
         database.execute(RELEASE, hub_ids=hub_ids, numbers=numbers)
 
 
-def _paused(provider: Provider, now: datetime) -> bool:
+def _is_paused(provider: Provider, now: datetime) -> bool:
     return provider.paused_until is not None and provider.paused_until > now
 
 
-def _claimed(row: Row[Any]) -> ClaimedConnection:
+def _row_to_claim(row: Row[Any]) -> ClaimedConnection:
     status = Status(row.status)
-    connection = domain.Connection(
+    connection = Connection(
         hub_id=row.hub_id,
         status=status,
         failures=row.failures,

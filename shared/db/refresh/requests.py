@@ -1,4 +1,4 @@
-"""Refresh requests by an operator: makes connections due now."""
+"""Requests of operators to refresh connections now, and their outcomes."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ _DESCRIPTIONS = {
     RefreshRequestOutcome.UNKNOWN: "no such connection",
 }
 
-#: As hubspot.request_refresh, but an operator may ask again after a failure, and for a revoked one.
+#: As hubspot.request_refresh(), but an operator may ask again after a failure, and for a revoked connection.
 REQUEST = single_statement("""
-WITH held AS MATERIALIZED (
-    SELECT hub_id, status, lease_until, due_at, greatest(now(), retry_not_before) AS at_once
+WITH locked AS MATERIALIZED (
+    SELECT hub_id, status, lease_until, due_at, greatest(now(), retry_not_before) AS earliest
       FROM tokenkeeper.connections WHERE hub_id = ANY (CAST(:hub_ids AS bigint[]))
      ORDER BY hub_id FOR NO KEY UPDATE
-), judged AS MATERIALIZED (
-    SELECT hub_id, at_once,
+), decided AS MATERIALIZED (
+    SELECT hub_id, earliest,
            CASE WHEN status = 'disconnected' THEN 'disconnected'
                 WHEN lease_until > now() THEN 'in_flight'
-                WHEN due_at <= at_once THEN 'already_due'
-                ELSE 'asked' END AS verdict
-      FROM held
-), asked AS (
+                WHEN due_at <= earliest THEN 'already_due'
+                ELSE 'asked' END AS outcome
+      FROM locked
+), requested AS (
     UPDATE tokenkeeper.connections AS c
-       SET due_at = least(c.due_at, judged.at_once), refresh_requested = true
-      FROM judged WHERE c.hub_id = judged.hub_id AND judged.verdict IN ('asked', 'in_flight')
+       SET due_at = least(c.due_at, decided.earliest), refresh_requested = true
+      FROM decided WHERE c.hub_id = decided.hub_id AND decided.outcome IN ('asked', 'in_flight')
 )
-SELECT hub_id, verdict FROM judged
+SELECT hub_id, outcome FROM decided
 """)
 
 
@@ -62,7 +62,7 @@ class RefreshRequests:
         self._database = Database(engine)
 
     def request(self, hub_ids: Sequence[int]) -> dict[int, RefreshRequestOutcome]:
-        """Make these connections due now, revoked ones too; returns what became of each of `hub_ids`."""
+        """Make these connections due now, revoked ones too. The outcome for each of `hub_ids`."""
         rows = self._database.execute(REQUEST, hub_ids=list(hub_ids))
-        found = {row.hub_id: RefreshRequestOutcome(row.verdict) for row in rows}
-        return {hub_id: found.get(hub_id, RefreshRequestOutcome.UNKNOWN) for hub_id in hub_ids}
+        outcomes = {row.hub_id: RefreshRequestOutcome(row.outcome) for row in rows}
+        return {hub_id: outcomes.get(hub_id, RefreshRequestOutcome.UNKNOWN) for hub_id in hub_ids}

@@ -1,4 +1,4 @@
-"""Saves what became of claimed rows: the second half of the hot path, dozens in one statement, fenced."""
+"""Saves the results of claimed rows: the second half of the hot path, dozens of them in one statement, each fenced."""
 
 from __future__ import annotations
 
@@ -12,65 +12,70 @@ from sqlalchemy import Engine
 
 from shared.db.core.errors import StatementRejected
 from shared.db.core.statements import Database, single_statement
-from shared.db.refresh.brake import apply_brake
+from shared.db.refresh.brake import limit_revocations
 from shared.db.refresh.claims import RefreshResult, release
-from shared.db.refresh.late_results import rescue
+from shared.db.refresh.late_results import keep_rotated_tokens
 from shared.domain.brake import is_revocation
 
 SAVE = single_statement("""
-WITH r AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(CAST(:results AS json)) AS r(
-        hub_id bigint, number bigint, generation bigint, was text, status text,
-        access_token text, expires_at timestamptz,
-        granted_at timestamptz, lifetime_seconds real, scopes text[], sealed text, due_at timestamptz,
-        retry_not_before timestamptz, failures integer, last_error text, reason text,
-        pending_revocation jsonb, told boolean)
-), moved AS MATERIALIZED (  -- by an operator's word on revocations; locked, so that none comes now
+WITH results AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(CAST(:results AS json)) AS results(
+        hub_id bigint, lease_number bigint, generation bigint, claimed_status text, status text,
+        access_token text, expires_at timestamptz, granted_at timestamptz, lifetime_seconds real, scopes text[],
+        encrypted_refresh_token text, due_at timestamptz, retry_not_before timestamptz, failures integer,
+        last_error text, status_reason text, pending_revocation jsonb, is_status_change boolean)
+), locked AS MATERIALIZED (
+    -- Confirming or dismissing revocations changes the status of such rows, without a lease: not from here on.
     SELECT c.hub_id, c.status FROM tokenkeeper.connections AS c
-     WHERE c.hub_id IN (SELECT hub_id FROM r WHERE was <> 'active') ORDER BY c.hub_id FOR NO KEY UPDATE OF c
-), landed AS (
+     WHERE c.hub_id IN (SELECT hub_id FROM results WHERE claimed_status <> 'active')
+     ORDER BY c.hub_id FOR NO KEY UPDATE OF c
+), saved AS (
     UPDATE tokenkeeper.connections AS c
-       SET status = r.status,
-           status_since = CASE WHEN c.status = r.status THEN c.status_since ELSE clock_timestamp() END,
-           status_reason = r.reason,
-           access_token = CASE WHEN r.status = 'revoked' THEN NULL
-                               ELSE coalesce(r.access_token, c.access_token) END,
-           expires_at = CASE WHEN r.status = 'revoked' THEN NULL ELSE coalesce(r.expires_at, c.expires_at) END,
-           refreshed_at = coalesce(r.granted_at, c.refreshed_at),
-           lifetime_seconds = coalesce(r.lifetime_seconds, c.lifetime_seconds),
-           scopes = coalesce(r.scopes, c.scopes),
-           encrypted_refresh_token = coalesce(r.sealed, c.encrypted_refresh_token),
-           due_at = r.due_at,
-           retry_not_before = r.retry_not_before,
-           failures = r.failures,
-           last_error = r.last_error,
-           pending_revocation = CASE WHEN r.status = 'suspect'
-                                     THEN coalesce(r.pending_revocation, c.pending_revocation) END,
-           refresh_requested = c.refresh_requested AND r.access_token IS NULL,
+       SET status = results.status,
+           status_since = CASE WHEN c.status = results.status THEN c.status_since ELSE clock_timestamp() END,
+           status_reason = results.status_reason,
+           access_token = CASE WHEN results.status = 'revoked' THEN NULL
+                               ELSE coalesce(results.access_token, c.access_token) END,
+           expires_at = CASE WHEN results.status = 'revoked' THEN NULL
+                             ELSE coalesce(results.expires_at, c.expires_at) END,
+           refreshed_at = coalesce(results.granted_at, c.refreshed_at),
+           lifetime_seconds = coalesce(results.lifetime_seconds, c.lifetime_seconds),
+           scopes = coalesce(results.scopes, c.scopes),
+           encrypted_refresh_token = coalesce(results.encrypted_refresh_token, c.encrypted_refresh_token),
+           due_at = results.due_at,
+           retry_not_before = results.retry_not_before,
+           failures = results.failures,
+           last_error = results.last_error,
+           pending_revocation = CASE WHEN results.status = 'suspect'
+                                     THEN coalesce(results.pending_revocation, c.pending_revocation) END,
+           refresh_requested = c.refresh_requested AND results.access_token IS NULL,
            lease_until = NULL
-      FROM r LEFT JOIN moved ON moved.hub_id = r.hub_id
-     WHERE c.hub_id = r.hub_id AND c.lease_number = r.number AND c.generation = r.generation
-       AND c.lease_until IS NOT NULL  -- else a save whose answer was lost would be told twice
-       -- Of what was called dead before that word, only a new token, or a second witness of what is revoked, is news.
-       AND (r.access_token IS NOT NULL OR c.status = r.was
-            OR (c.status = 'revoked' AND (r.told OR r.status = 'revoked')))
-    RETURNING c.hub_id, coalesce(moved.status = 'active', false) AS back
-), told AS (
+      FROM results LEFT JOIN locked ON locked.hub_id = results.hub_id
+     WHERE c.hub_id = results.hub_id
+       AND c.lease_number = results.lease_number AND c.generation = results.generation
+       -- A save whose answer was lost is repeated: it has ended the lease, and must not write the history twice.
+       AND c.lease_until IS NOT NULL
+       -- Where an operator has changed the status since the claim, an old failure must not change it back. What still
+       -- counts: a new token, and for a row that is revoked now, the second witness's answer.
+       AND (results.access_token IS NOT NULL OR c.status = results.claimed_status
+            OR (c.status = 'revoked' AND (results.is_status_change OR results.status = 'revoked')))
+    RETURNING c.hub_id, coalesce(locked.status = 'active', false) AS was_dismissed
+), history_lines AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
-    SELECT e.hub_id, e.event, e.detail, e.status
-      FROM json_to_recordset(CAST(:events AS json))
-           AS e(place integer, hub_id bigint, event text, detail jsonb, status text)
-      JOIN landed ON landed.hub_id = e.hub_id
-     WHERE NOT (landed.back AND e.event = 'recovered')  -- that was told at the dismissal
-     ORDER BY e.place
-), noted AS (
+    SELECT line.hub_id, line.event, line.detail, line.status
+      FROM json_to_recordset(CAST(:history_lines AS json))
+           AS line(number integer, hub_id bigint, event text, detail jsonb, status text)
+      JOIN saved ON saved.hub_id = line.hub_id
+     WHERE NOT (saved.was_dismissed AND line.event = 'recovered')  -- the dismissal has written that line
+     ORDER BY line.number
+), last_success AS (
     UPDATE tokenkeeper.provider SET last_success_at = now()
      WHERE singleton = (SELECT singleton FROM tokenkeeper.provider
-                   WHERE EXISTS (SELECT FROM r WHERE access_token IS NOT NULL)
-                     AND coalesce(last_success_at < now() - interval '5 seconds', true)
-                     FOR NO KEY UPDATE SKIP LOCKED)
+                         WHERE EXISTS (SELECT FROM results WHERE access_token IS NOT NULL)
+                           AND coalesce(last_success_at < now() - interval '5 seconds', true)
+                           FOR NO KEY UPDATE SKIP LOCKED)
 )
-SELECT hub_id FROM landed
+SELECT hub_id FROM saved
 """)
 
 
@@ -91,7 +96,8 @@ class SaveOutcome:
 
     def select_saved(self, results: Sequence[RefreshResult]) -> list[RefreshResult]:
         """Those of `results` that were saved."""
-        return [result for result in _newest(results) if result.lease.hub_id in self.saved]
+        newest = _select_newest(results)
+        return [result for hub_id, result in newest.items() if hub_id in self.saved]
 
 
 class RefreshResults:
@@ -102,109 +108,106 @@ class RefreshResults:
         self._lease_seconds = lease_seconds
 
     def save(self, results: Sequence[RefreshResult]) -> SaveOutcome:
-        """The hubs whose result landed. Where it did not, its lease is over all the same, if still ours.
+        """Save each result whose row is still as it was claimed, and end the leases of all.
 
-        Raises StatementRejected where PostgreSQL refuses some of them: the others are saved, those will never be, and
+        Raises StatementRejected where PostgreSQL rejects some of them: the others are saved, those never will be, and
         their leases end by themselves.
         """
         if not results:
             return SaveOutcome()
-        newest = _newest(results)
-        # Before anything else: what the newer lease heard of the old refresh token must not count.
-        rescued = rescue(self._database, _overtaken(results, newest))
-        ordered = sorted(newest, key=lambda result: result.lease.hub_id)  # two savers never wait in a circle
+        # 1. Of two results for one hub, only that of the newer lease can be saved. If the older one has a new refresh
+        #    token, keep that first: it fences out what the newer lease was told about the old token.
+        newest = _select_newest(results)
+        overtaken = [result for result in results if result.lease.number < newest[result.lease.hub_id].lease.number]
+        rescued = keep_rotated_tokens(self._database, overtaken)
+        # 2. Save, in the order of hubs: two workers that save at once cannot deadlock.
+        ordered = sorted(newest.values(), key=lambda result: result.lease.hub_id)
         try:
-            landed = _save_judged(self._database, ordered, self._lease_seconds)
+            outcome = self._save_newest(ordered)
         except StatementRejected:
             if len(ordered) == 1:
                 raise
-            return self._save_apart(ordered)
-        late = [result for result in ordered if result.lease.hub_id not in landed.saved]
-        rescued |= rescue(self._database, late)
+            return self._save_one_by_one(ordered) | SaveOutcome(rescued=rescued)
+        # 3. What was not saved is late: keep new refresh tokens, and end the leases if they are still the newest.
+        late = [result for result in ordered if result.lease.hub_id not in outcome.saved]
+        rescued |= keep_rotated_tokens(self._database, late)
         release(self._database, [result.lease for result in late])
-        return replace(landed, rescued=rescued)
+        return replace(outcome, rescued=rescued)
 
-    def _save_apart(self, results: Sequence[RefreshResult]) -> SaveOutcome:
-        """PostgreSQL refuses one of them: the others' accounts must not suffer for it."""
-        landed = SaveOutcome()
-        broken: dict[int, str] = {}
+    def _save_newest(self, results: Sequence[RefreshResult]) -> SaveOutcome:
+        """Those that revoke apart from the others: the revocation brake locks a row that all workers share."""
+        revocations = [result for result in results if is_revocation(result.transition)]
+        others = [result for result in results if not is_revocation(result.transition)] if revocations else results
+        saved: set[int] = set()
+        held_by_brake: set[int] = set()
+        if others:
+            saved.update(row.hub_id for row in self._database.execute(SAVE, **_statement_values(others)))
+        if revocations:
+            with self._database.transaction() as connection:
+                limited = limit_revocations(connection, revocations, lease_seconds=self._lease_seconds)
+                if limited:
+                    saved.update(row.hub_id for row in connection.execute(SAVE, _statement_values(limited)))
+            held_by_brake = {result.lease.hub_id for result in limited if result.transition.pending_revocation}
+        return SaveOutcome(frozenset(saved), frozenset(held_by_brake & saved))
+
+    def _save_one_by_one(self, results: Sequence[RefreshResult]) -> SaveOutcome:
+        """PostgreSQL rejects at least one of them: save the others. Raises StatementRejected."""
+        outcome = SaveOutcome()
+        rejected: dict[int, str] = {}
         for result in results:
             try:
-                landed |= self.save([result])
+                outcome |= self.save([result])
             except StatementRejected as error:
-                broken[result.lease.hub_id] = str(error)
-        if broken:
-            raise StatementRejected(f"saved all but {broken}")
-        return landed
+                rejected[result.lease.hub_id] = str(error)
+        if rejected:
+            raise StatementRejected(f"saved all but {rejected}")
+        return outcome
 
 
-def _newest(results: Sequence[RefreshResult]) -> list[RefreshResult]:
-    """Of two for one hub the newer lease's: where a lease ran out, one process can hold both."""
-    newest: dict[int, RefreshResult] = {}
-    for result in sorted(results, key=lambda result: result.lease.number):
-        newest[result.lease.hub_id] = result
-    return list(newest.values())
+def _select_newest(results: Sequence[RefreshResult]) -> dict[int, RefreshResult]:
+    """By hub, the result of its newest lease: where a lease ran out, one process can hold two results for a hub."""
+    return {result.lease.hub_id: result for result in sorted(results, key=lambda result: result.lease.number)}
 
 
-def _overtaken(results: Sequence[RefreshResult], newest: Sequence[RefreshResult]) -> list[RefreshResult]:
-    if len(results) == len(newest):
-        return []
-    numbers = {result.lease.hub_id: result.lease.number for result in newest}
-    return [result for result in results if result.lease.number < numbers[result.lease.hub_id]]
-
-
-def _save_judged(database: Database, results: Sequence[RefreshResult], lease_seconds: float) -> SaveOutcome:
-    """Those that revoke apart from the others: the revocation brake has a word in them, and locks a row for it."""
-    verdicts = [result for result in results if is_revocation(result.transition)]
-    if not verdicts:
-        return SaveOutcome(frozenset(row.hub_id for row in database.execute(SAVE, **_values(results))))
-    others = [result for result in results if not is_revocation(result.transition)]
-    landed = [row.hub_id for row in database.execute(SAVE, **_values(others))] if others else []
-    with database.transaction() as connection:
-        judged = apply_brake(connection, verdicts, lease_seconds=lease_seconds)
-        landed += [row.hub_id for row in connection.execute(SAVE, _values(judged))] if judged else []
-    held_by_brake = frozenset(result.lease.hub_id for result in judged if result.transition.pending_revocation)
-    return SaveOutcome(frozenset(landed), held_by_brake & frozenset(landed))
-
-
-def _values(results: Sequence[RefreshResult]) -> dict[str, str]:
+def _statement_values(results: Sequence[RefreshResult]) -> dict[str, str]:
     return {
-        "results": json.dumps([_saved(result) for result in results]),
-        "events": json.dumps(list(_events(results))),
+        "results": json.dumps([_result_row(result) for result in results]),
+        "history_lines": json.dumps(list(_history_lines(results))),
     }
 
 
-def _saved(result: RefreshResult) -> dict[str, Any]:
+def _result_row(result: RefreshResult) -> dict[str, Any]:
     lease, grant, after = result.lease, result.transition.grant, result.transition.connection
-    saved: dict[str, Any] = {
+    row: dict[str, Any] = {
         "hub_id": lease.hub_id,
-        "number": lease.number,
+        "lease_number": lease.number,
         "generation": lease.generation,
-        "was": lease.claimed_status.value,
+        "claimed_status": lease.claimed_status.value,
         "status": after.status.value,
-        "sealed": result.encrypted_refresh_token,
-        "due_at": _text(after.due_at),
-        "retry_not_before": _text(after.retry_not_before),
+        "encrypted_refresh_token": result.encrypted_refresh_token,
+        "due_at": _timestamp(after.due_at),
+        "retry_not_before": _timestamp(after.retry_not_before),
         "failures": after.failures,
         "last_error": after.last_error,
-        "reason": after.status_reason,
+        "status_reason": after.status_reason,
         "pending_revocation": result.transition.pending_revocation,
-        "told": any(event.status is after.status for event in result.transition.events),
+        "is_status_change": any(event.status is after.status for event in result.transition.events),
     }
     if grant is not None:
-        saved["access_token"] = grant.access_token
-        saved["expires_at"] = _text(grant.expires_at)
-        saved["granted_at"] = _text(grant.granted_at)
-        saved["lifetime_seconds"] = grant.expires_in
-        saved["scopes"] = grant.scopes
-    return saved
+        row["access_token"] = grant.access_token
+        row["expires_at"] = _timestamp(grant.expires_at)
+        row["granted_at"] = _timestamp(grant.granted_at)
+        row["lifetime_seconds"] = grant.expires_in
+        row["scopes"] = grant.scopes
+    return row
 
 
-def _events(results: Iterable[RefreshResult]) -> Iterable[dict[str, Any]]:
-    told = ((result.lease.hub_id, event) for result in results for event in result.transition.events)
-    for place, (hub_id, event) in enumerate(told):
+def _history_lines(results: Iterable[RefreshResult]) -> Iterable[dict[str, Any]]:
+    """`number` keeps their order: SQL promises none."""
+    events = ((result.lease.hub_id, event) for result in results for event in result.transition.events)
+    for number, (hub_id, event) in enumerate(events):
         yield {
-            "place": place,
+            "number": number,
             "hub_id": hub_id,
             "event": event.name.value,
             "detail": event.detail,
@@ -212,5 +215,5 @@ def _events(results: Iterable[RefreshResult]) -> Iterable[dict[str, Any]]:
         }
 
 
-def _text(instant: datetime | None) -> str | None:
+def _timestamp(instant: datetime | None) -> str | None:
     return None if instant is None else instant.isoformat()

@@ -10,9 +10,8 @@ from typing import Any
 from sqlalchemy import Engine, Row
 
 from shared.db.core.statements import Database, single_statement
-from shared.db.refresh.brake import HELD
-from shared.db.refresh.provider import COLUMNS as PROVIDER_COLUMNS
-from shared.db.refresh.provider import provider_of
+from shared.db.refresh.brake import IS_HELD
+from shared.db.refresh.provider import PROVIDER_COLUMNS, row_to_provider
 from shared.domain.connection import Status
 from shared.domain.provider import Provider
 
@@ -88,7 +87,7 @@ OVERVIEW = single_statement(f"""
 SELECT now() AS at, {PROVIDER_COLUMNS}, swept_at, last_success_at, brake_since, rare.*,
        {_ACTIVE}, connection_counts.connections,
        (SELECT count(*) FROM ({_SOME.format(_FAILING)}) AS counted) AS failing,
-       (SELECT count(*) FROM tokenkeeper.connections WHERE {HELD}) AS held,
+       (SELECT count(*) FROM tokenkeeper.connections WHERE {IS_HELD}) AS held,
        (SELECT count(*) FROM ({_SOME.format("due_at <= now()")}) AS counted) AS due,
        (SELECT min(due_at) FROM tokenkeeper.connections WHERE due_at IS NOT NULL) AS soonest_due,
        (SELECT min(expires_at) FROM soon WHERE expires_at > now()) AS soonest_expiry
@@ -132,7 +131,7 @@ class ConnectionReports:
             due=due,
             soonest_due=row.soonest_due,
             soonest_expiry=row.soonest_expiry,
-            provider=provider_of(row),
+            provider=row_to_provider(row),
             swept_at=row.swept_at,
             last_success_at=row.last_success_at,
             brake_since=row.brake_since,
