@@ -9,27 +9,27 @@ from shared.startup_checks import check_database
 from web.server import slow_client_worker
 from web.server.startup import exit_on_configuration_error, load_settings
 
-# Threads wait for HubSpot without holding up the others; 8 slow exchanges still leave the health checks answering.
+# Threads that wait for HubSpot do not block the others; 8 slow exchanges still leave the other process for /healthz.
 worker_class = "gthread"
 threads = 8
-# The request's path, never its query: that of the callback holds the code and the state.
+# The request's path, never its query: the callback's holds the code and the state.
 access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(M)sms'
 logger_class = "web.server.access_log.AccessLogger"
-# No header of a request counts for more than any other: gunicorn would let whoever comes from this machine set
-# SCRIPT_NAME. Whom we believe about the client's address is said by TRUSTED_PROXIES (docs/settings.md).
+# Trust no header of a request: by default any client on this machine may set SCRIPT_NAME. Which proxies are trusted for
+# the client's address is TRUSTED_PROXIES (docs/settings.md).
 forwarded_allow_ips = ""
 forwarder_headers = ""
-# It would open a socket in the home folder, which a read-only container does not have.
+# Its socket would be in the home folder, which a read-only container does not have.
 control_socket_disable = True
 
 
 def on_starting(server: Any) -> None:
-    """Look in the master, before it forks: two workers that refuse at once leave a traceback of gunicorn's own."""
+    """Checks the database in the master, before the fork: a refusal by each worker would print gunicorn's traceback."""
     with exit_on_configuration_error(), suppress(StoreUnavailable):  # each worker waits for PostgreSQL and logs it
         check_database(load_settings(os.environ))  # noqa: TID251  an entry point
     on_reload(server)
 
 
 def on_reload(server: Any) -> None:
-    """Here and not as `worker_class`: our manuals' command lines name gthread, and the command line wins."""
-    server.worker_class = slow_client_worker.stands_in_for(server.worker_class, tls=server.cfg.is_ssl)
+    """Set here and not as `worker_class`: the command lines in the manuals say gthread, and the command line wins."""
+    server.worker_class = slow_client_worker.choose_worker_class(server.worker_class, tls=server.cfg.is_ssl)

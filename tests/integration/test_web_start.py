@@ -11,7 +11,7 @@ import requests
 from cryptography.fernet import Fernet
 
 from shared.db.schema.migrate import migrate
-from tests.support.product import url_responds
+from tests.support.product import has_printed, url_responds
 from tests.support.visitor import Visitor
 
 HUB = 62515
@@ -73,7 +73,7 @@ def test_it_starts_with_everything_down_and_is_ready_once_all_is_up(environment,
     assert ready(web.url) == (503, {"postgres": "down", "redis": "ok"})
     own_postgres.start()
     assert ready(web.url) == (200, {"postgres": "ok", "redis": "ok"})
-    web.wait_until(lambda running: running.says("PostgreSQL answers"), 10)
+    web.wait_until(has_printed("PostgreSQL answers"), 20)
 
 
 def test_servers_that_freeze_are_named_in_time_and_the_process_lives(

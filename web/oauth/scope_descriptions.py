@@ -6,17 +6,21 @@ import re
 from collections.abc import Iterable
 
 _OBJECTS = re.compile(
-    r"crm\.(?P<kind>objects|schemas|lists|pipelines|dealsplits)(?:\.(?P<what>[a-z0-9_-]+))?"
-    r"(?:\.(?P<care>sensitive|highly_sensitive))?\.(?P<verb>read_write|read|write)(?:\.v\d+)?"
+    r"crm\.(?P<kind>objects|schemas|lists|pipelines|dealsplits)(?:\.(?P<object>[a-z0-9_-]+))?"
+    r"(?:\.(?P<sensitivity>sensitive|highly_sensitive))?\.(?P<verb>read_write|read|write)(?:\.v\d+)?"
 )
 _KINDS = {
-    "objects": "{what}",
-    "schemas": "the properties of {what}",
+    "objects": "{object}",
+    "schemas": "the properties of {object}",
     "lists": "lists",
-    "pipelines": "the pipelines of {what}",
+    "pipelines": "the pipelines of {object}",
     "dealsplits": "deal splits",
 }
-_CARE = {None: "", "sensitive": ", sensitive data included", "highly_sensitive": ", highly sensitive data included"}
+_SENSITIVITY = {
+    None: "",
+    "sensitive": ", sensitive data included",
+    "highly_sensitive": ", highly sensitive data included",
+}
 _NAMES = {
     "custom": "custom objects",
     "owners": "owners (the users that records belong to)",
@@ -25,7 +29,7 @@ _NAMES = {
     "partner-clients": "partner clients",
     "partner-services": "partner services",
 }
-#: `<what>.read`, `.write` or both in one, where the words follow from the name alone.
+#: `<what>.read`, `.write` or both in one, where the description follows from the name alone.
 _AREAS = {
     "automation.sequences": "sequences",
     "business_units_view": "brands (business units)",
@@ -52,8 +56,8 @@ _AREAS = {
     "scheduler.meetings.meeting-link": "meeting links",
     "account-info.security": "the account's security activity",
 }
-_AREA = re.compile(r"(?P<what>[a-z_.-]+)\.(?P<verb>read_write|read|write)")
-_WORDS = {
+_AREA = re.compile(r"(?P<object>[a-z_.-]+)\.(?P<verb>read_write|read|write)")
+_DESCRIPTIONS = {
     "oauth": "Know which account this is",
     "account-info.security.read": "Read the account's security activity",
     "accounting": "Read and change invoices and accounting data",
@@ -91,17 +95,17 @@ _VERBS = {"read": "Read", "write": "Change", "read_write": "Read and change"}
 
 
 def describe_scopes(scopes: Iterable[str]) -> list[tuple[str, str]]:
-    """Each scope with what it allows; one we have no words for stands for itself."""
-    return [(scope, _words(scope)) for scope in scopes]
+    """Each scope with its description; an unknown scope is its own description."""
+    return [(scope, _describe_scope(scope)) for scope in scopes]
 
 
-def _words(scope: str) -> str:
-    if scope in _WORDS:
-        return _WORDS[scope]
-    if found := _OBJECTS.fullmatch(scope):
-        name = found["what"] or "records"
-        what = _KINDS[found["kind"]].format(what=_NAMES.get(name, name.replace("_", " ")))
-        return f"{_VERBS[found['verb']]} {what}{_CARE[found['care']]}"
-    if (area := _AREA.fullmatch(scope)) and area["what"] in _AREAS:
-        return f"{_VERBS[area['verb']]} {_AREAS[area['what']]}"
+def _describe_scope(scope: str) -> str:
+    if scope in _DESCRIPTIONS:
+        return _DESCRIPTIONS[scope]
+    if match := _OBJECTS.fullmatch(scope):
+        name = match["object"] or "records"
+        phrase = _KINDS[match["kind"]].format(object=_NAMES.get(name, name.replace("_", " ")))
+        return f"{_VERBS[match['verb']]} {phrase}{_SENSITIVITY[match['sensitivity']]}"
+    if (area := _AREA.fullmatch(scope)) and area["object"] in _AREAS:
+        return f"{_VERBS[area['verb']]} {_AREAS[area['object']]}"
     return scope

@@ -1,4 +1,4 @@
-"""gunicorn's own log lines: through the same net as ours, and with nothing in them that a client could forge."""
+"""gunicorn's log lines: secrets are redacted as in the product's own, and a client cannot forge a line."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ class AccessLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
                 handler.addFilter(RedactingFilter())
 
     def atoms(self, *args: Any) -> dict[str, Any]:
-        """The path as it was sent, not as it is meant: %0a would begin a line of the client's own."""
-        found: dict[str, Any] = super().atoms(*args)
-        return {**found, "U": quote(found["U"] or "")}
+        """The path percent-encoded, as it was sent: decoded, %0a would begin a new line."""
+        atoms: dict[str, Any] = super().atoms(*args)
+        return {**atoms, "U": quote(atoms["U"] or "")}

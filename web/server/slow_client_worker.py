@@ -1,7 +1,11 @@
-"""gunicorn's worker of threads, with a doorman: a thread goes to who has sent a whole head, and to nobody before.
+"""gunicorn's gthread worker, changed so that a thread is given only to a request whose header is complete.
 
-gunicorn gives each connection a thread at once, and waits in it for as long as the client likes: two dozen clients that
-send half a line hold up everybody. Here they wait in the poller, which costs nothing, and not for long.
+gunicorn reads a request's header in the thread that will answer it, at the client's pace: 16 clients that each send
+half a header block all threads of two processes. Here a connection waits in the poller of the main thread, which costs
+no thread, until its header is complete or the time for it is over. docs/adr/0016 compares other servers.
+
+The methods without an underscore, and `_keepalive_after` and `_cap_keepalive`, override gunicorn's.
+tests/integration/test_slow_clients.py holds what they have to do under the pinned version of gunicorn.
 """
 
 from __future__ import annotations
@@ -19,25 +23,30 @@ from typing import Any
 from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-#: Seconds that a client is given for the head of a request, from its connection or from the answer before.
-HEAD_SECONDS = 10.0
-#: Bytes. gunicorn's own limits (a line of 4,094, fields of 8,190) refuse nearly all that is larger.
-LARGEST_HEAD = 64 * 1024
-#: Connections of one address that may stand at the door at once. A proxy in front sends whole heads: it needs few.
-MOST_OF_ONE_ADDRESS = 200
-#: Seconds for one read or write of a thread. All that we send fits into the socket's buffer, but for a few pages.
-STALLED = 15
-#: Seconds for the client's own goodbye, and bytes of what it still says: hung up on at once, it may miss the answer.
-PARTING_SECONDS = 2.0
-PARTING_BYTES = 64 * 1024
+#: For the header of a request, from the connection or from the response before.
+HEADER_TIMEOUT_SECONDS = 10.0
+#: gunicorn's own limits (a request line of 4,094, fields of 8,190 bytes) refuse nearly every larger header.
+MAX_HEADER_BYTES = 64 * 1024
+#: Connections of one address that may wait for their header at once. A proxy sends complete headers: it needs few.
+MAX_WAITING_PER_ADDRESS = 200
+#: For one read or write in a thread. Nearly every response fits into the socket's buffer.
+SOCKET_TIMEOUT_SECONDS = 15
+#: For the client to close after the last response, and how much it may still send: after a close by the server it might
+#: not receive the response.
+CLOSE_TIMEOUT_SECONDS = 2.0
+MAX_BYTES_WHILE_CLOSING = 64 * 1024
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+class SlowClientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    header_timeout_seconds = HEADER_TIMEOUT_SECONDS
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._door: dict[TConn, int] = {}  #: who stands there, longest first; bytes seen of its head
-        self._addresses: Counter[str] = Counter()
-        self._leaving: dict[TConn, int] = {}  #: who was answered for the last time, longest first; bytes heard since
+        #: Connections that wait for a complete header, oldest first, with the number of bytes received so far.
+        self._waiting: dict[TConn, int] = {}
+        self._waiting_by_address: Counter[str] = Counter()
+        #: Connections after their last response, oldest first, with the number of bytes received since.
+        self._closing: dict[TConn, int] = {}
 
     def accept(self, listener: socket.socket) -> None:
         try:
@@ -48,127 +57,132 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             return
         self.nr_conns += 1
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            client.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED, 0))
-        self._to_the_door(TConn(self.cfg, client, address, listener.getsockname()))
+            client.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SOCKET_TIMEOUT_SECONDS, 0))
+        self._wait_for_header(TConn(self.cfg, client, address, listener.getsockname()))
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
-        """A connection that was kept: what it sends now is no better than what a new one sends."""
+        """A kept-alive connection sends its next request: it waits for the whole header like a new one."""
         self.poller.unregister(client)
         self.keepalived_conns.remove(conn)
-        self._to_the_door(conn)
+        self._wait_for_header(conn)
 
     def murder_pending(self) -> None:
+        """Gunicorn calls this every second."""
         super().murder_pending()
         now = monotonic()
-        while self._door and (first := next(iter(self._door))).timeout <= now:
-            self._turn_away(first)
-        while self._leaving and (first := next(iter(self._leaving))).timeout <= now:
-            self._gone(first)
+        while self._waiting and (oldest := next(iter(self._waiting))).timeout <= now:
+            self._drop_waiting(oldest)
+        while self._closing and (oldest := next(iter(self._closing))).timeout <= now:
+            self._close(oldest)
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
-        """Left alone, gunicorn says goodbye in its main thread, for two seconds where the client does not answer."""
+        """Gunicorn would wait in its main thread, up to two seconds, for the client to close."""
         if not fs.cancelled() and fs.result():
             super().finish_request(conn, fs)
             return
-        if conn.sock.fileno() < 0:  # closed where the trouble was
+        if conn.sock.fileno() < 0:  # closed where the error was handled
             self.nr_conns -= 1
             return
-        conn.timeout = monotonic() + PARTING_SECONDS
-        self._leaving[conn] = 0
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._hear_out, conn))
+        conn.timeout = monotonic() + CLOSE_TIMEOUT_SECONDS
+        self._closing[conn] = 0
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._read_while_closing, conn))
         try:
             conn.sock.setblocking(False)
             conn.sock.shutdown(socket.SHUT_WR)
         except OSError:
-            self._gone(conn)
+            self._close(conn)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
-        super().handle_error(req, client, addr, _mute(exc) if isinstance(exc, ParseException) else exc)
+        """Gunicorn sends and logs the message of a parse error, which quotes the request: that may hold a code."""
+        super().handle_error(req, client, addr, _without_message(exc) if isinstance(exc, ParseException) else exc)
 
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
-        """What came behind a head is read in a thread, at the client's pace: then this was the last request."""
-        more = any(name in {"CONTENT-LENGTH", "TRANSFER-ENCODING"} for name, _ in conn.parser.mesg.headers)
-        return bool(keepalive and not more and not conn.parser.unreader.buf.getvalue())
+        """Gunicorn would read what follows a header in the thread, at the client's pace: this closes instead."""
+        has_body = any(name in {"CONTENT-LENGTH", "TRANSFER-ENCODING"} for name, _ in conn.parser.mesg.headers)
+        return bool(keepalive and not has_body and not conn.parser.unreader.buf.getvalue())
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """Called when this worker is to end."""
+        """Gunicorn calls this when the worker begins to stop."""
         super()._cap_keepalive(deadline)
-        for conn in self._door:
+        for conn in self._waiting:
             conn.timeout = min(conn.timeout, deadline)
 
-    def _to_the_door(self, conn: TConn) -> None:
+    def _wait_for_header(self, conn: TConn) -> None:
         conn.sock.setblocking(False)
-        conn.timeout = monotonic() + HEAD_SECONDS
-        self._door[conn] = 0
-        self._addresses[_address(conn)] += 1
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._look, conn))
-        if self._addresses[_address(conn)] > MOST_OF_ONE_ADDRESS:
-            self._turn_away(conn)
+        conn.timeout = monotonic() + self.header_timeout_seconds
+        self._waiting[conn] = 0
+        self._waiting_by_address[_client_address(conn)] += 1
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._read_header, conn))
+        if self._waiting_by_address[_client_address(conn)] > MAX_WAITING_PER_ADDRESS:
+            self._drop_waiting(conn)
 
-    def _look(self, conn: TConn, client: socket.socket) -> None:
+    def _read_header(self, conn: TConn, client: socket.socket) -> None:
+        """Looks at the bytes that have arrived and leaves them for gunicorn's parser."""
         try:
-            head = client.recv(LARGEST_HEAD, socket.MSG_PEEK)
+            header = client.recv(MAX_HEADER_BYTES, socket.MSG_PEEK)
         except BlockingIOError:
             return
         except OSError:
-            head = b""
-        if b"\r\n\r\n" in head.lstrip(b"\r\n"):
-            self._let_in(conn)
-        elif len(head) <= self._door[conn] or len(head) >= LARGEST_HEAD:  # hung up, or talks for ever
-            self._turn_away(conn)
+            header = b""
+        has_closed = len(header) <= self._waiting[conn]
+        if b"\r\n\r\n" in header.lstrip(b"\r\n"):
+            self._stop_waiting(conn)
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            conn.data_ready = True
+            self.enqueue_req(conn)
+        elif has_closed or len(header) >= MAX_HEADER_BYTES:
+            self._drop_waiting(conn)
         else:
-            self._door[conn] = len(head)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(head) + 1)  # tell us when there is more
+            self._waiting[conn] = len(header)
+            # The poller reports the socket again only once there are more bytes than now.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(header) + 1)
 
-    def _let_in(self, conn: TConn) -> None:
-        self._leave_the_door(conn)
-        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        conn.data_ready = True
-        self.enqueue_req(conn)
-
-    def _turn_away(self, conn: TConn) -> None:
-        self._leave_the_door(conn)
+    def _drop_waiting(self, conn: TConn) -> None:
+        self._stop_waiting(conn)
         self.nr_conns -= 1
         conn.close()
 
-    def _hear_out(self, conn: TConn, client: socket.socket) -> None:
+    def _stop_waiting(self, conn: TConn) -> None:
+        self.poller.unregister(conn.sock)
+        del self._waiting[conn]
+        address = _client_address(conn)
+        self._waiting_by_address[address] -= 1
+        if not self._waiting_by_address[address]:
+            del self._waiting_by_address[address]
+
+    def _read_while_closing(self, conn: TConn, client: socket.socket) -> None:
         try:
-            said = len(client.recv(4096))
+            received = len(client.recv(4096))
         except BlockingIOError:
             return
         except OSError:
-            said = 0
-        self._leaving[conn] += said
-        if not said or self._leaving[conn] > PARTING_BYTES:
-            self._gone(conn)
+            received = 0
+        self._closing[conn] += received
+        if not received or self._closing[conn] > MAX_BYTES_WHILE_CLOSING:
+            self._close(conn)
 
-    def _gone(self, conn: TConn) -> None:
+    def _close(self, conn: TConn) -> None:
         self.poller.unregister(conn.sock)
-        del self._leaving[conn]
+        del self._closing[conn]
         self.nr_conns -= 1
         conn.close()
 
-    def _leave_the_door(self, conn: TConn) -> None:
-        self.poller.unregister(conn.sock)
-        del self._door[conn]
-        address = _address(conn)
-        self._addresses[address] -= 1
-        if not self._addresses[address]:
-            del self._addresses[address]
+
+def choose_worker_class(configured: type, *, tls: bool) -> type:
+    """This worker instead of gunicorn's gthread; any other class stays as configured.
+
+    With TLS in gunicorn itself gthread stays, too: the bytes in the socket are encrypted, so no header can be found.
+    """
+    return SlowClientWorker if configured is ThreadWorker and not tls else configured
 
 
-def _address(conn: TConn) -> str:
-    """Of a Unix socket all are one."""
+def _client_address(conn: TConn) -> str:
+    """All connections of a Unix socket count as one address."""
     return str(conn.client[0]) if isinstance(conn.client, tuple) else ""
 
 
-def _mute(error: ParseException) -> Any:
-    """The same, without its words: gunicorn says them back and logs them, and they quote what may hold a code."""
+def _without_message(error: ParseException) -> Any:
+    """An exception of the same class name, by which gunicorn chooses the response, whose text is only that name."""
     kind: Any = type(error)
-    mute: Any = type(kind.__name__, (kind,), {"__str__": lambda _: kind.__name__})
-    return mute.__new__(mute)
-
-
-def stands_in_for(worker: type, *, tls: bool) -> type:
-    """Ours where gunicorn would take its own worker of threads; any other is somebody's choice. TLS cannot be read."""
-    return Worker if worker is ThreadWorker and not tls else worker
+    silent: Any = type(kind.__name__, (kind,), {"__str__": lambda _: kind.__name__})
+    return silent.__new__(silent)

@@ -38,6 +38,7 @@ class Site:
     clock: FakeClock = field(default_factory=FakeClock)
     cipher: TokenCipher = field(default_factory=lambda: TokenCipher([Fernet.generate_key().decode()]))
     checks: dict = field(default_factory=dict)
+    trusted_proxies: int = 0
 
     def __post_init__(self):
         engine = make_engine(NOWHERE)
@@ -63,6 +64,7 @@ class Site:
             scopes=("oauth", "crm.objects.contacts.read"),
             optional_scopes=("tickets",),
             sweep_seconds=2.0,
+            trusted_proxies=self.trusted_proxies,
             double_click_seconds=0.0,
             monotonic_clock=lambda: 0.0,
         )

@@ -1,4 +1,4 @@
-"""What is true of every answer: its headers, and a person's page for everything that goes wrong."""
+"""Every response: its headers, and a readable page for every error."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 import web
 
-EVERYWHERE = [
+PATHS = [
     "/",
     "/install",
     "/oauth/callback",
@@ -24,11 +24,11 @@ EVERYWHERE = [
 ]
 
 
-@pytest.mark.parametrize("path", EVERYWHERE)
-def test_every_answer_is_protected(site, path):
-    answer = site.visit(path)
-    answer.close()
-    headers = answer.headers
+@pytest.mark.parametrize("path", PATHS)
+def test_every_response_has_the_security_headers(site, path):
+    response = site.visit(path)
+    response.close()
+    headers = response.headers
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
@@ -38,16 +38,16 @@ def test_every_answer_is_protected(site, path):
     assert "Strict-Transport-Security" not in headers
 
 
-def test_over_https_browsers_are_told_to_stay_there(https_site):
+def test_over_https_responses_have_strict_transport_security(https_site):
     assert "max-age" in https_site.visit("/").headers["Strict-Transport-Security"]
 
 
-def test_the_form_may_lead_to_hubspots_regional_hosts(site):
+def test_forms_may_be_redirected_to_hubspots_regional_hosts(site):
     policy = site.visit("/").headers["Content-Security-Policy"]
     assert "form-action 'self' http://localhost:5000 https://app.hubspot.com https://*.hubspot.com" in policy
 
 
-def test_no_template_holds_script_or_style():
+def test_no_template_has_inline_script_or_style():
     for page in (Path(web.__file__).parent / "templates").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*src=)", text), page.name
@@ -58,41 +58,41 @@ def test_no_template_holds_script_or_style():
     ("method", "path", "status"),
     [("GET", "/nowhere", 404), ("POST", "/", 405), ("DELETE", "/install", 405), ("POST", "/oauth/callback", 405)],
 )
-def test_what_we_do_not_do_gets_a_page(site, method, path, status):
-    answer = site.browser.open(path, method=method)
-    assert answer.status_code == status
-    assert "<h1>" in answer.text
+def test_a_wrong_path_or_method_gets_an_error_page(site, method, path, status):
+    response = site.browser.open(path, method=method)
+    assert response.status_code == status
+    assert "<h1>" in response.text
     if status == 405:
-        assert "GET" in answer.headers["Allow"]
+        assert "GET" in response.headers["Allow"]
 
 
-def test_a_huge_body_is_not_read(site):
+def test_a_large_body_is_refused(site):
     assert site.browser.post("/", data=b"x" * 100_000).status_code in {405, 413}
 
 
-def test_a_bug_of_ours_shows_no_trace_and_logs_no_values(site):
+def test_an_unexpected_exception_shows_no_traceback_and_logs_no_values(site):
     site.hubspot.authorize_url = None
     with capture_logs() as logs:
-        answer = site.visit("/install")
-    assert answer.status_code == 500
-    assert "our fault" in answer.text
-    assert "Traceback" not in answer.text
+        response = site.visit("/install")
+    assert response.status_code == 500
+    assert "our fault" in response.text
+    assert "Traceback" not in response.text
     [line] = logs
     assert line["error"] == "TypeError"
     assert any("handshake.py" in frame for frame in line["where"])
 
 
 @pytest.mark.parametrize("host", ["evil.example", "", "a b", "[::1", "x" * 3000, "localhost:99999", "é"])
-def test_whatever_host_is_sent_we_redirect_by_path_alone(site, host):
-    answer = site.browser.get("/install", headers={"Host": host})
-    assert answer.status_code in {302, 400}
-    assert "evil" not in str(answer.headers)
+def test_redirects_do_not_depend_on_the_host_header(site, host):
+    response = site.browser.get("/install", headers={"Host": host})
+    assert response.status_code in {302, 400}
+    assert "evil" not in str(response.headers)
 
 
 @pytest.mark.parametrize("path", ["/static//style.css", "/connections//1", "/static/../style.css"])
-def test_no_address_is_mended_by_a_redirect(site, path):
-    answer = site.browser.open(path="/", environ_overrides={"PATH_INFO": path})
-    assert (answer.status_code, answer.headers.get("Location")) in {(404, None), (401, None)}
+def test_a_path_with_double_slashes_is_not_redirected(site, path):
+    response = site.browser.open(path="/", environ_overrides={"PATH_INFO": path})
+    assert (response.status_code, response.headers.get("Location")) in {(404, None), (401, None)}
 
 
 any_text = st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.decode("latin-1"))
@@ -108,17 +108,17 @@ any_text = st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.dec
         st.text('abc"\\;=%é ', max_size=40),
     ),
 )
-def test_nothing_a_browser_can_send_is_a_server_error(site, path, query, cookies):
+def test_no_request_of_a_browser_is_a_server_error(site, path, query, cookies):
     browser = site.app.test_client(use_cookies=False)
     header = "; ".join(f"{name}={value}" for name, value in cookies.items()).encode().decode("latin-1")
-    answer = browser.get("/" + path.lstrip("/"), query_string=query, headers={"Cookie": header})
-    assert answer.status_code < 500
+    response = browser.get("/" + path.lstrip("/"), query_string=query, headers={"Cookie": header})
+    assert response.status_code < 500
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=st.binary(max_size=80), cookie=st.binary(max_size=80))
-def test_nor_are_raw_bytes(site, query, cookie):
+def test_raw_bytes_in_query_and_cookie_are_no_server_error(site, query, cookie):
     environ = {"QUERY_STRING": query.decode("latin-1"), "HTTP_COOKIE": cookie.decode("latin-1")}
     for path in ("/install", "/oauth/callback", "/installs/6e9d9c4e-0000-4000-8000-000000000000"):
-        answer = site.app.test_client(use_cookies=False).get(path, environ_overrides=environ)
-        assert answer.status_code < 500
+        response = site.app.test_client(use_cookies=False).get(path, environ_overrides=environ)
+        assert response.status_code < 500

@@ -1,4 +1,4 @@
-"""Liveness touches nothing; readiness names what is down, in time."""
+"""/healthz asks no server; /readyz names the servers that are down, within three seconds."""
 
 import threading
 import time
@@ -10,11 +10,11 @@ from web.monitoring.health import NotReady
 from web.server.timeouts import TimedOut, run_within
 
 
-def fine():
+def pass_check():
     return None
 
 
-def down():
+def fail_check():
     raise NotReady("down")
 
 
@@ -22,45 +22,45 @@ def site_with(**checks):
     return Site(checks=checks)
 
 
-def test_a_living_process_is_healthy_whatever_is_down():
-    site = site_with(postgres=down, redis=down)
+def test_healthz_is_200_with_every_server_down():
+    site = site_with(postgres=fail_check, redis=fail_check)
     site.installs.down = site.queue.down = True
     assert site.visit("/healthz").status_code == 200
     assert site.installs.asked == 0
 
 
-def test_ready_is_when_both_are():
-    answer = site_with(postgres=fine, redis=fine).visit("/readyz")
-    assert answer.status_code == 200
-    assert answer.get_json() == {"postgres": "ok", "redis": "ok"}
+def test_readyz_is_200_when_both_servers_answer():
+    response = site_with(postgres=pass_check, redis=pass_check).visit("/readyz")
+    assert response.status_code == 200
+    assert response.get_json() == {"postgres": "ok", "redis": "ok"}
 
 
 @pytest.mark.parametrize("name", ["postgres", "redis"])
-def test_whatever_is_down_is_named(name):
-    answer = site_with(**{"postgres": fine, "redis": fine, name: down}).visit("/readyz")
-    assert answer.status_code == 503
-    assert answer.get_json()[name] == "down"
-    assert "ok" in answer.get_json().values()
+def test_readyz_names_the_server_that_is_down(name):
+    response = site_with(**{"postgres": pass_check, "redis": pass_check, name: fail_check}).visit("/readyz")
+    assert response.status_code == 503
+    assert response.get_json()[name] == "down"
+    assert "ok" in response.get_json().values()
 
 
-def test_servers_that_accept_and_hang_are_named_within_three_seconds():
-    released = threading.Event()
-    site = site_with(postgres=released.wait, redis=released.wait)
-    began = time.monotonic()
-    answer = site.visit("/readyz")
-    released.set()
-    assert time.monotonic() - began < 3
-    assert answer.get_json() == {"postgres": "no answer", "redis": "no answer"}
+def test_readyz_names_servers_that_hang_within_three_seconds():
+    release = threading.Event()
+    site = site_with(postgres=release.wait, redis=release.wait)
+    started_at = time.monotonic()
+    response = site.visit("/readyz")
+    release.set()
+    assert time.monotonic() - started_at < 3
+    assert response.get_json() == {"postgres": "no answer", "redis": "no answer"}
 
 
-def test_a_bounded_question_hands_on_what_the_call_returns_or_raises():
+def test_run_within_returns_and_raises_what_the_call_does():
     assert run_within(1, lambda: 42) == 42
     with pytest.raises(NotReady):
-        run_within(1, down)
+        run_within(1, fail_check)
 
 
-def test_a_bounded_question_ends_in_time():
-    released = threading.Event()
+def test_run_within_raises_timed_out_after_the_limit():
+    release = threading.Event()
     with pytest.raises(TimedOut):
-        run_within(0.01, released.wait)
-    released.set()
+        run_within(0.01, release.wait)
+    release.set()

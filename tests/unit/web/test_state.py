@@ -1,4 +1,4 @@
-"""A state is good for fifteen minutes, for one browser, and only as we wrote it."""
+"""A state is valid for fifteen minutes, for one browser, and unchanged."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -22,7 +22,7 @@ from web.oauth.state import (
 STATES = States("a-secret-key-for-tests")
 
 
-def test_a_fresh_state_is_good_for_its_browser():
+def test_a_new_state_is_valid_for_its_browser():
     state = STATES.issue("browser", START)
     assert STATES.check(state, "browser", START)
 
@@ -32,14 +32,14 @@ def test_two_states_of_one_browser_are_two_handshakes():
     assert one != two
 
 
-def test_it_is_good_to_its_last_second_and_no_longer():
+def test_a_state_is_valid_to_its_last_second_and_no_longer():
     state = STATES.issue("browser", START)
     assert STATES.check(state, "browser", START + STATE_LIFETIME)
     with pytest.raises(StateExpired):
         STATES.check(state, "browser", START + STATE_LIFETIME + timedelta(seconds=1))
 
 
-def test_one_from_the_future_is_refused_beyond_what_clocks_differ():
+def test_a_state_from_the_future_is_refused_beyond_the_clock_skew():
     state = STATES.issue("browser", START)
     assert STATES.check(state, "browser", START - MAX_CLOCK_SKEW)
     with pytest.raises(StateExpired):
@@ -47,47 +47,47 @@ def test_one_from_the_future_is_refused_beyond_what_clocks_differ():
 
 
 @pytest.mark.parametrize("browser", [None, "", "another"])
-def test_another_browser_is_refused(browser):
+def test_a_state_is_refused_from_another_browser(browser):
     with pytest.raises(StateOfAnotherBrowser):
         STATES.check(STATES.issue("browser", START), browser, START)
 
 
-def test_it_does_not_tell_what_the_browser_is_known_by():
+def test_a_state_does_not_contain_the_browser_id():
     assert "browser-id" not in STATES.issue("browser-id", START)
 
 
-def test_another_secret_key_signs_other_states():
+def test_a_state_signed_with_another_key_is_refused():
     with pytest.raises(StateInvalid):
         States("another-secret-key").check(STATES.issue("browser", START), "browser", START)
 
 
-def test_a_ticket_is_no_state_and_a_state_is_no_ticket():
-    tickets = InstallCookieSigner("a-secret-key-for-tests")
+def test_an_install_cookie_is_no_state_and_a_state_is_no_install_cookie():
+    signer = InstallCookieSigner("a-secret-key-for-tests")
     with pytest.raises(StateInvalid):
-        STATES.check(tickets.sign(InstallCookie("id", 1, 0.0)), "browser", START)
-    assert tickets.verify(STATES.issue("browser", START), "id") is None
+        STATES.check(signer.sign(InstallCookie("id", 1, 0.0)), "browser", START)
+    assert signer.verify(STATES.issue("browser", START), "id") is None
 
 
-def test_one_changed_letter_anywhere_is_noticed():
+def test_a_state_with_one_changed_character_is_refused():
     state = STATES.issue("browser", START)
-    for place in range(len(state) - 1):  # of the last letter, base64 leaves some bits unused
-        changed = state[:place] + ("A" if state[place] != "A" else "B") + state[place + 1 :]
+    for position in range(len(state) - 1):  # of the last character, base64 leaves some bits unused
+        changed = state[:position] + ("A" if state[position] != "A" else "B") + state[position + 1 :]
         with pytest.raises(StateInvalid):
             STATES.check(changed, "browser", START)
 
 
 @given(st.text())
-def test_whatever_comes_back_is_refused_without_a_stumble(text):
+def test_any_other_text_is_refused_as_a_state(text):
     with pytest.raises(StateRejected):
         STATES.check(text, "browser", START)
 
 
-def test_the_same_handshake_and_code_are_the_same_install():
+def test_the_same_handshake_and_code_give_the_same_install_id():
     assert STATES.install_id("handshake", "code") == STATES.install_id("handshake", "code")
     assert UUID(STATES.install_id("handshake", "code")).version == 4
 
 
-def test_another_code_or_handshake_or_key_is_another_install():
+def test_another_code_handshake_or_key_gives_another_install_id():
     ids = {
         STATES.install_id("handshake", "code"),
         STATES.install_id("handshake", "code2"),

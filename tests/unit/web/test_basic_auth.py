@@ -1,4 +1,4 @@
-"""The operator's pages are the operator's alone, and tell nobody else anything."""
+"""The operator's pages need the password, and reveal nothing without it."""
 
 import base64
 
@@ -12,16 +12,16 @@ from web.security.basic_auth import BasicAuth
 from web.security.rate_limits import WRONG_PASSWORD_RATE, RateLimiter
 
 PAGES = ["/operator", "/connections", "/connections/62515", "/connections/62515/disconnect", "/metrics"]
-ORDERS = [
+ACTIONS = [
     "/connections/62515/refresh",
     "/connections/62515/disconnect",
     "/operator/revocations/confirm",
     "/operator/revocations/dismiss",
 ]
-EVERYTHING = [
+ROUTES = [
     *(("GET", path) for path in PAGES),
     *(("HEAD", path) for path in PAGES),
-    *(("POST", path) for path in ORDERS),
+    *(("POST", path) for path in ACTIONS),
 ]
 
 
@@ -29,28 +29,28 @@ def basic(user="operator", password=PASSWORD):
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
-@pytest.mark.parametrize(("method", "path"), EVERYTHING)
-def test_nobody_gets_in_without_the_password(site, method, path):
-    answer = site.browser.open(path, method=method)
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == 'Basic realm="tokenkeeper", charset="UTF-8"'
-    assert method == "HEAD" or "OPERATOR_PASSWORD" in answer.text
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_without_the_password_every_route_is_401(site, method, path):
+    response = site.browser.open(path, method=method)
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == 'Basic realm="tokenkeeper", charset="UTF-8"'
+    assert method == "HEAD" or "OPERATOR_PASSWORD" in response.text
 
 
-@pytest.mark.parametrize(("method", "path"), EVERYTHING)
-def test_with_it_the_answer_is_another(site, method, path):
-    """Here PostgreSQL is down, and the forms lack their token."""
-    answer = site.browser.open(path, method=method, headers=basic())
-    assert answer.status_code == (403 if method == "POST" else 503)
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_with_the_password_no_route_is_401(site, method, path):
+    """PostgreSQL is down here, and the forms lack their CSRF token."""
+    response = site.browser.open(path, method=method, headers=basic())
+    assert response.status_code == (403 if method == "POST" else 503)
 
 
 @pytest.mark.parametrize("hub_id", ["1", "0", "x", "9" * 400])
-def test_whether_an_account_is_there_is_not_told_before(site, hub_id):
+def test_without_the_password_no_response_reveals_whether_an_account_exists(site, hub_id):
     assert site.browser.get(f"/connections/{hub_id}").status_code == 401
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_nobody_may_ask_what_is_allowed(site, path):
+def test_options_requests_reveal_no_methods(site, path):
     if path != "/metrics":
         assert site.browser.open(path, method="OPTIONS").status_code == 405
 
@@ -72,22 +72,22 @@ def test_nobody_may_ask_what_is_allowed(site, path):
         {"Authorization": 'Digest username="operator", uri="/'},
     ],
 )
-def test_a_wrong_one_is_refused_and_said_in_the_log_without_its_value(site, header):
+def test_a_wrong_password_is_refused_and_logged_without_its_value(site, header):
     with capture_logs() as logs:
         assert site.browser.get("/operator", headers=header).status_code == 401
     assert [line["event"] for line in logs] == ["wrong operator password"]
     assert PASSWORD[:-1] not in str(logs)
 
 
-def test_a_password_beyond_ascii_works(site):
-    guard = BasicAuth("pässwörd ☂", RateLimiter("", WRONG_PASSWORD_RATE)).require(lambda: "in")
+def test_a_password_may_have_non_ascii_characters(site):
+    view = BasicAuth("pässwörd ☂", RateLimiter("", WRONG_PASSWORD_RATE)).require(lambda: "in")
     with site.app.test_request_context(headers=basic(password="pässwörd ☂")):
-        assert guard() == "in"
+        assert view() == "in"
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(header=st.binary(max_size=80), path=st.sampled_from(PAGES))
-def test_no_header_is_a_server_error(site, header, path):
+def test_no_authorization_header_is_a_server_error(site, header, path):
     for text in (header.decode("latin-1"), "Basic " + base64.b64encode(header).decode()):
         environ = {"HTTP_AUTHORIZATION": text}
         assert site.app.test_client().get(path, environ_overrides=environ).status_code in {401, 429}

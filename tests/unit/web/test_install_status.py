@@ -1,4 +1,4 @@
-"""The page of an install waits until it is stored, hands the grant in again meanwhile, and belongs to one browser."""
+"""The page of an install: waits until the grant is stored, submits it again meanwhile, is shown to one browser."""
 
 from uuid import uuid4
 
@@ -18,19 +18,19 @@ def drop_cookie(site, name, path):
     site.browser.delete_cookie(name, path=path)
 
 
-def test_it_waits_and_then_says_connected(site):
+def test_the_page_waits_and_then_says_connected(site):
     path = site.install()
-    waiting = site.visit(path)
-    assert waiting.status_code == 200
-    assert "Connecting account 62515" in waiting.text
-    assert '<noscript><meta http-equiv="refresh"' in waiting.text
+    page = site.visit(path)
+    assert page.status_code == 200
+    assert "Connecting account 62515" in page.text
+    assert '<noscript><meta http-equiv="refresh"' in page.text
     assert status(site, path) == {"state": "storing", "hub_id": HUB}
     site.work()
     assert status(site, path) == {"state": "connected", "hub_id": HUB}
     assert "is connected" in site.visit(path).text
 
 
-def test_it_tells_the_domain_and_the_scopes(site):
+def test_the_page_shows_the_domain_and_the_scopes(site):
     path = site.install()
     site.work()
     site.installs.domain = "acme.example"
@@ -40,7 +40,7 @@ def test_it_tells_the_domain_and_the_scopes(site):
     assert "http-equiv" not in text
 
 
-def test_it_looks_again_for_the_domain_but_not_for_ever(site):
+def test_the_page_reloads_for_the_domain_for_thirty_seconds(site):
     path = site.install()
     site.work()
     assert "http-equiv" in site.visit(path).text
@@ -51,7 +51,7 @@ def test_it_looks_again_for_the_domain_but_not_for_ever(site):
 
 
 @pytest.mark.parametrize("ended", [Status.REVOKED, Status.DISCONNECTED])
-def test_it_tells_of_a_connection_that_has_ended_since(site, ended):
+def test_the_page_says_that_the_connection_has_ended_since(site, ended):
     path = site.install()
     site.work()
     site.installs.status = ended
@@ -59,38 +59,38 @@ def test_it_tells_of_a_connection_that_has_ended_since(site, ended):
     assert status(site, path)["state"] == "connected"
 
 
-def test_a_domain_is_shown_not_run(site):
+def test_a_domain_is_escaped(site):
     path = site.install()
     site.work()
     site.installs.domain = "<script>alert(1)</script>"
     assert "<script>alert" not in site.visit(path).text
 
 
-def test_another_browser_sees_nothing(site):
+def test_the_page_is_404_for_another_browser(site):
     path = site.install()
     site.work()
-    stranger = site.other_browser()
-    assert stranger.visit(path).status_code == 404
-    answer = stranger.visit(f"{path}/status")
-    assert answer.status_code == 404
-    assert answer.get_json() == {"state": "failed", "hub_id": None}
+    other_browser = site.other_browser()
+    assert other_browser.visit(path).status_code == 404
+    response = other_browser.visit(f"{path}/status")
+    assert response.status_code == 404
+    assert response.get_json() == {"state": "failed", "hub_id": None}
 
 
-def test_an_install_nobody_made_is_not_found(site):
+def test_an_unknown_install_is_404(site):
     site.install()
     assert site.visit(f"/installs/{uuid4()}").status_code == 404
     assert site.visit("/installs/no-uuid").status_code == 404
 
 
-def test_the_ticket_of_one_install_does_not_open_another(site):
+def test_the_cookie_of_one_install_does_not_open_another(site):
     one, two = site.install("code-1", hub_id=1), site.install("code-2", hub_id=2)
-    ticket = site.browser.get_cookie("tk_install", path=one).value
-    stranger = site.other_browser()
-    stranger.browser.set_cookie("tk_install", ticket, path=two)
-    assert stranger.visit(two).status_code == 404
+    cookie = site.browser.get_cookie("tk_install", path=one).value
+    other_browser = site.other_browser()
+    other_browser.browser.set_cookie("tk_install", cookie, path=two)
+    assert other_browser.visit(two).status_code == 404
 
 
-def test_once_stored_the_browsers_copy_goes_and_the_page_stays(site):
+def test_once_stored_the_browsers_copy_is_deleted_and_the_page_stays(site):
     path = site.install()
     site.visit(path)
     assert site.browser.get_cookie("tk_grant", path=path)
@@ -100,7 +100,7 @@ def test_once_stored_the_browsers_copy_goes_and_the_page_stays(site):
     assert "is connected" in site.visit(path).text
 
 
-def test_a_wiped_queue_is_made_good_by_the_browser(site):
+def test_after_a_wiped_queue_the_browsers_copy_is_submitted(site):
     path = site.install()
     site.queue.messages.clear()
     assert status(site, path)["state"] == "storing"
@@ -111,7 +111,7 @@ def test_a_wiped_queue_is_made_good_by_the_browser(site):
     assert status(site, path)["state"] == "connected"
 
 
-def test_with_postgres_down_it_answers_and_does_not_flood_the_queue(site):
+def test_with_postgres_down_the_page_answers_and_does_not_flood_the_queue(site):
     site.installs.down = True
     path = site.install()
     for _ in range(20):
@@ -126,7 +126,7 @@ def test_with_postgres_down_it_answers_and_does_not_flood_the_queue(site):
     assert list(site.installs.rows) == [HUB]
 
 
-def test_with_both_down_it_waits_and_whichever_returns_first_gets_it(site):
+def test_with_both_down_the_grant_goes_to_the_first_that_returns(site):
     site.installs.down = site.queue.down = True
     path = site.install()
     for _ in range(10):
@@ -141,19 +141,19 @@ def test_with_both_down_it_waits_and_whichever_returns_first_gets_it(site):
     assert status(site, path)["state"] == "connected"
 
 
-def test_with_both_down_it_is_tried_every_few_seconds_not_at_every_look(site):
+def test_with_both_down_the_grant_is_submitted_every_three_seconds(site):
     site.installs.down = site.queue.down = True
     path = site.install()
-    tried = []
+    attempts = []
     for _ in range(40):
         with capture_logs() as logs:
             status(site, path)
-        tried.append(any(line.get("by") == "queue" for line in logs))
+        attempts.append(any(line.get("by") == "queue" for line in logs))
         site.clock.step(0.25)
-    assert sum(tried) == 4  # at once, and then every 3 s of the 10
+    assert sum(attempts) == 4  # at once, and then every 3 s of the 10
 
 
-def test_an_hour_of_outage_loses_nothing(site):
+def test_an_outage_of_an_hour_loses_no_grant(site):
     site.installs.down = site.queue.down = True
     path = site.install()
     site.clock.step(3600)
@@ -164,7 +164,7 @@ def test_an_hour_of_outage_loses_nothing(site):
     assert list(site.installs.rows) == [HUB]
 
 
-def test_a_grant_that_nobody_has_any_more_has_failed_after_some_minutes(site):
+def test_a_grant_that_is_neither_stored_nor_in_the_browser_fails_after_five_minutes(site):
     path = site.install()
     site.queue.messages.clear()
     drop_cookie(site, "tk_grant", path)
@@ -176,7 +176,7 @@ def test_a_grant_that_nobody_has_any_more_has_failed_after_some_minutes(site):
     assert "/install?hub_id=62515" in text
 
 
-def test_nothing_is_given_up_while_postgres_cannot_say(site):
+def test_an_install_does_not_fail_while_postgres_is_down(site):
     site.installs.down = True
     path = site.install()
     drop_cookie(site, "tk_grant", path)
@@ -184,7 +184,7 @@ def test_nothing_is_given_up_while_postgres_cannot_say(site):
     assert status(site, path)["state"] == "storing"
 
 
-def test_a_grant_of_another_install_is_not_handed_in(site):
+def test_a_grant_of_another_install_is_not_submitted(site):
     one, two = site.install("code-1", hub_id=1), site.install("code-2", hub_id=2)
     site.queue.messages.clear()
     foreign = site.browser.get_cookie("tk_grant", path=one).value
@@ -195,7 +195,7 @@ def test_a_grant_of_another_install_is_not_handed_in(site):
 
 
 @pytest.mark.parametrize("value", ["", "x", "gAAAA", "\x00", "é", "x" * 4000])
-def test_a_grant_that_does_not_open_is_no_grant(site, value):
+def test_a_grant_that_does_not_decrypt_is_not_submitted(site, value):
     path = site.install()
     site.queue.messages.clear()
     site.browser.set_cookie("tk_grant", value, path=path)
@@ -204,7 +204,7 @@ def test_a_grant_that_does_not_open_is_no_grant(site, value):
     assert not site.installs.rows
 
 
-def test_a_new_secret_key_does_not_cost_what_the_browser_carries(site):
+def test_after_a_change_of_secret_key_the_browsers_copy_is_still_stored(site):
     path = site.install()
     site.queue.messages.clear()
     site.browser.set_cookie("tk_install", "signed-with-the-old-key", path=path)
@@ -213,7 +213,7 @@ def test_a_new_secret_key_does_not_cost_what_the_browser_carries(site):
     assert status(site, path)["state"] == "connected"
 
 
-def test_the_page_is_never_kept_by_anybody(site):
+def test_the_page_is_not_cached(site):
     path = site.install()
-    for answer in (site.visit(path), site.visit(f"{path}/status")):
-        assert answer.headers["Cache-Control"] == "no-store"
+    for response in (site.visit(path), site.visit(f"{path}/status")):
+        assert response.headers["Cache-Control"] == "no-store"

@@ -1,4 +1,4 @@
-"""Scopes are told in words where we have them."""
+"""Scopes are described in words; an unknown one is shown as it is."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from web.oauth.scope_descriptions import describe_scopes
 
 
 @pytest.mark.parametrize(
-    ("scope", "words"),
+    ("scope", "description"),
     [
         ("oauth", "Know which account this is"),
         ("crm.objects.contacts.read", "Read contacts"),
@@ -23,5 +23,5 @@ from web.oauth.scope_descriptions import describe_scopes
         ("something.new", "something.new"),
     ],
 )
-def test_a_scope_in_words(scope, words):
-    assert describe_scopes([scope]) == [(scope, words)]
+def test_a_scope_is_described_or_shown_as_it_is(scope, description):
+    assert describe_scopes([scope]) == [(scope, description)]
