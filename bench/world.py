@@ -17,7 +17,7 @@ from bench.processes import Process, run
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.embedded.databases import create_database
 from sandbox.ports import find_free_port
-from sandbox.world import Ports, kept_secrets, make
+from sandbox.run_config import Ports, load_secrets, make_run_config
 
 #: What every process may know of the machine; the rest of its environment is ours.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
@@ -112,7 +112,7 @@ def world(folder: Path) -> Iterator[World]:
         postgres.start()
         ending.callback(valkey.stop)
         valkey.start()
-        secrets = kept_secrets(folder / "secrets", {})
+        secrets = load_secrets(folder / "secrets", {})
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}  # noqa: TID251
         port_free = {"HUBSPOT_CLIENT_SECRET": secrets["SIMULATOR_CLIENT_SECRET"], "PYTHONUNBUFFERED": "1"}
         process = Process("hubspot", ["python", "-m", "bench.hubspot"], {**inherited, **port_free}, folder)
@@ -120,7 +120,7 @@ def world(folder: Path) -> Iterator[World]:
         port = int(process.says(r"listens on port (\d+)")[1])
         urls = {"DATABASE_URL": create_database(postgres, "bench"), "REDIS_URL": valkey.url(1)}
         ports = Ports(web=find_free_port(), flower=0, simulator=port)
-        settings = make({}, ports, secrets, urls).settings
+        settings = make_run_config({}, ports, secrets, urls).settings
         environment = {**inherited, **settings, "PYTHONUNBUFFERED": "1"}
         run("migrate", ["tokenkeeper", "migrate"], environment)
         yield World(folder, environment, postgres, valkey, HubSpotHandle(process, port))

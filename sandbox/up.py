@@ -8,33 +8,31 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TextIO
 
-from deploy.init_secrets import Refused
-from sandbox import dotenv, supervision
-from sandbox.banner import banner
+from deploy.init_secrets import IncompleteApp
+from sandbox.banner import format_banner
+from sandbox.dotenv import DotenvError, read_dotenv
 from sandbox.embedded import EmbeddedError
-from sandbox.embedded.server import private
-from sandbox.readiness import Check, Swept, answers, wait_for
-from sandbox.servers import Servers, started
-from sandbox.shell_env import write_psql, write_shell_settings
-from sandbox.supervision import ProcessRefused
-from sandbox.world import (
-    BadPort,
-    World,
+from sandbox.embedded.server import open_private
+from sandbox.readiness import make_http_check, make_sweep_check, wait_for
+from sandbox.run_config import (
+    InvalidPort,
     choose_ports,
-    given,
-    is_simulated,
-    kept_secrets,
-    make,
+    load_secrets,
+    make_run_config,
+    merge_settings,
+    needs_simulator,
 )
+from sandbox.servers import run_servers
+from sandbox.shell_env import write_psql_script, write_shell_settings
+from sandbox.supervision import ProcessRefused, run_processes
 from shared.db.schema.migrate import migrate
 from shared.settings import Settings
 
-STATE = ".tokenkeeper"
-FOR_CHILDREN = {
+STATE_FOLDER = ".tokenkeeper"
+CHILD_ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
-    # On a newcomer's machine, root may well be all there is; Celery says it in nine lines.
+    # Celery warns in nine lines; on a newcomer's machine root may be the only account.
     "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
 }
 
@@ -43,19 +41,19 @@ class UpFailed(Exception):
     """It cannot start here, or had to stop; the message is one line that says what to do."""
 
 
-def up(environ: Mapping[str, str], folder: Path) -> None:
-    """Until Ctrl-C or SIGTERM. State lies in `folder`/.tokenkeeper.
+def run_up(environ: Mapping[str, str], folder: Path) -> None:
+    """Runs until Ctrl-C or SIGTERM. State lies in `folder`/.tokenkeeper.
 
     Raises UpFailed, SettingsError, SchemaError, StoreUnavailable.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # before honcho takes over, it ends us as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until honcho installs its own, SIGTERM acts as Ctrl-C
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
     try:
         with ExitStack() as stack:
             _run(stack, environ, folder)
     except KeyboardInterrupt:
         pass
-    except (EmbeddedError, BadPort, Refused, ProcessRefused, dotenv.BadDotenv) as error:
+    except (EmbeddedError, InvalidPort, IncompleteApp, ProcessRefused, DotenvError) as error:
         raise UpFailed(str(error)) from None
     say("stopped; the data is kept")
 
@@ -65,79 +63,77 @@ def say(line: str) -> None:
 
 
 def _run(stack: ExitStack, environ: Mapping[str, str], folder: Path) -> None:
-    state = _state(folder)
-    stack.enter_context(_locked(state / "lock"))
-    file = dotenv.read(folder / ".env")
-    asked = given(environ, file)
-    simulated = is_simulated(asked)
-    Settings.from_env(asked, needs=())  # a malformed one is told before anything is written
-    ports = choose_ports(asked, say, simulated=simulated)
-    secrets = kept_secrets(state / "secrets", asked)
-    servers = stack.enter_context(started(state, asked, say, simulated=simulated))
-    world = make(asked, ports, secrets, servers.urls)
-    environment = {**asked, **world.settings, **FOR_CHILDREN}
+    # 1. what is asked for
+    state = _make_state_folder(folder)
+    stack.enter_context(_lock(state / "lock"))
+    dotenv = read_dotenv(folder / ".env")
+    given = merge_settings(environ, dotenv)
+    simulated = needs_simulator(given)
+    Settings.from_env(given, needs=())  # a malformed setting is reported before anything is written
+    # 2. what it needs
+    ports = choose_ports(given, say, simulated=simulated)
+    secrets = load_secrets(state / "secrets", given)
+    servers = stack.enter_context(run_servers(state, given, say, simulated=simulated))
+    config = make_run_config(given, ports, secrets, servers.urls)
+    environment = {**given, **config.settings, **CHILD_ENVIRONMENT}
     settings = Settings.from_env(environment)
     migrate(settings.database_url)
-    write_shell_settings(state / "env", {name: environment.get(name, "") for name in {*file, *world.settings}})
+    # 3. files for another terminal
+    write_shell_settings(state / "env", {name: environment.get(name, "") for name in {*dotenv, *config.settings}})
     if servers.postgres:
-        write_psql(state / "psql", servers.postgres, servers.database)
-    checks = _checks(world, Swept(settings.database_url))
+        write_psql_script(state / "psql", servers.postgres, servers.database)
+    # 4. the processes, until they are stopped
+    checks = {
+        "web": make_http_check(f"http://127.0.0.1:{ports.web}/readyz"),
+        "flower": make_http_check(f"http://127.0.0.1:{ports.flower}/healthcheck"),
+        "the first sweep of beat and worker": make_sweep_check(settings.database_url),
+    }
+    if config.is_simulated:
+        checks["simulator"] = make_http_check(f"http://127.0.0.1:{ports.simulator}/_sim/health")
+    ended_servers: list[str] = []
 
     def announce() -> None:
         wait_for(checks, say)
-        psql = f"{STATE}/psql" if servers.postgres else ""
-        print(banner(world, settings.operator_password, servers.places(), psql=psql, env=f"{STATE}/env"), flush=True)
+        psql = f"{STATE_FOLDER}/psql" if servers.postgres else ""
+        password, addresses = settings.operator_password, servers.addresses()
+        print(format_banner(config, password, addresses, psql=psql, env=f"{STATE_FOLDER}/env"), flush=True)
 
-    lost: list[str] = []
-    supervision.run(world, state, environment, (announce, lambda: _stop_when_lost(servers, lost)))
-    if lost:
-        raise UpFailed(f"{lost[0]} ended by itself, so all were stopped: its log is in {servers.homes()[lost[0]]}")
+    def stop_when_a_server_ends() -> None:
+        ended_servers.append(servers.wait_until_one_ends())
+        os.kill(os.getpid(), signal.SIGTERM)  # honcho handles it
+
+    run_processes(config, state, environment, (announce, stop_when_a_server_ends))
+    if ended_servers:
+        name = ended_servers[0]
+        log_folder = servers.by_name()[name].folder
+        raise UpFailed(f"{name} ended by itself, so all were stopped: its log is in {log_folder}")
 
 
-def _state(folder: Path) -> Path:
-    state = folder / STATE
+def _make_state_folder(folder: Path) -> Path:
+    """Raises UpFailed."""
+    state = folder / STATE_FOLDER
     try:
         state.mkdir(exist_ok=True)
         if state.stat().st_uid != os.geteuid():
             raise UpFailed(f"{state} belongs to another user: run this as that user, or move it away")
-        state.chmod(0o711)  # as root, PostgreSQL's own account passes through
+        state.chmod(0o711)  # as root: PostgreSQL's own account has to pass through
     except OSError as error:
         raise UpFailed(f"{state} cannot be used ({error.strerror}): run this in a folder of your own") from None
     return state
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One run per folder. The lock goes with the process, however it ends. Raises UpFailed."""
-    with open(path, "a+", encoding="ascii", opener=private) as file:
+def _lock(path: Path) -> Iterator[None]:
+    """One run per folder; the kernel drops the lock when the process ends. Raises UpFailed."""
+    with open(path, "a+", encoding="ascii", opener=open_private) as file:
         try:
             # lockf, not flock: honcho's forks do not inherit it
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UpFailed(f"it runs here already, as process {_holder(file)}: stop that one first") from None
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise UpFailed(f"it runs here already, as process {holder}: stop that one first") from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
-
-
-def _holder(file: TextIO) -> str:
-    file.seek(0)
-    return file.read().strip() or "unknown"
-
-
-def _checks(world: World, swept: Check) -> dict[str, Check]:
-    checks = {
-        "web": answers(f"http://127.0.0.1:{world.ports.web}/readyz"),
-        "flower": answers(f"http://127.0.0.1:{world.ports.flower}/healthcheck"),
-        "the first sweep of beat and worker": swept,
-    }
-    if world.simulated:
-        checks["simulator"] = answers(f"http://127.0.0.1:{world.ports.simulator}/_sim/health")
-    return checks
-
-
-def _stop_when_lost(servers: Servers, lost: list[str]) -> None:
-    """Nothing works without them; honcho takes the signal."""
-    lost.append(servers.wait_until_one_is_lost())
-    os.kill(os.getpid(), signal.SIGTERM)

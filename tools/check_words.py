@@ -16,7 +16,7 @@ from pathlib import Path
 
 #: A regular expression, and what to write instead.
 WORDS = {
-    r"nobody|no ?one else": "name the subject: 'no process', 'no other worker', 'the operator cannot'",
+    r"(?<![`\"'])nobody|no ?one else": "name the subject: 'no process', 'no other worker', 'the operator cannot'",
     r"whoever|whomever|whosoever": "name the subject",
     r"anew": "again",
     r"mend(?:ed|s|ing)?": "fix, correct, resolve",

@@ -1,4 +1,4 @@
-"""A real PostgreSQL 18 and a real Valkey 9 out of wheels, as our children: for laptops and tests."""
+"""Real PostgreSQL 18 and Valkey 9 servers from Python wheels, run as child processes: for laptops and tests."""
 
 from sandbox.embedded.postgres import EmbeddedPostgres
 from sandbox.embedded.server import EmbeddedError

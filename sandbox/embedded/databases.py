@@ -1,4 +1,4 @@
-"""Makes a database in the embedded PostgreSQL where it is not there yet."""
+"""Creates databases in the embedded PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sandbox.embedded.postgres import EmbeddedPostgres
 
 
 def create_database(server: EmbeddedPostgres, name: str) -> str:
-    """Its URL."""
+    """Creates the database unless it exists; returns its URL."""
     with closing(psycopg2.connect(server.url())) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:

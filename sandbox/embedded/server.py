@@ -1,4 +1,4 @@
-"""What both embedded servers need: a kept password and port, a start that waits until they answer, a stop."""
+"""Starting an embedded server: its stored password and port, and a start that returns once the server answers."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from sandbox.child_processes import die_with_parent, stop_process
 from sandbox.ports import LAST_PORT, find_free_port, is_port_free
 
 POLL_SECONDS = 0.01
+FAILED_START_STOP_SECONDS = 5.0
 PORT_TRIES = 5
-LOG_TAIL = 1500
+LOG_TAIL_BYTES = 1500
 
 
 class EmbeddedError(Exception):
-    """An embedded server cannot run here; the message says why and what to do."""
+    """An embedded server cannot run on this machine; the message says why and what to do."""
 
 
 class PortTaken(Exception):
-    """Somebody else was faster: try another one."""
+    """Another process took the port between the check and the start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whom a server runs as; ourselves where nothing else is said."""
+    """The account that a server runs as; the current one by default."""
 
     uid: int | None = None
     gid: int | None = None
@@ -41,14 +42,14 @@ class Account:
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
-    def own(self, path: Path) -> None:
+    def take_ownership(self, path: Path) -> None:
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How to start one server. `stdin` carries what must not show in `ps`."""
+    """How to start one server. `stdin` carries what `ps` must not show."""
 
     name: str
     argv: Sequence[str]
@@ -59,19 +60,19 @@ class Launch:
     account: Account = field(default_factory=Account)
     stdin: str = field(default="", repr=False)
 
-    def start(self, answers: Callable[[subprocess.Popen[bytes]], bool], seconds: float) -> subprocess.Popen[bytes]:
-        """Returns once `answers` says so. Raises EmbeddedError, or PortTaken."""
-        began = self.log.stat().st_size if self.log.exists() else 0
+    def start(self, is_ready: Callable[[subprocess.Popen[bytes]], bool], seconds: float) -> subprocess.Popen[bytes]:
+        """Returns once `is_ready` is true. Raises EmbeddedError or PortTaken, and then no process is left."""
+        log_start = self.log.stat().st_size if self.log.exists() else 0
         process = self._spawn()
         try:
-            self._wait(process, answers, seconds, began)
+            self._wait_until_ready(process, is_ready, seconds, log_start)
         except BaseException:
-            stop_process(process, self.stop_signal, patience=5)
+            stop_process(process, self.stop_signal, FAILED_START_STOP_SECONDS)
             raise
         return process
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        with open(self.log, "ab", opener=private) as log:
+        with open(self.log, "ab", opener=open_private) as log:
             process: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]
                 list(self.argv),
                 cwd=self.folder,
@@ -79,93 +80,96 @@ class Launch:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C reaches us alone: servers stop last
+                start_new_session=True,  # Ctrl-C must reach the parent alone: it stops the servers last
                 preexec_fn=die_with_parent(self.stop_signal),  # noqa: PLW1509  one call into libc, nothing shared
                 **self.account.popen_arguments(),
             )
         if process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:  # if it is gone, _wait tells why
+            # a process that has ended already is reported by start()
+            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
                 stdin.write(self.stdin.encode())
         return process
 
-    def _wait(
+    def _wait_until_ready(
         self,
         process: subprocess.Popen[bytes],
-        answers: Callable[[subprocess.Popen[bytes]], bool],
+        is_ready: Callable[[subprocess.Popen[bytes]], bool],
         seconds: float,
-        began: int,
+        log_start: int,
     ) -> None:
         deadline = time.monotonic() + seconds
-        while not answers(process):
+        while not is_ready(process):
             if process.poll() is not None:
-                raise self._died(began)
+                raise self._make_startup_error(log_start)
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"{self.name} does not answer after {seconds:g} s; its log is {self.log}")
             time.sleep(POLL_SECONDS)
 
-    def _died(self, began: int) -> Exception:
+    def _make_startup_error(self, log_start: int) -> Exception:
         with self.log.open("rb") as log:
-            log.seek(began)
-            said = log.read()[-LOG_TAIL:].decode(errors="replace").strip()
-        if "in use" in said and "port" in said.lower():
+            log.seek(log_start)
+            output = log.read()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
+        if "in use" in output and "port" in output.lower():
             return PortTaken(self.name)
-        return EmbeddedError(f"{self.name} did not start; its log ({self.log}) ends with:\n{said}")
+        return EmbeddedError(f"{self.name} did not start; its log ({self.log}) ends with:\n{output}")
 
 
-def start_on_some_port(
-    launch: Callable[[int], subprocess.Popen[bytes]], kept: Path
+def start_on_free_port(
+    launch: Callable[[int], subprocess.Popen[bytes]], port_file: Path
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Last time's port if it is free, for whoever wrote it down; else any. Raises EmbeddedError."""
+    """The process and its port: the one in `port_file` where it is free, so that URLs stay valid, else any.
+
+    Raises EmbeddedError.
+    """
     for _ in range(PORT_TRIES):
-        port = _kept_port(kept)
+        stored = _read_port(port_file)
+        port = stored if stored and is_port_free(stored) else find_free_port()
         try:
             process = launch(port)
         except PortTaken:
-            kept.unlink(missing_ok=True)
+            port_file.unlink(missing_ok=True)
             continue
-        kept.write_text(f"{port}\n", encoding="ascii")
+        port_file.write_text(f"{port}\n", encoding="ascii")
         return process, port
-    raise EmbeddedError(f"{PORT_TRIES} free ports in a row were taken before we could use them: try again")
+    raise EmbeddedError(f"{PORT_TRIES} free ports in a row were taken by other processes: try again")
 
 
-def _kept_port(kept: Path) -> int:
-    port = _read_port(kept)
-    return port if port and is_port_free(port) else find_free_port()
+def find_orphan_port(port_file: Path) -> int | None:
+    """The stored port where a server listens on it now.
 
-
-def left_behind(kept: Path) -> int | None:
-    """Last time's port, where somebody listens: a server whose starter was killed, on a system that cannot tell it."""
-    port = _read_port(kept)
+    That is a server whose parent was killed, on a system that does not signal children then, or a stranger's.
+    """
+    port = _read_port(port_file)
     return port if port and not is_port_free(port) else None
 
 
-def _read_port(kept: Path) -> int | None:
+def _read_port(port_file: Path) -> int | None:
     try:
-        port = int(kept.read_text(encoding="ascii"))
+        port = int(port_file.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
     return port if 0 < port <= LAST_PORT else None
 
 
-def kept_password(path: Path) -> str:
-    """The password of last time, or a new one that is kept, readable by us alone."""
+def load_password(path: Path) -> str:
+    """The stored password; a new one is generated and stored where there is none, readable by its owner alone."""
     try:
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         pass
     password = secrets.token_hex(16)
-    with open(path, "x", encoding="ascii", opener=private) as file:
+    with open(path, "x", encoding="ascii", opener=open_private) as file:
         file.write(password)
     return password
 
 
-def private(path: str, flags: int) -> int:
-    """For open()'s opener: a new file is ours alone from its first byte on."""
+def open_private(path: str, flags: int) -> int:
+    """For open()'s `opener`: only the owner can read a new file, from its first byte on."""
     return os.open(path, flags, 0o600)
 
 
 def find_package_folder(name: str) -> Path:
-    """Where a wheel lies, without running its code. Raises EmbeddedError."""
+    """The folder of an installed package; its code is not run. Raises EmbeddedError."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedError(f"{name} is not installed: make setup, or pip install 'tokenkeeper[sandbox]'")

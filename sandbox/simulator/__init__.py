@@ -1,1 +1,1 @@
-"""A HubSpot to try things on: consent page, tokens, introspection, uninstall, and every way in which they fail."""
+"""A HubSpot simulator over HTTP: consent page, tokens, introspection, uninstalls, and faults on request."""

@@ -14,88 +14,90 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sandbox.simulator.behaviour import BadKnob, Behaviour, Panel
+from sandbox.simulator.behaviour import Behaviour, BehaviourSettings, InvalidBehaviour
 from sandbox.simulator.server import SimulatorServer
 from sandbox.simulator.simulation import Simulation
 from shared.settings import Settings, SettingsError
 
 _MANUAL = """\
-The app that it knows comes from HUBSPOT_CLIENT_ID, HUBSPOT_CLIENT_SECRET (several: a,b), HUBSPOT_REDIRECT_URI and
-HUBSPOT_SCOPES, or the file that X_FILE names; a secret on the command line shows in `ps`. What is not given is the
-simulator's own: any redirect URI is right then, and so is any scope. With HUBSPOT_APP_CONFIGURED set to anything,
---unless-configured ends at once with status 0."""
+The HubSpot app is read from HUBSPOT_CLIENT_ID, HUBSPOT_CLIENT_SECRET (several: a,b), HUBSPOT_REDIRECT_URI and
+HUBSPOT_SCOPES, or the file that X_FILE names; a secret on the command line shows in `ps`. Without them a demo app is
+used, and any redirect URI and any scope is accepted. --unless-configured exits at once with status 0 where
+HUBSPOT_APP_CONFIGURED is not empty."""
 
 
 def main() -> int:
-    options = _options()
+    options = _parse_options()
     environ = os.environ  # noqa: TID251 an entry point
     if options.unless_configured and environ.get("HUBSPOT_APP_CONFIGURED", "").strip():
         print("simulator: a HubSpot app is configured, so it is not needed", flush=True)
         return 0
     try:
-        knobs = _knobs(options, environ)
-        server = _server(options, knobs)
-    except (SettingsError, BadKnob, OSError, sqlite3.Error) as trouble:
-        print(f"simulator: {_told(trouble, options)}", file=sys.stderr)
+        behaviour = _make_behaviour(options, environ)
+        server = _make_server(options, behaviour)
+    except (SettingsError, InvalidBehaviour, OSError, sqlite3.Error) as error:
+        print(f"simulator: {_describe_error(error, options)}", file=sys.stderr)
         return 1
     _run(server)
     return 0
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox.simulator",
-        description="A HubSpot to try things on.",
+        description="A HubSpot simulator.",
         epilog=_MANUAL,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=_port, default=8090, help="8090; 0 takes a free one")
+    parser.add_argument("--port", type=_parse_port, default=8090, help="8090; 0 chooses a free one")
     parser.add_argument("--state", type=Path, help="a file that keeps accounts and installs (default: memory)")
-    parser.add_argument("--lifetime", type=float, default=120.0, help="seconds that access tokens live (120)")
+    parser.add_argument("--lifetime", type=float, default=120.0, help="life of access tokens in seconds (120)")
     parser.add_argument("--client-id", action="append", help="may be repeated")
     parser.add_argument("--client-secret", action="append", help="better in HUBSPOT_CLIENT_SECRET")
     parser.add_argument("--redirect-uri", action="append", help="may be repeated")
-    parser.add_argument("--unless-configured", action="store_true", help="do nothing where there is a real app")
+    parser.add_argument(
+        "--unless-configured", action="store_true", help="exit at once where a HubSpot app is configured"
+    )
     return parser.parse_args()
 
 
-def _port(text: str) -> int:
+def _parse_port(text: str) -> int:
     if (number := int(text)) not in range(65_536):
         raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
     return number
 
 
-def _knobs(options: argparse.Namespace, environ: Mapping[str, str]) -> Behaviour:
-    """Raises SettingsError or BadKnob."""
+def _make_behaviour(options: argparse.Namespace, environ: Mapping[str, str]) -> Behaviour:
+    """Options win over the environment. Raises SettingsError or InvalidBehaviour."""
     settings = Settings.from_env(environ, needs=())
-    wishes: dict[str, Any] = {
+    changes: dict[str, Any] = {
         "client_ids": options.client_id or ([settings.hubspot_client_id] if settings.hubspot_client_id else []),
         "client_secrets": options.client_secret or settings.hubspot_client_secrets,
         "redirect_uris": options.redirect_uri
         or ([settings.hubspot_redirect_uri] if settings.hubspot_redirect_uri else []),
         "required_scopes": settings.hubspot_scopes,
     }
-    panel = Panel(Behaviour())
-    panel.turn({"lifetime": options.lifetime, **{name: wish for name, wish in wishes.items() if wish}})
-    return panel.base
+    behaviour = BehaviourSettings(Behaviour())
+    behaviour.change({"lifetime": options.lifetime, **{name: value for name, value in changes.items() if value}})
+    return behaviour.common
 
 
-def _server(options: argparse.Namespace, knobs: Behaviour) -> SimulatorServer:
+def _make_server(options: argparse.Namespace, behaviour: Behaviour) -> SimulatorServer:
     """Raises OSError or sqlite3.Error."""
     if options.state:
         options.state.parent.mkdir(parents=True, exist_ok=True)
         options.state.touch(mode=0o600)
-    state = Simulation(time.time, knobs, str(options.state or ":memory:"))  # noqa: TID251 HubSpot's own clock
+    state = Simulation(time.time, behaviour, str(options.state or ":memory:"))  # noqa: TID251 HubSpot's own clock
     return SimulatorServer(state, options.host, options.port)
 
 
-def _told(trouble: Exception, options: argparse.Namespace) -> str:
-    if isinstance(trouble, sqlite3.Error):
-        return f"{options.state} cannot be used ({trouble}): name another file, or remove this one"
-    if isinstance(trouble, OSError):
-        return f"cannot listen on {options.host}:{options.port} or write {options.state} ({trouble.strerror})"
-    return str(trouble)
+def _describe_error(error: Exception, options: argparse.Namespace) -> str:
+    if isinstance(error, sqlite3.Error):
+        return f"{options.state} cannot be used ({error}): name another file, or remove this one"
+    if isinstance(error, OSError):
+        return f"cannot listen on {options.host}:{options.port} or write {options.state} ({error.strerror})"
+    return str(error)
 
 
 def _run(server: SimulatorServer) -> None:
@@ -105,7 +107,7 @@ def _run(server: SimulatorServer) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    print(f"simulator: HubSpot is played at http://{server.server_address[0]!s}:{server.port}/", flush=True)
+    print(f"simulator: listens at http://{server.server_address[0]!s}:{server.port}/", flush=True)
     server.serve_forever(poll_interval=0.1)
     server.server_close()
     server.state.close()

@@ -1,4 +1,4 @@
-"""The simulator's memory: accounts, codes and refresh tokens, in SQLite, written before anything is answered."""
+"""The simulator's stored state: accounts, codes and refresh tokens, in SQLite, committed before a call is answered."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CREATE TABLE IF NOT EXISTS codes (
 );
 CREATE TABLE IF NOT EXISTS refresh_tokens (
   token TEXT PRIMARY KEY, hub_id INTEGER NOT NULL, client_id TEXT NOT NULL, scopes TEXT NOT NULL,
-  dies_at REAL
+  revoked_at REAL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS refresh_tokens_of_hub ON refresh_tokens (hub_id);
 """
 
-#: Domains and names are invented; `.example` belongs to nobody.
+#: Names are invented; domains below `.example` are reserved.
 DEMO_ACCOUNTS = (
     (62515, "Northwind Bakery", "northwind-bakery.example", "olive@northwind-bakery.example"),
     (140209, "Lighthouse Bicycles", "lighthouse-bicycles.example", "sam@lighthouse-bicycles.example"),
@@ -37,8 +37,8 @@ DEMO_ACCOUNTS = (
     (20481632, "Fjord & Sons Furniture", "fjord-and-sons.example", "ingrid@fjord-and-sons.example"),
     (145332901, "Sandbox of the Quiet Robot", "quiet-robot.example", "dev@quiet-robot.example"),
 )
-_DAY = 86_400.0
-_HOUR = 3_600.0
+EXPIRED_CODE_SECONDS = 86_400.0
+REVOKED_TOKEN_SECONDS = 3_600.0
 
 
 class Accounts:
@@ -47,39 +47,39 @@ class Accounts:
     def __init__(self, path: str = ":memory:") -> None:
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        # the page cache outlives the process, and the machine's crash is not our business
+        # the page cache outlives the process; a crash of the machine may lose data
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("PRAGMA journal_mode = WAL")
+        self._rename_old_column()
         self._db.executescript(_SCHEMA)
-        self._seed()
+        self._insert_demo_data()
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
 
-    def _seed(self) -> None:
-        with self._change():
-            self._db.execute("INSERT OR IGNORE INTO facts VALUES ('key', ?)", (os.urandom(32),))
-            self._db.executemany(
-                "INSERT OR IGNORE INTO accounts (hub_id, name, domain, user) VALUES (?, ?, ?, ?)",
-                DEMO_ACCOUNTS,
-            )
+    def reset(self) -> None:
+        """Back to the demo accounts, nothing installed, and a new key: old access tokens become unknown."""
+        with self._transaction():
+            for table in ("facts", "accounts", "codes", "refresh_tokens"):
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 constants
+            self._insert_demo_data()
 
-    def signing_key(self) -> bytes:
-        return bytes(self._one("SELECT value FROM facts WHERE name = 'key'")[0])
+    def read_signing_key(self) -> bytes:
+        return bytes(self._fetch_one("SELECT value FROM facts WHERE name = 'key'")[0])
 
-    def account(self, hub_id: int) -> Account:
-        """The account of that number; one that nobody has heard of is founded on the spot."""
-        row = self._one("SELECT * FROM accounts WHERE hub_id = ?", hub_id)
+    def get_account(self, hub_id: int) -> Account:
+        """Created where it does not exist."""
+        row = self._fetch_one("SELECT * FROM accounts WHERE hub_id = ?", hub_id)
         if row is None:
-            with self._change():
-                self._found([hub_id])
-            row = self._one("SELECT * FROM accounts WHERE hub_id = ?", hub_id)
+            with self._transaction():
+                self._insert_accounts([hub_id])
+            row = self._fetch_one("SELECT * FROM accounts WHERE hub_id = ?", hub_id)
         return Account(*row)
 
-    def listed(self, limit: int) -> list[tuple[Account, bool]]:
-        """Accounts, those with the app installed first, and whether they have it."""
-        installed = "EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.hub_id = a.hub_id AND r.dies_at IS NULL)"
+    def list_accounts(self, limit: int) -> list[tuple[Account, bool]]:
+        """Accounts, and whether they have the app installed; those that have it come first."""
+        installed = "EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.hub_id = a.hub_id AND r.revoked_at IS NULL)"
         with self._lock:
             rows = self._db.execute(
                 f"SELECT a.*, {installed} AS has FROM accounts a ORDER BY has DESC, hub_id LIMIT ?",  # noqa: S608 a constant
@@ -88,111 +88,120 @@ class Accounts:
         return [(Account(*row[:-1]), bool(row[-1])) for row in rows]
 
     def add_code(self, code: Code, now: float) -> None:
-        with self._change():
-            self._db.execute("DELETE FROM codes WHERE expires_at < ?", (now - _DAY,))
-            self._db.execute("INSERT INTO codes VALUES (?, ?, ?, ?, ?, ?)", _row(code))
+        scopes = " ".join(code.scopes)
+        row = (code.code, code.hub_id, code.client_id, code.redirect_uri, scopes, code.expires_at)
+        with self._transaction():
+            self._db.execute("DELETE FROM codes WHERE expires_at < ?", (now - EXPIRED_CODE_SECONDS,))
+            self._db.execute("INSERT INTO codes VALUES (?, ?, ?, ?, ?, ?)", row)
 
-    def code(self, code: str) -> Code | None:
-        row = self._one("SELECT * FROM codes WHERE code = ?", code)
+    def find_code(self, code: str) -> Code | None:
+        row = self._fetch_one("SELECT * FROM codes WHERE code = ?", code)
         if row is None:
             return None
         value, hub_id, client_id, redirect_uri, scopes, expires_at = row
         return Code(value, hub_id, client_id, redirect_uri, tuple(scopes.split()), expires_at)
 
-    def spend(self, code: str) -> bool:
-        """False if somebody else was faster: a code is good for one exchange."""
-        with self._change():
+    def consume_code(self, code: str) -> bool:
+        """False where another request consumed it first: a code is good for one exchange."""
+        with self._transaction():
             return self._db.execute("DELETE FROM codes WHERE code = ?", (code,)).rowcount == 1
 
-    def refresh_token(self, token: str) -> RefreshToken | None:
-        row = self._one("SELECT * FROM refresh_tokens WHERE token = ?", token)
+    def find_refresh_token(self, token: str) -> RefreshToken | None:
+        """Revoked ones too."""
+        row = self._fetch_one("SELECT * FROM refresh_tokens WHERE token = ?", token)
         if row is None:
             return None
-        value, hub_id, client_id, scopes, dies_at = row
-        return RefreshToken(value, hub_id, client_id, tuple(scopes.split()), dies_at)
+        value, hub_id, client_id, scopes, revoked_at = row
+        return RefreshToken(value, hub_id, client_id, tuple(scopes.split()), revoked_at)
 
-    def latest_of(self, hub_id: int) -> RefreshToken | None:
-        """The account's living refresh token, else the one that died last; None where there never was one."""
-        order = "ORDER BY dies_at IS NOT NULL, dies_at DESC LIMIT 1"
-        row = self._one(f"SELECT token FROM refresh_tokens WHERE hub_id = ? {order}", hub_id)  # noqa: S608 a constant
-        return self.refresh_token(row[0]) if row else None
+    def find_latest_refresh_token(self, hub_id: int) -> RefreshToken | None:
+        """The account's valid refresh token, else the one that was revoked last."""
+        order = "ORDER BY revoked_at IS NOT NULL, revoked_at DESC LIMIT 1"
+        row = self._fetch_one(f"SELECT token FROM refresh_tokens WHERE hub_id = ? {order}", hub_id)  # noqa: S608 a constant
+        return self.find_refresh_token(row[0]) if row else None
 
     def install(self, hub_id: int, client_id: str, scopes: tuple[str, ...], reinstall: str, now: float) -> str:
-        """The account's refresh token. `reinstall`: same, new (beside the old one) or new_kills_old."""
-        self.account(hub_id)
-        with self._change():
-            old = self._living(hub_id, client_id)
-            if old and reinstall == "same":
-                query = "UPDATE refresh_tokens SET scopes = ?, dies_at = NULL WHERE token = ?"
-                self._db.execute(query, (" ".join(scopes), old))
-                return old
+        """The account's refresh token.
+
+        `reinstall`, for an account that has one: "same", "new" (the old one stays valid) or "new_kills_old".
+        """
+        self.get_account(hub_id)
+        with self._transaction():
+            query = "SELECT token FROM refresh_tokens WHERE hub_id = ? AND client_id = ? AND revoked_at IS NULL"
+            row = self._fetch_one(query, hub_id, client_id)
+            if row and reinstall == "same":
+                query = "UPDATE refresh_tokens SET scopes = ?, revoked_at = NULL WHERE token = ?"
+                self._db.execute(query, (" ".join(scopes), row[0]))
+                return str(row[0])
             if reinstall == "new_kills_old":
-                self._bury(hub_id, now)
-            return self._issue(hub_id, client_id, " ".join(scopes))
+                self._revoke_all(hub_id, now)
+            return self._insert_refresh_token(hub_id, client_id, " ".join(scopes))
 
     def install_many(self, hub_ids: Iterable[int], client_id: str, scopes: tuple[str, ...]) -> list[tuple[int, str]]:
-        """A new refresh token for each, in one transaction."""
-        issued = [(hub_id, _new_token()) for hub_id in hub_ids]
+        """A new refresh token for each account, in one transaction."""
+        tokens = [(hub_id, _new_token()) for hub_id in hub_ids]
         text = " ".join(scopes)
-        with self._change():
-            self._found(hub_id for hub_id, _ in issued)
+        with self._transaction():
+            self._insert_accounts(hub_id for hub_id, _ in tokens)
             self._db.executemany(
                 "INSERT INTO refresh_tokens VALUES (?, ?, ?, ?, NULL)",
-                ((token, hub_id, client_id, text) for hub_id, token in issued),
+                ((token, hub_id, client_id, text) for hub_id, token in tokens),
             )
-        return issued
+        return tokens
 
-    def rotate(self, old: RefreshToken, grace: float, now: float) -> str:
-        """A new refresh token; the old one dies after `grace` seconds, if it has not begun to die already."""
-        with self._change():
-            self._db.execute("DELETE FROM refresh_tokens WHERE hub_id = ? AND dies_at < ?", (old.hub_id, now - _HOUR))
-            query = "UPDATE refresh_tokens SET dies_at = coalesce(dies_at, ?) WHERE token = ?"
-            self._db.execute(query, (now + grace, old.token))
-            return self._issue(old.hub_id, old.client_id, " ".join(old.scopes))
+    def rotate(self, old: RefreshToken, grace_seconds: float, now: float) -> str:
+        """A new refresh token; the old one is revoked `grace_seconds` later, unless an earlier end is set."""
+        with self._transaction():
+            query = "DELETE FROM refresh_tokens WHERE hub_id = ? AND revoked_at < ?"
+            self._db.execute(query, (old.hub_id, now - REVOKED_TOKEN_SECONDS))
+            query = "UPDATE refresh_tokens SET revoked_at = coalesce(revoked_at, ?) WHERE token = ?"
+            self._db.execute(query, (now + grace_seconds, old.token))
+            return self._insert_refresh_token(old.hub_id, old.client_id, " ".join(old.scopes))
 
     def revoke(self, token: str, now: float) -> None:
-        with self._change():
-            self._db.execute("UPDATE refresh_tokens SET dies_at = ? WHERE token = ?", (now, token))
+        with self._transaction():
+            self._db.execute("UPDATE refresh_tokens SET revoked_at = ? WHERE token = ?", (now, token))
 
     def uninstall(self, hub_id: int, now: float, *, keep_access_tokens: bool) -> None:
-        with self._change():
-            self._bury(hub_id, now)
+        with self._transaction():
+            self._revoke_all(hub_id, now)
             if not keep_access_tokens:
                 self._db.execute("UPDATE accounts SET generation = generation + 1 WHERE hub_id = ?", (hub_id,))
 
-    def forget(self) -> None:
-        """Back to the demo accounts, nothing installed, and another key: old access tokens are unknown."""
-        with self._change():
-            for table in ("facts", "accounts", "codes", "refresh_tokens"):
-                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 constants
-            self._seed()
+    def _rename_old_column(self) -> None:
+        """State files of version 0.1 have `dies_at`: accounts that are installed in them stay installed."""
+        if any(row[1] == "dies_at" for row in self._db.execute("PRAGMA table_info(refresh_tokens)")):
+            self._db.execute("ALTER TABLE refresh_tokens RENAME COLUMN dies_at TO revoked_at")
 
-    def _living(self, hub_id: int, client_id: str) -> str | None:
-        query = "SELECT token FROM refresh_tokens WHERE hub_id = ? AND client_id = ? AND dies_at IS NULL"
-        row = self._one(query, hub_id, client_id)
-        return str(row[0]) if row else None
+    def _insert_demo_data(self) -> None:
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO facts VALUES ('key', ?)", (os.urandom(32),))
+            self._db.executemany(
+                "INSERT OR IGNORE INTO accounts (hub_id, name, domain, user) VALUES (?, ?, ?, ?)",
+                DEMO_ACCOUNTS,
+            )
 
-    def _issue(self, hub_id: int, client_id: str, scopes: str) -> str:
-        token = _new_token()
-        self._db.execute("INSERT INTO refresh_tokens VALUES (?, ?, ?, ?, NULL)", (token, hub_id, client_id, scopes))
-        return token
-
-    def _bury(self, hub_id: int, now: float) -> None:
-        query = "UPDATE refresh_tokens SET dies_at = min(coalesce(dies_at, ?), ?) WHERE hub_id = ?"
-        self._db.execute(query, (now, now, hub_id))
-
-    def _found(self, hub_ids: Iterable[int]) -> None:
+    def _insert_accounts(self, hub_ids: Iterable[int]) -> None:
         self._db.executemany(
             "INSERT OR IGNORE INTO accounts (hub_id, name, domain, user) VALUES (?, ?, ?, ?)",
             ((hub, f"Account {hub}", f"account-{hub}.example", f"admin@account-{hub}.example") for hub in hub_ids),
         )
 
-    def _one(self, query: str, *values: object) -> Any:
+    def _insert_refresh_token(self, hub_id: int, client_id: str, scopes: str) -> str:
+        token = _new_token()
+        self._db.execute("INSERT INTO refresh_tokens VALUES (?, ?, ?, ?, NULL)", (token, hub_id, client_id, scopes))
+        return token
+
+    def _revoke_all(self, hub_id: int, now: float) -> None:
+        query = "UPDATE refresh_tokens SET revoked_at = min(coalesce(revoked_at, ?), ?) WHERE hub_id = ?"
+        self._db.execute(query, (now, now, hub_id))
+
+    def _fetch_one(self, query: str, *values: object) -> Any:
         with self._lock:
             return self._db.execute(query, values).fetchone()
 
     @contextmanager
-    def _change(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[None]:
         """One transaction; inside another one, a part of it."""
         with self._lock:
             if self._db.in_transaction:
@@ -205,17 +214,6 @@ class Accounts:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
-
-
-def _row(code: Code) -> tuple[object, ...]:
-    return (
-        code.code,
-        code.hub_id,
-        code.client_id,
-        code.redirect_uri,
-        " ".join(code.scopes),
-        code.expires_at,
-    )
 
 
 def _new_token() -> str:

@@ -1,4 +1,4 @@
-"""The Flask application: HubSpot's consent page, token endpoints and API, and the simulator's own /_sim/."""
+"""The Flask application: HubSpot's consent page, token endpoints and API, and the control interface below /_sim/."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import uuid
 
 from flask import Flask, Response
 
-from sandbox.simulator.api import api_routes
-from sandbox.simulator.consent import consent_routes
-from sandbox.simulator.control_api import control_routes
-from sandbox.simulator.oauth import oauth_routes
+from sandbox.simulator.api import make_api_routes
+from sandbox.simulator.consent import make_consent_routes
+from sandbox.simulator.control_api import make_control_routes
+from sandbox.simulator.oauth import make_oauth_routes
 from sandbox.simulator.simulation import Simulation
 
-#: Bytes of a request's body: a check of very many tokens, or a list of accounts.
-_LARGEST_BODY = 64 * 1024 * 1024
+#: Enough for a check of very many tokens, or a list of accounts.
+MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
 def create_app(state: Simulation) -> Flask:
-    """Served by `sandbox.simulator.server`, which hands over the connection that faults play with."""
+    """Works only behind `sandbox.simulator.server`, which passes on the connection that faults act on."""
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = _LARGEST_BODY
-    # the server ends a connection at HungUp, and tells of anything else
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    # the server closes the connection at ConnectionEnded, and logs any other exception
     app.config["PROPAGATE_EXCEPTIONS"] = True
-    app.after_request(_correlated)
-    for routes in (consent_routes, oauth_routes, api_routes, control_routes):
-        app.register_blueprint(routes(state))
+    app.after_request(_add_correlation_id)
+    for make_routes in (make_consent_routes, make_oauth_routes, make_api_routes, make_control_routes):
+        app.register_blueprint(make_routes(state))
     return app
 
 
-def _correlated(response: Response) -> Response:
+def _add_correlation_id(response: Response) -> Response:
     response.headers["x-hubspot-correlation-id"] = str(uuid.uuid4())
     return response

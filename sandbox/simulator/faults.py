@@ -1,4 +1,4 @@
-"""Faults on order: what goes wrong, for whom, how often; each kind with what it does to an answer."""
+"""Faults on request: what goes wrong, for which calls, how often; each kind with what it does to an answer."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sandbox.simulator.answers import REFUSALS, Answer, html, http_error, refusal
-from sandbox.simulator.behaviour import Behaviour, seconds
+from sandbox.simulator.answers import REFUSALS, Answer, make_html, make_http_error, make_refusal
+from sandbox.simulator.behaviour import Behaviour, parse_seconds
 
-WHERES = ("token", "introspect", "revoke", "uninstall", "api", "all")
+ENDPOINTS = ("token", "introspect", "revoke", "uninstall", "api", "all")
 GRANTS = ("refresh", "code", "any")
 HTTP_ERRORS = range(400, 600)
-
-#: Two mebibytes, as a field of an otherwise perfect reply.
-_HUGE = 2 * 1024 * 1024
-_NONSENSE = {
+SLOW_SECONDS = 5.0
+DRIP_GAP_SECONDS = 0.5
+#: Added as one field to an otherwise valid reply.
+PADDING_CHARS = 2 * 1024 * 1024
+WRONG_TYPES = {
     "access_token": 12345,
     "refresh_token": ["not", "a", "string"],
     "expires_in": "soon",
@@ -27,79 +28,81 @@ _NONSENSE = {
 }
 
 
-class BadFault(Exception):
-    """A fault that cannot be: the message says what it should look like."""
+class InvalidFault(Exception):
+    """An unknown field or an invalid value: the message describes a valid one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, as far as faults and statistics care."""
+    """What faults and statistics need to know of a request."""
 
-    where: str
+    endpoint: str
     grant: str | None = None  #: of a token call: refresh or code
-    hub_id: int | None = None  #: None where the request named none that is known
+    hub_id: int | None = None  #: None where the request contains no known code or token
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
+    """The fields are those of the control interface."""
+
     kind: str
-    where: str = "token"
-    grant: str = "any"
+    where: str = "token"  #: one of ENDPOINTS
+    grant: str = "any"  #: one of GRANTS
     hub_id: int | None = None  #: None: all
-    times: int | None = None  #: how many calls are still to be hit; None: for ever
+    times: int | None = None  #: calls that it still applies to; None: no limit
     probability: float = 1.0
     retry_after: str | None = None  #: the header as it is sent; +3: the date in three seconds, by the simulator's clock
-    seconds: float | None = None  #: the answer waits so long; of drip, the gap between two bytes
+    seconds: float | None = None  #: delay of the answer; of drip, the gap between two bytes
     id: int = 0
     hits: int = 0
 
-    def concerns(self, call: Call) -> bool:
+    def matches(self, call: Call) -> bool:
         return (
-            self.where in {call.where, "all"}
+            self.where in {call.endpoint, "all"}
             and self.grant in {"any", call.grant}
             and (self.hub_id is None or self.hub_id == call.hub_id)
             and self.times != 0
         )
 
     @property
-    def delay(self) -> float:
-        """Seconds by which the whole answer comes later."""
+    def delay_seconds(self) -> float:
+        """Before the whole answer."""
         if self.kind == "drip":
             return 0.0
-        return self.seconds if self.seconds is not None else (5.0 if self.kind == "slow" else 0.0)
+        return self.seconds if self.seconds is not None else (SLOW_SECONDS if self.kind == "slow" else 0.0)
 
     @property
-    def gap(self) -> float:
-        """Seconds between two bytes of a dripping answer."""
-        return 0.5 if self.seconds is None else self.seconds
+    def gap_seconds(self) -> float:
+        """Between two bytes of a dripping answer."""
+        return DRIP_GAP_SECONDS if self.seconds is None else self.seconds
 
 
-class FaultBook:
-    """The standing orders, oldest first: the first that fits a call hits it, alone."""
+class Faults:
+    """The requested faults, oldest first. Only the first that matches a call applies to it. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
-        self._last = 0
+        self._last_id = 0
 
-    def order(self, wish: Mapping[str, Any]) -> Fault:
-        """Raises BadFault."""
-        fault = _checked(wish)
+    def add(self, fields: Mapping[str, Any]) -> Fault:
+        """Raises InvalidFault."""
+        fault = _parse_fault(fields)
         with self._lock:
-            self._last += 1
-            fault = replace(fault, id=self._last)
+            self._last_id += 1
+            fault = replace(fault, id=self._last_id)
             self._faults.append(fault)
         return fault
 
     def take(self, call: Call) -> Fault | None:
-        """The fault that hits this call, and counts as one of its times."""
+        """The fault that applies to this call; it is counted as one of its times."""
         if not self._faults:
             return None
         with self._lock:
-            for place, fault in enumerate(self._faults):
-                if fault.concerns(call) and random.random() < fault.probability:
-                    left = None if fault.times is None else fault.times - 1
-                    self._faults[place] = replace(fault, times=left, hits=fault.hits + 1)
+            for index, fault in enumerate(self._faults):
+                if fault.matches(call) and random.random() < fault.probability:
+                    times_left = None if fault.times is None else fault.times - 1
+                    self._faults[index] = replace(fault, times=times_left, hits=fault.hits + 1)
                     return fault
         return None
 
@@ -108,110 +111,87 @@ class FaultBook:
         with self._lock:
             self._faults = [f for f in self._faults if fault_id is not None and f.id != fault_id]
 
-    def listed(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[dict[str, Any]]:
         return [asdict(fault) for fault in self._faults]
 
 
-def instead(fault: Fault, knobs: Behaviour) -> Answer | None:
-    """The answer of a fault that comes before the work is done; None if the work is done first."""
+def make_replacement(fault: Fault, behaviour: Behaviour) -> Answer | None:
+    """The answer of a fault that prevents the work; None where the work is done first."""
     if fault.kind.isdigit():
-        return http_error(int(fault.kind), fault.retry_after)
+        return make_http_error(int(fault.kind), fault.retry_after)
     if (status := fault.kind.upper()) in REFUSALS:
-        return refusal(status, legacy=knobs.legacy_errors, bad_client_id_error=knobs.bad_client_id_error)
-    made = _INSTEAD.get(fault.kind)
-    return made() if made else None
+        return make_refusal(status, legacy=behaviour.legacy_errors, bad_client_id_error=behaviour.bad_client_id_error)
+    make = _REPLACEMENTS.get(fault.kind)
+    return make() if make else None
 
 
-def spoiled(fault: Fault, answer: Answer) -> Answer:
-    """The answer to work that was done, as the fault leaves it."""
-    spoil = _SPOILERS.get(fault.kind)
-    return replace(spoil(answer), outcome=fault.kind) if spoil else answer
+def corrupt(fault: Fault, answer: Answer) -> Answer:
+    """The answer to work that was done, changed by the fault; unchanged where the fault concerns the connection."""
+    change = _CORRUPTIONS.get(fault.kind)
+    return replace(change(answer), outcome=fault.kind) if change else answer
 
 
-def _foreign_token() -> Answer:
+def _make_foreign_token_refusal() -> Answer:
     text = "refresh token was not issued to this client"
-    refused = refusal("BAD_REFRESH_TOKEN").with_fields(error_description=text, message=text)
-    return replace(refused, outcome="foreign_refresh_token")
+    answer = make_refusal("BAD_REFRESH_TOKEN").with_fields(error_description=text, message=text)
+    return replace(answer, outcome="foreign_refresh_token")
 
 
-def _migration_under_400() -> Answer:
-    return replace(http_error(477), status=400, outcome="migration_as_400")
-
-
-def _empty() -> Answer:
-    return Answer(200, outcome="empty_200")
-
-
-def _no_grant() -> Answer:
-    return Answer(200, b"{}", outcome="no_grant")
-
-
-def _half(answer: Answer) -> Answer:
+def _cut_in_half(answer: Answer) -> Answer:
     return replace(answer, body=answer.body[: len(answer.body) // 2])
 
 
-def _padded(answer: Answer) -> Answer:
-    return answer.with_fields(padding="x" * _HUGE)
+def _change_types(answer: Answer) -> Answer:
+    return answer.with_fields(**{name: WRONG_TYPES[name] for name in answer.parse_fields() if name in WRONG_TYPES})
 
 
-def _mistyped(answer: Answer) -> Answer:
-    return answer.with_fields(**{name: _NONSENSE[name] for name in answer.fields() if name in _NONSENSE})
-
-
-def _in_the_past(answer: Answer) -> Answer:
-    return answer.with_fields(expires_in=-60)
-
-
-def _of_another(answer: Answer) -> Answer:
-    hub_id = answer.fields().get("hub_id")
+def _change_hub(answer: Answer) -> Answer:
+    hub_id = answer.parse_fields().get("hub_id")
     return answer if hub_id is None else answer.with_fields(hub_id=hub_id + 1)
 
 
-_INSTEAD: dict[str, Callable[[], Answer]] = {
-    "foreign_refresh_token": _foreign_token,
-    "migration_as_400": _migration_under_400,
-    "empty_200": _empty,
-    "no_grant": _no_grant,
-    "html_200": lambda: html(200),
-    "html_403": lambda: html(403),
-    "html_503": lambda: html(503),
+_REPLACEMENTS: dict[str, Callable[[], Answer]] = {
+    "foreign_refresh_token": _make_foreign_token_refusal,
+    "migration_as_400": lambda: replace(make_http_error(477), status=400, outcome="migration_as_400"),
+    "empty_200": lambda: Answer(200, outcome="empty_200"),
+    "no_grant": lambda: Answer(200, b"{}", outcome="no_grant"),
+    "html_200": lambda: make_html(200),
+    "html_403": lambda: make_html(403),
+    "html_503": lambda: make_html(503),
 }
-_SPOILERS: dict[str, Callable[[Answer], Answer]] = {
-    "truncated": _half,
-    "huge": _padded,
-    "wrong_types": _mistyped,
-    "negative_expires_in": _in_the_past,
-    "wrong_hub": _of_another,
+_CORRUPTIONS: dict[str, Callable[[Answer], Answer]] = {
+    "truncated": _cut_in_half,
+    "huge": lambda answer: answer.with_fields(padding="x" * PADDING_CHARS),
+    "wrong_types": _change_types,
+    "negative_expires_in": lambda answer: answer.with_fields(expires_in=-60),
+    "wrong_hub": _change_hub,
 }
 #: What happens to the connection instead of, or after, the work; see delivery.py.
-_ON_THE_WIRE = ("slow", "drip", "cut", "lost", "reset")
-KINDS = (*(status.lower() for status in REFUSALS), *_INSTEAD, *_SPOILERS, *_ON_THE_WIRE)
+_CONNECTION_FAULTS = ("slow", "drip", "cut", "lost", "reset")
+KINDS = (*(status.lower() for status in REFUSALS), *_REPLACEMENTS, *_CORRUPTIONS, *_CONNECTION_FAULTS)
 
 
-def _checked(wish: Mapping[str, Any]) -> Fault:
-    known = set(Fault.__dataclass_fields__) - {"id", "hits"}
-    if unknown := sorted(wish.keys() - known):
-        raise BadFault(f"no such field: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    kind = str(wish.get("kind", ""))
+def _parse_fault(fields: Mapping[str, Any]) -> Fault:
+    valid_names = set(Fault.__dataclass_fields__) - {"id", "hits"}
+    if unknown := sorted(fields.keys() - valid_names):
+        raise InvalidFault(f"no such field: {', '.join(unknown)}; there are {', '.join(sorted(valid_names))}")
+    kind = str(fields.get("kind", ""))
     if kind not in KINDS and not (kind.isdigit() and int(kind) in HTTP_ERRORS):
-        raise BadFault(f"kind: one of {', '.join(KINDS)}, or an HTTP status from 400 to 599")
-    if wish.get("where", "token") not in WHERES or wish.get("grant", "any") not in GRANTS:
-        raise BadFault(f"where: one of {', '.join(WHERES)}; grant: one of {', '.join(GRANTS)}")
-    return _with_numbers(Fault(**{**wish, "kind": kind}))
-
-
-def _with_numbers(fault: Fault) -> Fault:
+        raise InvalidFault(f"kind: one of {', '.join(KINDS)}, or an HTTP status from 400 to 599")
+    if fields.get("where", "token") not in ENDPOINTS or fields.get("grant", "any") not in GRANTS:
+        raise InvalidFault(f"where: one of {', '.join(ENDPOINTS)}; grant: one of {', '.join(GRANTS)}")
+    fault = Fault(**{**fields, "kind": kind})
     for name, number in (("hub_id", fault.hub_id), ("times", fault.times)):
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-            raise BadFault(f"{name}: a whole number from 1, or null for every one")
-    chance: Any = fault.probability
-    if isinstance(chance, bool) or not isinstance(chance, int | float) or not 0 <= chance <= 1:
-        raise BadFault("probability: a number from 0 to 1")
+            raise InvalidFault(f"{name}: a whole number from 1, or null for every one")
+    probability: Any = fault.probability
+    if isinstance(probability, bool) or not isinstance(probability, int | float) or not 0 <= probability <= 1:
+        raise InvalidFault("probability: a number from 0 to 1")
     try:
-        pause = None if fault.seconds is None else seconds(fault.seconds)
+        seconds = None if fault.seconds is None else parse_seconds(fault.seconds)
     except ValueError as error:
-        raise BadFault(f"seconds: {error}") from None
+        raise InvalidFault(f"seconds: {error}") from None
     retry_after = None if fault.retry_after is None else str(fault.retry_after)
     if retry_after is not None and not retry_after.isprintable():
-        raise BadFault("retry_after: seconds, a date or rubbish, on one line")
-    return replace(fault, seconds=pause, retry_after=retry_after)
+        raise InvalidFault("retry_after: seconds, a date or rubbish, on one line")
+    return replace(fault, seconds=seconds, retry_after=retry_after)

@@ -1,4 +1,4 @@
-"""HubSpot's token endpoints: token, introspect, revoke, in every version that it serves, and what v1 had instead."""
+"""HubSpot's token endpoints: token, introspect and revoke in every version that it serves, and v1's own routes."""
 
 from __future__ import annotations
 
@@ -7,124 +7,92 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from sandbox.simulator.answers import Answer, Refused, http_error, ok
-from sandbox.simulator.delivery import answered
+from sandbox.simulator.answers import Answer, Refused, make_http_error, make_ok
+from sandbox.simulator.delivery import deliver
 from sandbox.simulator.faults import Call
-from sandbox.simulator.records import Account, RefreshToken
+from sandbox.simulator.records import RefreshToken
 from sandbox.simulator.simulation import Simulation
 
-FORM = "application/x-www-form-urlencoded"
-TOKEN_PATHS = "/oauth/<any('v1', 'v3', '2026-03', '2026-09'):version>/token"  # noqa: S105 a route
-NEW = "/oauth/<any('v3', '2026-03', '2026-09'):version>/token"
+FORM_TYPE = "application/x-www-form-urlencoded"
+TOKEN_ROUTE = "/oauth/<any('v1', 'v3', '2026-03', '2026-09'):version>/token"  # noqa: S105 a route
+NEW_TOKEN_ROUTE = "/oauth/<any('v3', '2026-03', '2026-09'):version>/token"  # noqa: S105 a route
 _GRANTS = {"refresh_token": "refresh", "authorization_code": "code"}
-#: Any number will do for things that the simulator has none of.
+#: The simulator has no apps and users of its own: any number will do.
 _APP_ID, _USER_ID = 111111, 222222
 
 
-def oauth_routes(sim: Simulation) -> Blueprint:
+def make_oauth_routes(sim: Simulation) -> Blueprint:
     routes = Blueprint("oauth", __name__)
 
-    @routes.post(TOKEN_PATHS)
+    @routes.post(TOKEN_ROUTE)
     def token(version: str) -> Response:
-        form = _form(with_query=version == "v1")
-        call = Call("token", _GRANTS.get(form.get("grant_type", "")), sim.hub_of(form))
-        return answered(sim, call, lambda: _token(sim, form))
+        form = _read_form(with_query=version == "v1")
+        call = Call("token", _GRANTS.get(form.get("grant_type", "")), sim.find_hub_id(form))
+        return deliver(sim, call, lambda: _issue_token(sim, form))
 
-    @routes.post(f"{NEW}/introspect")
+    @routes.post(f"{NEW_TOKEN_ROUTE}/introspect")
     def introspect(version: str) -> Response:  # noqa: ARG001 all versions answer alike
-        form = _form()
-        call = Call("introspect", hub_id=sim.hub_of(form))
-        return answered(sim, call, lambda: _introspected(sim, form))
+        form = _read_form()
+        call = Call("introspect", hub_id=sim.find_hub_id(form))
+        return deliver(sim, call, lambda: _introspect(sim, form))
 
-    @routes.post(f"{NEW}/revoke")
+    @routes.post(f"{NEW_TOKEN_ROUTE}/revoke")
     def revoke(version: str) -> Response:  # noqa: ARG001 all versions answer alike
-        form = _form()
-        return answered(sim, Call("revoke", hub_id=sim.hub_of(form)), lambda: _revoked(sim, form))
+        form = _read_form()
+        return deliver(sim, Call("revoke", hub_id=sim.find_hub_id(form)), lambda: _revoke(sim, form))
 
     @routes.delete("/oauth/v1/refresh-tokens/<token>")
     def delete(token: str) -> Response:
-        return answered(sim, Call("revoke", hub_id=sim.hub_of({"token": token})), lambda: _deleted(sim, token))
+        call = Call("revoke", hub_id=sim.find_hub_id({"token": token}))
+        return deliver(sim, call, lambda: _delete_refresh_token(sim, token))
 
     return routes
 
 
-def _form(*, with_query: bool = False) -> dict[str, str]:
+def _read_form(*, with_query: bool = False) -> dict[str, str]:
     """The parameters: in the body; v1 takes them from the query string too."""
     query = request.args.to_dict() if with_query else {}
-    return {**query, **request.form.to_dict()} if request.mimetype == FORM else {}
+    return {**query, **request.form.to_dict()} if request.mimetype == FORM_TYPE else {}
 
 
-def _token(sim: Simulation, form: Mapping[str, str]) -> Answer:
-    if request.mimetype != FORM:
-        return http_error(415)
+def _issue_token(sim: Simulation, form: Mapping[str, str]) -> Answer:
+    if request.mimetype != FORM_TYPE:
+        return make_http_error(415)
     grant = _GRANTS.get(form.get("grant_type", ""))
     if grant is None and "client_id" not in form:
-        # nothing of it was understood: JSON sent as a form is answered like this
+        # no parameter was understood: this is HubSpot's answer to JSON sent as a form
         raise Refused("BAD_GRANT_TYPE")
-    _known_client(sim, form)
+    _check_client_id(sim, form)
     if grant is None:
         raise Refused("BAD_GRANT_TYPE")
-    _right_secret(sim, form)
+    _check_client_secret(sim, form)
     if grant == "refresh":
         return sim.refresh(form.get("refresh_token", ""), form["client_id"])
     return sim.exchange(form.get("code", ""), form["client_id"], form.get("redirect_uri", ""))
 
 
-def _known_client(sim: Simulation, form: Mapping[str, str]) -> None:
-    if form.get("client_id") not in sim.knobs.base.client_ids:
-        raise Refused("BAD_CLIENT_ID")
-
-
-def _right_secret(sim: Simulation, form: Mapping[str, str]) -> None:
-    if form.get("client_secret") not in sim.knobs.base.client_secrets:
-        raise Refused("BAD_CLIENT_SECRET")
-
-
-def _introspected(sim: Simulation, form: Mapping[str, str]) -> Answer:
-    """Tokens that are unknown, dead or another app's are all the same: not active."""
-    if request.mimetype != FORM:
-        return http_error(415)
-    _known_client(sim, form)
-    _right_secret(sim, form)
+def _introspect(sim: Simulation, form: Mapping[str, str]) -> Answer:
+    """A token that is unknown, expired, revoked or another app's gets the same answer: not active."""
+    if request.mimetype != FORM_TYPE:
+        return make_http_error(415)
+    _check_client_id(sim, form)
+    _check_client_secret(sim, form)
     text = form.get("token", "")
-    refresh_token = sim.living(text, form["client_id"])
+    refresh_token = sim.find_valid_refresh_token(text, form["client_id"])
     if refresh_token:
-        return _described(sim, form, refresh_token, token_use="refresh_token")  # noqa: S106 no secret
-    sight = sim.sight(text)
-    if sight.state != "live" or sight.token is None:
-        return ok({"active": False})
-    left = int(sight.token.expires_at - sim.clock())
-    installed = sim.accounts.latest_of(sight.token.hub_id)
-    holder = installed or RefreshToken(text, sight.token.hub_id, form["client_id"], (), None)
-    signed = _signed(holder, sight.token.expires_at)
-    return _described(sim, form, holder, token_use="access_token", expires_in=left, **signed)  # noqa: S106 no secret
-
-
-def _described(sim: Simulation, form: Mapping[str, str], held: RefreshToken, **more: Any) -> Answer:
-    account: Account = sim.accounts.account(held.hub_id)
-    return ok(
-        {
-            "active": True,
-            "token": form["token"],
-            "hub_id": held.hub_id,
-            "user_id": _USER_ID,
-            "client_id": form["client_id"],
-            "app_id": _APP_ID,
-            "user": account.user,
-            "hub_domain": account.domain,
-            "scopes": list(held.scopes),
-            "token_type": "Bearer",
-            **more,
-        }
+        return _describe_token(sim, form, refresh_token, token_use="refresh_token")  # noqa: S106 no secret
+    status = sim.check_access_token(text)
+    if status.state != "live" or status.token is None:
+        return make_ok({"active": False})
+    token = status.token
+    grant = sim.accounts.find_latest_refresh_token(token.hub_id) or RefreshToken(
+        text, token.hub_id, form["client_id"], (), None
     )
-
-
-def _signed(held: RefreshToken, expires_at: float) -> dict[str, Any]:
-    """What only access tokens have; the signature of the simulator's is none."""
-    inside = {
-        "expiresAt": int(expires_at * 1000),
-        "scopes": list(held.scopes),
-        "hubId": held.hub_id,
+    # only access tokens have this; the simulator signs nothing
+    signed_access_token = {
+        "expiresAt": int(token.expires_at * 1000),
+        "scopes": list(grant.scopes),
+        "hubId": grant.hub_id,
         "userId": _USER_ID,
         "appId": _APP_ID,
         "signature": "simulated",
@@ -132,23 +100,62 @@ def _signed(held: RefreshToken, expires_at: float) -> dict[str, Any]:
         "isUserLevel": False,
         "isPrivateDistribution": False,
     }
-    return {"signed_access_token": inside, "is_private_distribution": False}
+    return _describe_token(
+        sim,
+        form,
+        grant,
+        token_use="access_token",  # noqa: S106 no secret
+        expires_in=int(token.expires_at - sim.clock()),
+        signed_access_token=signed_access_token,
+        is_private_distribution=False,
+    )
 
 
-def _revoked(sim: Simulation, form: Mapping[str, str]) -> Answer:
-    """200 also for a token that is unknown (RFC 7009). Access tokens live on, the app stays installed."""
-    if request.mimetype != FORM:
-        return http_error(415)
-    _known_client(sim, form)
-    _right_secret(sim, form)
-    if sim.living(form.get("token", ""), form["client_id"]):
+def _describe_token(sim: Simulation, form: Mapping[str, str], grant: RefreshToken, **extra: Any) -> Answer:
+    account = sim.accounts.get_account(grant.hub_id)
+    return make_ok(
+        {
+            "active": True,
+            "token": form["token"],
+            "hub_id": grant.hub_id,
+            "user_id": _USER_ID,
+            "client_id": form["client_id"],
+            "app_id": _APP_ID,
+            "user": account.user,
+            "hub_domain": account.domain,
+            "scopes": list(grant.scopes),
+            "token_type": "Bearer",
+            **extra,
+        }
+    )
+
+
+def _revoke(sim: Simulation, form: Mapping[str, str]) -> Answer:
+    """200 also for an unknown token (RFC 7009). Access tokens stay valid, the app stays installed."""
+    if request.mimetype != FORM_TYPE:
+        return make_http_error(415)
+    _check_client_id(sim, form)
+    _check_client_secret(sim, form)
+    if sim.find_valid_refresh_token(form.get("token", ""), form["client_id"]):
         sim.accounts.revoke(form["token"], sim.clock())
     return Answer(200)
 
 
-def _deleted(sim: Simulation, token: str) -> Answer:
-    known = sim.accounts.refresh_token(token)
-    if known is None or not known.lives(sim.clock()):
-        return http_error(404)
+def _delete_refresh_token(sim: Simulation, token: str) -> Answer:
+    stored = sim.accounts.find_refresh_token(token)
+    if stored is None or not stored.is_valid(sim.clock()):
+        return make_http_error(404)
     sim.accounts.revoke(token, sim.clock())
     return Answer(204)
+
+
+def _check_client_id(sim: Simulation, form: Mapping[str, str]) -> None:
+    """Raises Refused."""
+    if form.get("client_id") not in sim.behaviour.common.client_ids:
+        raise Refused("BAD_CLIENT_ID")
+
+
+def _check_client_secret(sim: Simulation, form: Mapping[str, str]) -> None:
+    """Raises Refused."""
+    if form.get("client_secret") not in sim.behaviour.common.client_secrets:
+        raise Refused("BAD_CLIENT_SECRET")

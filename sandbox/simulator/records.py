@@ -1,4 +1,4 @@
-"""What the simulator remembers of an account, a code and a refresh token. Instants are seconds since 1970."""
+"""The rows that the simulator stores. Times are seconds since 1970."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Account:
     name: str
     domain: str
     user: str
-    generation: int  #: access tokens of an older one are dead
+    generation: int  #: access tokens of an older generation are revoked
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class RefreshToken:
     hub_id: int
     client_id: str
     scopes: tuple[str, ...]
-    dies_at: float | None  #: None: lives on
+    revoked_at: float | None  #: may lie in the future: a rotated token stays valid until then
 
-    def lives(self, now: float) -> bool:
-        return self.dies_at is None or self.dies_at > now
+    def is_valid(self, now: float) -> bool:
+        return self.revoked_at is None or self.revoked_at > now

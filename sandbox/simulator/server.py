@@ -1,4 +1,4 @@
-"""An HTTP server for the simulator: a thread per connection, kept alive, and able to break off on purpose."""
+"""An HTTP server for the simulator: a thread for each connection, keep-alive, and connections that faults can end."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from flask import Flask
 from werkzeug.test import run_wsgi_app
 
 from sandbox.simulator.app import create_app
-from sandbox.simulator.delivery import WIRE, HungUp, Wire
+from sandbox.simulator.connection import CONNECTION_KEY, ClientConnection
+from sandbox.simulator.delivery import ConnectionEnded
 from sandbox.simulator.simulation import Simulation
 
 _log = logging.getLogger(__name__)
 
 
 class SimulatorServer(socketserver.ThreadingTCPServer):
-    """Port 0 takes a free one; see `port`. `serve_forever()` runs it until `shutdown()`."""
+    """Port 0 chooses a free one; see `port`. `serve_forever()` runs it until `shutdown()`."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -38,21 +39,21 @@ class SimulatorServer(socketserver.ThreadingTCPServer):
         return int(self.server_address[1])
 
     def shutdown_request(self, request: Any) -> None:
-        # no shutdown() before close(): it would put an orderly end before a reset
+        # the base class calls shutdown() first: the client would see an orderly end before the reset
         self.close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 the base class asks
-        """A client that went away is no news."""
+        """An OSError means that the client closed the connection: that is not logged."""
         if not isinstance(sys.exception(), OSError):
-            _log.exception("a connection ended by an error of the simulator's own")
+            _log.exception("the simulator failed while it handled a connection")
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Reads a whole request, asks the application, sends the whole answer. Logs nothing: URLs can hold codes."""
+    """Reads a whole request, calls the application, sends the whole answer. Logs no URLs: they can hold codes."""
 
     server: SimulatorServer
     protocol_version = "HTTP/1.1"
-    timeout = 75  # seconds of idleness
+    timeout = 75  # seconds without a request
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
@@ -62,19 +63,19 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         body = self.rfile.read(int(length)) if length.isdigit() else b""
         try:
-            chunks, status, headers = run_wsgi_app(self.server.app, self._environ(body))
-        except HungUp:
+            chunks, status, headers = run_wsgi_app(self.server.app, self._make_environ(body))
+        except ConnectionEnded:
             self.close_connection = True
             return
-        except Exception:  # noqa: BLE001 told below, and the client gets a 500
-            _log.exception("an error of the simulator's own")
+        except Exception:  # noqa: BLE001 logged, and the client gets a 500
+            _log.exception("the simulator failed to answer a request")
             self.send_error(500)
             return
         self._send(status, headers, b"".join(chunks))
 
     do_POST = do_DELETE = do_HEAD = do_PUT = do_PATCH = do_OPTIONS = do_GET  # noqa: N815 names that http.server looks for
 
-    def _environ(self, body: bytes) -> dict[str, Any]:
+    def _make_environ(self, body: bytes) -> dict[str, Any]:
         path, _, query = self.path.partition("?")
         host, port = self.server.server_address[:2]
         environ = {
@@ -93,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
-            WIRE: Wire(self.connection),
+            CONNECTION_KEY: ClientConnection(self.connection),
         }
         for name, value in self.headers.items():
             environ["HTTP_" + name.upper().replace("-", "_")] = value
@@ -111,4 +112,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(head if self.command == "HEAD" else head + body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 the base class's name
-        """Silence."""
+        """Logs nothing."""

@@ -128,7 +128,7 @@ def test_a_password_is_needed_and_is_no_one_elses_to_read(folder: Path, started:
         pytest.raises(redis.exceptions.AuthenticationError),
     ):
         client.ping()
-    for home in (postgres.home, valkey.home):
+    for home in (postgres.folder, valkey.folder):
         assert (home / "password").stat().st_mode & 0o777 == 0o600
 
 
@@ -136,7 +136,7 @@ def test_no_password_shows_in_the_process_list(folder: Path, started: Callable[.
     postgres, valkey = started(EmbeddedPostgres(folder, durable=False)), started(EmbeddedValkey(folder, durable=False))
 
     for server in (postgres, valkey):
-        password = (server.home / "password").read_text()
+        password = (server.folder / "password").read_text()
         seen = psutil.Process(server.process.pid)
         assert password not in " ".join(seen.cmdline())
         assert password not in str(seen.environ())
@@ -148,7 +148,7 @@ def test_a_failing_statement_is_not_logged_with_its_values(folder: Path, started
     with pytest.raises(psycopg2.errors.DivisionByZero):
         ask(server.url(), "SELECT 'a-token-in-clear', 1/0")
 
-    log = (server.home / "postgres.log").read_text()
+    log = (server.folder / "postgres.log").read_text()
     assert "division by zero" in log
     assert "a-token-in-clear" not in log
 
@@ -193,7 +193,7 @@ def test_a_start_that_was_killed_half_way_is_begun_again(folder: Path, started: 
 def test_a_start_that_fails_says_what_the_server_said(folder: Path, started: Callable[..., Any]) -> None:
     server = started(EmbeddedPostgres(folder, durable=False))
     server.stop()
-    (server.home / "data" / "PG_VERSION").write_text("9.6\n")
+    (server.folder / "data" / "PG_VERSION").write_text("9.6\n")
 
     with pytest.raises(EmbeddedError, match="incompatible with server"):
         server.start()
@@ -227,14 +227,14 @@ def test_as_root_in_a_folder_closed_to_others_postgres_lives_elsewhere_and_opens
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     state = closed / "checkout" / ".tokenkeeper"
-    first = started(EmbeddedPostgres(state, durable=False, system_home=folder / "system"))
-    assert first.home.parent == folder / "system"
+    first = started(EmbeddedPostgres(state, durable=False, system_folder=folder / "system"))
+    assert first.folder.parent == folder / "system"
     assert ask(first.url(), "SELECT 1") == 1
     first.stop()
 
-    again = started(EmbeddedPostgres(state, durable=False, system_home=folder / "system"))
+    again = started(EmbeddedPostgres(state, durable=False, system_folder=folder / "system"))
 
-    assert again.home == first.home
+    assert again.folder == first.folder
     assert closed.stat().st_mode & 0o777 == 0o700
 
 
@@ -245,7 +245,7 @@ def test_as_root_with_nowhere_to_be_it_says_what_to_do(folder: Path) -> None:
     (folder / "file").touch()
 
     with pytest.raises(EmbeddedError, match="run this as an ordinary user"):
-        EmbeddedPostgres(closed / "state", system_home=folder / "file").start()
+        EmbeddedPostgres(closed / "state", system_folder=folder / "file").start()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts PostgreSQL as somebody who may not go everywhere")

@@ -33,7 +33,7 @@ from shared.hubspot.client import HubSpot
 from shared.net.deadline import deadline
 from shared.net.http_adapter import MAX_IDLE_SECONDS, DeadlineConnection, DeadlinePool
 from tests.support.raw_http_server import GRANT, Answer, RawServer, drips, http, resets, sends, serving, stays_silent
-from tests.support.simulator import CALLBACK, HUB, SimulatorFixture, returned, running
+from tests.support.simulator import CALLBACK, HUB, SimulatorFixture, parse_redirect, run_simulator
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 TIMEOUT = 0.4
@@ -454,21 +454,21 @@ def test_a_certificate_of_another_host_gets_no_request(tls: ssl.SSLContext) -> N
 
 
 @pytest.fixture
-def rig() -> Iterator[SimulatorFixture]:
-    with running() as simulator:
+def simulator() -> Iterator[SimulatorFixture]:
+    with run_simulator() as simulator:
         yield simulator
 
 
 @contextmanager
-def connected(rig: SimulatorFixture, **but: Any) -> Iterator[HubSpot]:
-    with a_client(rig.url, **({"client_secrets": (DEMO_CLIENT_SECRET,), "timeout": 10.0} | but)) as hubspot:
+def connected(simulator: SimulatorFixture, **but: Any) -> Iterator[HubSpot]:
+    with a_client(simulator.url, **({"client_secrets": (DEMO_CLIENT_SECRET,), "timeout": 10.0} | but)) as hubspot:
         yield hubspot
 
 
 @pytest.mark.parametrize("api_version", ["v3", "2026-03", "2026-09"])
-def test_the_whole_life_of_a_connection(rig: SimulatorFixture, api_version: str) -> None:
-    with connected(rig, api_version=api_version) as hubspot:
-        back = returned(rig.control.allow(hubspot.authorize_url("a state"), HUB))
+def test_the_whole_life_of_a_connection(simulator: SimulatorFixture, api_version: str) -> None:
+    with connected(simulator, api_version=api_version) as hubspot:
+        back = parse_redirect(simulator.control.allow(hubspot.authorize_url("a state"), HUB))
         assert back["state"] == "a state"
         granted = hubspot.exchange(back["code"], now)
         refresh_token = str(granted.refresh_token)
@@ -476,7 +476,7 @@ def test_the_whole_life_of_a_connection(rig: SimulatorFixture, api_version: str)
         assert isinstance(refusal_of(lambda: hubspot.exchange(back["code"], now)), CodeRejected)
 
         fresh = hubspot.refresh(refresh_token, now)
-        assert rig.control.check_tokens([fresh.access_token])[0].is_live
+        assert simulator.control.check_tokens([fresh.access_token])[0].is_live
         seen = hubspot.introspect(fresh.access_token, "access_token")
         assert (seen.active, seen.hub_id) == (True, HUB)
         assert seen.hub_domain
@@ -488,37 +488,37 @@ def test_the_whole_life_of_a_connection(rig: SimulatorFixture, api_version: str)
 
 
 @pytest.mark.parametrize("api_version", ["v3", "2026-03", "2026-09"])
-def test_an_uninstall_ends_the_refresh_token(rig: SimulatorFixture, api_version: str) -> None:
-    refresh_token = rig.control.install(HUB)
-    with connected(rig, api_version=api_version) as hubspot:
+def test_an_uninstall_ends_the_refresh_token(simulator: SimulatorFixture, api_version: str) -> None:
+    refresh_token = simulator.control.install(HUB)
+    with connected(simulator, api_version=api_version) as hubspot:
         hubspot.uninstall(hubspot.refresh(refresh_token, now).access_token)
         assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), InvalidGrant)
         assert isinstance(refusal_of(lambda: hubspot.uninstall("unknown")), UnknownRefusal)
 
 
-def test_a_rotated_client_secret_needs_no_restart(rig: SimulatorFixture) -> None:
-    refresh_token = rig.control.install(HUB)
-    with connected(rig, client_secrets=(DEMO_CLIENT_SECRET, "the-new-secret")) as hubspot:
+def test_a_rotated_client_secret_needs_no_restart(simulator: SimulatorFixture) -> None:
+    refresh_token = simulator.control.install(HUB)
+    with connected(simulator, client_secrets=(DEMO_CLIENT_SECRET, "the-new-secret")) as hubspot:
         hubspot.refresh(refresh_token, now)
-        rig.control.change_settings(client_secrets=["the-new-secret"])
+        simulator.control.change_settings(client_secrets=["the-new-secret"])
         assert hubspot.refresh(refresh_token, now).hub_id == HUB
-        code = returned(rig.control.allow(hubspot.authorize_url("s"), HUB))["code"]
+        code = parse_redirect(simulator.control.allow(hubspot.authorize_url("s"), HUB))["code"]
         assert hubspot.exchange(code, now).hub_id == HUB
-    with connected(rig) as hubspot:
+    with connected(simulator) as hubspot:
         assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), InvalidClient)
 
 
-def test_a_preselected_hub_is_asked_for(rig: SimulatorFixture) -> None:
-    with connected(rig) as hubspot:
-        back = returned(rig.control.allow(hubspot.authorize_url("s", hub_id=HUB), HUB))
+def test_a_preselected_hub_is_asked_for(simulator: SimulatorFixture) -> None:
+    with connected(simulator) as hubspot:
+        back = parse_redirect(simulator.control.allow(hubspot.authorize_url("s", hub_id=HUB), HUB))
         assert hubspot.exchange(back["code"], now).hub_id == HUB
 
 
-def test_a_throttled_call_says_how_long_to_wait(rig: SimulatorFixture) -> None:
-    refresh_token = rig.control.install(HUB)
-    rig.control.add_fault("429", times=1, retry_after=7)
-    with connected(rig) as hubspot:
+def test_a_throttled_call_says_how_long_to_wait(simulator: SimulatorFixture) -> None:
+    refresh_token = simulator.control.install(HUB)
+    simulator.control.add_fault("429", times=1, retry_after=7)
+    with connected(simulator) as hubspot:
         error = refusal_of(lambda: hubspot.refresh(refresh_token, now))
         assert (type(error), error.retry_after) == (Throttled, 7.0)
-        assert rig.url not in str(error)
+        assert simulator.url not in str(error)
         assert hubspot.refresh(refresh_token, now).hub_id == HUB

@@ -13,41 +13,41 @@ import pytest
 import requests
 
 from sandbox.simulator.control import ControlFailed
-from tests.support.simulator import APP, HUB, SimulatorFixture, running
+from tests.support.simulator import APP, HUB, SimulatorFixture, run_simulator
 
 
 @pytest.fixture
-def rig() -> Iterator[SimulatorFixture]:
-    with running() as made:
-        yield made
+def simulator() -> Iterator[SimulatorFixture]:
+    with run_simulator() as fixture:
+        yield fixture
 
 
 @pytest.fixture
-def token(rig: SimulatorFixture) -> str:
-    return rig.control.install(HUB)
+def token(simulator: SimulatorFixture) -> str:
+    return simulator.control.install(HUB)
 
 
-def raw_refresh(rig: SimulatorFixture, token: str) -> socket.socket:
+def raw_refresh(simulator: SimulatorFixture, token: str) -> socket.socket:
     """A refresh that has been sent and not yet answered."""
     body = urlencode({"grant_type": "refresh_token", "refresh_token": token, **APP}).encode()
     head = (
         "POST /oauth/2026-09/token HTTP/1.1\r\nHost: x\r\n"
         f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    line = socket.create_connection((urlsplit(rig.url).hostname, urlsplit(rig.url).port), timeout=10)
+    line = socket.create_connection((urlsplit(simulator.url).hostname, urlsplit(simulator.url).port), timeout=10)
     line.sendall(head.encode() + body)
     return line
 
 
-def wait_until_arrived(rig: SimulatorFixture, number: int) -> None:
+def wait_until_arrived(simulator: SimulatorFixture, number: int) -> None:
     end = time.monotonic() + 5
-    while sum(hub["refreshes"] for hub in rig.control.get_stats()["by_hub"].values()) != number:
+    while sum(hub["refreshes"] for hub in simulator.control.get_stats()["by_hub"].values()) != number:
         assert time.monotonic() < end
 
 
-def wait_until_in_flight(rig: SimulatorFixture, number: int) -> None:
+def wait_until_in_flight(simulator: SimulatorFixture, number: int) -> None:
     end = time.monotonic() + 5
-    while rig.control.get_stats()["in_flight"] != number:
+    while simulator.control.get_stats()["in_flight"] != number:
         assert time.monotonic() < end
 
 
@@ -66,46 +66,46 @@ def wait_until_in_flight(rig: SimulatorFixture, number: int) -> None:
     ],
 )
 def test_every_refusal_of_the_table_can_be_ordered(
-    rig: SimulatorFixture, token: str, kind: str, status: str, error: str
+    simulator: SimulatorFixture, token: str, kind: str, status: str, error: str
 ) -> None:
-    rig.control.add_fault(kind, times=1)
-    reply = rig.refresh(token)
+    simulator.control.add_fault(kind, times=1)
+    reply = simulator.refresh(token)
     assert (reply.status_code, reply.json()["status"], reply.json()["error"]) == (400, status, error)
-    assert rig.refresh(token).ok
+    assert simulator.refresh(token).ok
 
 
 @pytest.mark.parametrize("status", [401, 403, 423, 429, 477, 500, 502, 503, 504, 524])
 @pytest.mark.parametrize("retry_after", [None, "7"])
 def test_http_errors_come_as_json_with_or_without_retry_after(
-    rig: SimulatorFixture, token: str, status: int, retry_after: str | None
+    simulator: SimulatorFixture, token: str, status: int, retry_after: str | None
 ) -> None:
-    rig.control.add_fault(status, retry_after=retry_after)
-    reply = rig.refresh(token)
+    simulator.control.add_fault(status, retry_after=retry_after)
+    reply = simulator.refresh(token)
     assert (reply.status_code, reply.headers.get("Retry-After")) == (status, retry_after)
     assert reply.json()["message"]
 
 
-def test_the_migration_message_comes_under_477_and_under_400(rig: SimulatorFixture, token: str) -> None:
-    rig.control.add_fault(477, times=1)
-    rig.control.add_fault("migration_as_400", times=1)
-    replies = [rig.refresh(token) for _ in range(2)]
+def test_the_migration_message_comes_under_477_and_under_400(simulator: SimulatorFixture, token: str) -> None:
+    simulator.control.add_fault(477, times=1)
+    simulator.control.add_fault("migration_as_400", times=1)
+    replies = [simulator.refresh(token) for _ in range(2)]
     assert [reply.status_code for reply in replies] == [477, 400]
     assert all(reply.json()["message"].startswith("Migration in progress") for reply in replies)
 
 
 @pytest.mark.parametrize(("kind", "status"), [("html_200", 200), ("html_403", 403), ("html_503", 503)])
-def test_html_comes_where_json_should(rig: SimulatorFixture, token: str, kind: str, status: int) -> None:
-    rig.control.add_fault(kind)
-    reply = rig.refresh(token)
+def test_html_comes_where_json_should(simulator: SimulatorFixture, token: str, kind: str, status: int) -> None:
+    simulator.control.add_fault(kind)
+    reply = simulator.refresh(token)
     assert reply.status_code == status
     assert reply.headers["Content-Type"].startswith("text/html")
     assert reply.text.startswith("<!DOCTYPE html>")
 
 
-def test_a_success_can_be_empty_or_broken_or_without_a_grant_or_huge(rig: SimulatorFixture, token: str) -> None:
+def test_a_success_can_be_empty_or_broken_or_without_a_grant_or_huge(simulator: SimulatorFixture, token: str) -> None:
     for kind in ("empty_200", "no_grant", "truncated", "huge"):
-        rig.control.add_fault(kind, times=1)
-    empty, nothing, truncated, huge = (rig.refresh(token) for _ in range(4))
+        simulator.control.add_fault(kind, times=1)
+    empty, nothing, truncated, huge = (simulator.refresh(token) for _ in range(4))
     assert (empty.status_code, empty.content) == (200, b"")
     assert (nothing.status_code, nothing.json()) == (200, {})
     with pytest.raises(json.JSONDecodeError):
@@ -114,112 +114,112 @@ def test_a_success_can_be_empty_or_broken_or_without_a_grant_or_huge(rig: Simula
     assert huge.json()["access_token"]
 
 
-def test_a_grant_can_have_wrong_types_a_negative_life_or_another_hub(rig: SimulatorFixture, token: str) -> None:
+def test_a_grant_can_have_wrong_types_a_negative_life_or_another_hub(simulator: SimulatorFixture, token: str) -> None:
     for kind in ("wrong_types", "negative_expires_in", "wrong_hub"):
-        rig.control.add_fault(kind, times=1)
-    mistyped, past, foreign = (rig.refresh(token).json() for _ in range(3))
+        simulator.control.add_fault(kind, times=1)
+    mistyped, past, foreign = (simulator.refresh(token).json() for _ in range(3))
     assert mistyped["access_token"] == 12345
     assert past["expires_in"] < 0
     assert foreign["hub_id"] == HUB + 1
 
 
-def test_a_fault_hits_only_its_place_its_grant_and_its_account(rig: SimulatorFixture, token: str) -> None:
-    other = rig.control.install(7)
-    rig.control.add_fault(503, where="introspect", hub_id=HUB)
-    rig.control.add_fault(500, grant="code")
-    assert rig.refresh(token).ok
-    assert rig.post("token/introspect", token=token).status_code == 503
-    assert rig.post("token/introspect", token=other).ok
-    assert rig.exchange(rig.code()).status_code == 500
-    rig.control.clear_faults()
-    rig.control.add_fault(502, where="all", hub_id=7)
-    assert rig.refresh(token).ok
-    assert rig.refresh(other).status_code == 502
-    assert rig.control.list_faults()[0]["hits"] == 1
+def test_a_fault_hits_only_its_place_its_grant_and_its_account(simulator: SimulatorFixture, token: str) -> None:
+    other = simulator.control.install(7)
+    simulator.control.add_fault(503, where="introspect", hub_id=HUB)
+    simulator.control.add_fault(500, grant="code")
+    assert simulator.refresh(token).ok
+    assert simulator.post("token/introspect", token=token).status_code == 503
+    assert simulator.post("token/introspect", token=other).ok
+    assert simulator.exchange(simulator.get_code()).status_code == 500
+    simulator.control.clear_faults()
+    simulator.control.add_fault(502, where="all", hub_id=7)
+    assert simulator.refresh(token).ok
+    assert simulator.refresh(other).status_code == 502
+    assert simulator.control.list_faults()[0]["hits"] == 1
 
 
-def test_a_probability_of_none_never_hits_and_of_one_always(rig: SimulatorFixture, token: str) -> None:
-    rig.control.add_fault(503, probability=0)
-    assert rig.refresh(token).ok
-    rig.control.add_fault(503, probability=1)
-    assert rig.refresh(token).status_code == 503
+def test_a_probability_of_none_never_hits_and_of_one_always(simulator: SimulatorFixture, token: str) -> None:
+    simulator.control.add_fault(503, probability=0)
+    assert simulator.refresh(token).ok
+    simulator.control.add_fault(503, probability=1)
+    assert simulator.refresh(token).status_code == 503
 
 
-def test_times_are_exact_under_concurrency(rig: SimulatorFixture, token: str) -> None:
-    rig.control.add_fault(503, times=25)
+def test_times_are_exact_under_concurrency(simulator: SimulatorFixture, token: str) -> None:
+    simulator.control.add_fault(503, times=25)
     with ThreadPoolExecutor(8) as pool:
-        codes = list(pool.map(lambda _: requests_refresh(rig, token), range(60)))
+        codes = list(pool.map(lambda _: requests_refresh(simulator, token), range(60)))
     assert codes.count(503) == 25
-    assert rig.control.get_stats()["calls"]["token/refresh"] == {"http_503": 25, "ok": 35}
+    assert simulator.control.get_stats()["calls"]["token/refresh"] == {"http_503": 25, "ok": 35}
 
 
-def requests_refresh(rig: SimulatorFixture, token: str) -> int:
+def requests_refresh(simulator: SimulatorFixture, token: str) -> int:
     form = {"grant_type": "refresh_token", "refresh_token": token, **APP}
-    return requests.post(f"{rig.url}/oauth/v3/token", data=form, timeout=10).status_code
+    return requests.post(f"{simulator.url}/oauth/v3/token", data=form, timeout=10).status_code
 
 
-def test_a_reset_connection_is_a_reset_and_nothing_was_done(rig: SimulatorFixture) -> None:
-    code = rig.code()
-    rig.control.add_fault("reset", times=1)
+def test_a_reset_connection_is_a_reset_and_nothing_was_done(simulator: SimulatorFixture) -> None:
+    code = simulator.get_code()
+    simulator.control.add_fault("reset", times=1)
     with pytest.raises(requests.ConnectionError, match="reset by peer"):
-        rig.exchange(code)
-    assert rig.exchange(code).ok
+        simulator.exchange(code)
+    assert simulator.exchange(code).ok
 
 
-def test_a_lost_answer_was_a_success_all_the_same(rig: SimulatorFixture) -> None:
-    code = rig.code()
-    rig.control.add_fault("lost", times=1)
+def test_a_lost_answer_was_a_success_all_the_same(simulator: SimulatorFixture) -> None:
+    code = simulator.get_code()
+    simulator.control.add_fault("lost", times=1)
     with pytest.raises(requests.ConnectionError):
-        rig.exchange(code)
-    assert rig.exchange(code).json()["status"] == "BAD_AUTH_CODE"
-    assert rig.control.get_stats()["calls"]["token/code"] == {"lost": 1, "BAD_AUTH_CODE": 1}
+        simulator.exchange(code)
+    assert simulator.exchange(code).json()["status"] == "BAD_AUTH_CODE"
+    assert simulator.control.get_stats()["calls"]["token/code"] == {"lost": 1, "BAD_AUTH_CODE": 1}
 
 
-def test_a_lost_rotation_leaves_the_old_refresh_token_dead(rig: SimulatorFixture, token: str) -> None:
-    rig.control.change_settings(rotation=0)
-    rig.control.add_fault("lost", times=1)
+def test_a_lost_rotation_leaves_the_old_refresh_token_dead(simulator: SimulatorFixture, token: str) -> None:
+    simulator.control.change_settings(rotation=0)
+    simulator.control.add_fault("lost", times=1)
     with pytest.raises(requests.ConnectionError):
-        rig.refresh(token)
-    assert rig.refresh(token).json()["status"] == "BAD_REFRESH_TOKEN"
+        simulator.refresh(token)
+    assert simulator.refresh(token).json()["status"] == "BAD_REFRESH_TOKEN"
 
 
-def test_a_cut_answer_ends_before_its_length(rig: SimulatorFixture, token: str) -> None:
-    rig.control.add_fault("cut", times=1)
-    with raw_refresh(rig, token) as line:
+def test_a_cut_answer_ends_before_its_length(simulator: SimulatorFixture, token: str) -> None:
+    simulator.control.add_fault("cut", times=1)
+    with raw_refresh(simulator, token) as line:
         received = b"".join(iter(lambda: line.recv(65536), b""))
     head, _, body = received.partition(b"\r\n\r\n")
     length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
     assert 0 < len(body) < length
 
 
-def test_a_slow_answer_takes_its_seconds_and_is_right(rig: SimulatorFixture, token: str) -> None:
-    rig.control.add_fault("slow", seconds=0.4, times=1)
+def test_a_slow_answer_takes_its_seconds_and_is_right(simulator: SimulatorFixture, token: str) -> None:
+    simulator.control.add_fault("slow", seconds=0.4, times=1)
     began = time.monotonic()
-    assert rig.refresh(token).ok
+    assert simulator.refresh(token).ok
     assert 0.4 <= time.monotonic() - began < 3
 
 
-def test_any_fault_can_be_late(rig: SimulatorFixture, token: str) -> None:
-    rig.control.add_fault("bad_refresh_token", seconds=0.3)
+def test_any_fault_can_be_late(simulator: SimulatorFixture, token: str) -> None:
+    simulator.control.add_fault("bad_refresh_token", seconds=0.3)
     began = time.monotonic()
-    assert rig.refresh(token).status_code == 400
+    assert simulator.refresh(token).status_code == 400
     assert time.monotonic() - began >= 0.3
 
 
-def test_a_dripping_answer_comes_byte_by_byte_from_its_first_header_on(rig: SimulatorFixture, token: str) -> None:
-    rig.control.add_fault("drip", seconds=0.001)
-    with raw_refresh(rig, token) as line:
+def test_a_dripping_answer_comes_byte_by_byte_from_its_first_header_on(simulator: SimulatorFixture, token: str) -> None:
+    simulator.control.add_fault("drip", seconds=0.001)
+    with raw_refresh(simulator, token) as line:
         pieces = list(iter(lambda: line.recv(65536), b""))
     assert len(pieces) > 100
     assert len(pieces[0]) < 20
     assert b"".join(pieces).partition(b"\r\n\r\n")[2].endswith(b"}")
 
 
-def test_latency_is_settable_as_a_number_and_as_a_range(rig: SimulatorFixture, token: str) -> None:
+def test_latency_is_settable_as_a_number_and_as_a_range(simulator: SimulatorFixture, token: str) -> None:
     for latency in (0.2, [0.2, 0.25]):
-        rig.control.change_settings(HUB, latency=latency)
+        simulator.control.change_settings(HUB, latency=latency)
         began = time.monotonic()
-        assert rig.refresh(token).ok
+        assert simulator.refresh(token).ok
         assert time.monotonic() - began >= 0.2
 
 
@@ -230,92 +230,92 @@ def test_latency_is_settable_as_a_number_and_as_a_range(rig: SimulatorFixture, t
         {"kind": 503, "probability": 2}, {"kind": "slow", "seconds": -1}, {"kind": 429, "retry_after": "1\r\nX: y"},
     ],
 )  # fmt: skip
-def test_a_fault_that_cannot_be_is_refused(rig: SimulatorFixture, wrong: dict[str, object]) -> None:
+def test_a_fault_that_cannot_be_is_refused(simulator: SimulatorFixture, wrong: dict[str, object]) -> None:
     with pytest.raises(ControlFailed, match="HTTP 400"):
-        rig.control.add_fault(**wrong)  # type: ignore[arg-type]
-    assert rig.control.list_faults() == []
+        simulator.control.add_fault(**wrong)  # type: ignore[arg-type]
+    assert simulator.control.list_faults() == []
 
 
 # Counters
 
 
-def test_calls_are_counted_by_endpoint_outcome_account_and_second(rig: SimulatorFixture, token: str) -> None:
-    rig.control.reset()
-    rig.exchange(rig.code())
+def test_calls_are_counted_by_endpoint_outcome_account_and_second(simulator: SimulatorFixture, token: str) -> None:
+    simulator.control.reset()
+    simulator.exchange(simulator.get_code())
     for _ in range(3):
-        rig.refresh(token)
-    rig.refresh("dead")
-    rig.introspect(token)
-    stats = rig.control.get_stats()
+        simulator.refresh(token)
+    simulator.refresh("dead")
+    simulator.introspect(token)
+    stats = simulator.control.get_stats()
     assert stats["calls"] == {
         "token/code": {"ok": 1}, "token/refresh": {"ok": 3, "BAD_REFRESH_TOKEN": 1}, "introspect": {"ok": 1},
     }  # fmt: skip
     assert stats["by_hub"][str(HUB)] == {"refreshes": 3, "exchanges": 1, "in_flight": 0, "most_in_flight": 1}
     assert sum(second["token"] for second in stats["per_second"]) == 5
     assert sum(second.get("other", 0) for second in stats["per_second"]) == 1
-    rig.control.reset()
-    assert rig.control.get_stats()["calls"] == {}
+    simulator.control.reset()
+    assert simulator.control.get_stats()["calls"] == {}
 
 
-def test_refreshes_one_after_the_other_never_overlap(rig: SimulatorFixture) -> None:
+def test_refreshes_one_after_the_other_never_overlap(simulator: SimulatorFixture) -> None:
     """By many threads, each of which takes the next refresh of an account the moment the last is answered."""
-    tokens = list(rig.control.install_many(8).values())
+    tokens = list(simulator.control.install_many(8).values())
 
     def hammer(token: str) -> None:
         for _ in range(40):
-            assert rig.refresh(token).ok
+            assert simulator.refresh(token).ok
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(hammer, tokens))
-    stats = rig.control.get_stats()
+    stats = simulator.control.get_stats()
     assert stats["calls"]["token/refresh"] == {"ok": 320}
     assert (stats["most_refreshes_of_one_hub"], stats["violations"]) == (1, 0)
 
 
-def test_two_refreshes_of_one_account_at_once_are_told(rig: SimulatorFixture, token: str) -> None:
-    rig.control.add_fault("slow", seconds=0.5)
-    with raw_refresh(rig, token) as first:
-        wait_until_in_flight(rig, 1)
-        with raw_refresh(rig, token) as second:
+def test_two_refreshes_of_one_account_at_once_are_told(simulator: SimulatorFixture, token: str) -> None:
+    simulator.control.add_fault("slow", seconds=0.5)
+    with raw_refresh(simulator, token) as first:
+        wait_until_in_flight(simulator, 1)
+        with raw_refresh(simulator, token) as second:
             assert first.recv(10) == second.recv(10) == b"HTTP/1.1 2"
-    stats = rig.control.get_stats()
+    stats = simulator.control.get_stats()
     assert (stats["most_refreshes_of_one_hub"], stats["violations"]) == (2, 1)
-    told = stats["violations_told"][0]
+    told = stats["violation_details"][0]
     assert told["hub_id"] == HUB
     assert len(told["others_began_seconds_ago"]) == 1
 
 
-def test_a_client_that_gives_up_and_asks_again_is_no_overlap(rig: SimulatorFixture, token: str) -> None:
-    rig.control.add_fault("slow", seconds=20, times=5)
+def test_a_client_that_gives_up_and_asks_again_is_no_overlap(simulator: SimulatorFixture, token: str) -> None:
+    simulator.control.add_fault("slow", seconds=20, times=5)
     for asked in range(1, 6):
-        line = raw_refresh(rig, token)
-        wait_until_arrived(rig, asked)  # in flight may still be the one before
+        line = raw_refresh(simulator, token)
+        wait_until_arrived(simulator, asked)  # in flight may still be the one before
         line.close()
-    assert rig.refresh(token).ok
-    stats = rig.control.get_stats()
+    assert simulator.refresh(token).ok
+    stats = simulator.control.get_stats()
     assert stats["calls"]["token/refresh"] == {"client_gone": 5, "ok": 1}
     assert (stats["most_refreshes_of_one_hub"], stats["violations"], stats["in_flight"]) == (1, 0, 0)
 
 
-def test_a_reset_of_the_counters_does_not_forget_what_is_in_flight(rig: SimulatorFixture, token: str) -> None:
-    rig.control.add_fault("slow", seconds=0.5, times=1)
-    with raw_refresh(rig, token) as line:
-        wait_until_in_flight(rig, 1)
-        rig.control.reset()
-        assert rig.refresh(token).ok
+def test_a_reset_of_the_counters_does_not_forget_what_is_in_flight(simulator: SimulatorFixture, token: str) -> None:
+    simulator.control.add_fault("slow", seconds=0.5, times=1)
+    with raw_refresh(simulator, token) as line:
+        wait_until_in_flight(simulator, 1)
+        simulator.control.reset()
+        assert simulator.refresh(token).ok
         line.recv(10)
-    assert rig.control.get_stats()["violations"] == 1
+    assert simulator.control.get_stats()["violations"] == 1
 
 
-def test_hundreds_of_slow_calls_run_side_by_side(rig: SimulatorFixture) -> None:
-    tokens = list(rig.control.install_many(300).values())
-    rig.control.change_settings(latency=1.0)
+def test_hundreds_of_slow_calls_run_side_by_side(simulator: SimulatorFixture) -> None:
+    tokens = list(simulator.control.install_many(300).values())
+    simulator.control.change_settings(latency=1.0)
     began = time.monotonic()
-    lines = [raw_refresh(rig, token) for token in tokens]
+    lines = [raw_refresh(simulator, token) for token in tokens]
     for line in lines:
         assert line.recv(65536).startswith(b"HTTP/1.1 200")
         line.close()
-    stats = rig.control.get_stats(by_hub=False)
+    stats = simulator.control.get_stats(by_hub=False)
     assert stats["calls"]["token/refresh"] == {"ok": 300}
     assert stats["by_hub"] == {}
     assert time.monotonic() - began < 20

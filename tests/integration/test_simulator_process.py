@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
-from tests.support.simulator import CALLBACK, HUB, returned
+from tests.support.simulator import CALLBACK, HUB, parse_redirect
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., "Running"]
@@ -93,7 +93,7 @@ def test_a_kill_loses_nothing_that_was_answered(start: Start, tmp_path: Path) ->
     rotated = refresh(control, tokens[0]).json()
     question = {"client_id": DEMO_CLIENT_ID, "redirect_uri": CALLBACK, "scope": "oauth"}
     address = requests.Request("GET", f"{control.base_url}/oauth/authorize", params=question).prepare().url
-    code = returned(control.allow(address or "", HUB))["code"]
+    code = parse_redirect(control.allow(address or "", HUB))["code"]
     assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
 
     control = start(*state).ready()

@@ -180,7 +180,7 @@ def test_random_faults_cost_no_connection(soaked: Fleet, capsys: pytest.CaptureF
     assert seconds <= LIFETIME, f"all fresh only {seconds:.0f} s after the last fault"
     assert soaked.sql.value("SELECT count(*) FROM hubspot.connections WHERE status = 'active'") == HUBS
     assert soaked.watch.ended == set()
-    assert soaked.world.never_two_at_once(), soaked.simulator.get_stats(by_hub=False)["violations_told"][:5]
+    assert soaked.world.never_two_at_once(), soaked.simulator.get_stats(by_hub=False)["violation_details"][:5]
     assert soaked.watch.faultless(), soaked.watch.refused[:5]
     _nobody_stays_behind(soaked, ruin)
 

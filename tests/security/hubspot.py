@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from sandbox.simulator.access_tokens import _FACTS, _PREFIX, AccessToken, AccessTokens
+from sandbox.simulator.access_tokens import TOKEN_FIELDS, TOKEN_PREFIX, AccessToken, AccessTokens
 from sandbox.simulator.accounts import Accounts
 from sandbox.simulator.behaviour import Behaviour
 from sandbox.simulator.control import SimulatorControl
@@ -31,8 +31,8 @@ class MarkedAccounts(Accounts):
     def add_code(self, code: Code, now: float) -> None:
         super().add_code(replace(code, code=self.marked_code(code.code)), now)
 
-    def _issue(self, hub_id: int, client_id: str, scopes: str) -> str:
-        token = super()._issue(hub_id, client_id, scopes)
+    def _insert_refresh_token(self, hub_id: int, client_id: str, scopes: str) -> str:
+        token = super()._insert_refresh_token(hub_id, client_id, scopes)
         marked = f"{token[: -len(self._refresh.text)]}{self._refresh.text}"
         self._db.execute("UPDATE refresh_tokens SET token = ? WHERE token = ?", (marked, token))
         return marked
@@ -43,22 +43,22 @@ class MarkedTokens(AccessTokens):
         super().__init__(key)
         self._dice = b64decode(mark.text)  # six bytes, that begin a group of base64
 
-    def mint(self, token: AccessToken, length: int) -> str:
+    def encode(self, token: AccessToken, length: int) -> str:
         """Within its first 64 characters: PostgreSQL shows so many of a row that it refuses."""
         times = int(token.issued_at * 1000), int(token.expires_at * 1000)
-        facts = _FACTS.pack(token.hub_id, token.generation, *times, os.urandom(2) + self._dice + os.urandom(1))
-        filler = "x" * (length - len(_PREFIX) - 72)
-        return _PREFIX + urlsafe_b64encode(facts + self._mac(facts, filler)).decode() + filler
+        facts = TOKEN_FIELDS.pack(token.hub_id, token.generation, *times, os.urandom(2) + self._dice + os.urandom(1))
+        filler = "x" * (length - len(TOKEN_PREFIX) - 72)
+        return TOKEN_PREFIX + urlsafe_b64encode(facts + self._mac(facts, filler)).decode() + filler
 
 
 class MarkedHubSpot(Simulation):
-    def __init__(self, access: Mark, refresh: Mark, code: Mark, knobs: Behaviour) -> None:
-        super().__init__(time.time, knobs)
+    def __init__(self, access: Mark, refresh: Mark, code: Mark, behaviour: Behaviour) -> None:
+        super().__init__(time.time, behaviour)
         self.accounts = self._marked = MarkedAccounts(refresh, code)
-        self._tokens = MarkedTokens(self.accounts.signing_key(), access)
+        self._tokens = MarkedTokens(self.accounts.read_signing_key(), access)
 
-    def consented(self, hub_id: int, consent: Consent) -> str:
-        return self._marked.marked_code(super().consented(hub_id, consent))
+    def issue_code(self, hub_id: int, consent: Consent) -> str:
+        return self._marked.marked_code(super().issue_code(hub_id, consent))
 
 
 @contextmanager

@@ -204,7 +204,7 @@ class Fleet:
         standing = dict(self.sql.rows("SELECT hub_id, status FROM hubspot.connections"))
         assert [hub_id for hub_id in hubs if standing.get(hub_id) != "active"] == []
         assert self.watch.ended <= set(but)
-        assert self.world.never_two_at_once(), self.simulator.get_stats()["violations_told"]
+        assert self.world.never_two_at_once(), self.simulator.get_stats()["violation_details"]
         assert self.world.live(*(self.world.tokens()[hub_id] for hub_id in hubs))
         assert self.watch.faultless(), self.watch.refused[:5]
 

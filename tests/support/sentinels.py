@@ -37,8 +37,8 @@ class Sentinels:
     def start(self) -> None:
         first, second = self.servers
         first.start()
-        second.home.mkdir(mode=0o700, parents=True)
-        shutil.copy(first.home / "password", second.home / "password")
+        second.folder.mkdir(mode=0o700, parents=True)
+        shutil.copy(first.folder / "password", second.folder / "password")
         second.start()
         self._replicate(second, first)
         self._processes = [self._sentinel(port, first) for port in self._ports]

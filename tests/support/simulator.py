@@ -1,4 +1,4 @@
-"""A simulator in this process, over real HTTP, with what its tests ask again and again."""
+"""A HubSpot simulator in this process, over real HTTP, and the requests that its tests send."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ HUB = 62515
 
 
 class Clock:
-    """The simulator's wall clock, which tests may push forward."""
+    """The simulator's clock, which a test can move forward."""
 
     def __init__(self) -> None:
-        self.ahead = 0.0
+        self.offset_seconds = 0.0
 
     def __call__(self) -> float:
-        return time.time() + self.ahead
+        return time.time() + self.offset_seconds
 
 
 class SimulatorFixture:
@@ -40,14 +40,14 @@ class SimulatorFixture:
         self.http.trust_env = False
 
     def authorize_url(self, **changes: str | None) -> str:
-        """The app's question; `preselected` names the account for which it is asked."""
+        """`preselected`: the hub id in the path of the URL. A parameter that is None is left out."""
         hub_id = changes.pop("preselected", None)
-        asked = {"client_id": DEMO_CLIENT_ID, "redirect_uri": CALLBACK, "scope": "oauth", "state": "s p+c&e"}
-        query = urlencode({name: value for name, value in (asked | changes).items() if value is not None})
+        defaults = {"client_id": DEMO_CLIENT_ID, "redirect_uri": CALLBACK, "scope": "oauth", "state": "s p+c&e"}
+        query = urlencode({name: value for name, value in (defaults | changes).items() if value is not None})
         return f"{self.url}/oauth/{f'{hub_id}/' if hub_id else ''}authorize?{query}"
 
-    def code(self, hub_id: int = HUB, **changes: str) -> str:
-        return returned(self.control.allow(self.authorize_url(**changes), hub_id))["code"]
+    def get_code(self, hub_id: int = HUB, **changes: str) -> str:
+        return parse_redirect(self.control.allow(self.authorize_url(**changes), hub_id))["code"]
 
     def post(self, path: str, version: str = "2026-09", **form: str | None) -> requests.Response:
         return self.http.post(f"{self.url}/oauth/{version}/{path}", data=APP | form, timeout=10)
@@ -64,28 +64,28 @@ class SimulatorFixture:
         assert reply.status_code == 200, reply.text
         return dict(reply.json())
 
-    def contacts(self, access_token: str) -> requests.Response:
+    def get_contacts(self, access_token: str) -> requests.Response:
         bearer = {"Authorization": f"Bearer {access_token}"}
         return self.http.get(f"{self.url}/crm/v3/objects/contacts", headers=bearer, timeout=10)
 
 
-def returned(address: str) -> dict[str, str]:
-    """What stands in the query of the address to which the browser is sent back."""
-    return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
+def parse_redirect(url: str) -> dict[str, str]:
+    """The query parameters of a redirect URL."""
+    return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
 
 
 @contextmanager
-def running(knobs: Behaviour | None = None) -> Iterator[SimulatorFixture]:
+def run_simulator(behaviour: Behaviour | None = None) -> Iterator[SimulatorFixture]:
     clock = Clock()
-    state = Simulation(clock, knobs)
+    state = Simulation(clock, behaviour)
     server = SimulatorServer(state, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         with SimulatorControl(f"http://127.0.0.1:{server.port}") as control:
-            rig = SimulatorFixture(control, clock)
-            yield rig
-            rig.http.close()
+            simulator = SimulatorFixture(control, clock)
+            yield simulator
+            simulator.http.close()
     finally:
         server.shutdown()
         server.server_close()

@@ -1,4 +1,4 @@
-"""Ports that somebody listens on are found taken, on either of the two loopback addresses."""
+"""A port with a listener on either loopback address is not free."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def test_a_free_port_is_free() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", ""])
-def test_a_port_with_a_listener_is_taken(host: str) -> None:
+def test_a_port_with_a_listener_is_not_free(host: str) -> None:
     with socket.create_server((host, 0)) as listener:
         assert not is_port_free(listener.getsockname()[1])
 
 
-def test_a_listener_on_ipv6_alone_takes_the_port_too() -> None:
+def test_a_port_with_a_listener_on_ipv6_alone_is_not_free() -> None:
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
@@ -28,7 +28,7 @@ def test_a_listener_on_ipv6_alone_takes_the_port_too() -> None:
         assert not is_port_free(listener.getsockname()[1])
 
 
-def test_a_connection_of_yesterday_does_not_take_the_port() -> None:
+def test_a_port_whose_old_connection_is_in_time_wait_is_free() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
@@ -38,14 +38,14 @@ def test_a_connection_of_yesterday_does_not_take_the_port() -> None:
     assert is_port_free(port)
 
 
-def test_the_next_free_one_is_found_past_taken_and_avoided_ones() -> None:
+def test_used_and_avoided_ports_are_skipped() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
         assert find_free_port_from(port, avoid=frozenset({port + 1})) > port + 1
 
 
-def test_where_all_are_taken_it_says_which() -> None:
+def test_the_error_names_the_ports_that_are_all_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 

@@ -1,4 +1,4 @@
-"""A crashed process comes back; one that refuses to start, or is told to stop, does not."""
+"""A crashed process is started again; one that refuses to start, or that is stopped, is not."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from sandbox.respawn import Respawner, alive, ended
+from sandbox.respawn import Respawner, describe_status, is_running
 from tests.support.environment import ROOT
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
-#: Says its process id, then waits for a signal.
+#: Prints its process id, then waits for a signal.
 WAIT = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
-#: The same, and its child says its own.
+#: The same, with a child that does it too.
 WAIT_WITH_CHILD = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {WAIT!r}]); {WAIT}"
 
 
@@ -38,93 +38,95 @@ def start() -> Iterator[Start]:
         process.communicate(timeout=20)
 
 
-def line(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-def test_a_crash_is_told_and_the_process_comes_back(start: Start) -> None:
+def test_a_crash_is_reported_and_the_process_is_started_again(start: Start) -> None:
     respawner = start(WAIT)
-    first = int(line(respawner))
+    first = int(read_line(respawner))
     os.kill(first, signal.SIGKILL)
 
-    assert line(respawner).endswith("was killed by SIGKILL; starting it again in 0.5 s")
-    assert int(line(respawner)) != first
+    assert read_line(respawner).endswith("was killed by SIGKILL; starting it again in 0.5 s")
+    assert int(read_line(respawner)) != first
 
 
-def test_each_wait_is_twice_the_one_before(start: Start) -> None:
+def test_each_wait_before_a_start_is_twice_the_last_one(start: Start) -> None:
     respawner = start("raise SystemExit(1)")
 
-    assert line(respawner).endswith("ended with status 1; starting it again in 0.5 s")
-    assert line(respawner).endswith("ended with status 1; starting it again in 1 s")
+    assert read_line(respawner).endswith("ended with status 1; starting it again in 0.5 s")
+    assert read_line(respawner).endswith("ended with status 1; starting it again in 1 s")
 
 
 @pytest.mark.parametrize("status", [78, 4])
-def test_a_refusal_ends_it_with_the_status_of_a_wrong_configuration(start: Start, status: int) -> None:
+def test_a_process_that_refuses_to_start_ends_the_respawner_with_ex_config(start: Start, status: int) -> None:
     respawner = start(f"print('no such setting', flush=True); raise SystemExit({status})")
 
-    said, _ = respawner.communicate(timeout=20)
+    output, _ = respawner.communicate(timeout=20)
 
     assert respawner.returncode == 78
-    assert said.splitlines()[0] == "no such setting"
-    assert "refuses to start" in said.splitlines()[1]
+    assert output.splitlines()[0] == "no such setting"
+    assert "refuses to start" in output.splitlines()[1]
 
 
-def test_sigterm_is_passed_on_and_awaited(start: Start) -> None:
+def test_sigterm_is_forwarded_and_the_end_is_awaited(start: Start) -> None:
     code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit('asked')); print(1, flush=True); "
     respawner = start(f"{code}signal.pause()")
-    line(respawner)
+    read_line(respawner)
 
     respawner.terminate()
-    said, _ = respawner.communicate(timeout=20)
+    output, _ = respawner.communicate(timeout=20)
 
-    assert said.strip() == "asked"
+    assert output.strip() == "asked"
     assert respawner.returncode == 0
 
 
-def test_sigterm_while_waiting_for_the_next_start_ends_it_at_once(start: Start) -> None:
+def test_sigterm_during_the_wait_for_the_next_start_ends_the_respawner(start: Start) -> None:
     respawner = start("raise SystemExit(1)")
-    line(respawner)
+    read_line(respawner)
 
     respawner.terminate()
 
-    assert respawner.wait(5) == 0
+    assert respawner.wait(20) == 0
 
 
-def test_children_that_a_crash_left_behind_are_ended(start: Start) -> None:
+def test_children_that_a_crashed_process_left_behind_are_killed(start: Start) -> None:
     respawner = start(WAIT_WITH_CHILD)
-    first, second = int(line(respawner)), int(line(respawner))
+    first, second = int(read_line(respawner)), int(read_line(respawner))
     main, child = sorted((first, second))  # the child is younger
-    left = psutil.Process(child)
+    orphan = psutil.Process(child)
 
     os.kill(main, signal.SIGKILL)
-    assert "was killed by SIGKILL" in line(respawner)
+    assert "was killed by SIGKILL" in read_line(respawner)
 
-    left.wait(10)
-
-
-def test_it_stops_when_the_process_it_works_for_is_gone(start: Start) -> None:
-    guardian = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    respawner = start(WAIT, "--while", str(guardian.pid))
-    child = int(line(respawner))
-
-    guardian.communicate(b"\n")
-
-    assert respawner.wait(10) == 0
-    assert not alive(child)
+    orphan.wait(10)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
-def test_killed_itself_it_leaves_no_process_behind(start: Start) -> None:
+def test_the_respawner_stops_when_its_parent_has_ended(start: Start) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    respawner = start(WAIT, "--parent", str(parent.pid))
+    child = int(read_line(respawner))
+
+    parent.communicate(b"\n")
+
+    assert respawner.wait(20) == 0
+    assert not is_running(child)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a child whose parent was killed")
+def test_a_killed_respawner_leaves_no_process_behind(start: Start) -> None:
     respawner = start(WAIT)
-    child = psutil.Process(int(line(respawner)))
+    child = psutil.Process(int(read_line(respawner)))
 
     respawner.kill()
 
     child.wait(10)
 
 
-def test_a_command_that_does_not_exist_is_a_refusal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_command_that_does_not_exist_is_a_configuration_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert Respawner([str(tmp_path / "nothing")]).run() == 78
     assert "cannot be started: No such file" in capsys.readouterr().err
 
@@ -138,5 +140,5 @@ def test_a_command_that_does_not_exist_is_a_refusal(capsys: pytest.CaptureFixtur
         (-99, "was killed by signal 99"),
     ],
 )
-def test_statuses_are_told_in_words(status: int, words: str) -> None:
-    assert ended(status) == words
+def test_exit_statuses_are_described_in_words(status: int, words: str) -> None:
+    assert describe_status(status) == words
