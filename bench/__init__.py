@@ -1,1 +1,1 @@
-"""The benchmark: `make bench`. Everything that it compares runs in one go, on one machine, against one HubSpot."""
+"""The benchmark, `make bench`: everything that it compares runs in one go, on one machine, against one HubSpot."""

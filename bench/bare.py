@@ -1,7 +1,7 @@
-"""The bare loop: `python -m bench.bare THREADS FIRST_HUB`. Its threads call HubSpot with `requests`, and that is all.
+"""The bare loop: `python -m bench.bare THREADS FIRST_HUB`. Its threads only call HubSpot, with `requests`.
 
-No database, no queue, no schedule, nothing is sealed or kept: what is left of a refresh when all that is ours is
-taken away. Written as well as one would: a session per thread, kept alive, and nothing looked up in the environment.
+No database, no queue, no schedule, no encryption: what is left of a refresh without the product. It does what makes
+`requests` fast: a session for each thread, kept alive, with no look into the environment.
 """
 
 from __future__ import annotations
@@ -12,43 +12,43 @@ import threading
 
 import requests
 
-from bench.hubspot import refresh_token
+from bench.hubspot import make_refresh_token
 from shared.settings import Settings
 
-#: Connections that a thread goes through, one after the other, again and again.
-EACH = 50
+#: A thread refreshes these one after the other, again and again.
+CONNECTIONS_PER_THREAD = 50
+TIMEOUT_SECONDS = 20
 
 
-def refresh_for_ever(url: str, form: dict[str, str], tokens: list[str]) -> None:
-    kept: dict[int, str] = {}
+def refresh_forever(url: str, form: dict[str, str], refresh_tokens: list[str]) -> None:
+    access_tokens: dict[int, str] = {}
     with requests.Session() as session:
         session.trust_env = False
         while True:
-            for token in tokens:
-                reply = session.post(url, data={**form, "refresh_token": token}, timeout=20)
+            for token in refresh_tokens:
+                reply = session.post(url, data={**form, "refresh_token": token}, timeout=TIMEOUT_SECONDS)
                 reply.raise_for_status()
                 grant = reply.json()
-                kept[grant["hub_id"]] = grant["access_token"]
+                access_tokens[grant["hub_id"]] = grant["access_token"]
 
 
-def main(settings: Settings, threads: int, first: int) -> None:
+def main(settings: Settings, thread_count: int, first_hub_id: int) -> None:
     url = f"{settings.hubspot_api_url}/oauth/{settings.hubspot_api_version}/token"
     form = {
         "grant_type": "refresh_token",
         "client_id": settings.hubspot_client_id,
         "client_secret": settings.hubspot_client_secrets[0],
     }
-    started = []
-    for number in range(threads):
-        hubs = range(first + number * EACH, first + (number + 1) * EACH)
-        work = threading.Thread(target=refresh_for_ever, args=(url, form, [refresh_token(hub_id) for hub_id in hubs]))
-        work.daemon = True
-        started.append(work)
-    for work in started:
-        work.start()
+    threads = []
+    for number in range(thread_count):
+        start = first_hub_id + number * CONNECTIONS_PER_THREAD
+        tokens = [make_refresh_token(hub_id) for hub_id in range(start, start + CONNECTIONS_PER_THREAD)]
+        threads.append(threading.Thread(target=refresh_forever, args=(url, form, tokens), daemon=True))
+    for thread in threads:
+        thread.start()
     print("runs", flush=True)
-    for work in started:
-        work.join()
+    for thread in threads:
+        thread.join()
 
 
 if __name__ == "__main__":

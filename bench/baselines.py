@@ -1,4 +1,4 @@
-"""What the product is held against, measured by the same meter: the bare loop, and one task per connection."""
+"""Measures what the product is compared with: the bare loop, and a Celery task for each connection."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from contextlib import closing, contextmanager
 import redis
 from celery import Celery
 
-from bench.bare import EACH
-from bench.measure import Meter, Span, between
-from bench.processes import Process
-from bench.world import World
+from bench.bare import CONNECTIONS_PER_THREAD
+from bench.measure import Interval, Meter
+from bench.testbed import Testbed
+from sandbox.child_processes import ChildProcess
 
 #: As many as the product has: pool processes, and calls in flight in each.
 PROCESSES, THREADS = 2, 200
-#: Children of the prefork pool.
+#: The measured groups of processes.
+BARE_GROUPS = tuple(f"bare-{number}" for number in range(PROCESSES))
+#: Child processes of the prefork pool.
 TASK_PROCESSES = 64
-#: Its messages lie in a Redis database of their own.
-REDIS_NUMBER = 3
-#: Messages a second that are more than the baseline can take.
-MOST_TASKS = 600
-#: Tasks of each process, on average, before the baseline's warm-up begins: all of them have started then.
-FIRST_TASKS = 5
-#: As in bench/per_task.py, which reads its settings where it is imported.
-QUEUE, REFRESH = "per_task", "per_task.refresh"
+#: Its messages are in a Redis database of their own.
+REDIS_DATABASE_NUMBER = 3
+#: Messages for each second: more than the baseline can process.
+MESSAGES_PER_SECOND = 600
+#: Tasks of each process, on average, before the warm-up begins: all of them have started then.
+FIRST_TASKS_PER_PROCESS = 5
+POLL_SECONDS = 0.1
+#: The names in bench/per_task.py, which reads its settings when it is imported.
+QUEUE, REFRESH_TASK = "per_task", "per_task.refresh"
 
-TABLE = """
+CREATE_TABLE = """
 CREATE SCHEMA IF NOT EXISTS per_task;
 CREATE TABLE IF NOT EXISTS per_task.account (
     hub_id integer PRIMARY KEY, refresh_token varchar NOT NULL, access_token varchar,
@@ -35,66 +38,71 @@ CREATE TABLE IF NOT EXISTS per_task.account (
 );
 CREATE INDEX IF NOT EXISTS account_due_at ON per_task.account (due_at);
 """
-FILL = """
+FILL_TABLE = """
 INSERT INTO per_task.account
 SELECT n, 'na1-aaaa-bbbb-cccc-dddd-' || lpad(n::text, 12, '0'), rpad('CI', 300, md5(n::text)), now(), now()
   FROM generate_series(1, %s) AS n ON CONFLICT DO NOTHING
 """
 
 
-def bare(world: World, warm: float, seconds: float) -> Span:
+def measure_bare_loop(testbed: Testbed, warm_up_seconds: float, seconds: float) -> Interval:
     """Two processes of 200 threads each that call HubSpot with `requests`."""
-    with _bare_loops(world) as meter:
-        return _measured(meter, warm, seconds)
+    with _run_bare_loops(testbed) as meter:
+        return _measure(meter, warm_up_seconds, seconds)
 
 
-def per_task(world: World, size: int, warm: float, seconds: float) -> Span:
-    """One Celery task per connection, 64 prefork processes."""
-    own = world.elsewhere(REDIS_NUMBER)
-    own.sql(TABLE)
-    own.sql(FILL, size)
-    own.sql("VACUUM ANALYZE per_task.account")
-    first = TASK_PROCESSES * FIRST_TASKS
-    _fill_queue(own.environment["REDIS_URL"], size, 2 * first + int((warm + seconds) * MOST_TASKS))
-    options = ["-c", str(TASK_PROCESSES), "-l", "warning", "--without-gossip", "--without-mingle"]
-    worker = Process("per-task", ["celery", "-A", "bench.per_task", "worker", *options], own.environment, own.folder)
+def measure_task_per_connection(testbed: Testbed, size: int, warm_up_seconds: float, seconds: float) -> Interval:
+    """One Celery task for each connection, in 64 prefork processes."""
+    # 1. rows, and more messages than it can process
+    baseline = testbed.with_redis_database(REDIS_DATABASE_NUMBER)
+    baseline.execute(CREATE_TABLE)
+    baseline.execute(FILL_TABLE, size)
+    baseline.execute("VACUUM ANALYZE per_task.account")
+    first_tasks = TASK_PROCESSES * FIRST_TASKS_PER_PROCESS
+    messages = 2 * first_tasks + int((warm_up_seconds + seconds) * MESSAGES_PER_SECOND)
+    _fill_queue(baseline.environment["REDIS_URL"], size, messages)
+    # 2. the worker, until all its processes work
+    options = ("-c", str(TASK_PROCESSES), "-l", "warning", "--without-gossip", "--without-mingle")
+    worker = baseline.start("per-task", "celery", "-A", "bench.per_task", "worker", *options)
     try:
-        _wait_for(first, world.hubspot.refreshes, worker)
-        return _measured(Meter(own, {"worker": worker.pid}), warm, seconds)
+        _wait_for_refreshes(first_tasks, testbed.hubspot.count_refreshes, worker)
+        # 3. the measurement
+        return _measure(Meter(baseline, {"worker": worker.pid}), warm_up_seconds, seconds)
     finally:
         worker.kill()
-        _empty_queue(own.environment["REDIS_URL"])
+        _empty_queue(baseline.environment["REDIS_URL"])
 
 
 @contextmanager
-def _bare_loops(world: World) -> Iterator[Meter]:
-    loops = []
+def _run_bare_loops(testbed: Testbed) -> Iterator[Meter]:
+    """Raises ProcessFailed."""
+    loops: list[ChildProcess] = []
     try:
-        for number in range(PROCESSES):
-            argv = ["python", "-m", "bench.bare", str(THREADS), str(1 + number * THREADS * EACH)]
-            loops.append(Process(f"bare-{number}", argv, world.environment, world.folder))
+        for number, name in enumerate(BARE_GROUPS):
+            first_hub_id = 1 + number * THREADS * CONNECTIONS_PER_THREAD
+            loops.append(testbed.start(name, "python", "-m", "bench.bare", str(THREADS), str(first_hub_id)))
         for loop in loops:
-            loop.says("runs")
-        yield Meter(world, {loop.name: loop.pid for loop in loops})
+            loop.wait_for_output("runs")
+        yield Meter(testbed, {loop.name: loop.pid for loop in loops})
         for loop in loops:
-            loop.must_run()
+            loop.check_running()
     finally:
         for loop in loops:
             loop.kill()
 
 
-def _measured(meter: Meter, warm: float, seconds: float) -> Span:
-    time.sleep(warm)
-    before = meter.now()
+def _measure(meter: Meter, warm_up_seconds: float, seconds: float) -> Interval:
+    time.sleep(warm_up_seconds)
+    before = meter.read()
     time.sleep(seconds)
-    return between(before, meter.now())
+    return Interval.between(before, meter.read())
 
 
-def _wait_for(more: int, count: Callable[[], int], process: Process) -> None:
-    before = count()
-    while count() < before + more:
-        process.must_run()
-        time.sleep(0.1)
+def _wait_for_refreshes(number: int, count_refreshes: Callable[[], int], process: ChildProcess) -> None:
+    target = count_refreshes() + number
+    while count_refreshes() < target:
+        process.check_running()
+        time.sleep(POLL_SECONDS)
 
 
 def _fill_queue(redis_url: str, size: int, messages: int) -> None:
@@ -104,7 +112,8 @@ def _fill_queue(redis_url: str, size: int, messages: int) -> None:
         sender.conf.task_default_queue = QUEUE
         with sender.producer_pool.acquire(block=True) as producer:
             for number in range(messages):
-                sender.send_task(REFRESH, (1 + number * size // messages,), producer=producer, ignore_result=True)
+                hub_id = 1 + number * size // messages
+                sender.send_task(REFRESH_TASK, (hub_id,), producer=producer, ignore_result=True)
 
 
 def _empty_queue(redis_url: str) -> None:

@@ -1,6 +1,6 @@
-"""How much the simulated HubSpot can take: `python -m bench.ceiling PORT SECONDS CONNECTIONS`.
+"""How many requests a simulated HubSpot can answer: `python -m bench.ceiling PORT SECONDS CONNECTIONS`.
 
-Each connection sends its next request with the answer to the last: a ceiling with nobody's thinking in between.
+Each connection sends its next request as soon as the last is answered. Prints the answers a second.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import sys
 import time
 from urllib.parse import urlencode
 
-from bench.hubspot import refresh_token
+from bench.hubspot import make_refresh_token
 from shared.settings import Settings
 
-_LENGTH = re.compile(rb"Content-Length: (\d+)")
+_CONTENT_LENGTH = re.compile(rb"Content-Length: (\d+)")
 
 
-class Asker(asyncio.Protocol):
-    """`answered` is shared by all."""
+class RequestLoop(asyncio.Protocol):
+    """`answers`: a list of one number, shared by all connections."""
 
-    def __init__(self, request: bytes, answered: list[int]) -> None:
+    def __init__(self, request: bytes, answers: list[int]) -> None:
         self._request = request
-        self._answered = answered
+        self._answers = answers
         self._received = b""
         self._transport: asyncio.Transport | None = None
 
@@ -34,16 +34,16 @@ class Asker(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        end = self._received.find(b"\r\n\r\n")
-        found = _LENGTH.search(self._received, 0, end) if end >= 0 else None
-        if found and self._transport and len(self._received) == end + 4 + int(found[1]):
+        head_end = self._received.find(b"\r\n\r\n")
+        match = _CONTENT_LENGTH.search(self._received, 0, head_end) if head_end >= 0 else None
+        if match and self._transport and len(self._received) == head_end + 4 + int(match[1]):
             self._received = b""
-            self._answered[0] += 1
+            self._answers[0] += 1
             self._transport.write(self._request)
 
 
-def request_of(client_secret: str, hub_id: int, port: int) -> bytes:
-    form = {"grant_type": "refresh_token", "refresh_token": refresh_token(hub_id), "client_id": "bench"}
+def make_request(client_secret: str, hub_id: int, port: int) -> bytes:
+    form = {"grant_type": "refresh_token", "refresh_token": make_refresh_token(hub_id), "client_id": "bench"}
     body = urlencode({**form, "client_secret": client_secret}).encode()
     head = (
         f"POST /oauth/2026-09/token HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\n"
@@ -52,18 +52,18 @@ def request_of(client_secret: str, hub_id: int, port: int) -> bytes:
     return head.encode() + body
 
 
-async def _ask(client_secret: str, port: int, seconds: float, connections: int) -> float:
+async def _measure_rate(client_secret: str, port: int, seconds: float, connections: int) -> float:
     """Answers a second."""
-    loop, answered = asyncio.get_running_loop(), [0]
+    loop, answers = asyncio.get_running_loop(), [0]
     for hub_id in range(1, connections + 1):
-        request = request_of(client_secret, hub_id, port)
-        await loop.create_connection(lambda request=request: Asker(request, answered), "127.0.0.1", port)  # type: ignore[misc]
-    before, begun = answered[0], time.monotonic()
+        request = make_request(client_secret, hub_id, port)
+        await loop.create_connection(lambda request=request: RequestLoop(request, answers), "127.0.0.1", port)  # type: ignore[misc]
+    before, start = answers[0], time.monotonic()
     await asyncio.sleep(seconds)
-    return (answered[0] - before) / (time.monotonic() - begun)
+    return (answers[0] - before) / (time.monotonic() - start)
 
 
 if __name__ == "__main__":
     settings = Settings.from_env(os.environ, needs=("HUBSPOT_CLIENT_SECRET",))  # noqa: TID251  an entry point
     port, seconds, connections = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
-    print(asyncio.run(_ask(settings.hubspot_client_secrets[0], port, seconds, connections)))
+    print(asyncio.run(_measure_rate(settings.hubspot_client_secrets[0], port, seconds, connections)))

@@ -1,4 +1,4 @@
-"""Installs as a browser makes them: from the callback's answer until the token can be read in SQL."""
+"""Measures installs as a browser makes them: from the callback's answer until the token can be read by SQL."""
 
 from __future__ import annotations
 
@@ -10,69 +10,67 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg2
 import requests
 
-from bench.hubspot import code
-from bench.processes import Failed, Process
-from bench.world import World
+from bench.hubspot import make_refresh_token
+from bench.testbed import BenchmarkError, Testbed
 from sandbox.supervision import WEB_OPTIONS
 
-READ = "SELECT 1 FROM hubspot.tokens WHERE hub_id = %s"
-#: Hubs that install are numbered from here on: far from those that were imported.
-FIRST = 100_000_001
-#: Seconds between two looks at the table.
-LOOK = 0.001
-PATIENCE = 20.0
-SEE_OTHER = 303
+READ_TOKEN = "SELECT 1 FROM hubspot.tokens WHERE hub_id = %s"  # noqa: S105 a statement
+#: Hub ids of installs start here, far above those of the imported connections.
+FIRST_HUB_ID = 100_000_001
+POLL_SECONDS = 0.001
+TIMEOUT_SECONDS = 20.0
+WEB_STOP_SECONDS = 60.0
 
 
 @contextmanager
-def web(world: World) -> Iterator[str]:
-    """Where it is reached."""
-    redirect = urlsplit(world.environment["HUBSPOT_REDIRECT_URI"])
-    argv = ["gunicorn", "web.wsgi:app", "--bind", f"127.0.0.1:{redirect.port}", *WEB_OPTIONS]
-    process = Process("web", argv, world.environment, world.folder)
+def run_web(testbed: Testbed) -> Iterator[str]:
+    """Its URL. Raises ProcessFailed."""
+    redirect = urlsplit(testbed.environment["HUBSPOT_REDIRECT_URI"])
+    process = testbed.start("web", "gunicorn", "web.wsgi:app", "--bind", f"127.0.0.1:{redirect.port}", *WEB_OPTIONS)
     try:
-        process.says("Booting worker")
+        process.wait_for_output("Booting worker")
         yield f"{redirect.scheme}://{redirect.netloc}"
-        process.must_run()
+        process.check_running()
     finally:
-        process.stop()
+        process.stop(WEB_STOP_SECONDS)
 
 
-def waits(world: World, home: str, first: int, count: int) -> list[float]:
-    """Seconds for each of `count` installs, one after the other. Raises Failed."""
-    with closing(psycopg2.connect(world.database_url)) as connection:
+def measure_installs(testbed: Testbed, web_url: str, first_hub_id: int, count: int) -> list[float]:
+    """Seconds for each of `count` installs, one after the other. Raises BenchmarkError."""
+    with closing(psycopg2.connect(testbed.database_url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            found = []
-            for hub_id in range(first, first + count):
-                answered = _install(home, hub_id)
-                while not _readable(cursor, hub_id):
-                    if time.monotonic() - answered > PATIENCE:
-                        raise Failed(f"an install was not readable after {PATIENCE:g} s")
-                    time.sleep(LOOK)
-                found.append(time.monotonic() - answered)
-    return found
+            durations = []
+            for hub_id in range(first_hub_id, first_hub_id + count):
+                answered_at = _install(web_url, hub_id)
+                while not _is_readable(cursor, hub_id):
+                    if time.monotonic() - answered_at > TIMEOUT_SECONDS:
+                        raise BenchmarkError(f"an install was not readable after {TIMEOUT_SECONDS:g} s")
+                    time.sleep(POLL_SECONDS)
+                durations.append(time.monotonic() - answered_at)
+    return durations
 
 
-def forget(world: World) -> None:
-    """So that the next figure finds what was imported, and no more."""
-    world.sql("DELETE FROM tokenkeeper.connections WHERE hub_id >= %s", FIRST)
+def delete_installs(testbed: Testbed) -> None:
+    """Leaves the imported connections alone for the next figure."""
+    testbed.execute("DELETE FROM tokenkeeper.connections WHERE hub_id >= %s", FIRST_HUB_ID)
 
 
-def _install(home: str, hub_id: int) -> float:
-    """When the callback was answered."""
+def _install(web_url: str, hub_id: int) -> float:
+    """The time at which the callback was answered. Raises BenchmarkError."""
     with requests.Session() as browser:
         browser.trust_env = False
-        asked = browser.get(f"{home}/install", allow_redirects=False, timeout=PATIENCE)
-        state = parse_qs(urlsplit(asked.headers["Location"]).query)["state"][0]
-        back = {"code": code(hub_id), "state": state}
-        answer = browser.get(f"{home}/oauth/callback", params=back, allow_redirects=False, timeout=PATIENCE)
-        answered = time.monotonic()
-    if answer.status_code != SEE_OTHER:
-        raise Failed(f"the callback answered {answer.status_code}")
-    return answered
+        start = browser.get(f"{web_url}/install", allow_redirects=False, timeout=TIMEOUT_SECONDS)
+        state = parse_qs(urlsplit(start.headers["Location"]).query)["state"][0]
+        parameters = {"code": make_refresh_token(hub_id), "state": state}
+        url = f"{web_url}/oauth/callback"
+        answer = browser.get(url, params=parameters, allow_redirects=False, timeout=TIMEOUT_SECONDS)
+        answered_at = time.monotonic()
+    if answer.status_code != requests.codes.see_other:
+        raise BenchmarkError(f"the callback answered {answer.status_code}")
+    return answered_at
 
 
-def _readable(cursor: psycopg2.extensions.cursor, hub_id: int) -> bool:
-    cursor.execute(READ, (hub_id,))
+def _is_readable(cursor: psycopg2.extensions.cursor, hub_id: int) -> bool:
+    cursor.execute(READ_TOKEN, (hub_id,))
     return cursor.fetchone() is not None

@@ -1,27 +1,24 @@
 """`python -m bench.layers`: where the CPU of a refresh goes in a pool process, layer by layer.
 
-The product's own loop, stores, cipher and client, in this process, against real servers. The only difference to a
-worker is that Celery is left out, and that five calls are watched. CPU is that of the thread (`time.thread_time`), so
-that waiting costs nothing; what no layer claims is what Python's threads cost each other, and the loop itself.
+The product's own loop, stores, cipher and client run in this process, against real servers. Compared with a worker,
+only Celery is missing, and five calls are timed. CPU is the thread's (`time.thread_time`), so that waiting counts as
+nothing. The rest, in no layer, is the loop itself and the switching between threads.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from bench import fleet
-from bench.suite import DELAY
-from bench.world import World, world
+from bench.stored_connections import import_connections, make_overdue
+from bench.suite import HUBSPOT_DELAY_SECONDS
+from bench.testbed import Testbed, run_testbed
 from shared.db.core.engine import make_engine
 from shared.db.refresh.claims import ConnectionClaims
 from shared.db.refresh.counters import CounterStore
@@ -37,47 +34,51 @@ from worker.refresh_loop import RefreshLoop
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SIZE = 10_000
-#: Seconds.
-WARM, WINDOW = 4.0, 20.0
-#: A layer, what it is, and the layer that its time is a part of.
+CONNECTIONS = 10_000
+WARM_UP_SECONDS, MEASURED_SECONDS = 4.0, 20.0
+DRAIN_SECONDS = 30.0
+#: The layers: what each does, and the layer whose time includes its own.
 LAYERS = {
-    "open": ("open the refresh token (Fernet)", "attempt"),
-    "ask": ("ask HubSpot: HTTP, and read the reply", "attempt"),
-    "attempt": ("decide what became of it, next due time", None),
-    "claim": ("claim: SQL, and rows made of it", None),
+    "open": ("decrypt the refresh token (Fernet)", "attempt"),
+    "ask": ("call HubSpot: HTTP, and parse the reply", "attempt"),
+    "attempt": ("decide the outcome and the next due time", None),
+    "claim": ("claim: SQL, and objects for the rows", None),
     "save": ("save: JSON, SQL", None),
 }
+REST_LABEL = "switching between threads, and the loop"
 
 
 class Stopwatch:
     """CPU seconds of this process's threads, by layer."""
 
     def __init__(self) -> None:
-        self._spent: dict[str, float] = defaultdict(float)
+        self._seconds: dict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
 
-    def watched(self, layer: str, call: Callable[P, T]) -> Callable[P, T]:
+    def wrap(self, layer: str, call: Callable[P, T]) -> Callable[P, T]:
+        """The call, with its CPU added to the layer's."""
+
         @wraps(call)
-        def timed(*args: P.args, **kwargs: P.kwargs) -> T:
-            begun = time.thread_time()
+        def time_call(*args: P.args, **kwargs: P.kwargs) -> T:
+            start = time.thread_time()
             try:
                 return call(*args, **kwargs)
             finally:
-                spent = time.thread_time() - begun
+                seconds = time.thread_time() - start
                 with self._lock:
-                    self._spent[layer] += spent
+                    self._seconds[layer] += seconds
 
-        return timed
+        return time_call
 
-    def now(self) -> dict[str, float]:
+    def read(self) -> dict[str, float]:
+        """By layer; the whole process's under "process"."""
         with self._lock:
-            return {**self._spent, "process": time.process_time()}
+            return {**self._seconds, "process": time.process_time()}
 
 
 @contextmanager
-def loop(there: World, watch: Stopwatch) -> Iterator[RefreshLoop]:
-    settings = Settings.from_env(there.environment)
+def run_loop(testbed: Testbed, stopwatch: Stopwatch) -> Iterator[None]:
+    settings = Settings.from_env(testbed.environment)
     engine = make_engine(settings.database_url)
     claims = ConnectionClaims(engine, lease_seconds=settings.lease_seconds)
     results = RefreshResults(engine, lease_seconds=settings.lease_seconds)
@@ -91,8 +92,8 @@ def loop(there: World, watch: Stopwatch) -> Iterator[RefreshLoop]:
         ("claim", claims, "claim"),
         ("save", results, "save"),
     ):
-        setattr(owner, name, watch.watched(layer, getattr(owner, name)))
-    running = RefreshLoop(
+        setattr(owner, name, stopwatch.wrap(layer, getattr(owner, name)))
+    loop = RefreshLoop(
         claims,
         results,
         ProviderStore(engine),
@@ -101,48 +102,45 @@ def loop(there: World, watch: Stopwatch) -> Iterator[RefreshLoop]:
         concurrency=settings.refresh_concurrency,
     )
     try:
-        running.activate(WARM + WINDOW)
-        yield running
+        loop.activate(WARM_UP_SECONDS + MEASURED_SECONDS)
+        yield
     finally:
-        running.drain(30)
+        loop.drain(DRAIN_SECONDS)
         hubspot.close()
         engine.dispose()
 
 
-def split(spent: dict[str, float], refreshes: int) -> dict[str, float]:
-    """Microseconds per refresh of each layer alone, and of what none of them claims."""
-    alone = {layer: spent[layer] for layer in LAYERS}
+def split_by_layer(cpu_seconds: dict[str, float], refreshes: int) -> dict[str, float]:
+    """Microseconds per refresh of each layer without the layers inside it, and of the rest."""
+    own = {layer: cpu_seconds[layer] for layer in LAYERS}
     for layer, (_, outer) in LAYERS.items():
         if outer is not None:
-            alone[outer] -= spent[layer]
-    alone["rest"] = spent["process"] - sum(alone.values())
-    return {layer: 1e6 * seconds / refreshes for layer, seconds in alone.items()}
+            own[outer] -= cpu_seconds[layer]
+    own["rest"] = cpu_seconds["process"] - sum(own.values())
+    return {layer: 1e6 * seconds / refreshes for layer, seconds in own.items()}
 
 
-def measured(there: World) -> tuple[dict[str, float], float]:
-    """Microseconds by layer, and the refreshes a second of this one process."""
-    fleet.grow(there, 0, SIZE)
-    there.hubspot.set(delay=DELAY, life=fleet.overdue(there, SIZE))
-    watch = Stopwatch()
-    with loop(there, watch):
-        time.sleep(WARM)
-        asked, before = there.hubspot.refreshes(), watch.now()
-        time.sleep(WINDOW)
-        after, refreshes = watch.now(), there.hubspot.refreshes() - asked
-    return split({layer: after[layer] - before[layer] for layer in after}, refreshes), refreshes / WINDOW
+def measure_layers(testbed: Testbed) -> tuple[dict[str, float], float]:
+    """Microseconds per refresh by layer, and the refreshes a second of this one process."""
+    import_connections(testbed, 0, CONNECTIONS)
+    hubspot = testbed.hubspot
+    hubspot.configure(delay_seconds=HUBSPOT_DELAY_SECONDS, token_seconds=make_overdue(testbed, CONNECTIONS))
+    stopwatch = Stopwatch()
+    with run_loop(testbed, stopwatch):
+        time.sleep(WARM_UP_SECONDS)
+        refreshes_before, before = hubspot.count_refreshes(), stopwatch.read()
+        time.sleep(MEASURED_SECONDS)
+        after, refreshes = stopwatch.read(), hubspot.count_refreshes() - refreshes_before
+    cpu_seconds = {layer: after[layer] - before[layer] for layer in after}
+    return split_by_layer(cpu_seconds, refreshes), refreshes / MEASURED_SECONDS
 
 
 def main() -> int:
-    folder = Path(tempfile.mkdtemp(prefix="tokenkeeper-bench-"))
-    folder.chmod(0o711)  # PostgreSQL has an account of its own where we are root
-    try:
-        with world(folder) as there:
-            layers, rate = measured(there)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    words = {layer: told for layer, (told, _) in LAYERS.items()} | {"rest": "hand-over between threads, and the loop"}
+    with run_testbed() as testbed:
+        layers, rate = measure_layers(testbed)
+    labels = {layer: label for layer, (label, _) in LAYERS.items()} | {"rest": REST_LABEL}
     for layer, microseconds in layers.items():
-        print(f"{words[layer]:<44}{microseconds:8.0f} us")
+        print(f"{labels[layer]:<44}{microseconds:8.0f} us")
     print(f"{'one pool process, CPU per refresh':<44}{sum(layers.values()):8.0f} us, at {rate:,.0f} refreshes/s")
     return 0
 

@@ -1,4 +1,4 @@
-"""What a span of time cost: CPU by process and memory by process, PostgreSQL's write volume, HubSpot's answers."""
+"""The cost of an interval: CPU and memory by process, PostgreSQL's write volume, HubSpot's answers."""
 
 from __future__ import annotations
 
@@ -8,100 +8,105 @@ from dataclasses import dataclass
 
 import psutil  # type: ignore[import-untyped]
 
-from bench.world import World
+from bench.testbed import Testbed
 
-#: Whose CPU counts as the product's.
-OURS = ("worker", "postgres", "valkey")
+#: The groups of processes whose CPU counts as the product's.
+PRODUCT_GROUPS = ("worker", "postgres", "valkey")
 
 
 @dataclass(frozen=True, slots=True)
-class Instant:
-    at: float
+class Reading:
+    """Counters at one moment."""
+
+    read_at: float  #: seconds, by the machine's monotonic clock
     refreshes: int
-    cpu: Mapping[str, float]  #: seconds so far, by group of processes
-    wal: int  #: bytes so far
+    cpu_seconds: Mapping[str, float]  #: by group of processes
+    wal_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """What went on between two instants."""
+class Interval:
+    """What happened between two readings."""
 
     seconds: float
     refreshes: int
-    cpu: Mapping[str, float]  #: seconds, by group of processes
-    wal: int  #: bytes
+    cpu_seconds: Mapping[str, float]  #: by group of processes
+    wal_bytes: int
+
+    @classmethod
+    def between(cls, before: Reading, after: Reading) -> Interval:
+        return cls(
+            seconds=after.read_at - before.read_at,
+            refreshes=after.refreshes - before.refreshes,
+            cpu_seconds={name: after.cpu_seconds[name] - before.cpu_seconds[name] for name in after.cpu_seconds},
+            wal_bytes=after.wal_bytes - before.wal_bytes,
+        )
 
     @property
-    def rate(self) -> float:
-        """Refreshes a second."""
+    def refreshes_per_second(self) -> float:
         return self.refreshes / self.seconds
 
-    def cpu_per_refresh(self, *groups: str) -> float:
-        """Milliseconds."""
-        return 1000 * sum(self.cpu.get(group, 0.0) for group in groups) / max(1, self.refreshes)
-
     @property
-    def wal_per_refresh(self) -> float:
-        """Bytes."""
-        return self.wal / max(1, self.refreshes)
+    def wal_bytes_per_refresh(self) -> float:
+        return self.wal_bytes / max(1, self.refreshes)
+
+    def cpu_ms_per_refresh(self, *groups: str) -> float:
+        return 1000 * sum(self.cpu_seconds.get(group, 0.0) for group in groups) / max(1, self.refreshes)
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Megabytes of the processes of a group."""
+    """Of a group of processes."""
 
-    processes: int
-    largest: float  #: resident, of the largest process, shared pages and all
-    total: float  #: of all, shared pages counted once
+    largest_mb: float  #: resident, of the largest process, shared pages included
+    total_mb: float  #: of all processes, shared pages counted once
 
 
 class Meter:
-    """`roots`: the first process of each group; the servers and HubSpot come by themselves."""
+    """Reads the counters of groups of processes.
 
-    def __init__(self, world: World, roots: Mapping[str, int]) -> None:
-        servers = {"postgres": world.postgres.process, "valkey": world.valkey.process}
+    `roots`: the first process of each group by its name. PostgreSQL, Valkey and HubSpot are added.
+    """
+
+    def __init__(self, testbed: Testbed, roots: Mapping[str, int]) -> None:
+        servers = {"postgres": testbed.postgres.process, "valkey": testbed.valkey.process}
         self._roots = {
             **{name: process.pid for name, process in servers.items() if process},
-            "hubspot": world.hubspot.process.pid,
+            "hubspot": testbed.hubspot.process.pid,
             **roots,
         }
-        self._world = world
+        self._testbed = testbed
 
-    def now(self) -> Instant:
-        wal = int(self._world.value("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"))
-        cpu = {name: _cpu(pid) for name, pid in self._roots.items()}
-        answers = self._world.hubspot.answers()
-        return Instant(answers.at, answers.answered.get("refresh", 0), cpu, wal)
+    def read(self) -> Reading:
+        wal_bytes = int(self._testbed.fetch_value("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"))
+        cpu_seconds = {name: read_cpu_seconds(pid) for name, pid in self._roots.items()}
+        counters = self._testbed.hubspot.read_counters()
+        return Reading(counters.read_at, counters.refreshes, cpu_seconds, wal_bytes)
 
-    def memory(self) -> dict[str, Memory]:
-        return {name: _memory(pid) for name, pid in self._roots.items()}
-
-
-def between(before: Instant, after: Instant) -> Span:
-    cpu = {name: after.cpu[name] - before.cpu[name] for name in after.cpu}
-    return Span(after.at - before.at, after.refreshes - before.refreshes, cpu, after.wal - before.wal)
+    def read_memory(self) -> dict[str, Memory]:
+        return {name: _read_memory(pid) for name, pid in self._roots.items()}
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    first = psutil.Process(pid)
-    return [first, *first.children(recursive=True)]
-
-
-def _cpu(pid: int) -> float:
-    """Seconds of a process, of those below it, and of those below that have ended."""
+def read_cpu_seconds(pid: int) -> float:
+    """Of a process, its descendants, and those of them that have ended."""
     total = 0.0
-    for process in _family(pid):
-        with suppress(psutil.NoSuchProcess):  # its parent has its seconds now; a reading later they are here again
+    for process in _list_process_tree(pid):
+        with suppress(psutil.NoSuchProcess):  # it has just ended: its parent's next reading includes it
             times = process.cpu_times()
             total += times.user + times.system + times.children_user + times.children_system
     return total
 
 
-def _memory(pid: int) -> Memory:
-    resident, shared_once = [], []
-    for process in _family(pid):
+def _read_memory(pid: int) -> Memory:
+    resident_mb, proportional_mb = [], []
+    for process in _list_process_tree(pid):
         with suppress(psutil.NoSuchProcess):
-            told = process.memory_full_info()
-            resident.append(told.rss / 1e6)
-            shared_once.append(getattr(told, "pss", told.rss) / 1e6)
-    return Memory(len(resident), max(resident, default=0.0), sum(shared_once))
+            info = process.memory_full_info()
+            resident_mb.append(info.rss / 1e6)
+            proportional_mb.append(getattr(info, "pss", info.rss) / 1e6)
+    return Memory(max(resident_mb, default=0.0), sum(proportional_mb))
+
+
+def _list_process_tree(pid: int) -> list[psutil.Process]:
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]

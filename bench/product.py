@@ -1,4 +1,4 @@
-"""The product itself: `celery worker -c 2` and beat, as processes, with the settings that they have by default."""
+"""Measures the product: `celery worker -c 2` and beat, as processes, with default settings."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bench import fleet
-from bench.fleet import Bulk
-from bench.measure import Memory, Meter, Span, between
-from bench.processes import Failed, Process
-from bench.world import World
+from bench.measure import Interval, Memory, Meter
+from bench.stored_connections import TableSize, check_all_saved, measure_table
+from bench.testbed import BenchmarkError, Testbed
 
-#: Seconds after which even what was late has long landed.
-REST = 3.0
-POLL = 0.25
+#: After so long, refreshes that were late have been saved too.
+SETTLE_SECONDS = 3.0
+POLL_SECONDS = 0.25
+FIRST_REFRESH_SECONDS = 30.0
+WORKER_STOP_SECONDS = 60.0
 
-#: What falls due soon, kept before the product moves it on.
-EXPECTED = """
+#: Records due times before the product moves them on.
+RECORD_DUE_TIMES = """
 DROP TABLE IF EXISTS public.expected;
 CREATE TABLE public.expected AS
 SELECT hub_id, due_at FROM tokenkeeper.connections WHERE due_at < now() + make_interval(secs => %s);
 """
-#: The newest version of a row is what its refresh left; a life is too long for a second one meanwhile. What did not
-#: land is late for ever.
-LATENESS = """
+#: A row's newest version is the one that its refresh wrote: a token's life is too long for a second refresh meanwhile.
+#: A refresh that was not saved is infinitely late.
+READ_LATENESS = """
 SELECT CASE WHEN c.due_at > e.due_at
             THEN extract(epoch FROM pg_xact_commit_timestamp(c.xmin) - e.due_at)::float ELSE 'infinity' END
   FROM public.expected AS e JOIN tokenkeeper.connections AS c USING (hub_id)
@@ -34,92 +34,93 @@ SELECT CASE WHEN c.due_at > e.due_at
 
 
 @dataclass(frozen=True, slots=True)
-class Sustained:
-    span: Span
-    memory: Mapping[str, Memory]
+class Throughput:
+    interval: Interval
+    memory: Mapping[str, Memory]  #: by group of processes
 
 
 @dataclass(frozen=True, slots=True)
-class Wear:
-    """What so many rounds of refreshes left behind."""
+class Bloat:
+    """How the table grew while every connection was refreshed `rounds` times on average."""
 
     rounds: float
-    before: Bulk
-    after: Bulk
-    span: Span
+    before: TableSize
+    after: TableSize
+    interval: Interval
 
 
 @contextmanager
-def running(world: World) -> Iterator[Meter]:
-    """Until the end of the block; then all that was in flight is saved."""
-    celery = ["celery", "-A", "worker.app"]
-    worker = Process(
-        "worker", [*celery, "worker", "-c", "2", "-n", "bench@%h", "-l", "info"], world.environment, world.folder
-    )
-    schedule = ["--schedule", str(world.folder / "schedule"), "--pidfile="]
-    beat = Process("beat", [*celery, "beat", *schedule], world.environment, world.folder)
+def run_product(testbed: Testbed) -> Iterator[Meter]:
+    """Runs until the end of the block; then calls in flight are finished and saved. Raises ProcessFailed."""
+    celery = ("celery", "-A", "worker.app")
+    schedule = ("--schedule", str(testbed.folder / "schedule"), "--pidfile=")
+    worker = testbed.start("worker", *celery, "worker", "-c", "2", "-n", "bench@%h", "-l", "info")
+    beat = testbed.start("beat", *celery, "beat", *schedule)
     try:
-        worker.says(r" ready\.")
-        yield Meter(world, {"worker": worker.pid, "beat": beat.pid})
-        worker.must_run()
+        worker.wait_for_output(r" ready\.")
+        yield Meter(testbed, {"worker": worker.pid, "beat": beat.pid})
+        worker.check_running()
     finally:
         beat.kill()
-        worker.stop()
+        worker.stop(WORKER_STOP_SECONDS)
 
 
-def sustained(world: World, warm: float, seconds: float) -> Sustained:
-    """With more due than can be done. Raises Failed where an answer is not in its row, or a hub was asked twice."""
-    with checked(world), running(world) as meter:
-        wait_for_work(world)
-        time.sleep(warm)
-        before = meter.now()
+def measure_throughput(testbed: Testbed, warm_up_seconds: float, seconds: float) -> Throughput:
+    """While more is due than can be done. Raises BenchmarkError, ProcessFailed."""
+    with check_results(testbed), run_product(testbed) as meter:
+        wait_for_first_refresh(testbed)
+        time.sleep(warm_up_seconds)
+        before = meter.read()
         time.sleep(seconds)
-        span = between(before, meter.now())
-        return Sustained(span, meter.memory())
+        return Throughput(Interval.between(before, meter.read()), meter.read_memory())
 
 
-def worn(world: World, size: int, rounds: float) -> Wear:
-    """After so many refreshes of each of them, on average."""
-    bulk = fleet.bulk(world)
-    wanted = world.hubspot.refreshes() + rounds * size
-    with checked(world), running(world) as meter:
-        before = meter.now()
-        while world.hubspot.refreshes() < wanted:
-            time.sleep(POLL)
-        span = between(before, meter.now())
-    return Wear(span.refreshes / size, bulk, fleet.bulk(world), span)
+def measure_bloat(testbed: Testbed, size: int, rounds: float) -> Bloat:
+    """Over `rounds` refreshes of each connection, on average. Raises BenchmarkError, ProcessFailed."""
+    table_before = measure_table(testbed)
+    target = testbed.hubspot.count_refreshes() + rounds * size
+    with check_results(testbed), run_product(testbed) as meter:
+        before = meter.read()
+        while testbed.hubspot.count_refreshes() < target:
+            time.sleep(POLL_SECONDS)
+        interval = Interval.between(before, meter.read())
+    return Bloat(interval.refreshes / size, table_before, measure_table(testbed), interval)
 
 
-def late(world: World, warm: float, seconds: float) -> tuple[list[float], Span]:
-    """Seconds from the due time of each refresh until its row was committed, at the pace of a fleet in balance."""
-    world.sql(EXPECTED, 10 * (warm + seconds))
-    with checked(world), running(world) as meter:
-        wait_for_work(world)
-        time.sleep(warm)
-        before, begun = meter.now(), world.value("SELECT clock_timestamp()")
+def measure_lateness(testbed: Testbed, warm_up_seconds: float, seconds: float) -> tuple[list[float], Interval]:
+    """Seconds from the due time of each refresh until its row was committed, while due times are spread evenly.
+
+    Raises BenchmarkError, ProcessFailed.
+    """
+    testbed.execute(RECORD_DUE_TIMES, 10 * (warm_up_seconds + seconds))
+    with check_results(testbed), run_product(testbed) as meter:
+        wait_for_first_refresh(testbed)
+        time.sleep(warm_up_seconds)
+        before, start = meter.read(), testbed.fetch_value("SELECT clock_timestamp()")
         time.sleep(seconds)
-        ended, after = world.value("SELECT clock_timestamp()"), meter.now()
-        time.sleep(REST)
-    lateness = [row[0] for row in world.sql(LATENESS, begun, ended)]
-    return lateness, between(before, after)
+        end, after = testbed.fetch_value("SELECT clock_timestamp()"), meter.read()
+        time.sleep(SETTLE_SECONDS)
+    lateness = [row[0] for row in testbed.execute(READ_LATENESS, start, end)]
+    return lateness, Interval.between(before, after)
 
 
 @contextmanager
-def checked(world: World) -> Iterator[None]:
-    """Raises Failed where an answer in the block did not land, or a hub was asked twice at once."""
-    world.hubspot.rest()
-    world.hubspot.newest()
-    before = world.hubspot.answers().at_once
+def check_results(testbed: Testbed) -> Iterator[None]:
+    """Raises BenchmarkError where a result of the block was not saved, or two refreshes of one hub overlapped."""
+    hubspot = testbed.hubspot
+    hubspot.wait_until_idle()
+    hubspot.take_newest_tokens()
+    before = hubspot.read_counters().overlaps
     yield
-    if twice := world.hubspot.answers().at_once - before:
-        raise Failed(f"{twice} refreshes of a hub whose refresh was in flight")
-    fleet.landed(world)
+    if overlaps := hubspot.read_counters().overlaps - before:
+        raise BenchmarkError(f"{overlaps} refreshes of a hub whose refresh was in flight")
+    check_all_saved(testbed)
 
 
-def wait_for_work(world: World) -> None:
-    """Until the first sweep has brought the first answers."""
-    before, deadline = world.hubspot.refreshes(), time.monotonic() + 30
-    while world.hubspot.refreshes() <= before:
+def wait_for_first_refresh(testbed: Testbed) -> None:
+    """Raises BenchmarkError where none comes in FIRST_REFRESH_SECONDS."""
+    before, deadline = testbed.hubspot.count_refreshes(), time.monotonic() + FIRST_REFRESH_SECONDS
+    while testbed.hubspot.count_refreshes() <= before:
         if time.monotonic() > deadline:
-            raise Failed("the product refreshed nothing in half a minute")
-        time.sleep(POLL)
+            raise BenchmarkError(f"the product refreshed nothing in {FIRST_REFRESH_SECONDS:g} s")
+        time.sleep(POLL_SECONDS)

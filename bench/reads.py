@@ -1,4 +1,4 @@
-"""Token reads by SQL, with pgbench: through `hubspot.tokens`, and by primary key straight from the table below it."""
+"""Measures token reads by SQL, with pgbench: through `hubspot.tokens`, and by primary key from the table below it."""
 
 from __future__ import annotations
 
@@ -10,63 +10,69 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.processes import LOG_TAIL, Failed
 from bench.stats import percentile
-from bench.world import World
+from bench.testbed import BenchmarkError, Testbed
+from sandbox.child_processes import LOG_TAIL_CHARACTERS
 
-VIEW = "SELECT access_token FROM hubspot.tokens WHERE hub_id = :hub_id;"
-TABLE = "SELECT access_token FROM tokenkeeper.connections WHERE hub_id = :hub_id;"
-#: Jobs that read at once where throughput is counted; a latency is that of one alone.
-CLIENTS = 4
+SELECT_FROM_VIEW = "SELECT access_token FROM hubspot.tokens WHERE hub_id = :hub_id;"
+SELECT_FROM_TABLE = "SELECT access_token FROM tokenkeeper.connections WHERE hub_id = :hub_id;"
+KEEP_TOKENS_VALID = "UPDATE tokenkeeper.connections SET expires_at = now() + interval '1 hour' WHERE expires_at < now()"
+#: Where throughput is measured; latency is measured with one.
+READERS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    p50: float  #: milliseconds, of one reader alone
-    p99: float
-    per_second: float  #: of CLIENTS readers
-    bare_p50: float  #: the same of a bare select by primary key
-    bare_per_second: float
+    p50_ms: float  #: of one reader
+    p99_ms: float
+    per_second: float  #: of READERS readers
+    bare_per_second: float  #: the same of a select by primary key
 
 
-def reads(world: World, size: int, seconds: int) -> Reads:
-    """The view and the table take turns, each once before and once after the other. Raises Failed."""
-    world.sql("UPDATE tokenkeeper.connections SET expires_at = now() + interval '1 hour' WHERE expires_at < now()")
-    alone, bare_alone = _latencies(world, VIEW, size, seconds), _latencies(world, TABLE, size, seconds)
-    turns = [(select, _throughput(world, select, size, seconds)) for select in (VIEW, TABLE, TABLE, VIEW)]
-    together, bare_together = (
-        statistics.mean(rate for select, rate in turns if select == each) for each in (VIEW, TABLE)
+def measure_reads(testbed: Testbed, size: int, seconds: int) -> Reads:
+    """View and table take turns, each once before and once after the other. Raises BenchmarkError."""
+    testbed.execute(KEEP_TOKENS_VALID)
+    latencies = _measure_latencies(testbed, SELECT_FROM_VIEW, size, seconds)
+    turns = [
+        (select, _measure_throughput(testbed, select, size, seconds))
+        for select in (SELECT_FROM_VIEW, SELECT_FROM_TABLE, SELECT_FROM_TABLE, SELECT_FROM_VIEW)
+    ]
+    view_rate, table_rate = (
+        statistics.mean(rate for select, rate in turns if select == each)
+        for each in (SELECT_FROM_VIEW, SELECT_FROM_TABLE)
     )
-    return Reads(percentile(alone, 50), percentile(alone, 99), together, percentile(bare_alone, 50), bare_together)
+    return Reads(percentile(latencies, 50), percentile(latencies, 99), view_rate, table_rate)
 
 
-def _latencies(world: World, select: str, size: int, seconds: int) -> list[float]:
-    """Milliseconds, one by one."""
+def _measure_latencies(testbed: Testbed, select: str, size: int, seconds: int) -> list[float]:
+    """Milliseconds of each read."""
     with tempfile.TemporaryDirectory() as folder:
-        _pgbench(world, select, size, seconds, Path(folder), "-c", "1", "-l", f"--log-prefix={folder}/log")
+        _run_pgbench(testbed, select, size, seconds, Path(folder), "-c", "1", "-l", f"--log-prefix={folder}/log")
         logs = list(Path(folder).glob("log.*"))
         lines = [line.split() for log in logs for line in log.read_text(encoding="ascii").splitlines()]
     return [int(line[2]) / 1000 for line in lines]
 
 
-def _throughput(world: World, select: str, size: int, seconds: int) -> float:
+def _measure_throughput(testbed: Testbed, select: str, size: int, seconds: int) -> float:
+    """Reads a second."""
     with tempfile.TemporaryDirectory() as folder:
-        said = _pgbench(world, select, size, seconds, Path(folder), "-c", str(CLIENTS), "-j", "2")
-    found = re.search(r"tps = ([\d.]+)", said)
-    if not found:
-        raise Failed(f"pgbench told no throughput:\n{said[-LOG_TAIL:]}")
-    return float(found[1])
+        output = _run_pgbench(testbed, select, size, seconds, Path(folder), "-c", str(READERS), "-j", "2")
+    match = re.search(r"tps = ([\d.]+)", output)
+    if not match:
+        raise BenchmarkError(f"pgbench printed no throughput:\n{output[-LOG_TAIL_CHARACTERS:]}")
+    return float(match[1])
 
 
-def _pgbench(world: World, select: str, size: int, seconds: int, folder: Path, *options: str) -> str:
+def _run_pgbench(testbed: Testbed, select: str, size: int, seconds: int, folder: Path, *options: str) -> str:
+    """What it prints. Raises BenchmarkError."""
     script = folder / "select.sql"
     script.write_text(f"\\set hub_id random(1, {size})\n{select}\n", encoding="ascii")
-    url = urlsplit(world.database_url)
-    where = ["-h", str(url.hostname), "-p", str(url.port), "-U", str(url.username), url.path.lstrip("/")]
-    binary = world.postgres.binaries / "pgbench"
-    argv = [str(binary), "-n", "-M", "prepared", "-f", str(script), "-T", str(seconds), *options, *where]
-    environment = {"PATH": world.environment.get("PATH", ""), "PGPASSWORD": url.password or "", "LC_ALL": "C"}
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Failed(f"pgbench failed:\n{done.stderr[-LOG_TAIL:]}")
-    return done.stdout
+    url = urlsplit(testbed.database_url)
+    server = ["-h", str(url.hostname), "-p", str(url.port), "-U", str(url.username), url.path.lstrip("/")]
+    binary = testbed.postgres.binaries / "pgbench"
+    argv = [str(binary), "-n", "-M", "prepared", "-f", str(script), "-T", str(seconds), *options, *server]
+    environment = {"PATH": testbed.environment.get("PATH", ""), "PGPASSWORD": url.password or "", "LC_ALL": "C"}
+    result = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise BenchmarkError(f"pgbench failed:\n{result.stderr[-LOG_TAIL_CHARACTERS:]}")
+    return result.stdout

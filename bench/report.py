@@ -1,4 +1,4 @@
-"""What a run is told in: a table for people, JSON for machines, a chart for the docs."""
+"""The output of a run: a table for people, JSON for machines, a chart for the docs."""
 
 from __future__ import annotations
 
@@ -6,54 +6,58 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.chart import chart
+from bench.chart import draw_chart
 from bench.results import ANY_SIZE, FIGURES, GOALS, Results
 from bench.stats import Spread
 
-MARKS = {True: "met", False: "MISSED", None: "not measured"}
-WIDE, COLUMN = 68, 26
+GOAL_STATES = {True: "met", False: "MISSED", None: "not measured"}
+LABEL_CHARS, COLUMN_CHARS = 68, 26
 
 
-def table(book: Results) -> str:
-    """Median of the runs, and from the lowest to the highest."""
-    sizes = book.sizes()
-    lines = ["median [lowest .. highest]".ljust(WIDE) + "".join(f"{size:,}".rjust(COLUMN) for size in sizes)]
+def format_table(results: Results) -> str:
+    """The median of the runs, and the lowest and the highest value."""
+    sizes = results.sizes()
+    header = "median [lowest .. highest]".ljust(LABEL_CHARS)
+    lines = [header + "".join(f"{size:,}".rjust(COLUMN_CHARS) for size in sizes)]
     for name, figure in FIGURES.items():
-        common = book.of(ANY_SIZE, name)
-        cells = [common] if common else [book.of(size, name) for size in sizes]
+        common = results.get(ANY_SIZE, name)
+        cells = [common] if common else [results.get(size, name) for size in sizes]
         if any(cells):
             label = f"{figure.label} ({figure.unit})" if figure.unit else figure.label
-            lines.append(label.ljust(WIDE) + "".join(_cell(values, figure.digits).rjust(COLUMN) for values in cells))
+            columns = "".join(_format_cell(values, figure.digits).rjust(COLUMN_CHARS) for values in cells)
+            lines.append(label.ljust(LABEL_CHARS) + columns)
     return "\n".join(lines)
 
 
-def goals(book: Results) -> str:
+def format_goals(results: Results) -> str:
     lines = []
     for goal in GOALS:
-        judged = goal.judged(book)
-        got = "-" if judged["got"] is None else f"{judged['got']:,.4g}"
-        lines.append(f"{judged['what']:<50}{judged['wanted']:<20}{got:>10}  {MARKS[judged['met']]}")
+        evaluation = goal.evaluate(results)
+        value = "-" if evaluation["got"] is None else f"{evaluation['got']:,.4g}"
+        state = GOAL_STATES[evaluation["met"]]
+        lines.append(f"{evaluation['what']:<50}{evaluation['wanted']:<20}{value:>10}  {state}")
     return "\n".join(lines)
 
 
-def write(book: Results, machine: dict[str, Any], folder: Path) -> tuple[Path, Path]:
-    """The JSON and the chart."""
+def write_files(results: Results, machine: dict[str, Any], folder: Path) -> tuple[Path, Path]:
+    """The paths of the JSON and the chart."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures, drawn = folder / "performance.json", folder / "performance.svg"
-    figures.write_text(json.dumps(as_json(book, machine), indent=1) + "\n", encoding="utf-8")
-    drawn.write_text(chart(book), encoding="utf-8")
-    return figures, drawn
+    figures, chart = folder / "performance.json", folder / "performance.svg"
+    figures.write_text(json.dumps(_make_json(results, machine), indent=1) + "\n", encoding="utf-8")
+    chart.write_text(draw_chart(results), encoding="utf-8")
+    return figures, chart
 
 
-def as_json(book: Results, machine: dict[str, Any]) -> dict[str, Any]:
-    """By size, 0 for what belongs to none: each figure with its spread, and the value of each run."""
-    told = {
-        str(size): {name: _told(name, values) for name, values in book.values[size].items()} for size in book.values
+def _make_json(results: Results, machine: dict[str, Any]) -> dict[str, Any]:
+    """`figures`: by size, 0 for what depends on none; each figure with its spread and the value of each run."""
+    figures = {
+        str(size): {name: _figure_to_json(name, runs) for name, runs in by_name.items()}
+        for size, by_name in results.values.items()
     }
-    return {"machine": machine, "goals": [goal.judged(book) for goal in GOALS], "figures": told}
+    return {"machine": machine, "goals": [goal.evaluate(results) for goal in GOALS], "figures": figures}
 
 
-def _told(name: str, values: list[float]) -> dict[str, Any]:
+def _figure_to_json(name: str, values: list[float]) -> dict[str, Any]:
     spread = Spread.of(values)
     return {
         "label": FIGURES[name].label.strip(),
@@ -65,7 +69,7 @@ def _told(name: str, values: list[float]) -> dict[str, Any]:
     }
 
 
-def _cell(values: list[float], digits: int) -> str:
+def _format_cell(values: list[float], digits: int) -> str:
     if not values:
         return "-"
     spread = Spread.of(values)

@@ -1,4 +1,4 @@
-"""Every value that was measured, by size and name, and the goals that they are held against. No I/O."""
+"""Every figure of the benchmark, the values that were measured, and the goals that they are compared with. No I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.stats import Spread
 
-#: The machine's, and the simulator's: figures that belong to no size.
+#: For figures that do not depend on the number of connections.
 ANY_SIZE = 0
 
 
@@ -16,7 +16,7 @@ ANY_SIZE = 0
 class Figure:
     label: str
     unit: str
-    digits: int = 0
+    digits: int = 0  #: after the decimal point
 
 
 FIGURES: Mapping[str, Figure] = {
@@ -64,21 +64,21 @@ FIGURES: Mapping[str, Figure] = {
 
 @dataclass(slots=True)
 class Results:
-    """`values[size][name]`, one value a run, in the order in which they were measured."""
+    """`values[size][name]`: one value for each run, in the order in which they were measured."""
 
     values: dict[int, dict[str, list[float]]] = field(default_factory=dict)
 
-    def note(self, size: int, **values: float) -> None:
-        """Raises KeyError for a figure that stands nowhere."""
+    def add(self, size: int, **values: float) -> None:
+        """Raises KeyError for a name that is not in FIGURES."""
         for name, value in values.items():
             FIGURES[name]
             self.values.setdefault(size, {}).setdefault(name, []).append(value)
 
-    def of(self, size: int, name: str) -> list[float]:
+    def get(self, size: int, name: str) -> list[float]:
         return self.values.get(size, {}).get(name, [])
 
     def median(self, size: int, name: str) -> float | None:
-        values = self.of(size, name)
+        values = self.get(size, name)
         return Spread.of(values).median if values else None
 
     def sizes(self) -> list[int]:
@@ -87,51 +87,60 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    what: str
-    least: bool  #: else at most
-    wanted: float
-    got: Callable[[Results], float | None]
+    """`limit` is the lowest value that meets it where `is_minimum`, else the highest."""
+
+    label: str
+    is_minimum: bool
+    limit: float
+    find_value: Callable[[Results], float | None]
     unit: str = ""
 
-    def judged(self, book: Results) -> dict[str, Any]:
-        got = self.got(book)
-        met = None if got is None else (got >= self.wanted if self.least else got <= self.wanted)
-        sign = "at least" if self.least else "at most"
-        return {"what": self.what, "wanted": f"{sign} {self.wanted:,g} {self.unit}".strip(), "got": got, "met": met}
+    def evaluate(self, results: Results) -> dict[str, Any]:
+        """As it stands in the JSON; `met` is None where nothing was measured."""
+        value = self.find_value(results)
+        met = None if value is None else (value >= self.limit if self.is_minimum else value <= self.limit)
+        wanted = f"{'at least' if self.is_minimum else 'at most'} {self.limit:,g} {self.unit}".strip()
+        return {"what": self.label, "wanted": wanted, "got": value, "met": met}
 
 
-def worst(name: str, *, least: bool) -> Callable[[Results], float | None]:
-    """The median at the size where it is worst."""
-
-    def got(book: Results) -> float | None:
-        medians = [value for size in book.values if (value := book.median(size, name)) is not None]
-        return (min if least else max)(medians, default=None)
-
-    return got
+def find_lowest(name: str) -> Callable[[Results], float | None]:
+    """The lowest median of all sizes."""
+    return lambda results: min(_list_medians(results, name), default=None)
 
 
-def at(size: int, name: str) -> Callable[[Results], float | None]:
-    return lambda book: book.median(size, name)
+def find_highest(name: str) -> Callable[[Results], float | None]:
+    """The highest median of all sizes."""
+    return lambda results: max(_list_medians(results, name), default=None)
 
 
-def growth(name: str, first: int, last: int) -> Callable[[Results], float | None]:
-    def got(book: Results) -> float | None:
-        before, after = book.median(first, name), book.median(last, name)
-        return after / before if before and after else None
+def find_at(size: int, name: str) -> Callable[[Results], float | None]:
+    return lambda results: results.median(size, name)
 
-    return got
+
+def find_growth(name: str, first_size: int, last_size: int) -> Callable[[Results], float | None]:
+    """The median at the last size divided by that at the first."""
+
+    def find_value(results: Results) -> float | None:
+        first, last = results.median(first_size, name), results.median(last_size, name)
+        return last / first if first and last else None
+
+    return find_value
+
+
+def _list_medians(results: Results, name: str) -> list[float]:
+    return [value for size in results.values if (value := results.median(size, name)) is not None]
 
 
 GOALS = (
-    Goal("refreshes per second, sustained", True, 1400, worst("product", least=True), "/s"),
-    Goal("of a bare loop of requests", True, 0.85, worst("to_bare", least=True)),
-    Goal("of a Celery task per connection", True, 5, worst("to_per_task", least=True)),
-    Goal("CPU of worker, PostgreSQL and Redis per refresh", False, 1, worst("cpu", least=False), "ms"),
-    Goal("the same at 1,000,000 against 10,000", False, 1.15, growth("cpu", 10_000, 1_000_000)),
-    Goal("lateness p99 at 1,000,000", False, 5, at(1_000_000, "late_p99"), "s"),
-    Goal("token read p50", False, 1, worst("read_p50", least=False), "ms"),
-    Goal("token reads of a bare primary-key SELECT's", True, 0.8, worst("to_bare_reads", least=True)),
-    Goal("callback to readable p95", False, 200, worst("install_p95", least=False), "ms"),
-    Goal("the same while a backlog drains", False, 300, worst("backlog_p95", least=False), "ms"),
-    Goal("memory of a worker process", False, 120, worst("memory_worker", least=False), "MB"),
+    Goal("refreshes per second, sustained", True, 1400, find_lowest("product"), "/s"),
+    Goal("of a bare loop of requests", True, 0.85, find_lowest("to_bare")),
+    Goal("of a Celery task per connection", True, 5, find_lowest("to_per_task")),
+    Goal("CPU of worker, PostgreSQL and Redis per refresh", False, 1, find_highest("cpu"), "ms"),
+    Goal("the same at 1,000,000 against 10,000", False, 1.15, find_growth("cpu", 10_000, 1_000_000)),
+    Goal("lateness p99 at 1,000,000", False, 5, find_at(1_000_000, "late_p99"), "s"),
+    Goal("token read p50", False, 1, find_highest("read_p50"), "ms"),
+    Goal("token reads of a bare primary-key SELECT's", True, 0.8, find_lowest("to_bare_reads")),
+    Goal("callback to readable p95", False, 200, find_highest("install_p95"), "ms"),
+    Goal("the same while a backlog drains", False, 300, find_highest("backlog_p95"), "ms"),
+    Goal("memory of a worker process", False, 120, find_highest("memory_worker"), "MB"),
 )

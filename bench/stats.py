@@ -1,4 +1,4 @@
-"""What the figures are told in: medians with their spread, and percentiles. Pure."""
+"""Medians with their spread, and percentiles. No I/O."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Raises ValueError where there are none."""
+        """Raises ValueError where `values` is empty."""
         if not values:
-            raise ValueError("no run, no figure")
+            raise ValueError("a figure needs at least one run")
         return cls(statistics.median(values), min(values), max(values), len(values))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` of them do not exceed. Raises ValueError where there are none."""
+    """The smallest value that at least `percent` of them do not exceed. Raises ValueError where `values` is empty."""
     if not values:
-        raise ValueError("no values, no percentile")
+        raise ValueError("a percentile needs at least one value")
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]

@@ -1,4 +1,4 @@
-"""The benchmark's HubSpot: it answers what the product understands, in time, and counts."""
+"""The benchmark's HubSpot sends answers that the product can parse, after its delay, and counts them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.ceiling import request_of
-from bench.hubspot import TOKEN_LENGTH, Conversation, HubSpot, refresh_token
+from bench.ceiling import make_request
+from bench.hubspot import TOKEN_CHARS, HttpConnection, HubSpot, make_refresh_token
 from shared.domain.errors import InvalidClient
 from shared.hubspot import response_parsing
 from shared.hubspot.response_parsing import Reply
@@ -20,119 +20,119 @@ SECRET = "a-secret"
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
-class Wire(asyncio.Transport):
-    """Keeps what was written."""
+class RecordingTransport(asyncio.Transport):
+    """Stores what was written."""
 
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
-        self.more = asyncio.Event()
+        self.has_new_data = asyncio.Event()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += bytes(data)
-        self.more.set()
+        self.has_new_data.set()
 
     def is_closing(self) -> bool:
         return False
 
-    def reply(self) -> Reply:
+    def parse_reply(self) -> Reply:
         head, _, body = self.written.partition(b"\r\n\r\n")
         return Reply(int(head.split()[1]), {}, body)
 
 
-def told(play: Callable[[HubSpot, Conversation, Wire], Any], delay: float = 0.0) -> Any:
-    """What `play` returns, at a HubSpot that answers after `delay` seconds."""
+def run_with_hubspot(play: Callable[[HubSpot, HttpConnection, RecordingTransport], Any], delay: float = 0.0) -> Any:
+    """What `play` returns; HubSpot answers after `delay` seconds."""
 
-    async def inside() -> Any:
-        hubspot, wire = HubSpot(SECRET), Wire()
-        hubspot.delay = delay
-        conversation = Conversation(hubspot)
-        conversation.connection_made(wire)
-        result = play(hubspot, conversation, wire)
+    async def run() -> Any:
+        hubspot, transport = HubSpot(SECRET), RecordingTransport()
+        hubspot.delay_seconds = delay
+        connection = HttpConnection(hubspot)
+        connection.connection_made(transport)
+        result = play(hubspot, connection, transport)
         return await result if asyncio.iscoroutine(result) else result
 
-    return asyncio.run(inside())
+    return asyncio.run(run())
 
 
-def test_a_refresh_brings_what_the_product_takes_for_a_grant() -> None:
-    def play(hubspot: HubSpot, conversation: Conversation, wire: Wire) -> None:
-        conversation.data_received(request_of(SECRET, 62515, 80))
-        grant = response_parsing.parse_refresh(wire.reply(), NOW)
-        assert (grant.hub_id, grant.refresh_token, grant.expires_in) == (62515, refresh_token(62515), 1800)
-        assert len(grant.access_token) == TOKEN_LENGTH
-        assert hubspot.answered == {"refresh": 1}
+def test_a_refresh_is_answered_with_a_grant_that_the_product_can_parse() -> None:
+    def play(hubspot: HubSpot, connection: HttpConnection, transport: RecordingTransport) -> None:
+        connection.data_received(make_request(SECRET, 62515, 80))
+        grant = response_parsing.parse_refresh(transport.parse_reply(), NOW)
+        assert (grant.hub_id, grant.refresh_token, grant.expires_in) == (62515, make_refresh_token(62515), 1800)
+        assert len(grant.access_token) == TOKEN_CHARS
+        assert hubspot.answers == {"refresh": 1}
 
-    told(play)
+    run_with_hubspot(play)
 
 
-def test_no_two_tokens_are_alike() -> None:
-    def play(_: HubSpot, conversation: Conversation, wire: Wire) -> set[str]:
+def test_every_access_token_is_different() -> None:
+    def play(_: HubSpot, connection: HttpConnection, transport: RecordingTransport) -> set[str]:
         tokens = set()
         for _ in range(3):
-            wire.written = b""
-            conversation.data_received(request_of(SECRET, 1, 80))
-            tokens.add(response_parsing.parse_refresh(wire.reply(), NOW).access_token)
+            transport.written = b""
+            connection.data_received(make_request(SECRET, 1, 80))
+            tokens.add(response_parsing.parse_refresh(transport.parse_reply(), NOW).access_token)
         return tokens
 
-    assert len(told(play)) == 3
+    assert len(run_with_hubspot(play)) == 3
 
 
 @pytest.mark.parametrize("cut", [1, 60, 200, -1])
-def test_a_request_may_come_in_pieces(cut: int) -> None:
-    def play(_: HubSpot, conversation: Conversation, wire: Wire) -> None:
-        request = request_of(SECRET, 1, 80)
-        conversation.data_received(request[:cut])
-        assert not wire.written
-        conversation.data_received(request[cut:])
-        assert wire.reply().http_status == 200
+def test_a_request_may_arrive_in_pieces(cut: int) -> None:
+    def play(_: HubSpot, connection: HttpConnection, transport: RecordingTransport) -> None:
+        request = make_request(SECRET, 1, 80)
+        connection.data_received(request[:cut])
+        assert not transport.written
+        connection.data_received(request[cut:])
+        assert transport.parse_reply().http_status == 200
 
-    told(play)
+    run_with_hubspot(play)
 
 
-def test_another_secret_is_refused_as_hubspot_does() -> None:
-    def play(hubspot: HubSpot, conversation: Conversation, wire: Wire) -> None:
-        conversation.data_received(request_of("another", 1, 80))
+def test_a_wrong_client_secret_is_refused_as_by_hubspot() -> None:
+    def play(hubspot: HubSpot, connection: HttpConnection, transport: RecordingTransport) -> None:
+        connection.data_received(make_request("another", 1, 80))
         with pytest.raises(InvalidClient):
-            response_parsing.parse_refresh(wire.reply(), NOW)
-        assert not hubspot.answered
+            response_parsing.parse_refresh(transport.parse_reply(), NOW)
+        assert not hubspot.answers
 
-    told(play)
-
-
-def test_an_answer_takes_its_time_and_a_second_refresh_of_the_hub_meanwhile_is_counted() -> None:
-    async def later(hubspot: HubSpot, conversation: Conversation, wire: Wire) -> None:
-        conversation.data_received(request_of(SECRET, 1, 80))
-        conversation.data_received(request_of(SECRET, 2, 80))
-        assert hubspot.at_once == 0
-        conversation.data_received(request_of(SECRET, 1, 80))
-        assert (wire.written, hubspot.at_once) == (b"", 1)
-        while wire.written.count(b"200 OK") < 3:
-            await wire.more.wait()
-            wire.more.clear()
-        assert hubspot.answered == {"refresh": 3}
-
-    told(later, delay=0.01)
+    run_with_hubspot(play)
 
 
-def test_the_benchmark_sets_how_long_it_takes_and_how_long_tokens_live() -> None:
-    def play(hubspot: HubSpot, conversation: Conversation, wire: Wire) -> Any:
-        conversation.data_received(b"GET /bench?delay=0.5&life=60 HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (hubspot.delay, hubspot.life) == (0.5, 60)
-        return json.loads(wire.reply().body)
+def test_answers_are_delayed_and_overlapping_refreshes_of_a_hub_are_counted() -> None:
+    async def later(hubspot: HubSpot, connection: HttpConnection, transport: RecordingTransport) -> None:
+        connection.data_received(make_request(SECRET, 1, 80))
+        connection.data_received(make_request(SECRET, 2, 80))
+        assert hubspot.overlaps == 0
+        connection.data_received(make_request(SECRET, 1, 80))
+        assert (transport.written, hubspot.overlaps) == (b"", 1)
+        while transport.written.count(b"200 OK") < 3:
+            await transport.has_new_data.wait()
+            transport.has_new_data.clear()
+        assert hubspot.answers == {"refresh": 3}
 
-    answer = told(play)
-    assert (answer["answered"], answer["at_once"], answer["waiting"]) == ({}, 0, 0)
+    run_with_hubspot(later, delay=0.01)
 
 
-def test_it_remembers_the_newest_token_of_each_hub_until_it_is_asked() -> None:
-    def play(_: HubSpot, conversation: Conversation, wire: Wire) -> tuple[Any, Any]:
+def test_the_control_request_changes_delay_and_token_life() -> None:
+    def play(hubspot: HubSpot, connection: HttpConnection, transport: RecordingTransport) -> Any:
+        connection.data_received(b"GET /bench?delay=0.5&life=60 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (hubspot.delay_seconds, hubspot.token_seconds) == (0.5, 60)
+        return json.loads(transport.parse_reply().body)
+
+    counters = run_with_hubspot(play)
+    assert (counters["answers"], counters["overlaps"], counters["waiting"]) == ({}, 0, 0)
+
+
+def test_the_newest_token_of_each_hub_is_reported_once() -> None:
+    def play(_: HubSpot, connection: HttpConnection, transport: RecordingTransport) -> tuple[Any, Any]:
         for hub_id in (7, 8, 7):
-            conversation.data_received(request_of(SECRET, hub_id, 80))
-        told = []
+            connection.data_received(make_request(SECRET, hub_id, 80))
+        replies = []
         for _ in range(2):
-            wire.written = b""
-            conversation.data_received(b"GET /bench/newest HTTP/1.1\r\nHost: x\r\n\r\n")
-            told.append(json.loads(wire.reply().body))
-        return told[0], told[1]
+            transport.written = b""
+            connection.data_received(b"GET /bench/newest HTTP/1.1\r\nHost: x\r\n\r\n")
+            replies.append(json.loads(transport.parse_reply().body))
+        return replies[0], replies[1]
 
-    assert told(play) == ({"7": 3, "8": 2}, {})
+    assert run_with_hubspot(play) == ({"7": 3, "8": 2}, {})

@@ -1,4 +1,4 @@
-"""How the benchmark sums up."""
+"""Medians, spreads and percentiles of the benchmark."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def test_a_figure_is_the_median_with_its_lowest_and_highest() -> None:
     assert Spread.of([3.0, 1.0, 10.0]) == Spread(median=3.0, low=1.0, high=10.0, runs=3)
 
 
-def test_no_runs_make_no_figure() -> None:
-    with pytest.raises(ValueError, match="no run"):
+def test_a_spread_of_no_runs_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one run"):
         Spread.of([])
 
 
@@ -28,10 +28,10 @@ def test_a_percentile_of_few_values_is_their_largest() -> None:
     assert percentile([7.0], 50) == 7.0
 
 
-def test_what_never_landed_is_late_for_ever() -> None:
+def test_refreshes_that_were_not_saved_are_infinitely_late() -> None:
     assert percentile([0.1] * 98 + [float("inf")] * 2, 99) == float("inf")
 
 
-def test_no_values_have_no_percentile() -> None:
-    with pytest.raises(ValueError, match="no values"):
+def test_a_percentile_of_no_values_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one value"):
         percentile([], 50)
