@@ -1,7 +1,7 @@
 """A HubSpot that is never the limit: `python -m bench.hubspot`. Answers refreshes, codes and introspections.
 
 Why not `sandbox.simulator`: that answers 1,500 refreshes a second and takes 0.54 ms of CPU for each, nearly as much as
-the product does. This one answers 7,700 and takes 0.03 ms (both by `bench.ceiling`, on 2 cores with other work on them).
+the product does. This one answers 7,700 and takes 0.03 ms (both by `bench.ceiling`, on 2 busy cores).
 
 An asyncio protocol without a framework. All answers take equally long, so that one queue and one timer serve for all of
 them: the first in is the first out. It stores no accounts: a refresh token and a code contain their hub id.
