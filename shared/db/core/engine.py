@@ -1,8 +1,8 @@
-"""How we connect: no statement waits for ever, and nothing needs a session, so PgBouncer may stand between.
+"""Connections to PostgreSQL: every wait has a limit, and nothing needs a session, so PgBouncer may stand in between.
 
-libpq's timeouts end a dead network, not a server that is alive and silent (frozen, or its disk is). So psycopg2
-is told to wait through `_wait`, which looks at the clock and at the thread's deadline (`shared.net.deadline`). That is
-a setting of the process, not of a connection.
+libpq's timeouts end the wait for a dead network, not for a server that is up and does not answer (it is frozen, or its
+disk is). So psycopg2 waits through _wait_for_server(), which also obeys the thread's deadline (shared/net/deadline.py).
+psycopg2 has this setting per process, not per connection.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 
-from shared.db.core.errors import translate_errors
+from shared.db.core.errors import TIMED_OUT, translate_errors
 from shared.net.deadline import deadline, seconds_left
 
 CONNECT_TIMEOUT_SECONDS = 2.0
-#: Seconds for one statement; the server is told to give up a little sooner (shared/db/core/statements.py).
+#: For one statement; the server itself cancels it a little sooner (shared/db/core/statements.py).
 STATEMENT_TIMEOUT_SECONDS = 12.0
-#: Seconds to wait for one of the pool's connections.
+#: To wait for one of the pool's connections.
 POOL_TIMEOUT_SECONDS = 5.0
-LIBPQ = {
+LIBPQ_OPTIONS = {
     "application_name": "tokenkeeper",
     "connect_timeout": int(CONNECT_TIMEOUT_SECONDS),
     "keepalives": 1,
@@ -40,24 +40,24 @@ LIBPQ = {
 def make_engine(
     database_url: str, *, pool_size: int = 5, statement_seconds: float | None = STATEMENT_TIMEOUT_SECONDS
 ) -> Engine:
-    """Connects at the first statement, not now. `statement_seconds` None: wait as long as it takes."""
-    set_wait_callback(_wait)
+    """Connects at the first statement, not now. `statement_seconds`: time limit of each statement; None: no limit."""
+    set_wait_callback(_wait_for_server)
     url = make_url(database_url).set(drivername="postgresql+psycopg2")
-    options = {name: value for name, value in LIBPQ.items() if name not in url.query}
+    options = {name: value for name, value in LIBPQ_OPTIONS.items() if name not in url.query}
     engine = create_engine(
         url,
         connect_args={**options, "connection_factory": _Connection},
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=POOL_TIMEOUT_SECONDS,
-        pool_pre_ping=True,  # a restarted server costs nobody an error
+        pool_pre_ping=True,  # after a restart of the server no statement fails
         hide_parameters=True,
-        use_native_hstore=False,  # asks the server about a type that we do not use, at each connect
+        use_native_hstore=False,  # asks the server about an unused type at each connect
     )
 
     @event.listens_for(engine, "connect")
-    def _patient(connection: Any, _record: object) -> None:
-        connection.patience = statement_seconds
+    def _set_statement_limit(connection: Any, _record: object) -> None:
+        connection.statement_seconds = statement_seconds
 
     return engine
 
@@ -69,20 +69,20 @@ def ping(engine: Engine, seconds: float = 2.5) -> None:
 
 
 class _Connection(Psycopg2Connection):
-    #: seconds for one statement; None: as long as it takes
-    patience: float | None = None
+    statement_seconds: float | None = None  #: time limit of each statement; None: no limit
 
 
-def _wait(connection: Psycopg2Connection) -> None:
-    """Wait until the server's answer is there: no longer than the connection's own limit, nor the thread's deadline."""
-    own_limit = CONNECT_TIMEOUT_SECONDS if connection.status == STATUS_SETUP else getattr(connection, "patience", None)
+def _wait_for_server(connection: Psycopg2Connection) -> None:
+    """Wait for the server's answer, until the connection's own limit or the thread's deadline."""
+    is_connecting = connection.status == STATUS_SETUP
+    own_limit = CONNECT_TIMEOUT_SECONDS if is_connecting else getattr(connection, "statement_seconds", None)
     own_end = None if own_limit is None else time.monotonic() + own_limit
     while (state := connection.poll()) != POLL_OK:
         left = seconds_left()
         if own_end is not None:
             left = min(own_end - time.monotonic(), math.inf if left is None else left)
         if left is not None and left <= 0:
-            raise psycopg2.OperationalError("patience ran out")  # psycopg2 closes the connection
+            raise psycopg2.OperationalError(TIMED_OUT)  # psycopg2 closes the connection
         # poll, not select: a worker's file numbers go past 1,024
         poll = select.poll()
         poll.register(connection.fileno(), select.POLLIN if state == POLL_READ else select.POLLOUT)

@@ -32,7 +32,9 @@ RETRYABLE_SQLSTATES = (
     errorcodes.READ_ONLY_SQL_TRANSACTION,  # a standby, in the middle of a failover
     errorcodes.IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
 )
-#: Part of a message of libpq or shared/db/core/engine.py, which has no SQLSTATE; and what to tell people.
+#: What shared/db/core/engine.py raises when a wait has reached its limit.
+TIMED_OUT = "timed out waiting for the server"
+#: Part of such a message, or of one of libpq, which have no SQLSTATE; and what to tell people.
 CONNECTION_ERRORS = (
     ("refused", "connection refused: is it running at the address in DATABASE_URL?"),
     ("authentication failed", "it refuses the user or the password in DATABASE_URL"),
@@ -42,7 +44,7 @@ CONNECTION_ERRORS = (
     ("too many", "it has no connection left for us"),
     ("starting up", "it is starting up"),
     ("shutting down", "it is shutting down"),
-    ("patience", "no answer in time"),
+    (TIMED_OUT, "no answer in time"),
     ("closed", "the connection broke"),
 )
 

@@ -1,4 +1,4 @@
-"""The internal tables as SQLAlchemy knows them; a test holds them against what the migrations make."""
+"""The internal tables for Alembic's comparison with a database: a test runs it after the migrations."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ accounts = Table(
     Column("hub_id", BigInteger, primary_key=True, autoincrement=False),
     Column("hub_domain", Text),
     Column("installed_by", Text),
-    # As PostgreSQL gives them back: Alembic compares texts.
+    # Written as PostgreSQL returns them: Alembic compares the texts.
     Column(
         "sort_key",
         Text(collation="C"),

@@ -1,4 +1,4 @@
-"""Alembic's way in: migrates over the connection that shared/db/schema/migrate.py hands it, in its transaction."""
+"""Alembic's environment: migrates over the connection and in the transaction of shared/db/schema/migrate.py."""
 
 from alembic import context
 
