@@ -1,6 +1,6 @@
-"""Redis as a place where anybody may have written: garbage, forgeries and replays are dropped, one line each.
+"""An attacker who can write to Redis: garbage, forged and replayed messages are dropped, with one log line each.
 
-A real worker on a real Valkey. After each attack an install goes through, in the same worker process.
+A real worker on a real Valkey. After each attack the same worker process still stores an install.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from tests.support.product import Product
 from tests.support.stores import SqlFixture
 
 DROPPED = "dropped an invalid message"
-_hubs = count(83_001)
+_hub_ids = count(83_001)
 
 
-class Street:
-    """A world whose broker is open to everybody."""
+class AttackedBroker:
+    """The product with a broker that the attacker can reach."""
 
     def __init__(self, world: World, url: str) -> None:
         self.world = world
         self.redis = redis.Redis.from_url(url)
-        self.app = Celery("street", broker=url, set_as_current=False)
+        self.app = Celery("attacker", broker=url, set_as_current=False)
         self.app.conf.update(task_queues=TASK_QUEUES, task_ignore_result=True)
 
     @property
@@ -53,26 +53,26 @@ class Street:
     def push(self, raw: bytes | str, queue: str = INTERACTIVE_QUEUE) -> None:
         self.redis.lpush(queue, raw)
 
-    def told(self, what: str = DROPPED) -> list[str]:
-        return [line for line in self.worker.output().splitlines() if what in line]
+    def find_log_lines(self, text: str = DROPPED) -> list[str]:
+        return [line for line in self.worker.output().splitlines() if text in line]
 
-    def lives(self) -> bool:
-        """The same worker stores an install, of an account that is new."""
-        hub = next(_hubs)
+    def stores_an_install(self) -> bool:
+        """Whether the worker stores the install of a new account, and is still the same process."""
+        hub = next(_hub_ids)
         assert self.world.install(hub).status_code == 303
         until(lambda: self.world.sql.rows("SELECT 1 FROM tokenkeeper.connections WHERE hub_id = %s", hub))
         return self.worker.status is None
 
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         return not any(
             self.redis.exists(key) for key in (INTERACTIVE_QUEUE, BACKGROUND_QUEUE, "unacked", "unacked_index")
         )
 
 
 @pytest.fixture(scope="module")
-def street(
+def broker(
     databases: Databases, simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Street]:
+) -> Iterator[AttackedBroker]:
     valkey = EmbeddedValkey(tmp_path_factory.mktemp("valkey"), durable=False)
     valkey.start()
     with databases.migrated() as url, SimulatorControl(simulator_process.url) as simulator:
@@ -84,57 +84,59 @@ def street(
             WEB_DATABASE_URL=databases.as_web(url),
             **SHORT_WAITS,
         )
-        product = Product(environment, tmp_path_factory.mktemp("street"))
+        product = Product(environment, tmp_path_factory.mktemp("product"))
         connection = psycopg2.connect(url)
         connection.autocommit = True
         try:
             world = World(product, simulator, SqlFixture(connection)).started(beats=0)
-            yield Street(world, valkey.url())
+            yield AttackedBroker(world, valkey.url())
         finally:
             product.stop()
             connection.close()
             valkey.stop()
 
 
-def captured(street: Street, send: Callable[[Dispatch], None], queue: str = INTERACTIVE_QUEUE) -> dict[str, Any]:
-    """A message as our own code sends it, taken from a queue that nobody reads."""
-    url = f"{street.app.conf.broker_url.rpartition('/')[0]}/9"
+def capture_message(
+    broker: AttackedBroker, send: Callable[[Dispatch], None], queue: str = INTERACTIVE_QUEUE
+) -> dict[str, Any]:
+    """A message as tokenkeeper sends it, taken from a database that no worker reads."""
+    url = f"{broker.app.conf.broker_url.rpartition('/')[0]}/9"
     send(Dispatch.from_url(url))
     with redis.Redis.from_url(url) as client:
-        found: dict[str, Any] = json.loads(client.rpop(queue) or b"")  # type: ignore[arg-type]
-    return found
+        message: dict[str, Any] = json.loads(client.rpop(queue) or b"")  # type: ignore[arg-type]
+    return message
 
 
-def install_of(street: Street, hub: int, **but: Any) -> Install:
-    values = {
+def make_install(broker: AttackedBroker, hub: int, **changes: Any) -> Install:
+    fields = {
         "install_id": str(uuid4()),
         "hub_id": hub,
-        "granted_at": street.world.sql.now(),
-        "refresh_token": "a-refresh-token-of-a-thief",
-        "access_token": "an-access-token-of-a-thief",
+        "granted_at": broker.world.sql.now(),
+        "refresh_token": "a-refresh-token-of-the-attacker",
+        "access_token": "an-access-token-of-the-attacker",
         "expires_in": 1800,
         "scopes": ("oauth",),
     }
-    return Install(**{**values, **but})
+    return Install(**{**fields, **changes})
 
 
-def with_body(message: dict[str, Any], args: Any, kwargs: Any, embed: Any = None) -> dict[str, Any]:
-    nothing = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-    body = json.dumps([args, kwargs, nothing if embed is None else embed])
+def replace_body(message: dict[str, Any], args: Any, kwargs: Any, embed: Any = None) -> dict[str, Any]:
+    no_further_tasks = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    body = json.dumps([args, kwargs, no_further_tasks if embed is None else embed])
     return {**deepcopy(message), "body": base64.b64encode(body.encode()).decode()}
 
 
-def changed(message: dict[str, Any], *path: str, to: Any) -> dict[str, Any]:
-    """`to` of Ellipsis: taken out."""
-    new = deepcopy(message)
-    place = new
-    for step in path[:-1]:
-        place = place[step]
+def change_field(message: dict[str, Any], *path: str, to: Any) -> dict[str, Any]:
+    """A copy with another value at `path`; `to` of Ellipsis removes the field."""
+    copy = deepcopy(message)
+    parent = copy
+    for name in path[:-1]:
+        parent = parent[name]
     if to is ...:
-        del place[path[-1]]
+        del parent[path[-1]]
     else:
-        place[path[-1]] = to
-    return new
+        parent[path[-1]] = to
+    return copy
 
 
 RAW = {
@@ -155,203 +157,217 @@ RAW = {
 
 @pytest.mark.parametrize("raw", RAW.values(), ids=RAW.keys())
 @pytest.mark.parametrize("queue", [INTERACTIVE_QUEUE, BACKGROUND_QUEUE])
-def test_garbage_in_a_queue_is_dropped_with_one_line(street: Street, raw: bytes, queue: str) -> None:
-    before = len(street.told())
-    street.push(raw, queue)
-    assert street.lives()
-    until(lambda: len(street.told()) > before)
-    assert len(street.told()) == before + 1
-    assert "Traceback" not in street.worker.output()
-    until(street.empty)
+def test_garbage_in_a_queue_is_dropped_with_one_line(broker: AttackedBroker, raw: bytes, queue: str) -> None:
+    before = len(broker.find_log_lines())
+    broker.push(raw, queue)
+    assert broker.stores_an_install()
+    until(lambda: len(broker.find_log_lines()) > before)
+    assert len(broker.find_log_lines()) == before + 1
+    assert "Traceback" not in broker.worker.output()
+    until(broker.is_empty)
 
 
 SIGNATURE = {"task": "tokenkeeper.disconnect", "args": [], "kwargs": {"hub_id": 1}, "options": {}}
 
 
-def forgeries(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Of a message that is right but for one thing."""
+def make_forgeries(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Copies of a valid message, each with one fault."""
 
-    def but(*path: str, to: Any) -> dict[str, Any]:
-        return changed(message, *path, to=to)
+    def alter(*path: str, to: Any) -> dict[str, Any]:
+        return change_field(message, *path, to=to)
 
     kwargs = {"hub_id": 404}
     body = pickle.dumps([[], kwargs, {}])
     bomb = base64.b64encode(zlib.compress(b"0" * 50_000_000)).decode()
     return {
-        "no properties": but("properties", to=...),
-        "no headers": but("headers", to=...),
-        "no body": but("body", to=...),
-        "no delivery tag": but("properties", "delivery_tag", to=...),
-        "a delivery tag of a list": but("properties", "delivery_tag", to=[]),
-        "no delivery info": but("properties", "delivery_info", to=...),
-        "delivery info of null": but("properties", "delivery_info", to=None),
-        "an unknown encoding of the body": but("properties", "body_encoding", to="rot13"),
-        "a body that is no base64": but("body", to="!"),
-        "a body that is no ASCII": but("body", to="\x80"),
-        "a body of a number": but("body", to=1),
-        "pickle": {**but("content-type", to="application/x-python-serialize"), "body": base64.b64encode(body).decode()},
-        "yaml": but("content-type", to="application/x-yaml"),
-        "no content type": but("content-type", to=...),
-        "an unknown charset": but("content-encoding", to="klingon"),
-        "compressed": {**but("headers", "compression", to="application/x-gzip"), "body": bomb},
-        "no task": but("headers", "task", to=...),
-        "a task of ours that there is not": but("headers", "task", to="tokenkeeper.drop_everything"),
-        "a task of Celery's": but("headers", "task", to="celery.backend_cleanup"),
-        "a task of a list": but("headers", "task", to=[]),
-        "no id": but("headers", "id", to=...),
-        "an id of an object": but("headers", "id", to={}),
-        "an eta that is no date": but("headers", "eta", to="soon"),
-        "an eta of a list": but("headers", "eta", to=[1]),
-        "an eta before all time": but("headers", "eta", to="0001-01-01T00:00:00+14:00"),
-        "an end after all time": but("headers", "expires", to="9999-12-31T23:59:59-14:00"),
-        "an end that is no date": but("headers", "expires", to="never"),
-        "retries of a text": but("headers", "retries", to="many"),
-        "a time limit": but("headers", "timelimit", to=[0.001, 0.001]),
-        "time limits that are none": but("headers", "timelimit", to="x"),
-        "a group": but("headers", "group", to="x"),
-        "headers of a list": but("headers", to=["task"]),
-        "no arguments": but("body", to=base64.b64encode(b"null").decode()),
-        "arguments by place": with_body(message, [404], {}),
-        "a missing argument": with_body(message, [], {}),
-        "a hub of a text": with_body(message, [], {"hub_id": "404"}),
-        "a hub of true": with_body(message, [], {"hub_id": True}),
-        "a hub that no number column holds": with_body(message, [], {"hub_id": 2**63}),
-        "a hub of a list": with_body(message, [], {"hub_id": [1]}),
-        "arguments of a list": with_body(message, [], [1]),
-        "a task to call afterwards": with_body(message, [], kwargs, {"callbacks": [SIGNATURE]}),
-        "a task to call on failure": with_body(message, [], kwargs, {"errbacks": [SIGNATURE]}),
-        "a chain": with_body(message, [], kwargs, {"chain": [SIGNATURE]}),
-        "a chord": with_body(message, [], kwargs, {"chord": SIGNATURE}),
+        "no properties": alter("properties", to=...),
+        "no headers": alter("headers", to=...),
+        "no body": alter("body", to=...),
+        "no delivery tag": alter("properties", "delivery_tag", to=...),
+        "a delivery tag of a list": alter("properties", "delivery_tag", to=[]),
+        "no delivery info": alter("properties", "delivery_info", to=...),
+        "delivery info of null": alter("properties", "delivery_info", to=None),
+        "an unknown encoding of the body": alter("properties", "body_encoding", to="rot13"),
+        "a body that is not base64": alter("body", to="!"),
+        "a body that is not ASCII": alter("body", to="\x80"),
+        "a body of a number": alter("body", to=1),
+        "pickle": {
+            **alter("content-type", to="application/x-python-serialize"),
+            "body": base64.b64encode(body).decode(),
+        },
+        "yaml": alter("content-type", to="application/x-yaml"),
+        "no content type": alter("content-type", to=...),
+        "an unknown charset": alter("content-encoding", to="klingon"),
+        "compressed": {**alter("headers", "compression", to="application/x-gzip"), "body": bomb},
+        "no task": alter("headers", "task", to=...),
+        "a task that does not exist": alter("headers", "task", to="tokenkeeper.drop_everything"),
+        "a task of Celery's": alter("headers", "task", to="celery.backend_cleanup"),
+        "a task of a list": alter("headers", "task", to=[]),
+        "no id": alter("headers", "id", to=...),
+        "an id of an object": alter("headers", "id", to={}),
+        "an eta that is not a date": alter("headers", "eta", to="soon"),
+        "an eta of a list": alter("headers", "eta", to=[1]),
+        "an eta in the year 1": alter("headers", "eta", to="0001-01-01T00:00:00+14:00"),
+        "an expiry in the year 9999": alter("headers", "expires", to="9999-12-31T23:59:59-14:00"),
+        "an expiry that is not a date": alter("headers", "expires", to="never"),
+        "retries of a text": alter("headers", "retries", to="many"),
+        "a time limit": alter("headers", "timelimit", to=[0.001, 0.001]),
+        "a time limit of a text": alter("headers", "timelimit", to="x"),
+        "a group": alter("headers", "group", to="x"),
+        "headers of a list": alter("headers", to=["task"]),
+        "no arguments": alter("body", to=base64.b64encode(b"null").decode()),
+        "positional arguments": replace_body(message, [404], {}),
+        "a missing argument": replace_body(message, [], {}),
+        "a hub id of a text": replace_body(message, [], {"hub_id": "404"}),
+        "a hub id of true": replace_body(message, [], {"hub_id": True}),
+        "a hub id above a bigint": replace_body(message, [], {"hub_id": 2**63}),
+        "a hub id of a list": replace_body(message, [], {"hub_id": [1]}),
+        "arguments of a list": replace_body(message, [], [1]),
+        "a task to call afterwards": replace_body(message, [], kwargs, {"callbacks": [SIGNATURE]}),
+        "a task to call on failure": replace_body(message, [], kwargs, {"errbacks": [SIGNATURE]}),
+        "a chain": replace_body(message, [], kwargs, {"chain": [SIGNATURE]}),
+        "a chord": replace_body(message, [], kwargs, {"chord": SIGNATURE}),
         "the old protocol": {
-            **but("headers", to={}),
+            **alter("headers", to={}),
             "body": base64.b64encode(json.dumps(SIGNATURE).encode()).decode(),
         },
     }
 
 
-def test_a_message_that_is_not_of_our_making_is_dropped_with_one_line(street: Street) -> None:
-    """All at once: what does not stop the queue together does not stop it alone, and each has its line."""
-    message = captured(street, lambda dispatch: dispatch.disconnect(404))
-    for name, forgery in forgeries(message).items():
-        before = len(street.told())
-        street.push(json.dumps(forgery))
-        until(lambda before=before, name=name: len(street.told()) > before or _complain(street, name), 10)  # type: ignore[misc]
-        assert len(street.told()) == before + 1, name
-    assert street.lives()
-    assert "Traceback" not in street.worker.output()
-    until(street.empty)
+def test_a_forged_message_is_dropped_with_one_line(broker: AttackedBroker) -> None:
+    message = capture_message(broker, lambda dispatch: dispatch.disconnect(404))
+    for name, forgery in make_forgeries(message).items():
+        before = len(broker.find_log_lines())
+        broker.push(json.dumps(forgery))
+        until(
+            lambda before=before, name=name: len(broker.find_log_lines()) > before or _check_running(broker, name), 10
+        )  # type: ignore[misc]
+        assert len(broker.find_log_lines()) == before + 1, name
+    assert broker.stores_an_install()
+    assert "Traceback" not in broker.worker.output()
+    until(broker.is_empty)
 
 
-def _complain(street: Street, name: str) -> bool:
-    assert street.worker.status is None, name
+def _check_running(broker: AttackedBroker, name: str) -> bool:
+    """False, so that the wait goes on."""
+    assert broker.worker.status is None, name
     return False
 
 
-def test_our_own_messages_are_taken_as_they_are_sent_retried_and_redelivered(street: Street) -> None:
-    """Else what is above proves nothing."""
-    before = len(street.told())
-    message = captured(street, lambda dispatch: dispatch.disconnect(404))
-    again = changed(message, "headers", "redelivered", to=True)
-    later = changed(message, "headers", "retries", to=3)
-    later = changed(later, "headers", "eta", to=street.world.sql.now().isoformat())
-    newer = changed(message, "headers", "a-header-of-a-newer-version", to={"x": 1})
-    wake = captured(street, lambda dispatch: dispatch.refresh(1, expires_seconds=60), BACKGROUND_QUEUE)
-    for each in (message, again, later, newer):
-        street.push(json.dumps(each))
-    street.push(json.dumps(wake), BACKGROUND_QUEUE)
-    assert street.lives()
-    until(street.empty)
-    assert len(street.told()) == before
+def test_messages_of_tokenkeeper_are_accepted_as_sent_retried_redelivered_and_newer(broker: AttackedBroker) -> None:
+    """Otherwise the tests above would prove nothing."""
+    before = len(broker.find_log_lines())
+    message = capture_message(broker, lambda dispatch: dispatch.disconnect(404))
+    redelivered = change_field(message, "headers", "redelivered", to=True)
+    retried = change_field(message, "headers", "retries", to=3)
+    retried = change_field(retried, "headers", "eta", to=broker.world.sql.now().isoformat())
+    newer = change_field(message, "headers", "a-header-of-a-newer-version", to={"x": 1})
+    refresh = capture_message(broker, lambda dispatch: dispatch.refresh(1, expires_seconds=60), BACKGROUND_QUEUE)
+    for each in (message, redelivered, retried, newer):
+        broker.push(json.dumps(each))
+    broker.push(json.dumps(refresh), BACKGROUND_QUEUE)
+    assert broker.stores_an_install()
+    until(broker.is_empty)
+    assert len(broker.find_log_lines()) == before
 
 
-def test_no_message_ends_a_connection_that_no_operator_began_to_end(street: Street) -> None:
-    world = street.world
-    token = world.connected(hub := next(_hubs))
-    Dispatch.from_url(street.app.conf.broker_url).disconnect(hub)
-    until(street.empty)
-    assert street.lives()
+def test_no_message_ends_a_connection_that_the_operator_did_not_disconnect(broker: AttackedBroker) -> None:
+    world = broker.world
+    token = world.connected(hub := next(_hub_ids))
+    Dispatch.from_url(broker.app.conf.broker_url).disconnect(hub)
+    until(broker.is_empty)
+    assert broker.stores_an_install()
     assert (world.status(hub), world.token(hub)) == ("active", token)
     assert world.live(token)
 
 
-def test_a_disconnect_that_an_operator_began_is_finished(street: Street) -> None:
-    world = street.world
-    token = world.connected(hub := next(_hubs))
+def test_a_disconnect_that_the_operator_began_is_finished(broker: AttackedBroker) -> None:
+    world = broker.world
+    token = world.connected(hub := next(_hub_ids))
     world.sql.set("status = 'disconnected'", hub)
-    Dispatch.from_url(street.app.conf.broker_url).disconnect(hub)
+    Dispatch.from_url(broker.app.conf.broker_url).disconnect(hub)
     until(lambda: world.sql.row(hub)["encrypted_refresh_token"] is None)
     assert not world.live(token)
 
 
-def test_nobody_plants_a_connection(street: Street) -> None:
-    """Not with a key of his own, nor with something that was sealed here for another purpose."""
-    ours = TokenCipher([street.world.product.environment["TOKEN_KEYS"]])
-    thief = TokenCipher(["dGhpcyBpcyBhIGtleSBvZiBhIHRoaWVmJ3Mgb3duISE="])
-    planted = next(_hubs)
-    sealed_here = {
-        "with another key": thief.encrypt_install(install_of(street, planted)).ciphertext,
-        "a stored refresh token": ours.encrypt_refresh_token(planted, "a-refresh-token"),
-        "the check value": ours.encrypt_check_value(),
+def test_the_attacker_cannot_add_a_connection(broker: AttackedBroker) -> None:
+    """Neither with his own key, nor with something that was encrypted here for another purpose."""
+    cipher = TokenCipher([broker.world.product.environment["TOKEN_KEYS"]])
+    attacker = TokenCipher(["dGhpcyBpcyBhIGtleSBvZiBhIHRoaWVmJ3Mgb3duISE="])
+    forged_hub = next(_hub_ids)
+    ciphertexts = {
+        "with another key": attacker.encrypt_install(make_install(broker, forged_hub)).ciphertext,
+        "a stored refresh token": cipher.encrypt_refresh_token(forged_hub, "a-refresh-token"),
+        "the check value": cipher.encrypt_check_value(),
         "nothing": "",
     }
-    message = captured(
-        street, lambda dispatch: dispatch.store_install(thief.encrypt_install(install_of(street, planted)))
+    message = capture_message(
+        broker, lambda dispatch: dispatch.store_install(attacker.encrypt_install(make_install(broker, forged_hub)))
     )
-    for name, sealed in sealed_here.items():
-        before = len(street.told("dropped an install message that cannot be decrypted"))
-        kwargs = {"install_id": str(uuid4()), "hub_id": planted, "ciphertext": sealed}
-        street.push(json.dumps(with_body(message, [], kwargs)))
-        until(lambda before=before: len(street.told("dropped an install message that cannot be decrypted")) > before)  # type: ignore[misc]
-        assert len(street.told("dropped an install message that cannot be decrypted")) == before + 1, name
-    assert street.lives()
-    assert world_rows(street, planted) == 0
+    for name, ciphertext in ciphertexts.items():
+        before = len(broker.find_log_lines("dropped an install message that cannot be decrypted"))
+        kwargs = {"install_id": str(uuid4()), "hub_id": forged_hub, "ciphertext": ciphertext}
+        broker.push(json.dumps(replace_body(message, [], kwargs)))
+        until(
+            lambda before=before: (
+                len(broker.find_log_lines("dropped an install message that cannot be decrypted")) > before
+            )
+        )  # type: ignore[misc]
+        assert len(broker.find_log_lines("dropped an install message that cannot be decrypted")) == before + 1, name
+    assert broker.stores_an_install()
+    assert count_rows(broker, forged_hub) == 0
 
 
-def world_rows(street: Street, hub: int) -> int:
-    return int(street.world.sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE hub_id = %s", hub))
+def count_rows(broker: AttackedBroker, hub: int) -> int:
+    return int(broker.world.sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE hub_id = %s", hub))
 
 
-@pytest.mark.parametrize("beside", ["hub_id", "install_id"])
-def test_what_stands_beside_a_sealed_grant_must_be_what_it_was_sealed_for(street: Street, beside: str) -> None:
-    """Else a grant that was overheard could be played under another name, and the log would tell of that one."""
-    ours = TokenCipher([street.world.product.environment["TOKEN_KEYS"]])
-    sealed = ours.encrypt_install(install_of(street, hub := next(_hubs)))
-    other = {"hub_id": next(_hubs), "install_id": str(uuid4())}
-    message = captured(street, lambda dispatch: dispatch.store_install(sealed))
-    kwargs = {"install_id": sealed.install_id, "hub_id": hub, "ciphertext": sealed.ciphertext, beside: other[beside]}
-    street.push(json.dumps(with_body(message, [], kwargs)))
-    until(lambda: street.told("sealed for another install than the message says"))
-    assert street.lives()
-    assert world_rows(street, hub) == world_rows(street, other["hub_id"]) == 0
+@pytest.mark.parametrize("field", ["hub_id", "install_id"])
+def test_an_encrypted_grant_under_another_hub_or_install_is_dropped(broker: AttackedBroker, field: str) -> None:
+    """Otherwise a grant that was read from Redis could be stored and logged as another one."""
+    cipher = TokenCipher([broker.world.product.environment["TOKEN_KEYS"]])
+    encrypted = cipher.encrypt_install(make_install(broker, hub := next(_hub_ids)))
+    other = {"hub_id": next(_hub_ids), "install_id": str(uuid4())}
+    message = capture_message(broker, lambda dispatch: dispatch.store_install(encrypted))
+    kwargs = {
+        "install_id": encrypted.install_id,
+        "hub_id": hub,
+        "ciphertext": encrypted.ciphertext,
+        field: other[field],
+    }
+    broker.push(json.dumps(replace_body(message, [], kwargs)))
+    until(lambda: broker.find_log_lines("for another install than the message says"))
+    assert broker.stores_an_install()
+    assert count_rows(broker, hub) == count_rows(broker, other["hub_id"]) == 0
 
 
-def test_an_install_that_is_played_again_changes_nothing_not_even_after_a_disconnect(street: Street) -> None:
-    world, ours = street.world, TokenCipher([street.world.product.environment["TOKEN_KEYS"]])
-    sealed = ours.encrypt_install(install_of(street, hub := next(_hubs), access_token="overheard"))
-    message = json.dumps(captured(street, lambda dispatch: dispatch.store_install(sealed)))
-    street.push(message)
+def test_a_replayed_install_changes_nothing_even_after_a_disconnect(broker: AttackedBroker) -> None:
+    world, cipher = broker.world, TokenCipher([broker.world.product.environment["TOKEN_KEYS"]])
+    encrypted = cipher.encrypt_install(make_install(broker, hub := next(_hub_ids), access_token="overheard"))
+    message = json.dumps(capture_message(broker, lambda dispatch: dispatch.store_install(encrypted)))
+    broker.push(message)
     until(lambda: world.token(hub) == "overheard")
     world.sql.set("status = 'disconnected', status_since = now(), encrypted_refresh_token = NULL", hub)
     world.sql.set("access_token = NULL, expires_at = NULL", hub)
-    street.push(message)
-    # And where the list of installs was pruned, and the row has forgotten which was its newest.
-    until(street.empty)
+    broker.push(message)
+    # Nor where the list of installs was pruned, and the row does not name its newest install any more.
+    until(broker.is_empty)
     world.sql.rows("DELETE FROM tokenkeeper.installs WHERE hub_id = %s", hub)
     world.sql.set("install_id = NULL", hub)
-    street.push(message)
-    until(street.empty)
-    assert street.lives()
+    broker.push(message)
+    until(broker.is_empty)
+    assert broker.stores_an_install()
     assert (world.status(hub), world.token(hub)) == ("disconnected", None)
     assert world.sql.row(hub)["encrypted_refresh_token"] is None
 
 
-ORDERS: dict[str, dict[str, Any]] = {
+REFUSED_COMMANDS: dict[str, dict[str, Any]] = {
     "shutdown": {},
     "pool_restart": {},
     "pool_shrink": {"n": 2},
     "autoscale": {"max": 0, "min": 0},
     "cancel_consumer": {"queue": INTERACTIVE_QUEUE},
-    "add_consumer": {"queue": "of-a-thief"},
+    "add_consumer": {"queue": "of-a-attacker"},
     "rate_limit": {"task_name": STORE_INSTALL, "rate_limit": "1/h"},
     "time_limit": {"task_name": STORE_INSTALL, "hard": 0.001},
     "revoke": {"task_id": "x", "terminate": True},
@@ -363,46 +379,47 @@ ORDERS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_the_worker_looks_for_whoever_asks_and_obeys_nobody(street: Street) -> None:
-    for order, arguments in ORDERS.items():
-        for replies in street.app.control.broadcast(order, arguments, reply=True, timeout=0.5):
-            assert [*replies.values()] == [{"error": f"KeyError('{order}')"}]
-    (answer,) = street.app.control.inspect(timeout=5).ping().values()
+def test_the_worker_answers_inspection_and_refuses_remote_control(broker: AttackedBroker) -> None:
+    for command, arguments in REFUSED_COMMANDS.items():
+        for replies in broker.app.control.broadcast(command, arguments, reply=True, timeout=0.5):
+            assert [*replies.values()] == [{"error": f"KeyError('{command}')"}]
+    (answer,) = broker.app.control.inspect(timeout=5).ping().values()
     assert answer == {"ok": "pong"}
-    (queues,) = street.app.control.inspect(timeout=5).active_queues().values()
+    (queues,) = broker.app.control.inspect(timeout=5).active_queues().values()
     assert {queue["name"] for queue in queues} == {INTERACTIVE_QUEUE, BACKGROUND_QUEUE}
-    assert street.lives()
+    assert broker.stores_an_install()
 
 
-def test_whoever_asks_by_our_own_app_hears_the_answer(street: Street) -> None:
-    """As Flower does: it loads the same guard."""
-    asked = street.world.product.celery("inspect", "ping", "--timeout", "10")
-    assert (asked.returncode, "pong" in asked.stdout) == (0, True), asked.stdout + asked.stderr
-    assert "dropped" not in asked.stdout + asked.stderr
+def test_celery_inspect_gets_its_answers_through_the_validating_transport(broker: AttackedBroker) -> None:
+    """Flower loads the same transport."""
+    inspection = broker.world.product.celery("inspect", "ping", "--timeout", "10")
+    assert (inspection.returncode, "pong" in inspection.stdout) == (0, True), inspection.stdout + inspection.stderr
+    assert "dropped" not in inspection.stdout + inspection.stderr
 
 
 @pytest.mark.parametrize("raw", [b"x", b"[]", b"{}", b'{"properties": {}}', b"[" * 100_000, b"\xff", b"null"])
-def test_garbage_where_remote_control_listens_is_dropped(street: Street, raw: bytes) -> None:
-    assert street.redis.publish("/0.celery.pidbox", raw), "nobody listens"
-    assert street.lives()
+def test_garbage_on_the_channel_of_remote_control_is_dropped(broker: AttackedBroker, raw: bytes) -> None:
+    assert broker.redis.publish("/0.celery.pidbox", raw), "the worker is not subscribed"
+    assert broker.stores_an_install()
 
 
-def test_garbage_among_what_is_not_acknowledged_yet_keeps_nobody_s_install(street: Street) -> None:
-    """A message whose worker died comes back, whatever lies beside it."""
-    ours = TokenCipher([street.world.product.environment["TOKEN_KEYS"]])
-    sealed = ours.encrypt_install(install_of(street, hub := next(_hubs)))
-    message = captured(street, lambda dispatch: dispatch.store_install(sealed))
+def test_garbage_among_unacknowledged_messages_does_not_keep_an_install_from_being_restored(
+    broker: AttackedBroker,
+) -> None:
+    cipher = TokenCipher([broker.world.product.environment["TOKEN_KEYS"]])
+    encrypted = cipher.encrypt_install(make_install(broker, hub := next(_hub_ids)))
+    message = capture_message(broker, lambda dispatch: dispatch.store_install(encrypted))
     left = json.dumps([message, INTERACTIVE_QUEUE, INTERACTIVE_QUEUE])
     for tag, what in (("a", "x"), ("b", "[]"), ("c", "{}"), ("d", "[1, 2, 3]"), ("left", left), ("e", "[" * 100_000)):
-        street.redis.hset("unacked", tag, what)
-        street.redis.zadd("unacked_index", {tag: 1})
-    until(lambda: world_rows(street, hub), 60)
-    until(street.empty)
-    assert street.lives()
+        broker.redis.hset("unacked", tag, what)
+        broker.redis.zadd("unacked_index", {tag: 1})
+    until(lambda: count_rows(broker, hub), 60)
+    until(broker.is_empty)
+    assert broker.stores_an_install()
 
 
-def test_a_queue_that_is_no_list_any_more_stops_the_worker_only_while_it_is_there(street: Street) -> None:
-    street.redis.set(INTERACTIVE_QUEUE, "mine")
-    assert street.world.install(next(_hubs)).status_code == 303, "web stores it without the queue"
-    street.redis.delete(INTERACTIVE_QUEUE)
-    assert street.lives()
+def test_a_queue_key_of_another_type_stops_the_worker_only_while_it_exists(broker: AttackedBroker) -> None:
+    broker.redis.set(INTERACTIVE_QUEUE, "mine")
+    assert broker.world.install(next(_hub_ids)).status_code == 303, "web stores it without the queue"
+    broker.redis.delete(INTERACTIVE_QUEUE)
+    assert broker.stores_an_install()
