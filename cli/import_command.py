@@ -130,7 +130,7 @@ class Intake:
             elif here.status is Status.DISCONNECTED:
                 self._refuse(waiting.number, f"hub {waiting.hub_id} was disconnected here: connect it by an install")
             elif here.is_replaceable and not self._same(waiting, here):
-                yield ImportRow(waiting.hub_id, waiting.encrypted_refresh_token, replaces=True)
+                yield ImportRow(waiting.hub_id, waiting.encrypted_refresh_token, may_replace=True)
             else:
                 self.tally.kept += 1
 

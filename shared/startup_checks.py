@@ -1,4 +1,4 @@
-"""What must be right before a process of ours changes anything: one line says what is not."""
+"""Checks of schema and keys before a process changes anything in the database."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ def check_database(settings: Settings) -> None:
 
 
 def _check_keys(store: KeyCheckStore, cipher: TokenCipher) -> None:
-    """By some refresh tokens; who may not read any goes by the check value that another process of ours keeps."""
-    trusted = store.can_read_refresh_tokens()
+    """Try some refresh tokens or, without the privilege to read those, the check value that other processes write."""
+    can_read_tokens = store.can_read_refresh_tokens()
     check_value = store.read_check_value()
-    sealed = store.sample_refresh_tokens() if trusted else [check_value] if check_value else []
-    if sealed and not any(map(cipher.can_decrypt, sealed)):
+    check_values = [check_value] if check_value else []
+    samples = store.sample_refresh_tokens() if can_read_tokens else check_values
+    if samples and not any(map(cipher.can_decrypt, samples)):
         raise SettingsError(
-            "TOKEN_KEYS opens nothing of what this database holds: put the right keys back (nothing was changed)"
+            "TOKEN_KEYS decrypts nothing in this database: put the right keys back (nothing was changed)"
         )
-    if trusted and not (check_value and cipher.can_decrypt(check_value)):
+    if can_read_tokens and not (check_value and cipher.can_decrypt(check_value)):
         store.write_check_value(cipher.encrypt_check_value())

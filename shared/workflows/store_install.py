@@ -1,4 +1,4 @@
-"""Stores one install: the last step of the handshake, whoever takes it, the worker or the web."""
+"""Stores one install, the last step of the handshake: in the worker, or in web where the queue does not answer."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from shared.token_cipher import DecryptionError, TokenCipher
 
 
 def store_install(
-    grant: EncryptedInstall, cipher: TokenCipher, installs: InstallStore, schedule: Schedule
+    encrypted: EncryptedInstall, cipher: TokenCipher, installs: InstallStore, schedule: Schedule
 ) -> InstallResult:
-    """Doing it twice, late or out of order is harmless. Raises DecryptionError, StoreUnavailable.
+    """May be repeated, late and out of order. Raises DecryptionError, StoreUnavailable."""
+    # 1. Decrypt it, and check that the message around it was not exchanged for another one's.
+    install = cipher.decrypt_install(encrypted.ciphertext)
+    if (install.install_id, install.hub_id) != (encrypted.install_id, encrypted.hub_id):
+        raise DecryptionError("it was encrypted for another install than the message says")
 
-    What travelled is sealed as one install; what is stored is the refresh token alone, sealed to its hub.
-    """
-    install = cipher.decrypt_install(grant.ciphertext)
-    if (install.install_id, install.hub_id) != (grant.install_id, grant.hub_id):
-        raise DecryptionError("it was sealed for another install than the message says")
+    # 2. Encrypt the refresh token alone, for its hub, and store it with the access token.
     return installs.add(
         NewInstall(
             install_id=install.install_id,

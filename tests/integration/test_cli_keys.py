@@ -120,7 +120,7 @@ def test_with_every_key_lost_web_and_worker_start_again_after_it_is_said(
 ) -> None:
     fill(connections, range(1, 4), LOST)
     worker = environment(TOKEN_KEYS=NEW)
-    with pytest.raises(SettingsError, match="opens nothing"):
+    with pytest.raises(SettingsError, match="decrypts nothing"):
         check_database(Settings.from_env(worker))
     assert Command(worker)("keys", "lost", "--yes").status == 0
     for each in (worker, web_environment(worker)):

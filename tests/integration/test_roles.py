@@ -282,12 +282,12 @@ def test_web_goes_by_the_check_value_that_the_worker_keeps(
     ours = environment()
     web, other = web_environment(ours), Fernet.generate_key().decode()
     connections.stores.key_check.write_check_value("sealed with nothing that anybody has")
-    with pytest.raises(SettingsError, match="TOKEN_KEYS opens nothing"):
+    with pytest.raises(SettingsError, match="TOKEN_KEYS decrypts nothing"):
         check_database(Settings.from_env(web))
     check_database(Settings.from_env(ours))  # the worker's: no row contradicts it, so its keys are the right ones
     check_database(Settings.from_env(web))
     kept = key_check(sql)
-    with pytest.raises(SettingsError, match="TOKEN_KEYS opens nothing"):
+    with pytest.raises(SettingsError, match="TOKEN_KEYS decrypts nothing"):
         check_database(Settings.from_env({**web, "TOKEN_KEYS": other}))
     assert key_check(sql) == kept, "a refusal changes nothing"
     check_database(Settings.from_env({**web, "TOKEN_KEYS": f"{other},{ours['TOKEN_KEYS']}"}))
@@ -302,7 +302,7 @@ def test_a_worker_with_wrong_keys_does_not_vouch_for_them(
     check_database(Settings.from_env(ours))
     kept = key_check(sql)
     assert kept
-    with pytest.raises(SettingsError, match="TOKEN_KEYS opens nothing"):
+    with pytest.raises(SettingsError, match="TOKEN_KEYS decrypts nothing"):
         check_database(Settings.from_env({**ours, "TOKEN_KEYS": Fernet.generate_key().decode()}))
     assert key_check(sql) == kept
 

@@ -196,8 +196,8 @@ def test_an_import_revives_only_what_is_revoked_and_only_when_told_to(
     }
     assert standing[1].encrypted_refresh_token == "sealed-of-1"
     imported = connections.stores.imports.import_rows(
-        [ImportRow(1, "other", replaces=True), ImportRow(2, "same")]
-        + [ImportRow(hub_id, "other", replaces=True) for hub_id in (3, 4)]
+        [ImportRow(1, "other", may_replace=True), ImportRow(2, "same")]
+        + [ImportRow(hub_id, "other", may_replace=True) for hub_id in (3, 4)]
     )
     assert (imported.new, imported.replaced) == (frozenset(), {1})
     assert sql.rows("SELECT hub_id, status FROM hubspot.connections ORDER BY 1") == [
@@ -220,7 +220,7 @@ def test_an_import_puts_a_wrong_line_right_as_long_as_its_token_never_worked(
         True,
         False,
     ]
-    rows = [ImportRow(hub_id, "right", replaces=True) for hub_id in (1, 2)]
+    rows = [ImportRow(hub_id, "right", may_replace=True) for hub_id in (1, 2)]
     assert connections.stores.imports.import_rows(rows).replaced == {1}
     assert connections.stores.results.save([connections.revoked(wrong)]).saved == set(), (
         "the late answer speaks of the wrong token"
@@ -235,7 +235,7 @@ def test_an_import_that_replaces_an_active_one_tells_of_no_change(
 ) -> None:
     connections.stores.imports.import_rows([ImportRow(HUB, "wrong")])
     before = sql.row()["status_since"]
-    connections.stores.imports.import_rows([ImportRow(HUB, "right", replaces=True)])
+    connections.stores.imports.import_rows([ImportRow(HUB, "right", may_replace=True)])
     told = sql.rows("SELECT status FROM tokenkeeper.history WHERE hub_id = %s ORDER BY id", HUB)
     assert told == [("active",), (None,)]
     assert sql.row()["status_since"] == before

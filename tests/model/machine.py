@@ -77,7 +77,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         here = stores.imports.find_existing([hub_id]).get(hub_id)
         assert here is None or here.is_replaceable is book.replaceable()
         # What the caller saw may be over: the statement looks for itself whether the row is no good.
-        row = ImportRow(hub_id, cipher.encrypt_refresh_token(hub_id, token), replaces=token != book.refresh_token)
+        row = ImportRow(hub_id, cipher.encrypt_refresh_token(hub_id, token), may_replace=token != book.refresh_token)
         imported, at = self.deeds.timed(lambda: stores.imports.import_rows([row]))
         assert bool(imported.new | imported.replaced) is book.imported(token, at)
 

@@ -1,4 +1,4 @@
-"""What an operator asks of one connection: to end it, or to refresh it now."""
+"""Disconnects by the operator: mark the connection, read its tokens for HubSpot, wipe them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from sqlalchemy import Engine
 
 from shared.db.core.statements import Database, single_statement
 
-#: Seconds that a disconnect may take before somebody else finishes it.
-AGAIN = 60
+#: A disconnect that is not finished within this time is finished by another process.
+RECLAIM_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class DisconnectTokens:
-    """What a disconnect needs to tell HubSpot."""
+    """The tokens that a disconnect ends at HubSpot."""
 
     encrypted_refresh_token: str = field(repr=False)
-    access_token: str | None = field(repr=False)  #: None where it is past its life
+    access_token: str | None = field(repr=False)  #: None where it has expired
 
 
-#: Not served from this statement on: the view asks for the status. The tokens stay until HubSpot is told.
-_MARKED = """
+#: From this statement on the view does not show the token. The tokens stay until HubSpot has ended them.
+_MARK = """
 WITH old AS MATERIALIZED (
     SELECT hub_id, status FROM tokenkeeper.connections
-     WHERE hub_id = :hub_id AND {unwiped} FOR NO KEY UPDATE
+     WHERE hub_id = :hub_id AND {not_wiped} FOR NO KEY UPDATE
 ), marked AS (
     UPDATE tokenkeeper.connections AS c
        SET status = 'disconnected', status_reason = 'the operator disconnected it',
@@ -33,76 +33,74 @@ WITH old AS MATERIALIZED (
            due_at = NULL, retry_not_before = NULL, pending_revocation = NULL, account_info_due_at = NULL,
            refresh_requested = false
       FROM old WHERE c.hub_id = old.hub_id
-    RETURNING c.hub_id, old.status AS was, {returned}
-), told AS (
+    RETURNING c.hub_id, old.status AS old_status, {returned}
+), history AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
-    SELECT hub_id, 'disconnected', jsonb_build_object('was', was), 'disconnected'
-      FROM marked WHERE was <> 'disconnected'
+    SELECT hub_id, 'disconnected', jsonb_build_object('was', old_status), 'disconnected'
+      FROM marked WHERE old_status <> 'disconnected'
 )
 SELECT * FROM marked
 """
-DISCONNECTING = single_statement(
-    _MARKED.format(
-        unwiped="encrypted_refresh_token IS NOT NULL",
+MARK_AND_READ_TOKENS = single_statement(
+    _MARK.format(
+        not_wiped="encrypted_refresh_token IS NOT NULL",
         returned="""
            c.encrypted_refresh_token, CASE WHEN c.expires_at > clock_timestamp() THEN c.access_token END AS access_token
         """,
     )
 )
-#: For web, which may read neither (shared/db/schema/privileges.py).
-BEGIN_DISCONNECT = single_statement(
-    _MARKED.format(unwiped="tokenkeeper.has_refresh_token(hub_id)", returned="c.generation")
-)
-BEGUN = single_statement("""
+#: For web, which may read neither token (shared/db/schema/privileges.py).
+MARK = single_statement(_MARK.format(not_wiped="tokenkeeper.has_refresh_token(hub_id)", returned="c.generation"))
+READ_TOKENS = single_statement("""
 SELECT encrypted_refresh_token, CASE WHEN expires_at > clock_timestamp() THEN access_token END AS access_token
   FROM tokenkeeper.connections
  WHERE hub_id = :hub_id AND status = 'disconnected' AND encrypted_refresh_token IS NOT NULL
 """)
-WIPED = single_statement("""
+WIPE_TOKENS = single_statement("""
 UPDATE tokenkeeper.connections
    SET access_token = NULL, expires_at = NULL, encrypted_refresh_token = NULL
  WHERE hub_id = :hub_id AND status = 'disconnected'
 """)
-#: The lease keeps the next sweep from handing out the same one.
-LEFTOVERS = single_statement(f"""
-WITH left_over AS MATERIALIZED (
+#: The lease keeps the next sweep from claiming the same rows.
+CLAIM_UNFINISHED = single_statement(f"""
+WITH unfinished AS MATERIALIZED (
     SELECT hub_id FROM tokenkeeper.connections
      WHERE status = 'disconnected' AND encrypted_refresh_token IS NOT NULL
-       AND status_since < now() - interval '{AGAIN} seconds'
+       AND status_since < now() - interval '{RECLAIM_SECONDS} seconds'
        AND (lease_until IS NULL OR lease_until <= now())
      ORDER BY hub_id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE tokenkeeper.connections AS c
-   SET lease_until = now() + interval '{AGAIN} seconds', lease_number = c.lease_number + 1
-  FROM left_over WHERE c.hub_id = left_over.hub_id
+   SET lease_until = now() + interval '{RECLAIM_SECONDS} seconds', lease_number = c.lease_number + 1
+  FROM unfinished WHERE c.hub_id = unfinished.hub_id
 RETURNING c.hub_id
 """)
 
 
 class DisconnectStore:
-    """Disconnects by an operator. Every method raises StoreUnavailable where PostgreSQL does not answer."""
+    """Disconnects by an operator. Every method raises StoreUnavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
     def mark(self, hub_id: int) -> bool:
-        """The first step, for who does not take the next. False where there is no such connection, or it is wiped."""
-        return bool(self._database.execute(BEGIN_DISCONNECT, hub_id=hub_id))
+        """Step 1, without the tokens. False where there is no such connection, or its tokens are wiped."""
+        return bool(self._database.execute(MARK, hub_id=hub_id))
 
     def mark_and_read_tokens(self, hub_id: int) -> DisconnectTokens | None:
-        """The first step. None where there is no such connection, or it is wiped. May be repeated until it is."""
-        rows = self._database.execute(DISCONNECTING, hub_id=hub_id)
+        """Step 1; may be repeated. None where there is no such connection, or its tokens are wiped."""
+        rows = self._database.execute(MARK_AND_READ_TOKENS, hub_id=hub_id)
         return DisconnectTokens(rows[0].encrypted_refresh_token, rows[0].access_token) if rows else None
 
     def read_tokens(self, hub_id: int) -> DisconnectTokens | None:
-        """None where nobody began to disconnect it, or it is wiped."""
-        rows = self._database.execute(BEGUN, hub_id=hub_id)
+        """Step 1 again, for a disconnect that has begun. None where it has not begun, or its tokens are wiped."""
+        rows = self._database.execute(READ_TOKENS, hub_id=hub_id)
         return DisconnectTokens(rows[0].encrypted_refresh_token, rows[0].access_token) if rows else None
 
     def wipe_tokens(self, hub_id: int) -> None:
-        """The last step; one that was installed again meanwhile keeps what it has."""
-        self._database.execute(WIPED, hub_id=hub_id)
+        """The last step. A connection that was installed again in the meantime keeps its tokens."""
+        self._database.execute(WIPE_TOKENS, hub_id=hub_id)
 
-    def claim_unfinished(self, most: int = 20) -> list[int]:
-        """Disconnects that were begun a minute ago and never finished; each is named once a minute."""
-        return [row.hub_id for row in self._database.execute(LEFTOVERS, limit=most)]
+    def claim_unfinished(self, limit: int = 20) -> list[int]:
+        """Hubs whose disconnect is unfinished for RECLAIM_SECONDS; each is returned once in that time."""
+        return [row.hub_id for row in self._database.execute(CLAIM_UNFINISHED, limit=limit)]

@@ -1,4 +1,4 @@
-"""Takes over connections from elsewhere, thousands in one statement; what works here is left alone."""
+"""Imports refresh tokens, thousands in one statement. A connection that works is left as it is."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from shared.domain.connection import Status
 
 @dataclass(frozen=True, slots=True)
 class ImportRow:
-    """`replaces`: the caller saw (`standing`) that the hub's row is no good, and that its token is another."""
+    """`may_replace`: the stored connection is replaceable (`find_existing`), and its refresh token is another one."""
 
     hub_id: int
     encrypted_refresh_token: str = field(repr=False)
-    replaces: bool = False
+    may_replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """Hubs that are new, and those that got another token. Whoever is in neither was left as it was."""
+    """New hubs, and hubs whose token was replaced. A hub in neither set was left as it was."""
 
     new: frozenset[int]
     replaced: frozenset[int]
@@ -30,29 +30,29 @@ class ImportResult:
 
 @dataclass(frozen=True, slots=True)
 class ExistingConnection:
-    """What an import should know of a hub that is here. Seals of one token differ: open them to compare."""
+    """What an import checks of a stored connection. Ciphertexts of one token differ: decrypt them to compare."""
 
     status: Status
-    has_worked: bool  #: HubSpot handed out something for it to us, in an install or a refresh
+    has_worked: bool  #: an install or a refresh brought a token for it
     encrypted_refresh_token: str | None = field(repr=False)
 
     @property
     def is_replaceable(self) -> bool:
-        """As the statement below sees it: revoked, or imported with a token that never worked."""
+        """Revoked, or imported with a token that never worked: the same condition as in IMPORT."""
         return self.status is Status.REVOKED or (self.status is not Status.DISCONNECTED and not self.has_worked)
 
 
-#: A connection that has worked is never given a token out of an old file, and what the operator disconnected comes
-#: back by an install only: so running the same import twice is harmless. A wrong line can be put right.
+#: A connection that has worked never gets a token from a file, and one that the operator disconnected comes back by an
+#: install only: so the same import can be run twice, and a wrong line can be corrected.
 IMPORT = single_statement("""
 WITH given AS MATERIALIZED (
-    SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:sealed AS text[]), CAST(:replaces AS boolean[]))
-               AS g(hub_id, sealed, replaces)
+    SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:ciphertexts AS text[]), CAST(:may_replace AS boolean[]))
+               AS g(hub_id, ciphertext, may_replace)
 ), before AS MATERIALIZED (
     SELECT c.hub_id, c.status FROM tokenkeeper.connections AS c JOIN given ON given.hub_id = c.hub_id
 ), stored AS (
     INSERT INTO tokenkeeper.connections AS c (hub_id, status, encrypted_refresh_token, account_info_due_at, due_at)
-    SELECT hub_id, 'active', sealed, now(), now() FROM given ORDER BY hub_id
+    SELECT hub_id, 'active', ciphertext, now(), now() FROM given ORDER BY hub_id
     ON CONFLICT (hub_id) DO UPDATE
        SET status = 'active',
            status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE now() END,
@@ -61,9 +61,9 @@ WITH given AS MATERIALIZED (
            encrypted_refresh_token = excluded.encrypted_refresh_token,
            account_info_due_at = now(), due_at = now(), generation = c.generation + 1
      WHERE (c.status = 'revoked' OR (c.status <> 'disconnected' AND c.refreshed_at IS NULL AND c.installed_at IS NULL))
-       AND c.hub_id = ANY (SELECT given.hub_id FROM given WHERE given.replaces)
+       AND c.hub_id = ANY (SELECT given.hub_id FROM given WHERE given.may_replace)
     RETURNING c.hub_id, c.generation = 0 AS new
-), told AS (
+), history AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
     SELECT stored.hub_id, 'imported',
            CASE WHEN new THEN '{}' ELSE jsonb_build_object('was', before.status) END,
@@ -72,7 +72,7 @@ WITH given AS MATERIALIZED (
 )
 SELECT hub_id, new FROM stored
 """)
-STANDING = single_statement("""
+FIND_EXISTING = single_statement("""
 SELECT hub_id, status, refreshed_at IS NOT NULL OR installed_at IS NOT NULL AS has_worked, encrypted_refresh_token
   FROM tokenkeeper.connections
  WHERE hub_id = ANY (CAST(:hub_ids AS bigint[]))
@@ -80,28 +80,28 @@ SELECT hub_id, status, refreshed_at IS NOT NULL OR installed_at IS NOT NULL AS h
 
 
 class ImportStore:
-    """Imported connections. Every method raises StoreUnavailable where PostgreSQL does not answer."""
+    """Imported connections. Every method raises StoreUnavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
     def import_rows(self, rows: Sequence[ImportRow]) -> ImportResult:
-        """All of them or, where it raises, none. Of two rows for one hub the later counts."""
+        """Import all rows or, where it raises, none. Of two rows for one hub the later one counts."""
         distinct = list({row.hub_id: row for row in rows}.values())
         if not distinct:
             return ImportResult(frozenset(), frozenset())
         stored = self._database.execute(
             IMPORT,
             hub_ids=[row.hub_id for row in distinct],
-            sealed=[row.encrypted_refresh_token for row in distinct],
-            replaces=[row.replaces for row in distinct],
+            ciphertexts=[row.encrypted_refresh_token for row in distinct],
+            replaces=[row.may_replace for row in distinct],
         )
         new = frozenset(row.hub_id for row in stored if row.new)
         return ImportResult(new, frozenset(row.hub_id for row in stored) - new)
 
     def find_existing(self, hub_ids: Sequence[int]) -> dict[int, ExistingConnection]:
-        """Of those hubs that are here."""
-        rows = self._database.execute(STANDING, hub_ids=list(hub_ids))
+        """The stored connections among these hubs."""
+        rows = self._database.execute(FIND_EXISTING, hub_ids=list(hub_ids))
         return {
             row.hub_id: ExistingConnection(Status(row.status), row.has_worked, row.encrypted_refresh_token)
             for row in rows
