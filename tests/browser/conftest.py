@@ -1,44 +1,31 @@
-"""The system's own Chromium, driven by hand: where there is none, these tests say so and are skipped.
+"""Browser tests use the system's Chromium. Where there is none, they say so and are skipped.
 
-Whatever Chromium complains of on one of our pages (an error, a blocked script, a missing file) fails the test.
+An error or a warning on the console of a page (a script error, a blocked resource, a missing file) fails the test.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from sandbox.child_processes import ChildProcess
+from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
-from shared.db.core.engine import make_engine as connect_engine
-from tests.browser.desk import Desk
-from tests.journeys.world import World
+from tests.browser.sites import AdminBrowser, Site, open_connections, open_sql
+from tests.support.chromium import ARGUMENTS, NAMES, find_chromium
 from tests.support.databases import Databases
-from tests.support.environment import SHORT_WAITS, product_environment
-from tests.support.product import Product
-from tests.support.stores import ConnectionFixture, SqlFixture, Stores
+from tests.support.environment import product_environment
+from tests.support.http_server import serving
+from tests.support.stores import ConnectionFixture, SqlFixture
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-#: Milliseconds: a machine may be busy with other tests.
-PATIENCE = 30_000
+#: A machine may be busy with other tests.
+TIMEOUT_MS = 30_000
 
-#: As after the migrations.
-EMPTY = """
+#: The database as it is after the migrations.
+EMPTY_TABLES = """
 TRUNCATE tokenkeeper.connections, tokenkeeper.accounts, tokenkeeper.history, tokenkeeper.installs, tokenkeeper.alerts,
          tokenkeeper.refreshes_by_minute, tokenkeeper.refresh_counters, tokenkeeper.provider,
          tokenkeeper.connection_counts;
@@ -47,133 +34,82 @@ INSERT INTO tokenkeeper.connection_counts DEFAULT VALUES;
 """
 
 OpenPage = Callable[..., Page]
-expect.set_options(timeout=PATIENCE)
+expect.set_options(timeout=TIMEOUT_MS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """For one file: while Playwright runs, its event loop stands in the way of any other test's asyncio.run."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    """One for all browser tests. Not for the session: while Playwright runs, asyncio.run fails in this thread."""
+    executable = find_chromium()
+    if executable is None:
         pytest.skip(f"browser tests need Chromium: none of {', '.join(NAMES)} is on PATH")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS, timeout=2 * PATIENCE)
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS, timeout=2 * TIMEOUT_MS)
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def complaints() -> Iterator[list[str]]:
-    """What Chromium complained of so far; a test that provokes it takes it out."""
-    heard: list[str] = []
-    yield heard
-    assert heard == []
+def console_errors() -> Iterator[list[str]]:
+    """What Chromium reported so far. A test that provokes an error clears the list."""
+    errors: list[str] = []
+    yield errors
+    assert errors == []
 
 
 @pytest.fixture
-def open_page(chromium: Browser, complaints: list[str]) -> Iterator[OpenPage]:
-    """A page of a browser of its own; cookies are not shared."""
+def open_page(chromium: Browser, console_errors: list[str]) -> Iterator[OpenPage]:
+    """A blank page in a browser context of its own: cookies are not shared."""
     contexts: list[BrowserContext] = []
 
-    def opened(**options: Any) -> Page:
+    def open_in_context(**options: Any) -> Page:
         context = chromium.new_context(**options)
-        context.set_default_timeout(PATIENCE)
+        context.set_default_timeout(TIMEOUT_MS)
         contexts.append(context)
-        context.on("console", lambda said: complaints.append(told(said)) if is_complaint(said) else None)
-        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        record_console_errors(context, console_errors)
         return context.new_page()
 
-    yield opened
+    yield open_in_context
     for context in contexts:
         context.close()
 
 
-def is_complaint(said: ConsoleMessage) -> bool:
-    """Not that the page itself came with a status of 4xx: whoever asks for such a page looks at that."""
-    page = said.page
-    return said.type in {"error", "warning"} and not (page and said.location["url"] == page.url)
+def record_console_errors(context: BrowserContext, errors: list[str]) -> None:
+    def record(message: ConsoleMessage) -> None:
+        # Chromium also reports the status 4xx of the page itself: a test that opens such a page checks it.
+        is_page_itself = message.page is not None and message.location["url"] == message.page.url
+        if message.type in {"error", "warning"} and not is_page_itself:
+            errors.append(f"{message.location['url']}: {message.text}")
+
+    context.on("console", record)
+    context.on("weberror", lambda error: errors.append(str(error.error)))
 
 
-def told(said: ConsoleMessage) -> str:
-    return f"{said.location['url']}: {said.text}"
-
-
-@pytest.fixture
-def shot(tmp_path: Path) -> Callable[..., None]:
-    """Leaves a picture of the page in the test's folder."""
-
-    def take(page: Page, *name: object) -> None:
-        page.screenshot(path=tmp_path / f"{'-'.join(map(str, name))}.png", full_page=True)
-
-    return take
-
-
-@pytest.fixture(scope="module")
-def office(
-    databases: Databases,
-    redis_server: Callable[[int], str],
-    simulator_process: ChildProcess,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[World]:
-    """A web that runs alone for all tests of a file, as in production: no worker changes what a test put there."""
-    with databases.migrated() as database_url, SimulatorControl(simulator_process.url) as simulator:
-        environment = product_environment(database_url, redis_server(14), simulator.base_url)
-        with world_of(Product(environment, tmp_path_factory.mktemp("office")), simulator, database_url) as world:
-            world.product.web()
-            yield world
-
-
-@pytest.fixture(scope="module")
-def standing(
-    databases: Databases,
-    redis_server: Callable[[int], str],
-    simulator_process: ChildProcess,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[World]:
-    """A world in which web, worker and beat run for all tests of a file: starting them takes seconds."""
+@pytest.fixture(scope="package")
+def site(databases: Databases, simulator_process: ChildProcess) -> Iterator[Site]:
+    """Web alone, shared by all browser tests. Where no Redis answers, it stores an install itself."""
     with databases.migrated() as database_url, SimulatorControl(simulator_process.url) as simulator:
         simulator.reset(settings=True, accounts=True)
-        environment = product_environment(
-            databases.as_worker(database_url),
-            redis_server(15),
-            simulator.base_url,
-            WEB_DATABASE_URL=databases.as_web(database_url),
-            **SHORT_WAITS,
-        )
-        with world_of(Product(environment, tmp_path_factory.mktemp("standing")), simulator, database_url) as world:
-            yield world.started()
-
-
-@contextmanager
-def world_of(product: Product, simulator: SimulatorControl, database_url: str) -> Iterator[World]:
-    """`database_url` is the superuser's: a test looks past what the product's own logins may see."""
-    connection = psycopg2.connect(database_url)
-    connection.autocommit = True
-    try:
-        yield World(product, simulator, SqlFixture(connection))
-    finally:
-        product.stop()
-        connection.close()
+        no_redis = f"redis://127.0.0.1:{find_free_port()}/0"
+        environment = product_environment(database_url, no_redis, simulator.base_url)
+        with serving(environment) as url:
+            yield Site(url, environment["OPERATOR_PASSWORD"], database_url)
 
 
 @pytest.fixture
-def sql(office: World) -> SqlFixture:
-    """Past all of our code into the office's database, which is empty."""
-    office.sql.rows(EMPTY)
-    return office.sql
+def sql(site: Site) -> Iterator[SqlFixture]:
+    """The superuser's access to the database of `site`, which is empty at first."""
+    with open_sql(site.database_url) as sql:
+        sql.rows(EMPTY_TABLES)
+        yield sql
 
 
 @pytest.fixture
-def connections(office: World, sql: SqlFixture) -> Iterator[ConnectionFixture]:
-    engine = connect_engine(office.product.environment["DATABASE_URL"])
-    yield ConnectionFixture(Stores(engine, lease_seconds=60), sql)
-    engine.dispose()
+def connections(site: Site, sql: SqlFixture) -> Iterator[ConnectionFixture]:
+    with open_connections(site.database_url, sql) as connections:
+        yield connections
 
 
 @pytest.fixture
-def desk(office: World, sql: SqlFixture, open_page: OpenPage) -> Desk:
-    return desk_of(office, open_page)
-
-
-def desk_of(world: World, open_page: OpenPage) -> Desk:
-    return Desk(world.home, world.product.environment["OPERATOR_PASSWORD"], open_page)
+def admin(site: Site, sql: SqlFixture, open_page: OpenPage) -> AdminBrowser:
+    return AdminBrowser(site.url, site.password, open_page)

@@ -1,4 +1,4 @@
-"""Databases in every state in which a page of ours looks different."""
+"""Databases in every state in which the operator's pages look different."""
 
 from __future__ import annotations
 
@@ -7,62 +7,63 @@ from shared.domain.errors import TemporarilyUnavailable
 from shared.domain.provider import CallOutcome
 from tests.support.stores import ConnectionFixture, SqlFixture
 
-#: A word without a place to break it, as long as a domain may be.
-LONG = f"{'really-long-' * 5}.{'subdomain-' * 6}.example"
-WORDLESS = "a.scope.that.nobody.has.heard.of-" + "x" * 60
-SCOPES = ("oauth", "crm.objects.contacts.read", "crm.schemas.custom.write", WORDLESS)
-HELD, FAILING, DISCONNECTED, LONG_NAMED, IMPORTED, REVOKED = 12, 21, 22, 23, 24, 1
-BIGGEST = 2**63 - 1
+#: As long as a domain may be, and without a place to break the line.
+LONG_DOMAIN = f"{'really-long-' * 5}.{'subdomain-' * 6}.example"
+UNKNOWN_SCOPE = "a.scope.without.a.description-" + "x" * 60
+SCOPES = ("oauth", "crm.objects.contacts.read", "crm.schemas.custom.write", UNKNOWN_SCOPE)
+
+#: Hubs of `fill_troubled`.
+REVOKED_HUB, HELD_HUB = 1, 12
+FAILING_HUB, DISCONNECTED_HUB, LONG_NAME_HUB, IMPORTED_HUB = 21, 22, 23, 24
+LARGEST_HUB = 2**63 - 1
+
+NO_ANSWER = TemporarilyUnavailable("server_error", http_status=502)
 
 
-def nobody(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    """Nothing is connected, and nothing was ever swept."""
+def fill_empty(connections: ConnectionFixture, sql: SqlFixture) -> None:
+    """No account is connected, and there was no sweep yet."""
 
 
-def healthy(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    """Sixty accounts, more than a page of the list shows, and six hours of refreshes."""
+def fill_healthy(connections: ConnectionFixture, sql: SqlFixture) -> None:
+    """60 accounts, more than a page of the list shows, and six hours of refreshes."""
     for number in range(60):
         hub_id = 62515 + 104_729 * number
         connections.install(hub_id, ago=20 * number % 1000, scopes=SCOPES[:2])
         connections.stores.account_info.save(hub_id, f"shop-{number:02}.example", f"owner@shop-{number:02}.example")
-    busy(sql)
+    fill_refresh_history(sql)
 
 
-def braked(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    """The brake holds two of twelve that HubSpot called dead, and two more are well; one was disconnected."""
-    for hub_id in range(1, HELD + 4):
+def fill_brake_on(connections: ConnectionFixture, sql: SqlFixture) -> None:
+    """HubSpot refused twelve refresh tokens: ten are revoked, two held. Two more are active, one is disconnected."""
+    for hub_id in range(1, HELD_HUB + 4):
         connections.install(hub_id)
-    for hub_id in range(1, HELD + 1):
+    for hub_id in range(1, HELD_HUB + 1):
         connections.stores.results.save([connections.revoked(connections.claim_one(hub_id))])
-    end(connections, HELD + 3)
+    disconnect(connections, HELD_HUB + 3)
     sql.rows("UPDATE tokenkeeper.provider SET swept_at = now()")
 
 
-def troubled(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    """HubSpot is down, the brake is on, and each status is there."""
-    braked(connections, sql)
-    for hub_id in (FAILING, DISCONNECTED, LONG_NAMED, BIGGEST):
+def fill_troubled(connections: ConnectionFixture, sql: SqlFixture) -> None:
+    """HubSpot does not answer, the brake is on, and there are connections in every status."""
+    fill_brake_on(connections, sql)
+    for hub_id in (FAILING_HUB, DISCONNECTED_HUB, LONG_NAME_HUB, LARGEST_HUB):
         connections.install(hub_id, scopes=SCOPES)
         connections.stores.account_info.save(hub_id, f"shop-{hub_id}.example", f"owner@shop-{hub_id}.example")
-    connections.stores.account_info.save(LONG_NAMED, LONG, f"{'first-name-' * 5}@{LONG}")
-    connections.stores.results.save(
-        [connections.failed(connections.claim_one(FAILING), TemporarilyUnavailable("server_error", http_status=502))]
-    )
-    end(connections, DISCONNECTED)
-    connections.stores.imports.import_rows([ImportRow(IMPORTED, "sealed")])
-    connections.stores.provider.record_outcomes(
-        [CallOutcome(is_first_attempt=True, error=TemporarilyUnavailable("server_error", http_status=502))] * 5
-    )
-    busy(sql)
+    connections.stores.account_info.save(LONG_NAME_HUB, LONG_DOMAIN, f"{'first-name-' * 5}@{LONG_DOMAIN}")
+    connections.stores.results.save([connections.failed(connections.claim_one(FAILING_HUB), NO_ANSWER)])
+    disconnect(connections, DISCONNECTED_HUB)
+    connections.stores.imports.import_rows([ImportRow(IMPORTED_HUB, "ciphertext")])
+    connections.stores.provider.record_outcomes([CallOutcome(is_first_attempt=True, error=NO_ANSWER)] * 5)
+    fill_refresh_history(sql)
 
 
-def end(connections: ConnectionFixture, hub_id: int) -> None:
+def disconnect(connections: ConnectionFixture, hub_id: int) -> None:
     connections.stores.disconnects.mark_and_read_tokens(hub_id)
     connections.stores.disconnects.wipe_tokens(hub_id)
 
 
-def busy(sql: SqlFixture) -> None:
-    """As if it had been swept a moment ago, and for six hours before."""
+def fill_refresh_history(sql: SqlFixture) -> None:
+    """The last sweep was a moment ago; refreshes and failures in every minute of the six hours before."""
     sql.rows("UPDATE tokenkeeper.provider SET swept_at = now(), last_success_at = now()")
     sql.rows(
         """INSERT INTO tokenkeeper.refreshes_by_minute
@@ -71,4 +72,4 @@ def busy(sql: SqlFixture) -> None:
     )
 
 
-STATES = {"nobody": nobody, "healthy": healthy, "troubled": troubled}
+STATES = {"empty": fill_empty, "healthy": fill_healthy, "troubled": fill_troubled}

@@ -1,0 +1,71 @@
+"""A running site, and pages of it in browsers that know the operator's password."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg2
+from playwright.sync_api import Locator, Page, expect
+
+from shared.db.core.engine import make_engine
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores
+
+PHONE = {"viewport": {"width": 375, "height": 740}}
+NO_SCRIPT = {"java_script_enabled": False}
+DARK = {"color_scheme": "dark"}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    url: str
+    password: str = field(repr=False)
+    database_url: str = field(repr=False)  #: the superuser's
+
+
+@dataclass(frozen=True, slots=True)
+class AdminBrowser:
+    """Opens the operator's pages. Every page is in a browser context of its own: cookies are not shared."""
+
+    url: str
+    password: str = field(repr=False)
+    open_page: Callable[..., Page]
+
+    def open(self, path: str = "/operator", **options: Any) -> Page:
+        page = self.new_page(**options)
+        page.goto(path)
+        return page
+
+    def new_page(self, **options: Any) -> Page:
+        """A blank page."""
+        credentials = {"username": "operator", "password": self.password}
+        return self.open_page(base_url=self.url, http_credentials=credentials, **options)
+
+
+@contextmanager
+def open_sql(database_url: str, *, autocommit: bool = True) -> Iterator[SqlFixture]:
+    connection = psycopg2.connect(database_url)
+    connection.autocommit = autocommit
+    try:
+        yield SqlFixture(connection)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def open_connections(database_url: str, sql: SqlFixture) -> Iterator[ConnectionFixture]:
+    engine = make_engine(database_url)
+    try:
+        yield ConnectionFixture(Stores(engine, lease_seconds=60), sql)
+    finally:
+        engine.dispose()
+
+
+def expect_heading(page: Page, text: str) -> None:
+    expect(page.get_by_role("heading", level=1)).to_have_text(text)
+
+
+def account_links(page: Page) -> Locator:
+    return page.get_by_role("rowheader").get_by_role("link")

@@ -1,0 +1,191 @@
+"""Every page, in every state that it has, passes axe-core's rules: light and dark, on a desktop and on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Browser, Page
+
+from sandbox.child_processes import ChildProcess
+from sandbox.ports import find_free_port
+from sandbox.simulator.control import SimulatorControl
+from tests.browser.conftest import TIMEOUT_MS, OpenPage, record_console_errors
+from tests.browser.sites import AdminBrowser, Site, expect_heading, open_connections, open_sql
+from tests.support import database_states
+from tests.support.databases import Databases
+from tests.support.environment import product_environment
+from tests.support.http_server import serving
+
+pytestmark = pytest.mark.browser
+
+DESKTOP, PHONE, SMALLEST = (1280, 800), (375, 740), (320, 568)
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+ALL_RULES = {"runOnly": {"type": "tag", "values": TAGS}, "resultTypes": ["violations"]}
+#: The dark scheme differs in its colours only.
+COLOUR_RULES = {"runOnly": {"type": "rule", "values": ["color-contrast"]}, "resultTypes": ["violations"]}
+#: Rows of a table beyond the 20th repeat the markup of the first ones.
+CHECKED_PART = {"include": [["html"]], "exclude": [["tbody tr:nth-child(n+21)"]]}
+#: State of the database, address, and the page's first heading.
+ADMIN_PAGES = [
+    ("empty", "/operator", "Nothing is refreshed."),
+    ("healthy", "/operator", "All 60 connections are fresh."),
+    ("troubled", "/operator", "2 connections are held by the brake."),
+    ("empty", "/connections", "Connections"),
+    ("healthy", "/connections", "Connections"),
+    ("healthy", "/connections?q=shop-1&sort=domain", "Connections"),
+    ("healthy", "/connections?q=unknown", "Connections"),
+    ("troubled", "/connections", "Connections"),
+    ("troubled", "/connections?sort=failures", "Connections"),
+    ("troubled", "/connections?status=disconnected", "Connections"),
+    ("healthy", "/connections/62515", "shop-00.example"),
+    ("healthy", "/connections/62515?notice=ended", "shop-00.example"),
+    ("troubled", f"/connections/{database_states.REVOKED_HUB}", f"Account {database_states.REVOKED_HUB}"),
+    ("troubled", f"/connections/{database_states.HELD_HUB}", f"Account {database_states.HELD_HUB}"),
+    ("troubled", f"/connections/{database_states.FAILING_HUB}", f"shop-{database_states.FAILING_HUB}.example"),
+    (
+        "troubled",
+        f"/connections/{database_states.DISCONNECTED_HUB}",
+        f"shop-{database_states.DISCONNECTED_HUB}.example",
+    ),
+    ("troubled", f"/connections/{database_states.IMPORTED_HUB}", f"Account {database_states.IMPORTED_HUB}"),
+    ("troubled", f"/connections/{database_states.LONG_NAME_HUB}", database_states.LONG_DOMAIN),
+    ("troubled", f"/connections/{database_states.LARGEST_HUB}", f"shop-{database_states.LARGEST_HUB}.example"),
+    ("healthy", "/connections/62515/disconnect", "Disconnect shop-00.example?"),
+    (
+        "troubled",
+        f"/connections/{database_states.LONG_NAME_HUB}/disconnect",
+        f"Disconnect {database_states.LONG_DOMAIN}?",
+    ),
+    (
+        "troubled",
+        f"/connections/{database_states.DISCONNECTED_HUB}/disconnect",
+        "shop-22.example is disconnected already",
+    ),
+    ("empty", "/connections/7", "There is no such connection"),
+    ("empty", "/connections?sort=x", "This address is not valid"),
+    ("unreachable", "/operator", "PostgreSQL does not answer"),
+]
+PUBLIC_PAGES = [
+    ("/", "Connect your HubSpot account"),
+    ("/nowhere", "There is no such page"),
+    ("/install?hub_id=x", "That is not a HubSpot account number"),
+    ("/oauth/callback?error=access_denied&state=x", "This link is damaged"),
+]
+
+Sites = Mapping[str, Site]
+
+
+@pytest.fixture(scope="module")
+def sites(databases: Databases, redis_server: Callable[[int], str], simulator_process: ChildProcess) -> Iterator[Sites]:
+    """A site for each state of the database, and one whose database does not answer."""
+    with ExitStack() as stack, SimulatorControl(simulator_process.url) as simulator:
+        simulator.reset(settings=True, accounts=True)
+        database_urls = {"unreachable": f"postgresql://user@127.0.0.1:{find_free_port()}/unreachable"}
+        for state, fill in database_states.STATES.items():
+            database_urls[state] = stack.enter_context(databases.migrated())
+            with open_sql(database_urls[state]) as sql, open_connections(database_urls[state], sql) as connections:
+                fill(connections, sql)
+        sites = {}
+        for state, database_url in database_urls.items():
+            environment = product_environment(database_url, redis_server(15), simulator.base_url)
+            url = stack.enter_context(serving(environment))
+            sites[state] = Site(url, environment["OPERATOR_PASSWORD"], database_url)
+        yield sites
+
+
+@pytest.fixture(scope="module")
+def admin_pages(chromium: Browser, sites: Sites) -> Iterator[tuple[Mapping[str, Page], list[str]]]:
+    """One page for each site, used by one test after the other, and the errors on their consoles."""
+    errors: list[str] = []
+    pages = {}
+    for database, site in sites.items():
+        credentials = {"username": "operator", "password": site.password}
+        context = chromium.new_context(base_url=site.url, http_credentials=credentials)
+        context.set_default_timeout(TIMEOUT_MS)
+        record_console_errors(context, errors)
+        pages[database] = context.new_page()
+    yield pages, errors
+    for page in pages.values():
+        page.context.close()
+
+
+def find_violations(page: Page) -> list[str]:
+    """Of axe-core's rules, and pages that are wider than their window."""
+    page.evaluate(AXE_SCRIPT)  # Chromium runs it in spite of the Content-Security-Policy
+    violations = []
+    for width, height in (DESKTOP, PHONE, SMALLEST):
+        page.set_viewport_size({"width": width, "height": height})
+        page_width = page.evaluate("document.scrollingElement.scrollWidth")
+        if page_width > width:
+            violations.append(f"the page is {page_width} px wide in a window of {width} px")
+        if (width, height) == SMALLEST:
+            continue
+        for scheme, rules in (("light", ALL_RULES), ("dark", COLOUR_RULES)):
+            page.emulate_media(color_scheme=scheme)
+            for rule in page.evaluate("([part, rules]) => axe.run(part, rules)", [CHECKED_PART, rules])["violations"]:
+                violations += [describe_violation(rule, node, scheme, width) for node in rule["nodes"]]
+    return violations
+
+
+def describe_violation(rule: dict[str, Any], node: dict[str, Any], scheme: str, width: int) -> str:
+    return f"{scheme}, {width} px: {rule['id']}: {node['html'][:200]}\n  {node['failureSummary']}"
+
+
+@pytest.mark.parametrize(
+    ("database", "path", "heading"), ADMIN_PAGES, ids=[f"{database} {path}" for database, path, _ in ADMIN_PAGES]
+)
+def test_an_operators_page_is_accessible(
+    admin_pages: tuple[Mapping[str, Page], list[str]], database: str, path: str, heading: str
+) -> None:
+    pages, console_errors = admin_pages
+    pages[database].goto(path)
+    expect_heading(pages[database], heading)
+    assert find_violations(pages[database]) == []
+    assert console_errors == []
+
+
+@pytest.mark.parametrize(("path", "heading"), PUBLIC_PAGES, ids=[path for path, _ in PUBLIC_PAGES])
+def test_a_public_page_is_accessible(sites: Sites, open_page: OpenPage, path: str, heading: str) -> None:
+    page = open_page()
+    page.goto(sites["empty"].url + path)
+    expect_heading(page, heading)
+    assert find_violations(page) == []
+
+
+def test_the_page_for_a_wrong_password_is_accessible(sites: Sites, open_page: OpenPage) -> None:
+    page = AdminBrowser(sites["empty"].url, "wrong", open_page).open()
+    expect_heading(page, "This page is the operator's")
+    assert find_violations(page) == []
+
+
+def test_the_pages_of_an_install_are_accessible(sites: Sites, open_page: OpenPage) -> None:
+    """The install waits while a table is locked. Its domain stays unknown, as no worker runs."""
+    site, page = sites["empty"], open_page()
+    page.goto(f"{site.url}/install?hub_id=62515")
+    expect_heading(page, "An app wants to connect to your HubSpot account")
+    assert find_violations(page) == []
+    with open_sql(site.database_url, autocommit=False) as lock:
+        lock.rows("LOCK TABLE tokenkeeper.installs IN ACCESS EXCLUSIVE MODE")
+        page.get_by_role("button", name="Connect app").click()
+        expect_heading(page, "Connecting account 62515")
+        assert find_violations(page) == []
+    expect_heading(page, "Account 62515 is connected")
+    assert find_violations(page) == []
+    with open_sql(site.database_url) as sql:
+        sql.rows("UPDATE tokenkeeper.accounts SET hub_domain = %s WHERE hub_id = 62515", database_states.LONG_DOMAIN)
+        page.reload()
+        expect_heading(page, f"{database_states.LONG_DOMAIN} is connected")
+        assert find_violations(page) == []
+        sql.rows("DELETE FROM tokenkeeper.connections")
+
+
+def test_the_page_of_a_denied_install_is_accessible(sites: Sites, open_page: OpenPage) -> None:
+    page = open_page()
+    page.goto(f"{sites['empty'].url}/install")
+    page.get_by_role("button", name="Deny").click()
+    expect_heading(page, "You did not allow the connection")
+    assert find_violations(page) == []
