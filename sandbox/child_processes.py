@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0
@@ -50,17 +51,22 @@ class ChildProcess:
         self.url = url
         self._stop_signal = stop_signal
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                list(argv),
-                cwd=cwd,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C reaches the parent alone
-                preexec_fn=die_with_parent(stop_signal),  # noqa: PLW1509  one call into libc
-                user=user,
-            )
+            self._process = self._start(argv, environment, output, cwd, user)
+
+    def _start(
+        self, argv: Sequence[str], environment: Mapping[str, str], output: IO[bytes], cwd: Path, user: str | None
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C reaches the parent alone
+            preexec_fn=die_with_parent(self._stop_signal),  # noqa: PLW1509  one call into libc
+            user=user,
+        )
 
     @property
     def pid(self) -> int:

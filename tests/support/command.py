@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import fork_server
+
 TOKENKEEPER = Path(sys.executable).parent / "tokenkeeper"
 SECONDS = 60
 #: What a terminal obeys and does not show.
@@ -37,15 +39,9 @@ class Command:
 
     def __call__(self, *arguments: str | Path, stdin: str | bytes = b"", **changes: str) -> Ran:
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        ran = subprocess.run(
-            [TOKENKEEPER, *map(str, arguments)],
-            input=given,
-            capture_output=True,
-            env={**self.environment, **changes},
-            timeout=SECONDS,
-            check=False,
-        )
-        return Ran(ran.returncode, ran.stdout.decode(), ran.stderr.decode())
+        argv = [str(TOKENKEEPER), *map(str, arguments)]
+        result = fork_server.run(argv, {**self.environment, **changes}, given, SECONDS)
+        return Ran(result.returncode, result.stdout.decode(), result.stderr.decode())
 
     def on_a_terminal(self, *arguments: str, ctrl_c_after: str = "", **changes: str) -> Ran:
         """All three streams are a terminal of 160 columns, unless COLUMNS says otherwise; `err` is in `out`."""

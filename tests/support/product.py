@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from sandbox.child_processes import LOG_TAIL_CHARACTERS, START_SECONDS, ChildProcess, installed_command
 from sandbox.ports import find_free_port
-from tests.support.environment import ROOT, web_environment
+from tests.support import fork_server
+from tests.support.environment import web_environment
 
 #: Requests to loopback must not go through a proxy of the machine.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 ReadyCheck = Callable[[ChildProcess], bool]
+
+
+class ForkedChildProcess(ChildProcess):
+    """A ChildProcess that the fork server starts."""
+
+    def _start(  # type: ignore[override]
+        self, argv: Sequence[str], environment: Mapping[str, str], output: IO[bytes], cwd: Path, user: str | None
+    ) -> fork_server.ForkedProcess:
+        with Path(os.devnull).open("rb") as nothing:
+            return fork_server.fork(argv, environment, nothing, output)
 
 
 class Product:
@@ -61,7 +74,9 @@ class Product:
         """`argv` begins with a command of this environment's bin folder. Raises ProcessFailed."""
         name = f"{name}-{len(self.running)}"
         command = [installed_command(argv[0]), *argv[1:]]
-        process = ChildProcess(name, command, {**self.environment, **changes}, self.folder / f"{name}.log", url=url)
+        environment = {**self.environment, **changes}
+        process_class = ForkedChildProcess if fork_server.can_fork(command, environment) else ChildProcess
+        process = process_class(name, command, environment, self.folder / f"{name}.log", url=url)
         self.running.append(process)
         return process.wait_until(is_ready) if is_ready else process
 
@@ -74,16 +89,9 @@ class Product:
         return self._run("celery", "-A", "worker.app", *arguments)
 
     def _run(self, command: str, *arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [installed_command(command), *arguments],
-            cwd=ROOT,
-            env={**self.environment, **changes},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=START_SECONDS,
-            check=False,
-        )
+        argv = [installed_command(command), *arguments]
+        result = fork_server.run(argv, {**self.environment, **changes}, stdin.encode(), START_SECONDS)
+        return subprocess.CompletedProcess(argv, result.returncode, result.stdout.decode(), result.stderr.decode())
 
     def stop(self) -> None:
         """All get SIGTERM first, so that the wait is that of the slowest."""

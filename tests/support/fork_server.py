@@ -1,0 +1,231 @@
+"""A process that has imported the libraries already and forks a new process of the product in milliseconds.
+
+Most of what a worker, a web server or a command costs at its start is the import of Celery, SQLAlchemy and Flask:
+about a second of CPU, some 400 times in a run of all tests. The fork server imports the libraries once. It imports
+neither web, worker, cli nor shared: each process reads its settings and imports those for itself, as after `exec`.
+Two differences remain: `/proc` shows the fork server's command line and environment, and variables that Python reads
+as it starts have no effect (`can_fork` looks for them). TEST_START=exec starts every process by `exec`.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import functools
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from sandbox.child_processes import die_with_parent
+from tests.support.environment import ROOT, inherited_environment
+
+ENTRY_POINTS = {
+    "celery": ("celery.__main__", "main"),
+    "gunicorn": ("gunicorn.app.wsgiapp", "run"),
+    "tokenkeeper": ("cli.main", "main"),
+}
+LIBRARIES = (
+    "alembic.command",
+    "celery.__main__",
+    "celery.bin.celery",
+    "celery.bin.worker",
+    "celery.bin.beat",
+    "celery.apps.worker",
+    "celery.apps.beat",
+    "celery.concurrency.prefork",
+    "celery.worker.consumer",
+    "cryptography.fernet",
+    "flask",
+    "gunicorn.app.wsgiapp",
+    "gunicorn.workers.gthread",
+    "jinja2.ext",
+    "kombu.transport.redis",
+    "logging.config",
+    "psycopg2.extras",
+    "redis.sentinel",
+    "requests",
+    "rich.console",
+    "rich.table",
+    "sqlalchemy.dialects.postgresql.psycopg2",
+    "structlog",
+    "werkzeug.middleware.proxy_fix",
+)
+#: Variables that Python reads as it starts, and so before a fork.
+READ_AT_START = ("PYTHON", "LC_", "LANG")
+MESSAGE_BYTES = 1 << 20
+
+
+def can_fork(argv: Sequence[str], environment: Mapping[str, str], cwd: Path = ROOT) -> bool:
+    """Whether a process that is forked behaves as one that is started by `exec`."""
+
+    def read_at_start(variables: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in variables.items() if name.startswith(READ_AT_START)}
+
+    return (
+        Path(argv[0]).name in ENTRY_POINTS
+        and cwd == ROOT
+        and read_at_start({"PYTHONUNBUFFERED": "1", **environment}) == read_at_start(inherited_environment())
+        and hasattr(os, "pidfd_open")  # Linux
+        and os.environ.get("TEST_START") != "exec"
+    )
+
+
+class ForkedProcess:
+    """A child of the fork server, with the part of subprocess.Popen's interface that tests use."""
+
+    def __init__(self, status: int) -> None:
+        self._status = os.fdopen(status, "r", encoding="ascii")  #: two lines: the pid, and at the end the exit status
+        self.pid = int(self._status.readline())
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self._read_status(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        status = self._read_status(timeout)
+        if status is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+        return status
+
+    def send_signal(self, signum: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _read_status(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
+            self.returncode = int(self._status.readline())
+            self._status.close()
+        return self.returncode
+
+
+def fork(argv: Sequence[str], environment: Mapping[str, str], stdin: IO[bytes], stdout: IO[bytes]) -> ForkedProcess:
+    """Start `argv` in a session of its own; its errors go where `stdout` goes."""
+    return _fork(argv, environment, stdin.fileno(), stdout.fileno(), stdout.fileno())
+
+
+def run(
+    argv: Sequence[str], environment: Mapping[str, str], stdin: bytes, seconds: float
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end, forked where that makes no difference. Raises subprocess.TimeoutExpired."""
+    if not can_fork(argv, environment):
+        return subprocess.run(
+            list(argv), cwd=ROOT, env=dict(environment), input=stdin, capture_output=True, timeout=seconds, check=False
+        )
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        given.write(stdin)
+        given.seek(0)
+        process = _fork(argv, environment, given.fileno(), output.fileno(), errors.fileno())
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(list(argv), status, output.read(), errors.read())
+
+
+def _fork(argv: Sequence[str], environment: Mapping[str, str], *streams: int) -> ForkedProcess:
+    reader, writer = os.pipe()
+    request = json.dumps({"argv": list(argv), "environment": dict(environment)}).encode()
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [*streams, writer]))
+    _connection().sendmsg([request], [rights])
+    os.close(writer)
+    return ForkedProcess(reader)
+
+
+@functools.cache
+def _connection() -> socket.socket:
+    """To this process's fork server, which ends with it."""
+    connection, for_server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.fork_server", str(for_server.fileno())],
+        cwd=ROOT,
+        env=inherited_environment(),
+        stdin=subprocess.DEVNULL,
+        pass_fds=[for_server.fileno()],
+        start_new_session=True,
+        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509  one call into libc
+    )
+    for_server.close()
+    atexit.register(_stop_server, server, connection)
+    return connection
+
+
+def _stop_server(server: subprocess.Popen[bytes], connection: socket.socket) -> None:
+    connection.close()
+    server.wait()
+
+
+def serve(connection: socket.socket) -> Sequence[str] | None:
+    """Fork for each request. Returns the command line in each child, and None when the connection is closed."""
+    children: dict[int, tuple[int, int]] = {}  #: pid and status pipe, by the file descriptor that tells of its end
+    before_exec = die_with_parent(signal.SIGTERM)
+    assert before_exec
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    while True:
+        for ready, _ in poller.poll():
+            if ready in children:
+                poller.unregister(ready)
+                _report_end(ready, *children.pop(ready))
+                continue
+            message, control, _, _ = connection.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(4 * 4))
+            if not message:
+                return None
+            descriptors = array.array("i")
+            descriptors.frombytes(control[0][2])
+            if (pid := os.fork()) == 0:
+                connection.detach()
+                before_exec()
+                return _become(json.loads(message), descriptors[:3])
+            pidfd = os.pidfd_open(pid)
+            children[pidfd] = pid, descriptors[3]
+            poller.register(pidfd, select.POLLIN)
+            os.write(descriptors[3], f"{pid}\n".encode())
+            for descriptor in descriptors[:3]:
+                os.close(descriptor)
+
+
+def _report_end(pidfd: int, pid: int, status: int) -> None:
+    _, exit_status = os.waitpid(pid, 0)
+    with contextlib.suppress(BrokenPipeError):
+        os.write(status, f"{os.waitstatus_to_exitcode(exit_status)}\n".encode())
+    os.close(status)
+    os.close(pidfd)
+
+
+def _become(request: dict[str, Any], streams: Sequence[int]) -> Sequence[str]:
+    """In a new child: take the command line, environment and streams of the request, and nothing of the server's."""
+    os.setsid()
+    for target, source in enumerate(streams):
+        os.dup2(source, target)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.path.remove(str(ROOT))  # a command of the environment's bin folder has no such entry
+    sys.argv = list(request["argv"])
+    return sys.argv
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    command = serve(socket.socket(fileno=int(sys.argv[1])))
+    if command is not None:
+        module, function = ENTRY_POINTS[Path(command[0]).name]
+        sys.exit(getattr(importlib.import_module(module), function)())
