@@ -1,4 +1,4 @@
-"""GET /metrics over real HTTP, from a real database with known connections, read by Prometheus's own parsers."""
+"""GET /metrics over HTTP, from a database with known connections, read by Prometheus's own parsers."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ PASSWORD = "the-operators-password"
 
 
 class Scraper:
-    """What Prometheus sees."""
+    """Reads /metrics as Prometheus does."""
 
-    def __init__(self, home: str) -> None:
-        self.url = f"{home}/metrics"
+    def __init__(self, url: str) -> None:
+        self.url = f"{url}/metrics"
 
     def get(self, *, accept: str = "", password: str | None = PASSWORD, method: str = "GET") -> requests.Response:
         auth = ("operator", password) if password is not None else None
         return requests.request(method, self.url, auth=auth, headers={"Accept": accept}, timeout=10)
 
     def scrape(self) -> dict[str, Metric]:
-        answer = self.get()
-        assert answer.status_code == 200, answer.text
-        return {family.name: family for family in text_string_to_metric_families(answer.text)}
+        response = self.get()
+        assert response.status_code == 200, response.text
+        return {family.name: family for family in text_string_to_metric_families(response.text)}
 
     def value(self, name: str, **labels: str) -> float:
-        """Of the only sample of that name with those labels."""
+        """The value of the only sample with this name and these labels."""
         (value,) = self.values(name, **labels)
         return value
 
@@ -57,8 +57,8 @@ class Scraper:
 
 @pytest.fixture
 def scraper(environment: Environment) -> Iterator[Scraper]:
-    with serving(environment(OPERATOR_PASSWORD=PASSWORD)) as home:
-        yield Scraper(home)
+    with serving(environment(OPERATOR_PASSWORD=PASSWORD)) as url:
+        yield Scraper(url)
 
 
 def test_connections_are_counted_by_status(scraper: Scraper, connections: ConnectionFixture, sql: SqlFixture) -> None:
@@ -73,8 +73,8 @@ def test_connections_are_counted_by_status(scraper: Scraper, connections: Connec
     assert scraper.value("connections_failing") == 1
 
 
-def test_an_empty_house_is_told_of_in_full(scraper: Scraper) -> None:
-    told = scraper.scrape()
+def test_an_empty_database_has_every_metric(scraper: Scraper) -> None:
+    families = scraper.scrape()
     assert scraper.value("connections", status="active") == 0
     assert scraper.value("sweep_age_seconds") == math.inf
     assert scraper.value("last_sweep_timestamp_seconds") == 0
@@ -82,10 +82,10 @@ def test_an_empty_house_is_told_of_in_full(scraper: Scraper) -> None:
     assert scraper.value("oldest_due_age_seconds") == 0
     assert scraper.value("provider_rate_limit") == math.inf
     assert scraper.values("token_remaining_life_seconds_min") == []
-    assert all(family.documentation for family in told.values())
+    assert all(family.documentation for family in families.values())
 
 
-def test_the_tokens_that_are_served_and_those_that_are_missing(
+def test_tokens_that_are_served_and_stale_ones_are_counted(
     scraper: Scraper, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     for hub_id in range(1, 5):
@@ -103,7 +103,7 @@ def test_the_tokens_that_are_served_and_those_that_are_missing(
     assert 90 <= scraper.value("oldest_due_age_seconds") < 120
 
 
-def test_refreshes_by_what_they_came_to_and_how_late(
+def test_refreshes_are_counted_by_outcome_and_lateness(
     scraper: Scraper, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     now, counts = sql.now(), RefreshCounters()
@@ -122,7 +122,7 @@ def test_refreshes_by_what_they_came_to_and_how_late(
     assert outcomes == set(OUTCOMES)
 
 
-def test_every_bound_is_there_from_the_start(scraper: Scraper) -> None:
+def test_every_bucket_is_there_from_the_start(scraper: Scraper) -> None:
     for name, bounds in (
         ("token_remaining_life_seconds", LIFETIME_BOUNDS_SECONDS),
         ("refresh_lateness_seconds", LATENESS_BOUNDS_SECONDS),
@@ -151,75 +151,79 @@ def test_hubspots_state_the_brake_and_the_sweep(
     assert scraper.value("last_sweep_timestamp_seconds") == pytest.approx(sql.now().timestamp(), abs=10)
 
 
-def test_what_asks_for_openmetrics_gets_it_and_its_strict_parser_takes_it(
+def test_a_client_that_accepts_openmetrics_gets_it_and_its_strict_parser_accepts_it(
     scraper: Scraper, connections: ConnectionFixture
 ) -> None:
     connections.install(1)
     prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
-    answer = scraper.get(accept=prometheus)
-    assert answer.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    assert {family.name for family in openmetrics_families(answer.text)} == set(scraper.scrape())
+    response = scraper.get(accept=prometheus)
+    assert response.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert {family.name for family in openmetrics_families(response.text)} == set(scraper.scrape())
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "text/plain;version=0.0.4", "text/plain;version=x", ",;=;,"])
-def test_everybody_else_gets_the_older_text(scraper: Scraper, accept: str) -> None:
-    answer = scraper.get(accept=accept)
-    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+def test_any_other_client_gets_the_older_text_format(scraper: Scraper, accept: str) -> None:
+    response = scraper.get(accept=accept)
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
 
 
-def test_a_nonsensical_version_is_no_bug_of_ours(scraper: Scraper) -> None:
+def test_an_invalid_version_in_accept_is_no_server_error(scraper: Scraper) -> None:
     assert scraper.get(accept="application/openmetrics-text;version=x").status_code == 200
 
 
 @pytest.mark.parametrize("password", [None, "wrong", ""])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_it_is_the_operators(scraper: Scraper, password: str | None, method: str) -> None:
-    answer = scraper.get(password=password, method=method)
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"].startswith("Basic ")
-    assert "tokenkeeper_" not in answer.text
+def test_metrics_need_the_operators_password(scraper: Scraper, password: str | None, method: str) -> None:
+    response = scraper.get(password=password, method=method)
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"].startswith("Basic ")
+    assert "tokenkeeper_" not in response.text
 
 
-def test_no_secret_and_no_account_is_in_it(scraper: Scraper, connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_metrics_contain_no_secret_and_no_account(
+    scraper: Scraper, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.install(987654321, access_token=ACCESS_TOKEN, encrypted_refresh_token=REFRESH_TOKEN)
     sql.set("failures = 3, last_error = 'last-error-of-it', status = 'suspect', status_reason = 'reason-of-it'")
     text = scraper.get().text
-    for private in (ACCESS_TOKEN, REFRESH_TOKEN, "987654321", "last-error-of-it", "reason-of-it", PASSWORD):
-        assert private not in text
+    for secret in (ACCESS_TOKEN, REFRESH_TOKEN, "987654321", "last-error-of-it", "reason-of-it", PASSWORD):
+        assert secret not in text
 
 
 def test_a_database_that_never_answers_is_a_503_within_three_seconds(environment: Environment) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://user:secret@127.0.0.1:{silent.getsockname()[1]}/db"
-        with serving(environment(OPERATOR_PASSWORD=PASSWORD, DATABASE_URL=url)) as home:
-            began = time.monotonic()
-            answer = Scraper(home).get()
-            assert time.monotonic() - began < 3
-    assert (answer.status_code, answer.headers["Content-Type"]) == (503, "text/plain; charset=utf-8")
-    assert "PostgreSQL does not answer" in answer.text
+        with serving(environment(OPERATOR_PASSWORD=PASSWORD, DATABASE_URL=url)) as url:
+            started_at = time.monotonic()
+            response = Scraper(url).get()
+            assert time.monotonic() - started_at < 3
+    assert (response.status_code, response.headers["Content-Type"]) == (503, "text/plain; charset=utf-8")
+    assert "PostgreSQL does not answer" in response.text
 
 
-def test_a_reading_of_a_moment_ago_stands_in_for_one_that_takes_too_long(
+def test_a_recent_snapshot_is_served_while_a_new_one_takes_too_long(
     scraper: Scraper, connections: ConnectionFixture, connect: Callable[..., Any]
 ) -> None:
     assert scraper.value("connections", status="active") == 0
     connections.install(1)
-    with held_up(connect()):
-        began = time.monotonic()
+    with lock_provider(connect()):
+        started_at = time.monotonic()
         assert scraper.value("connections", status="active") == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - started_at < 3
     until(lambda: scraper.value("connections", status="active") == 1)
 
 
-def test_one_that_took_too_long_serves_who_asks_next(scraper: Scraper, connect: Callable[..., Any]) -> None:
-    with held_up(connect()):
+def test_a_snapshot_that_took_too_long_is_served_to_the_next_scrape(
+    scraper: Scraper, connect: Callable[..., Any]
+) -> None:
+    with lock_provider(connect()):
         assert scraper.get().status_code == 503
     until(lambda: scraper.get().status_code == 200)
 
 
 @contextmanager
-def held_up(connection: Any) -> Iterator[None]:
-    """Nothing reads HubSpot's state meanwhile."""
+def lock_provider(connection: Any) -> Iterator[None]:
+    """Locks the row that every snapshot reads, for the block."""
     with connection.cursor() as cursor:
         cursor.execute("BEGIN; LOCK TABLE tokenkeeper.provider IN ACCESS EXCLUSIVE MODE")
         yield
@@ -227,15 +231,15 @@ def held_up(connection: Any) -> Iterator[None]:
 
 
 def test_a_database_that_is_not_migrated_is_a_503(environment: Environment, empty_database_url: str) -> None:
-    with serving(environment(OPERATOR_PASSWORD=PASSWORD, DATABASE_URL=empty_database_url)) as home:
-        assert Scraper(home).get().status_code == 503
+    with serving(environment(OPERATOR_PASSWORD=PASSWORD, DATABASE_URL=empty_database_url)) as url:
+        assert Scraper(url).get().status_code == 503
 
 
-def test_promtool_has_nothing_to_say(scraper: Scraper, connections: ConnectionFixture) -> None:
+def test_promtool_finds_nothing_to_report(scraper: Scraper, connections: ConnectionFixture) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not on PATH; it comes with Prometheus")
     connections.install(1)
-    told = scraper.get().text
-    done = subprocess.run([promtool, "check", "metrics"], input=told, capture_output=True, text=True, check=False)
+    text = scraper.get().text
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,4 +1,4 @@
-"""The handshake over real HTTP, against the simulator: every way it can end, and that nothing is stored then."""
+"""The handshake over HTTP, with the simulator as HubSpot: every way it can end, and that nothing is stored then."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ def settings(environment):
 
 @pytest.fixture
 def visitors(settings, simulator):
-    """Makes browsers that visit our site."""
+    """A function that returns a new browser."""
     with serving(settings) as url, ExitStack() as stack:
         yield lambda: stack.enter_context(Visitor(url, simulator))
 
@@ -33,29 +33,29 @@ def visitor(visitors):
 
 
 @pytest.fixture
-def stored(connect):
+def count_connections(connect):
     def count():
         with connect() as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT (SELECT count(*) FROM tokenkeeper.connections)")
+            cursor.execute("SELECT count(*) FROM tokenkeeper.connections")
             return cursor.fetchone()[0]
 
     return count
 
 
 @pytest.fixture
-def nothing_kept(stored, settings):
-    """Neither in Postgres nor on the queue."""
+def nothing_is_stored(count_connections, settings):
+    """A function that asserts it, for PostgreSQL and the queue."""
 
     def check():
         with redis.Redis.from_url(settings["REDIS_URL"]) as client:
             assert not client.llen("tokenkeeper.interactive")
-        assert stored() == 0
+        assert count_connections() == 0
         return True
 
     return check
 
 
-def test_an_install_is_queued_sealed_and_dated(visitor, settings):
+def test_an_install_is_queued_encrypted_and_its_page_waits(visitor, settings):
     path = visitor.install(HUB)
     with redis.Redis.from_url(settings["REDIS_URL"]) as client:
         [envelope] = client.lrange("tokenkeeper.interactive", 0, -1)
@@ -65,66 +65,66 @@ def test_an_install_is_queued_sealed_and_dated(visitor, settings):
     assert page.status_code == 200
     assert "Connecting account 62515" in page.text
     assert visitor.status(path) == {"state": "storing", "hub_id": HUB}
-    opened = TokenCipher([settings["TOKEN_KEYS"]]).decrypt_install(visitor.cookie("tk_grant"))
-    assert opened.hub_id == HUB
-    for secret in (opened.refresh_token, settings["HUBSPOT_CLIENT_SECRET"]):
+    install = TokenCipher([settings["TOKEN_KEYS"]]).decrypt_install(visitor.cookie("tk_grant"))
+    assert install.hub_id == HUB
+    for secret in (install.refresh_token, settings["HUBSPOT_CLIENT_SECRET"]):
         assert secret not in page.text
         assert secret.encode() not in message
 
 
-def test_denied(visitor, nothing_kept):
-    answer = visitor.get(visitor.simulator.deny(visitor.press_connect()))
-    assert answer.status_code == 403
-    assert "did not allow" in answer.text
-    assert nothing_kept()
+def test_a_denied_consent_gets_an_error_page(visitor, nothing_is_stored):
+    response = visitor.get(visitor.simulator.deny(visitor.press_connect()))
+    assert response.status_code == 403
+    assert "did not allow" in response.text
+    assert nothing_is_stored()
 
 
-def test_a_preselected_hub_shows_in_hubspots_address(visitor):
+def test_a_preselected_hub_is_in_the_url_of_the_consent_page(visitor):
     address = visitor.press_connect(hub_id=HUB)
     assert f"/oauth/{HUB}/authorize" in address
     assert "scope=oauth%20crm.objects.contacts.read" in address
 
 
-def test_a_state_of_another_browser(visitor, visitors, nothing_kept):
+def test_a_state_of_another_browser_gets_an_error_page(visitor, visitors, nothing_is_stored):
     back = visitor.allow(HUB)
-    answer = visitors().get(back)
-    assert answer.status_code == 403
-    assert "another browser" in answer.text
-    assert nothing_kept()
+    response = visitors().get(back)
+    assert response.status_code == 403
+    assert "other browser" in response.text
+    assert nothing_is_stored()
 
 
-def test_a_changed_state(visitor, nothing_kept):
+def test_a_changed_state_gets_an_error_page(visitor, nothing_is_stored):
     back = visitor.allow(HUB)
     state = state_in(back)
-    answer = visitor.get(back.replace(state, state[:-5] + "AAAAA"))
-    assert answer.status_code == 400
-    assert nothing_kept()
+    response = visitor.get(back.replace(state, state[:-5] + "AAAAA"))
+    assert response.status_code == 400
+    assert nothing_is_stored()
 
 
-def test_a_missing_state_restarts_and_then_works(visitor, simulator):
+def test_without_a_state_the_handshake_begins_again_and_succeeds(visitor, simulator):
     code = code_in(visitor.allow(HUB))
-    answer = visitor.get(f"/oauth/callback?code={code}")
-    assert answer.status_code == 302
-    assert visitor.get(simulator.allow(answer.headers["Location"], HUB)).status_code == 303
+    response = visitor.get(f"/oauth/callback?code={code}")
+    assert response.status_code == 302
+    assert visitor.get(simulator.allow(response.headers["Location"], HUB)).status_code == 303
 
 
-def test_a_missing_code(visitor, nothing_kept):
-    answer = visitor.get(f"/oauth/callback?state={state_in(visitor.press_connect())}")
-    assert answer.status_code == 400
-    assert nothing_kept()
+def test_a_missing_code_gets_an_error_page(visitor, nothing_is_stored):
+    response = visitor.get(f"/oauth/callback?state={state_in(visitor.press_connect())}")
+    assert response.status_code == 400
+    assert nothing_is_stored()
 
 
-def test_a_code_used_before(visitor, visitors):
+def test_a_used_code_is_refused_in_another_browser(visitor, visitors):
     back = visitor.allow(HUB)
     assert visitor.get(back).status_code == 303
-    another = visitors()
-    state = state_in(another.press_connect())
-    answer = another.get(f"/oauth/callback?code={code_in(back)}&state={state}")
-    assert answer.status_code == 400
-    assert "cannot be used again" in answer.text
+    other = visitors()
+    state = state_in(other.press_connect())
+    response = other.get(f"/oauth/callback?code={code_in(back)}&state={state}")
+    assert response.status_code == 400
+    assert "cannot be used again" in response.text
 
 
-def test_a_reload_asks_hubspot_once(visitor, simulator):
+def test_a_reload_exchanges_the_code_once(visitor, simulator):
     back = visitor.allow(HUB)
     first, again = visitor.get(back), visitor.get(back)
     assert again.status_code == 303
@@ -132,21 +132,21 @@ def test_a_reload_asks_hubspot_once(visitor, simulator):
     assert simulator.get_stats()["by_hub"][str(HUB)]["exchanges"] == 1
 
 
-def test_an_expired_code(visitor, simulator, nothing_kept):
+def test_an_expired_code_gets_an_error_page(visitor, simulator, nothing_is_stored):
     simulator.change_settings(code_lifetime=0.001)
-    answer = visitor.get(visitor.allow(HUB))
-    assert answer.status_code == 400
-    assert "too old" in answer.text
-    assert nothing_kept()
+    response = visitor.get(visitor.allow(HUB))
+    assert response.status_code == 400
+    assert "too old" in response.text
+    assert nothing_is_stored()
 
 
-def test_an_app_set_up_wrongly(visitor, simulator, nothing_kept):
-    simulator.change_settings(client_secrets=["another-secret"])
-    answer = visitor.get(visitor.allow(HUB))
-    assert answer.status_code == 502
-    assert "not set up correctly" in answer.text
-    assert DEMO_CLIENT_SECRET not in answer.text
-    assert nothing_kept()
+def test_a_wrong_client_secret_gets_an_error_page(visitor, simulator, nothing_is_stored):
+    simulator.change_settings(client_secrets=["other-secret"])
+    response = visitor.get(visitor.allow(HUB))
+    assert response.status_code == 502
+    assert "not set up correctly" in response.text
+    assert DEMO_CLIENT_SECRET not in response.text
+    assert nothing_is_stored()
 
 
 @pytest.mark.parametrize(
@@ -165,14 +165,16 @@ def test_an_app_set_up_wrongly(visitor, simulator, nothing_kept):
         ("slow", {"seconds": 5}, 504),
     ],
 )
-def test_hubspot_out_of_order(visitor, fault, options, status, nothing_kept):
+def test_an_error_of_hubspot_gets_an_error_page_with_a_link_to_start_again(
+    visitor, fault, options, status, nothing_is_stored
+):
     visitor.simulator.add_fault(fault, where="token", **options)
     back = visitor.allow(HUB)
-    answer = visitor.get(back)
-    assert answer.status_code == status
-    assert 'href="/install"' in answer.text
-    assert code_in(back) not in answer.text
-    assert nothing_kept()
+    response = visitor.get(back)
+    assert response.status_code == status
+    assert 'href="/install"' in response.text
+    assert code_in(back) not in response.text
+    assert nothing_is_stored()
 
 
 def test_two_tabs_connect_two_accounts(visitor):
@@ -181,8 +183,8 @@ def test_two_tabs_connect_two_accounts(visitor):
     assert visitor.get(one).status_code == 303
 
 
-def test_another_browser_does_not_see_the_page(visitor, visitors):
+def test_another_browser_does_not_see_the_page_of_an_install(visitor, visitors):
     path = visitor.install(HUB)
-    stranger = visitors()
-    assert stranger.get(path).status_code == 404
-    assert stranger.get(f"{path}/status").status_code == 404
+    other = visitors()
+    assert other.get(path).status_code == 404
+    assert other.get(f"{path}/status").status_code == 404

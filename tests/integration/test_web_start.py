@@ -1,4 +1,4 @@
-"""How web starts, and refuses to; what it tells whoever watches over it; and its answers as a real process."""
+"""web as a process: how it starts or refuses to, its health checks, its log and its end."""
 
 import re
 import signal
@@ -15,80 +15,85 @@ from tests.support.product import has_printed, url_responds
 from tests.support.visitor import Visitor
 
 HUB = 62515
-APP_LOAD_ERROR = 4
+APP_LOAD_ERROR_STATUS = 4
 
 
-def refusal(product, **changes):
-    """What gunicorn ended with, and the one line that says why."""
+def read_refusal(product, **changes):
+    """The one line that says why gunicorn refused to start."""
     web = product.web(wait=False, **changes)
-    assert web.wait(30) == APP_LOAD_ERROR
+    assert web.wait(30) == APP_LOAD_ERROR_STATUS
     lines = [line for line in web.output().splitlines() if line.startswith("tokenkeeper: ")]
     assert lines
     assert "Traceback" not in web.output()
     return lines[0]
 
 
-def ready(url):
-    began = time.monotonic()
-    answer = requests.get(f"{url}/readyz", timeout=5)
-    assert time.monotonic() - began < 3
-    return answer.status_code, answer.json()
+def read_readiness(url):
+    """Status and content of /readyz, which has to answer within three seconds."""
+    started_at = time.monotonic()
+    response = requests.get(f"{url}/readyz", timeout=5)
+    assert time.monotonic() - started_at < 3
+    return response.status_code, response.json()
 
 
-def test_bad_settings_stop_gunicorn_with_one_line(product):
-    line = refusal(product, HUBSPOT_SCOPES="", TOKEN_KEYS="no-key-at-all")
+def test_wrong_settings_stop_gunicorn_with_one_line(product):
+    line = read_refusal(product, HUBSPOT_SCOPES="", TOKEN_KEYS="no-key-at-all")
     assert "HUBSPOT_SCOPES" in line
     assert "TOKEN_KEYS" in line
     assert "no-key-at-all" not in line
 
 
-def test_a_database_nobody_migrated_stops_gunicorn_with_one_line(environment, new_product, empty_database_url):
-    assert "tokenkeeper migrate" in refusal(new_product(environment(DATABASE_URL=empty_database_url)))
+def test_a_database_that_is_not_migrated_stops_gunicorn_with_one_line(environment, new_product, empty_database_url):
+    assert "tokenkeeper migrate" in read_refusal(new_product(environment(DATABASE_URL=empty_database_url)))
 
 
 @pytest.mark.parametrize(
-    "held",
+    "values",
     [
         "connections (hub_id, status, encrypted_refresh_token) VALUES (1, 'active', %s)",
         "key_check (encrypted_check_value) VALUES (%s)",
     ],
 )
-def test_keys_of_another_database_stop_gunicorn_with_one_line(environment, new_product, database_url, connect, held):
-    sealed = Fernet(Fernet.generate_key()).encrypt(b"{}").decode()
+def test_token_keys_of_another_database_stop_gunicorn_with_one_line(
+    environment, new_product, database_url, connect, values
+):
+    ciphertext = Fernet(Fernet.generate_key()).encrypt(b"{}").decode()
     with connect() as connection, connection.cursor() as cursor:
-        cursor.execute(f"INSERT INTO tokenkeeper.{held}", (sealed,))
-    # With one login for everything, web looks at refresh tokens; with its own, at what the worker keeps for it.
-    one_login = {"DATABASE_URL": database_url} if "connections" in held else {}
-    assert "TOKEN_KEYS" in refusal(new_product(environment(**one_login)))
+        cursor.execute(f"INSERT INTO tokenkeeper.{values}", (ciphertext,))
+    # With one login for all processes web checks refresh tokens; with its own login, the value that the worker writes.
+    one_login = {"DATABASE_URL": database_url} if "connections" in values else {}
+    assert "TOKEN_KEYS" in read_refusal(new_product(environment(**one_login)))
 
 
-def test_it_starts_with_everything_down_and_is_ready_once_all_is_up(environment, new_product, own_postgres, own_valkey):
+def test_web_starts_with_its_servers_down_and_is_ready_once_they_are_up(
+    environment, new_product, own_postgres, own_valkey
+):
     migrate(own_postgres.url())
     own_postgres.stop()
     own_valkey.stop()
     settings = environment(DATABASE_URL=own_postgres.url(), REDIS_URL=own_valkey.url())
     web = new_product(settings).web()
-    assert ready(web.url) == (503, {"postgres": "down", "redis": "down"})
+    assert read_readiness(web.url) == (503, {"postgres": "down", "redis": "down"})
     own_valkey.start()
-    assert ready(web.url) == (503, {"postgres": "down", "redis": "ok"})
+    assert read_readiness(web.url) == (503, {"postgres": "down", "redis": "ok"})
     own_postgres.start()
-    assert ready(web.url) == (200, {"postgres": "ok", "redis": "ok"})
+    assert read_readiness(web.url) == (200, {"postgres": "ok", "redis": "ok"})
     web.wait_until(has_printed("PostgreSQL answers"), 20)
 
 
-def test_servers_that_freeze_are_named_in_time_and_the_process_lives(
+def test_frozen_servers_are_named_by_readyz_and_healthz_still_answers(
     environment, new_product, own_postgres, own_valkey
 ):
     migrate(own_postgres.url())
     web = new_product(environment(DATABASE_URL=own_postgres.url(), REDIS_URL=own_valkey.url())).web()
-    assert ready(web.url)[0] == 200
+    assert read_readiness(web.url)[0] == 200
     for server in (own_postgres, own_valkey):
         server.process.send_signal(signal.SIGSTOP)
     try:
-        status, found = ready(web.url)
+        status, states = read_readiness(web.url)
         assert status == 503
-        assert "ok" not in found.values() or found["postgres"] == "ok"  # a running backend may still answer
-        assert found["redis"] != "ok"
+        assert "ok" not in states.values() or states["postgres"] == "ok"  # a running backend may still answer
+        assert states["redis"] != "ok"
         assert url_responds("/healthz")(web)
     finally:
         for server in (own_postgres, own_valkey):
@@ -99,7 +104,7 @@ def test_a_database_behind_the_code_is_not_ready(product, connect):
     web = product.web()
     with connect() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE tokenkeeper.alembic_version SET version_num = '0000'")
-    assert ready(web.url) == (503, {"postgres": "not migrated", "redis": "ok"})
+    assert read_readiness(web.url) == (503, {"postgres": "not migrated", "redis": "ok"})
 
 
 def test_no_log_line_of_an_install_holds_a_secret(product, simulator):
@@ -119,7 +124,7 @@ def test_no_log_line_of_an_install_holds_a_secret(product, simulator):
         assert secret not in output
 
 
-def test_raw_nonsense_over_a_socket_is_never_a_500(product):
+def test_raw_bytes_over_a_socket_are_never_a_500(product):
     web = product.web()
     address = urlsplit(web.url)
     head = b"\r\nHost: \xff\xff\r\nCookie: tk_browser=\xff; =; \x01\r\nConnection: close\r\n\r\n"
@@ -132,10 +137,10 @@ def test_raw_nonsense_over_a_socket_is_never_a_500(product):
     ):
         with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
             connection.sendall(line + head)
-            answer = connection.recv(200)
-        assert not answer or re.match(rb"HTTP/1.[01] [34]", answer), (line, answer)
-    answer = requests.get(f"{web.url}/installs/x", headers={"Cookie": "tk_grant=" + "x" * 7000}, timeout=5)
-    assert answer.status_code == 404
+            response = connection.recv(200)
+        assert not response or re.match(rb"HTTP/1.[01] [34]", response), (line, response)
+    response = requests.get(f"{web.url}/installs/x", headers={"Cookie": "tk_grant=" + "x" * 7000}, timeout=5)
+    assert response.status_code == 404
 
 
 def test_forks_of_a_preloaded_application_share_no_connection(product, simulator):
@@ -152,7 +157,7 @@ def test_forks_of_a_preloaded_application_share_no_connection(product, simulator
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_soon_when_told_to(product, signum):
+def test_web_stops_at_a_signal_within_ten_seconds(product, signum):
     web = product.web()
     web.send_signal(signum)
     assert web.wait(10) == 0

@@ -1,7 +1,7 @@
-"""Whatever is sent to web, nothing of ours breaks and nothing secret comes back.
+"""Random requests to web: none is a server error, and no response or log line contains a secret.
 
-A share of it runs with all tests; `make fuzz` runs the whole: FUZZ_REQUESTS through the application, a tenth of it over
-sockets to gunicorn.
+A part runs with all tests; `make fuzz` sends FUZZ_REQUESTS to the application, and a tenth of them over sockets to
+gunicorn.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from web.app import create_app
 from web.server.startup import make_services
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "2000"))
-#: No seed of its own: each run tries others. What it finds it prints, to be made a test.
+#: Without a fixed seed: each run tries other requests, and prints one that fails.
 FUZZ = settings(
     max_examples=REQUESTS,
     deadline=None,
@@ -67,8 +67,8 @@ PATHS = [
     "/static/live.js",
     "/nowhere",
 ]
-#: What gunicorn says of a protocol that it does not speak, and rightly.
-NOT_SPOKEN = {"501", "505"}
+#: gunicorn's answers to a protocol that it does not support.
+UNSUPPORTED_STATUSES = {"501", "505"}
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Target:
     app: Flask
     environment: dict[str, str]
     search: Search
-    genuine: dict[str, str]
+    valid_values: dict[str, str]
     paths: list[str]
 
 
@@ -88,14 +88,18 @@ def target(databases: Databases, redis_server: Callable[[int], str]) -> Iterator
         databases.migrated() as database_url,
         played(access, refresh, code, f"client-{marks['client secret'].text}") as hubspot,
     ):
-        environment = product_environment(database_url, redis_server(15), hubspot.base_url, **_marked(marks))
-        ours = Settings.from_env(environment)
-        made = make_services(ours)
-        made.stores.installs.add(
+        environment = product_environment(
+            database_url, redis_server(15), hubspot.base_url, **_make_marked_settings(marks)
+        )
+        product_settings = Settings.from_env(environment)
+        services = make_services(product_settings)
+        services.installs.add(
             NewInstall(
                 hub_id=HUB,
-                granted_at=made.clock(),
-                encrypted_refresh_token=TokenCipher(ours.token_keys).encrypt_refresh_token(HUB, f"na1-{refresh.text}"),
+                granted_at=services.clock(),
+                encrypted_refresh_token=TokenCipher(product_settings.token_keys).encrypt_refresh_token(
+                    HUB, f"na1-{refresh.text}"
+                ),
                 due_at=SCHEDULE.due_at,
                 install_id="6e9d9c4e-0000-4000-8000-000000000001",
                 access_token=f"CI{access.text}",
@@ -103,12 +107,12 @@ def target(databases: Databases, redis_server: Callable[[int], str]) -> Iterator
                 scopes=("oauth",),
             )
         )
-        app = create_app(made)
-        genuine, paths = _genuine(app, hubspot.allow, environment["OPERATOR_PASSWORD"])
-        yield Target(app, environment, Search(marks.values()), genuine, [*PATHS, *paths])
+        app = create_app(services)
+        valid_values, paths = _collect_valid_values(app, hubspot.allow, environment["OPERATOR_PASSWORD"])
+        yield Target(app, environment, Search(marks.values()), valid_values, [*PATHS, *paths])
 
 
-def _marked(marks: dict[str, Mark]) -> dict[str, str]:
+def _make_marked_settings(marks: dict[str, Mark]) -> dict[str, str]:
     key = Fernet.generate_key().decode()
     return {
         "HUBSPOT_CLIENT_SECRET": f"client-{marks['client secret'].text}",
@@ -120,8 +124,10 @@ def _marked(marks: dict[str, Mark]) -> dict[str, str]:
     }
 
 
-def _genuine(app: Flask, allow: Callable[[str, int], str], password: str) -> tuple[dict[str, str], list[str]]:
-    """From a handshake that came through, with the paths of its page, and from a page with a form."""
+def _collect_valid_values(
+    app: Flask, allow: Callable[[str, int], str], password: str
+) -> tuple[dict[str, str], list[str]]:
+    """Parameters and cookies of a successful handshake and a CSRF token; the paths of the install's page."""
     browser = app.test_client()
     back = parse_qs(urlsplit(allow(browser.get("/install").headers["Location"], HUB)).query)
     found = {name: values[0] for name, values in back.items()}
@@ -139,8 +145,8 @@ def _genuine(app: Flask, allow: Callable[[str, int], str], password: str) -> tup
 _addresses = count()
 
 
-def _answer(target: Target, visit: Visit) -> tuple[int, bytes]:
-    """Each from an address of its own: else all but the first hundred would only be told to wait."""
+def _send(target: Target, visit: Visit) -> tuple[int, bytes]:
+    """Each from an address of its own: the rate limit would refuse all but the first hundred of one address."""
     environ = EnvironBuilder(method=visit.method, data=visit.body).get_environ()
     address = socket.inet_ntoa((0x0A000000 + next(_addresses)).to_bytes(4, "big"))
     environ |= {"PATH_INFO": visit.path, "QUERY_STRING": visit.query, "REMOTE_ADDR": address}
@@ -155,34 +161,34 @@ def _answer(target: Target, visit: Visit) -> tuple[int, bytes]:
 
 
 @pytest.mark.timeout(3000)
-def test_no_request_breaks_the_application_or_draws_a_secret_out(target: Target) -> None:
+def test_no_request_is_a_server_error_or_returns_a_secret(target: Target) -> None:
     statuses: dict[int, int] = {}
 
     @FUZZ
-    @given(visits(target.paths, target.genuine))
+    @given(visits(target.paths, target.valid_values))
     def fuzz(visit: Visit) -> None:
-        status, content = _answer(target, visit)
+        status, content = _send(target, visit)
         statuses[status] = statuses.get(status, 0) + 1
         assert status < 500, visit
-        assert not target.search.found("answer", content), visit
+        assert not target.search.found("response", content), visit
 
-    for visit in well_made(target.genuine):  # it comes past all checks, too
-        assert _answer(target, visit)[0] == 303, visit
+    for visit in well_made(target.valid_values):  # to be sure that some requests pass all checks
+        assert _send(target, visit)[0] == 303, visit
     fuzz()
     assert sum(statuses.values()) >= REQUESTS
     assert {200, 404, 405} <= statuses.keys(), statuses
 
 
 def raw(target: Target) -> st.SearchStrategy[bytes]:
-    """A request as it goes over the wire, with bytes changed, lost, doubled and put in."""
+    """The bytes of a request, with some changed, lost, doubled and inserted."""
 
-    def written(visit: Visit) -> bytes:
+    def serialize(visit: Visit) -> bytes:
         address = quote(visit.path, safe="/%") + (f"?{visit.query}" if visit.query else "")
         lines = [f"{visit.method} {address} HTTP/1.1", "Host: x", f"Content-Length: {len(visit.body)}"]
         lines += [f"{name}: {value}" for name, value in visit.headers]
         return "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n" + visit.body
 
-    def spoiled(request: bytes, places: list[tuple[int, bytes]]) -> bytes:
+    def corrupt(request: bytes, places: list[tuple[int, bytes]]) -> bytes:
         for place, piece in places:
             at = place % (len(request) + 1)
             request = request[:at] + piece + request[at + (len(piece) % 3) :]
@@ -192,7 +198,7 @@ def raw(target: Target) -> st.SearchStrategy[bytes]:
         [b"", b"\r\n", b"\n", b"\0", b" ", b":", b"HTTP/9.9", b"\xff", b"Transfer-Encoding: chunked\r\n"]
     )
     spots = st.lists(st.tuples(st.integers(0, 600), pieces | st.binary(max_size=4)), max_size=4)
-    return st.builds(spoiled, visits(target.paths, target.genuine).map(written), spots) | st.binary(max_size=300)
+    return st.builds(corrupt, visits(target.paths, target.valid_values).map(serialize), spots) | st.binary(max_size=300)
 
 
 @pytest.fixture(scope="module")
@@ -205,36 +211,36 @@ def web(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ch
 
 
 @pytest.mark.timeout(3000)
-def test_no_bytes_break_gunicorn_or_draw_a_secret_out(target: Target, web: ChildProcess) -> None:
+def test_no_bytes_are_a_server_error_of_gunicorn_or_return_a_secret(target: Target, web: ChildProcess) -> None:
     port = urlsplit(web.url).port or 0
     statuses: dict[str, int] = {}
 
     @settings(FUZZ, max_examples=max(REQUESTS // 10, 100))
     @given(raw(target))
     def fuzz(request: bytes) -> None:
-        answer = _said(port, request)
-        status = latin(answer[9:12])
+        response = _send_raw(port, request)
+        status = latin(response[9:12])
         statuses[status] = statuses.get(status, 0) + 1
-        assert not status.startswith("5") or status in NOT_SPOKEN, (request, answer[:300])
-        assert not target.search.found("answer", answer), request
+        assert not status.startswith("5") or status in UNSUPPORTED_STATUSES, (request, response[:300])
+        assert not target.search.found("response", response), request
 
     fuzz()
     assert len(statuses) >= 3, statuses
-    assert _said(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200")
+    assert _send_raw(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200")
     # A code that the client itself puts into the path is in the access log; HubSpot puts it into the query.
     assert {finding.kind for finding in target.search.found("log", web.output())} <= {"code"}
     assert "Traceback" not in web.output()
 
 
-def _said(port: int, request: bytes) -> bytes:
-    """All of the answer; the request is over when we have sent it."""
-    answer = b""
+def _send_raw(port: int, request: bytes) -> bytes:
+    """The whole response. The sending side of the connection is closed after the request."""
+    response = b""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         try:
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
             while piece := connection.recv(65_536):
-                answer += piece
+                response += piece
         except (ConnectionResetError, BrokenPipeError):
             pass
-    return answer
+    return response

@@ -1,4 +1,4 @@
-"""A web application on fakes, and a browser that visits it."""
+"""The web application with fakes for its servers, and a browser that visits it."""
 
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, urlsplit
@@ -20,18 +20,18 @@ from tests.support.fakes import FakeBrake, FakeClock, FakeHubSpot, FakeInstalls,
 from web.app import create_app
 from web.services import Services
 
-HTTP = "http://localhost:5000/oauth/callback"
-HTTPS = "https://connect.example/oauth/callback"
+HTTP_REDIRECT_URI = "http://localhost:5000/oauth/callback"
+HTTPS_REDIRECT_URI = "https://connect.example/oauth/callback"
 PASSWORD = "a-password-for-tests"
-#: Nothing listens there: what needs PostgreSQL is tried with the real one, in tests/integration.
-NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+#: No server listens there: what needs PostgreSQL is tested in tests/integration.
+UNREACHABLE = "postgresql://user@127.0.0.1:1/database"
 
 
 @dataclass
 class Site:
-    """`visit` is a browser with cookies; `other_browser` has none of them."""
+    """`visit` sends requests of one browser, with its cookies; `other_browser` returns one without them."""
 
-    redirect_uri: str = HTTP
+    redirect_uri: str = HTTP_REDIRECT_URI
     hubspot: FakeHubSpot = field(default_factory=FakeHubSpot)
     installs: FakeInstalls = field(default_factory=FakeInstalls)
     queue: FakeQueue = field(default_factory=FakeQueue)
@@ -41,7 +41,7 @@ class Site:
     trusted_proxies: int = 0
 
     def __post_init__(self):
-        engine = make_engine(NOWHERE)
+        engine = make_engine(UNREACHABLE)
         services = Services(
             hubspot=self.hubspot,
             cipher=self.cipher,
@@ -81,22 +81,22 @@ class Site:
         return self.browser.get(url, base_url=f"{parts.scheme}://{parts.netloc}", **options)
 
     def state(self, url="/install"):
-        """Press Connect; the state that HubSpot is given."""
+        """Follows the Connect link; the state in the redirect to HubSpot."""
         return parse_qs(urlsplit(self.visit(url).headers["Location"]).query)["state"][0]
 
     def callback(self, code="the-code", state=None, **grant_values):
-        """HubSpot sends the browser back, ready to hand out a grant for the code."""
+        """HubSpot redirects the browser back; the code can be exchanged for a grant with these values."""
         self.hubspot.grants.setdefault(code, grant(**grant_values))
         return self.visit("/oauth/callback", query_string={"code": code, "state": state or self.state()})
 
     def install(self, code="the-code", **grant_values):
-        """The whole handshake; the path of the install's page."""
-        answer = self.callback(code, **grant_values)
-        assert answer.status_code == 303, answer.text
-        return answer.headers["Location"]
+        """The whole handshake; returns the path of the install's page."""
+        response = self.callback(code, **grant_values)
+        assert response.status_code == 303, response.text
+        return response.headers["Location"]
 
-    def work(self):
-        """Play the worker: store what is on the queue."""
+    def store_queued(self):
+        """Stores the queued installs, as the worker does."""
         from shared.workflows.store_install import store_install
 
         while self.queue.messages:
@@ -110,14 +110,14 @@ def site():
 
 @pytest.fixture
 def https_site():
-    return Site(redirect_uri=HTTPS)
+    return Site(redirect_uri=HTTPS_REDIRECT_URI)
 
 
 @pytest.fixture
 def cookies():
-    """The Set-Cookie headers of an answer, by name."""
+    """A function that returns the Set-Cookie headers of a response by the cookie's name."""
 
-    def read(answer):
-        return {line.split("=")[0]: line for line in answer.headers.getlist("Set-Cookie")}
+    def read(response):
+        return {line.split("=")[0]: line for line in response.headers.getlist("Set-Cookie")}
 
     return read

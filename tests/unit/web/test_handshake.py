@@ -237,7 +237,7 @@ def test_a_reload_of_the_callback_does_not_exchange_the_code_again(site):
 def test_a_double_click_whose_first_response_was_lost_finds_the_install(site):
     state = site.state()
     first = site.callback(state=state)
-    site.work()
+    site.store_queued()
     for cookie in list(site.browser._cookies.values()):
         if cookie.key != "tk_browser":
             site.browser.delete_cookie(cookie.key, path=cookie.path)
@@ -256,7 +256,7 @@ def test_another_account_after_the_back_button_is_another_install(site):
 
 def test_a_used_code_in_a_new_handshake_is_refused(site):
     site.install("the-code")
-    site.work()
+    site.store_queued()
     response = site.visit(f"/oauth/callback?code=the-code&state={site.state()}")
     assert response.status_code == 400
     assert "cannot be used again" in response.text
@@ -337,7 +337,7 @@ def test_no_response_and_no_log_line_of_an_install_shows_a_secret(site):
     with capture_logs() as logs:
         responses = [site.callback("na1-secret-code", state, expires_in=1800)]
         responses.append(site.visit(responses[0].headers["Location"]))
-        site.work()
+        site.store_queued()
         responses.append(site.visit(responses[0].headers["Location"]))
         responses.append(site.visit(f"/oauth/callback?code=na1-secret-code&state={site.state()}"))
     output = "".join(f"{response.headers}{response.text}" for response in responses) + str(logs)

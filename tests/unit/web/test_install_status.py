@@ -25,14 +25,14 @@ def test_the_page_waits_and_then_says_connected(site):
     assert "Connecting account 62515" in page.text
     assert '<noscript><meta http-equiv="refresh"' in page.text
     assert status(site, path) == {"state": "storing", "hub_id": HUB}
-    site.work()
+    site.store_queued()
     assert status(site, path) == {"state": "connected", "hub_id": HUB}
     assert "is connected" in site.visit(path).text
 
 
 def test_the_page_shows_the_domain_and_the_scopes(site):
     path = site.install()
-    site.work()
+    site.store_queued()
     site.installs.domain = "acme.example"
     text = site.visit(path).text
     assert "acme.example is connected" in text
@@ -42,7 +42,7 @@ def test_the_page_shows_the_domain_and_the_scopes(site):
 
 def test_the_page_reloads_for_the_domain_for_thirty_seconds(site):
     path = site.install()
-    site.work()
+    site.store_queued()
     assert "http-equiv" in site.visit(path).text
     site.clock.step(31)
     text = site.visit(path).text
@@ -53,7 +53,7 @@ def test_the_page_reloads_for_the_domain_for_thirty_seconds(site):
 @pytest.mark.parametrize("ended", [Status.REVOKED, Status.DISCONNECTED])
 def test_the_page_says_that_the_connection_has_ended_since(site, ended):
     path = site.install()
-    site.work()
+    site.store_queued()
     site.installs.status = ended
     assert "no longer connected" in site.visit(path).text
     assert status(site, path)["state"] == "connected"
@@ -61,14 +61,14 @@ def test_the_page_says_that_the_connection_has_ended_since(site, ended):
 
 def test_a_domain_is_escaped(site):
     path = site.install()
-    site.work()
+    site.store_queued()
     site.installs.domain = "<script>alert(1)</script>"
     assert "<script>alert" not in site.visit(path).text
 
 
 def test_the_page_is_404_for_another_browser(site):
     path = site.install()
-    site.work()
+    site.store_queued()
     other_browser = site.other_browser()
     assert other_browser.visit(path).status_code == 404
     response = other_browser.visit(f"{path}/status")
@@ -94,7 +94,7 @@ def test_once_stored_the_browsers_copy_is_deleted_and_the_page_stays(site):
     path = site.install()
     site.visit(path)
     assert site.browser.get_cookie("tk_grant", path=path)
-    site.work()
+    site.store_queued()
     site.visit(f"{path}/status")
     assert site.browser.get_cookie("tk_grant", path=path) is None
     assert "is connected" in site.visit(path).text
@@ -122,7 +122,7 @@ def test_with_postgres_down_the_page_answers_and_does_not_flood_the_queue(site):
     status(site, path)
     assert len(site.queue.messages) == 2
     site.installs.down = False
-    site.work()
+    site.store_queued()
     assert list(site.installs.rows) == [HUB]
 
 
@@ -137,7 +137,7 @@ def test_with_both_down_the_grant_goes_to_the_first_that_returns(site):
     [message] = site.queue.messages
     assert path.endswith(message.install_id)
     site.installs.down = False
-    site.work()
+    site.store_queued()
     assert status(site, path)["state"] == "connected"
 
 
