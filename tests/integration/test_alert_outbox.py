@@ -1,4 +1,4 @@
-"""Alerts on their way to a real receiver: signed, once at a time, in order, until they are taken or too old."""
+"""Delivery of alerts to a real receiver: signed, in order, by one worker at a time, until accepted or too old."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ DOWN: dict[str, Any] = {"state": "unavailable", "before": "ok", "reason": "timeo
 
 @pytest.fixture
 def receiver() -> Iterator[Callable[..., Receiver]]:
-    with ExitStack() as open_ones:
-        yield lambda *answers: open_ones.enter_context(receiving(*answers))
+    with ExitStack() as stack:
+        yield lambda *answers: stack.enter_context(receiving(*answers))
 
 
 def webhook(there: Receiver, seconds: float = 5.0, secret: str = SECRET) -> Webhook:
@@ -47,17 +47,17 @@ def outbox(engine: Engine) -> Outbox:
 
 
 @pytest.fixture
-def raised(engine: Engine) -> Callable[..., None]:
-    def put(kind: AlertKind = AlertKind.PROVIDER, detail: dict[str, Any] = DOWN, **but: Any) -> None:
+def raise_new_alert(engine: Engine) -> Callable[..., None]:
+    def raise_one(kind: AlertKind = AlertKind.PROVIDER, detail: dict[str, Any] = DOWN, **but: Any) -> None:
         with Database(engine).transaction() as connection:
             raise_alert(connection, kind, detail=detail, **but)
 
-    return put
+    return raise_one
 
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What people would read of it."""
+    """The log as people read it."""
     structlog.configure(
         processors=[structlog.stdlib.add_log_level, structlog.processors.KeyValueRenderer()],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -69,65 +69,67 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     structlog.reset_defaults()
 
 
-def overdue(sql: SqlFixture) -> None:
-    """As after the wait for the next try."""
+def make_due(sql: SqlFixture) -> None:
+    """As if the wait for the next attempt were over."""
     sql.rows("UPDATE tokenkeeper.alerts SET due_at = now() WHERE due_at IS NOT NULL")
 
 
-def state(sql: SqlFixture) -> list[tuple[Any, ...]]:
+def read_delivery(sql: SqlFixture) -> list[tuple[Any, ...]]:
     return sql.rows(
         "SELECT attempts, due_at IS NOT NULL, delivered_at IS NOT NULL FROM tokenkeeper.alerts ORDER BY number"
     )
 
 
-def test_an_alert_arrives_as_json_that_slack_shows_with_a_signature_that_holds(outbox, raised, receiver, sql):
+def test_an_alert_arrives_as_json_that_slack_shows_with_a_valid_signature(outbox, raise_new_alert, receiver, sql):
     there = receiver()
-    raised()
+    raise_new_alert()
     deliver_alerts(outbox, webhook(there))
     ((headers, body),) = there.posts()
     assert headers[""] == f"POST {SECRET_PATH} HTTP/1.1"
     assert headers["content-type"] == "application/json"
-    told = json.loads(body)
-    assert told["text"].startswith("tokenkeeper: HubSpot does not answer (timeout)")
-    assert (told["kind"], told["recovered"], told["detail"]) == ("provider", False, DOWN)
-    assert told["id"] == headers["x-tokenkeeper-id"] == str(sql.value("SELECT id FROM tokenkeeper.alerts"))
+    message = json.loads(body)
+    assert message["text"].startswith("tokenkeeper: HubSpot does not answer (timeout)")
+    assert (message["kind"], message["recovered"], message["detail"]) == ("provider", False, DOWN)
+    assert message["id"] == headers["x-tokenkeeper-id"] == str(sql.value("SELECT id FROM tokenkeeper.alerts"))
     assert abs(int(headers["x-tokenkeeper-timestamp"]) - sql.now().timestamp()) < 30
     assert well_signed(SECRET, headers, body)
     assert not well_signed("another", headers, body)
-    assert state(sql) == [(1, False, True)]
+    assert read_delivery(sql) == [(1, False, True)]
 
 
-def test_without_a_secret_nothing_is_signed(outbox, raised, receiver):
+def test_without_a_secret_an_alert_is_not_signed(outbox, raise_new_alert, receiver):
     there = receiver()
-    raised()
+    raise_new_alert()
     deliver_alerts(outbox, webhook(there, secret=""))
     assert "x-tokenkeeper-signature" not in there.posts()[0][0]
 
 
-def test_it_is_tried_until_it_is_taken_under_the_same_id_and_then_no_more(outbox, raised, receiver, sql):
+def test_an_alert_is_posted_under_the_same_id_until_it_is_accepted_and_then_no_more(
+    outbox, raise_new_alert, receiver, sql
+):
     there = receiver(*[sends(http(500), stay=False)] * 3)
     hook = webhook(there)
-    raised()
+    raise_new_alert()
     for _ in range(6):
         deliver_alerts(outbox, hook)
-        overdue(sql)
+        make_due(sql)
     assert len(there.told()) == 4
-    assert len({told["id"] for told in there.told()}) == 1
-    assert len({told["text"] for told in there.told()}) == 1
-    assert state(sql) == [(4, False, True)]
+    assert len({alert["id"] for alert in there.told()}) == 1
+    assert len({alert["text"] for alert in there.told()}) == 1
+    assert read_delivery(sql) == [(4, False, True)]
 
 
-def test_before_it_is_due_again_it_is_left_alone(outbox, raised, receiver, sql):
+def test_an_alert_is_not_posted_again_before_it_is_due(outbox, raise_new_alert, receiver, sql):
     there = receiver(sends(http(503), stay=False))
-    raised()
+    raise_new_alert()
     for _ in range(3):
         deliver_alerts(outbox, webhook(there))
-    assert state(sql) == [(1, True, False)]
+    assert read_delivery(sql) == [(1, True, False)]
     assert 1 < sql.value("SELECT extract(epoch FROM due_at - now()) FROM tokenkeeper.alerts") < 2.1
 
 
 @pytest.mark.parametrize(
-    ("trouble", "words"),
+    ("answer", "words"),
     [
         (stays_silent, "no answer in time"),
         (drips(b"HTTP/1.1 200 So\r\n", b"X: y\r\n"), "no answer in time"),
@@ -139,41 +141,41 @@ def test_before_it_is_due_again_it_is_left_alone(outbox, raised, receiver, sql):
     ],
     ids=["silent", "drips", "resets", "rubbish", "404", "302", "307"],
 )
-def test_whatever_is_not_a_2xx_is_tried_again(  # noqa: PLR0917  fixtures, all by name
-    outbox, raised, receiver, sql, log, trouble, words
+def test_an_answer_other_than_2xx_is_retried(  # noqa: PLR0917  fixtures, all by name
+    outbox, raise_new_alert, receiver, sql, log, answer, words
 ):
-    there = receiver(trouble)
-    raised()
+    there = receiver(answer)
+    raise_new_alert()
     deliver_alerts(outbox, webhook(there, seconds=0.5))
     assert len(there.server.requests) == 1, "no redirect is followed"
     assert words in log.text
-    assert state(sql) == [(1, True, False)]
+    assert read_delivery(sql) == [(1, True, False)]
 
 
-def test_nobody_there_is_tried_again(outbox, raised, sql):
-    raised()
+def test_a_refused_connection_is_retried(outbox, raise_new_alert, sql):
+    raise_new_alert()
     deliver_alerts(outbox, Webhook("http://127.0.0.1:1/hook", SECRET))
-    assert state(sql) == [(1, True, False)]
+    assert read_delivery(sql) == [(1, True, False)]
 
 
-def alert() -> Alert:
+def make_alert() -> Alert:
     return Alert("3f6c1a52", AlertKind.BRAKE, START)
 
 
-def test_it_is_posted_over_tls(tls: ssl.SSLContext):
+def test_an_alert_is_posted_over_tls(tls: ssl.SSLContext):
     with serving(sends(http(204), stay=False), tls) as server:
-        Webhook(f"{server.url}/hook", SECRET).post(alert(), START)
+        Webhook(f"{server.url}/hook", SECRET).post(make_alert(), START)
         assert len(server.requests) == 1
 
 
-def test_a_receiver_that_nobody_vouches_for_is_told_nothing(untrusted: ssl.SSLContext):
+def test_a_receiver_with_an_untrusted_certificate_gets_no_alert(untrusted: ssl.SSLContext):
     with serving(sends(http(204), stay=False), untrusted) as server:
         with pytest.raises(WebhookRejected):
-            Webhook(f"{server.url}/hook", SECRET).post(alert(), START)
+            Webhook(f"{server.url}/hook", SECRET).post(make_alert(), START)
         assert server.requests == []
 
 
-def test_an_endless_answer_is_not_read(outbox, raised, receiver, sql):
+def test_an_endless_answer_is_not_read(outbox, raise_new_alert, receiver, sql):
     def endless(connection: socket.socket, _: bytes) -> bool:
         connection.sendall(b"HTTP/1.1 200 So\r\nContent-Length: 10000000000\r\n\r\n")
         for _turn in range(20_000):
@@ -181,74 +183,76 @@ def test_an_endless_answer_is_not_read(outbox, raised, receiver, sql):
         return False
 
     there = receiver(endless)
-    raised()
+    raise_new_alert()
     deliver_alerts(outbox, webhook(there))
-    assert state(sql) == [(1, False, True)]
+    assert read_delivery(sql) == [(1, False, True)]
     assert there.server.hung_up.wait(5)
 
 
-def test_who_asks_to_be_left_alone_is(outbox, raised, receiver, sql):
+def test_a_retry_after_is_obeyed(outbox, raise_new_alert, receiver, sql):
     there = receiver(sends(http(429, b"", "Retry-After: 90"), stay=False))
-    raised()
+    raise_new_alert()
     deliver_alerts(outbox, webhook(there))
     assert 85 < sql.value("SELECT extract(epoch FROM due_at - now()) FROM tokenkeeper.alerts") < 91
 
 
-def test_after_a_day_it_is_given_up_with_a_word_in_the_log(outbox, raised, receiver, sql, log):
+def test_after_a_day_an_alert_is_given_up_and_that_is_logged(outbox, raise_new_alert, receiver, sql, log):
     there = receiver(*[sends(http(500), stay=False)] * 9)
-    raised()
+    raise_new_alert()
     sql.rows("UPDATE tokenkeeper.alerts SET at = at - interval '23 hours'")
     deliver_alerts(outbox, webhook(there))
     assert "gave up" not in log.text
     sql.rows("UPDATE tokenkeeper.alerts SET at = at - interval '1 hour', due_at = now()")
     deliver_alerts(outbox, webhook(there))
     assert "it is not posted any more" in log.text
-    assert state(sql) == [(2, False, False)]
+    assert read_delivery(sql) == [(2, False, False)]
 
 
-def test_the_end_of_a_trouble_is_not_told_before_its_beginning(outbox, raised, receiver, sql):
+def test_a_recovery_is_not_posted_before_the_problem(outbox, raise_new_alert, receiver, sql):
     there = receiver(sends(http(500), stay=False))
     hook = webhook(there)
-    raised()
+    raise_new_alert()
     deliver_alerts(outbox, hook)
-    raised(recovered=True)
-    raised(AlertKind.REVOKED, {"count": 1, "hubs": [7]})
+    raise_new_alert(recovered=True)
+    raise_new_alert(AlertKind.REVOKED, {"count": 1, "hubs": [7]})
     deliver_alerts(outbox, hook)
-    kinds = [(told["kind"], told["recovered"]) for told in there.told()]
+    kinds = [(alert["kind"], alert["recovered"]) for alert in there.told()]
     assert kinds[0] == ("provider", False)
     assert sorted(kinds[1:]) == [("connection_revoked", False), ("provider", False), ("provider", True)]
     assert kinds.index(("provider", True)) > kinds.index(("provider", False), 1)
 
 
-def test_news_does_not_wait_behind_an_hours_pause(outbox, raised, receiver, sql):
+def test_a_new_alert_does_not_wait_behind_an_hours_retry_wait(outbox, raise_new_alert, receiver, sql):
     there = receiver(sends(http(500), stay=False))
-    raised()
+    raise_new_alert()
     deliver_alerts(outbox, webhook(there))
     sql.rows("UPDATE tokenkeeper.alerts SET due_at = now() + interval '1 hour'")
-    raised(recovered=True)
+    raise_new_alert(recovered=True)
     deliver_alerts(outbox, webhook(there))
-    assert [told["recovered"] for told in there.told()] == [False, False, True]
+    assert [alert["recovered"] for alert in there.told()] == [False, False, True]
 
 
-def test_when_too_many_wait_the_newest_stands_for_all_of_them(outbox, raised, receiver, sql):
+def test_when_too_many_alerts_wait_the_newest_summarizes_all_of_them(outbox, raise_new_alert, receiver, sql):
     there = receiver(sends(http(500), stay=False))
     for number in range(15):
-        raised(recovered=bool(number % 2))
-        raised(AlertKind.REVOKED, {"count": 1, "hubs": [number]})
+        raise_new_alert(recovered=bool(number % 2))
+        raise_new_alert(AlertKind.REVOKED, {"count": 1, "hubs": [number]})
     for _ in range(3):
         deliver_alerts(outbox, webhook(there))
-        overdue(sql)
-    said = [told for told in there.told() if told["kind"] == "provider"]
-    assert len({told["id"] for told in said}) == 1
-    assert "14 changes before it" in said[-1]["text"]
-    hubs = {told["detail"]["hubs"][0] for told in there.told() if told["kind"] == "connection_revoked"}
-    assert hubs == set(range(15)), "revocations are other connections each"
+        make_due(sql)
+    posted = [alert for alert in there.told() if alert["kind"] == "provider"]
+    assert len({alert["id"] for alert in posted}) == 1
+    assert "14 changes before it" in posted[-1]["text"]
+    hubs = {alert["detail"]["hubs"][0] for alert in there.told() if alert["kind"] == "connection_revoked"}
+    assert hubs == set(range(15)), "each revocation alert is about another connection"
 
 
-def test_a_state_that_changes_all_night_is_posted_now_and_then(outbox, raised, receiver, sql):
+def test_alerts_about_a_state_that_changes_all_night_are_limited_to_twelve_an_hour(
+    outbox, raise_new_alert, receiver, sql
+):
     there = receiver()
     for _ in range(40):
-        raised()
+        raise_new_alert()
         deliver_alerts(outbox, webhook(there))
     assert len(there.told()) == 12
     sql.rows("UPDATE tokenkeeper.alerts SET delivered_at = delivered_at - interval '6 minutes'")
@@ -258,19 +262,19 @@ def test_a_state_that_changes_all_night_is_posted_now_and_then(outbox, raised, r
     assert "changes before it" in there.told()[-1]["text"]
 
 
-def test_workers_at_once_post_nothing_twice(engine, raised, receiver, sql):
+def test_concurrent_workers_post_no_alert_twice_and_keep_the_order(engine, raise_new_alert, receiver, sql):
     there = receiver()
     for number in range(8):
-        raised(detail={**DOWN, "reason": f"number {number}"})
+        raise_new_alert(detail={**DOWN, "reason": f"number {number}"})
     at_once([lambda: deliver_alerts(Outbox(engine), webhook(there))] * 6)
     deliver_alerts(Outbox(engine), webhook(there))
-    reasons = [told["detail"]["reason"] for told in there.told()]
+    reasons = [alert["detail"]["reason"] for alert in there.told()]
     assert reasons == [f"number {number}" for number in range(8)]
 
 
-def test_what_a_killed_worker_was_posting_is_posted_when_its_lease_ends(outbox, raised, receiver, sql):
+def test_an_alert_claimed_by_a_killed_worker_is_posted_when_its_lease_ends(outbox, raise_new_alert, receiver, sql):
     there = receiver()
-    raised()
+    raise_new_alert()
     assert outbox.claim() is not None
     deliver_alerts(outbox, webhook(there))
     assert there.told() == []
@@ -279,71 +283,73 @@ def test_what_a_killed_worker_was_posting_is_posted_when_its_lease_ends(outbox, 
     assert len(there.told()) == 1
 
 
-def test_one_who_comes_back_late_does_not_undo_what_another_did(outbox, raised, receiver, sql):
-    raised()
+def test_a_worker_that_reports_after_its_lease_does_not_undo_a_delivery(outbox, raise_new_alert, receiver, sql):
+    raise_new_alert()
     late = outbox.claim()
     sql.rows("UPDATE tokenkeeper.alerts SET lease_until = now() - interval '1 second'")
     deliver_alerts(outbox, webhook(receiver()))
     assert outbox.schedule_retry(late.alert, 2.0)
-    assert state(sql) == [(2, False, True)]
+    assert read_delivery(sql) == [(2, False, True)]
 
 
-def test_without_a_webhook_it_is_logged_once_and_kept(outbox, raised, sql, log):
-    raised()
-    raised(recovered=True)
+def test_without_a_webhook_an_alert_is_logged_once_and_kept(outbox, raise_new_alert, sql, log):
+    raise_new_alert()
+    raise_new_alert(recovered=True)
     for _ in range(3):
         deliver_alerts(outbox, None)
     assert log.text.count("HubSpot does not answer") == 1
     assert log.text.count("HubSpot answers again") == 1
     assert [record.levelname for record in log.records if "event='alert'" in record.message] == ["WARNING", "INFO"]
-    assert state(sql) == [(0, False, False)] * 2
+    assert read_delivery(sql) == [(0, False, False)] * 2
 
 
-def test_two_at_once_log_it_once(engine, raised, log):
+def test_concurrent_workers_log_each_alert_once(engine, raise_new_alert, log):
     for _ in range(5):
-        raised()
+        raise_new_alert()
     at_once([lambda: deliver_alerts(Outbox(engine), None)] * 4)
     assert log.text.count("HubSpot does not answer") == 5
 
 
-def test_no_secret_reaches_the_webhook_and_the_webhooks_own_reaches_no_log(outbox, raised, receiver, log):
+def test_no_secret_reaches_the_webhook_and_the_webhooks_own_secrets_reach_no_log(
+    outbox, raise_new_alert, receiver, log
+):
     there = receiver(sends(http(500), stay=False), resets)
     token = "na1-0123-4567-refresh-token-of-a-hub"
-    raised(detail={"state": "unavailable", "before": "ok", "reason": f"refresh_token={token}"})
-    raised(AlertKind.BRAKE, {"held": 3, "deep": [{"why": f"Bearer {token}"}]})
+    raise_new_alert(detail={"state": "unavailable", "before": "ok", "reason": f"refresh_token={token}"})
+    raise_new_alert(AlertKind.BRAKE, {"held": 3, "deep": [{"why": f"Bearer {token}"}]})
     for _ in range(3):
         deliver_alerts(outbox, webhook(there))
-    said = b"".join(body for _, body in there.posts())
-    assert token.encode() not in said
-    assert SECRET.encode() not in said
+    posted = b"".join(body for _, body in there.posts())
+    assert token.encode() not in posted
+    assert SECRET.encode() not in posted
     assert SECRET_PATH not in log.text
     assert SECRET not in log.text
 
 
-def test_what_is_old_and_done_with_goes_but_for_the_newest_of_its_kind(outbox, raised, sql):
+def test_old_delivered_alerts_are_pruned_except_the_newest_of_each_kind(outbox, raise_new_alert, sql):
     for _ in range(3):
-        raised()
-    raised(AlertKind.STALE, {"count": 1, "hubs": [7]})
+        raise_new_alert()
+    raise_new_alert(AlertKind.STALE, {"count": 1, "hubs": [7]})
     deliver_alerts(outbox, None)
     sql.rows("UPDATE tokenkeeper.alerts SET at = at - interval '31 days'")
-    raised()
+    raise_new_alert()
     deliver_alerts(outbox, None)
     assert sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE kind = 'provider'") == 1
     assert sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE kind = 'stale_connections'") == 1
 
 
-def test_a_postgres_that_does_not_answer_is_one_line(log):
-    gone = make_engine("postgresql://nobody@127.0.0.1:1/nothing")
-    deliver_alerts(Outbox(gone), None)
-    gone.dispose()
+def test_while_postgresql_does_not_answer_delivery_logs_one_line(log):
+    engine = make_engine("postgresql://user@127.0.0.1:1/nothing")
+    deliver_alerts(Outbox(engine), None)
+    engine.dispose()
     assert "the next sweep delivers the alerts" in log.text
 
 
-def test_a_secret_that_settings_know_is_blotted_out(outbox, raised, receiver):
+def test_a_secret_from_the_settings_is_redacted_in_an_alert(outbox, raise_new_alert, receiver):
     logs._secrets = ("a-client-secret",)
     try:
         there = receiver()
-        raised(detail={**DOWN, "reason": "it said a-client-secret"})
+        raise_new_alert(detail={**DOWN, "reason": "it said a-client-secret"})
         deliver_alerts(outbox, webhook(there))
     finally:
         logs._secrets = ()

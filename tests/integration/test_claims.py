@@ -1,4 +1,4 @@
-"""Claims, leases and the fence, on a real PostgreSQL."""
+"""Claims, leases, and saves fenced by lease number and generation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.builders import HUB
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 
-def test_only_what_is_due_is_claimed_soonest_first(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_claim_takes_only_due_rows_soonest_due_first(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install(1)
     connections.due(2, 3)
     sql.set("due_at = now() - interval '1 hour'", 3)
@@ -25,14 +25,14 @@ def test_only_what_is_due_is_claimed_soonest_first(connections: ConnectionFixtur
     assert [row.connection.hub_id for row in connections.stores.claims.claim(1).rows] == [3]
 
 
-def test_a_claim_hands_out_all_that_the_next_step_is_decided_by(
+def test_a_claim_returns_everything_that_a_transition_depends_on(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.due(HUB)
     sql.set("failures = 3, last_error = 'timeout', status = 'suspect', status_reason = 'so', retry_not_before = now()")
     claims = connections.stores.claims.claim(10)
     (claimed,) = claims.rows
-    assert claimed.encrypted_refresh_token == f"sealed-of-{HUB}"
+    assert claimed.encrypted_refresh_token == sql.row()["encrypted_refresh_token"]
     assert claimed.connection.status is Status.SUSPECT
     assert claimed.connection.failures == 3
     assert claimed.connection.lifetime_seconds == 1800
@@ -41,10 +41,10 @@ def test_a_claim_hands_out_all_that_the_next_step_is_decided_by(
     assert claimed.connection.status_reason == "so"
     assert claimed.connection.retry_not_before is not None
     assert 59 < (claimed.lease.until - claims.now).total_seconds() <= 60
-    assert "sealed" not in repr(claims)
+    assert claimed.encrypted_refresh_token not in repr(claims)
 
 
-def test_threads_that_claim_at_once_never_get_the_same_row(connections: ConnectionFixture, engine: Engine) -> None:
+def test_concurrent_claims_never_get_the_same_row(connections: ConnectionFixture, engine: Engine) -> None:
     connections.many_due(400)
     stores = [Stores(engine, lease_seconds=60) for _ in range(8)]
     claims: list[ClaimBatch] = []
@@ -54,7 +54,9 @@ def test_threads_that_claim_at_once_never_get_the_same_row(connections: Connecti
     assert len(hubs) == len(set(hubs)) == 400
 
 
-def test_a_lease_that_ended_lets_somebody_else_claim(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_after_a_lease_another_worker_claims_and_the_first_result_is_not_saved(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.due(HUB)
     first = connections.claim_one()
     assert connections.stores.claims.claim(1).rows == []
@@ -63,12 +65,14 @@ def test_a_lease_that_ended_lets_somebody_else_claim(connections: ConnectionFixt
     assert second.lease.number == first.lease.number + 1
     assert connections.stores.results.save([connections.refreshed(first, "late")]).saved == set()
     assert sql.served() == f"access-of-{HUB}"
-    assert sql.row()["lease_until"] is not None, "the second holder still holds it"
+    assert sql.row()["lease_until"] is not None, "the second worker's lease goes on"
     assert connections.stores.results.save([connections.refreshed(second, "right")]).saved == {HUB}
     assert sql.served() == "right"
 
 
-def test_a_late_result_lands_where_nobody_claimed_meanwhile(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_late_result_is_saved_if_no_other_worker_claimed_the_row(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.due(HUB)
     claimed = connections.claim_one()
     sql.set("lease_until = now() - interval '1 minute'")
@@ -76,36 +80,37 @@ def test_a_late_result_lands_where_nobody_claimed_meanwhile(connections: Connect
     assert sql.served() == "new-access"
 
 
-def test_a_success_is_stored_whole(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_success_is_saved_with_all_its_fields(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.due(HUB)
     claimed = connections.claim_one()
     result = connections.refreshed(claimed, scopes=("oauth",), expires_in=600)
-    assert connections.stores.results.save([RefreshResult(result.lease, result.transition, "sealed-anew")]).saved == {
+    assert connections.stores.results.save([RefreshResult(result.lease, result.transition, "encrypted-new")]).saved == {
         HUB
     }
     row = sql.row()
     assert row["access_token"] == "new-access"
-    assert row["encrypted_refresh_token"] == "sealed-anew"
+    assert row["encrypted_refresh_token"] == "encrypted-new"
     assert row["scopes"] == ["oauth"]
     assert row["lifetime_seconds"] == 600
     assert row["lease_until"] is None
     assert row["failures"] == 0
     assert row["refresh_requested"] is False
-    life = "extract(epoch FROM expires_at - refreshed_at), extract(epoch FROM due_at - refreshed_at)"
-    lives, due = sql.rows(f"SELECT {life} FROM tokenkeeper.connections")[0]
-    assert lives == 600
+    seconds = "extract(epoch FROM expires_at - refreshed_at), extract(epoch FROM due_at - refreshed_at)"
+    lifetime, due = sql.rows(f"SELECT {seconds} FROM tokenkeeper.connections")[0]
+    assert lifetime == 600
     assert 360 <= due <= 450
     assert sql.events() == ["installed", "scopes_changed"]
 
 
-def test_what_a_reply_leaves_out_stays_as_it_was(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_fields_missing_in_a_reply_keep_their_stored_values(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.due(HUB)
+    refresh_token = sql.row()["encrypted_refresh_token"]
     connections.stores.results.save([connections.refreshed(connections.claim_one(), scopes=None, refresh_token=None)])
     assert sql.row()["scopes"] == ["oauth", "crm.objects.contacts.read"]
-    assert sql.row()["encrypted_refresh_token"] == f"sealed-of-{HUB}"
+    assert sql.row()["encrypted_refresh_token"] == refresh_token
 
 
-def test_a_failure_keeps_the_token_that_lives(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_failure_keeps_the_token_that_is_still_valid(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.due(HUB)
     assert connections.stores.results.save([connections.failed(connections.claim_one())]).saved == {HUB}
     assert sql.served() == f"access-of-{HUB}"
@@ -115,24 +120,26 @@ def test_a_failure_keeps_the_token_that_lives(connections: ConnectionFixture, sq
     assert sql.events() == ["installed", "refresh_failed"]
 
 
-def test_a_revoked_one_loses_its_access_token_and_its_date(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_revoked_connection_loses_its_access_token_and_its_due_date(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.due(HUB)
     connections.stores.results.save([connections.revoked(connections.claim_one())])
     row = sql.row()
     assert (row["status"], row["access_token"], row["expires_at"], row["due_at"]) == ("revoked", None, None, None)
-    assert row["encrypted_refresh_token"], "an operator may have it tried again"
+    assert row["encrypted_refresh_token"], "an operator may request one more refresh"
     assert sql.events() == ["installed", "refresh_failed", "suspected", "revoked"]
     assert sql.value("SELECT status_since > created_at FROM tokenkeeper.connections")
 
 
 @pytest.mark.parametrize("answer", ["good", "bad", "dead"])
-def test_a_reinstall_during_a_refresh_wins_over_any_late_answer(
+def test_a_reinstall_during_a_refresh_wins_over_any_late_result(
     connections: ConnectionFixture, sql: SqlFixture, answer: str
 ) -> None:
     connections.due(HUB)
     claimed = connections.claim_one()
-    connections.install(encrypted_refresh_token="sealed-by-reinstall", access_token="access-of-reinstall")
-    assert sql.row()["lease_until"] is not None, "the old call is still out"
+    connections.install(encrypted_refresh_token="encrypted-by-reinstall", access_token="access-of-reinstall")
+    assert sql.row()["lease_until"] is not None, "the refresh is still in flight"
     before = {**sql.row(), "lease_until": None}
     late = {"good": connections.refreshed, "bad": connections.failed, "dead": connections.revoked}[answer](claimed)
     assert connections.stores.results.save([late]).saved == set()
@@ -140,7 +147,7 @@ def test_a_reinstall_during_a_refresh_wins_over_any_late_answer(
     assert sql.events() == ["installed", "reinstalled"]
 
 
-def test_a_disconnect_during_a_refresh_wins_too(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_disconnect_during_a_refresh_wins_over_a_late_result(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.due(HUB)
     claimed = connections.claim_one()
     connections.stores.disconnects.mark_and_read_tokens(HUB)
@@ -149,7 +156,9 @@ def test_a_disconnect_during_a_refresh_wins_too(connections: ConnectionFixture, 
     assert sql.served() is None
 
 
-def test_no_second_refresh_begins_while_the_fenced_one_is_out(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_no_second_refresh_begins_while_a_fenced_one_is_in_flight(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.due(HUB)
     claimed = connections.claim_one()
     connections.install()
@@ -159,7 +168,7 @@ def test_no_second_refresh_begins_while_the_fenced_one_is_out(connections: Conne
     assert len(connections.stores.claims.claim(1).rows) == 1
 
 
-def test_results_saved_twice_are_told_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_result_saved_twice_is_in_the_history_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.due(HUB)
     result = connections.revoked(connections.claim_one())
     assert connections.stores.results.save([result]).saved == {HUB}
@@ -179,18 +188,22 @@ def test_one_save_takes_many_results_of_every_kind(connections: ConnectionFixtur
     assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL") == 0
 
 
-def test_saves_that_cross_each_other_never_deadlock(connections: ConnectionFixture, engine: Engine) -> None:
+def test_concurrent_saves_of_the_same_rows_in_different_orders_never_deadlock(
+    connections: ConnectionFixture, engine: Engine
+) -> None:
     connections.due(*range(1, 61))
     for _ in range(5):
         connections.sql.set("due_at = now(), lease_until = NULL")
         results = [connections.failed(row) for row in connections.stores.claims.claim(60).rows]
         stores = [Stores(engine, lease_seconds=60) for _ in range(4)]
         mixed = [results, results[::-1], results[::2] + results[1::2], results[30:] + results[:30]]
-        landed = at_once([lambda s=s, r=r: s.results.save(r) for s, r in zip(stores, mixed, strict=True)])
-        assert sum(len(outcome.saved) for outcome in landed) == 60
+        outcomes = at_once([lambda s=s, r=r: s.results.save(r) for s, r in zip(stores, mixed, strict=True)])
+        assert sum(len(outcome.saved) for outcome in outcomes) == 60
 
 
-def test_what_was_not_called_is_handed_back_at_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_released_row_can_be_claimed_at_once_and_an_old_lease_releases_nothing(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.due(HUB)
     claimed = connections.claim_one()
     due_at = sql.row()["due_at"]
@@ -198,27 +211,27 @@ def test_what_was_not_called_is_handed_back_at_once(connections: ConnectionFixtu
     assert sql.row()["due_at"] == due_at
     again = connections.claim_one()
     connections.stores.claims.release([claimed.lease])
-    assert sql.row()["lease_until"] is not None, "an old lease hands back nothing"
+    assert sql.row()["lease_until"] is not None, "an old lease releases nothing"
     assert again.lease.number == claimed.lease.number + 1
 
 
-def test_a_claim_touches_no_index(connections: ConnectionFixture, sql: SqlFixture, engine: Engine) -> None:
-    def updates() -> tuple[int, int]:
-        with engine.connect() as connection:  # the pool's only one: the one that claimed
+def test_a_claim_updates_no_index(connections: ConnectionFixture, sql: SqlFixture, engine: Engine) -> None:
+    def read_updates() -> tuple[int, int]:
+        with engine.connect() as connection:  # the same connection of the pool that claimed
             connection.execute(text("SELECT pg_stat_force_next_flush()"))
-        seen = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'connections'"
-        all_updates, in_place = sql.rows(seen)[0]
-        return all_updates, in_place
+        statistics = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'connections'"
+        all_updates, heap_only = sql.rows(statistics)[0]
+        return all_updates, heap_only
 
     connections.many_due(200)
-    before = updates()
+    before = read_updates()
     assert len(connections.stores.claims.claim(8).rows) == 8  # as many as a page has room for
-    after = updates()
+    after = read_updates()
     assert after[0] - before[0] == 8
     assert after[1] - before[1] == 8
 
 
-def test_the_due_are_counted_no_further_than_asked(connections: ConnectionFixture) -> None:
+def test_due_rows_are_counted_no_further_than_asked(connections: ConnectionFixture) -> None:
     connections.many_due(30)
     assert connections.stores.claims.count_due(at_most=100) == 30
     assert connections.stores.claims.count_due(at_most=10) == 10
@@ -226,14 +239,14 @@ def test_the_due_are_counted_no_further_than_asked(connections: ConnectionFixtur
     assert connections.stores.claims.count_due(at_most=100) == 5
 
 
-def test_the_highest_hub_there_can_be_fits(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_the_highest_possible_hub_id_is_saved(connections: ConnectionFixture, sql: SqlFixture) -> None:
     highest = 2**63 - 1
     connections.due(highest)
     assert connections.stores.results.save([connections.refreshed(connections.claim_one(highest))]).saved == {highest}
     assert sql.served(highest) == "new-access"
 
 
-def test_odd_characters_arrive_as_they_were(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_special_characters_are_stored_unchanged(connections: ConnectionFixture, sql: SqlFixture) -> None:
     odd = 'quote\' back\\slash %s :x "double" é 漢 \U0001f511'
     connections.due(HUB)
     connections.stores.results.save([connections.refreshed(connections.claim_one(), odd, scopes=(odd,))])
@@ -251,10 +264,10 @@ def test_the_clock_is_never_ahead_of_the_server_and_never_far_behind(
     for _ in range(20):
         connections.stores.claims.claim(1)
         before = sql.now()
-        ours = connections.stores.claims.clock.now()
+        now = connections.stores.claims.clock.now()
         after = sql.now()
-        assert ours <= after
-        assert (before - ours).total_seconds() < 0.5
+        assert now <= after
+        assert (before - now).total_seconds() < 0.5
 
 
 def test_lease_numbers_only_grow(connections: ConnectionFixture, sql: SqlFixture) -> None:

@@ -1,4 +1,4 @@
-"""PostgreSQL down, frozen, restarted or refusing: one named error, in time, without a value in it."""
+"""Errors while PostgreSQL is down, frozen, restarted or rejecting: named, in time, and without values."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 SECRET = "do-not-show-this-token"
 
 
-def shown(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error) + repr(error.args)
 
 
-def test_a_refused_statement_shows_none_of_its_values(connections: ConnectionFixture) -> None:
+def test_the_error_of_a_rejected_statement_contains_none_of_its_values(connections: ConnectionFixture) -> None:
     connections.due(HUB)
     result = connections.refreshed(connections.claim_one(), f"{SECRET}\x00")
-    with pytest.raises(StatementRejected) as refused:
+    with pytest.raises(StatementRejected) as raised:
         connections.stores.results.save([result])
-    assert SECRET not in shown(refused.value)
-    assert "22P05" in str(refused.value)
+    assert SECRET not in format_error(raised.value)
+    assert "22P05" in str(raised.value)
 
 
-def test_a_broken_constraint_is_named_but_not_its_row(connections: ConnectionFixture) -> None:
+def test_the_error_of_a_violated_constraint_names_it_but_not_its_row(connections: ConnectionFixture) -> None:
     connections.install(access_token=SECRET)
-    with pytest.raises(StatementRejected) as refused:
+    with pytest.raises(StatementRejected) as raised:
         Database(connections.stores.imports._database._engine).execute(
             single_statement(
                 "UPDATE tokenkeeper.connections SET status = 'nonsense', encrypted_refresh_token = :token"
             ),
             token=SECRET,
         )
-    assert SECRET not in shown(refused.value)
-    assert "connections_status_known" in str(refused.value)
+    assert SECRET not in format_error(raised.value)
+    assert "connections_status_known" in str(raised.value)
 
 
-def test_one_result_that_cannot_be_stored_costs_the_others_nothing(
+def test_a_result_that_cannot_be_stored_does_not_keep_the_others_from_being_saved(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.due(1, 2, 3)
@@ -63,14 +63,14 @@ def test_one_result_that_cannot_be_stored_costs_the_others_nothing(
         connections.refreshed(rows[2], f"{SECRET}\x00"),
         connections.refreshed(rows[3]),
     ]
-    with pytest.raises(StatementRejected, match=r"saved all but \{2:") as refused:
+    with pytest.raises(StatementRejected, match=r"saved all but \{2:") as raised:
         connections.stores.results.save(results)
-    assert SECRET not in shown(refused.value)
+    assert SECRET not in format_error(raised.value)
     assert (sql.served(1), sql.served(2), sql.served(3)) == ("new-access", "access-of-2", "new-access")
-    assert sql.row(2)["lease_until"] is not None, "it is not called again at once"
+    assert sql.row(2)["lease_until"] is not None, "it is not claimed again at once"
 
 
-def test_every_statement_is_bound_on_the_server_and_leaves_the_session_as_it_was(engine: Engine) -> None:
+def test_every_statement_has_a_limit_on_the_server_and_leaves_the_session_unchanged(engine: Engine) -> None:
     database = Database(engine)
     assert database.execute(single_statement("SHOW statement_timeout"))[0][0] == "10s"
     with database.transaction() as connection:
@@ -79,17 +79,17 @@ def test_every_statement_is_bound_on_the_server_and_leaves_the_session_as_it_was
         assert connection.scalar(text("SHOW statement_timeout")) == "0"
 
 
-def test_nothing_listens_is_said_at_once_and_without_the_password() -> None:
+def test_a_refused_connection_is_reported_without_the_password() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"postgres://user:{SECRET}@127.0.0.1:{unused.getsockname()[1]}/db?connect_timeout=9"
         stores = Stores(connect_engine(url), lease_seconds=60)
-        with pytest.raises(StoreUnavailable, match="connection refused") as refused:
+        with pytest.raises(StoreUnavailable, match="connection refused") as raised:
             stores.claims.claim(1)
-    assert SECRET not in shown(refused.value)
+    assert SECRET not in format_error(raised.value)
 
 
-def test_a_host_that_accepts_and_says_nothing_is_given_two_seconds() -> None:
+def test_a_host_that_accepts_and_does_not_answer_is_given_two_seconds() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         engine = connect_engine(f"postgresql://user@127.0.0.1:{silent.getsockname()[1]}/db")
         began = time.monotonic()
@@ -98,7 +98,7 @@ def test_a_host_that_accepts_and_says_nothing_is_given_two_seconds() -> None:
         assert 1.5 < time.monotonic() - began < 3
 
 
-def test_a_wrong_address_is_told_apart(own_postgres: EmbeddedPostgres) -> None:
+def test_a_wrong_password_and_a_wrong_database_are_told_apart(own_postgres: EmbeddedPostgres) -> None:
     url = make_url(own_postgres.url())
     for wrong, words in (
         (url.set(password="wrong"), "user or the password"),
@@ -111,7 +111,7 @@ def test_a_wrong_address_is_told_apart(own_postgres: EmbeddedPostgres) -> None:
 
 @pytest.fixture
 def frozen(engine: Engine) -> Iterator[int]:
-    """The server's side of the pool's one connection stands still: its kernel answers, it does not."""
+    """The server process of the pool's only connection is stopped: its kernel acknowledges, it does not answer."""
     with engine.connect() as connection:
         pid = int(connection.scalar(text("SELECT pg_backend_pid()")) or 0)
     os.kill(pid, signal.SIGSTOP)
@@ -119,15 +119,15 @@ def frozen(engine: Engine) -> Iterator[int]:
     os.kill(pid, signal.SIGCONT)
 
 
-def test_a_frozen_server_is_not_waited_for(engine: Engine, frozen: int) -> None:
+def test_the_wait_for_a_frozen_server_ends_at_the_deadline(engine: Engine, frozen: int) -> None:
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="no answer in time"), deadline(1.0):
         Stores(engine, lease_seconds=60).claims.count_due(1)
     assert 0.9 < time.monotonic() - began < 2
-    assert Stores(engine, lease_seconds=60).claims.count_due(1) == 0, "the next one gets another connection"
+    assert Stores(engine, lease_seconds=60).claims.count_due(1) == 0, "the next statement gets another connection"
 
 
-def test_a_statement_has_its_own_patience(database_url: str) -> None:
+def test_a_statement_that_takes_too_long_ends_at_its_own_limit(database_url: str) -> None:
     engine = connect_engine(database_url, statement_seconds=0.5)
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="no answer in time"), translate_errors(), engine.connect() as connection:
@@ -137,7 +137,7 @@ def test_a_statement_has_its_own_patience(database_url: str) -> None:
     engine.dispose()
 
 
-def test_a_restart_costs_nobody_an_error(own_postgres: EmbeddedPostgres) -> None:
+def test_after_a_restart_of_the_server_no_statement_fails(own_postgres: EmbeddedPostgres) -> None:
     url = own_postgres.url()
     migrate(url)
     engine = connect_engine(url)
@@ -151,21 +151,21 @@ def test_a_restart_costs_nobody_an_error(own_postgres: EmbeddedPostgres) -> None
     engine.dispose()
 
 
-def test_a_held_row_is_reported_as_not_now(
+def test_a_row_locked_for_too_long_is_reported_as_unavailable(
     connections: ConnectionFixture, connect: Callable[..., Any], engine: Engine
 ) -> None:
     connections.install()
     other = connect()
     other.autocommit = False
     SqlFixture(other).rows("SELECT FROM tokenkeeper.connections FOR UPDATE")
-    impatient = text("SET LOCAL lock_timeout = '50ms'; UPDATE tokenkeeper.connections SET failures = 1")
+    update = text("SET LOCAL lock_timeout = '50ms'; UPDATE tokenkeeper.connections SET failures = 1")
     with pytest.raises(StoreUnavailable, match="55P03"):
-        Database(engine).execute(impatient)
-    assert connections.stores.claims.claim(1).rows == [], "a claim waits for nobody"
+        Database(engine).execute(update)
+    assert connections.stores.claims.claim(1).rows == [], "a claim skips locked rows"
     other.rollback()
 
 
-def test_a_database_that_is_not_migrated_is_a_refusal(empty_database_url: str) -> None:
+def test_a_statement_in_a_database_that_is_not_migrated_is_rejected(empty_database_url: str) -> None:
     engine = connect_engine(empty_database_url)
     with pytest.raises(StatementRejected, match="42P01"):
         Stores(engine, lease_seconds=60).claims.claim(1)

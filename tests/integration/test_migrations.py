@@ -25,7 +25,7 @@ from tests.support.databases import Databases
 from tests.support.polling import until
 from tests.support.stores import SqlFixture, at_once
 
-OURS = "SELECT count(*) FROM pg_class WHERE relnamespace::regnamespace::text IN ('tokenkeeper', 'hubspot')"
+COUNT_RELATIONS = "SELECT count(*) FROM pg_class WHERE relnamespace::regnamespace::text IN ('tokenkeeper', 'hubspot')"
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def empty(empty_database_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def refusal(engine: Engine) -> str:
+def read_refusal(engine: Engine) -> str:
     with pytest.raises(SchemaError) as refused:
         check_schema(engine)
     message = str(refused.value)
@@ -43,17 +43,17 @@ def refusal(engine: Engine) -> str:
     return message
 
 
-def differences(database_url: str, tables: MetaData) -> list[Any]:
-    # With a user named as the schema, that schema would be the default one, and go by no name.
+def compare_with_tables(database_url: str, tables: MetaData) -> list[Any]:
+    # A user named like the schema would have it as default schema, which Alembic does not name.
     engine = connect_engine(f"{database_url}?options=-csearch_path%3Dpublic")
 
-    def ours(name: str | None, kind: str, _parents: object) -> bool:
+    def include_name(name: str | None, kind: str, _parents: object) -> bool:
         return name == "tokenkeeper" if kind == "schema" else True
 
     with engine.connect() as connection:
         options = {
             "include_schemas": True,
-            "include_name": ours,
+            "include_name": include_name,
             "version_table_schema": "tokenkeeper",
             "compare_server_default": True,
         }
@@ -77,7 +77,7 @@ ROWS_0_1 = (Path(__file__).with_name("rows_0_1.sql")).read_text()
 RENAMED_TABLES = {
     "totals": "connection_counts",
     "minutes": "refreshes_by_minute",
-    "tally": "refresh_counters",
+    "tally": "refresh_counters",  # words: ok
     "pruned": "pruning_state",
 }
 RENAMED_COLUMNS = {
@@ -235,18 +235,18 @@ def test_a_database_older_than_0_1_says_what_to_run(
         f"this database is at revision {revision}, older than tokenkeeper 0.1.0: "
         "run: tokenkeeper migrate, of version 0.1.0, then of this version"
     )
-    assert refusal(empty) == message
+    assert read_refusal(empty) == message
     with pytest.raises(SchemaError, match="older than tokenkeeper"):
         migrate(empty_database_url)
 
 
 def test_a_database_of_0_1_says_what_to_run(empty: Engine, database_0_1: SqlFixture) -> None:
-    assert refusal(empty) == "this database is at revision 0003, the code at 0004: run: tokenkeeper migrate"
+    assert read_refusal(empty) == "this database is at revision 0003, the code at 0004: run: tokenkeeper migrate"
 
 
-def test_the_tables_that_the_code_knows_are_the_ones_that_are_there(database_url: str) -> None:
-    assert differences(database_url, metadata) == []
-    assert differences(database_url, MetaData(schema="tokenkeeper")), "else this proves nothing"
+def test_tables_py_equals_what_the_migrations_create(database_url: str) -> None:
+    assert compare_with_tables(database_url, metadata) == []
+    assert compare_with_tables(database_url, MetaData(schema="tokenkeeper")), "the comparison finds a missing table"
 
 
 def test_migrating_again_changes_nothing(database_url: str, sql: SqlFixture) -> None:
@@ -255,36 +255,36 @@ def test_migrating_again_changes_nothing(database_url: str, sql: SqlFixture) -> 
     assert sql.rows("SELECT oid, relname, xmin::text FROM pg_class ORDER BY oid") == before
 
 
-def test_the_code_knows_its_revisions_as_alembic_does() -> None:
+def test_the_revisions_of_the_code_are_those_of_alembic() -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     script = ScriptDirectory.from_config(config)
     assert tuple(revision.revision for revision in reversed(list(script.walk_revisions()))) == REVISIONS
 
 
-def test_two_at_once_are_safe(empty: Engine, empty_database_url: str) -> None:
+def test_concurrent_migrations_of_a_new_database_are_safe(empty: Engine, empty_database_url: str) -> None:
     at_once([lambda: migrate(empty_database_url)] * 3)
     check_schema(empty)
 
 
 @pytest.fixture
 def own_databases(own_postgres: EmbeddedPostgres) -> Databases:
-    """Databases of a server without the role, which belongs to a whole server."""
+    """Databases of a server that does not have the role yet: it belongs to the whole server."""
     return Databases(own_postgres.url(), migrate)
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_databases_of_one_server_do_not_fight_over_the_role(
+def test_migrations_of_two_databases_of_one_server_may_create_the_role_at_once(
     own_databases: Databases, own_postgres: EmbeddedPostgres, connect: Callable[..., Any], end: str
 ) -> None:
-    sql, rival = SqlFixture(connect(own_postgres.url())), connect(own_postgres.url())
-    rival.autocommit = False
-    SqlFixture(rival).rows("CREATE ROLE hubspot_reader NOLOGIN")
+    sql, other_connection = SqlFixture(connect(own_postgres.url())), connect(own_postgres.url())
+    other_connection.autocommit = False
+    SqlFixture(other_connection).rows("CREATE ROLE hubspot_reader NOLOGIN")
     with own_databases.empty() as one, own_databases.empty() as other:
         children = [subprocess.Popen([sys.executable, "-c", MIGRATE], env={"URL": url}) for url in (one, other)]
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'"
         until(lambda: sql.value(waiting) == 2)
-        getattr(rival, end)()
+        getattr(other_connection, end)()
         assert [child.wait(30) for child in children] == [0, 0]
         for url in (one, other):
             engine = connect_engine(url)
@@ -296,27 +296,31 @@ MIGRATE = "import os; from shared.db.schema.migrate import migrate; migrate(os.e
 
 
 @pytest.fixture
-def humble(own_databases: Databases, connect: Callable[..., Any]) -> Iterator[tuple[str, str, SqlFixture]]:
-    """A login that may do nothing in particular: its name, its URL of a database, and a superuser's look."""
+def limited_login(own_databases: Databases, connect: Callable[..., Any]) -> Iterator[tuple[str, str, SqlFixture]]:
+    """A login without privileges: its database, its URL, and a superuser's connection to the same database."""
     with own_databases.empty() as url:
         sql = SqlFixture(connect(url))
-        sql.rows("CREATE ROLE humble LOGIN PASSWORD 'humble'")
+        sql.rows("CREATE ROLE unprivileged LOGIN PASSWORD 'unprivileged'")
         parts = urlsplit(url)
         where = parts.netloc.rpartition("@")[2]
-        yield parts.path[1:], urlunsplit(parts._replace(netloc=f"humble:humble@{where}")), sql
+        yield parts.path[1:], urlunsplit(parts._replace(netloc=f"unprivileged:unprivileged@{where}")), sql
 
 
-def test_who_may_not_create_schemas_is_told_what_to_grant(humble: tuple[str, str, SqlFixture]) -> None:
+def test_without_the_privilege_to_create_schemas_the_error_says_what_to_grant(
+    limited_login: tuple[str, str, SqlFixture],
+) -> None:
     with pytest.raises(SchemaError, match="GRANT CREATE ON DATABASE"):
-        migrate(humble[1])
+        migrate(limited_login[1])
 
 
-def test_who_may_not_create_roles_is_told_to_have_one_created(humble: tuple[str, str, SqlFixture]) -> None:
-    database, url, sql = humble
-    sql.rows(f"GRANT CREATE ON DATABASE {database} TO humble")
+def test_without_the_privilege_to_create_roles_the_error_says_what_to_run(
+    limited_login: tuple[str, str, SqlFixture],
+) -> None:
+    database, url, sql = limited_login
+    sql.rows(f"GRANT CREATE ON DATABASE {database} TO unprivileged")
     with pytest.raises(SchemaError, match="CREATE ROLE hubspot_reader NOLOGIN"):
         migrate(url)
-    assert sql.value(OURS) == 0, "nothing of it stays"
+    assert sql.value(COUNT_RELATIONS) == 0, "a failed migration leaves nothing"
     sql.rows("CREATE ROLE hubspot_reader NOLOGIN")
     migrate(url)
     assert sql.value("SELECT has_table_privilege('hubspot_reader', 'hubspot.tokens', 'SELECT')")
@@ -324,7 +328,7 @@ def test_who_may_not_create_roles_is_told_to_have_one_created(humble: tuple[str,
 
 
 def test_a_database_that_is_not_migrated_says_what_to_run(empty: Engine) -> None:
-    assert refusal(empty) == "this database is not migrated: run: tokenkeeper migrate"
+    assert read_refusal(empty) == "this database is not migrated: run: tokenkeeper migrate"
 
 
 def test_a_database_that_is_behind_says_what_to_run(engine: Engine) -> None:
@@ -332,15 +336,15 @@ def test_a_database_that_is_behind_says_what_to_run(engine: Engine) -> None:
         check_schema(engine, (*REVISIONS, "9999"))
 
 
-def test_a_newer_database_is_left_alone(engine: Engine, sql: SqlFixture, database_url: str) -> None:
+def test_a_database_of_a_newer_version_is_left_unchanged(engine: Engine, sql: SqlFixture, database_url: str) -> None:
     sql.rows("UPDATE tokenkeeper.alembic_version SET version_num = '9999'")
-    assert refusal(engine) == "this database was migrated by a newer tokenkeeper: upgrade the code"
+    assert read_refusal(engine) == "this database was migrated by a newer tokenkeeper: upgrade the code"
     with pytest.raises(SchemaError, match="newer tokenkeeper"):
         migrate(database_url)
     assert sql.value("SELECT version_num FROM tokenkeeper.alembic_version") == "9999"
 
 
-def test_a_server_that_is_not_there_is_unavailable_in_one_line() -> None:
+def test_a_server_that_refuses_connections_is_unavailable_and_the_error_has_no_password() -> None:
     with pytest.raises(StoreUnavailable) as refused:
         migrate("postgresql://user:passw0rd@127.0.0.1:1/nothing")
     assert "connection refused" in str(refused.value)

@@ -1,4 +1,4 @@
-"""The provider's one row: sweeps, judgements, the bucket and the pause, shared by all workers."""
+"""HubSpot's state in the provider's row: sweeps, outcomes, the token bucket and pauses, shared by all workers."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavail
 from shared.domain.provider import FAILURES_BEFORE_OUTAGE, PROBE_RATE, RAMP_START_RATE, CallOutcome, Condition
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
-SILENT = [CallOutcome(is_first_attempt=True, error=TemporarilyUnavailable("timeout"))] * FAILURES_BEFORE_OUTAGE
+NO_ANSWERS = [CallOutcome(is_first_attempt=True, error=TemporarilyUnavailable("timeout"))] * FAILURES_BEFORE_OUTAGE
 
 
-def provider(sql: SqlFixture, assignments: str) -> None:
+def set_provider(sql: SqlFixture, assignments: str) -> None:
     sql.rows(f"UPDATE tokenkeeper.provider SET {assignments}")
 
 
-def test_it_begins_at_ease(stores: Stores) -> None:
+def test_a_new_database_has_a_healthy_provider(stores: Stores) -> None:
     assert stores.provider.read().is_healthy
     assert stores.provider.read().condition is Condition.OK
 
 
-def test_of_beats_that_sweep_at_once_one_sweeps(stores: Stores, engine: Engine, sql: SqlFixture) -> None:
+def test_of_concurrent_beats_one_begins_the_sweep(stores: Stores, engine: Engine, sql: SqlFixture) -> None:
     beats = [Stores(engine, lease_seconds=60) for _ in range(6)]
     for _ in range(3):
-        swept = at_once([lambda beat=beat: beat.provider.begin_sweep(2.0) for beat in beats])
-        assert sum(found is not None for found in swept) == 1
+        begun = at_once([lambda beat=beat: beat.provider.begin_sweep(2.0) for beat in beats])
+        assert sum(state is not None for state in begun) == 1
         assert stores.provider.begin_sweep(2.0) is None
-        provider(sql, "swept_at = swept_at - interval '1.3 seconds'")
+        set_provider(sql, "swept_at = swept_at - interval '1.3 seconds'")
 
 
-def test_a_clock_set_back_does_not_stop_the_sweeps(stores: Stores, sql: SqlFixture) -> None:
-    provider(sql, "swept_at = now() + interval '1 day'")
+def test_a_clock_that_was_set_back_does_not_stop_the_sweeps(stores: Stores, sql: SqlFixture) -> None:
+    set_provider(sql, "swept_at = now() + interval '1 day'")
     assert stores.provider.begin_sweep(2.0) is not None
     assert stores.provider.begin_sweep(2.0) is None
 
@@ -45,29 +45,29 @@ def test_a_claim_sets_the_clock(stores: Stores, sql: SqlFixture) -> None:
     assert abs(stores.claims.clock.now() - sql.now()) < timedelta(seconds=1)
 
 
-def test_silence_is_kept_and_success_ends_it(stores: Stores) -> None:
-    assert stores.provider.record_outcomes(SILENT).condition is Condition.UNAVAILABLE
+def test_an_outage_is_stored_and_a_success_ends_it(stores: Stores) -> None:
+    assert stores.provider.record_outcomes(NO_ANSWERS).condition is Condition.UNAVAILABLE
     assert stores.provider.read().condition is Condition.UNAVAILABLE
     assert stores.provider.read().rate == PROBE_RATE
     assert stores.provider.record_outcomes([CallOutcome(is_first_attempt=False)]).condition is Condition.OK
     assert stores.provider.read().rate == RAMP_START_RATE
 
 
-def test_at_ease_a_success_writes_nothing(stores: Stores, sql: SqlFixture) -> None:
+def test_successes_of_a_healthy_provider_write_nothing(stores: Stores, sql: SqlFixture) -> None:
     before = sql.value("SELECT ctid::text || xmin::text FROM tokenkeeper.provider")
     stores.provider.record_outcomes([CallOutcome(is_first_attempt=True)] * 50)
     stores.claims.claim(10)
     assert sql.value("SELECT ctid::text || xmin::text FROM tokenkeeper.provider") == before
 
 
-def test_judgements_at_once_all_count(engine: Engine, stores: Stores) -> None:
+def test_outcomes_recorded_concurrently_all_count(engine: Engine, stores: Stores) -> None:
     workers = [Stores(engine, lease_seconds=60) for _ in range(FAILURES_BEFORE_OUTAGE)]
     one = [CallOutcome(is_first_attempt=True, error=TemporarilyUnavailable("timeout"))]
     at_once([lambda s=s: s.provider.record_outcomes(one) for s in workers])
     assert stores.provider.read().condition is Condition.UNAVAILABLE
 
 
-def test_when_hubspot_is_well_again_what_was_put_off_is_due(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_after_an_outage_postponed_connections_are_due(connections: ConnectionFixture, sql: SqlFixture) -> None:
     for hub_id in range(1, 7):
         connections.install(hub_id)
     sql.set("failures = 3, due_at = now() + interval '10 minutes'")
@@ -75,19 +75,19 @@ def test_when_hubspot_is_well_again_what_was_put_off_is_due(connections: Connect
     sql.set("status = 'revoked', due_at = NULL, access_token = NULL, expires_at = NULL", 3)
     sql.set("failures = 0", 4)
     sql.set("status = 'suspect'", 5)
-    connections.stores.provider.record_outcomes(SILENT)
+    connections.stores.provider.record_outcomes(NO_ANSWERS)
     assert connections.stores.claims.count_due(10) == 0
     connections.stores.provider.record_outcomes([CallOutcome(is_first_attempt=False)])
     due = "SELECT hub_id FROM tokenkeeper.connections WHERE due_at <= now() ORDER BY 1"
     assert [hub_id for (hub_id,) in sql.rows(due)] == [1, 5, 6]
     assert sql.value("SELECT due_at = retry_not_before FROM tokenkeeper.connections WHERE hub_id = 2")
     assert connections.stores.provider.make_postponed_due() == 1, (
-        "only the one with a Retry-After of its own, and it stays where it is"
+        "only the one with its own Retry-After, whose due date stays"
     )
     assert connections.stores.claims.count_due(10) == 3
 
 
-def test_a_pause_stops_every_claim_and_its_end_begins_a_ramp(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_pause_stops_every_claim_and_its_end_starts_a_ramp(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.many_due(30)
     connections.stores.provider.record_outcomes(
         [CallOutcome(is_first_attempt=True, error=Throttled("RATE_LIMIT", http_status=429, retry_after=60))]
@@ -95,50 +95,48 @@ def test_a_pause_stops_every_claim_and_its_end_begins_a_ramp(connections: Connec
     claims = connections.stores.claims.claim(10)
     assert (claims.rows, claims.is_rate_limited) == ([], False)
     assert claims.provider.condition is Condition.THROTTLED
-    provider(sql, "paused_until = now()")
+    set_provider(sql, "paused_until = now()")
     swept = connections.stores.provider.begin_sweep(2.0)
     assert swept is not None
     assert (swept.condition, swept.rate) == (Condition.OK, RAMP_START_RATE)
-    provider(sql, "bucket_refilled_at = now() - interval '1 minute'")
-    assert len(connections.stores.claims.claim(10).rows) == 2, "a quarter of a second's"
+    set_provider(sql, "bucket_refilled_at = now() - interval '1 minute'")
+    assert len(connections.stores.claims.claim(10).rows) == 2, "a quarter of a second of ten per second"
 
 
-def test_a_cap_is_paused_too(engine: Engine, connections: ConnectionFixture) -> None:
+def test_a_pause_stops_claims_under_a_rate_limit(engine: Engine, connections: ConnectionFixture) -> None:
     connections.many_due(3)
     connections.stores.provider.record_outcomes(
         [CallOutcome(is_first_attempt=True, error=Throttled("RATE_LIMIT", retry_after=60))]
     )
-    capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=100)
-    assert capped.claims.claim(3).rows == []
+    limited = Stores(engine, lease_seconds=60, max_refreshes_per_second=100)
+    assert limited.claims.claim(3).rows == []
 
 
-def test_a_ramp_doubles_at_each_sweep_until_nothing_limits(stores: Stores, sql: SqlFixture) -> None:
-    stores.provider.record_outcomes(SILENT)
+def test_a_ramp_doubles_at_each_sweep_until_it_ends(stores: Stores, sql: SqlFixture) -> None:
+    stores.provider.record_outcomes(NO_ANSWERS)
     stores.provider.record_outcomes([CallOutcome(is_first_attempt=False)])
     rates = []
     for _ in range(9):
         swept = stores.provider.begin_sweep(2.0)
         assert swept is not None
         rates.append(swept.rate)
-        provider(sql, "swept_at = NULL")
+        set_provider(sql, "swept_at = NULL")
     assert rates == [20, 40, 80, 160, 320, 640, None, None, None]
 
 
-def test_under_a_cap_no_more_begin_than_it_allows(
-    connections: ConnectionFixture, engine: Engine, sql: SqlFixture
-) -> None:
+def test_a_rate_limit_bounds_the_rows_claimed(connections: ConnectionFixture, engine: Engine, sql: SqlFixture) -> None:
     connections.many_due(100)
-    capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
-    provider(sql, "bucket_refilled_at = now() - interval '1 hour'")
-    first = capped.claims.claim(50)
+    limited = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
+    set_provider(sql, "bucket_refilled_at = now() - interval '1 hour'")
+    first = limited.claims.claim(50)
     assert (len(first.rows), first.is_rate_limited) == (10, True)
-    provider(sql, "bucket_level = 0, bucket_refilled_at = now() - interval '100 milliseconds'")
-    assert len(capped.claims.claim(50).rows) in (4, 5)
-    provider(sql, "bucket_level = 0, bucket_refilled_at = now() + interval '1 hour'")
-    assert capped.claims.claim(50).rows == []
+    set_provider(sql, "bucket_level = 0, bucket_refilled_at = now() - interval '100 milliseconds'")
+    assert len(limited.claims.claim(50).rows) in (4, 5)
+    set_provider(sql, "bucket_level = 0, bucket_refilled_at = now() + interval '1 hour'")
+    assert limited.claims.claim(50).rows == []
 
 
-def test_workers_at_once_share_one_bucket(connections: ConnectionFixture, engine: Engine) -> None:
+def test_concurrent_workers_share_one_bucket(connections: ConnectionFixture, engine: Engine) -> None:
     connections.many_due(100)
     stores = [Stores(engine, lease_seconds=60, max_refreshes_per_second=0.5) for _ in range(6)]
     claims = at_once([lambda s=s: s.claims.claim(5) for s in stores])
@@ -146,45 +144,47 @@ def test_workers_at_once_share_one_bucket(connections: ConnectionFixture, engine
     assert all(found.is_rate_limited for found in claims)
 
 
-def test_what_finds_no_work_stays_in_the_bucket(
+def test_a_claim_takes_from_the_bucket_only_what_it_claims(
     connections: ConnectionFixture, engine: Engine, sql: SqlFixture
 ) -> None:
     connections.many_due(3)
-    capped = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
-    provider(sql, "bucket_level = 10, bucket_refilled_at = now() + interval '1 minute'")
-    claims = capped.claims.claim(50)
+    limited = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
+    set_provider(sql, "bucket_level = 10, bucket_refilled_at = now() + interval '1 minute'")
+    claims = limited.claims.claim(50)
     assert (len(claims.rows), claims.is_rate_limited) == (3, False)
     assert sql.value("SELECT bucket_level FROM tokenkeeper.provider") == 7
 
 
-def test_probes_are_single_and_far_between(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_while_the_app_is_rejected_one_probe_goes_out_every_ten_seconds(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.many_due(20)
     connections.stores.provider.record_outcomes(
         [CallOutcome(is_first_attempt=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=400))]
     )
-    provider(sql, "bucket_refilled_at = now() - interval '1 hour'")
+    set_provider(sql, "bucket_refilled_at = now() - interval '1 hour'")
     first, second = connections.stores.claims.claim(10), connections.stores.claims.claim(10)
     assert (len(first.rows), first.is_rate_limited) == (1, True)
     assert (len(second.rows), second.is_rate_limited) == (0, True)
-    provider(sql, "bucket_refilled_at = now() - interval '10.5 seconds'")
+    set_provider(sql, "bucket_refilled_at = now() - interval '10.5 seconds'")
     assert len(connections.stores.claims.claim(10).rows) == 1
 
 
-def test_the_last_success_is_noted_now_and_then(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    noted = "SELECT last_success_at FROM tokenkeeper.provider"
+def test_the_last_success_is_stored_at_most_every_five_seconds(connections: ConnectionFixture, sql: SqlFixture) -> None:
+    last_success = "SELECT last_success_at FROM tokenkeeper.provider"
     connections.due(1, 2, 3)
     rows = connections.stores.claims.claim(3).rows
     connections.stores.results.save([connections.failed(rows[0])])
-    assert sql.value(noted) is None
+    assert sql.value(last_success) is None
     connections.stores.results.save([connections.refreshed(rows[1])])
-    first = sql.value(noted)
+    first = sql.value(last_success)
     assert first is not None
     connections.stores.results.save([connections.refreshed(rows[2])])
-    assert sql.value(noted) == first
+    assert sql.value(last_success) == first
 
 
-def test_a_dead_grant_is_an_answer(stores: Stores) -> None:
-    stores.provider.record_outcomes(SILENT)
+def test_an_invalid_grant_ends_an_outage(stores: Stores) -> None:
+    stores.provider.record_outcomes(NO_ANSWERS)
     assert (
         stores.provider.record_outcomes(
             [CallOutcome(is_first_attempt=True, error=InvalidGrant("BAD_REFRESH_TOKEN"))]

@@ -1,4 +1,4 @@
-"""What the loop of a pool process counts: every attempt once, whatever becomes of PostgreSQL, and in nobody's way."""
+"""What the refresh loop counts: every attempt once, also while counters cannot be stored; and no save waits for it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from worker.refresh_loop import RefreshLoop
 CIPHER = TokenCipher([Fernet.generate_key().decode()])
 
 
-class AnsweringHubSpot:
-    """Says what it is told to; a refresh token of which nothing is said brings a grant."""
+class ScriptedHubSpot:
+    """Raises the error set for a refresh token; for any other it returns a grant."""
 
     def __init__(self) -> None:
-        self.trouble: dict[str, ProviderError] = {}
+        self.errors: dict[str, ProviderError] = {}
 
     def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
         granted_at = clock()
-        if error := self.trouble.get(refresh_token):
+        if error := self.errors.get(refresh_token):
             raise error
         return grant(access_token=f"access-{refresh_token}", refresh_token=None, hub_id=None, granted_at=granted_at)
 
@@ -42,16 +42,16 @@ class AnsweringHubSpot:
 
 
 @pytest.fixture
-def hubspot() -> AnsweringHubSpot:
-    return AnsweringHubSpot()
+def hubspot() -> ScriptedHubSpot:
+    return ScriptedHubSpot()
 
 
 @pytest.fixture
-def loop(hubspot: AnsweringHubSpot, stores: Stores) -> Iterator[RefreshLoop]:
+def loop(hubspot: ScriptedHubSpot, stores: Stores) -> Iterator[RefreshLoop]:
     refresher = Refresher(hubspot, CIPHER, stores.claims.clock, Schedule(), 20)  # type: ignore[arg-type]
-    made = RefreshLoop(stores.claims, stores.results, stores.provider, stores.counters, refresher, concurrency=10)
-    yield made
-    assert made.drain(30)
+    loop = RefreshLoop(stores.claims, stores.results, stores.provider, stores.counters, refresher, concurrency=10)
+    yield loop
+    assert loop.drain(30)
 
 
 @pytest.fixture
@@ -59,53 +59,53 @@ def activity(engine: Engine) -> RefreshStats:
     return RefreshStats(engine)
 
 
-def fill(stores: Stores, *hub_ids: int) -> None:
+def import_hubs(stores: Stores, *hub_ids: int) -> None:
     stores.imports.import_rows([ImportRow(hub, CIPHER.encrypt_refresh_token(hub, f"r{hub}")) for hub in hub_ids])
 
 
-def counted(totals: Totals) -> dict[str, int]:
+def nonzero_attempts(totals: Totals) -> dict[str, int]:
     return {name: total for name, total in totals.attempts.items() if total}
 
 
-def test_every_attempt_is_counted_once_under_what_it_came_to(
-    hubspot: AnsweringHubSpot, stores: Stores, loop: RefreshLoop, activity: RefreshStats, sql: SqlFixture
+def test_every_attempt_is_counted_once_by_its_outcome(
+    hubspot: ScriptedHubSpot, stores: Stores, loop: RefreshLoop, activity: RefreshStats, sql: SqlFixture
 ) -> None:
-    fill(stores, *range(1, 31))
+    import_hubs(stores, *range(1, 31))
     stores.imports.import_rows(
         [ImportRow(31, TokenCipher([Fernet.generate_key().decode()]).encrypt_refresh_token(31, "lost key"))]
     )
     sql.set("due_at = now() - interval '40 seconds'")
-    hubspot.trouble = {"r1": TemporarilyUnavailable("timeout"), "r2": InvalidGrant("BAD_REFRESH_TOKEN")}
+    hubspot.errors = {"r1": TemporarilyUnavailable("timeout"), "r2": InvalidGrant("BAD_REFRESH_TOKEN")}
     loop.activate(3)
     until(lambda: sum(activity.read_totals().attempts.values()) == 31)
     totals = activity.read_totals()
-    assert counted(totals) == {"refreshed": 28, "unavailable": 1, "invalid_grant": 1, "decryption_failed": 1}
+    assert nonzero_attempts(totals) == {"refreshed": 28, "unavailable": 1, "invalid_grant": 1, "decryption_failed": 1}
     assert totals.lateness[60.0] == sum(totals.lateness.values()) == 28
     assert 28 * 40 < totals.lateness_seconds < 28 * 60
     slots = activity.read_slots(hours=1)
     assert (sum(slot.refreshed for slot in slots), sum(slot.failed for slot in slots)) == (28, 3)
 
 
-def test_counts_that_have_to_wait_hold_up_no_save_and_are_not_lost(
+def test_counters_that_have_to_wait_delay_no_save_and_are_not_lost(
     stores: Stores, loop: RefreshLoop, activity: RefreshStats, sql: SqlFixture, connect: Callable[..., Any]
 ) -> None:
-    rival = connect()
-    rival.autocommit = False
-    SqlFixture(rival).rows("LOCK TABLE tokenkeeper.refresh_counters IN EXCLUSIVE MODE")
+    other_connection = connect()
+    other_connection.autocommit = False
+    SqlFixture(other_connection).rows("LOCK TABLE tokenkeeper.refresh_counters IN EXCLUSIVE MODE")
     for hub_id in (1, 2, 3):
-        fill(stores, hub_id)
+        import_hubs(stores, hub_id)
         loop.activate(30)
         until(lambda hub_id=hub_id: sql.served(hub_id) is not None)
-    assert counted(activity.read_totals()) == {}
-    rival.rollback()
-    until(lambda: counted(activity.read_totals()) == {"refreshed": 3})
+    assert nonzero_attempts(activity.read_totals()) == {}
+    other_connection.rollback()
+    until(lambda: nonzero_attempts(activity.read_totals()) == {"refreshed": 3})
 
 
-def test_a_process_that_is_told_to_go_tells_what_it_counted(
+def test_a_process_that_stops_adds_its_counters_first(
     stores: Stores, loop: RefreshLoop, activity: RefreshStats, sql: SqlFixture
 ) -> None:
-    fill(stores, *range(1, 6))
+    import_hubs(stores, *range(1, 6))
     loop.activate(30)
     until(lambda: sql.served(5) is not None)
     assert loop.drain(30)
-    assert counted(activity.read_totals()) == {"refreshed": sql.value("SELECT count(*) FROM hubspot.tokens")}
+    assert nonzero_attempts(activity.read_totals()) == {"refreshed": sql.value("SELECT count(*) FROM hubspot.tokens")}

@@ -32,7 +32,7 @@ from tests.support.databases import Databases
 from tests.support.environment import web_environment
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
-OURS = "nspname IN ('tokenkeeper', 'hubspot')"
+IN_SCHEMAS = "nspname IN ('tokenkeeper', 'hubspot')"
 ROW = f"tokenkeeper.connections (hub_id, status, encrypted_refresh_token) VALUES ({HUB}, 'active', 'mine')"
 
 
@@ -64,14 +64,18 @@ def worker(databases: Databases, database_url: str, connect: Callable[..., Any])
         f"INSERT INTO {ROW} RETURNING encrypted_refresh_token",
     ],
 )
-def test_web_reads_no_token_by_any_way(connections: ConnectionFixture, web: SqlFixture, statement: str) -> None:
+def test_web_can_read_no_token_by_any_statement(
+    connections: ConnectionFixture, web: SqlFixture, statement: str
+) -> None:
     connections.install()
-    assert web.rows("SELECT status FROM tokenkeeper.connections") == [("active",)], "it is one that is there"
+    assert web.rows("SELECT status FROM tokenkeeper.connections") == [("active",)], (
+        "the connection is there, so the refusal is about the column"
+    )
     with pytest.raises(errors.InsufficientPrivilege):
         web.rows(statement)
 
 
-def test_web_reads_no_token_out_of_the_planners_statistics(
+def test_web_can_read_no_token_from_the_planners_statistics(
     connections: ConnectionFixture, web: SqlFixture, sql: SqlFixture
 ) -> None:
     for hub_id in (1, 2):
@@ -82,7 +86,7 @@ def test_web_reads_no_token_out_of_the_planners_statistics(
     assert web.rows(common) == []
 
 
-def test_of_a_refresh_token_web_learns_whether_there_is_one(
+def test_web_can_ask_whether_there_is_a_refresh_token(
     connections: ConnectionFixture, web: SqlFixture, sql: SqlFixture
 ) -> None:
     connections.install()
@@ -114,7 +118,7 @@ DDL = [
 
 @pytest.mark.parametrize("statement", DDL)
 @pytest.mark.parametrize("who", ["web", "worker"])
-def test_neither_web_nor_worker_changes_the_schema_or_what_was_told(
+def test_neither_web_nor_worker_can_change_the_schema_or_the_history(
     connections: ConnectionFixture, request: pytest.FixtureRequest, who: str, statement: str
 ) -> None:
     connections.install()
@@ -133,7 +137,7 @@ def test_neither_web_nor_worker_changes_the_schema_or_what_was_told(
         "INSERT INTO tokenkeeper.refresh_counters (kind, name, total) VALUES ('attempts', 'refreshed', 1)",
     ],
 )
-def test_what_only_the_worker_does_web_may_not(
+def test_web_may_not_do_what_only_the_worker_does(
     connections: ConnectionFixture, web: SqlFixture, worker: SqlFixture, statement: str
 ) -> None:
     connections.install()
@@ -146,7 +150,7 @@ def granted_privileges(sql: SqlFixture, role: str) -> set[Privilege]:
     return {Privilege(*row) for row in sql.rows(str(GRANTED_PRIVILEGES).replace(":role", "%s"), role)}
 
 
-def test_a_reader_may_read_three_views_and_ask_for_a_refresh_and_nothing_else(sql: SqlFixture) -> None:
+def test_a_reader_may_read_three_views_and_request_a_refresh_and_nothing_else(sql: SqlFixture) -> None:
     views = {Privilege("TABLE", f"hubspot.{name}", "", "SELECT") for name in ("tokens", "connections", "history")}
     more = {
         Privilege("SCHEMA", "hubspot", "", "USAGE"),
@@ -155,21 +159,23 @@ def test_a_reader_may_read_three_views_and_ask_for_a_refresh_and_nothing_else(sq
     assert granted_privileges(sql, "hubspot_reader") == views | more
 
 
-def test_nobody_else_may_do_anything(sql: SqlFixture) -> None:
-    everybody = sql.rows(
+def test_public_has_no_privileges(sql: SqlFixture) -> None:
+    public_grants = sql.rows(
         f"""SELECT relname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace, aclexplode(relacl)
-             WHERE {OURS} AND grantee = 0
+             WHERE {IN_SCHEMAS} AND grantee = 0
             UNION SELECT proname FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace,
                          aclexplode(coalesce(proacl, acldefault('f', proowner)))
-             WHERE {OURS} AND grantee = 0
-            UNION SELECT nspname FROM pg_namespace, aclexplode(nspacl) WHERE {OURS} AND grantee = 0"""
+             WHERE {IN_SCHEMAS} AND grantee = 0
+            UNION SELECT nspname FROM pg_namespace, aclexplode(nspacl) WHERE {IN_SCHEMAS} AND grantee = 0"""
     )
-    assert everybody == []
+    assert public_grants == []
 
 
-def test_every_function_of_ours_has_a_search_path_of_its_own(sql: SqlFixture) -> None:
+def test_every_function_has_a_fixed_search_path(sql: SqlFixture) -> None:
     functions = dict(
-        sql.rows(f"SELECT proname, proconfig FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace WHERE {OURS}")  # type: ignore[arg-type]
+        sql.rows(
+            f"SELECT proname, proconfig FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace WHERE {IN_SCHEMAS}"
+        )  # type: ignore[arg-type]
     )
     assert functions.keys() >= {
         "request_refresh",
@@ -181,9 +187,7 @@ def test_every_function_of_ours_has_a_search_path_of_its_own(sql: SqlFixture) ->
     assert {str(each) for each in functions.values()} == {"['search_path=pg_catalog, pg_temp']"}
 
 
-def test_a_migration_brings_privileges_to_what_they_should_be_and_then_changes_nothing(
-    database_url: str, sql: SqlFixture
-) -> None:
+def test_a_migration_corrects_privileges_and_then_changes_nothing(database_url: str, sql: SqlFixture) -> None:
     for role, wanted in PRIVILEGES.items():
         assert granted_privileges(sql, role) == wanted
     sql.rows(f"GRANT SELECT ON tokenkeeper.connections, hubspot.tokens TO {WEB}")
@@ -198,7 +202,7 @@ def test_a_migration_brings_privileges_to_what_they_should_be_and_then_changes_n
 
 @pytest.fixture
 def login(sql: SqlFixture) -> Iterator[Callable[[str], str]]:
-    """From a URL to the same for a login that is not there yet, with a name and a password as hard as they come."""
+    """Returns a URL with a login that does not exist yet: its name and password contain every special character."""
     name, password = f'it\'s "100% odd" {secrets.token_hex(4)}', f"p%s:/@'\"{secrets.token_hex(8)}"
 
     def at(url: str) -> str:
@@ -210,7 +214,7 @@ def login(sql: SqlFixture) -> Iterator[Callable[[str], str]]:
     sql.rows('DROP ROLE IF EXISTS "{}"'.format(name.replace('"', '""').replace("%", "%%")), 0)
 
 
-def test_the_command_makes_logins_and_may_be_repeated(
+def test_the_roles_command_creates_logins_and_may_be_repeated(
     environment: Callable[..., dict[str, str]],
     database_url: str,
     connect: Callable[..., Any],
@@ -230,93 +234,94 @@ def test_the_command_makes_logins_and_may_be_repeated(
         connect(url.replace(quote("p%s", safe=""), "another"))
 
 
-def test_the_server_is_never_told_a_password(
+def test_no_password_is_sent_to_the_server(
     own_postgres: Any, connect: Callable[..., Any], login: Callable[[str], str]
 ) -> None:
     url = own_postgres.url()
     migrate(url)
     SqlFixture(connect(url)).rows("ALTER SYSTEM SET log_statement = 'all'")
     SqlFixture(connect(url)).rows("SELECT pg_reload_conf()")
-    given = Login.from_url(login(url))
-    create_roles(url, {WEB: given})
+    new_login = Login.from_url(login(url))
+    create_roles(url, {WEB: new_login})
     said = (Path(SqlFixture(connect(url)).value("SHOW data_directory")).parent / "postgres.log").read_text()
-    assert "SCRAM-SHA-256$" in said, "else the log was not read"
-    assert given.password not in said
-    assert given.password.rpartition('"')[2] not in said
+    assert "SCRAM-SHA-256$" in said, "else the log was not found"
+    assert new_login.password not in said
+    assert new_login.password.rpartition('"')[2] not in said
 
 
-@pytest.mark.parametrize("mighty", ["current_user", "other"])
-def test_a_login_with_power_is_refused(database_url: str, sql: SqlFixture, mighty: str) -> None:
-    name = sql.value("SELECT current_user") if mighty == "current_user" else f"mighty_{secrets.token_hex(4)}"
-    if mighty == "other":
+@pytest.mark.parametrize("powerful", ["current_user", "other"])
+def test_a_powerful_login_is_refused(database_url: str, sql: SqlFixture, powerful: str) -> None:
+    name = sql.value("SELECT current_user") if powerful == "current_user" else f"powerful_{secrets.token_hex(4)}"
+    if powerful == "other":
         sql.rows(f"CREATE ROLE {name} SUPERUSER LOGIN")
     with pytest.raises(SchemaError, match="without power"):
         create_roles(database_url, {WEB: Login(name, "a-password")})
-    if mighty == "other":
+    if powerful == "other":
         sql.rows(f"DROP ROLE {name}")
 
 
-def test_who_may_not_make_roles_is_told_what_to_ask_for(
+def test_without_the_privilege_to_create_roles_the_command_says_what_to_run(
     environment: Callable[..., dict[str, str]], databases: Databases, database_url: str, sql: SqlFixture
 ) -> None:
-    """As one who owns the schemas, on a server where an administrator has to make the roles."""
+    """As the owner of the schemas, on a server where only an administrator may create roles."""
     own = databases.as_worker(database_url)
-    new = {"WEB_DATABASE_URL": own.replace("tokenkeeper_worker_", "somebody_")}
+    new = {"WEB_DATABASE_URL": own.replace("tokenkeeper_worker_", "another_")}
     ran = Command(environment(DATABASE_URL=own, **new))("roles")
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.count("\n") == 1
     assert "have an administrator run: " in ran.err
-    assert sql.rows("SELECT FROM pg_roles WHERE rolname LIKE 'somebody_%%'", 0) == []
+    assert sql.rows("SELECT FROM pg_roles WHERE rolname LIKE 'another_%%'", 0) == []
     ran = Command(environment(DATABASE_URL=own, WEB_DATABASE_URL=databases.as_web(database_url)))("roles")
-    assert (ran.status, ran.err) == (0, ""), "where an administrator has made all of them, nothing is asked for"
+    assert (ran.status, ran.err) == (0, ""), "where an administrator has created them, nothing is missing"
 
 
-def key_check(sql: SqlFixture) -> str | None:
+def read_check_value(sql: SqlFixture) -> str | None:
     found = sql.rows("SELECT encrypted_check_value FROM tokenkeeper.key_check")
     return found[0][0] if found else None
 
 
-def test_web_goes_by_the_check_value_that_the_worker_keeps(
+def test_web_checks_its_keys_by_the_check_value_that_the_worker_writes(
     environment: Callable[..., dict[str, str]], sql: SqlFixture, connections: ConnectionFixture
 ) -> None:
-    ours = environment()
-    web, other = web_environment(ours), Fernet.generate_key().decode()
-    connections.stores.key_check.write_check_value("sealed with nothing that anybody has")
+    environ = environment()
+    web, other = web_environment(environ), Fernet.generate_key().decode()
+    connections.stores.key_check.write_check_value("encrypted with an unknown key")
     with pytest.raises(SettingsError, match="TOKEN_KEYS decrypts nothing"):
         check_database(Settings.from_env(web))
-    check_database(Settings.from_env(ours))  # the worker's: no row contradicts it, so its keys are the right ones
+    # The worker's keys decrypt every row that there is, so they are right: it writes a new check value.
+    check_database(Settings.from_env(environ))
     check_database(Settings.from_env(web))
-    kept = key_check(sql)
+    kept = read_check_value(sql)
     with pytest.raises(SettingsError, match="TOKEN_KEYS decrypts nothing"):
         check_database(Settings.from_env({**web, "TOKEN_KEYS": other}))
-    assert key_check(sql) == kept, "a refusal changes nothing"
-    check_database(Settings.from_env({**web, "TOKEN_KEYS": f"{other},{ours['TOKEN_KEYS']}"}))
+    assert read_check_value(sql) == kept, "a refusal leaves the check value"
+    check_database(Settings.from_env({**web, "TOKEN_KEYS": f"{other},{environ['TOKEN_KEYS']}"}))
 
 
-def test_a_worker_with_wrong_keys_does_not_vouch_for_them(
+def test_a_worker_with_wrong_keys_writes_no_check_value(
     environment: Callable[..., dict[str, str]], sql: SqlFixture, connections: ConnectionFixture
 ) -> None:
-    ours = environment()
-    sealed = TokenCipher([ours["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, "a-refresh-token")
-    connections.install(encrypted_refresh_token=sealed)
-    check_database(Settings.from_env(ours))
-    kept = key_check(sql)
+    environ = environment()
+    encrypted = TokenCipher([environ["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, "a-refresh-token")
+    connections.install(encrypted_refresh_token=encrypted)
+    check_database(Settings.from_env(environ))
+    kept = read_check_value(sql)
     assert kept
     with pytest.raises(SettingsError, match="TOKEN_KEYS decrypts nothing"):
-        check_database(Settings.from_env({**ours, "TOKEN_KEYS": Fernet.generate_key().decode()}))
-    assert key_check(sql) == kept
+        check_database(Settings.from_env({**environ, "TOKEN_KEYS": Fernet.generate_key().decode()}))
+    assert read_check_value(sql) == kept
 
 
-def test_after_a_rotation_the_newest_key_alone_opens_the_check_value(
+def test_after_a_rotation_the_newest_key_alone_decrypts_the_check_value(
     environment: Callable[..., dict[str, str]], sql: SqlFixture
 ) -> None:
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     check_database(Settings.from_env(environment(TOKEN_KEYS=old)))
     assert Command(environment(TOKEN_KEYS=f"{new},{old}"))("keys", "rotate").status == 0
-    assert TokenCipher([new]).can_decrypt(key_check(sql) or "")
+    assert TokenCipher([new]).can_decrypt(read_check_value(sql) or "")
 
 
-def test_one_login_for_everything_goes_on_working(database_url: str) -> None:
+def test_one_login_for_everything_works(database_url: str) -> None:
     engine = connect_engine(database_url)
     stores = Stores(engine, lease_seconds=60)
     assert stores.key_check.can_read_refresh_tokens()
