@@ -30,6 +30,9 @@ from worker.webhook import Webhook
 #: Connections to HubSpot beside those of refreshes: for introspections of new installs, and for disconnects.
 OTHER_CONNECTIONS = 8
 
+#: For how many sweeps' time the refresh loop claims rows after the last message that activated it.
+ACTIVE_SWEEPS = 2.5
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -91,6 +94,9 @@ class Services:
             alert_detector=AlertDetector(engine, settings.sweep_seconds),
             webhook=webhook,
         )
+
+    def activate_refresh_loop(self) -> None:
+        self.refresh_loop.activate(ACTIVE_SWEEPS * self.settings.sweep_seconds)
 
     def close(self) -> bool:
         """Let calls in flight end, and save their results. False where that took longer than two calls can take."""

@@ -29,8 +29,6 @@ log = structlog.get_logger(__name__)
 RETRY_SECONDS = (1, 2, 4, 8, 15, 30)
 #: Acknowledged when done, so that a worker that dies takes no install with it.
 ACKS_LATE = {"acks_late": True, "reject_on_worker_lost": True}
-#: For how many sweeps' time a refresh loop claims rows after the last message that activated it.
-ACTIVE_SWEEPS = 2.5
 
 
 def register(app: Celery, get_services: Callable[[], Services]) -> None:
@@ -49,7 +47,7 @@ def register(app: Celery, get_services: Callable[[], Services]) -> None:
                 services = get_services()
                 stored = store_install(grant, services.cipher, services.installs, services.schedule)
                 span.set_attributes(outcome=stored.outcome.value)
-                log.info("install", hub_id=hub_id, install_id=install_id, became=stored.outcome.value)
+                log.info("install", hub_id=hub_id, install_id=install_id, outcome=stored.outcome.value)
         except (StoreError, SchemaError) as error:
             seconds = RETRY_SECONDS[min(task.request.retries, len(RETRY_SECONDS) - 1)]
             log.warning("an install waits for PostgreSQL", hub_id=hub_id, seconds=seconds, why=str(error))
@@ -63,8 +61,8 @@ def register(app: Celery, get_services: Callable[[], Services]) -> None:
             )
             return
         # 2. Refresh it where it came without an access token, and ask HubSpot about the account.
-        services.refresh_loop.activate(ACTIVE_SWEEPS * services.settings.sweep_seconds)
-        services.refresh_loop.run_in_background(partial(fetch_account_info, services.account_info, services.hubspot))
+        services.activate_refresh_loop()
+        _fetch_account_info_in_background(services)
 
     @app.task(name=dispatch.SWEEP)
     def _sweep(**_unknown: Any) -> None:
@@ -74,15 +72,12 @@ def register(app: Celery, get_services: Callable[[], Services]) -> None:
     @app.task(name=dispatch.REFRESH)
     def _refresh(**_unknown: Any) -> None:
         with _log_database_errors():
-            services = get_services()
-            services.refresh_loop.activate(ACTIVE_SWEEPS * services.settings.sweep_seconds)
+            get_services().activate_refresh_loop()
 
     @app.task(name=dispatch.FETCH_ACCOUNT_INFO)
     def _fetch_account_info(**_unknown: Any) -> None:
         with _log_database_errors():
-            services = get_services()
-            work = partial(fetch_account_info, services.account_info, services.hubspot)
-            services.refresh_loop.run_in_background(work)
+            _fetch_account_info_in_background(get_services())
 
     @app.task(name=dispatch.DELIVER_ALERTS)
     def _deliver_alerts(**_unknown: Any) -> None:
@@ -95,6 +90,10 @@ def register(app: Celery, get_services: Callable[[], Services]) -> None:
         with _log_database_errors():
             services = get_services()
             finish_disconnect(hub_id, services.disconnects, services.hubspot, services.cipher)
+
+
+def _fetch_account_info_in_background(services: Services) -> None:
+    services.refresh_loop.run_in_background(partial(fetch_account_info, services.account_info, services.hubspot))
 
 
 @contextmanager
