@@ -1,4 +1,4 @@
-"""What a verb begins with: the settings that it needs, and a database that answers and is of this code's schema."""
+"""What most commands begin with: the settings that they need, and a database with the schema of this code."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from shared.db.schema.migrate import check_schema
 from shared.domain.hub_id import MAX_HUB_ID
 from shared.settings import Settings
 
-#: An account's number, as an argument.
-HUB = click.IntRange(1, MAX_HUB_ID)
+HUB_ID = click.IntRange(1, MAX_HUB_ID)
 
 
-def settings(*needs: str) -> Settings:
-    """Only `needs` must be there. Raises SettingsError."""
+def load_settings(*needs: str) -> Settings:
+    """Only `needs` must be set. Raises SettingsError."""
     return Settings.from_env(os.environ, needs=needs)  # noqa: TID251  an entry point
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[Engine]:
-    """Raises SchemaError where it is of another version, StoreUnavailable where it does not answer."""
+def open_database(settings: Settings) -> Iterator[Engine]:
+    """Raises SchemaError where its schema is another version's, StoreUnavailable where it does not answer."""
     engine = make_engine(settings.database_url)
     try:
         check_schema(engine)

@@ -1,4 +1,4 @@
-"""`tokenkeeper doctor`: looks at everything that has to be right, and says what to do where it is not."""
+"""`tokenkeeper doctor`: checks everything that has to be right, and says what to do where it is not."""
 
 from __future__ import annotations
 
@@ -9,34 +9,38 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from cli.doctor_checks import examine
-from cli.doctor_findings import Finding, Level
-from cli.json_output import json_line, json_option
-from cli.output import example
+from cli.doctor_checks import Level, check_all
+from cli.output import json_option, make_epilog, to_json_line
+from shared.settings import REQUIRED
 
 COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red", Level.SKIP: "dim"}
 
 
-@click.command(epilog=example("tokenkeeper doctor", "tokenkeeper doctor --json | jq 'select(.level == \"FAIL\")'"))
+@click.command(
+    "doctor",
+    epilog=make_epilog(
+        "tokenkeeper doctor", "tokenkeeper doctor --json | jq 'select(.level == \"FAIL\")'", needs=REQUIRED
+    ),
+)
 @json_option
-def doctor(as_json: bool) -> None:
+def run_doctor(as_json: bool) -> None:
     """Check settings, database, rows, clock, beat, Redis and HubSpot: one line each, exit status 1 if any fails.
 
     Each line begins with ok, warn (it works, but look), FAIL (it does not, and what to do), or skip (something that it
-    rests on fails). Run it where web runs, with web's settings: it compares this host's clock with PostgreSQL's.
+    depends on fails). Run it where web runs, with web's settings: it compares this host's clock with PostgreSQL's.
+
+    It checks all that web and worker check at their start, and more: it decrypts each stored refresh token, and asks
+    HubSpot about a token that belongs to no account. With a million connections the rows take some minutes; a bar
+    shows the progress.
     """
     console = Console()
-    failed = False
-    for finding in examine(os.environ):  # noqa: TID251  an entry point
+    has_failed = False
+    for finding in check_all(os.environ):  # noqa: TID251  an entry point
         if as_json:
-            click.echo(json_line({"level": finding.level, "about": finding.about, "what": finding.what}))
+            click.echo(to_json_line({"level": finding.level, "about": finding.about, "what": finding.what}))
         else:
-            console.print(_told(finding), soft_wrap=True)
-        failed |= finding.level is Level.FAIL
-    if failed:
+            level = (f"{finding.level:<5}", COLOURS[finding.level])
+            console.print(Text.assemble(level, f" {finding.about}: {finding.what}"), soft_wrap=True)
+        has_failed |= finding.level is Level.FAIL
+    if has_failed:
         sys.exit(1)
-
-
-def _told(finding: Finding) -> Text:
-    level = (f"{finding.level:<5}", COLOURS[finding.level])
-    return Text.assemble(level, f" {finding.about}: {finding.what}")

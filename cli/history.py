@@ -1,4 +1,4 @@
-"""`tokenkeeper history`: one connection as it stands, and what happened to it."""
+"""`tokenkeeper history`: one connection as it is, and what happened to it."""
 
 from __future__ import annotations
 
@@ -12,80 +12,86 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cli.connections import COLOURS, FIELDS, as_field
-from cli.context import HUB, database, settings
-from cli.json_output import iso, json_line
-from cli.output import example
+from cli.connections import FIELDS, STATUS_COLOURS, format_field
+from cli.context import HUB_ID, load_settings, open_database
+from cli.output import format_time, make_epilog, to_json_line
 from shared.db.reports.connections import ConnectionReports, ConnectionRow, HistoryLine
 from shared.text_format import make_printable
 
+NEEDS = ("DATABASE_URL",)
+
 
 @click.command(
-    epilog=example(
+    "history",
+    epilog=make_epilog(
         "tokenkeeper history 62515",
         "tokenkeeper history 62515 --json | jq -r '.history[] | select(.event == \"revoked\") | .at'",
-    )
+        needs=NEEDS,
+    ),
 )
-@click.argument("hub", metavar="HUB", type=HUB)
+@click.argument("hub_id", metavar="HUB", type=HUB_ID)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Events at most.")
 @click.option("--json", "as_json", is_flag=True, help="For machines: one JSON object with connection and history.")
-def history(hub: int, limit: int, as_json: bool) -> None:
-    """Show how the connection of HUB stands, and what happened to it with the evidence, the newest first.
+def show_history(hub_id: int, limit: int, as_json: bool) -> None:
+    """Show the connection of HUB, and what happened to it with the evidence, newest first.
 
     The correlation ids in it are HubSpot's: its support finds a call by them.
     """
-    with database(settings("DATABASE_URL")) as engine:
+    with open_database(load_settings(*NEEDS)) as engine:
         reports = ConnectionReports(engine)
-        seen, events = reports.find(hub), reports.read_history(hub, limit)
-    if seen is None and not events:
-        raise click.ClickException(f"{hub}: no such connection")
+        connection, events = reports.find(hub_id), reports.read_history(hub_id, limit)
+    if connection is None and not events:
+        raise click.ClickException(f"{hub_id}: no such connection")
     console = Console()
     if as_json:
-        click.echo(
-            json_line({"connection": asdict(seen) if seen else None, "history": [asdict(event) for event in events]})
-        )
+        report = {
+            "connection": asdict(connection) if connection else None,
+            "history": [asdict(event) for event in events],
+        }
+        click.echo(to_json_line(report))
     elif console.is_terminal:
-        console.print(*([_card(seen)] if seen else []), _table(events), sep="\n")
+        console.print(*([_make_card(connection)] if connection else []), _make_table(events), sep="\n")
     else:
-        _plain(seen, events)
+        _print_tabbed(connection, events)
 
 
-def _plain(seen: ConnectionRow | None, events: list[HistoryLine]) -> None:
-    if seen:
+def _print_tabbed(connection: ConnectionRow | None, events: list[HistoryLine]) -> None:
+    if connection:
         for name in FIELDS:
-            click.echo(f"{name}\t{as_field(getattr(seen, name))}")
+            click.echo(f"{name}\t{format_field(getattr(connection, name))}")
         click.echo()
     click.echo("at\tevent\tdetail")
     for event in events:
-        click.echo(f"{iso(event.at)}\t{event.event}\t{make_printable(json.dumps(event.detail, ensure_ascii=False))}")
+        detail = make_printable(json.dumps(event.detail, ensure_ascii=False))
+        click.echo(f"{format_time(event.at)}\t{event.event}\t{detail}")
 
 
-def _card(seen: ConnectionRow) -> Table:
+def _make_card(connection: ConnectionRow) -> Table:
     card = Table.grid(padding=(0, 2))
     card.add_column(style="bold", no_wrap=True)
     card.add_column(overflow="fold")
     for name in FIELDS:
-        style = COLOURS[seen.status] if name == "status" else ""
-        card.add_row(name, Text(as_field(getattr(seen, name)), style=style))
+        style = STATUS_COLOURS[connection.status] if name == "status" else ""
+        card.add_row(name, Text(format_field(getattr(connection, name)), style=style))
     return card
 
 
-def _table(events: list[HistoryLine]) -> Table:
+def _make_table(events: list[HistoryLine]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("at", "event", "evidence"):
         table.add_column(heading, overflow="fold")
     for event in events:
-        table.add_row(iso(event.at), make_printable(event.event), "\n".join(_pairs(event.detail)))
+        table.add_row(format_time(event.at), make_printable(event.event), "\n".join(_list_pairs(event.detail)))
     return table
 
 
-def _pairs(detail: dict[str, Any], within: str = "") -> list[str]:
-    """`code BAD_REFRESH_TOKEN`, a line each; what stands in another is named after it."""
+def _list_pairs(detail: dict[str, Any], prefix: str = "") -> list[str]:
+    """`code BAD_REFRESH_TOKEN`, one a line; a nested name is `refresh.code`."""
     pairs = []
     for name, value in detail.items():
         if isinstance(value, dict):
-            pairs += _pairs(value, f"{within}{name}.")
+            pairs += _list_pairs(value, f"{prefix}{name}.")
         else:
-            told = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            pairs.append(make_printable(f"{within}{name} {told}"))
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            pairs.append(make_printable(f"{prefix}{name} {text}"))
     return pairs

@@ -1,49 +1,48 @@
-"""`tokenkeeper import`: takes over connections, refresh tokens that somebody else was keeping."""
+"""`tokenkeeper import`: takes over connections whose refresh tokens another system kept."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
 import click
 from rich.progress import Progress
 
-from cli.context import database, settings
-from cli.import_lines import Line, Refused, Unreadable, read
-from cli.json_output import json_line, json_option
-from cli.output import example, progress
-from cli.staging_file import StagingFile, Waiting
+from cli.context import load_settings, open_database
+from cli.import_lines import ImportLine, RefusedLine, UnreadableFile, read_lines
+from cli.output import json_option, make_epilog, open_progress, to_json_line
+from cli.staging_file import StagedLine, StagingFile
 from shared.db.lifecycle.imports import ExistingConnection, ImportRow, ImportStore
 from shared.domain.brake import MIN_REVOCATIONS
 from shared.domain.connection import Status
 from shared.token_cipher import DecryptionError, TokenCipher
 
-#: Rows in one statement.
-BATCH = 2000
-#: Lines between two movements of the bar.
-STRIDE = 1000
-#: An old table may hold more dead tokens than the brake lets pass: nobody should meet it unprepared.
-NEXT = f"""\
+NEEDS = ("DATABASE_URL", "TOKEN_KEYS")
+#: In one statement.
+BATCH_ROWS = 2000
+#: Between two updates of the progress bar.
+PROGRESS_LINES = 1000
+#: An old table may contain more dead tokens than the brake lets pass.
+NEXT_STEPS = f"""\
 They are due now; see: tokenkeeper status
 If HubSpot calls more than {MIN_REVOCATIONS} of them dead, the revocation brake holds the rest and asks you.
 If others are refreshed, answer: tokenkeeper revocations confirm. If none is: docs/moving-in.md"""
 
 
 @dataclass(slots=True)
-class Tally:
-    """What became of the lines."""
+class Counts:
+    """Of lines, by what became of them. The names are those of --json."""
 
     new: int = 0
     replaced: int = 0  #: revoked, or never worked: active with another token
     kept: int = 0  #: left alone: it works, or the token is the same
-    repeated: int = 0  #: a later line spoke of the same hub
+    repeated: int = 0  #: a later line is of the same hub
     refused: int = 0
 
     @property
     def due(self) -> int:
-        """Their first refresh is due by this import."""
+        """Their first refresh is due because of this import."""
         return self.new + self.replaced
 
     def __str__(self) -> str:
@@ -54,97 +53,104 @@ class Tally:
 
 @click.command(
     "import",
-    epilog=example("tokenkeeper import accounts.csv", "psql -c 'COPY … TO STDOUT CSV HEADER' | tokenkeeper import -"),
+    epilog=make_epilog(
+        "tokenkeeper import accounts.csv", "psql -c 'COPY … TO STDOUT CSV HEADER' | tokenkeeper import -", needs=NEEDS
+    ),
 )
 @click.argument("file", type=click.File("rb"))
 @json_option
-def import_(file: BinaryIO, as_json: bool) -> None:
+def import_connections(file: BinaryIO, as_json: bool) -> None:
     """Take over connections from FILE (`-`: standard input), due at once; running it twice is harmless.
 
     FILE is CSV with the header hub_id,refresh_token, or JSON lines with these two names. A connection that has worked
     is left alone, unless it is revoked: what is stored may be newer than the file. One that you disconnected comes
     back by an install only. Of several lines for one hub the last one counts. Refused lines are named on stderr, and
     the rest goes in; exit status 1 where there were any.
+
+    A hundred thousand lines take some ten seconds. Where more than ten connections become due, it ends with a note on
+    the revocation brake: an old table may contain more dead tokens than the brake lets pass without asking
+    (docs/moving-in.md).
     """
-    ours = settings("DATABASE_URL", "TOKEN_KEYS")
-    with database(ours) as engine, StagingFile() as shelf, progress() as shown:
-        intake = Intake(TokenCipher(ours.token_keys), shelf, shown)
+    settings = load_settings(*NEEDS)
+    with open_database(settings) as engine, StagingFile() as staging, open_progress() as progress:
+        job = ImportJob(TokenCipher(settings.token_keys), staging, progress)
         try:
-            intake.fill(file)
-        except Unreadable as error:
+            job.stage_lines(file)
+        except UnreadableFile as error:
             raise click.ClickException(f"nothing was imported: {error}") from None
-        intake.empty_into(ImportStore(engine))
+        job.store_staged(ImportStore(engine))
     if as_json:
-        click.echo(json_line(asdict(intake.tally)))
+        click.echo(to_json_line(asdict(job.counts)))
     else:
-        click.echo("\n".join([str(intake.tally), *([NEXT] if intake.tally.due > MIN_REVOCATIONS else [])]))
-    if intake.tally.refused:
+        click.echo(str(job.counts))
+        if job.counts.due > MIN_REVOCATIONS:
+            click.echo(NEXT_STEPS)
+    if job.counts.refused:
         sys.exit(1)
 
 
-class Intake:
-    """First every line is read and shelved, then what waits is stored, thousands at a time."""
+class ImportJob:
+    """First every line is read and staged, then the staged lines are stored in batches."""
 
-    def __init__(self, cipher: TokenCipher, shelf: StagingFile, shown: Progress) -> None:
-        self.tally = Tally()
-        self._vault = cipher
-        self._shelf = shelf
-        self._shown = shown
+    def __init__(self, cipher: TokenCipher, staging: StagingFile, progress: Progress) -> None:
+        self.counts = Counts()
+        self._cipher = cipher
+        self._staging = staging
+        self._progress = progress
 
-    def fill(self, file: BinaryIO) -> None:
-        """Raises Unreadable."""
-        task = self._shown.add_task("reading", total=None)
-        for count, line in enumerate(read(file), start=1):
-            if isinstance(line, Refused):
-                self._refuse(line.number, line.why)
+    def stage_lines(self, file: BinaryIO) -> None:
+        """Raises UnreadableFile."""
+        task = self._progress.add_task("reading", total=None)
+        for count, line in enumerate(read_lines(file), start=1):
+            if isinstance(line, RefusedLine):
+                self._refuse(line.number, line.reason)
             else:
-                self._shelve(line)
-            if count % STRIDE == 0:
-                self._shown.update(task, completed=count)
-        self._shown.remove_task(task)
+                self._stage(line)
+            if count % PROGRESS_LINES == 0:
+                self._progress.update(task, completed=count)
+        self._progress.remove_task(task)
 
-    def empty_into(self, store: ImportStore) -> None:
-        """Raises StoreUnavailable; what went in before stays in, and the import may be run again."""
-        task = self._shown.add_task("storing", total=len(self._shelf))
-        for batch in self._shelf.batches(BATCH):
-            self._store(batch, store)
-            self._shown.advance(task, len(batch))
+    def store_staged(self, store: ImportStore) -> None:
+        """Raises StoreUnavailable; earlier batches stay stored, and the import may be run again."""
+        task = self._progress.add_task("storing", total=len(self._staging))
+        for batch in self._staging.read_batches(BATCH_ROWS):
+            existing = store.find_existing([line.hub_id for line in batch])
+            rows = [row for line in batch if (row := self._make_row(line, existing.get(line.hub_id)))]
+            result = store.import_rows(rows)
+            self.counts.new += len(result.new)
+            self.counts.replaced += len(result.replaced)
+            self._progress.advance(task, len(batch))
 
-    def _shelve(self, line: Line) -> None:
-        sealed = self._vault.encrypt_refresh_token(line.hub_id, line.refresh_token)
-        if (before := self._shelf.put(Waiting(line.hub_id, line.number, sealed))) is not None:
-            self.tally.repeated += 1
-            self._say(before, f"not taken: line {line.number} is of the same hub, {line.hub_id}, and counts")
+    def _stage(self, line: ImportLine) -> None:
+        ciphertext = self._cipher.encrypt_refresh_token(line.hub_id, line.refresh_token)
+        earlier = self._staging.put_line(StagedLine(line.hub_id, line.number, ciphertext))
+        if earlier is not None:
+            self.counts.repeated += 1
+            self._report(earlier, f"not taken: line {line.number} is of the same hub, {line.hub_id}, and counts")
 
-    def _store(self, batch: list[Waiting], store: ImportStore) -> None:
-        standing = store.find_existing([waiting.hub_id for waiting in batch])
-        imported = store.import_rows(list(self._rows(batch, standing)))
-        self.tally.new += len(imported.new)
-        self.tally.replaced += len(imported.replaced)
+    def _make_row(self, line: StagedLine, existing: ExistingConnection | None) -> ImportRow | None:
+        """None where the connection is left as it is, or the line is refused."""
+        if existing is None:
+            return ImportRow(line.hub_id, line.encrypted_refresh_token)
+        if existing.status is Status.DISCONNECTED:
+            self._refuse(line.number, f"hub {line.hub_id} was disconnected here: connect it by an install")
+            return None
+        if existing.is_replaceable and not self._is_same_token(line, existing):
+            return ImportRow(line.hub_id, line.encrypted_refresh_token, may_replace=True)
+        self.counts.kept += 1
+        return None
 
-    def _rows(self, batch: list[Waiting], standing: dict[int, ExistingConnection]) -> Iterator[ImportRow]:
-        for waiting in batch:
-            here = standing.get(waiting.hub_id)
-            if here is None:
-                yield ImportRow(waiting.hub_id, waiting.encrypted_refresh_token)
-            elif here.status is Status.DISCONNECTED:
-                self._refuse(waiting.number, f"hub {waiting.hub_id} was disconnected here: connect it by an install")
-            elif here.is_replaceable and not self._same(waiting, here):
-                yield ImportRow(waiting.hub_id, waiting.encrypted_refresh_token, may_replace=True)
-            else:
-                self.tally.kept += 1
-
-    def _same(self, waiting: Waiting, here: ExistingConnection) -> bool:
-        """Whether the token is the one that is stored. One that does not open is worth nothing, so it is not."""
+    def _is_same_token(self, line: StagedLine, existing: ExistingConnection) -> bool:
+        """A stored token that no key decrypts is useless, so it counts as another one."""
         try:
-            stored = self._vault.decrypt_refresh_token(waiting.hub_id, here.encrypted_refresh_token or "")
+            stored = self._cipher.decrypt_refresh_token(line.hub_id, existing.encrypted_refresh_token or "")
         except DecryptionError:
             return False
-        return stored == self._vault.decrypt_refresh_token(waiting.hub_id, waiting.encrypted_refresh_token)
+        return stored == self._cipher.decrypt_refresh_token(line.hub_id, line.encrypted_refresh_token)
 
-    def _refuse(self, number: int, why: str) -> None:
-        self.tally.refused += 1
-        self._say(number, f"refused: {why}")
+    def _refuse(self, number: int, reason: str) -> None:
+        self.counts.refused += 1
+        self._report(number, f"refused: {reason}")
 
-    def _say(self, number: int, what: str) -> None:
+    def _report(self, number: int, what: str) -> None:
         click.echo(f"line {number}: {what}", err=True)

@@ -1,6 +1,6 @@
-"""Reads the lines of an import, whoever wrote them: each is a hub and its refresh token, or refused with a reason.
+"""Reads the lines of an import: each is a hub and its refresh token, or refused with a reason.
 
-No reason ever quotes the line: there is a token in it. However long the file or a line of it, memory stays as it is.
+No reason quotes the line: it contains a token. Memory is constant, however long the file or a line of it.
 """
 
 from __future__ import annotations
@@ -13,152 +13,145 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
 
-from shared.domain.hub_id import MAX_HUB_ID
+from shared.domain.hub_id import MAX_HUB_ID, is_hub_id
 from shared.hubspot import response_fields
 
-#: Bytes. The longest token and then some.
-LONGEST_LINE = 64 * 1024
-BOM = b"\xef\xbb\xbf"
-HEADER = ("hub_id", "refresh_token")
-#: As many digits as the largest hub_id has.
+#: Four times the longest token.
+MAX_LINE_BYTES = 64 * 1024
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+HUB_ID_FIELD, REFRESH_TOKEN_FIELD = "hub_id", "refresh_token"
+#: As many digits as the largest hub id has.
 DIGITS = re.compile(r"[0-9]{1,19}")
 
-NO_HUB = f"hub_id is not a whole number from 1 to {MAX_HUB_ID}"
-NO_TOKEN = (
+BAD_HUB_ID = f"hub_id is not a whole number from 1 to {MAX_HUB_ID}"
+BAD_REFRESH_TOKEN = (
     f"refresh_token is missing, or is not 1 to {response_fields.MAX_TOKEN_CHARS} printable characters without spaces"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ImportLine:
     number: int
     hub_id: int
     refresh_token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedLine:
     number: int
-    why: str
+    reason: str
 
 
-class Unreadable(Exception):
-    """The file as a whole is not what an import takes."""
+class UnreadableFile(Exception):
+    """The file as a whole is not one that can be imported."""
 
 
-class _Wrong(Exception):
+class _BadLine(Exception):
     """What is wrong with one line."""
 
 
-def read(stream: BinaryIO) -> Iterator[Line | Refused]:
-    """CSV with a header, or JSON lines: the first line that is not empty tells. Raises Unreadable."""
-    lines = _numbered(stream)
+def read_lines(stream: BinaryIO) -> Iterator[ImportLine | RefusedLine]:
+    """CSV with a header, or JSON lines: the first line that is not empty decides. Raises UnreadableFile."""
+    lines = _read_numbered(stream)
+    number, raw = next(lines, (0, b""))
+    if not number:
+        raise UnreadableFile("it is empty")
+    try:
+        first = _decode(raw)
+    except _BadLine as error:
+        raise UnreadableFile(f"line {number}: {error}") from None
+    if first.lstrip().startswith("{"):
+        yield _parse_line(number, raw, _parse_json)
+        parse: Callable[[str], tuple[Any, Any]] = _parse_json
+    else:
+        parse = partial(_parse_csv, header=_parse_header(first))
     for number, raw in lines:
-        text = _first(number, raw)
-        if text.lstrip().startswith("{"):
-            yield _judged(number, raw, _from_json)
-            yield from (_judged(number, raw, _from_json) for number, raw in lines)
-        else:
-            places = _places(text)
-            yield from (_judged(number, raw, partial(_from_csv, places=places)) for number, raw in lines)
-        return
-    raise Unreadable("there is nothing in it")
+        yield _parse_line(number, raw, parse)
 
 
-def _numbered(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
-    """The lines that are not empty, from 1; None for one that is too long."""
+def _read_numbered(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """The lines that are not empty, numbered from 1; None for one that is too long."""
     number = 0
-    while raw := stream.readline(LONGEST_LINE + 1):
+    while raw := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
-        if len(raw) > LONGEST_LINE:
+        if len(raw) > MAX_LINE_BYTES:
             while raw and not raw.endswith(b"\n"):
-                raw = stream.readline(LONGEST_LINE)
+                raw = stream.readline(MAX_LINE_BYTES)
             yield number, None
             continue
         if number == 1:
-            raw = raw.removeprefix(BOM)
+            raw = raw.removeprefix(BYTE_ORDER_MARK)
         if raw.strip():
             yield number, raw
 
 
-def _first(number: int, raw: bytes | None) -> str:
-    try:
-        return _text(raw)
-    except _Wrong as error:
-        raise Unreadable(f"line {number}: {error}") from None
-
-
-def _text(raw: bytes | None) -> str:
+def _decode(raw: bytes | None) -> str:
     if raw is None:
-        raise _Wrong(f"longer than {LONGEST_LINE} bytes")
+        raise _BadLine(f"longer than {MAX_LINE_BYTES} bytes")
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise _Wrong("not UTF-8") from None
+        raise _BadLine("not UTF-8") from None
 
 
-def _places(header: str) -> tuple[int, int, int]:
-    """Where hub_id and refresh_token stand in a line, and how many fields it has."""
+def _parse_line(number: int, raw: bytes | None, parse: Callable[[str], tuple[Any, Any]]) -> ImportLine | RefusedLine:
     try:
-        names = [name.strip().lower() for name in _fields(header)]
-    except _Wrong:
+        hub_id, refresh_token = parse(_decode(raw))
+        return ImportLine(number, _parse_hub_id(hub_id), _parse_refresh_token(refresh_token))
+    except _BadLine as error:
+        return RefusedLine(number, str(error))
+
+
+def _parse_header(text: str) -> list[str]:
+    try:
+        names = [name.strip().lower() for name in _split_csv(text)]
+    except _BadLine:
         names = []
-    if any(names.count(name) != 1 for name in HEADER):
-        raise Unreadable("it begins neither with the header hub_id,refresh_token nor with a JSON object on one line")
-    return names.index(HEADER[0]), names.index(HEADER[1]), len(names)
+    if any(names.count(name) != 1 for name in (HUB_ID_FIELD, REFRESH_TOKEN_FIELD)):
+        raise UnreadableFile(
+            "it begins neither with the header hub_id,refresh_token nor with a JSON object on one line"
+        )
+    return names
 
 
-def _judged(number: int, raw: bytes | None, read: Callable[[str], tuple[Any, Any]]) -> Line | Refused:
-    try:
-        hub_id, refresh_token = read(_text(raw))
-        return Line(number, _hub_id(hub_id), _refresh_token(refresh_token))
-    except _Wrong as error:
-        return Refused(number, str(error))
+def _parse_csv(text: str, header: list[str]) -> tuple[str, str]:
+    values = _split_csv(text)
+    if len(values) != len(header):
+        raise _BadLine(f"has {len(values)} fields, the header {len(header)}")
+    return values[header.index(HUB_ID_FIELD)].strip(), values[header.index(REFRESH_TOKEN_FIELD)].strip()
 
 
-def _from_csv(text: str, places: tuple[int, int, int]) -> tuple[str, str]:
-    hub_id, refresh_token, count = places
-    values = _fields(text)
-    if len(values) != count:
-        raise _Wrong(f"has {len(values)} fields, the header {count}")
-    return values[hub_id].strip(), values[refresh_token].strip()
-
-
-def _fields(text: str) -> list[str]:
+def _split_csv(text: str) -> list[str]:
     try:
         return next(csv.reader([text.rstrip("\r\n")], strict=True), [])
     except csv.Error:
-        raise _Wrong("not CSV: a quote that does not end in its line, say") from None
+        raise _BadLine("not CSV, for example a quote that does not end in its line") from None
 
 
-def _from_json(text: str) -> tuple[Any, Any]:
+def _parse_json(text: str) -> tuple[Any, Any]:
     try:
-        given = json.loads(text)
+        values = json.loads(text)
     except (ValueError, RecursionError):
-        raise _Wrong("not a JSON object on one line") from None
-    if not isinstance(given, dict):
-        raise _Wrong("not a JSON object on one line")
-    return given.get(HEADER[0]), given.get(HEADER[1])
+        raise _BadLine("not a JSON object on one line") from None
+    if not isinstance(values, dict):
+        raise _BadLine("not a JSON object on one line")
+    return values.get(HUB_ID_FIELD), values.get(REFRESH_TOKEN_FIELD)
 
 
-def _hub_id(value: Any) -> int:
-    """A number, or one in quotes: some languages cannot hold a large one otherwise."""
+def _parse_hub_id(value: Any) -> int:
+    """A number, or one in quotes: some languages cannot represent a large one otherwise."""
     if isinstance(value, str) and DIGITS.fullmatch(value):
         value = int(value)
-    try:
-        hub_id = response_fields.parse_hub_id(value)
-    except response_fields.MalformedField:
-        hub_id = None
-    if hub_id is None:
-        raise _Wrong(NO_HUB)
-    return hub_id
+    if not is_hub_id(value):
+        raise _BadLine(BAD_HUB_ID)
+    return int(value)
 
 
-def _refresh_token(value: Any) -> str:
+def _parse_refresh_token(value: Any) -> str:
     try:
         token = response_fields.parse_refresh_token(value)
     except response_fields.MalformedField:
         token = None
     if token is None:
-        raise _Wrong(NO_TOKEN)
+        raise _BadLine(BAD_REFRESH_TOKEN)
     return token

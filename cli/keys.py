@@ -1,4 +1,4 @@
-"""`tokenkeeper keys`: make the keys that seal refresh tokens, and move every row to the newest."""
+"""`tokenkeeper keys`: make keys for TOKEN_KEYS, and re-encrypt every refresh token with the newest."""
 
 from __future__ import annotations
 
@@ -8,80 +8,91 @@ from collections.abc import Iterator
 import click
 from cryptography.fernet import Fernet
 
-from cli.context import database, settings
-from cli.output import example, told, watched
+from cli.context import load_settings, open_database
+from cli.output import format_hubs, make_epilog, track_pages, yes_option
 from shared.db.lifecycle.key_check import KeyCheckStore
 from shared.db.lifecycle.key_rotation import KeyRotationStore
 from shared.db.reports.connections import ConnectionReports
 from shared.token_cipher import TokenCipher
 from shared.workflows.key_rotation import PAGE_ROWS, KeyAudit, count_tokens, read_undecryptable, rotate_keys
 
-HINT = "put it first in TOKEN_KEYS, before the old ones, restart web and worker, then run: tokenkeeper keys rotate"
-#: The browser's copy of a sealed grant (web/security/cookies.py) lives a day.
-LATER = "installs of the last day may still wait, sealed with an older key: take the old keys out tomorrow"
+NEEDS = ("DATABASE_URL", "TOKEN_KEYS")
+NEXT_STEPS = (
+    "put it first in TOKEN_KEYS, before the old ones, restart web and worker, then run: tokenkeeper keys rotate"
+)
+#: The browser's encrypted copy of an install (web/security/cookies.py) lives a day.
+KEEP_OLD_KEYS = "installs of the last day may still wait, encrypted with an older key: take the old keys out tomorrow"
 
 
-@click.group(epilog=example("tokenkeeper keys new"))
+@click.group("keys", epilog=make_epilog("tokenkeeper keys new"))
 def keys() -> None:
     """Make and rotate the keys in TOKEN_KEYS."""
 
 
-@keys.command(epilog=example('TOKEN_KEYS="$(tokenkeeper keys new),$TOKEN_KEYS"'))
-def new() -> None:
+@keys.command("new", epilog=make_epilog('TOKEN_KEYS="$(tokenkeeper keys new),$TOKEN_KEYS"'))
+def print_new_key() -> None:
     """Print a new key for TOKEN_KEYS; nothing is stored."""
     click.echo(Fernet.generate_key().decode())
     if sys.stderr.isatty():
-        click.echo(HINT, err=True)
+        click.echo(NEXT_STEPS, err=True)
 
 
-@keys.command("rotate", short_help="Re-seal every row with the newest key.", epilog=example("tokenkeeper keys rotate"))
-def rotate_() -> None:
-    """Re-seal every row with the newest of TOKEN_KEYS while everything runs, and prove that no row needs an older one.
+@keys.command(
+    "rotate",
+    short_help="Re-encrypt every row with the newest key.",
+    epilog=make_epilog("tokenkeeper keys rotate", needs=NEEDS),
+)
+def rotate() -> None:
+    """Re-encrypt every row with the newest of TOKEN_KEYS while everything runs, and prove that no row needs an older.
 
     It may be stopped and run again at any time.
     """
-    ours = settings("DATABASE_URL", "TOKEN_KEYS")
-    with database(ours) as engine, watched(count_tokens(ConnectionReports(engine))) as watch:
-        cipher = TokenCipher(ours.token_keys)
-        resealed, proof = rotate_keys(ConnectionReports(engine), KeyRotationStore(engine), cipher, watch)
-        if not proof.undecryptable_hubs:
+    settings = load_settings(*NEEDS)
+    with open_database(settings) as engine, track_pages(count_tokens(ConnectionReports(engine))) as track:
+        cipher = TokenCipher(settings.token_keys)
+        reencrypted, audit = rotate_keys(ConnectionReports(engine), KeyRotationStore(engine), cipher, track)
+        if not audit.undecryptable_hubs:
             KeyCheckStore(engine).write_check_value(cipher.encrypt_check_value())
-    click.echo(f"{resealed:,} of {proof.rows:,} rows sealed anew")
-    if problems := list(_problems(proof)):
+    click.echo(f"{reencrypted:,} of {audit.rows:,} rows re-encrypted")
+    if problems := list(_list_problems(audit)):
         raise click.ClickException("; ".join(problems))
     click.echo("no row needs an older key than the newest")
-    if len(ours.token_keys) > 1:
-        click.echo(LATER)
+    if len(settings.token_keys) > 1:
+        click.echo(KEEP_OLD_KEYS)
 
 
-@keys.command(short_help="End connections whose key is lost.", epilog=example("tokenkeeper keys lost"))
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def lost(yes: bool) -> None:
-    """End the connections whose refresh token none of TOKEN_KEYS opens, so that their accounts can install again.
+def _list_problems(audit: KeyAudit) -> Iterator[str]:
+    if audit.undecryptable_hubs:
+        yield (
+            f"{format_hubs(audit.undecryptable_hubs)}: TOKEN_KEYS does not decrypt it: "
+            "put back the key that encrypted it, or have the account install the app again"
+        )
+    if audit.on_older_key:
+        yield (
+            f"{audit.on_older_key:,} rows need an older key again: a web or worker still encrypts with it. "
+            "Restart them with the new TOKEN_KEYS, and run this again"
+        )
+
+
+@keys.command(
+    "lost", short_help="End connections whose key is lost.", epilog=make_epilog("tokenkeeper keys lost", needs=NEEDS)
+)
+@yes_option
+def end_undecryptable(yes: bool) -> None:
+    """End the connections whose refresh token none of TOKEN_KEYS decrypts, so that their accounts can install again.
 
     For when a key is gone for good: put back one that is only missing. Their access tokens are not served any more, and
-    the history stays. Connections that open are left alone.
+    the history stays. Connections that a key decrypts are left alone.
     """
-    ours = settings("DATABASE_URL", "TOKEN_KEYS")
-    with database(ours) as engine, watched(count_tokens(ConnectionReports(engine))) as watch:
-        cipher, resealing = TokenCipher(ours.token_keys), KeyRotationStore(engine)
-        rows = [row for page in read_undecryptable(ConnectionReports(engine), cipher, watch) for row in page]
+    settings = load_settings(*NEEDS)
+    with open_database(settings) as engine, track_pages(count_tokens(ConnectionReports(engine))) as track:
+        cipher, store = TokenCipher(settings.token_keys), KeyRotationStore(engine)
+        rows = [row for page in read_undecryptable(ConnectionReports(engine), cipher, track) for row in page]
         if rows and not yes:
-            many = told([hub_id for hub_id, _ in rows])
-            click.confirm(f"No key opens {many}. End them for good? Each has to be installed again", abort=True)
+            hubs = format_hubs([hub_id for hub_id, _ in rows])
+            click.confirm(f"No key decrypts {hubs}. End them for good? Each has to be installed again", abort=True)
         ended = sum(
-            resealing.disconnect_undecryptable(rows[at : at + PAGE_ROWS]) for at in range(0, len(rows), PAGE_ROWS)
+            store.disconnect_undecryptable(rows[start : start + PAGE_ROWS]) for start in range(0, len(rows), PAGE_ROWS)
         )
         KeyCheckStore(engine).write_check_value(cipher.encrypt_check_value())
     click.echo(f"{ended:,} connections wait to be installed again")
-
-
-def _problems(proof: KeyAudit) -> Iterator[str]:
-    if proof.undecryptable_hubs:
-        many = told(proof.undecryptable_hubs)
-        yield f"{many}: does not open with TOKEN_KEYS: put the key back that sealed it, or install anew"
-    if proof.on_older_key:
-        yield (
-            f"{proof.on_older_key:,} rows need an older key again: a web or worker still seals with it. "
-            "Restart them with the new TOKEN_KEYS, and run this again"
-        )

@@ -1,52 +1,68 @@
-"""How verbs speak to people: progress on stderr, and many hubs in few words."""
+"""What the commands' output has in common: help epilogs and progress bars for people, JSON for machines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TypeVar
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Page = TypeVar("Page", bound=Sized)
 
-#: Hubs that are named where there are many.
-FIRST_FEW = 5
+#: Of many hubs, so many are named.
+MAX_NAMED_HUBS = 5
+
+json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON, one object a line.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-def example(*lines: str) -> str:
-    """The end of a verb's `--help`, its lines kept as they are."""
-    return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))
+def make_epilog(*examples: str, needs: Sequence[str] = ()) -> str:
+    """The end of a command's `--help`: the settings it needs, and examples, with their lines kept as they are."""
+    settings = f"Settings: {', '.join(needs)}\n\n" if needs else ""
+    return settings + "\n".join(("\b", "Example:", *(f"  {line}" for line in examples)))
+
+
+def to_json_line(values: Mapping[str, object]) -> str:
+    """Times as in ISO 8601."""
+    return json.dumps(values, default=format_time, separators=(",", ":"))
+
+
+def format_time(value: datetime) -> str:
+    return value.isoformat(timespec="seconds")
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """On stderr, and only where that is a terminal: a log file is no place for a bar."""
+def open_progress() -> Iterator[Progress]:
+    """On stderr, and only where that is a terminal: a log file needs no bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as shown:
-        yield shown
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        yield progress
 
 
 @contextmanager
-def watched(total: int) -> Iterator[Callable[[Iterable[Page], str], Iterator[Page]]]:
-    """Hands pages of rows on and shows how far they are; `total` is the number of rows, or close to it."""
-    with progress() as shown:
+def track_pages(total: int) -> Iterator[Callable[[Iterable[Page], str], Iterator[Page]]]:
+    """A function that passes pages of rows on and shows how many rows are done; `total` may be an estimate."""
+    with open_progress() as progress:
 
-        def watch(pages: Iterable[Page], what: str) -> Iterator[Page]:
-            task = shown.add_task(what, total=total)
+        def track(pages: Iterable[Page], description: str) -> Iterator[Page]:
+            task = progress.add_task(description, total=total)
             for page in pages:
                 yield page
-                shown.advance(task, len(page))
+                progress.advance(task, len(page))
 
-        yield watch
+        yield track
 
 
-def told(hubs: Sequence[int]) -> str:
+def format_hubs(hub_ids: Sequence[int]) -> str:
     """`hub 62515`, `3 hubs (1, 2, 3)`, `1,204 hubs (1, 2, 3, 4, 5, …)`."""
-    if len(hubs) == 1:
-        return f"hub {hubs[0]}"
-    first = [str(hub) for hub in hubs[:FIRST_FEW]]
-    more = ["…"] if len(hubs) > FIRST_FEW else []
-    return f"{len(hubs):,} hubs ({', '.join(first + more)})"
+    if len(hub_ids) == 1:
+        return f"hub {hub_ids[0]}"
+    names = [str(hub_id) for hub_id in hub_ids[:MAX_NAMED_HUBS]]
+    more = ["…"] if len(hub_ids) > MAX_NAMED_HUBS else []
+    return f"{len(hub_ids):,} hubs ({', '.join(names + more)})"

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 import click
 
-from cli.context import HUB, database, settings
-from cli.json_output import json_line, json_option
-from cli.output import example, watched
+from cli.context import HUB_ID, load_settings, open_database
+from cli.output import json_option, make_epilog, to_json_line, track_pages, yes_option
 from shared import logs
 from shared.db.lifecycle.disconnects import DisconnectStore
 from shared.db.refresh.requests import RefreshRequestOutcome, RefreshRequests
@@ -18,99 +17,108 @@ from shared.db.reports.connections import ConnectionReports
 from shared.domain.connection import Status
 from shared.hubspot.client import HubSpot
 from shared.token_cipher import TokenCipher
-from shared.workflows.disconnect import disconnect as end
+from shared.workflows.disconnect import disconnect as disconnect_connection
 
-#: Rows in one statement.
-PAGE = 1000
+REFRESH_NEEDS = ("DATABASE_URL",)
+DISCONNECT_NEEDS = ("DATABASE_URL", "HUBSPOT_CLIENT_ID", "HUBSPOT_CLIENT_SECRET", "TOKEN_KEYS")
+#: In one statement.
+PAGE_ROWS = 1000
 #: In the summary of many connections, after their number.
-BESIDES = {RefreshRequestOutcome.IN_FLIGHT: "in flight already", RefreshRequestOutcome.ALREADY_DUE: "due already"}
-NOT_DONE = (RefreshRequestOutcome.DISCONNECTED, RefreshRequestOutcome.UNKNOWN)
-DISCONNECT_NEEDS = (
-    "DATABASE_URL",
-    "HUBSPOT_CLIENT_ID",
-    "HUBSPOT_CLIENT_SECRET",
-    "TOKEN_KEYS",
-)
+SUMMARIES = {RefreshRequestOutcome.IN_FLIGHT: "in flight already", RefreshRequestOutcome.ALREADY_DUE: "due already"}
+FAILURES = (RefreshRequestOutcome.DISCONNECTED, RefreshRequestOutcome.UNKNOWN)
 
 
 @click.command(
-    epilog=example(
+    "refresh",
+    epilog=make_epilog(
         "tokenkeeper refresh 62515 62516",
         "tokenkeeper refresh --revoked  # HubSpot was wrong about all of them",
-    )
+        needs=REFRESH_NEEDS,
+    ),
 )
-@click.argument("hubs", metavar="HUB...", type=HUB, nargs=-1)
+@click.argument("hub_ids", metavar="HUB...", type=HUB_ID, nargs=-1)
 @click.option("--revoked", is_flag=True, help="All that are revoked, instead of naming them.")
 @json_option
-def refresh(hubs: tuple[int, ...], revoked: bool, as_json: bool) -> None:
+def request_refresh(hub_ids: tuple[int, ...], revoked: bool, as_json: bool) -> None:
     """Make connections due now, so that the next sweep refreshes them; a revoked one is tried again, too.
 
-    Nothing is lost by asking: one whose refresh token is really dead stays revoked. Exit status 1 where one of those
-    named is unknown or disconnected.
+    Asking is harmless: a connection whose refresh token is really dead stays revoked, and while a refresh is in flight
+    none is added. Exit status 1 where one of those named is unknown or disconnected. In JSON, `answer` is asked,
+    in_flight, already_due, disconnected or unknown.
+
+    --revoked is for the day after a mass revocation by mistake that was confirmed: all that are revoked are tried
+    again, at the pace of any backlog. Those whose refresh token works are active again; the others stay revoked, and
+    no alert reports them a second time.
     """
-    if bool(hubs) == revoked:
+    if bool(hub_ids) == revoked:
         raise click.UsageError("name a HUB, or several, or else say --revoked")
-    ours = settings("DATABASE_URL")
-    with database(ours) as engine:
+    with open_database(load_settings(*REFRESH_NEEDS)) as engine:
         requests = RefreshRequests(engine)
         if revoked:
-            _say_sum(_refresh_revoked(ConnectionReports(engine), requests), as_json=as_json)
+            _print_summary(_request_all_revoked(ConnectionReports(engine), requests), as_json=as_json)
             return
-        answers = requests.request(list(dict.fromkeys(hubs)))
-    for hub_id, answer in answers.items():
+        outcomes = requests.request(list(dict.fromkeys(hub_ids)))
+    for hub_id, outcome in outcomes.items():
         if as_json:
-            click.echo(json_line({"hub_id": hub_id, "answer": answer}))
+            click.echo(to_json_line({"hub_id": hub_id, "answer": outcome}))
         else:
-            click.echo(f"{hub_id}: {answer.description}", err=answer in NOT_DONE)
-    if any(answer in NOT_DONE for answer in answers.values()):
+            click.echo(f"{hub_id}: {outcome.description}", err=outcome in FAILURES)
+    if any(outcome in FAILURES for outcome in outcomes.values()):
         sys.exit(1)
 
 
-def _refresh_revoked(reports: ConnectionReports, requests: RefreshRequests) -> Counter[RefreshRequestOutcome]:
-    """Raises StoreUnavailable; what was asked for before stays, and all of it may be asked for again."""
-    answers: Counter[RefreshRequestOutcome] = Counter()
-    with watched(reports.read_overview().counts[Status.REVOKED]) as watch:
-        for page in watch(_revoked(reports), "asking for"):
-            answers.update(requests.request(page).values())
-    return answers
+def _request_all_revoked(reports: ConnectionReports, requests: RefreshRequests) -> Counter[RefreshRequestOutcome]:
+    """Raises StoreUnavailable; earlier requests are kept then, and it may be run again."""
+    outcomes: Counter[RefreshRequestOutcome] = Counter()
+    with track_pages(reports.read_overview().counts[Status.REVOKED]) as track:
+        for page in track(_read_revoked_pages(reports), "requesting refreshes"):
+            outcomes.update(requests.request(page).values())
+    return outcomes
 
 
-def _revoked(reports: ConnectionReports) -> Iterator[list[int]]:
+def _read_revoked_pages(reports: ConnectionReports) -> Iterator[list[int]]:
     after = -1
-    while page := reports.read_page(status=Status.REVOKED, after=after, limit=PAGE):
+    while page := reports.read_page(status=Status.REVOKED, after=after, limit=PAGE_ROWS):
         after = page[-1].hub_id
-        yield [seen.hub_id for seen in page]
+        yield [row.hub_id for row in page]
 
 
-def _say_sum(answers: Counter[RefreshRequestOutcome], *, as_json: bool) -> None:
+def _print_summary(outcomes: Counter[RefreshRequestOutcome], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json_line(dict(answers.items())))
+        click.echo(to_json_line(dict(outcomes.items())))
         return
-    asked = answers[RefreshRequestOutcome.ASKED]
-    others = [f"{answers[answer]:,} {words}" for answer, words in BESIDES.items() if answers[answer]]
-    click.echo("; ".join([f"{asked:,} due now, the next sweeps try them again", *others]))
+    others = [f"{outcomes[outcome]:,} {words}" for outcome, words in SUMMARIES.items() if outcomes[outcome]]
+    asked = f"{outcomes[RefreshRequestOutcome.ASKED]:,} due now, the next sweeps try them again"
+    click.echo("; ".join([asked, *others]))
 
 
-@click.command(epilog=example("tokenkeeper disconnect 62515", "tokenkeeper disconnect 62515 --yes  # in a script"))
-@click.argument("hub", metavar="HUB", type=HUB)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def disconnect(hub: int, yes: bool) -> None:
+@click.command(
+    "disconnect",
+    epilog=make_epilog(
+        "tokenkeeper disconnect 62515", "tokenkeeper disconnect 62515 --yes  # in a script", needs=DISCONNECT_NEEDS
+    ),
+)
+@click.argument("hub_id", metavar="HUB", type=HUB_ID)
+@yes_option
+def disconnect(hub_id: int, yes: bool) -> None:
     """End a connection: uninstall the app at HubSpot, revoke the refresh token, wipe both tokens here.
 
-    It is not served from the first instant on. Where HubSpot does not take it, it is ended here all the same, and the
-    refusal is told: remove the app in the account by hand.
+    Its token is not served from the first instant on. Where HubSpot refuses or does not answer, the connection ends
+    here all the same, and stderr says so: then remove the app in the account by hand.
     """
-    ours = settings(*DISCONNECT_NEEDS)
-    logs.configure(ours.log_format, "warning", ours.list_secrets())  # HubSpot's refusals are the operator's business
-    with database(ours) as engine:
-        seen = ConnectionReports(engine).find(hub)
-        if seen is None:
-            raise click.ClickException(f"{hub}: no such connection")
-        if seen.status is not Status.DISCONNECTED and not yes:
-            click.confirm(f"End the connection of {hub} for good? Only a new install brings it back", abort=True)
-        hubspot = HubSpot.from_settings(ours, connections=1)
+    settings = load_settings(*DISCONNECT_NEEDS)
+    logs.configure(settings.log_format, "warning", settings.list_secrets())  # HubSpot's refusals are logged
+    with open_database(settings) as engine:
+        connection = ConnectionReports(engine).find(hub_id)
+        if connection is None:
+            raise click.ClickException(f"{hub_id}: no such connection")
+        if connection.status is not Status.DISCONNECTED and not yes:
+            click.confirm(f"End the connection of {hub_id} for good? Only a new install brings it back", abort=True)
+        hubspot = HubSpot.from_settings(settings, connections=1)
         try:
-            ended = end(hub, DisconnectStore(engine), hubspot, TokenCipher(ours.token_keys))
+            has_ended = disconnect_connection(
+                hub_id, DisconnectStore(engine), hubspot, TokenCipher(settings.token_keys)
+            )
         finally:
             hubspot.close()
-    click.echo(f"{hub}: disconnected, its tokens are wiped" if ended else f"{hub}: it was disconnected already")
+    click.echo(f"{hub_id}: disconnected, its tokens are wiped" if has_ended else f"{hub_id}: was disconnected already")

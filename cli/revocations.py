@@ -1,4 +1,4 @@
-"""`tokenkeeper revocations`: an operator's word on the connections that the revocation brake holds."""
+"""`tokenkeeper revocations`: the operator decides about the connections that the revocation brake holds."""
 
 from __future__ import annotations
 
@@ -7,82 +7,93 @@ from contextlib import contextmanager
 
 import click
 
-from cli.context import database, settings
-from cli.json_output import json_line, json_option
-from cli.output import example
+from cli.context import load_settings, open_database
+from cli.output import json_option, make_epilog, to_json_line, yes_option
 from shared.db.refresh.brake import BrakeState, RevocationBrake
 from shared.text_format import format_ago
 
-NOTHING = "the revocation brake is off: there is nothing to {word}"
+NEEDS = ("DATABASE_URL",)
+BRAKE_IS_OFF = "the revocation brake is off: there is nothing to {decision}"
 QUESTIONS = {
     "confirm": "{held:,} connections are held. Are they really dead? Once revoked, they are not served any more",
     "dismiss": "{held:,} connections are held. Were they called dead by mistake? They, and those revoked in the ten "
     "minutes before, become active and are asked again",
 }
-_yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-@click.group(invoke_without_command=True, epilog=example("tokenkeeper revocations", "tokenkeeper revocations dismiss"))
+@click.group(
+    "revocations",
+    invoke_without_command=True,
+    epilog=make_epilog("tokenkeeper revocations", "tokenkeeper revocations dismiss", needs=NEEDS),
+)
 @json_option
 @click.pass_context
 def revocations(context: click.Context, as_json: bool) -> None:
     """Say how many connections the revocation brake holds, and since when; end it by confirm or dismiss.
 
-    HubSpot called more connections dead than is plausible. They stay suspect, and are asked again now and then.
-    Often the fault is ours (the client id of another app): mend that, then dismiss.
+    HubSpot called more connections dead than is plausible. They stay suspect, and are asked again now and then. Often
+    the cause is on this side, such as the client id of another app: correct that, then dismiss.
     """
     if context.invoked_subcommand is None:
-        with _store() as store:
-            brake = store.read()
-        click.echo(json_line({"on_since": brake.since, "held": brake.held}) if as_json else told(brake))
+        with _open_brake() as brake:
+            state = brake.read()
+        if as_json:
+            click.echo(to_json_line({"on_since": state.since, "held": state.held}))
+        else:
+            click.echo(_describe(state))
 
 
-@revocations.command(epilog=example("tokenkeeper revocations confirm"))
-@_yes
+@revocations.command(
+    "confirm",
+    short_help="They are dead: revoke those that are held.",
+    epilog=make_epilog("tokenkeeper revocations confirm", needs=NEEDS),
+)
+@yes_option
 def confirm(yes: bool) -> None:
     """They are dead: revoke those that are held. They do not count towards the next brake."""
-    with _store() as store:
-        _ask("confirm", store.read(), yes)
-        revoked = store.confirm()
+    with _open_brake() as brake:
+        _ask("confirm", brake.read(), yes)
+        revoked = brake.confirm()
         if revoked is None:
-            raise click.ClickException(NOTHING.format(word="confirm"))
+            raise click.ClickException(BRAKE_IS_OFF.format(decision="confirm"))
     click.echo(f"{revoked:,} revoked; the revocation brake is off")
 
 
 @revocations.command(
-    short_help="It was a mistake: all of them are active again.", epilog=example("tokenkeeper revocations dismiss")
+    "dismiss",
+    short_help="It was a mistake: all of them are active again.",
+    epilog=make_epilog("tokenkeeper revocations dismiss", needs=NEEDS),
 )
-@_yes
+@yes_option
 def dismiss(yes: bool) -> None:
     """It was a mistake: those held, and those revoked in the ten minutes before, are active and due again."""
-    with _store() as store:
-        _ask("dismiss", store.read(), yes)
-        back = store.dismiss()
-        if back is None:
-            raise click.ClickException(NOTHING.format(word="dismiss"))
-    click.echo(f"{back:,} active and due again; the revocation brake is off")
+    with _open_brake() as brake:
+        _ask("dismiss", brake.read(), yes)
+        activated = brake.dismiss()
+        if activated is None:
+            raise click.ClickException(BRAKE_IS_OFF.format(decision="dismiss"))
+    click.echo(f"{activated:,} active and due again; the revocation brake is off")
 
 
-def told(brake: BrakeState) -> str:
-    if brake.since is None:
+def _describe(state: BrakeState) -> str:
+    if state.since is None:
         return "the revocation brake is off"
     return (
-        f"the revocation brake is on since {brake.since:%Y-%m-%d %H:%M:%S %Z} ({format_ago(brake.since, brake.now)}): "
-        f"{brake.held:,} connections held suspect, called dead by both witnesses\n"
-        "If they are dead: tokenkeeper revocations confirm. If it was a mistake, once that is mended: "
+        f"the revocation brake is on since {state.since:%Y-%m-%d %H:%M:%S %Z} ({format_ago(state.since, state.now)}): "
+        f"{state.held:,} connections held suspect, which HubSpot called dead twice\n"
+        "If they are dead: tokenkeeper revocations confirm. If it was a mistake, once its cause is corrected: "
         "tokenkeeper revocations dismiss"
     )
 
 
-def _ask(word: str, brake: BrakeState, yes: bool) -> None:
-    if brake.since is None:
-        raise click.ClickException(NOTHING.format(word=word))
+def _ask(decision: str, state: BrakeState, yes: bool) -> None:
+    if state.since is None:
+        raise click.ClickException(BRAKE_IS_OFF.format(decision=decision))
     if not yes:
-        click.confirm(QUESTIONS[word].format(held=brake.held), abort=True)
+        click.confirm(QUESTIONS[decision].format(held=state.held), abort=True)
 
 
 @contextmanager
-def _store() -> Iterator[RevocationBrake]:
-    ours = settings("DATABASE_URL")
-    with database(ours) as engine:
+def _open_brake() -> Iterator[RevocationBrake]:
+    with open_database(load_settings(*NEEDS)) as engine:
         yield RevocationBrake(engine)

@@ -1,4 +1,4 @@
-"""Where the lines of an import wait until all are read: on disk, tokens sealed, one line a hub."""
+"""Where the lines of an import are staged until all are read: on disk, with encrypted tokens, one line a hub."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class StagedLine:
     hub_id: int
-    number: int  #: of its line
+    number: int  #: of its line in the file
     encrypted_refresh_token: str = field(repr=False)
 
 
 class StagingFile:
-    """A file without a name, gone when it is closed: memory stays as it is however much waits.
+    """A temporary file, deleted when it is closed: memory stays constant however long the import.
 
-    Storing line by line would let an earlier line of a hub have its way until the last one comes.
+    Of several lines for one hub the last counts: storing line by line would let an earlier one count for a while.
     """
 
     def __init__(self) -> None:
         self._file = sqlite3.connect("", isolation_level=None)
         self._file.execute("PRAGMA journal_mode = OFF")
         self._file.execute("PRAGMA synchronous = OFF")
-        self._file.execute("CREATE TABLE waiting (hub_id INTEGER PRIMARY KEY, number INTEGER, sealed TEXT)")
+        self._file.execute("CREATE TABLE staged (hub_id INTEGER PRIMARY KEY, number INTEGER, ciphertext TEXT)")
         self._file.execute("BEGIN")
 
     def __enter__(self) -> Self:
@@ -37,18 +37,18 @@ class StagingFile:
     ) -> None:
         self._file.close()
 
-    def put(self, waiting: Waiting) -> int | None:
-        """The number of the line whose place it takes, where the hub came before."""
-        before = self._file.execute("SELECT number FROM waiting WHERE hub_id = ?", (waiting.hub_id,)).fetchone()
-        row = (waiting.hub_id, waiting.number, waiting.encrypted_refresh_token)
-        self._file.execute("INSERT OR REPLACE INTO waiting VALUES (?, ?, ?)", row)
-        return None if before is None else int(before[0])
+    def put_line(self, line: StagedLine) -> int | None:
+        """The number of the earlier line of the same hub, which this one replaces."""
+        earlier = self._file.execute("SELECT number FROM staged WHERE hub_id = ?", (line.hub_id,)).fetchone()
+        row = (line.hub_id, line.number, line.encrypted_refresh_token)
+        self._file.execute("INSERT OR REPLACE INTO staged VALUES (?, ?, ?)", row)
+        return None if earlier is None else int(earlier[0])
 
     def __len__(self) -> int:
-        return int(self._file.execute("SELECT count(*) FROM waiting").fetchone()[0])
+        return int(self._file.execute("SELECT count(*) FROM staged").fetchone()[0])
 
-    def batches(self, size: int) -> Iterator[list[Waiting]]:
-        """By hub: rows are locked in the order in which everybody locks them."""
-        rows = self._file.execute("SELECT hub_id, number, sealed FROM waiting ORDER BY hub_id")
+    def read_batches(self, size: int) -> Iterator[list[StagedLine]]:
+        """By hub id: every process locks rows in that order."""
+        rows = self._file.execute("SELECT hub_id, number, ciphertext FROM staged ORDER BY hub_id")
         while batch := rows.fetchmany(size):
-            yield [Waiting(*row) for row in batch]
+            yield [StagedLine(*row) for row in batch]

@@ -1,4 +1,4 @@
-"""`tokenkeeper status`: one screen that says whether all is well."""
+"""`tokenkeeper status`: one screen that shows whether all is well."""
 
 from __future__ import annotations
 
@@ -14,92 +14,102 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cli.context import database, settings
-from cli.json_output import json_line, json_option
-from cli.output import example
-from cli.status_report import Line, facts, lines
+from cli.context import load_settings, open_database
+from cli.output import json_option, make_epilog, to_json_line
+from cli.status_report import StatusLine, make_json_report, make_lines
 from shared.db.core.errors import StoreUnavailable
 from shared.db.reports.connections import ConnectionReports, Overview
 from shared.domain.severity import Severity
 
-#: Seconds between two looks of `--watch`.
-EVERY = 2.0
+NEEDS = ("DATABASE_URL",)
+WATCH_SECONDS = 2.0
 COLOURS = {Severity.GOOD: "green", Severity.WAIT: "yellow", Severity.BAD: "red"}
-#: Not by colour alone.
+#: Severity is shown by a mark as well as by colour.
 MARKS = {Severity.GOOD: " ", Severity.WAIT: "~", Severity.BAD: "!"}
 
 
 @click.command(
-    epilog=example(
+    "status",
+    epilog=make_epilog(
         "tokenkeeper status",
         "tokenkeeper status --watch",
         "tokenkeeper status --json | jq .connections.revoked",
-    )
+        needs=NEEDS,
+    ),
 )
 @json_option
-@click.option("--watch", is_flag=True, help=f"Look again every {EVERY:g} seconds, until Ctrl-C.")
-def status(as_json: bool, watch: bool) -> None:
-    """Say on one screen how the connections, HubSpot and the sweep are doing.
+@click.option("--watch", is_flag=True, help=f"Look again every {WATCH_SECONDS:g} seconds, until Ctrl-C.")
+def show_status(as_json: bool, watch: bool) -> None:
+    """Show on one screen how the connections, HubSpot and the sweep are doing.
 
-    Exit status 0, whatever it says: it tells, and `tokenkeeper doctor` judges. With --watch it fills the terminal and
-    stays; with --watch --json it prints an object at each look.
+    On a terminal, `~` marks what is not as it should be but resolves by itself, `!` what the operator has to act on.
+    The exit status is 0 either way: `tokenkeeper doctor` is the check. With --watch it fills the terminal and stays;
+    with --watch --json it prints an object at each look.
+
+    In JSON, `soonest_due_at` in the past says how late refreshes are; `hubspot.refreshes_per_second` is null where
+    nothing limits them. For alerting use /metrics (docs/monitoring.md) or the alerts (docs/alerts.md).
     """
     console = Console()
     if watch and not as_json and not console.is_terminal:
         raise click.UsageError("--watch needs a terminal; for a machine: status --watch --json")
-    configured = settings("DATABASE_URL")
-    with database(configured) as engine:
-        look = ConnectionReports(engine).read_overview
+    settings = load_settings(*NEEDS)
+    with open_database(settings) as engine:
+        read_overview = ConnectionReports(engine).read_overview
         if not watch:
-            _say(look(), console, configured.sweep_seconds, as_json=as_json)
-        else:
-            with suppress(KeyboardInterrupt):  # how a watch ends, and no failure
-                _print(look) if as_json else _watch(look, console, configured.sweep_seconds)
+            _print(read_overview(), console, settings.sweep_seconds, as_json=as_json)
+            return
+        with suppress(KeyboardInterrupt):  # the normal end of --watch
+            if as_json:
+                _watch_as_json(read_overview)
+            else:
+                _watch_on_terminal(read_overview, console, settings.sweep_seconds)
 
 
-def _say(overview: Overview, console: Console, sweep_seconds: float, *, as_json: bool) -> None:
+def _print(overview: Overview, console: Console, sweep_seconds: float, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json_line(facts(overview)))
+        click.echo(to_json_line(make_json_report(overview)))
     elif console.is_terminal:
-        console.print(panel(lines(overview, sweep_seconds), f"{overview.now:%Y-%m-%d %H:%M:%S %Z}"))
+        console.print(_make_panel(make_lines(overview, sweep_seconds), f"{overview.now:%Y-%m-%d %H:%M:%S %Z}"))
     else:
-        for line in lines(overview, sweep_seconds):
+        for line in make_lines(overview, sweep_seconds):
             click.echo(f"{line.name:<16}{line.text}")
 
 
-def _print(look: Callable[[], Overview]) -> None:
-    for _ in _moments():
-        click.echo(json_line(facts(look())))
+def _watch_as_json(read_overview: Callable[[], Overview]) -> None:
+    for _ in _wait_between():
+        click.echo(to_json_line(make_json_report(read_overview())))
 
 
-def _watch(look: Callable[[], Overview], console: Console, sweep_seconds: float) -> None:
-    """A PostgreSQL that is away for a moment ends nothing: the screen says so, over what it said last."""
+def _watch_on_terminal(read_overview: Callable[[], Overview], console: Console, sweep_seconds: float) -> None:
+    """While PostgreSQL does not answer, the screen says so below what it showed last."""
     shown: RenderableType = ""
     with Live(shown, console=console, screen=True, auto_refresh=False) as live:
-        for _ in _moments():
+        for _ in _wait_between():
             try:
-                overview = look()
+                overview = read_overview()
             except StoreUnavailable as error:
                 live.update(Group(shown, Text(f"{error}; looking again", style=COLOURS[Severity.BAD])), refresh=True)
-            else:
-                shown = panel(lines(overview, sweep_seconds), f"{overview.now:%Y-%m-%d %H:%M:%S %Z}, Ctrl-C ends")
-                live.update(shown, refresh=True)
+                continue
+            subtitle = f"{overview.now:%Y-%m-%d %H:%M:%S %Z}, Ctrl-C ends"
+            shown = _make_panel(make_lines(overview, sweep_seconds), subtitle)
+            live.update(shown, refresh=True)
 
 
-def _moments() -> Iterator[None]:
+def _wait_between() -> Iterator[None]:
     while True:
         yield
-        time.sleep(EVERY)
+        time.sleep(WATCH_SECONDS)
 
 
-def panel(told: list[Line], moment: str) -> Panel:
+def _make_panel(lines: list[StatusLine], subtitle: str) -> Panel:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for line in told:
-        mark = Text(
-            f"{MARKS[line.mood]} {line.name}", style="bold" if line.mood is Severity.GOOD else COLOURS[line.mood]
-        )
-        grid.add_row(mark, Text(line.text, style="" if line.mood is Severity.GOOD else COLOURS[line.mood]))
-    worst = max((line.mood for line in told), key=list(Severity).index)
-    return Panel(grid, title="tokenkeeper", subtitle=moment, box=box.ROUNDED, border_style=COLOURS[worst], expand=False)
+    for line in lines:
+        is_good = line.severity is Severity.GOOD
+        name = Text(f"{MARKS[line.severity]} {line.name}", style="bold" if is_good else COLOURS[line.severity])
+        grid.add_row(name, Text(line.text, style="" if is_good else COLOURS[line.severity]))
+    worst = max((line.severity for line in lines), key=list(Severity).index)
+    return Panel(
+        grid, title="tokenkeeper", subtitle=subtitle, box=box.ROUNDED, border_style=COLOURS[worst], expand=False
+    )

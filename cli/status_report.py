@@ -1,4 +1,4 @@
-"""What `tokenkeeper status` says: for people line by line, each with how well that is, and for machines."""
+"""What `tokenkeeper status` shows: for people line by line, each with its severity, and for machines."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ from shared.domain.severity import Severity
 from shared.domain.sweep_liveness import is_sweep_overdue
 from shared.text_format import format_ago, make_printable
 
-#: Seconds by which refreshes may be late before the backlog is marked.
-LATE = 10.0
+#: A backlog that is later than this is marked.
+LATE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class StatusLine:
     name: str
     text: str
-    mood: Severity = Severity.GOOD
+    severity: Severity = Severity.GOOD
 
 
-def lines(overview: Overview, sweep_seconds: float) -> list[Line]:
-    now = overview.now
+def make_lines(overview: Overview, sweep_seconds: float) -> list[StatusLine]:
+    now, counts = overview.now, overview.counts
+    by_status = ", ".join(f"{counts[status]:,} {status}" for status in Status)
     return [
-        Line("connections", _counts(overview), Severity.WAIT if overview.counts[Status.SUSPECT] else Severity.GOOD),
-        Line(
-            "failing",
-            f"{overview.failing:,} whose last attempt brought no token",
-            Severity.WAIT if overview.failing else Severity.GOOD,
+        StatusLine("connections", f"{sum(counts.values()):,}: {by_status}", _wait_if(counts[Status.SUSPECT])),
+        StatusLine("failing", f"{overview.failing:,} whose last attempt brought no token", _wait_if(overview.failing)),
+        StatusLine(
+            "soonest expiry",
+            f"{format_ago(overview.soonest_expiry, now)} ({overview.soonest_expiry:%Y-%m-%d %H:%M:%S %Z})"
+            if overview.soonest_expiry
+            else "no token is served",
         ),
-        Line("soonest expiry", _soonest(overview)),
-        _backlog(overview),
-        Line("HubSpot", _provider(overview), _mood_of(overview.provider.condition)),
-        Line("brake", _brake(overview), Severity.BAD if overview.brake_since else Severity.GOOD),
-        Line("last success", format_ago(overview.last_success_at, now) if overview.last_success_at else "none yet"),
-        _sweep(overview, sweep_seconds),
+        _make_backlog_line(overview),
+        _make_hubspot_line(overview),
+        _make_brake_line(overview),
+        StatusLine(
+            "last success", format_ago(overview.last_success_at, now) if overview.last_success_at else "none yet"
+        ),
+        _make_sweep_line(overview, sweep_seconds),
     ]
 
 
-def facts(overview: Overview) -> dict[str, object]:
-    """The same for machines."""
+def make_json_report(overview: Overview) -> dict[str, object]:
     provider = overview.provider
     return {
         "at": overview.now,
@@ -64,58 +67,47 @@ def facts(overview: Overview) -> dict[str, object]:
     }
 
 
-def _counts(overview: Overview) -> str:
-    total = sum(overview.counts.values())
-    return f"{total:,}: " + ", ".join(f"{overview.counts[status]:,} {status}" for status in Status)
+def _wait_if(is_wanting: object) -> Severity:
+    return Severity.WAIT if is_wanting else Severity.GOOD
 
 
-def _soonest(overview: Overview) -> str:
-    soonest = overview.soonest_expiry
-    return f"{format_ago(soonest, overview.now)} ({soonest:%Y-%m-%d %H:%M:%S %Z})" if soonest else "no token is served"
-
-
-def _backlog(overview: Overview) -> Line:
+def _make_backlog_line(overview: Overview) -> StatusLine:
     if not overview.due or overview.soonest_due is None:
-        return Line("backlog", "nothing is due")
-    late = (overview.now - overview.soonest_due).total_seconds() > LATE
+        return StatusLine("backlog", "nothing is due")
+    is_late = (overview.now - overview.soonest_due).total_seconds() > LATE_SECONDS
     text = f"{overview.due:,} due, the first of them {format_ago(overview.soonest_due, overview.now)}"
-    return Line("backlog", text, Severity.WAIT if late else Severity.GOOD)
+    return StatusLine("backlog", text, _wait_if(is_late))
 
 
-def _sweep(overview: Overview, sweep_seconds: float) -> Line:
-    if overview.swept_at is None:
-        return Line("last sweep", "never: start worker and beat", Severity.BAD)
-    text = format_ago(overview.swept_at, overview.now)
-    if is_sweep_overdue(overview.swept_at, overview.now, sweep_seconds):
-        return Line("last sweep", f"{text}: do beat and worker run?", Severity.BAD)
-    return Line("last sweep", text)
-
-
-def _since(since: datetime | None, now: datetime) -> str:
-    return f" since {since:%Y-%m-%d %H:%M:%S %Z} ({format_ago(since, now)})" if since else ""
-
-
-def _brake(overview: Overview) -> str:
-    if overview.brake_since is None:
-        return "off"
-    held = f"{overview.held:,} held suspect instead of revoked, see: tokenkeeper revocations"
-    return f"ON{_since(overview.brake_since, overview.now)}: {held}"
-
-
-def _mood_of(condition: Condition) -> Severity:
-    if condition is Condition.OK:
-        return Severity.GOOD
-    return Severity.BAD if condition is Condition.APP_REJECTED else Severity.WAIT
-
-
-def _provider(overview: Overview) -> str:
+def _make_hubspot_line(overview: Overview) -> StatusLine:
     provider = overview.provider
-    parts = [f"{provider.condition}{_since(provider.since, overview.now)}"]
+    parts = [f"{provider.condition}{_format_since(provider.since, overview.now)}"]
     if provider.paused_until and provider.paused_until > overview.now:
         parts.append(f"paused, resumes {format_ago(provider.paused_until, overview.now)}")
     if provider.condition is Condition.OK:
         parts += [f"ramping up, {provider.rate:g} refreshes a second"] if provider.rate else []
-    else:
-        reason = make_printable(provider.reason or "no reason given")
-        parts.append(f"{reason}: {DESCRIPTIONS[provider.condition]}")
-    return ", ".join(parts)
+        return StatusLine("HubSpot", ", ".join(parts))
+    parts.append(f"{make_printable(provider.reason or 'no reason given')}: {DESCRIPTIONS[provider.condition]}")
+    severity = Severity.BAD if provider.condition is Condition.APP_REJECTED else Severity.WAIT
+    return StatusLine("HubSpot", ", ".join(parts), severity)
+
+
+def _make_brake_line(overview: Overview) -> StatusLine:
+    if overview.brake_since is None:
+        return StatusLine("brake", "off")
+    since = _format_since(overview.brake_since, overview.now)
+    text = f"ON{since}: {overview.held:,} held suspect instead of revoked, see: tokenkeeper revocations"
+    return StatusLine("brake", text, Severity.BAD)
+
+
+def _make_sweep_line(overview: Overview, sweep_seconds: float) -> StatusLine:
+    if overview.swept_at is None:
+        return StatusLine("last sweep", "never: start worker and beat", Severity.BAD)
+    text = format_ago(overview.swept_at, overview.now)
+    if is_sweep_overdue(overview.swept_at, overview.now, sweep_seconds):
+        return StatusLine("last sweep", f"{text}: do beat and worker run?", Severity.BAD)
+    return StatusLine("last sweep", text)
+
+
+def _format_since(since: datetime | None, now: datetime) -> str:
+    return f" since {since:%Y-%m-%d %H:%M:%S %Z} ({format_ago(since, now)})" if since else ""

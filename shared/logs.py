@@ -1,6 +1,6 @@
-"""Logging for people (text) or machines (json); secrets cannot pass.
+"""Logging for people (text) or machines (JSON), with secrets redacted.
 
-What we write ourselves never holds one. This is the net below: it also catches what libraries say.
+Our own log lines contain no secret. Redaction is the second barrier: it also covers what libraries log.
 """
 
 from __future__ import annotations
@@ -17,109 +17,113 @@ from shared import tracing
 
 Event = MutableMapping[str, Any]
 
-_SHAPES = re.compile(
-    r"gAAAA[\w-]{20,}=*"  # whatever a Fernet sealed
-    r"|(?<=[?&\s\"'](?:code=))[^\s&\"']+"
-    r"|(?i:(?<=bearer ))[\w.~+/=-]+"
-    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # the user and password of a URL
-    r"|\b(?:na|eu|ap)\d-[0-9a-f]{4}[\w-]{12,}\b"  # HubSpot's codes and refresh tokens
+REDACTED = "[secret]"
+FERNET_CIPHERTEXT = r"gAAAA[\w-]{20,}=*"
+CODE_IN_QUERY = r"(?<=[?&\s\"'](?:code=))[^\s&\"']+"
+BEARER_TOKEN = r"(?i:(?<=bearer ))[\w.~+/=-]+"  # noqa: S105  a pattern
+USER_AND_PASSWORD_IN_URL = r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # noqa: S105  a pattern
+HUBSPOT_CODE_OR_REFRESH_TOKEN = r"\b(?:na|eu|ap)\d-[0-9a-f]{4}[\w-]{12,}\b"  # noqa: S105  a pattern
+_SECRET_SHAPES = re.compile(
+    f"{FERNET_CIPHERTEXT}|{CODE_IN_QUERY}|{BEARER_TOKEN}|{USER_AND_PASSWORD_IN_URL}|{HUBSPOT_CODE_OR_REFRESH_TOKEN}"
 )
-_NAMED = re.compile(
+#: `password: x`, `"state": "x"`, `code=x`.
+_NAMED_SECRET = re.compile(
     r"(?P<name>(?:access_token|refresh_token|client_secret|code|password|state|ciphertext)[\"']?\s*[=:]\s*[\"']?)"
     r"(?P<value>[^\s&,\"'}]+)"
 )
-#: Fields that are meant to have several lines.
-_FRAMES = ("exception", "stack")
+#: A shorter one would redact innocent words. Settings require longer ones.
+MIN_SECRET_LENGTH = 8
+#: These fields may have several lines.
+_MULTILINE_FIELDS = ("exception", "stack")
 _secrets: tuple[str, ...] = ()
-#: A shorter one would blot out innocent words; settings ask for more than that.
-SHORTEST_SECRET = 8
 
 
 def configure(log_format: str, log_level: str, secrets: Iterable[str] = ()) -> None:
-    """Send everything, ours and the libraries', to stderr in one format, with `secrets` blotted out."""
+    """Send our own and the libraries' log lines to stderr in one format, with `secrets` redacted."""
     global _secrets  # noqa: PLW0603  one process, one log
-    _secrets = tuple(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
-    shared: list[Any] = [
+    _secrets = tuple(secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH)
+    library_processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _trace,
+        _add_trace_id,
     ]
+    own_processors = [each for each in library_processors if not isinstance(each, structlog.stdlib.ExtraAdder)]
     structlog.configure(
-        processors=[*shared[:3], *shared[4:], structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*own_processors, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    logging.raiseExceptions = False  # what cannot be formatted would be printed raw
+    logging.raiseExceptions = False  # logging would print, unredacted, what it cannot format
+    final_processors: list[Any] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,
+        _redact_fields,
+    ]
+    if log_format == "json":
+        final_processors.append(structlog.processors.JSONRenderer())
+    else:
+        console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
+        final_processors += [_escape_fields, console]
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_ending(log_format)))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=library_processors, processors=final_processors)
+    )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(log_level.upper())
-    # At debug these print what they send: our form bodies hold the client secret and refresh tokens.
+    # At debug these log what they send: form bodies with the client secret and refresh tokens.
     for name in ("urllib3", "requests", "http.client", "amqp", "kombu", "redis"):
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
-    # Of a malformed reply this one prints the raw headers, at warning.
+    # At warning this one logs the raw headers of a malformed response.
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 
 def quieten_logger(name: str) -> None:
-    """Let this logger speak of trouble only, unless everything is wanted."""
+    """Let this logger log warnings and errors only, unless the level is debug."""
     if logging.getLogger().level > logging.DEBUG:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def redact(text: str) -> str:
-    """The text with everything that is, or looks like, a secret blotted out."""
+    """The text with each secret of the settings, and what looks like a secret, replaced."""
     for secret in _secrets:
-        text = text.replace(secret, "[secret]")
-    return _NAMED.sub(r"\g<name>[secret]", _SHAPES.sub("[secret]", text))
+        text = text.replace(secret, REDACTED)
+    return _NAMED_SECRET.sub(rf"\g<name>{REDACTED}", _SECRET_SHAPES.sub(REDACTED, text))
 
 
 class RedactingFilter(logging.Filter):
-    """For a handler that is not ours: the line and its traceback with all that is secret blotted out."""
+    """For another library's handler: redacts the message and the traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
-        record.msg, record.args = _visible(redact(record.getMessage())), ()
+        record.msg, record.args = _escape(redact(record.getMessage())), ()
         return True
 
 
-def _ending(log_format: str) -> list[Any]:
-    frames = structlog.processors.format_exc_info
-    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    if log_format == "json":
-        return [meta, frames, _blot, structlog.processors.JSONRenderer()]
-    return [meta, frames, _blot, _line, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)]
-
-
-def _trace(_logger: object, _method: str, event: Event) -> Event:
-    """Leads from a line to the trace in which it was written."""
+def _add_trace_id(_logger: object, _method: str, event: Event) -> Event:
     if trace_id := tracing.get_trace_id():
         event["trace_id"] = trace_id
     return event
 
 
-def _blot(_logger: object, _method: str, event: Event) -> Event:
-    return {key: _blotted(value) for key, value in event.items()}
+def _redact_fields(_logger: object, _method: str, event: Event) -> Event:
+    return {
+        name: value if value is None or isinstance(value, (int, float, bool)) else redact(str(value))
+        for name, value in event.items()
+    }
 
 
-def _line(_logger: object, _method: str, event: Event) -> Event:
-    """All but a traceback on one line: what others wrote must not begin another, nor move a cursor."""
-    return {key: _visible(value) if key not in _FRAMES else value for key, value in event.items()}
+def _escape_fields(_logger: object, _method: str, event: Event) -> Event:
+    """One line but for a traceback: text from outside must not begin another line, nor move a cursor."""
+    return {name: value if name in _MULTILINE_FIELDS else _escape(value) for name, value in event.items()}
 
 
-def _visible(value: Any) -> Any:
+def _escape(value: Any) -> Any:
     if not isinstance(value, str) or value.isprintable():
         return value
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in value)
-
-
-def _blotted(value: object) -> object:
-    if value is None or isinstance(value, (int, float, bool)):
-        return value
-    return redact(value if isinstance(value, str) else str(value))

@@ -1,15 +1,20 @@
-"""How times, and what others wrote, are told to people: on the pages and by the command. Pure."""
+"""How times, durations and text from outside are shown to people, on pages and by the command. Pure."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-MINUTE, HOUR, DAY = 60, 3600, 86_400
-UNITS = (("d", DAY, "h", HOUR), ("h", HOUR, "min", MINUTE), ("min", MINUTE, "s", 1))
+MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS = 60, 3600, 86_400
+#: A unit, its seconds, and the unit in which the rest is given, with its seconds.
+UNITS = (
+    ("d", DAY_SECONDS, "h", HOUR_SECONDS),
+    ("h", HOUR_SECONDS, "min", MINUTE_SECONDS),
+    ("min", MINUTE_SECONDS, "s", 1),
+)
 
 
 def make_printable(text: str) -> str:
-    """What others wrote, on one line, without the characters that move a cursor or turn the direction of writing."""
+    """One line without characters that move a cursor or change the direction of writing: each becomes `?`."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
@@ -20,10 +25,11 @@ def format_ago(then: datetime, now: datetime) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in the two units that matter: `45 s`, `7 min 30 s`, `3 h 5 min`, `2 d 4 h`."""
+    """In the two largest units: `45 s`, `7 min 30 s`, `3 h 5 min`, `2 d 4 h`."""
     whole = int(seconds)
-    for unit, size, smaller, smaller_size in UNITS:
-        if whole >= size:
-            many, rest = divmod(whole, size)
-            return f"{many} {unit} {rest // smaller_size} {smaller}" if rest >= smaller_size else f"{many} {unit}"
+    for unit, unit_seconds, smaller, smaller_seconds in UNITS:
+        if whole >= unit_seconds:
+            count, rest = divmod(whole, unit_seconds)
+            has_rest = rest >= smaller_seconds
+            return f"{count} {unit} {rest // smaller_seconds} {smaller}" if has_rest else f"{count} {unit}"
     return f"{whole} s"

@@ -5,8 +5,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
+from click.testing import CliRunner
+
+from cli.main import commands
 from shared.setting_fields import Process, Setting, Source
 from shared.settings import DECLARED, REQUIRED, list_required
 
@@ -54,6 +60,32 @@ What each process needs:
 - a [`tokenkeeper` command](command.md): what it works with
 """
 
+COMMAND_PAGE = """\
+# The `tokenkeeper` command
+
+<!-- Made from the command's own --help and tools/command_outputs.txt by `make docs`: edit cli/ instead. -->
+
+{root}
+In the containers: `docker compose exec worker tokenkeeper status`. After `make up`, in another terminal:
+`. .tokenkeeper/env && tokenkeeper status`. On Kubernetes:
+`kubectl exec deploy/tokenkeeper-worker -- tokenkeeper status`.
+
+What holds for every command:
+
+- **Settings** come from the environment, as [settings.md](settings.md) says; a command asks only for those that its
+  help names.
+- **Exit status** 0: success. 1: failure, or something wrong was found. 2: wrong use. The error is one line on stderr
+  that begins with `tokenkeeper: ` and never contains a secret.
+- **People** get tables and progress bars where stdout (for bars, stderr) is a terminal, as wide as it is; `NO_COLOR`
+  is respected. **Pipes** get plain lines and tabs. **Machines** get `--json`: one object a line, times as in ISO 8601.
+- What others wrote (domains, e-mail addresses, errors) cannot move the cursor: control characters are shown as `?`.
+- No command prints a token, a key or a password, except `keys new`, which prints the new key.
+"""
+#: Of the text, on a terminal of 80 columns.
+HELP_WIDTH = 78
+#: A command line, and what it printed.
+OUTPUT = re.compile(r"^\$ (tokenkeeper[^\n]*)\n(.*?)(?=^\$ |\Z)", re.MULTILINE | re.DOTALL)
+
 
 def main() -> None:
     for path, text in generate().items():
@@ -62,7 +94,11 @@ def main() -> None:
 
 def generate() -> dict[str, str]:
     """Path in the project to text."""
-    return {".env.example": write_env_example(), "docs/settings.md": write_settings_page()}
+    return {
+        ".env.example": write_env_example(),
+        "docs/settings.md": write_settings_page(),
+        "docs/command.md": write_command_page(),
+    }
 
 
 def write_env_example() -> str:
@@ -110,6 +146,46 @@ def format_needs(process: Process) -> str:
     if not others:
         return "all that are required"
     return f"all that are required but {names}" if len(others) < len(needed) else names
+
+
+def write_command_page() -> str:
+    outputs = read_outputs()
+    page = COMMAND_PAGE.format(root=format_help(()))
+    for path in list_commands():
+        page += f"\n## {path[0]}\n" if len(path) == 1 else ""
+        page += "\n" + format_help(path)
+        for line, output in outputs.items():
+            if len(path) == 1 and line.split()[1] == path[0]:
+                page += "\n" + format_console(line, output)
+    return page
+
+
+def list_commands(command: click.Command = commands, *path: str) -> Iterator[tuple[str, ...]]:
+    """Every command, and the commands in it, by their names."""
+    if path:
+        yield path
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            subcommand = command.get_command(context, name)
+            if subcommand is not None:
+                yield from list_commands(subcommand, *path, name)
+
+
+def format_help(path: tuple[str, ...]) -> str:
+    arguments = [*path, "--help"]
+    result = CliRunner().invoke(commands, arguments, prog_name="tokenkeeper", terminal_width=HELP_WIDTH)
+    return format_console(" ".join(["tokenkeeper", *arguments]), result.output)
+
+
+def read_outputs() -> dict[str, str]:
+    """Command line to what it prints on the database of tests/integration/test_cli_manual.py."""
+    text = (ROOT / "tools" / "command_outputs.txt").read_text(encoding="utf-8")
+    return {line: output.rstrip() + "\n" for line, output in OUTPUT.findall(text)}
+
+
+def format_console(line: str, output: str) -> str:
+    return f"```console\n$ {line}\n{output}```\n"
 
 
 if __name__ == "__main__":

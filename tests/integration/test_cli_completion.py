@@ -1,4 +1,4 @@
-"""`tokenkeeper completion`: what the shells get, and what bash makes of it."""
+"""`tokenkeeper completion`: a script for each shell, and what bash completes with it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def tokenkeeper() -> Command:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_gets_a_script_that_asks_the_command(tokenkeeper: Command, shell: str) -> None:
-    ran = tokenkeeper("completion", shell)
-    assert (ran.status, ran.err) == (0, "")
-    assert f"_TOKENKEEPER_COMPLETE={shell}_complete" in ran.out
+def test_the_script_for_each_shell_asks_the_command(tokenkeeper: Command, shell: str) -> None:
+    result = tokenkeeper("completion", shell)
+    assert (result.status, result.err) == (0, "")
+    assert f"_TOKENKEEPER_COMPLETE={shell}_complete" in result.out
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_each_shell_gets_a_script_that_asks_the_command(tokenkeeper: Command, sh
     ],
 )
 @pytest.mark.skipif(BASH is None, reason="there is no bash here")
-def test_bash_completes_verbs_options_and_choices(tokenkeeper: Command, words: str, expected: list[str]) -> None:
+def test_bash_completes_commands_options_and_choices(tokenkeeper: Command, words: str, expected: list[str]) -> None:
     script = """
 eval "$(tokenkeeper completion bash)"
 COMP_WORDS=($1 ${2+"$2"}); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
@@ -44,7 +44,7 @@ _tokenkeeper_completion tokenkeeper
 printf '%s\\n' "${COMPREPLY[@]}"
 """
     typed = [words, ""] if words.endswith(" ") else [words]
-    ran = subprocess.run(
+    result = subprocess.run(
         [str(BASH), "-c", script, "bash", *typed],
         env=tokenkeeper.environment,
         capture_output=True,
@@ -52,5 +52,5 @@ printf '%s\\n' "${COMPREPLY[@]}"
         timeout=60,
         check=False,
     )
-    assert ran.stderr == ""
-    assert sorted(ran.stdout.split()) == expected
+    assert result.stderr == ""
+    assert sorted(result.stdout.split()) == expected

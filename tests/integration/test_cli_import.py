@@ -1,4 +1,4 @@
-"""`tokenkeeper import`: what goes in, what is left alone, what is refused; as a process, on a real database."""
+"""`tokenkeeper import`: what is imported, what is left alone, what is refused."""
 
 from __future__ import annotations
 
@@ -30,40 +30,40 @@ def csv(*rows: tuple[int, str]) -> str:
     return "\n".join(["hub_id,refresh_token", *(f"{hub_id},{token}" for hub_id, token in rows)])
 
 
-def stored(sql: SqlFixture, cipher: TokenCipher) -> dict[int, str]:
+def read_tokens(sql: SqlFixture, cipher: TokenCipher) -> dict[int, str]:
     rows = sql.rows(
         "SELECT hub_id, encrypted_refresh_token FROM tokenkeeper.connections WHERE encrypted_refresh_token <> ''"
     )
-    return {hub_id: cipher.decrypt_refresh_token(hub_id, sealed) for hub_id, sealed in rows}
+    return {hub_id: cipher.decrypt_refresh_token(hub_id, ciphertext) for hub_id, ciphertext in rows}
 
 
-def test_good_lines_go_in_due_at_once_and_bad_ones_are_named(
+def test_good_lines_are_imported_and_due_and_bad_ones_are_named(
     tokenkeeper: Command, cipher: TokenCipher, sql: SqlFixture
 ) -> None:
     file = csv((1, f"{TOKEN}-1"), (0, TOKEN), (2, f"{TOKEN}-early"), (2**63 - 1, f"{TOKEN}-last"), (2, f"{TOKEN}-late"))
-    ran = tokenkeeper("import", "-", stdin=file)
-    assert ran.status == 1
-    assert ran.out == "3 new, 0 given another token, 0 left as they are, 1 repeated, 1 refused\n"
-    assert ran.err.splitlines() == [
+    result = tokenkeeper("import", "-", stdin=file)
+    assert result.status == 1
+    assert result.out == "3 new, 0 given another token, 0 left as they are, 1 repeated, 1 refused\n"
+    assert result.err.splitlines() == [
         f"line 3: refused: hub_id is not a whole number from 1 to {2**63 - 1}",
         "line 4: not taken: line 6 is of the same hub, 2, and counts",
     ]
-    assert stored(sql, cipher) == {1: f"{TOKEN}-1", 2: f"{TOKEN}-late", 2**63 - 1: f"{TOKEN}-last"}
+    assert read_tokens(sql, cipher) == {1: f"{TOKEN}-1", 2: f"{TOKEN}-late", 2**63 - 1: f"{TOKEN}-last"}
     assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now() AND status = 'active'") == 3
     assert sql.events(1) == ["imported"]
 
 
-def test_json_lines_go_in_from_a_file(
+def test_json_lines_are_imported_from_a_file(
     tokenkeeper: Command, cipher: TokenCipher, sql: SqlFixture, tmp_path: Path
 ) -> None:
     file = tmp_path / "hubs.jsonl"
     file.write_text("".join(json.dumps({"hub_id": hub, "refresh_token": f"{TOKEN}-{hub}"}) + "\r\n" for hub in (1, 2)))
-    ran = tokenkeeper("import", file)
-    assert (ran.status, ran.err) == (0, "")
-    assert stored(sql, cipher) == {1: f"{TOKEN}-1", 2: f"{TOKEN}-2"}
+    result = tokenkeeper("import", file)
+    assert (result.status, result.err) == (0, "")
+    assert read_tokens(sql, cipher) == {1: f"{TOKEN}-1", 2: f"{TOKEN}-2"}
 
 
-def test_running_it_twice_changes_nothing(tokenkeeper: Command, sql: SqlFixture) -> None:
+def test_importing_a_file_twice_changes_nothing(tokenkeeper: Command, sql: SqlFixture) -> None:
     file = csv(*((hub_id, f"{TOKEN}-{hub_id}") for hub_id in range(1, 50)), (7, f"{TOKEN}-other"))
     assert tokenkeeper("import", "-", stdin=file).status == 0
     before = sql.rows(ALL)
@@ -73,19 +73,19 @@ def test_running_it_twice_changes_nothing(tokenkeeper: Command, sql: SqlFixture)
     assert sql.events(7) == ["imported"]
 
 
-def test_who_brings_many_is_told_of_the_brake_before_it_comes(tokenkeeper: Command) -> None:
+def test_an_import_of_many_ends_with_a_note_on_the_revocation_brake(tokenkeeper: Command) -> None:
     few, many = (csv(*((hub_id, TOKEN) for hub_id in hubs)) for hubs in (range(1, 11), range(11, 22)))
     assert tokenkeeper("import", "-", stdin=few).out.count("\n") == 1
-    told = tokenkeeper("import", "-", stdin=many)
-    assert told.out.startswith("11 new, ")
-    assert "more than 10 of them dead" in told.out
-    assert "tokenkeeper revocations confirm" in told.out
+    output = tokenkeeper("import", "-", stdin=many)
+    assert output.out.startswith("11 new, ")
+    assert "more than 10 of them dead" in output.out
+    assert "tokenkeeper revocations confirm" in output.out
     assert tokenkeeper("import", "-", stdin=many).out.count("\n") == 1, "nothing is due by it"
     machine = tokenkeeper("import", "-", "--json", stdin=csv(*((hub_id, TOKEN) for hub_id in range(31, 50))))
     assert json.loads(machine.out)["new"] == 19
 
 
-def test_what_works_keeps_its_token_and_what_is_dead_gets_the_files(
+def test_a_working_connection_keeps_its_token_and_a_dead_one_gets_the_files(
     tokenkeeper: Command, cipher: TokenCipher, sql: SqlFixture
 ) -> None:
     tokenkeeper("import", "-", stdin=csv(*((hub_id, f"{TOKEN}-old") for hub_id in range(1, 6))))
@@ -96,25 +96,25 @@ def test_what_works_keeps_its_token_and_what_is_dead_gets_the_files(
     sql.set(f"{gone} 'revoked'", 4)
     sql.set(f"{gone} 'disconnected', encrypted_refresh_token = NULL", 5)
     file = csv((1, f"{TOKEN}-new"), (2, f"{TOKEN}-new"), (3, f"{TOKEN}-new"), (4, f"{TOKEN}-old"), (5, f"{TOKEN}-new"))
-    ran = tokenkeeper("import", "-", stdin=file)
-    assert ran.out == "0 new, 2 given another token, 2 left as they are, 1 refused\n"
-    assert ran.err == "line 6: refused: hub 5 was disconnected here: connect it by an install\n"
-    assert ran.status == 1
-    assert stored(sql, cipher) == {1: f"{TOKEN}-old", 2: f"{TOKEN}-new", 3: f"{TOKEN}-new", 4: f"{TOKEN}-old"}
+    result = tokenkeeper("import", "-", stdin=file)
+    assert result.out == "0 new, 2 given another token, 2 left as they are, 1 refused\n"
+    assert result.err == "line 6: refused: hub 5 was disconnected here: connect it by an install\n"
+    assert result.status == 1
+    assert read_tokens(sql, cipher) == {1: f"{TOKEN}-old", 2: f"{TOKEN}-new", 3: f"{TOKEN}-new", 4: f"{TOKEN}-old"}
     statuses = sql.rows("SELECT status FROM tokenkeeper.connections ORDER BY hub_id")
     assert [status for (status,) in statuses] == ["active", "active", "active", "revoked", "disconnected"]
 
 
 @pytest.mark.parametrize("file", [b"", f"1,{TOKEN}".encode(), b"\x89PNG\r\n\x1a\n\0\0", f'["{TOKEN}"]'.encode()])
 def test_a_file_of_another_kind_is_refused_in_one_line(tokenkeeper: Command, sql: SqlFixture, file: bytes) -> None:
-    ran = tokenkeeper("import", "-", stdin=file)
-    assert (ran.status, ran.out, ran.err.count("\n")) == (1, "", 1)
-    assert ran.err.startswith("tokenkeeper: nothing was imported: ")
-    assert TOKEN not in ran.err
+    result = tokenkeeper("import", "-", stdin=file)
+    assert (result.status, result.out, result.err.count("\n")) == (1, "", 1)
+    assert result.err.startswith("tokenkeeper: nothing was imported: ")
+    assert TOKEN not in result.err
     assert sql.rows(ALL) == []
 
 
-def test_no_token_is_told_or_stored_in_clear(tokenkeeper: Command, sql: SqlFixture) -> None:
+def test_no_token_is_printed_or_stored_in_clear(tokenkeeper: Command, sql: SqlFixture) -> None:
     lines = [
         f'{{"hub_id": 1, "refresh_token": "{TOKEN}"}}',
         f'{{"hub_id": "{TOKEN}"}}',
@@ -122,9 +122,9 @@ def test_no_token_is_told_or_stored_in_clear(tokenkeeper: Command, sql: SqlFixtu
         f"{{{TOKEN}",
         "[" * 9999,
     ]
-    ran = tokenkeeper("import", "-", stdin="\n".join(lines))
-    assert ran.status == 1
-    assert TOKEN not in ran.out + ran.err
+    result = tokenkeeper("import", "-", stdin="\n".join(lines))
+    assert result.status == 1
+    assert TOKEN not in result.out + result.err
     everything = sql.rows("SELECT to_jsonb(c)::text FROM tokenkeeper.connections AS c")
     everything += sql.rows("SELECT to_jsonb(h)::text FROM tokenkeeper.history AS h")
     assert TOKEN not in str(everything)
@@ -133,6 +133,6 @@ def test_no_token_is_told_or_stored_in_clear(tokenkeeper: Command, sql: SqlFixtu
 def test_twenty_thousand_lines_take_seconds(tokenkeeper: Command, sql: SqlFixture, tmp_path: Path) -> None:
     file = tmp_path / "many.csv"
     file.write_text(csv(*((hub_id, f"{TOKEN}-{hub_id}") for hub_id in range(1, 20_001))))
-    ran = tokenkeeper("import", file)  # a busy machine has a minute for it
-    assert ran.status == 0, ran
+    result = tokenkeeper("import", file)  # a busy machine has a minute for it
+    assert result.status == 0, result
     assert sql.value("SELECT connections FROM tokenkeeper.connection_counts") == 20_000

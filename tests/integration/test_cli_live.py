@@ -1,4 +1,4 @@
-"""The command at work on a product that runs: an import is refreshed, keys rotate under the worker's hands."""
+"""The command while the product runs: an import is refreshed, and keys rotate while the worker writes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_keys_rotate_while_rotating_refresh_tokens_come_in(
     again = tokenkeeper("import", "-", stdin="\n".join(lines))
     assert again.out == "0 new, 0 given another token, 40 left as they are, 0 refused\n"
     rows = sql.rows("SELECT hub_id, encrypted_refresh_token FROM tokenkeeper.connections")
-    assert not any(TokenCipher([NEW]).needs_reencryption(sealed) for _, sealed in rows)
+    assert not any(TokenCipher([NEW]).needs_reencryption(ciphertext) for _, ciphertext in rows)
     wait_until(lambda: sql.value(SERVED) == len(accounts))
     tokens = [token for (token,) in sql.rows("SELECT access_token FROM hubspot.tokens")]
     assert all(checked.is_live for checked in simulator.check_tokens(tokens))

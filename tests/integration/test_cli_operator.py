@@ -1,4 +1,4 @@
-"""What an operator looks at and does to single connections: status, connections, refresh, disconnect."""
+"""What an operator reads and does about connections: status, connections, history, refresh, disconnect."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
 
 
 @pytest.fixture
-def peopled(connections: ConnectionFixture, sql: SqlFixture) -> ConnectionFixture:
-    """One of each kind."""
+def four_states(connections: ConnectionFixture, sql: SqlFixture) -> ConnectionFixture:
+    """One connection in each state."""
     connections.install(1)
     connections.install(2)
     connections.install(3)
@@ -40,18 +40,20 @@ def peopled(connections: ConnectionFixture, sql: SqlFixture) -> ConnectionFixtur
     return connections
 
 
-def test_status_says_all_on_one_screen(tokenkeeper: Command, peopled: ConnectionFixture, sql: SqlFixture) -> None:
+def test_status_shows_everything_on_one_screen(
+    tokenkeeper: Command, four_states: ConnectionFixture, sql: SqlFixture
+) -> None:
     sql.set("due_at = now() - interval '90 seconds'", 1)
-    peopled.stores.provider.begin_sweep(2)
-    ran = tokenkeeper("status")
-    assert (ran.status, ran.err) == (0, "")
-    said = {line[:16].strip(): line[16:] for line in ran.out.splitlines()}
-    assert said["connections"] == "4: 1 active, 1 suspect, 1 revoked, 1 disconnected"
-    assert said["failing"].startswith("1 ")
-    assert said["soonest expiry"].startswith("in 29 min")
-    assert said["backlog"].startswith("1 due, the first of them 1 min ")
-    assert said["HubSpot"].startswith("ok since ")
-    assert said["last sweep"].endswith(" s ago")
+    four_states.stores.provider.begin_sweep(2)
+    result = tokenkeeper("status")
+    assert (result.status, result.err) == (0, "")
+    output = {line[:16].strip(): line[16:] for line in result.out.splitlines()}
+    assert output["connections"] == "4: 1 active, 1 suspect, 1 revoked, 1 disconnected"
+    assert output["failing"].startswith("1 ")
+    assert output["soonest expiry"].startswith("in 29 min")
+    assert output["backlog"].startswith("1 due, the first of them 1 min ")
+    assert output["HubSpot"].startswith("ok since ")
+    assert output["last sweep"].endswith(" s ago")
 
 
 def test_status_calls_a_sweep_overdue_by_the_interval_of_sweep_seconds(
@@ -64,53 +66,51 @@ def test_status_calls_a_sweep_overdue_by_the_interval_of_sweep_seconds(
     assert overdue not in tokenkeeper("status", SWEEP_SECONDS="120").out
 
 
-def test_status_of_an_empty_and_idle_database_is_told_too(tokenkeeper: Command) -> None:
-    ran = tokenkeeper("status")
-    assert ran.status == 0
+def test_status_of_an_empty_database(tokenkeeper: Command) -> None:
+    result = tokenkeeper("status")
+    assert result.status == 0
     for words in ("0: 0 active", "no token is served", "nothing is due", "none yet", "never: start worker and beat"):
-        assert words in ran.out
+        assert words in result.out
 
 
-def test_status_says_why_hubspot_is_not_well_and_what_to_do(
+def test_status_gives_the_reason_for_hubspots_state_and_what_to_do(
     tokenkeeper: Command, connections: ConnectionFixture
 ) -> None:
     connections.stores.provider.record_outcomes(
         [CallOutcome(is_first_attempt=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=401))]
     )
-    said = tokenkeeper("status").out
-    assert "app_rejected since " in said
-    assert "BAD_CLIENT_SECRET (HTTP 401): HubSpot does not accept our app" in said
+    output = tokenkeeper("status").out
+    assert "app_rejected since " in output
+    assert "BAD_CLIENT_SECRET (HTTP 401): HubSpot does not accept our app" in output
 
 
-def test_status_tells_machines_the_same(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
-    peopled.stores.provider.begin_sweep(2)
-    ran = tokenkeeper("status", "--json")
-    assert (ran.status, ran.err, ran.out.count("\n")) == (0, "", 1)
-    said = json.loads(ran.out)
-    assert said["connections"] == {"active": 1, "suspect": 1, "revoked": 1, "disconnected": 1}
-    assert (said["failing"], said["due"], said["hubspot"]["state"], said["brake"]["held"]) == (1, 0, "ok", 0)
-    assert said["last_sweep_at"].endswith("+00:00")
+def test_status_as_json(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
+    four_states.stores.provider.begin_sweep(2)
+    result = tokenkeeper("status", "--json")
+    assert (result.status, result.err, result.out.count("\n")) == (0, "", 1)
+    output = json.loads(result.out)
+    assert output["connections"] == {"active": 1, "suspect": 1, "revoked": 1, "disconnected": 1}
+    assert (output["failing"], output["due"], output["hubspot"]["state"], output["brake"]["held"]) == (1, 0, "ok", 0)
+    assert output["last_sweep_at"].endswith("+00:00")
 
 
-def test_status_on_a_terminal_fits_it_and_marks_what_needs_a_look(
-    tokenkeeper: Command, peopled: ConnectionFixture
-) -> None:
+def test_status_fits_the_terminal_and_marks_problems(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
     for columns in (120, 40):
-        ran = tokenkeeper.on_a_terminal("status", COLUMNS=str(columns))
-        assert ran.status == 0
-        assert max(map(len, ran.shown)) <= columns
-        assert "! last sweep" in ran.out
-        assert "~ failing" in ran.out
+        result = tokenkeeper.run_on_terminal("status", COLUMNS=str(columns))
+        assert result.status == 0
+        assert max(map(len, result.screen_lines)) <= columns
+        assert "! last sweep" in result.out
+        assert "~ failing" in result.out
 
 
-def test_no_color_means_none(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
+def test_no_color_removes_colours(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
     colour = re.compile(r"\x1b\[[0-9;]*3[0-9]")
-    for verb in ("status", "connections", "doctor"):
-        assert colour.search(tokenkeeper.on_a_terminal(verb).out), verb
-        assert not colour.search(tokenkeeper.on_a_terminal(verb, NO_COLOR="1").out), verb
+    for name in ("status", "connections", "doctor"):
+        assert colour.search(tokenkeeper.run_on_terminal(name).out), name
+        assert not colour.search(tokenkeeper.run_on_terminal(name, NO_COLOR="1").out), name
 
 
-def test_a_watch_looks_again_until_ctrl_c_which_is_no_failure(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
+def test_watch_prints_until_ctrl_c_and_exits_with_0(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
     with subprocess.Popen(
         [TOKENKEEPER, "status", "--watch", "--json"],
         stdout=subprocess.PIPE,
@@ -126,49 +126,49 @@ def test_a_watch_looks_again_until_ctrl_c_which_is_no_failure(tokenkeeper: Comma
     assert first["at"] < second["at"]
 
 
-def test_a_watch_fills_the_terminal_and_gives_it_back(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
-    ran = tokenkeeper.on_a_terminal("status", "--watch", ctrl_c_after="Ctrl-C ends")
-    assert ran.status == 0
-    assert ran.out.startswith("\x1b[?1049h")
-    assert ran.out.count("\x1b[?1049l") == 1
-    assert "stopped" not in ran.out
+def test_watch_fills_the_terminal_and_restores_it(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
+    result = tokenkeeper.run_on_terminal("status", "--watch", ctrl_c_after="Ctrl-C ends")
+    assert result.status == 0
+    assert result.out.startswith("\x1b[?1049h")
+    assert result.out.count("\x1b[?1049l") == 1
+    assert "stopped" not in result.out
 
 
-def test_one_connection_is_shown_with_its_history(tokenkeeper: Command, connections: ConnectionFixture) -> None:
+def test_history_shows_the_connection_and_its_events(tokenkeeper: Command, connections: ConnectionFixture) -> None:
     connections.install(HUB)
     refused = TemporarilyUnavailable("html", http_status=502, correlation_id="0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11")
     connections.stores.results.save([connections.failed(connections.claim_one(), refused)])
-    said = json.loads(tokenkeeper("history", str(HUB), "--json").out)
-    assert (said["connection"]["hub_id"], said["connection"]["failures"]) == (HUB, 1)
-    assert [event["event"] for event in said["history"]] == ["refresh_failed", "installed"]
-    assert said["history"][0]["detail"]["correlation_id"] == refused.correlation_id
+    output = json.loads(tokenkeeper("history", str(HUB), "--json").out)
+    assert (output["connection"]["hub_id"], output["connection"]["failures"]) == (HUB, 1)
+    assert [event["event"] for event in output["history"]] == ["refresh_failed", "installed"]
+    assert output["history"][0]["detail"]["correlation_id"] == refused.correlation_id
     piped = tokenkeeper("history", str(HUB), "--limit", "1").out
     assert f"hub_id\t{HUB}\n" in piped
     heading, event = (line.split("\t") for line in piped.splitlines()[-2:])
     assert heading == ["at", "event", "detail"]
-    assert (event[:2], json.loads(event[2])) == ([said["history"][0]["at"], "refresh_failed"], refused.evidence())
-    shown = tokenkeeper.on_a_terminal("history", str(HUB))
+    assert (event[:2], json.loads(event[2])) == ([output["history"][0]["at"], "refresh_failed"], refused.evidence())
+    shown = tokenkeeper.run_on_terminal("history", str(HUB))
     assert "correlation_id 0f6a0f3a" in shown.out
     assert "access-of" not in shown.out + piped
 
 
-def test_the_history_of_nobody_is_told_in_one_line(tokenkeeper: Command, connections: ConnectionFixture) -> None:
-    ran = tokenkeeper("history", "999")
-    assert (ran.status, ran.out, ran.err) == (1, "", "tokenkeeper: 999: no such connection\n")
+def test_history_of_an_unknown_hub_is_one_line(tokenkeeper: Command, connections: ConnectionFixture) -> None:
+    result = tokenkeeper("history", "999")
+    assert (result.status, result.out, result.err) == (1, "", "tokenkeeper: 999: no such connection\n")
 
 
-def test_connections_are_listed_with_tabs_where_nobody_looks(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
-    ran = tokenkeeper("connections")
-    heading, *rows = [line.split("\t") for line in ran.out.splitlines()]
+def test_connections_in_a_pipe_are_lines_with_tabs(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
+    result = tokenkeeper("connections")
+    heading, *rows = [line.split("\t") for line in result.out.splitlines()]
     assert heading[:4] == ["hub_id", "status", "hub_domain", "installed_by"]
     assert [row[:2] for row in rows] == [["1", "active"], ["2", "suspect"], ["3", "revoked"], ["4", "disconnected"]]
     assert rows[0][2] == "acme.com?[2J", "no control characters of others"
     assert {len(row) for row in rows} == {len(heading)}
-    assert "access-of" not in ran.out
-    assert "sealed" not in ran.out
+    assert "access-of" not in result.out
+    assert "encrypted" not in result.out
 
 
-def test_connections_as_json_are_one_object_a_line(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
+def test_connections_as_json_are_one_object_a_line(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
     lines = tokenkeeper("connections", "--json", "--status", "active").out.splitlines()
     (seen,) = map(json.loads, lines)
     assert (seen["hub_id"], seen["status"], seen["scopes"]) == (1, "active", ["oauth", "crm.objects.contacts.read"])
@@ -178,14 +178,16 @@ def test_connections_as_json_are_one_object_a_line(tokenkeeper: Command, peopled
     }
 
 
-def test_more_connections_than_a_page_are_all_listed(tokenkeeper: Command, connections: ConnectionFixture) -> None:
-    connections.stores.imports.import_rows([ImportRow(hub_id, "sealed") for hub_id in range(1, 1203)])
+def test_connections_beyond_one_page_are_all_listed(tokenkeeper: Command, connections: ConnectionFixture) -> None:
+    connections.stores.imports.import_rows([ImportRow(hub_id, "ciphertext") for hub_id in range(1, 1203)])
     listed = [json.loads(line)["hub_id"] for line in tokenkeeper("connections", "--json").out.splitlines()]
     assert listed == list(range(1, 1203))
 
 
-def test_a_reader_that_has_enough_is_no_bug(tokenkeeper: Command, connections: ConnectionFixture) -> None:
-    connections.stores.imports.import_rows([ImportRow(hub_id, "sealed") for hub_id in range(1, 3001)])
+def test_a_reader_that_closes_the_pipe_causes_no_error_message(
+    tokenkeeper: Command, connections: ConnectionFixture
+) -> None:
+    connections.stores.imports.import_rows([ImportRow(hub_id, "ciphertext") for hub_id in range(1, 3001)])
     listing = subprocess.Popen(
         [TOKENKEEPER, "connections"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=tokenkeeper.environment
     )
@@ -198,47 +200,47 @@ def test_a_reader_that_has_enough_is_no_bug(tokenkeeper: Command, connections: C
     listing.wait(30)
 
 
-def test_people_at_a_terminal_get_a_table(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
-    ran = tokenkeeper.on_a_terminal("connections")
-    assert ran.status == 0
-    assert "acme.com?[2J" in ran.out
-    assert "──" in ran.out
-    assert "4 connections" in ran.out
+def test_connections_on_a_terminal_are_a_table(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
+    result = tokenkeeper.run_on_terminal("connections")
+    assert result.status == 0
+    assert "acme.com?[2J" in result.out
+    assert "──" in result.out
+    assert "4 connections" in result.out
 
 
 @pytest.mark.parametrize("columns", [100, 60, 30])
-def test_a_narrow_terminal_gets_fewer_columns_and_no_broken_lines(
-    tokenkeeper: Command, peopled: ConnectionFixture, columns: int
+def test_a_narrow_terminal_gets_fewer_columns_and_no_wrapped_lines(
+    tokenkeeper: Command, four_states: ConnectionFixture, columns: int
 ) -> None:
-    lines = tokenkeeper.on_a_terminal("connections", COLUMNS=str(columns)).shown
+    lines = tokenkeeper.run_on_terminal("connections", COLUMNS=str(columns)).screen_lines
     assert max(map(len, lines)) <= columns
     assert any("suspect" in line and "2" in line for line in lines)
 
 
-def test_search_sort_and_limit_choose_what_is_listed(
-    tokenkeeper: Command, peopled: ConnectionFixture, sql: SqlFixture
+def test_search_sort_and_limit_select_connections(
+    tokenkeeper: Command, four_states: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    def listed(*options: str) -> list[int]:
+    def list_hubs(*options: str) -> list[int]:
         return [json.loads(line)["hub_id"] for line in tokenkeeper("connections", "--json", *options).out.splitlines()]
 
     sql.set("due_at = now() + interval '1 minute'", 2)
-    assert listed("--search", "ACME") == [1]
-    assert listed("--search", "mia@") == [1]
-    assert listed("--search", "%") == []
-    assert listed("--search", "3") == [3]
-    assert listed("--sort", "due") == [2, 1]
-    assert listed("--sort", "failures") == [2]
-    assert listed("--limit", "3") == [1, 2, 3]
-    assert listed("--limit", "1", "--status", "revoked") == [3]
+    assert list_hubs("--search", "ACME") == [1]
+    assert list_hubs("--search", "mia@") == [1]
+    assert list_hubs("--search", "%") == []
+    assert list_hubs("--search", "3") == [3]
+    assert list_hubs("--sort", "due") == [2, 1]
+    assert list_hubs("--sort", "failures") == [2]
+    assert list_hubs("--limit", "3") == [1, 2, 3]
+    assert list_hubs("--limit", "1", "--status", "revoked") == [3]
 
 
-def test_refresh_makes_due_now_and_says_what_became_of_each(
-    tokenkeeper: Command, peopled: ConnectionFixture, sql: SqlFixture
+def test_refresh_makes_due_now_and_prints_each_outcome(
+    tokenkeeper: Command, four_states: ConnectionFixture, sql: SqlFixture
 ) -> None:
     due = "SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now()"
-    ran = tokenkeeper("refresh", "1", "3", "1")
-    assert ran.status == 0
-    assert ran.out.splitlines() == [
+    result = tokenkeeper("refresh", "1", "3", "1")
+    assert result.status == 0
+    assert result.out.splitlines() == [
         "1: due now; the next sweep refreshes it",
         "3: due now; the next sweep refreshes it",
     ]
@@ -253,59 +255,59 @@ def test_refresh_makes_due_now_and_says_what_became_of_each(
     assert sql.value(due) == 2
 
 
-def test_refresh_tells_machines_too(tokenkeeper: Command, peopled: ConnectionFixture) -> None:
-    ran = tokenkeeper("refresh", "--json", "1", "999")
-    assert (ran.status, ran.err) == (1, "")
-    assert [json.loads(line) for line in ran.out.splitlines()] == [
+def test_refresh_as_json(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
+    result = tokenkeeper("refresh", "--json", "1", "999")
+    assert (result.status, result.err) == (1, "")
+    assert [json.loads(line) for line in result.out.splitlines()] == [
         {"hub_id": 1, "answer": "asked"},
         {"hub_id": 999, "answer": "unknown"},
     ]
 
 
-def test_all_that_are_revoked_are_tried_again_and_nobody_else(
+def test_refresh_revoked_makes_all_revoked_connections_due_and_no_other(
     tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.stores.imports.import_rows([ImportRow(hub_id, "sealed") for hub_id in range(1, 1205)])
+    connections.stores.imports.import_rows([ImportRow(hub_id, "ciphertext") for hub_id in range(1, 1205)])
     sql.set("due_at = now() + interval '1 hour'")
     sql.rows("UPDATE tokenkeeper.connections SET status = 'revoked', due_at = NULL WHERE hub_id > 2")
-    ran = tokenkeeper("refresh", "--revoked")
-    assert (ran.status, ran.err) == (0, "")
-    assert ran.out == "1,202 due now, the next sweeps try them again\n"
+    result = tokenkeeper("refresh", "--revoked")
+    assert (result.status, result.err) == (0, "")
+    assert result.out == "1,202 due now, the next sweeps try them again\n"
     assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now()") == 1202
     again = tokenkeeper("refresh", "--revoked")
     assert again.out == "0 due now, the next sweeps try them again; 1,202 due already\n"
     assert json.loads(tokenkeeper("refresh", "--revoked", "--json").out) == {"already_due": 1202}
 
 
-def test_disconnect_asks_then_ends_it_here_and_at_hubspot(
+def test_disconnect_asks_and_ends_the_connection_here_and_at_hubspot(
     tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture, simulator: SimulatorControl
 ) -> None:
     refresh_token = simulator.install(HUB)
-    sealed = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, refresh_token)
-    connections.stores.imports.import_rows([ImportRow(HUB, sealed)])
+    ciphertext = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, refresh_token)
+    connections.stores.imports.import_rows([ImportRow(HUB, ciphertext)])
     unanswered = tokenkeeper("disconnect", str(HUB), stdin="n\n")
     assert (unanswered.status, sql.row()["status"]) == (1, "active")
-    ran = tokenkeeper("disconnect", str(HUB), stdin="y\n")
-    assert ran.status == 0, ran
-    assert ran.out.endswith(f"{HUB}: disconnected, its tokens are wiped\n")
+    result = tokenkeeper("disconnect", str(HUB), stdin="y\n")
+    assert result.status == 0, result
+    assert result.out.endswith(f"{HUB}: disconnected, its tokens are wiped\n")
     assert (sql.row()["status"], sql.row()["encrypted_refresh_token"]) == ("disconnected", None)
     assert sum(simulator.get_stats()["calls"]["revoke"].values()) == 1
     again = tokenkeeper("disconnect", str(HUB), "--yes")
-    assert (again.status, again.out) == (0, f"{HUB}: it was disconnected already\n")
-    assert refresh_token not in ran.out + ran.err
+    assert (again.status, again.out) == (0, f"{HUB}: was disconnected already\n")
+    assert refresh_token not in result.out + result.err
 
 
-def test_disconnect_ends_it_here_also_where_hubspot_does_not_answer(
+def test_disconnect_ends_the_connection_here_where_hubspot_does_not_answer(
     tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    sealed = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, "planted-refresh")
-    connections.install(HUB, encrypted_refresh_token=sealed, access_token="planted-access")
-    ran = tokenkeeper("disconnect", "--yes", str(HUB), HUBSPOT_API_URL="http://127.0.0.1:1")
-    assert (ran.status, sql.row()["encrypted_refresh_token"], sql.served()) == (0, None, None)
-    assert "remove the app in the account by hand" in ran.err
-    assert "planted" not in ran.out + ran.err
+    ciphertext = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, "planted-refresh")
+    connections.install(HUB, encrypted_refresh_token=ciphertext, access_token="planted-access")
+    result = tokenkeeper("disconnect", "--yes", str(HUB), HUBSPOT_API_URL="http://127.0.0.1:1")
+    assert (result.status, sql.row()["encrypted_refresh_token"], sql.served()) == (0, None, None)
+    assert "remove the app in the account by hand" in result.err
+    assert "planted" not in result.out + result.err
 
 
-def test_disconnecting_nobody_is_told_in_one_line(tokenkeeper: Command) -> None:
-    ran = tokenkeeper("disconnect", "--yes", "999")
-    assert (ran.status, ran.out, ran.err) == (1, "", "tokenkeeper: 999: no such connection\n")
+def test_disconnect_of_an_unknown_hub_is_one_line(tokenkeeper: Command) -> None:
+    result = tokenkeeper("disconnect", "--yes", "999")
+    assert (result.status, result.out, result.err) == (1, "", "tokenkeeper: 999: no such connection\n")

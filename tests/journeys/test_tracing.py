@@ -1,4 +1,4 @@
-"""Traces of a product that runs: one install is one trace, and no secret is in any byte of them."""
+"""Traces of the running product: one install is one trace, and no trace contains a secret."""
 
 from __future__ import annotations
 
@@ -16,84 +16,88 @@ from tests.support.polling import until
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with collecting() as made:
-        yield made
+    with collecting() as collector:
+        yield collector
 
 
 @pytest.fixture
-def traced(world: World, collector: Collector) -> World:
+def traced_world(world: World, collector: Collector) -> World:
     world.product.environment.update(
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="200", LOG_FORMAT="json"
     )
     return world.started()
 
 
-def child_of(parent: Seen, name: str) -> Callable[[Seen], bool]:
+def is_child_of(parent: Seen, name: str) -> Callable[[Seen], bool]:
     return lambda seen: (seen.name, seen.parent, seen.trace) == (name, parent.id, parent.trace)
 
 
-def secrets(world: World, code: str, state: str) -> list[str]:
-    """What must never leave: settings, and what HubSpot handed out."""
-    named = ("HUBSPOT_CLIENT_SECRET", "TOKEN_KEYS", "SECRET_KEY", "OPERATOR_PASSWORD", "DATABASE_URL", "REDIS_URL")
+def list_secrets(world: World, code: str, state: str) -> list[str]:
+    """What must never leave the product: secret settings, and what HubSpot issued."""
+    names = ("HUBSPOT_CLIENT_SECRET", "TOKEN_KEYS", "SECRET_KEY", "OPERATOR_PASSWORD", "DATABASE_URL", "REDIS_URL")
     row = world.row()
-    found = [world.product.environment[name] for name in named]
-    return [*found, code, state, row["access_token"], row["encrypted_refresh_token"]]
+    settings = [world.product.environment[name] for name in names]
+    return [*settings, code, state, row["access_token"], row["encrypted_refresh_token"]]
 
 
-def test_one_install_is_one_trace_from_the_callback_to_the_row(traced: World, collector: Collector) -> None:
+def test_one_install_is_one_trace_from_the_callback_to_the_row(traced_world: World, collector: Collector) -> None:
     with requests.Session() as browser:
-        asked = browser.get(f"{traced.home}/install", allow_redirects=False, timeout=30)
-        back = traced.simulator.allow(asked.headers["location"], traced.hub)
-        assert browser.get(back, allow_redirects=False, timeout=30).status_code == 303
-    sent = {name: values[0] for name, values in parse_qs(urlsplit(back).query).items()}
-    until(traced.token)
+        redirect = browser.get(f"{traced_world.home}/install", allow_redirects=False, timeout=30)
+        callback_url = traced_world.simulator.allow(redirect.headers["location"], traced_world.hub)
+        assert browser.get(callback_url, allow_redirects=False, timeout=30).status_code == 303
+    query = {name: values[0] for name, values in parse_qs(urlsplit(callback_url).query).items()}
+    until(traced_world.token)
     stored = collector.wait_for(lambda seen: seen.name == "install.store")
     callback = collector.wait_for(lambda seen: seen.name == "oauth.callback")
-    exchange = collector.wait_for(child_of(callback, "hubspot.exchange"))
-    enqueued = collector.wait_for(child_of(callback, "install.enqueue"))
+    exchange = collector.wait_for(is_child_of(callback, "hubspot.exchange"))
+    enqueued = collector.wait_for(is_child_of(callback, "install.enqueue"))
     assert (stored.trace, stored.parent) == (callback.trace, enqueued.id)
     assert (callback.service, stored.service) == ("tokenkeeper-web", "tokenkeeper-worker")
     assert (callback.parent, callback.attributes["hub_id"], stored.attributes["hub_id"]) == (
         b"",
-        traced.hub,
-        traced.hub,
+        traced_world.hub,
+        traced_world.hub,
     )
     assert exchange.attributes.keys() == {"http_status", "correlation_id"}
     assert exchange.attributes["http_status"] == 200
     assert UUID(str(exchange.attributes["correlation_id"])), "HubSpot's support finds a call that worked by it, too"
     assert stored.attributes["outcome"] == "installed"
-    assert f'"trace_id": "{callback.trace.hex()}"' in traced.named("worker")[0].output(), "the log leads to the trace"
+    assert f'"trace_id": "{callback.trace.hex()}"' in traced_world.named("worker")[0].output(), (
+        "the log leads to the trace"
+    )
 
-    held = secrets(traced, sent["code"], sent["state"])
-    traced.due_now()
-    until(lambda: traced.token() != held[-2])
+    never_sent = list_secrets(traced_world, query["code"], query["state"])
+    traced_world.due_now()
+    until(lambda: traced_world.token() != never_sent[-2])
     refresh = collector.wait_for(lambda seen: seen.name == "refresh")
-    collector.wait_for(child_of(refresh, "hubspot.refresh"))
-    assert refresh.attributes == {"hub_id": traced.hub, "outcome": "refreshed", "status": "active"}
+    collector.wait_for(is_child_of(refresh, "hubspot.refresh"))
+    assert refresh.attributes == {"hub_id": traced_world.hub, "outcome": "refreshed", "status": "active"}
     for name in ("sweep", "refresh.claim", "refresh.save"):
         collector.wait_for(lambda seen, name=name: seen.name == name)
-    everything = b"".join(collector.bodies)
-    held += secrets(traced, sent["code"], sent["state"])
-    assert not [secret for secret in held for form in (secret, quote(secret, "")) if form.encode() in everything]
+    sent_bytes = b"".join(collector.bodies)
+    never_sent += list_secrets(traced_world, query["code"], query["state"])
+    assert not [secret for secret in never_sent for form in (secret, quote(secret, "")) if form.encode() in sent_bytes]
 
 
-def test_a_refusal_is_found_by_hubspots_correlation_id(traced: World, collector: Collector) -> None:
-    traced.connected()
-    traced.simulator.uninstall(traced.hub)
-    traced.due_now()
-    until(lambda: traced.status() == "revoked")
+def test_spans_and_log_line_of_a_refusal_have_hubspots_correlation_id(
+    traced_world: World, collector: Collector
+) -> None:
+    traced_world.connected()
+    traced_world.simulator.uninstall(traced_world.hub)
+    traced_world.due_now()
+    until(lambda: traced_world.status() == "revoked")
     refused = collector.wait_for(lambda seen: seen.name == "refresh" and seen.attributes["outcome"] == "invalid_grant")
-    asked = collector.wait_for(child_of(refused, "hubspot.refresh"))
-    collector.wait_for(child_of(refused, "hubspot.introspect"))
+    call = collector.wait_for(is_child_of(refused, "hubspot.refresh"))
+    collector.wait_for(is_child_of(refused, "hubspot.introspect"))
     assert refused.attributes["status"] == "revoked"
-    assert asked.failed
-    correlation = asked.attributes["correlation_id"]
-    (line,) = [line for line in traced.named("worker")[0].output().splitlines() if "connection revoked" in line]
+    assert call.failed
+    correlation = call.attributes["correlation_id"]
+    (line,) = [line for line in traced_world.named("worker")[0].output().splitlines() if "connection revoked" in line]
     assert f'"correlation_id": "{correlation}"' in line
-    assert f'"hub_id": {traced.hub}' in line
+    assert f'"hub_id": {traced_world.hub}' in line
 
 
-def test_what_is_left_is_sent_when_a_process_is_told_to_go(world: World, collector: Collector) -> None:
+def test_remaining_spans_are_sent_when_a_process_is_terminated(world: World, collector: Collector) -> None:
     world.started(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="600000").connected()
     assert collector.spans() == []
     assert world.named("worker")[0].stop() == 0

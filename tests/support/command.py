@@ -1,4 +1,4 @@
-"""Runs the command as an operator does: as a process, with settings from the environment."""
+"""Runs the `tokenkeeper` command as a process: forked from one that has its imports, or started from its script."""
 
 from __future__ import annotations
 
@@ -16,58 +16,72 @@ from pathlib import Path
 from tests.support import fork_server
 
 TOKENKEEPER = Path(sys.executable).parent / "tokenkeeper"
-SECONDS = 60
-#: What a terminal obeys and does not show.
-ORDERS = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|\][^\x07]*\x07)")
+TIMEOUT_SECONDS = 60
+#: Control sequences, which a terminal obeys and does not show.
+CONTROL_SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|\][^\x07]*\x07)")
 
 
 @dataclass(frozen=True)
-class Ran:
+class CommandResult:
     status: int
     out: str
     err: str
 
     @property
-    def shown(self) -> list[str]:
-        """The lines as a terminal shows them: colours and other orders of its own left out."""
-        return ORDERS.sub("", self.out).replace("\r", "").split("\n")
+    def screen_lines(self) -> list[str]:
+        """What a terminal shows, without colours."""
+        return CONTROL_SEQUENCE.sub("", self.out).replace("\r", "").split("\n")
 
 
 class Command:
+    """`environment` holds its settings. `changes` are further ones, for one run."""
+
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = dict(environment)
 
-    def __call__(self, *arguments: str | Path, stdin: str | bytes = b"", **changes: str) -> Ran:
-        given = stdin.encode() if isinstance(stdin, str) else stdin
+    def __call__(self, *arguments: str | Path, stdin: str | bytes = b"", **changes: str) -> CommandResult:
+        """Forked from a process that has imported the libraries: a start from the script takes most of a second."""
         argv = [str(TOKENKEEPER), *map(str, arguments)]
-        result = fork_server.run(argv, {**self.environment, **changes}, given, SECONDS)
-        return Ran(result.returncode, result.stdout.decode(), result.stderr.decode())
+        stdin_bytes = stdin.encode() if isinstance(stdin, str) else stdin
+        result = fork_server.run(argv, {**self.environment, **changes}, stdin_bytes, TIMEOUT_SECONDS)
+        return CommandResult(result.returncode, result.stdout.decode(), result.stderr.decode())
 
-    def on_a_terminal(self, *arguments: str, ctrl_c_after: str = "", **changes: str) -> Ran:
-        """All three streams are a terminal of 160 columns, unless COLUMNS says otherwise; `err` is in `out`."""
-        ours, theirs = pty.openpty()
-        environment = {**self.environment, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "40", **changes}
-        running = subprocess.Popen(
-            [TOKENKEEPER, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    def run_script(self, *arguments: str | Path, stdin: str | bytes = b"", **changes: str) -> CommandResult:
+        result = subprocess.run(
+            [TOKENKEEPER, *map(str, arguments)],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            env={**self.environment, **changes},
+            timeout=TIMEOUT_SECONDS,
+            check=False,
         )
-        os.close(theirs)
-        said = b""
-        limit = threading.Timer(SECONDS, running.kill)
-        limit.start()
-        with running:
-            while chunk := _read(ours):
-                said += chunk
-                if ctrl_c_after and ctrl_c_after.encode() in said:
+        return CommandResult(result.returncode, result.stdout.decode(), result.stderr.decode())
+
+    def run_on_terminal(self, *arguments: str, ctrl_c_after: str = "", **changes: str) -> CommandResult:
+        """A process; all three streams are a terminal of 160 columns, unless COLUMNS is given; `err` is in `out`."""
+        controller, terminal = pty.openpty()
+        environment = {**self.environment, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "40", **changes}
+        process = subprocess.Popen(
+            [TOKENKEEPER, *arguments], stdin=terminal, stdout=terminal, stderr=terminal, env=environment
+        )
+        os.close(terminal)
+        output = b""
+        timer = threading.Timer(TIMEOUT_SECONDS, process.kill)
+        timer.start()
+        with process:
+            while chunk := _read(controller):
+                output += chunk
+                if ctrl_c_after and ctrl_c_after.encode() in output:
                     ctrl_c_after = ""
-                    running.send_signal(signal.SIGINT)
-            status = running.wait(SECONDS)
-        limit.cancel()
-        os.close(ours)
-        return Ran(status, said.decode(), "")
+                    process.send_signal(signal.SIGINT)
+            status = process.wait(TIMEOUT_SECONDS)
+        timer.cancel()
+        os.close(controller)
+        return CommandResult(status, output.decode(), "")
 
 
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65_536)
-    except OSError:  # how Linux says that the other end is closed
+    except OSError:  # Linux reports a closed terminal so
         return b""

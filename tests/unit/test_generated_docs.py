@@ -10,7 +10,7 @@ from tests.support.environment import ROOT
 from tools.generated_docs import generate
 
 
-@pytest.mark.parametrize("path", [".env.example", "docs/settings.md"])
+@pytest.mark.parametrize("path", [".env.example", "docs/settings.md", "docs/command.md"])
 def test_a_generated_file_is_what_make_docs_writes(path: str) -> None:
     assert (ROOT / path).read_text(encoding="utf-8") == generate()[path], "run: make docs"
 

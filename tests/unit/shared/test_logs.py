@@ -1,4 +1,4 @@
-"""Secrets cannot pass into a log, whoever writes it."""
+"""No log line contains a secret, whether we or a library write it."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ SECRET = "supersecret-client-secret"
 
 
 @pytest.fixture(autouse=True)
-def _restored():
+def restore_logging():
     root = logging.getLogger()
     before = root.handlers, root.level, logging.raiseExceptions
     yield
@@ -27,7 +27,7 @@ LEAKS = [
     "connecting to postgresql://keeper:leak@db/keeper",
     "{'refresh_token': 'leak', \"access_token\": \"leak\"}",
     "client_secret=leak&refresh_token=leak",
-    "sealed gAAAAABleakleakleakleakleakleakleak==",
+    "ciphertext gAAAAABleakleakleakleakleakleakleak==",
     "token na1-1234-leak-leak-leak-leakleakleak".replace("leak", "abcd"),
 ]
 
@@ -37,53 +37,53 @@ LEAKS = [
 def test_no_library_can_log_a_secret(log_format, text, capsys):
     logs.configure(log_format, "debug", [SECRET])
     logging.getLogger("a.library").warning("%s", text)
-    said = capsys.readouterr().err
-    assert "[secret]" in said
-    assert "leak" not in said
-    assert SECRET not in said
-    assert "abcd" not in said
+    output = capsys.readouterr().err
+    assert "[secret]" in output
+    assert "leak" not in output
+    assert SECRET not in output
+    assert "abcd" not in output
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_neither_a_field_nor_a_traceback_can(log_format, capsys):
+def test_neither_a_field_nor_a_traceback_can_log_a_secret(log_format, capsys):
     logs.configure(log_format, "debug", [SECRET])
     try:
         raise ValueError(f"password={SECRET}")  # noqa: TRY301  the traceback is what is tested
     except ValueError:
-        structlog.get_logger("ours").exception("failed", detail={"refresh_token": "leak"}, hub_id=7)
-    said = capsys.readouterr().err
-    assert "ValueError" in said
-    assert SECRET not in said
-    assert "leak" not in said
+        structlog.get_logger("own").exception("failed", detail={"refresh_token": "leak"}, hub_id=7)
+    output = capsys.readouterr().err
+    assert "ValueError" in output
+    assert SECRET not in output
+    assert "leak" not in output
 
 
-def test_machines_get_one_json_object_a_line(capsys):
+def test_the_json_format_is_one_object_a_line(capsys):
     logs.configure("json", "info")
-    structlog.get_logger("ours").info("refreshed", hub_id=7, correlation_id="abc")
+    structlog.get_logger("own").info("refreshed", hub_id=7, correlation_id="abc")
     line = json.loads(capsys.readouterr().err)
     assert (line["event"], line["hub_id"], line["correlation_id"], line["level"]) == ("refreshed", 7, "abc", "info")
 
 
-def test_libraries_that_print_what_they_send_stay_silent_at_debug(capsys):
+def test_libraries_that_log_what_they_send_are_silent_at_debug(capsys):
     logs.configure("text", "debug")
     logging.getLogger("urllib3.connectionpool").debug("send: client_secret")
     assert capsys.readouterr().err == ""
 
 
-def test_a_message_that_cannot_be_formatted_is_not_printed_raw(capsys):
+def test_a_message_that_cannot_be_formatted_is_not_printed(capsys):
     logs.configure("text", "debug", [SECRET])
     logging.getLogger("a.library").warning("%d", SECRET)
     assert SECRET not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_what_others_wrote_begins_no_line_and_moves_no_cursor(log_format, capsys):
+def test_text_from_outside_begins_no_line_and_moves_no_cursor(log_format, capsys):
     logs.configure(log_format, "info")
-    structlog.get_logger("ours").info("seen", domain="shop\n2026-11-24 [error] forged\x1b[2J\u202e\x9b1A")
+    structlog.get_logger("own").info("seen", domain="shop\n2026-11-24 [error] forged\x1b[2J\u202e\x9b1A")
     logging.getLogger("a.library").warning("%s", "one\r\ntwo")
-    said = capsys.readouterr().err
-    assert said.count("\n") == 2
-    assert not [character for character in said if not character.isprintable() and character != "\n"]
+    output = capsys.readouterr().err
+    assert output.count("\n") == 2
+    assert not [character for character in output if not character.isprintable() and character != "\n"]
 
 
 def test_a_traceback_keeps_its_lines(capsys):
@@ -91,17 +91,17 @@ def test_a_traceback_keeps_its_lines(capsys):
     try:
         raise ValueError  # noqa: TRY301
     except ValueError:
-        structlog.get_logger("ours").exception("failed")
+        structlog.get_logger("own").exception("failed")
     assert capsys.readouterr().err.count("\n") > 3
 
 
-def test_the_net_for_handlers_of_others_holds_a_line_and_its_traceback():
+def test_the_filter_redacts_a_message_and_its_traceback():
     logs.configure("text", "info", [SECRET])
     try:
         raise ValueError(f"password={SECRET}")  # noqa: TRY301
     except ValueError as error:
-        said = (type(error), error, error.__traceback__)
-    record = logging.LogRecord("gunicorn", logging.ERROR, "", 1, "%s\nforged", (f"code={SECRET}",), said)
+        exc_info = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("gunicorn", logging.ERROR, "", 1, "%s\nforged", (f"code={SECRET}",), exc_info)
     assert logs.RedactingFilter().filter(record)
     line = logging.Formatter().format(record)
     assert SECRET not in line

@@ -1,4 +1,4 @@
-"""`tokenkeeper revocations`, and what status and doctor say of the brake."""
+"""`tokenkeeper revocations`, and what status and doctor say about the revocation brake."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
 
 
 @pytest.fixture
-def braked(connections: ConnectionFixture) -> ConnectionFixture:
-    """Ten revoked, five held."""
+def brake_on(connections: ConnectionFixture) -> ConnectionFixture:
+    """Ten connections are revoked, five held."""
     connections.many_due(20)
     connections.stores.results.save(
         [connections.revoked(row) for row in connections.stores.claims.claim(MIN_REVOCATIONS + 5).rows]
@@ -32,28 +32,28 @@ def statuses(sql: SqlFixture) -> dict[str, int]:
     return dict(sql.rows("SELECT status, count(*) FROM hubspot.connections GROUP BY 1"))
 
 
-@pytest.mark.usefixtures("braked")
-def test_without_a_verb_it_says_how_many_are_held_since_when_and_what_to_do(tokenkeeper: Command) -> None:
-    ran = tokenkeeper("revocations")
-    assert (ran.status, ran.err) == (0, "")
-    assert "on since 20" in ran.out
-    assert "s ago)" in ran.out
-    assert "5 connections held" in ran.out
-    assert "tokenkeeper revocations confirm" in ran.out
-    assert "tokenkeeper revocations dismiss" in ran.out
+@pytest.mark.usefixtures("brake_on")
+def test_revocations_says_how_many_are_held_since_when_and_what_to_do(tokenkeeper: Command) -> None:
+    result = tokenkeeper("revocations")
+    assert (result.status, result.err) == (0, "")
+    assert "on since 20" in result.out
+    assert "s ago)" in result.out
+    assert "5 connections held" in result.out
+    assert "tokenkeeper revocations confirm" in result.out
+    assert "tokenkeeper revocations dismiss" in result.out
 
 
 @pytest.mark.usefixtures("connections")
-def test_where_the_brake_is_off_it_says_so_and_has_nothing_to_confirm_or_dismiss(tokenkeeper: Command) -> None:
+def test_with_the_brake_off_there_is_nothing_to_confirm_or_dismiss(tokenkeeper: Command) -> None:
     assert tokenkeeper("revocations").out == "the revocation brake is off\n"
     for word in ("confirm", "dismiss"):
-        ran = tokenkeeper("revocations", word, "--yes")
-        assert (ran.status, ran.out) == (1, "")
-        assert ran.err == f"tokenkeeper: the revocation brake is off: there is nothing to {word}\n"
+        result = tokenkeeper("revocations", word, "--yes")
+        assert (result.status, result.out) == (1, "")
+        assert result.err == f"tokenkeeper: the revocation brake is off: there is nothing to {word}\n"
 
 
-@pytest.mark.usefixtures("braked")
-def test_confirm_asks_once_and_revokes_them(tokenkeeper: Command, sql: SqlFixture) -> None:
+@pytest.mark.usefixtures("brake_on")
+def test_confirm_asks_and_revokes_those_held(tokenkeeper: Command, sql: SqlFixture) -> None:
     unsure = tokenkeeper("revocations", "confirm", stdin="n\n")
     assert unsure.status == 1
     assert "5 connections are held. Are they really dead?" in unsure.out
@@ -64,15 +64,15 @@ def test_confirm_asks_once_and_revokes_them(tokenkeeper: Command, sql: SqlFixtur
     assert statuses(sql) == {"active": 5, "revoked": 15}
 
 
-@pytest.mark.usefixtures("braked")
-def test_dismiss_brings_all_back_without_a_question_where_told_so(tokenkeeper: Command, sql: SqlFixture) -> None:
-    ran = tokenkeeper("revocations", "dismiss", "--yes")
-    assert (ran.status, ran.err) == (0, "")
-    assert ran.out == "15 active and due again; the revocation brake is off\n"
+@pytest.mark.usefixtures("brake_on")
+def test_dismiss_with_yes_activates_all_without_a_question(tokenkeeper: Command, sql: SqlFixture) -> None:
+    result = tokenkeeper("revocations", "dismiss", "--yes")
+    assert (result.status, result.err) == (0, "")
+    assert result.out == "15 active and due again; the revocation brake is off\n"
     assert statuses(sql) == {"active": 20}
 
 
-def test_a_brake_that_holds_nothing_any_more_can_be_ended_too(
+def test_a_brake_that_holds_no_connection_can_be_ended(
     tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install()
@@ -82,10 +82,10 @@ def test_a_brake_that_holds_nothing_any_more_can_be_ended_too(
     assert tokenkeeper("revocations").out == "the revocation brake is off\n"
 
 
-@pytest.mark.usefixtures("braked")
-def test_status_and_doctor_show_it(tokenkeeper: Command) -> None:
-    assert "brake           ON since 20" in (said := tokenkeeper("status").out)
-    assert "5 held suspect instead of revoked, see: tokenkeeper revocations" in said
+@pytest.mark.usefixtures("brake_on")
+def test_status_and_doctor_show_the_brake(tokenkeeper: Command) -> None:
+    assert "brake           ON since 20" in (output := tokenkeeper("status").out)
+    assert "5 held suspect instead of revoked, see: tokenkeeper revocations" in output
     assert "warn  brake: on since " in tokenkeeper("doctor").out
     tokenkeeper("revocations", "dismiss", "--yes")
     assert "brake           off\n" in tokenkeeper("status").out
