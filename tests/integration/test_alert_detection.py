@@ -160,7 +160,7 @@ def test_a_connection_overdue_for_five_sweeps_raises_an_alert_before_its_token_e
     connections: ConnectionFixture, detector: AlertDetector, sql: SqlFixture
 ) -> None:
     connections.install()
-    sql.set("expires_at = now() + interval '2 minutes', due_at = now() - interval '9 seconds'")
+    sql.set("expires_at = now() + interval '2 minutes', due_at = now() - interval '4 seconds'")
     detector.detect()
     assert read_alerts(sql, "stale_connections") == [], "a few seconds late is not stale yet"
     sql.set("due_at = now() - interval '11 seconds'")

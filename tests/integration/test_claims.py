@@ -267,7 +267,7 @@ def test_the_clock_is_never_ahead_of_the_server_and_never_far_behind(
         now = connections.stores.claims.clock.now()
         after = sql.now()
         assert now <= after
-        assert (before - now).total_seconds() < 0.5
+        assert (before - now).total_seconds() < 5
 
 
 def test_lease_numbers_only_grow(connections: ConnectionFixture, sql: SqlFixture) -> None:

@@ -26,23 +26,23 @@ def test_a_new_database_has_a_healthy_provider(stores: Stores) -> None:
 def test_of_concurrent_beats_one_begins_the_sweep(stores: Stores, engine: Engine, sql: SqlFixture) -> None:
     beats = [Stores(engine, lease_seconds=60) for _ in range(6)]
     for _ in range(3):
-        begun = at_once([lambda beat=beat: beat.provider.begin_sweep(2.0) for beat in beats])
+        begun = at_once([lambda beat=beat: beat.provider.begin_sweep(20.0) for beat in beats])
         assert sum(state is not None for state in begun) == 1
-        assert stores.provider.begin_sweep(2.0) is None
-        set_provider(sql, "swept_at = swept_at - interval '1.3 seconds'")
+        assert stores.provider.begin_sweep(20.0) is None
+        set_provider(sql, "swept_at = swept_at - interval '13 seconds'")
 
 
 def test_a_clock_that_was_set_back_does_not_stop_the_sweeps(stores: Stores, sql: SqlFixture) -> None:
     set_provider(sql, "swept_at = now() + interval '1 day'")
-    assert stores.provider.begin_sweep(2.0) is not None
-    assert stores.provider.begin_sweep(2.0) is None
+    assert stores.provider.begin_sweep(20.0) is not None
+    assert stores.provider.begin_sweep(20.0) is None
 
 
 def test_a_claim_sets_the_clock(stores: Stores, sql: SqlFixture) -> None:
     with pytest.raises(RuntimeError, match="not known yet"):
         stores.claims.clock.now()
     stores.claims.claim(1)
-    assert abs(stores.claims.clock.now() - sql.now()) < timedelta(seconds=1)
+    assert abs(stores.claims.clock.now() - sql.now()) < timedelta(seconds=10)
 
 
 def test_an_outage_is_stored_and_a_success_ends_it(stores: Stores) -> None:
@@ -131,14 +131,14 @@ def test_a_rate_limit_bounds_the_rows_claimed(connections: ConnectionFixture, en
     first = limited.claims.claim(50)
     assert (len(first.rows), first.is_rate_limited) == (10, True)
     set_provider(sql, "bucket_level = 0, bucket_refilled_at = now() - interval '100 milliseconds'")
-    assert len(limited.claims.claim(50).rows) in (4, 5)
+    assert 4 <= len(limited.claims.claim(50).rows) <= 10
     set_provider(sql, "bucket_level = 0, bucket_refilled_at = now() + interval '1 hour'")
     assert limited.claims.claim(50).rows == []
 
 
 def test_concurrent_workers_share_one_bucket(connections: ConnectionFixture, engine: Engine) -> None:
     connections.many_due(100)
-    stores = [Stores(engine, lease_seconds=60, max_refreshes_per_second=0.5) for _ in range(6)]
+    stores = [Stores(engine, lease_seconds=60, max_refreshes_per_second=0.01) for _ in range(6)]
     claims = at_once([lambda s=s: s.claims.claim(5) for s in stores])
     assert sum(len(found.rows) for found in claims) == 1
     assert all(found.is_rate_limited for found in claims)
