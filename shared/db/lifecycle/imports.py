@@ -94,7 +94,7 @@ class ImportStore:
             IMPORT,
             hub_ids=[row.hub_id for row in distinct],
             ciphertexts=[row.encrypted_refresh_token for row in distinct],
-            replaces=[row.may_replace for row in distinct],
+            may_replace=[row.may_replace for row in distinct],
         )
         new = frozenset(row.hub_id for row in stored if row.new)
         return ImportResult(new, frozenset(row.hub_id for row in stored) - new)
