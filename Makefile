@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test freshness soak fuzz bench check format lock docs screenshots compose-test audit sbom
+.PHONY: help setup up test test-fast freshness soak fuzz bench check format lock docs screenshots compose-test audit sbom
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,16 +25,19 @@ up: $(READY) ## run the whole product in the foreground, with a HubSpot simulato
 test: $(READY) ## every test, against real PostgreSQL, Valkey, Celery and HTTP
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
-freshness: $(READY) ## two minutes of reading 50 tokens ten times a second, each checked with HubSpot
+test-fast: $(READY) ## the unit tests alone: no server, half a minute
+	$(BIN)/python -m pytest -q -n 2 tests/unit $(ARGS)
+
+freshness: $(READY) ## reads 50 tokens ten times a second for two minutes and checks each with the simulator
 	$(BIN)/python -m pytest -q tests/long/test_freshness.py
 
-soak: $(READY) ## an outage with 5,000 connections, then ten minutes of random faults on 2,000 connections of 30-second tokens (SEED=… SOAK_SECONDS=…)
+soak: $(READY) ## an outage with 5,000 connections, then ten minutes of random faults on 2,000 connections (SEED=… SOAK_SECONDS=…)
 	$(BIN)/python -m pytest -q tests/long/test_outage.py tests/long/test_soak.py
 
-fuzz: $(READY) ## 40,000 requests that make no sense to the application, 4,000 of them over sockets to gunicorn (FUZZ_REQUESTS=…)
+fuzz: $(READY) ## 40,000 random requests to web, 4,000 of them over sockets to gunicorn (FUZZ_REQUESTS=…)
 	FUZZ_REQUESTS=$${FUZZ_REQUESTS:-40000} $(BIN)/python -m pytest -q --timeout=3000 tests/security/test_fuzz_web.py
 
-bench: $(READY) ## how fast, how late, at what cost, up to 1,000,000 connections: three quarters of an hour (QUICK=1: two minutes, a first look)
+bench: $(READY) ## throughput, lateness and cost with up to 1,000,000 connections, in three quarters of an hour (QUICK=1: two minutes)
 	@exec $(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick)
 
 check: $(READY) ## formatter, linter, types, import contracts, lock file
@@ -44,24 +47,24 @@ check: $(READY) ## formatter, linter, types, import contracts, lock file
 	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/python tools/lock.py --check
 
-format: $(READY) ## let the formatter and the linter mend what they can
+format: $(READY) ## format the code and apply the linter's automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: $(READY) ## bring the lock files in step with pyproject.toml
+lock: $(READY) ## write the lock files from pyproject.toml
 	$(BIN)/python tools/lock.py
 
-docs: $(READY) ## write .env.example, docs/settings.md and docs/command.md again, from the code
+docs: $(READY) ## write .env.example, docs/settings.md and docs/command.md from the code
 	PYTHONPATH=. $(BIN)/python -m tools.generated_docs
 
-screenshots: $(READY) ## render docs/images anew, where Chromium is found
+screenshots: $(READY) ## render docs/images, where Chromium is found
 	$(BIN)/python -m tools.screenshots
 
-audit: $(READY) ## known vulnerabilities of what is locked, by the package index (2: it does not tell)
+audit: $(READY) ## known vulnerabilities of the locked packages (exit status 2: the package index has no data)
 	$(BIN)/python tools/audit.py
 
-sbom: $(READY) ## what the image is made of, as CycloneDX JSON, into sbom/
+sbom: $(READY) ## write a software bill of materials of the image, as CycloneDX JSON, into sbom/
 	PYTHONPATH=. $(BIN)/python -m tools.sbom
 
-compose-test: $(READY) ## docker-compose up, install, refresh, down, up again (skips where there is no engine)
+compose-test: $(READY) ## test docker-compose.yml with a Docker engine (skips where there is none)
 	$(BIN)/python tools/compose_test.py

@@ -1,7 +1,7 @@
-"""Asks the index which of the locked versions have known vulnerabilities: `make audit`.
+"""Asks the package index which of the locked versions have known vulnerabilities: `make audit`.
 
-pip-audit calls it well where the index knows nothing of a package, or of anything. So a version that is known to be
-vulnerable is asked for too, and what was not looked at is said. Exit status 0: none; 1: some; 2: nobody can tell.
+pip-audit reports success where the index has no data on a package, or no vulnerability data at all. So this also asks
+about a version with a known vulnerability, and lists packages without data. Exit status 0: none; 1: some; 2: unknown.
 """
 
 from __future__ import annotations
@@ -21,81 +21,86 @@ LOCKS = (
     "requirements/dev.lock",
     "requirements/build.lock",
 )
-#: CVE-2019-10906 and others.
-CANARY = "jinja2==2.10"
-SECONDS = 600
+#: Has CVE-2019-10906 and others.
+KNOWN_VULNERABLE = "jinja2==2.10"
+TIMEOUT_SECONDS = 600
 
 
 @dataclass
 class Report:
     vulnerable: list[str] = field(default_factory=list)
-    unseen: list[str] = field(default_factory=list)  #: packages that nothing is known of
-    looked_at: int = 0
+    without_data: list[str] = field(default_factory=list)  #: packages that the index does not know
+    audited: int = 0
 
 
 class Unreachable(Exception):
-    """In a few words, why."""
+    """The index gave no answer; the message says why."""
 
 
 def main() -> int:
     try:
-        with tempfile.NamedTemporaryFile("w", suffix=".txt") as canary:
-            canary.write(CANARY + "\n")
-            canary.flush()
-            proof = report(asked(Path(canary.name)))
-        reports = {lock: report(asked(ROOT / lock)) for lock in LOCKS}
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write(KNOWN_VULNERABLE + "\n")
+            file.flush()
+            control = parse_report(run_pip_audit(Path(file.name)))
+        reports = {lock: parse_report(run_pip_audit(ROOT / lock)) for lock in LOCKS}
     except Unreachable as error:
         print(f"audit: NOTHING WAS AUDITED: the index's vulnerability data cannot be reached: {error}", file=sys.stderr)
         return 2
-    return told(proof, reports)
+    return print_reports(control, reports)
 
 
-def asked(requirements: Path) -> str:
-    """pip-audit's own report, as JSON. Raises Unreachable."""
+def run_pip_audit(requirements: Path) -> str:
+    """pip-audit's report, as JSON. Raises Unreachable."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(requirements), "--disable-pip", "--no-deps"]
     command += ["--format", "json", "--progress-spinner", "off"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise Unreachable(f"no answer within {SECONDS} s") from None
-    if not done.stdout.strip():
-        raise Unreachable(done.stderr.strip().rpartition("\n")[2][:200])
-    return done.stdout
+        raise Unreachable(f"no answer within {TIMEOUT_SECONDS} s") from None
+    if not result.stdout.strip():
+        raise Unreachable(result.stderr.strip().rpartition("\n")[2][:200])
+    return result.stdout
 
 
-def report(output: str) -> Report:
-    found = Report()
+def parse_report(output: str) -> Report:
+    report = Report()
     for package in json.loads(output)["dependencies"]:
         if "skip_reason" in package:
-            found.unseen.append(package["name"])
+            report.without_data.append(package["name"])
             continue
-        found.looked_at += 1
-        for known in package["vulns"]:
-            mended = f", mended in {', '.join(known['fix_versions'])}" if known["fix_versions"] else ""
-            found.vulnerable.append(f"{package['name']} {package['version']}: {known['id']}{mended}")
-    return found
+        report.audited += 1
+        for vulnerability in package["vulns"]:
+            fix_versions = ", ".join(vulnerability["fix_versions"])
+            suffix = f", fixed in {fix_versions}" if fix_versions else ""
+            report.vulnerable.append(f"{package['name']} {package['version']}: {vulnerability['id']}{suffix}")
+    return report
 
 
-def told(proof: Report, reports: dict[str, Report]) -> int:
-    for line in lines(reports):
+def print_reports(control: Report, reports: dict[str, Report]) -> int:
+    """Returns the exit status. `control`: the report on KNOWN_VULNERABLE."""
+    for line in format_reports(reports):
         print(f"audit: {line}")
     if any(each.vulnerable for each in reports.values()):
         return 1
-    if not proof.vulnerable:
-        print(f"audit: NOTHING WAS AUDITED: this index knows of nothing even against {CANARY}", file=sys.stderr)
+    if not control.vulnerable:
+        print(
+            f"audit: NOTHING WAS AUDITED: the index reports nothing even for {KNOWN_VULNERABLE}",
+            file=sys.stderr,
+        )
         return 2
-    if any(each.unseen for each in reports.values()):
+    if any(each.without_data for each in reports.values()):
         return 2
     print("audit: no known vulnerability")
     return 0
 
 
-def lines(reports: dict[str, Report]) -> Iterator[str]:
+def format_reports(reports: dict[str, Report]) -> Iterator[str]:
     for lock, each in reports.items():
-        yield f"{lock}: {each.looked_at} of {each.looked_at + len(each.unseen)} looked at"
-        yield from (f"{lock}: VULNERABLE: {known}" for known in each.vulnerable)
-        if each.unseen and each.looked_at:
-            yield f"{lock}: NOT LOOKED AT, the index knows nothing of them: {', '.join(each.unseen)}"
+        yield f"{lock}: {each.audited} of {each.audited + len(each.without_data)} audited"
+        yield from (f"{lock}: VULNERABLE: {text}" for text in each.vulnerable)
+        if each.without_data and each.audited:
+            yield f"{lock}: NOT AUDITED, the index has no data on them: {', '.join(each.without_data)}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes what the image is made of, as CycloneDX JSON, from the lock files: `make sbom`, into sbom/."""
+"""Writes a software bill of materials of the image, as CycloneDX JSON, from the lock files: `make sbom`, into sbom/."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tools.lock import PIN
 
 ROOT = Path(__file__).resolve().parent.parent
-#: What `docker build` can install: docs/tracing.md says when the second.
+#: The lock files that `docker build` can install; for the second see docs/tracing.md.
 VARIANTS = ("production", "tracing")
 
 
@@ -18,32 +18,32 @@ def main(folder: Path = ROOT / "sbom") -> int:
     folder.mkdir(exist_ok=True)
     for variant in VARIANTS:
         lock = ROOT / "requirements" / f"{variant}.lock"
-        written = folder / f"tokenkeeper-{variant}.cdx.json"
-        write(lock, written)
-        if missing := pins(lock) - components(written):
-            print(f"sbom: {written.name} lacks {', '.join(sorted(missing))}", file=sys.stderr)
+        sbom = folder / f"tokenkeeper-{variant}.cdx.json"
+        write_sbom(lock, sbom)
+        if missing := read_pins(lock) - read_hashed_components(sbom):
+            print(f"sbom: {sbom.name} lacks {', '.join(sorted(missing))}", file=sys.stderr)
             return 1
-        print(f"sbom: {written}: {len(pins(lock))} packages, each with its hashes")
+        print(f"sbom: {sbom}: {len(read_pins(lock))} packages, each with its hashes")
     return 0
 
 
-def write(lock: Path, written: Path) -> None:
-    """The same for the same lock, to the byte; valid by CycloneDX's own schema, else it is not written."""
+def write_sbom(lock: Path, sbom: Path) -> None:
+    """The same lock file gives the same bytes. An SBOM that CycloneDX's schema refuses is not written."""
     command = [sys.executable, "-W", "ignore", "-m", "cyclonedx_py", "requirements", str(lock), "--validate"]
     command += ["--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application", "--output-reproducible"]
-    subprocess.run([*command, "--output-format", "JSON", "--output-file", str(written)], check=True)
+    subprocess.run([*command, "--output-format", "JSON", "--output-file", str(sbom)], check=True)
 
 
-def pins(lock: Path) -> set[str]:
+def read_pins(lock: Path) -> set[str]:
     return {f"{m[1]}@{m[2]}" for line in lock.read_text().splitlines() if (m := PIN.match(line))}
 
 
-def components(written: Path) -> set[str]:
-    """Those that have a hash."""
+def read_hashed_components(sbom: Path) -> set[str]:
+    """The components that have a hash, as name@version."""
     return {
         f"{each['name']}@{each['version']}"
-        for each in json.loads(written.read_text())["components"]
-        if any(where.get("hashes") for where in each.get("externalReferences", []))
+        for each in json.loads(sbom.read_text())["components"]
+        if any(reference.get("hashes") for reference in each.get("externalReferences", []))
     }
 
 

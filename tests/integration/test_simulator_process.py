@@ -1,4 +1,4 @@
-"""`python -m sandbox.simulator` as a process: started, stopped, killed, started again."""
+"""`python -m sandbox.simulator` as a process: start, stop, SIGKILL, and start on the same state file."""
 
 from __future__ import annotations
 
@@ -18,34 +18,36 @@ from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Simula
 from tests.support.simulator import CALLBACK, HUB, parse_redirect
 
 ROOT = Path(__file__).parents[2]
-Start = Callable[..., "Running"]
+POLL_SECONDS = 0.02
+Start = Callable[..., "SimulatorProcess"]
 
 
-class Running:
+class SimulatorProcess:
     def __init__(self, port: int, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
         command = [sys.executable, "-m", "sandbox.simulator", "--port", str(port), *arguments]
-        # nothing of this machine's own HubSpot settings
+        # without HubSpot settings of this machine
         env = {"PATH": os.environ["PATH"], **environ}
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         self.control = SimulatorControl(f"http://127.0.0.1:{port}")
 
-    def ready(self) -> SimulatorControl:
-        end = time.monotonic() + 20
+    def wait_until_ready(self) -> SimulatorControl:
+        deadline = time.monotonic() + 60
         while not self.control.is_healthy():
             assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < end, "the simulator did not come up"
+            assert time.monotonic() < deadline, "the simulator is not ready"
+            time.sleep(POLL_SECONDS)
         return self.control
 
-    def ended(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=20)
+    def wait_for_end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=60)
         self.control.close()
         return self.process.returncode, out, err
 
-    def end(self, number: signal.Signals) -> tuple[int, str, str]:
+    def stop(self, number: signal.Signals) -> tuple[int, str, str]:
         self.process.send_signal(number)
-        return self.ended()
+        return self.wait_for_end()
 
 
 @pytest.fixture
@@ -56,16 +58,16 @@ def port() -> int:
 
 @pytest.fixture
 def start(port: int) -> Iterator[Start]:
-    started: list[Running] = []
+    processes: list[SimulatorProcess] = []
 
-    def begin(*arguments: str, **environ: str) -> Running:
-        started.append(Running(port, arguments, environ))
-        return started[-1]
+    def start_simulator(*arguments: str, **environ: str) -> SimulatorProcess:
+        processes.append(SimulatorProcess(port, arguments, environ))
+        return processes[-1]
 
-    yield begin
-    for running in started:
-        if running.process.poll() is None:
-            running.end(signal.SIGKILL)
+    yield start_simulator
+    for each in processes:
+        if each.process.poll() is None:
+            each.stop(signal.SIGKILL)
 
 
 def refresh(
@@ -84,19 +86,19 @@ def refresh(
     return requests.post(f"{control.base_url}/oauth/v3/token", data=form, timeout=10)
 
 
-def test_a_kill_loses_nothing_that_was_answered(start: Start, tmp_path: Path) -> None:
+def test_everything_that_was_answered_survives_sigkill(start: Start, tmp_path: Path) -> None:
     state = ("--state", str(tmp_path / "new" / "state"))
     first = start(*state)
-    control = first.ready()
+    control = first.wait_until_ready()
     tokens = list(control.install_many(50).values())
     control.change_settings(rotation=0)
     rotated = refresh(control, tokens[0]).json()
-    question = {"client_id": DEMO_CLIENT_ID, "redirect_uri": CALLBACK, "scope": "oauth"}
-    address = requests.Request("GET", f"{control.base_url}/oauth/authorize", params=question).prepare().url
-    code = parse_redirect(control.allow(address or "", HUB))["code"]
-    assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
+    parameters = {"client_id": DEMO_CLIENT_ID, "redirect_uri": CALLBACK, "scope": "oauth"}
+    url = requests.Request("GET", f"{control.base_url}/oauth/authorize", params=parameters).prepare().url
+    code = parse_redirect(control.allow(url or "", HUB))["code"]
+    assert first.stop(signal.SIGKILL)[0] == -signal.SIGKILL
 
-    control = start(*state).ready()
+    control = start(*state).wait_until_ready()
     assert control.check_tokens([rotated["access_token"]])[0].is_live
     assert refresh(control, tokens[0]).json()["status"] == "BAD_REFRESH_TOKEN"
     assert refresh(control, rotated["refresh_token"]).ok
@@ -106,69 +108,73 @@ def test_a_kill_loses_nothing_that_was_answered(start: Start, tmp_path: Path) ->
     assert requests.post(f"{control.base_url}/oauth/v3/token", data=form | app, timeout=10).ok
 
 
-def test_the_state_is_its_owners_alone(start: Start, tmp_path: Path) -> None:
-    start("--state", str(tmp_path / "state")).ready().install(HUB)
+def test_only_the_owner_can_read_the_state_file(start: Start, tmp_path: Path) -> None:
+    start("--state", str(tmp_path / "state")).wait_until_ready().install(HUB)
     assert {oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()} == {"0o600"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_cleanly_and_soon_with_slow_calls_in_flight(start: Start, port: int, number: signal.Signals) -> None:
-    running = start()
-    control = running.ready()
+def test_a_signal_stops_the_simulator_while_slow_calls_are_in_flight(
+    start: Start, port: int, number: signal.Signals
+) -> None:
+    simulator = start()
+    control = simulator.wait_until_ready()
     control.change_settings(latency=60)
-    with socket.create_connection(("127.0.0.1", port)) as line:
-        line.sendall(b"GET /crm/v3/objects/contacts HTTP/1.1\r\nHost: x\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"GET /crm/v3/objects/contacts HTTP/1.1\r\nHost: x\r\n\r\n")
         while control.get_stats()["in_flight"] == 0:
             pass
-        began = time.monotonic()
-        code, out, err = running.end(number)
+        start_of_stop = time.monotonic()
+        code, out, err = simulator.stop(number)
         assert (code, err) == (0, "")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - start_of_stop < 30, "it does not wait for the calls, which take 60 s"
         assert out.endswith("simulator: stopped\n")
 
 
-def test_the_app_comes_from_the_environment_and_from_files(start: Start, tmp_path: Path) -> None:
+def test_the_app_is_read_from_the_environment_and_from_files(start: Start, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("old-secret,new-secret\n")
-    running = start(
+    simulator = start(
         "--lifetime=30",
         HUBSPOT_CLIENT_ID="my-app",
         HUBSPOT_CLIENT_SECRET_FILE=str(tmp_path / "secret"),
         HUBSPOT_REDIRECT_URI=CALLBACK,
         HUBSPOT_SCOPES="oauth files",
     )
-    control = running.ready()
+    control = simulator.wait_until_ready()
     token = control.install(HUB)
     for secret in ("old-secret", "new-secret"):
         grant = refresh(control, token, client_id="my-app", secret=secret).json()
         assert (grant["expires_in"], grant["scopes"]) == (30, ["oauth", "files"])
     assert refresh(control, token).json()["status"] == "BAD_CLIENT_ID"
-    code, out, err = running.end(signal.SIGTERM)
+    code, out, err = simulator.stop(signal.SIGTERM)
     assert code == 0
     assert "secret" not in out + err
 
 
-def test_it_is_not_needed_where_an_app_is_configured(start: Start) -> None:
-    code, out, err = start("--unless-configured", HUBSPOT_APP_CONFIGURED="yes").ended()
+def test_the_simulator_exits_at_once_where_an_app_is_configured(start: Start) -> None:
+    code, out, err = start("--unless-configured", HUBSPOT_APP_CONFIGURED="yes").wait_for_end()
     assert (code, err) == (0, "")
     assert out == "simulator: a HubSpot app is configured, so it is not needed\n"
 
 
-def test_it_is_needed_where_the_app_is_empty(start: Start) -> None:
-    assert start("--unless-configured", HUBSPOT_APP_CONFIGURED="").ready().install(HUB)
+def test_the_simulator_runs_where_the_configured_app_is_empty(start: Start) -> None:
+    assert start("--unless-configured", HUBSPOT_APP_CONFIGURED="").wait_until_ready().install(HUB)
 
 
-def test_a_taken_port_is_one_line(start: Start, port: int) -> None:
+def test_a_port_in_use_is_reported_in_one_line(start: Start, port: int) -> None:
     with socket.create_server(("127.0.0.1", port)):
-        code, out, err = start().ended()
+        code, out, err = start().wait_for_end()
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
     assert f"cannot listen on 127.0.0.1:{port}" in err
 
 
-def test_a_state_file_that_is_something_else_is_one_line_and_stays_as_it_is(start: Start, tmp_path: Path) -> None:
+def test_a_state_file_that_is_no_database_is_reported_in_one_line_and_left_unchanged(
+    start: Start, tmp_path: Path
+) -> None:
     file = tmp_path / "holiday.txt"
     file.write_text("not a database " * 100)
-    code, out, err = start("--state", str(file)).ended()
+    code, out, err = start("--state", str(file)).wait_for_end()
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "name another file" in err
     assert file.read_text() == "not a database " * 100
@@ -178,6 +184,8 @@ def test_a_state_file_that_is_something_else_is_one_line_and_stays_as_it_is(star
     ("arguments", "environ"),
     [(("--lifetime=0",), {}), (("--host=not.a.host.invalid",), {}), ((), {"HUBSPOT_REDIRECT_URI": "ftp://x"})],
 )
-def test_a_bad_setting_is_one_line(start: Start, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
-    code, out, err = start(*arguments, **environ).ended()
+def test_an_invalid_setting_is_reported_in_one_line(
+    start: Start, arguments: tuple[str, ...], environ: dict[str, str]
+) -> None:
+    code, out, err = start(*arguments, **environ).wait_for_end()
     assert (code, out, err.count("\n")) == (1, "", 1)

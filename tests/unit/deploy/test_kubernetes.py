@@ -1,4 +1,4 @@
-"""The manifests pass Kubernetes's schema, agree with docker-compose.yml, and give each pod no more than it needs."""
+"""The manifests match Kubernetes's schema and docker-compose.yml, and give each pod only what it needs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FOLDER = ROOT / "deploy" / "kubernetes"
 SCHEMA = Path(__file__).parent / "kubernetes-1.34.schema.json"
 MANUAL = (ROOT / "docs" / "kubernetes.md").read_text()
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(ROOT / "docker-compose.yml")["services"]
-#: For those who want them; secrets come from elsewhere.
+#: Not part of the kustomization.
 OPTIONAL = {"secret.example.yaml", "worker-autoscaler.yaml"}
-#: What compose reads from its secrets' folder and is none.
-NO_SECRETS = {
+#: Settings that compose passes as files although they are not secret.
+NOT_SECRET = {
     "HUBSPOT_CLIENT_ID",
     "HUBSPOT_REDIRECT_URI",
     "HUBSPOT_SCOPES",
@@ -36,8 +36,8 @@ NO_SECRETS = {
 }
 
 
-def manifests() -> dict[str, dict[str, Any]]:
-    """By file, kind and name."""
+def read_manifests() -> dict[str, dict[str, Any]]:
+    """Documents by file, kind and name."""
     files = [path for path in sorted(FOLDER.glob("*.yaml")) if path.name != "kustomization.yaml"]
     return {
         f"{path.name}: {document['kind']} {document['metadata']['name']}": document
@@ -46,7 +46,7 @@ def manifests() -> dict[str, dict[str, Any]]:
     }
 
 
-MANIFESTS = manifests()
+MANIFESTS = read_manifests()
 KUSTOMIZATION: dict[str, Any] = YAML(typ="safe").load(FOLDER / "kustomization.yaml")
 SECRETS: dict[str, str] = MANIFESTS["secret.example.yaml: Secret tokenkeeper"]["stringData"]
 CONFIG = dict(
@@ -54,41 +54,41 @@ CONFIG = dict(
 )
 
 
-def of_kind(*kinds: str) -> list[dict[str, Any]]:
+def find_by_kind(*kinds: str) -> list[dict[str, Any]]:
     return [document for document in MANIFESTS.values() if document["kind"] in kinds]
 
 
 #: Pod templates by component.
 PODS: dict[str, dict[str, Any]] = {
     each["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]: each["spec"]["template"]
-    for each in of_kind("Deployment", "Job")
+    for each in find_by_kind("Deployment", "Job")
 }
 
 
-def containers(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
+def list_containers(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
 
 
-def main(component: str) -> dict[str, Any]:
-    (only,) = PODS[component]["spec"]["containers"]
-    found: dict[str, Any] = only
-    return found
+def main_container(component: str) -> dict[str, Any]:
+    container: dict[str, Any]
+    (container,) = PODS[component]["spec"]["containers"]
+    return container
 
 
-def files_of(container: Mapping[str, Any]) -> set[str]:
-    """The settings that it reads from files."""
+def settings_from_files(container: Mapping[str, Any]) -> set[str]:
+    """The names of settings that the container reads from files."""
     return {each["name"].removesuffix("_FILE") for each in container.get("env", [])}
 
 
-def selects(labels: Mapping[str, str], selector: Mapping[str, Any]) -> bool:
-    for wanted in selector.get("matchExpressions", []):
-        assert wanted["operator"] == "In"
-        if labels.get(wanted["key"]) not in wanted["values"]:
+def matches(labels: Mapping[str, str], selector: Mapping[str, Any]) -> bool:
+    for expression in selector.get("matchExpressions", []):
+        assert expression["operator"] == "In"
+        if labels.get(expression["key"]) not in expression["values"]:
             return False
     return set(selector.get("matchLabels", {}).items()) <= set(labels.items())
 
 
-def checked(documents: list[Any], folder: Path) -> subprocess.CompletedProcess[str]:
+def check_schema(documents: list[Any], folder: Path) -> subprocess.CompletedProcess[str]:
     files = []
     for number, document in enumerate(documents):
         files.append(folder / f"{number}.json")
@@ -97,54 +97,56 @@ def checked(documents: list[Any], folder: Path) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def manuals_manifests() -> list[dict[str, Any]]:
+def read_manual_manifests() -> list[dict[str, Any]]:
     blocks = re.findall(r"(?ms)^ *```yaml\n(.*?)^ *```", MANUAL)
     return [YAML(typ="safe").load(block) for block in blocks]
 
 
-def test_kubernetes_own_schema_takes_every_manifest(tmp_path: Path) -> None:
-    ingresses = [each for each in manuals_manifests() if each["kind"] == "Ingress"]
+def test_every_manifest_is_valid_by_the_schema_of_kubernetes(tmp_path: Path) -> None:
+    ingresses = [each for each in read_manual_manifests() if each["kind"] == "Ingress"]
     assert ingresses
-    done = checked([*MANIFESTS.values(), *ingresses], tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = check_schema([*MANIFESTS.values(), *ingresses], tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_schema_refuses_a_slip_of_the_pen(tmp_path: Path) -> None:
-    slip = json.loads(json.dumps(of_kind("Deployment")[0]).replace("readOnlyRootFilesystem", "readOnlyRootFileSystem"))
-    done = checked([slip], tmp_path)
-    assert done.returncode == 1
-    assert "readOnlyRootFileSystem" in done.stdout
+def test_a_misspelled_field_is_refused_by_the_schema(tmp_path: Path) -> None:
+    misspelled = json.loads(
+        json.dumps(find_by_kind("Deployment")[0]).replace("readOnlyRootFilesystem", "readOnlyRootFileSystem")
+    )
+    result = check_schema([misspelled], tmp_path)
+    assert result.returncode == 1
+    assert "readOnlyRootFileSystem" in result.stdout
 
 
 @pytest.mark.parametrize("component", sorted(PODS))
-def test_a_pod_runs_what_compose_runs(component: str) -> None:
-    assert main(component)["command"] == COMPOSE[component]["command"]
+def test_a_pod_runs_the_same_command_as_in_compose(component: str) -> None:
+    assert main_container(component)["command"] == COMPOSE[component]["command"]
 
 
 @pytest.mark.parametrize("component", sorted(PODS))
 def test_a_pod_reads_the_secrets_that_compose_gives_it_from_files_and_no_others(component: str) -> None:
     environment = COMPOSE[component]["environment"]
     compose = {name.removesuffix("_FILE") for name in environment if name.endswith("_FILE")}
-    assert files_of(main(component)) == compose - NO_SECRETS
+    assert settings_from_files(main_container(component)) == compose - NOT_SECRET
     files = {name: Path(value).name for name, value in environment.items() if name.endswith("_FILE")}
-    mounted = {files[f"{name}_FILE"] for name in compose - NO_SECRETS}
+    mounted = {files[f"{name}_FILE"] for name in compose - NOT_SECRET}
     pod = PODS[component]["spec"]
     (secret,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
     assert {item["key"] for item in secret["items"]} == {item["path"] for item in secret["items"]} == mounted
-    for container in containers(PODS[component]):
+    for container in list_containers(PODS[component]):
         for each in container["env"]:
             assert each["value"] == f"/run/tokenkeeper/{files[each['name']]}"
         assert {"name": "secrets", "mountPath": "/run/tokenkeeper", "readOnly": True} in container["volumeMounts"]
 
 
-def test_the_example_of_the_secret_has_every_key_that_a_pod_mounts_and_no_other() -> None:
-    assert set(SECRETS) == {name for component in PODS for name in files_of(main(component))}
-    made = MANUAL.split("mkdir secrets")[1].split("```")[0]
-    assert [name for name in SECRETS if not re.search(rf"\b{name}\b", made)] == []
+def test_the_example_secret_has_exactly_the_keys_that_pods_mount() -> None:
+    assert set(SECRETS) == {name for component in PODS for name in settings_from_files(main_container(component))}
+    commands = MANUAL.split("mkdir secrets")[1].split("```")[0]
+    assert [name for name in SECRETS if not re.search(rf"\b{name}\b", commands)] == []
 
 
-class Asked(dict[str, str]):
-    """An environment that notes what was looked for."""
+class RecordingEnvironment(dict[str, str]):
+    """Records the names that are read."""
 
     names: set[str]
 
@@ -153,14 +155,14 @@ class Asked(dict[str, str]):
         return super().get(name, default)
 
 
-def test_the_settings_are_settings_and_enough_to_start_with() -> None:
+def test_config_and_secret_are_known_settings_and_enough_to_start() -> None:
     secrets = {**SECRETS, "TOKEN_KEYS": Fernet.generate_key().decode(), "HUBSPOT_CLIENT_SECRET": "a,b"}
-    environment = Asked({**CONFIG, **secrets})
+    environment = RecordingEnvironment({**CONFIG, **secrets})
     environment.names = set()
     Settings.from_env(environment, REQUIRED)
     literals = {
         literal.split("=")[0]
-        for each in manuals_manifests()
+        for each in read_manual_manifests()
         for generator in each.get("configMapGenerator", [])
         for literal in generator["literals"]
     }
@@ -170,7 +172,7 @@ def test_the_settings_are_settings_and_enough_to_start_with() -> None:
 
 
 @pytest.mark.parametrize("component", sorted(PODS))
-def test_a_pod_has_little_power(component: str) -> None:
+def test_a_pod_has_few_privileges(component: str) -> None:
     pod = PODS[component]["spec"]
     user = re.findall(r"(?m)^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text())
     context = pod["securityContext"]
@@ -178,7 +180,7 @@ def test_a_pod_has_little_power(component: str) -> None:
     assert context["runAsNonRoot"] is True
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
-    for container in containers(PODS[component]):
+    for container in list_containers(PODS[component]):
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -189,63 +191,64 @@ def test_a_pod_has_little_power(component: str) -> None:
         assert set(container["resources"]["requests"]) == {"cpu", "memory"}
 
 
-def test_what_stays_is_watched_by_what_answers() -> None:
+def test_every_deployment_has_probes_that_its_container_answers() -> None:
     routes = set(re.findall(r'add_url_rule\("([^"]+)"', (ROOT / "web" / "app.py").read_text()))
     for component in ("web", "worker", "beat", "flower"):
-        container = main(component)
+        container = main_container(component)
         for probe in ("startupProbe", "livenessProbe"):
-            asked = container[probe]
-            if "exec" in asked:
-                assert ["CMD", *asked["exec"]["command"]] == COMPOSE[component]["healthcheck"]["test"]
+            check = container[probe]
+            if "exec" in check:
+                assert ["CMD", *check["exec"]["command"]] == COMPOSE[component]["healthcheck"]["test"]
             elif component == "web":
-                assert asked["httpGet"]["path"] in routes
+                assert check["httpGet"]["path"] in routes
             else:
-                assert asked["httpGet"]["path"] in str(COMPOSE[component]["healthcheck"]["test"])
+                assert check["httpGet"]["path"] in str(COMPOSE[component]["healthcheck"]["test"])
 
 
-def test_who_installs_reaches_web_with_postgres_and_redis_down() -> None:
-    assert main("web")["readinessProbe"]["httpGet"]["path"] == "/healthz"
+def test_web_stays_in_its_service_while_postgres_and_redis_are_down() -> None:
+    assert main_container("web")["readinessProbe"]["httpGet"]["path"] == "/healthz"
 
 
-def test_a_pod_has_time_to_finish_what_is_in_flight() -> None:
+def test_a_pod_has_time_to_finish_its_calls_in_flight() -> None:
     defaults = Settings.from_env({}, needs=())
     assert PODS["worker"]["spec"]["terminationGracePeriodSeconds"] > defaults.lease_seconds
-    seconds = int(main("web")["lifecycle"]["preStop"]["exec"]["command"][1])
+    seconds = int(main_container("web")["lifecycle"]["preStop"]["exec"]["command"][1])
     assert PODS["web"]["spec"]["terminationGracePeriodSeconds"] > 30 + seconds  # gunicorn's graceful_timeout
 
 
-def test_services_budgets_and_the_autoscaler_find_their_pods() -> None:
-    deployments = {each["metadata"]["name"]: each for each in of_kind("Deployment")}
+def test_services_budgets_and_the_autoscaler_select_existing_pods() -> None:
+    deployments = {each["metadata"]["name"]: each for each in find_by_kind("Deployment")}
     for each in deployments.values():
-        assert selects(each["spec"]["template"]["metadata"]["labels"], each["spec"]["selector"])
-    for service in of_kind("Service"):
+        assert matches(each["spec"]["template"]["metadata"]["labels"], each["spec"]["selector"])
+    for service in find_by_kind("Service"):
         (pod,) = [
             pod
             for pod in PODS.values()
-            if selects(pod["metadata"]["labels"], {"matchLabels": service["spec"]["selector"]})
+            if matches(pod["metadata"]["labels"], {"matchLabels": service["spec"]["selector"]})
         ]
         named = {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= named
-    for budget in of_kind("PodDisruptionBudget"):
+    for budget in find_by_kind("PodDisruptionBudget"):
         name = budget["metadata"]["name"]
         assert budget["spec"]["selector"] == deployments[name]["spec"]["selector"]
         assert deployments[name]["spec"]["replicas"] > budget["spec"]["maxUnavailable"]
-    (scaler,) = of_kind("HorizontalPodAutoscaler")
+    (scaler,) = find_by_kind("HorizontalPodAutoscaler")
     assert scaler["spec"]["scaleTargetRef"]["name"] in deployments
 
 
-def ports(component: str, direction: str) -> set[int]:
+def list_ports(component: str, direction: str) -> set[int]:
     labels = PODS[component]["metadata"]["labels"]
-    policies = [each["spec"] for each in of_kind("NetworkPolicy") if selects(labels, each["spec"]["podSelector"])]
+    policies = [each["spec"] for each in find_by_kind("NetworkPolicy") if matches(labels, each["spec"]["podSelector"])]
     assert {kind for policy in policies for kind in policy["policyTypes"]} == {"Ingress", "Egress"}
     return {port["port"] for policy in policies for rule in policy.get(direction, []) for port in rule["ports"]}
 
 
 @pytest.mark.parametrize("component", sorted(PODS))
-def test_a_pod_may_talk_to_what_it_has_the_password_of_and_to_nobody_else(component: str) -> None:
-    doors = {"DATABASE_URL": {5432}, "REDIS_URL": {6379}, "HUBSPOT_CLIENT_SECRET": {443}}
-    assert ports(component, "egress") == {53}.union(*(doors.get(name, set()) for name in files_of(main(component))))
-    assert ports(component, "ingress") == ({5000} if component == "web" else set())
+def test_a_pod_can_connect_only_to_servers_whose_password_it_has(component: str) -> None:
+    ports = {"DATABASE_URL": {5432}, "REDIS_URL": {6379}, "HUBSPOT_CLIENT_SECRET": {443}}
+    needed = (ports.get(name, set()) for name in settings_from_files(main_container(component)))
+    assert list_ports(component, "egress") == {53}.union(*needed)
+    assert list_ports(component, "ingress") == ({5000} if component == "web" else set())
 
 
 def test_the_kustomization_leaves_out_only_what_is_optional() -> None:
@@ -256,29 +259,29 @@ def test_the_kustomization_leaves_out_only_what_is_optional() -> None:
     assert KUSTOMIZATION["configMapGenerator"] == [{"name": "tokenkeeper", "envs": ["settings.env"]}]
 
 
-def built(folder: Path) -> Iterator[dict[str, Any]]:
+def build_kustomization(folder: Path) -> Iterator[dict[str, Any]]:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not on PATH")
     command = [kubectl, "kustomize", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    yield from YAML(typ="safe").load_all(done.stdout)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    yield from YAML(typ="safe").load_all(result.stdout)
 
 
-def test_the_manuals_own_kustomization_builds_on_ours(tmp_path: Path) -> None:
+def test_the_manuals_kustomization_builds(tmp_path: Path) -> None:
     shutil.copytree(FOLDER, tmp_path / "tokenkeeper" / "deploy" / "kubernetes")
-    ours, ingress = manuals_manifests()
-    for name, document in (("kustomization.yaml", ours), ("ingress.yaml", ingress)):
+    kustomization, ingress = read_manual_manifests()
+    for name, document in (("kustomization.yaml", kustomization), ("ingress.yaml", ingress)):
         (tmp_path / name).write_text(json.dumps(document))
-    documents = list(built(tmp_path))
+    documents = list(build_kustomization(tmp_path))
     (config,) = [each for each in documents if each["kind"] == "ConfigMap"]
     assert config["data"]["MAX_REFRESHES_PER_SECOND"] == "100"
     assert config["data"]["LOG_FORMAT"] == "json"
     workloads = [each for each in documents if each["kind"] in {"Deployment", "Job"}]
     assert {each["metadata"]["namespace"] for each in documents} == {"tokenkeeper"}
     for workload in workloads:
-        for container in containers(workload["spec"]["template"]):
+        for container in list_containers(workload["spec"]["template"]):
             assert container["image"] == "registry.your-company.example/tokenkeeper:0.1.0"
             for source in container.get("envFrom", []):
                 assert source["configMapRef"]["name"] == config["metadata"]["name"]

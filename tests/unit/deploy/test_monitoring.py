@@ -1,4 +1,4 @@
-"""The rules and the dashboard speak of metrics that there are, are explained, and pass Prometheus's own checks."""
+"""Alert rules and the dashboard use existing metrics, are documented, and pass Prometheus's own checks."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ RULE_TESTS: list[dict[str, Any]] = YAML(typ="safe").load(FOLDER / "alerts_test.y
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "grafana-dashboard.json").read_text())
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 GRAPHS = [panel for panel in PANELS if panel["type"] != "row"]
-#: Of Prometheus's own making, or the name of a process that is scraped.
+#: Added by Prometheus.
 FOREIGN_LABELS = {"job", "instance", "le"}
 
 
-def samples() -> list[Sample]:
-    """What /metrics says of a house where there is one of everything."""
+def render_samples() -> list[Sample]:
+    """The samples of /metrics where there is one of everything."""
     overview = Overview(
         now=START,
         counts=dict.fromkeys(Status, 1),
@@ -59,53 +59,53 @@ def samples() -> list[Sample]:
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
-SAMPLES = samples()
+SAMPLES = render_samples()
 
 
-def dashboard_expressions() -> Iterator[str]:
+def list_dashboard_expressions() -> Iterator[str]:
     yield from (target["expr"] for panel in GRAPHS for target in panel["targets"])
     yield from (note["expr"] for note in DASHBOARD["annotations"]["list"])
 
 
-EXPRESSIONS = [*dashboard_expressions(), *(rule["expr"] for rule in RULES)]
+EXPRESSIONS = [*list_dashboard_expressions(), *(rule["expr"] for rule in RULES)]
 
 
-def selectors(expression: str) -> list[tuple[str, str]]:
-    """Metric names, each with what stands in its braces."""
+def find_selectors(expression: str) -> list[tuple[str, str]]:
+    """Metric names, each with the text in its braces."""
     return re.findall(r"\b(tokenkeeper_\w+)(?:\{([^}]*)\})?", expression)
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_every_expression_speaks_of_what_metrics_says(expression: str) -> None:
-    for name, braces in selectors(expression):
+def test_every_expression_uses_existing_metrics_and_labels(expression: str) -> None:
+    for name, braces in find_selectors(expression):
         matching = [sample for sample in SAMPLES if sample.name == name]
         assert matching, f"/metrics has no {name}"
         for label, operator, value in re.findall(r'(\w+)\s*(=~|=)\s*"([^"]*)"', braces):
             if label in FOREIGN_LABELS:
                 continue
-            wanted = value.split("|") if operator == "=~" else [value]
-            assert set(wanted) <= {sample.labels.get(label) for sample in matching}, f"{name}: {label}"
+            values = value.split("|") if operator == "=~" else [value]
+            assert set(values) <= {sample.labels.get(label) for sample in matching}, f"{name}: {label}"
 
 
-def families() -> set[str]:
+def metric_names() -> set[str]:
     return {re.sub(r"_(bucket|count|sum)$", "", sample.name) for sample in SAMPLES}
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
-    shown = {re.sub(r"_bucket$", "", name) for text in dashboard_expressions() for name, _ in selectors(text)}
-    # The same as the age, for those who would rather subtract themselves.
-    assert families() - shown == {"tokenkeeper_last_sweep_timestamp_seconds"}
+    shown = {re.sub(r"_bucket$", "", name) for text in list_dashboard_expressions() for name, _ in find_selectors(text)}
+    # the same information as the age
+    assert metric_names() - shown == {"tokenkeeper_last_sweep_timestamp_seconds"}
 
 
-def test_the_manual_tells_of_every_metric_and_every_outcome() -> None:
-    told = set(re.findall(r"(?m)^\| `(tokenkeeper_\w+)", MANUAL))
-    assert told == families()
+def test_the_manual_documents_every_metric_and_every_outcome() -> None:
+    documented = set(re.findall(r"(?m)^\| `(tokenkeeper_\w+)", MANUAL))
+    assert documented == metric_names()
     table = MANUAL.split("| `outcome` |")[1].split("\n## ")[0]
     assert re.findall(r"(?m)^\| `(\w+)`", table) == list(OUTCOMES)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_every_rule_says_how_bad_it_is_what_is_wrong_and_where_to_read_on(rule: dict[str, Any]) -> None:
+def test_every_rule_has_a_severity_a_description_and_a_section_in_the_manual(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert set(rule["annotations"]) == {"summary", "description", "runbook"}
     document, anchor = rule["annotations"]["runbook"].split("#")
@@ -115,18 +115,18 @@ def test_every_rule_says_how_bad_it_is_what_is_wrong_and_where_to_read_on(rule: 
     assert section.strip().lower().startswith(rule["labels"]["severity"])
 
 
-def test_the_manual_explains_no_rule_that_is_gone() -> None:
+def test_the_manual_documents_exactly_the_existing_rules() -> None:
     assert re.findall(r"(?m)^### (\w+)$", MANUAL) == [rule["alert"] for rule in RULES]
 
 
 def test_every_rule_is_tested_where_it_fires_and_where_it_does_not() -> None:
-    tried = [case for test in RULE_TESTS for case in test.get("alert_rule_test", [])]
+    cases = [case for test in RULE_TESTS for case in test.get("alert_rule_test", [])]
     names = {rule["alert"] for rule in RULES}
-    assert {case["alertname"] for case in tried if case["exp_alerts"]} == names
-    assert {case["alertname"] for case in tried if not case["exp_alerts"]} == names
+    assert {case["alertname"] for case in cases if case["exp_alerts"]} == names
+    assert {case["alertname"] for case in cases if not case["exp_alerts"]} == names
 
 
-def test_the_scrape_config_names_the_job_that_the_rules_ask_for_and_holds_no_password() -> None:
+def test_the_scrape_config_has_the_job_name_of_the_rules_and_no_password() -> None:
     config = YAML(typ="safe").load(FOLDER / "prometheus.yml")
     job = config["scrape_configs"][0]
     assert f'job="{job["job_name"]}"' in next(rule["expr"] for rule in RULES if "absent" in rule["expr"])
@@ -135,24 +135,24 @@ def test_the_scrape_config_names_the_job_that_the_rules_ask_for_and_holds_no_pas
     assert config["rule_files"] == ["alerts.yml"]
 
 
-def test_the_dashboard_can_be_imported_anywhere() -> None:
+def test_the_dashboard_depends_on_no_particular_grafana() -> None:
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
     sources = {str(found) for found in re.findall(r'"uid": "([^"]*)"', json.dumps(PANELS))}
     assert sources == {"${datasource}"}
-    used = set(re.findall(r"\$(\w+)", "".join(dashboard_expressions())))
+    used = set(re.findall(r"\$(\w+)", "".join(list_dashboard_expressions())))
     assert used - set(variables) == {"__rate_interval"}  # Grafana's own
     assert "id" not in DASHBOARD, "Grafana gives it one"
 
 
-def test_panels_have_numbers_of_their_own_and_lie_beside_each_other() -> None:
-    numbers = [panel["id"] for panel in PANELS]
-    assert len(numbers) == len(set(numbers))
+def test_panels_have_different_ids_and_do_not_overlap() -> None:
+    ids = [panel["id"] for panel in PANELS]
+    assert len(ids) == len(set(ids))
     for panel in PANELS:
-        place = panel["gridPos"]
-        assert place["x"] >= 0
-        assert place["x"] + place["w"] <= 24
-        assert min(place["w"], place["h"]) > 0
+        position = panel["gridPos"]
+        assert position["x"] >= 0
+        assert position["x"] + position["w"] <= 24
+        assert min(position["w"], position["h"]) > 0
     for one, other in combinations(PANELS, 2):
         assert not overlap(one["gridPos"], other["gridPos"]), (one["title"], other["title"])
 
@@ -164,34 +164,34 @@ def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
 
 
 @pytest.mark.parametrize("panel", GRAPHS, ids=lambda panel: panel["title"])
-def test_every_panel_says_what_it_shows_in_a_unit(panel: dict[str, Any]) -> None:
+def test_every_panel_has_a_description_and_a_unit(panel: dict[str, Any]) -> None:
     assert len(panel["description"]) > 20
     assert panel["type"] == "table" or panel["fieldConfig"]["defaults"]["unit"]
     references = [target["refId"] for target in panel["targets"]]
     assert len(references) == len(set(references))
 
 
-def promtool(*arguments: str) -> None:
+def run_promtool(*arguments: str) -> None:
     tool = shutil.which("promtool")
     if tool is None:
         pytest.skip("promtool is not on PATH; it comes with Prometheus")
-    done = subprocess.run([tool, *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run([tool, *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(
     "check",
     [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml"), ("check", "config", "prometheus.yml")],
 )
-def test_prometheus_takes_the_files(check: tuple[str, ...]) -> None:
-    promtool(*check)
+def test_prometheus_accepts_the_files(check: tuple[str, ...]) -> None:
+    run_promtool(*check)
 
 
-def test_prometheus_understands_every_expression_of_the_dashboard(tmp_path: Path) -> None:
+def test_prometheus_parses_every_expression_of_the_dashboard(tmp_path: Path) -> None:
     rules = [
         {"record": f"panel:{number}", "expr": text.replace("$__rate_interval", "5m").replace("$job", "tokenkeeper")}
-        for number, text in enumerate(dashboard_expressions())
+        for number, text in enumerate(list_dashboard_expressions())
     ]
-    file = tmp_path / "dashboard.json"  # which is YAML too
+    file = tmp_path / "dashboard.json"  # JSON is valid YAML
     file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
-    promtool("check", "rules", str(file))
+    run_promtool("check", "rules", str(file))
