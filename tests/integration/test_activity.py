@@ -27,7 +27,7 @@ def test_an_empty_house(activity: RefreshStats) -> None:
     assert totals.lateness == dict.fromkeys(LATENESS_BOUNDS_SECONDS, 0)
     assert totals.lateness_seconds == 0
     life = activity.read_lifetimes()
-    assert (life.lives, life.seconds, life.estimated) == (dict.fromkeys(LIFETIME_BOUNDS_SECONDS, 0), 0, False)
+    assert (life.counts, life.total_seconds, life.is_estimated) == (dict.fromkeys(LIFETIME_BOUNDS_SECONDS, 0), 0, False)
     assert (activity.count_without_token(), activity.count_undelivered_alerts()) == (0, 0)
 
 
@@ -74,9 +74,9 @@ def test_the_life_of_what_is_served(activity: RefreshStats, connections: Connect
     sql.set("status = 'suspect', expires_at = now() + interval '100 seconds'", 3)
     sql.set("status = 'disconnected'", 4)
     life = activity.read_lifetimes()
-    assert {bound: tokens for bound, tokens in life.lives.items() if tokens} == {120.0: 2, 1800.0: 1}
-    assert life.seconds == pytest.approx(2000, abs=10)
-    assert not life.estimated
+    assert {bound: tokens for bound, tokens in life.counts.items() if tokens} == {120.0: 2, 1800.0: 1}
+    assert life.total_seconds == pytest.approx(2000, abs=10)
+    assert not life.is_estimated
 
 
 def test_stale_are_those_that_live_and_have_nothing_to_serve(

@@ -12,9 +12,9 @@ from sqlalchemy import Engine, text
 
 from shared.db.reports import connection_list_sql
 from shared.db.reports.connection_list import BadCursor, ConnectionList, ConnectionPage, Sort
-from shared.db.reports.connection_list_sql import Asked, Query
+from shared.db.reports.connection_list_sql import PageRequest, Query
 from shared.db.reports.connections import ConnectionRow
-from shared.db.reports.page_cursor import cursor
+from shared.db.reports.page_cursor import encode_cursor
 from shared.domain.connection import Status
 from tests.support.stores import ConnectionFixture, SqlFixture
 
@@ -131,7 +131,7 @@ def test_a_cursor_that_is_none_of_ours_is_refused(directory: ConnectionList, sor
 
 def test_a_cursor_is_a_value_and_never_sql(directory: ConnectionList, sql: SqlFixture) -> None:
     people(sql, 10)
-    quoted = cursor(Sort.DOMAIN, ["\tz' OR true --", 1])
+    quoted = encode_cursor(Sort.DOMAIN, ["\tz' OR true --", 1])
     assert len(directory.read_page(sort=Sort.DOMAIN, after=quoted).connections) == 3, "those without a domain"
     assert directory.read_page(search="' OR true --").connections == []
     assert directory.read_page(search="\0\ud800\n").connections != [], "nothing is left of it"
@@ -212,7 +212,7 @@ def test_a_page_is_a_walk_along_an_index(
     keys = {Sort.HUB: (9,), Sort.DUE: (sql.now(), 9), Sort.FAILURES: (1, 9), Sort.DOMAIN: ("\tshop", 9)}
     for (sort, status), index in expected.items():
         for at, backwards in ((None, False), (keys[sort], False), (keys[sort], True)):
-            told = plan(engine, connection_list_sql.walk(Asked(sort, status, at, backwards, 51)))
+            told = plan(engine, connection_list_sql.scan(PageRequest(sort, status, at, backwards, 51)))
             page = told.partition("CTE page")[2].partition("CTE Scan")[0]
             assert index in page, told
             assert "Seq Scan" not in told, told
@@ -223,5 +223,5 @@ def test_a_rare_status_is_found_by_its_index(engine: Engine, sql: SqlFixture) ->
     sql.rows(MANY)
     sql.rows("ANALYZE tokenkeeper.connections, tokenkeeper.accounts")
     for sort in (Sort.HUB, Sort.DOMAIN, Sort.FAILURES):
-        told = plan(engine, connection_list_sql.walk(Asked(sort, Status.REVOKED, None, False, 51)))
+        told = plan(engine, connection_list_sql.scan(PageRequest(sort, Status.REVOKED, None, False, 51)))
         assert "Seq Scan" not in told, told

@@ -41,7 +41,7 @@ def test_it_looks_once_an_hour_whoever_sweeps(stores: Stores, sql: SqlFixture) -
 
 
 def test_it_takes_only_so_many_at_a_time(stores: Stores, sql: SqlFixture) -> None:
-    many = pruning.BATCH * pruning.BATCHES + 5
+    many = pruning.BATCH_ROWS * pruning.MAX_BATCHES + 5
     sql.rows(f"""
         INSERT INTO tokenkeeper.history (hub_id, event, at)
         SELECT n, 'refresh_failed', now() - interval '91 days' FROM generate_series(1, {many}) AS n
@@ -80,7 +80,7 @@ def test_an_install_that_is_forgotten_and_comes_again_changes_nothing(
     assert sql.served(HUB) == f"access-of-{HUB}"
 
 
-@pytest.mark.parametrize("statement", ["FAILURES", "INSTALLS"])
+@pytest.mark.parametrize("statement", ["DELETE_FAILURES", "DELETE_INSTALLS"])
 def test_where_there_is_nothing_to_take_an_index_says_so(
     connections: ConnectionFixture, sql: SqlFixture, statement: str
 ) -> None:

@@ -53,8 +53,8 @@ class Pages:
             provider_reason=describe_error(provider.reason) if provider.reason else "",
             paused_until=provider.paused_until if is_paused else None,
             chart=charts.build_refresh_chart(slots),
-            lifetimes=charts.build_histogram(lifetimes.lives),
-            lifetimes_are_estimated=lifetimes.estimated,
+            lifetimes=charts.build_histogram(lifetimes.counts),
+            lifetimes_are_estimated=lifetimes.is_estimated,
             statuses=Status,
             status_descriptions=STATUS_DESCRIPTIONS,
         )

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from shared.db.core.errors import StoreError
 from shared.db.reports.connections import ConnectionReports, Overview
-from shared.db.reports.refresh_stats import Life, RefreshStats, Totals
+from shared.db.reports.refresh_stats import RefreshStats, TokenLifetimes, Totals
 from shared.domain.provider import Condition
 from shared.domain.sweep_liveness import sweep_overdue_seconds
 from web.server.timeouts import TimedOut, run_in_thread
@@ -42,7 +42,7 @@ class Snapshot:
 
     overview: Overview
     totals: Totals
-    life: Life
+    life: TokenLifetimes
     stale: int
     alerts_waiting: int
     sweep_seconds: float  #: the setting SWEEP_SECONDS
@@ -145,8 +145,8 @@ def _tokens(snapshot: Snapshot) -> Iterator[Metric]:
         "token_remaining_life_seconds",
         "How much life the tokens that are served have left. A snapshot of this moment: take no rate() of it. "
         "Above 20,000 connections it is an estimate from a sample.",
-        life.lives,
-        life.seconds,
+        life.counts,
+        life.total_seconds,
     )
     yield make_gauge(
         "token_remaining_life_seconds_min",

@@ -1,7 +1,7 @@
-"""The list of connections: sorted, filtered, searched, in pages that cost the same at ten rows and at a million.
+"""The list of connections: sorted, filtered, searched, in pages that cost the same with ten rows and with a million.
 
-A page is a walk along an index. What is sought in names is one scan of the accounts, which are narrow, and, where few
-are found, a look at each of them.
+A page is read along an index. A search for a name scans the accounts, whose rows are short. Where few match, their
+connections are fetched and sorted; where many match, a scan of the index of the sort order soon meets some.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from sqlalchemy import Engine, Row
 
 from shared.db.core.statements import Database, single_statement
 from shared.db.reports import connection_list_sql
-from shared.db.reports.connection_list_sql import ORDERS, Asked, Query
-from shared.db.reports.connections import ConnectionRow, connection_row
-from shared.db.reports.page_cursor import BadCursor, Sort, cursor, position
+from shared.db.reports.connection_list_sql import ORDERS, PageRequest, Query
+from shared.db.reports.connections import ConnectionRow, make_connection_row
+from shared.db.reports.page_cursor import BadCursor, Sort, decode_cursor, encode_cursor
 from shared.domain.connection import Status
 
 __all__ = ["BadCursor", "ConnectionList", "ConnectionPage", "Sort"]
 
-#: With no more found than so many, each is looked at; of more, a walk along an index soon meets some. Names may stand
-#: in the list's own order, numbers that begin alike do not: so more of the former are looked at.
-FEW_NAMED, FEW_NUMBERED = 20_000, 5_000
-#: No name that is kept is longer.
-LONGEST_SEARCH = 320
+#: Up to so many matches of a search are fetched and sorted. Fewer of numbers: hub ids that begin alike are scattered
+#: over the index of the sort order, so that a scan soon meets one; names may be far from each other there.
+MAX_NAME_MATCHES, MAX_NUMBER_MATCHES = 20_000, 5_000
+#: The longest stored name.
+MAX_SEARCH_CHARS = 320
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPage:
     connections: list[ConnectionRow]
-    before: str | None  #: cursor of the page before; None: this is the first
-    after: str | None  #: cursor of the page after; None: this is the last
+    before: str | None  #: cursor of the previous page; None: this is the first
+    after: str | None  #: cursor of the next page; None: this is the last
 
 
 class ConnectionList:
-    """Raises StoreUnavailable where PostgreSQL does not answer."""
+    """Every method raises StoreUnavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
@@ -51,61 +51,67 @@ class ConnectionList:
         before: str | None = None,
         limit: int = 50,
     ) -> ConnectionPage:
-        """From `after` on, or else up to `before`: cursors of a listing that was sorted alike. Raises BadCursor.
+        """The page after the cursor `after`, or the one before the cursor `before`. Raises BadCursor.
 
-        `search`: digits are what the account number begins with. Any other text stands somewhere in the domain or in
-        the installer's e-mail address, in capitals or not.
+        Cursors are of a page with the same `sort`. `search`: digits are the beginning of the hub id; any other text is
+        a part of the domain or of the installer's e-mail address, in upper or lower case.
         """
         backwards = before is not None and after is None
         at = before if backwards else after
-        asked = Asked(sort, status, None if at is None else position(sort, at), backwards, limit + 1)
-        rows = self._rows(asked, _plain(search))
+        request = PageRequest(sort, status, None if at is None else decode_cursor(sort, at), backwards, limit + 1)
+        rows = self._read_rows(request, _clean_search(search))
         if backwards and len(rows) <= limit:
-            return self.read_page(status=status, search=search, sort=sort, limit=limit)  # the first, and a full one
-        shown = rows[:limit][::-1] if backwards else rows[:limit]
-        if not shown:
+            return self.read_page(status=status, search=search, sort=sort, limit=limit)  # a full first page
+        rows_shown = rows[:limit][::-1] if backwards else rows[:limit]
+        if not rows_shown:
             return ConnectionPage([], before=after, after=None)
         return ConnectionPage(
-            [connection_row(row) for row in shown],
-            before=None if at is None else _cursor(sort, shown[0]),
-            after=_cursor(sort, shown[-1]) if backwards or len(rows) > limit else None,
+            [make_connection_row(row) for row in rows_shown],
+            before=None if at is None else _make_cursor(sort, rows_shown[0]),
+            after=_make_cursor(sort, rows_shown[-1]) if backwards or len(rows) > limit else None,
         )
 
-    def _rows(self, asked: Asked, search: str) -> Sequence[Row[Any]]:
-        if asked.empty:
+    def _read_rows(self, request: PageRequest, search: str) -> Sequence[Row[Any]]:
+        if request.is_empty:
             return ()
         if not search:
-            return self._ask(connection_list_sql.walk(asked))
+            return self._query(connection_list_sql.scan(request))
         if search.isascii() and search.isdigit():
-            return self._numbered(asked, search)
-        return self._named(asked, search)
+            return self._search_numbers(request, search)
+        return self._search_names(request, search)
 
-    def _numbered(self, asked: Asked, digits: str) -> Sequence[Row[Any]]:
-        if asked.sort is Sort.HUB:
-            return self._ask(connection_list_sql.in_ranges(asked, digits))
-        found = self._ask(
-            Query(connection_list_sql.NUMBERED, {**connection_list_sql.ranges(digits), "limit": FEW_NUMBERED + 1})
+    def _search_numbers(self, request: PageRequest, digits: str) -> Sequence[Row[Any]]:
+        if request.sort is Sort.HUB:
+            return self._query(connection_list_sql.scan_ranges(request, digits))
+        matches = self._query(
+            Query(
+                connection_list_sql.FIND_NUMBERS,
+                {**connection_list_sql.split_ranges(digits), "limit": MAX_NUMBER_MATCHES + 1},
+            )
         )
-        if len(found) > FEW_NUMBERED:
-            return self._ask(connection_list_sql.walk_numbered(asked, digits))
-        return self._ask(connection_list_sql.look(asked, [row.hub_id for row in found]))
+        if len(matches) > MAX_NUMBER_MATCHES:
+            return self._query(connection_list_sql.scan_with_digits(request, digits))
+        return self._query(connection_list_sql.fetch(request, [row.hub_id for row in matches]))
 
-    def _named(self, asked: Asked, text: str) -> Sequence[Row[Any]]:
-        found = self._ask(
-            Query(connection_list_sql.NAMED, {"pattern": connection_list_sql.pattern(text), "limit": FEW_NAMED + 1})
+    def _search_names(self, request: PageRequest, text: str) -> Sequence[Row[Any]]:
+        matches = self._query(
+            Query(
+                connection_list_sql.FIND_NAMES,
+                {"pattern": connection_list_sql.make_pattern(text), "limit": MAX_NAME_MATCHES + 1},
+            )
         )
-        if len(found) > FEW_NAMED:
-            return self._ask(connection_list_sql.walk_named(asked, text))
-        return self._ask(connection_list_sql.look(asked, [row.hub_id for row in found]))
+        if len(matches) > MAX_NAME_MATCHES:
+            return self._query(connection_list_sql.scan_with_text(request, text))
+        return self._query(connection_list_sql.fetch(request, [row.hub_id for row in matches]))
 
-    def _ask(self, query: Query) -> Sequence[Row[Any]]:
+    def _query(self, query: Query) -> Sequence[Row[Any]]:
         return self._database.execute(single_statement(query.sql), **query.values)
 
 
-def _cursor(sort: Sort, row: Row[Any]) -> str:
-    return cursor(sort, [getattr(row, name.partition(".")[2]) for name in ORDERS[sort].key])
+def _make_cursor(sort: Sort, row: Row[Any]) -> str:
+    return encode_cursor(sort, [getattr(row, name.partition(".")[2]) for name in ORDERS[sort].key])
 
 
-def _plain(search: str) -> str:
-    """Without what no name contains, and PostgreSQL would not take: line ends, NUL, lone surrogates."""
-    return "".join(each for each in search if each.isprintable()).strip()[:LONGEST_SEARCH]
+def _clean_search(search: str) -> str:
+    """Without characters that no name contains and PostgreSQL refuses: line ends, NUL, lone surrogates."""
+    return "".join(character for character in search if character.isprintable()).strip()[:MAX_SEARCH_CHARS]

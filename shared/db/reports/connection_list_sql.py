@@ -1,4 +1,4 @@
-"""The SQL of one page of the list of connections: which index is walked, from which row, in which direction."""
+"""The SQL of one page of the list of connections: which index is scanned, from which row, in which direction."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from shared.domain.hub_id import MAX_HUB_ID
 
 _CONNECTIONS = "tokenkeeper.connections AS c"
 _BOTH = f"{_CONNECTIONS} JOIN tokenkeeper.accounts AS a ON a.hub_id = c.hub_id"
-#: Fetched before they are sorted (OFFSET 0): whatever way the planner would rather go, it is these and no more.
-_FOUND = """
+#: OFFSET 0 makes the planner fetch these rows, and no others, before it sorts.
+_MATCHES = """
 (SELECT hub_id, status, due_at, failures
-   FROM tokenkeeper.connections WHERE hub_id = ANY (CAST(:found AS bigint[])) OFFSET 0) AS c
+   FROM tokenkeeper.connections WHERE hub_id = ANY (CAST(:matches AS bigint[])) OFFSET 0) AS c
   JOIN tokenkeeper.accounts AS a ON a.hub_id = c.hub_id
 """
 _RANGES = "unnest(CAST(:lows AS bigint[]), CAST(:highs AS bigint[])) AS r(low, high)"
-#: The index's own order is what is wanted: a page is short, and statistics may be of before a backlog or an outage.
-_WALK = """
+#: Only scans of an index in its order: a page is short, and statistics may be from before a backlog or an outage.
+_SCAN_ONLY = """
 SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off;
 SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off;
 """
-#: Of a few, or of a rare status, the planner may fetch all and sort them.
-_SORT = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off;"
+#: Of few rows, or of a rare status, the planner may fetch all and sort them.
+_MAY_SORT = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off;"
 
 PAGE = """
 {settings}
@@ -40,35 +40,35 @@ SELECT c.hub_id, c.status, a.hub_domain, a.installed_by, c.scopes, c.installed_a
   LEFT JOIN tokenkeeper.accounts AS a ON a.hub_id = page.hub_id
  ORDER BY {order}
 """
-#: The hubs that a search finds, in no order.
-NAMED = "SELECT hub_id FROM tokenkeeper.accounts WHERE search_text LIKE :pattern LIMIT :limit"
-NUMBERED = f"""
+#: The hubs that match a search, in no order.
+FIND_NAMES = "SELECT hub_id FROM tokenkeeper.accounts WHERE search_text LIKE :pattern LIMIT :limit"
+FIND_NUMBERS = f"""
 SELECT c.hub_id FROM {_RANGES} JOIN tokenkeeper.connections AS c ON c.hub_id BETWEEN low AND high LIMIT :limit
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a list is sorted by; the last of its key is always the hub."""
+    """By which columns a list is sorted. The last of them is always the hub id."""
 
     key: tuple[str, ...]
-    downwards: bool = False
-    only: str = "true"
+    is_descending: bool = False
+    condition: str = "true"
     source: str = _CONNECTIONS
 
 
-_TRIED = "c.status IN ('active', 'suspect')"
+_IS_LIVE = "c.status IN ('active', 'suspect')"
 ORDERS = {
     Sort.HUB: Order(("c.hub_id",)),
     Sort.DOMAIN: Order(("a.sort_key", "a.hub_id"), source=_BOTH),
-    Sort.DUE: Order(("c.due_at", "c.hub_id"), only=f"c.due_at IS NOT NULL AND {_TRIED}"),
-    Sort.FAILURES: Order(("c.failures", "c.hub_id"), downwards=True, only=f"c.failures > 0 AND {_TRIED}"),
+    Sort.DUE: Order(("c.due_at", "c.hub_id"), condition=f"c.due_at IS NOT NULL AND {_IS_LIVE}"),
+    Sort.FAILURES: Order(("c.failures", "c.hub_id"), is_descending=True, condition=f"c.failures > 0 AND {_IS_LIVE}"),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One page: `limit` rows past the one with the key `at`, or, backwards, up to it; then the nearest comes first."""
+class PageRequest:
+    """`limit` rows after the row with the key `at` or, `backwards`, before it, the nearest row first."""
 
     sort: Sort
     status: Status | None
@@ -77,8 +77,8 @@ class Asked:
     limit: int
 
     @property
-    def empty(self) -> bool:
-        """Nobody in that state has what the list is sorted by."""
+    def is_empty(self) -> bool:
+        """No connection of that status has the column by which the list is sorted."""
         return self.sort in (Sort.DUE, Sort.FAILURES) and self.status in (Status.REVOKED, Status.DISCONNECTED)
 
 
@@ -88,41 +88,47 @@ class Query:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def walk(asked: Asked) -> Query:
-    """Along the index of its order, or of its status."""
-    return _page(asked, _settings(asked), ORDERS[asked.sort].source)
+def scan(request: PageRequest) -> Query:
+    """Scan the index of the order, or that of the status."""
+    return _make_page(request, _choose_settings(request), ORDERS[request.sort].source)
 
 
-def walk_numbered(asked: Asked, digits: str) -> Query:
-    """As `walk`, leaving out account numbers that do not begin so."""
-    return _page(
-        asked, _settings(asked), ORDERS[asked.sort].source, "CAST(c.hub_id AS text) LIKE :digits", digits=f"{digits}%"
+def scan_with_digits(request: PageRequest, digits: str) -> Query:
+    """As `scan`, only hub ids that begin with these digits."""
+    return _make_page(
+        request,
+        _choose_settings(request),
+        ORDERS[request.sort].source,
+        "CAST(c.hub_id AS text) LIKE :digits",
+        digits=f"{digits}%",
     )
 
 
-def walk_named(asked: Asked, text: str) -> Query:
-    """As `walk`, leaving out names without this text."""
-    return _page(asked, _settings(asked), _BOTH, "a.search_text LIKE :pattern", pattern=pattern(text))
+def scan_with_text(request: PageRequest, text: str) -> Query:
+    """As `scan`, only accounts whose domain or installer contains this text."""
+    return _make_page(
+        request, _choose_settings(request), _BOTH, "a.search_text LIKE :pattern", pattern=make_pattern(text)
+    )
 
 
-def look(asked: Asked, found: Sequence[int]) -> Query:
-    """At each of those."""
-    return _page(asked, _SORT, _FOUND, found=list(found))
+def fetch(request: PageRequest, matches: Sequence[int]) -> Query:
+    """Fetch these hubs and sort them."""
+    return _make_page(request, _MAY_SORT, _MATCHES, matches=list(matches))
 
 
-def in_ranges(asked: Asked, digits: str) -> Query:
-    """By hub: a walk through each range of numbers that begin so."""
-    where, values = _where(asked, ORDERS[Sort.HUB].key)
+def scan_ranges(request: PageRequest, digits: str) -> Query:
+    """By hub id: scan each range of the hub ids that begin with these digits."""
+    where, values = _make_condition(request, ORDERS[Sort.HUB].key)
     source = f"""{_RANGES} CROSS JOIN LATERAL (
         SELECT c.hub_id FROM {_CONNECTIONS} WHERE c.hub_id BETWEEN low AND high AND {where}
-         ORDER BY {_order(asked, ORDERS[Sort.HUB].key)} LIMIT :limit
+         ORDER BY {_make_order(request, ORDERS[Sort.HUB].key)} LIMIT :limit
     ) AS c"""
-    anything = Asked(Sort.HUB, None, None, asked.backwards, asked.limit)
-    return _page(anything, _SORT, source, **{**values, **ranges(digits)})
+    any_row = PageRequest(Sort.HUB, None, None, request.backwards, request.limit)
+    return _make_page(any_row, _MAY_SORT, source, **{**values, **split_ranges(digits)})
 
 
-def ranges(digits: str) -> dict[str, list[int]]:
-    """Between which numbers are those that begin with `digits`: the shortest first, up to a bigint's end."""
+def split_ranges(digits: str) -> dict[str, list[int]]:
+    """The ranges of the hub ids that begin with `digits`, the ids with the fewest digits first."""
     low = high = int(digits)
     lows, highs = [], []
     while not digits.startswith("0") and low <= MAX_HUB_ID:
@@ -132,46 +138,46 @@ def ranges(digits: str) -> dict[str, list[int]]:
     return {"lows": lows, "highs": highs}
 
 
-def pattern(text: str) -> str:
-    """For LIKE, in which it means itself."""
+def make_pattern(text: str) -> str:
+    """For LIKE: any text that contains this one, with its special characters escaped."""
     escaped = text.lower().replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
     return f"%{escaped}%"
 
 
-def _settings(asked: Asked) -> str:
-    rare = asked.status not in (None, Status.ACTIVE)
-    return _SORT if rare and asked.sort is not Sort.HUB else _WALK
+def _choose_settings(request: PageRequest) -> str:
+    is_rare = request.status not in (None, Status.ACTIVE)
+    return _MAY_SORT if is_rare and request.sort is not Sort.HUB else _SCAN_ONLY
 
 
-def _page(asked: Asked, settings: str, source: str, also: str = "true", **values: Any) -> Query:
-    key = ORDERS[asked.sort].key
-    where, bound = _where(asked, key)
+def _make_page(request: PageRequest, settings: str, source: str, extra_condition: str = "true", **values: Any) -> Query:
+    key = ORDERS[request.sort].key
+    where, bound = _make_condition(request, key)
     sql = PAGE.format(
         settings=settings,
         hub=key[-1],
         source=source,
-        where=f"{where} AND {also}",
-        order=_order(asked, key),
+        where=f"{where} AND {extra_condition}",
+        order=_make_order(request, key),
     )
-    return Query(sql, {"limit": asked.limit, **bound, **values})
+    return Query(sql, {"limit": request.limit, **bound, **values})
 
 
-def _where(asked: Asked, key: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-    conditions, values = [ORDERS[asked.sort].only], {}
-    if asked.status is not None:
+def _make_condition(request: PageRequest, key: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+    conditions, values = [ORDERS[request.sort].condition], {}
+    if request.status is not None:
         conditions.append("c.status = :status")
-        values["status"] = asked.status.value
-    if asked.at is not None:
+        values["status"] = request.status.value
+    if request.at is not None:
         names = [f"at{place}" for place in range(len(key))]
-        past = "<" if _downwards(asked) else ">"
+        past = "<" if _is_descending(request) else ">"
         conditions.append(f"({', '.join(key)}) {past} ({', '.join(f':{name}' for name in names)})")
-        values |= dict(zip(names, asked.at, strict=True))
+        values |= dict(zip(names, request.at, strict=True))
     return " AND ".join(conditions), values
 
 
-def _order(asked: Asked, key: tuple[str, ...]) -> str:
-    return ", ".join(f"{name} DESC" if _downwards(asked) else name for name in key)
+def _make_order(request: PageRequest, key: tuple[str, ...]) -> str:
+    return ", ".join(f"{name} DESC" if _is_descending(request) else name for name in key)
 
 
-def _downwards(asked: Asked) -> bool:
-    return ORDERS[asked.sort].downwards is not asked.backwards
+def _is_descending(request: PageRequest) -> bool:
+    return ORDERS[request.sort].is_descending is not request.backwards

@@ -1,4 +1,4 @@
-"""Where a page of the list of connections begins: opaque to its bearer, and trusted in nothing when it comes back."""
+"""Cursors of the list of connections: opaque text in a URL, validated when it comes back."""
 
 from __future__ import annotations
 
@@ -11,77 +11,77 @@ from typing import Any
 
 from shared.domain.hub_id import MAX_HUB_ID
 
-#: Characters of the longest cursor that we make: a domain of 255, in four bytes each.
-LONGEST = 1500
+#: A cursor with the longest domain, 255 characters of four bytes, is shorter.
+MAX_CURSOR_CHARS = 1500
 
 
 class Sort(StrEnum):
-    #: By account number.
+    #: By hub id.
     HUB = "hub"
     #: By domain, those without one last.
     DOMAIN = "domain"
-    #: The soonest refresh first; only those that have one ahead.
+    #: The soonest refresh first; only connections with a due refresh.
     DUE = "due"
-    #: The most failures first; only those that fail.
+    #: The most failures first; only connections that fail.
     FAILURES = "failures"
 
 
 class BadCursor(ValueError):
-    """It is none of ours, or of a list that is sorted in another way."""
+    """It is not a cursor, or a cursor of a list with another sort order."""
 
 
-def cursor(sort: Sort, key: Sequence[Any]) -> str:
-    """`key`: what the list is sorted by, of one row; its hub is the last of it."""
-    plain = [each.isoformat() if isinstance(each, datetime) else each for each in key]
-    made = json.dumps([sort.value, *plain], ensure_ascii=False, separators=(",", ":"))
-    return urlsafe_b64encode(made.encode()).decode().rstrip("=")
+def encode_cursor(sort: Sort, key: Sequence[Any]) -> str:
+    """`key`: the values of one row by which the list is sorted. The last one is its hub id."""
+    values = [each.isoformat() if isinstance(each, datetime) else each for each in key]
+    text = json.dumps([sort.value, *values], ensure_ascii=False, separators=(",", ":"))
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def position(sort: Sort, text: str) -> tuple[Any, ...]:
-    """The key that `cursor` was given. Raises BadCursor."""
+def decode_cursor(sort: Sort, text: str) -> tuple[Any, ...]:
+    """The key that `encode_cursor` got. Raises BadCursor."""
     try:
-        named, *key = _decoded(text)
-        if named != sort.value:
-            raise BadCursor("a cursor of another order")
-        return _checked(sort, key)
+        name, *key = _decode(text)
+        if name != sort.value:
+            raise BadCursor("a cursor of another sort order")
+        return _check_key(sort, key)
     except (ValueError, TypeError, RecursionError):
-        raise BadCursor("no cursor of ours") from None
+        raise BadCursor("not a cursor") from None
 
 
-def _decoded(text: str) -> Any:
-    if len(text) > LONGEST:
+def _decode(text: str) -> Any:
+    if len(text) > MAX_CURSOR_CHARS:
         raise BadCursor("too long")
     return json.loads(b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
 
 
-def _checked(sort: Sort, key: list[Any]) -> tuple[Any, ...]:
+def _check_key(sort: Sort, key: list[Any]) -> tuple[Any, ...]:
     if sort is Sort.HUB:
         (hub_id,) = key
-        return (_number(hub_id),)
+        return (_check_int(hub_id),)
     first, hub_id = key
     if sort is Sort.DUE:
-        return _instant(first), _number(hub_id)
+        return _check_datetime(first), _check_int(hub_id)
     if sort is Sort.FAILURES:
-        return _number(first), _number(hub_id)
-    return _text(first), _number(hub_id)
+        return _check_int(first), _check_int(hub_id)
+    return _check_text(first), _check_int(hub_id)
 
 
-def _number(value: Any) -> int:
+def _check_int(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= MAX_HUB_ID:
-        raise BadCursor("no number")
+        raise BadCursor("not an integer")
     return value
 
 
-def _instant(value: Any) -> datetime:
+def _check_datetime(value: Any) -> datetime:
     instant = datetime.fromisoformat(value)
     if instant.tzinfo is None:
-        raise BadCursor("no instant")
+        raise BadCursor("no time zone")
     return instant
 
 
-def _text(value: Any) -> str:
-    """PostgreSQL takes neither NUL nor a lone surrogate."""
+def _check_text(value: Any) -> str:
+    """PostgreSQL refuses NUL and lone surrogates."""
     if not isinstance(value, str) or "\0" in value:
-        raise BadCursor("no text")
+        raise BadCursor("not a text")
     value.encode()  # raises UnicodeEncodeError, a ValueError
     return value

@@ -1,25 +1,27 @@
-"""What the refreshes of the last hours came to, and how much life is in the tokens served now."""
+"""Statistics of refreshes: by time, by outcome, by lateness, and the lifetimes of the tokens that are served."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Engine, Row
+from sqlalchemy import Engine
 
 from shared.db.core.statements import Database, single_statement
-from shared.domain.refresh_counters import LATENESS_BOUNDS_SECONDS as LATE
-from shared.domain.refresh_counters import LIFETIME_BOUNDS_SECONDS, OUTCOMES, find_lateness_bound
+from shared.domain.refresh_counters import (
+    LATENESS_BOUNDS_SECONDS,
+    LIFETIME_BOUNDS_SECONDS,
+    OUTCOMES,
+    find_lateness_bound,
+)
 
-#: With more connections than this, a sample of about so many stands for all of them.
-SAMPLE = 20_000
+#: With more connections than this, a random sample of about so many rows is read.
+SAMPLE_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Some minutes, from `at` on."""
+    """Some minutes that begin at `at`."""
 
     at: datetime
     refreshed: int
@@ -28,20 +30,20 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Since the database was made. They never go down."""
+    """Counters since the database was created. They never decrease."""
 
-    attempts: dict[str, int]  #: by outcome, every one of OUTCOMES
-    lateness: dict[float, int]  #: refreshes by upper bound in seconds (the last is infinite), each in one of them
-    lateness_seconds: float  #: summed up
+    attempts: dict[str, int]  #: by outcome, all of OUTCOMES
+    lateness: dict[float, int]  #: refreshes by upper bound in seconds, in one bucket each
+    lateness_seconds: float  #: sum
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
-    """What the tokens that are served now have left."""
+class TokenLifetimes:
+    """The seconds that served tokens have left."""
 
-    lives: dict[float, int]  #: tokens by upper bound in seconds (the last is infinite), each in one of them
-    seconds: float  #: summed up
-    estimated: bool  #: from a sample
+    counts: dict[float, int]  #: tokens by upper bound in seconds, in one bucket each
+    total_seconds: float  #: sum
+    is_estimated: bool  #: from a sample
 
 
 SLOTS = single_statement("""
@@ -55,104 +57,105 @@ SELECT at, coalesce(sum(m.refreshed), 0) AS refreshed, coalesce(sum(m.failed), 0
   LEFT JOIN tokenkeeper.refreshes_by_minute AS m ON m.minute >= at AND m.minute < at + width
  GROUP BY at ORDER BY at
 """)
-TALLY = single_statement("SELECT kind, name, total FROM tokenkeeper.refresh_counters")
-CONNECTIONS = single_statement("SELECT connections FROM tokenkeeper.connection_counts")
-#: Pages of the table, drawn by lot; with 100 percent all of them.
-_DRAWN = "tokenkeeper.connections TABLESAMPLE SYSTEM (:percent)"
+COUNTERS = single_statement("SELECT kind, name, total FROM tokenkeeper.refresh_counters")
+COUNT_CONNECTIONS = single_statement("SELECT connections FROM tokenkeeper.connection_counts")
+#: Random pages of the table; with 100 percent all of them.
+_SAMPLED = "tokenkeeper.connections TABLESAMPLE SYSTEM (:percent)"
 _SERVED = "status IN ('active', 'suspect') AND expires_at > clock_timestamp()"
 _BOUNDS = ", ".join(str(each) for each in LIFETIME_BOUNDS_SECONDS[:-1])
-LIFE = single_statement(f"""
-WITH drawn AS MATERIALIZED (
-    SELECT CASE WHEN {_SERVED} THEN extract(epoch FROM expires_at - clock_timestamp())::double precision END AS life
-      FROM {_DRAWN}
+LIFETIMES = single_statement(f"""
+WITH sampled AS MATERIALIZED (
+    SELECT CASE WHEN {_SERVED} THEN extract(epoch FROM expires_at - clock_timestamp())::double precision
+           END AS seconds_left
+      FROM {_SAMPLED}
 )
-SELECT width_bucket(life, ARRAY[{_BOUNDS}]::double precision[]) AS bucket,
-       count(*) AS tokens, coalesce(sum(life), 0) AS seconds
-  FROM drawn GROUP BY bucket
+SELECT width_bucket(seconds_left, ARRAY[{_BOUNDS}]::double precision[]) AS bucket,
+       count(*) AS tokens, coalesce(sum(seconds_left), 0) AS seconds
+  FROM sampled GROUP BY bucket
 """)
-#: A live connection without a token is due, or has failed, or HubSpot refused our app and it is due again soon: the
-#: first retry is never later than this.
-SOON = "6 seconds"
+#: A live connection without a token is due, has failed, or is due again within this time, because HubSpot refused our
+#: app: the longest wait before a first retry.
+_FIRST_RETRY = "6 seconds"
 _LIVE = "status IN ('active', 'suspect')"
-_TOKENLESS = f"{_LIVE} AND (expires_at IS NULL OR expires_at <= now())"
-#: The planner would take a backlog's statistics for today's, or today's for a backlog's.
+_WITHOUT_TOKEN = f"{_LIVE} AND (expires_at IS NULL OR expires_at <= now())"
+#: The planner's statistics may be from before a backlog, or from one that is over.
 _BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off; "
-CANDIDATES = single_statement(f"""
+COUNT_CANDIDATES = single_statement(f"""
 {_BY_INDEX}SELECT count(*) FROM (
-    (SELECT FROM tokenkeeper.connections WHERE due_at <= now() + interval '{SOON}' LIMIT :most)
+    (SELECT FROM tokenkeeper.connections WHERE due_at <= now() + interval '{_FIRST_RETRY}' LIMIT :limit)
     UNION ALL
-    (SELECT FROM tokenkeeper.connections WHERE failures > 0 LIMIT :most)
+    (SELECT FROM tokenkeeper.connections WHERE failures > 0 LIMIT :limit)
 ) AS candidates
 """)
-STALE = single_statement(f"""
+COUNT_WITHOUT_TOKEN = single_statement(f"""
 {_BY_INDEX}SELECT count(*) FROM (
-    SELECT hub_id FROM tokenkeeper.connections WHERE due_at <= now() + interval '{SOON}' AND {_TOKENLESS}
+    SELECT hub_id FROM tokenkeeper.connections WHERE due_at <= now() + interval '{_FIRST_RETRY}' AND {_WITHOUT_TOKEN}
     UNION
-    SELECT hub_id FROM tokenkeeper.connections WHERE failures > 0 AND {_TOKENLESS}
-) AS stale
+    SELECT hub_id FROM tokenkeeper.connections WHERE failures > 0 AND {_WITHOUT_TOKEN}
+) AS without_token
 """)
-STALE_OF_SAMPLE = single_statement(
-    f"SELECT count(*) AS drawn, count(*) FILTER (WHERE {_TOKENLESS}) AS stale FROM {_DRAWN}"
+SAMPLE_WITHOUT_TOKEN = single_statement(
+    f"SELECT count(*) AS sampled, count(*) FILTER (WHERE {_WITHOUT_TOKEN}) AS without_token FROM {_SAMPLED}"
 )
-WAITING = single_statement("SELECT count(*) FROM tokenkeeper.alerts WHERE due_at IS NOT NULL")
+COUNT_UNDELIVERED_ALERTS = single_statement("SELECT count(*) FROM tokenkeeper.alerts WHERE due_at IS NOT NULL")
 
 
 class RefreshStats:
-    """Everything raises StoreUnavailable where PostgreSQL does not answer. Nothing here is slow at a million."""
+    """Every method raises StoreUnavailable, and is fast with a million connections."""
 
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
     def read_slots(self, *, hours: int = 6, minutes: int = 5) -> list[Slot]:
-        """The oldest first, without gaps; the last is the one that is running."""
+        """The oldest first, without gaps; the last one has not ended yet."""
         rows = self._database.execute(SLOTS, minutes=minutes, count=hours * 60 // minutes)
         return [Slot(row.at, int(row.refreshed), int(row.failed)) for row in rows]
 
     def read_totals(self) -> Totals:
-        totals = Totals(dict.fromkeys(OUTCOMES, 0), dict.fromkeys(LATE, 0), 0.0)
+        totals = Totals(dict.fromkeys(OUTCOMES, 0), dict.fromkeys(LATENESS_BOUNDS_SECONDS, 0), 0.0)
         seconds = 0.0
-        for row in self._database.execute(TALLY):
+        for row in self._database.execute(COUNTERS):
             if row.kind == "attempts":
                 totals.attempts[row.name] = int(row.total)
             elif row.kind == "lateness":
-                # Of another version's bounds, perhaps: what was counted stays counted.
+                # The bounds of another version may differ: its counts are kept in the nearest bucket above.
                 totals.lateness[find_lateness_bound(float(row.name))] += int(row.total)
             else:
                 seconds = row.total
         return Totals(totals.attempts, totals.lateness, seconds)
 
-    def read_lifetimes(self) -> Life:
-        """Drawn from a sample where there are more than SAMPLE connections."""
-        connections = self._connections()
-        rows = self._database.execute(LIFE, percent=_percent(connections))
-        drawn = sum(row.tokens for row in rows)
-        return _life(rows, connections / drawn if connections > SAMPLE and drawn else 1.0, connections > SAMPLE)
+    def read_lifetimes(self) -> TokenLifetimes:
+        """From a sample where there are more than SAMPLE_ROWS connections."""
+        connections = self._count_connections()
+        rows = self._database.execute(LIFETIMES, percent=_sample_percent(connections))
+        sampled = sum(row.tokens for row in rows)
+        is_estimated = connections > SAMPLE_ROWS
+        scale = connections / sampled if is_estimated and sampled else 1.0
+        counts = dict.fromkeys(LIFETIME_BOUNDS_SECONDS, 0)
+        total_seconds = 0.0
+        for row in rows:
+            if row.bucket is not None:  # None: rows without a token to serve
+                counts[LIFETIME_BOUNDS_SECONDS[row.bucket]] = round(row.tokens * scale)
+                total_seconds += row.seconds * scale
+        return TokenLifetimes(counts, total_seconds, is_estimated)
 
     def count_without_token(self) -> int:
-        """Live connections of which no token can be served. An estimate where more than SAMPLE of them are due."""
-        connections = self._connections()
-        if connections > SAMPLE and self._database.execute(CANDIDATES, most=SAMPLE)[0][0] >= SAMPLE:
-            row = self._database.execute(STALE_OF_SAMPLE, percent=_percent(connections))[0]
-            return round(row.stale * connections / row.drawn) if row.drawn else 0
-        return int(self._database.execute(STALE)[0][0])
+        """Active and suspect connections without a valid token. An estimate with more than SAMPLE_ROWS candidates."""
+        connections = self._count_connections()
+        if (
+            connections > SAMPLE_ROWS
+            and self._database.execute(COUNT_CANDIDATES, limit=SAMPLE_ROWS)[0][0] >= SAMPLE_ROWS
+        ):
+            row = self._database.execute(SAMPLE_WITHOUT_TOKEN, percent=_sample_percent(connections))[0]
+            return round(row.without_token * connections / row.sampled) if row.sampled else 0
+        return int(self._database.execute(COUNT_WITHOUT_TOKEN)[0][0])
 
     def count_undelivered_alerts(self) -> int:
-        """Alerts that are not delivered yet."""
-        return int(self._database.execute(WAITING)[0][0])
+        return int(self._database.execute(COUNT_UNDELIVERED_ALERTS)[0][0])
 
-    def _connections(self) -> int:
-        return int(self._database.execute(CONNECTIONS)[0][0])
-
-
-def _percent(connections: int) -> float:
-    return min(100.0, 100.0 * SAMPLE / max(1, connections))
+    def _count_connections(self) -> int:
+        return int(self._database.execute(COUNT_CONNECTIONS)[0][0])
 
 
-def _life(rows: Iterable[Row[Any]], factor: float, estimated: bool) -> Life:
-    lives = dict.fromkeys(LIFETIME_BOUNDS_SECONDS, 0)
-    seconds = 0.0
-    for row in rows:
-        if row.bucket is not None:  # else they are not served
-            lives[LIFETIME_BOUNDS_SECONDS[row.bucket]] = round(row.tokens * factor)
-            seconds += row.seconds * factor
-    return Life(lives, seconds, estimated)
+def _sample_percent(connections: int) -> float:
+    return min(100.0, 100.0 * SAMPLE_ROWS / max(1, connections))

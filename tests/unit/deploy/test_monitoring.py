@@ -17,7 +17,7 @@ from prometheus_client.samples import Sample
 from ruamel.yaml import YAML
 
 from shared.db.reports.connections import Overview
-from shared.db.reports.refresh_stats import Life, Totals
+from shared.db.reports.refresh_stats import TokenLifetimes, Totals
 from shared.domain.connection import Status
 from shared.domain.provider import Provider
 from shared.domain.refresh_counters import LATENESS_BOUNDS_SECONDS, LIFETIME_BOUNDS_SECONDS, OUTCOMES
@@ -53,7 +53,7 @@ def render_samples() -> list[Sample]:
     )
     totals = Totals(dict.fromkeys(OUTCOMES, 1), dict.fromkeys(LATENESS_BOUNDS_SECONDS, 1), 1.0)
     reading = Snapshot(
-        overview, totals, Life(dict.fromkeys(LIFETIME_BOUNDS_SECONDS, 1), 1.0, estimated=False), 0, 0, 2.0
+        overview, totals, TokenLifetimes(dict.fromkeys(LIFETIME_BOUNDS_SECONDS, 1), 1.0, is_estimated=False), 0, 0, 2.0
     )
     text = render_metrics(reading, accept="").get_data(as_text=True)
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
