@@ -59,7 +59,7 @@ def create_app(services: Services) -> Flask:
 
 
 def _add_routes(app: Flask, services: Services) -> None:
-    cookies = Cookies(services.https)
+    cookies = Cookies(services.is_https)
     new_limiter = partial(RateLimiter, clock=services.monotonic_clock)
 
     # The handshake: all that a customer ever sees.

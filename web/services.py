@@ -57,7 +57,7 @@ class Services:
     monotonic_clock: Callable[[], float] = time.monotonic
 
     @property
-    def https(self) -> bool:
+    def is_https(self) -> bool:
         return self.redirect_uri.startswith("https://")
 
     @property

@@ -20,7 +20,7 @@ from web.error_pages import AbortWithPage, classify_exchange_error
 from web.oauth.install_cookie import InstallCookie, InstallCookieSigner
 from web.oauth.install_storage import find_install, submit_install
 from web.oauth.scope_descriptions import describe_scopes
-from web.oauth.state import StateExpired, StateOfAnotherBrowser, StateRejected, States
+from web.oauth.state import STATE_LIFETIME, StateExpired, StateOfAnotherBrowser, StateRejected, States
 from web.security.cookies import MAX_RESTARTS, Cookies
 from web.security.host_header import original_host
 from web.services import Services
@@ -95,9 +95,9 @@ class Handshake:
         if self._cookies.is_code_used(request, install_id):
             return Response(status=303, headers={"Location": url_for("install_page", install_id=install_id)})
 
-        return self._exchange(install_id, code)
+        return self._exchange_and_store(install_id, code)
 
-    def _exchange(self, install_id: str, code: str) -> Response:
+    def _exchange_and_store(self, install_id: str, code: str) -> Response:
         # 6. Exchange the code. It works once.
         try:
             grant = self._services.hubspot.exchange(code, self._services.clock)
@@ -128,7 +128,7 @@ class Handshake:
         is_in_cookie = self._cookies.set_if_small_enough(response, "grant", browser_copy, path=path)
         if not is_in_cookie and not is_accepted:
             raise AbortWithPage(error_pages.NOT_STORED)
-        self._cookies.mark_code_used(response, install_id, url_for("callback"))
+        self._cookies.mark_code_used(response, install_id, url_for("callback"), STATE_LIFETIME)
         log.info(
             "HubSpot granted a connection",
             hub_id=install.hub_id,

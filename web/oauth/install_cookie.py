@@ -7,7 +7,7 @@ from datetime import datetime
 
 from itsdangerous import BadData, URLSafeSerializer
 
-from web.oauth.state import SIGNER_OPTIONS
+from web.security.signing import SIGNER_OPTIONS
 
 #: From the submission of a grant until it is submitted again, if it is still not stored.
 RESUBMIT_SECONDS = 3.0

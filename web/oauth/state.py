@@ -10,11 +10,9 @@ from uuid import UUID
 
 from itsdangerous import BadData, URLSafeSerializer
 
+from web.security.signing import MAX_CLOCK_SKEW, SIGNER_OPTIONS
+
 STATE_LIFETIME = timedelta(minutes=15)
-#: The clocks of two web hosts may differ by this much.
-MAX_CLOCK_SKEW = timedelta(minutes=1)
-#: For every serializer in `web`. Each has a salt of its own, so that a value made for one purpose fails for another.
-SIGNER_OPTIONS = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
 
 
 class StateRejected(Exception):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
+from datetime import timedelta
 
 from flask import Request, Response
 from werkzeug.http import dump_cookie
-
-from web.oauth.state import STATE_LIFETIME
 
 DAY_SECONDS = 86_400
 #: Browsers drop a larger cookie, counted with its name and attributes.
@@ -24,8 +23,8 @@ _BROWSER_ID = re.compile(r"[0-9A-Za-z_-]{43}")
 class Cookies:
     """Reads and sets cookies by short names; in the browser they have a prefix."""
 
-    def __init__(self, https: bool) -> None:
-        self._https = https
+    def __init__(self, is_https: bool) -> None:
+        self._is_https = is_https
 
     def browser_id(self, request: Request) -> str | None:
         """The random identifier of this browser; None on its first visit."""
@@ -38,9 +37,9 @@ class Cookies:
         self.set(response, BROWSER_ID, browser_id, path="/")
         return browser_id
 
-    def mark_code_used(self, response: Response, install_id: str, path: str) -> None:
+    def mark_code_used(self, response: Response, install_id: str, path: str, lifetime: timedelta) -> None:
         """For as long as the state of a callback is valid, a reload must not exchange its code again."""
-        self.set(response, f"done_{install_id}", "1", path=path, max_age=int(STATE_LIFETIME.total_seconds()))
+        self.set(response, f"done_{install_id}", "1", path=path, max_age=int(lifetime.total_seconds()))
 
     def is_code_used(self, request: Request, install_id: str) -> bool:
         return self.read(request, f"done_{install_id}") is not None
@@ -75,7 +74,7 @@ class Cookies:
             value,
             max_age=max_age,
             path=path,
-            secure=self._https,
+            secure=self._is_https,
             httponly=True,
             samesite="Lax",
             max_size=0,  # no warning: set_if_small_enough measures
@@ -83,6 +82,6 @@ class Cookies:
 
     def _full_name(self, name: str) -> str:
         """With a prefix that keeps other sites of the domain from setting it; browsers allow it over https only."""
-        if not self._https:
+        if not self._is_https:
             return f"tk_{name}"
         return f"__Host-tk_{name}" if name == BROWSER_ID else f"__Secure-tk_{name}"

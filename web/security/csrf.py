@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from flask import Request
 from itsdangerous import BadData, URLSafeSerializer
 
-from web.oauth.state import MAX_CLOCK_SKEW, SIGNER_OPTIONS
 from web.security.cookies import Cookies
 from web.security.host_header import original_host
+from web.security.signing import MAX_CLOCK_SKEW, SIGNER_OPTIONS
 
 #: The hidden field of every form.
 FIELD = "csrf_token"

@@ -25,7 +25,7 @@ def security_headers(services: Services) -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
     }
-    if services.https:  # over http, browsers ignore these and print a warning
+    if services.is_https:  # over http, browsers ignore these and print a warning
         headers["Strict-Transport-Security"] = "max-age=31536000"
         headers["Cross-Origin-Opener-Policy"] = "same-origin"
     return headers

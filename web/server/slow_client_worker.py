@@ -96,6 +96,10 @@ class SlowClientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         """Gunicorn sends and logs the message of a parse error, which quotes the request: that may hold a code."""
         super().handle_error(req, client, addr, _without_message(exc) if isinstance(exc, ParseException) else exc)
 
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Gthread first takes a lock of the thread pool; the signal may have interrupted the code that holds it."""
+        super(ThreadWorker, self).handle_quit(sig, frame)
+
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
         """Gunicorn would read what follows a header in the thread, at the client's pace: this closes instead."""
         has_body = any(name in {"CONTENT-LENGTH", "TRANSFER-ENCODING"} for name, _ in conn.parser.mesg.headers)

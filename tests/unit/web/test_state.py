@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tests.support.builders import START
 from web.oauth.install_cookie import InstallCookie, InstallCookieSigner
 from web.oauth.state import (
-    MAX_CLOCK_SKEW,
     STATE_LIFETIME,
     StateExpired,
     StateInvalid,
@@ -18,6 +17,7 @@ from web.oauth.state import (
     StateRejected,
     States,
 )
+from web.security.signing import MAX_CLOCK_SKEW
 
 STATES = States("a-secret-key-for-tests")
 
