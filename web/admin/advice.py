@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from shared.db.reports.connections import ConnectionRow
 from shared.domain.brake import HELD_REASON
 from shared.domain.connection import Status
-from shared.domain.provider import Condition, Provider
-from web.admin.error_descriptions import ACCOUNT_MIGRATION_CODES, APP_SETTINGS_CODES, DESCRIPTIONS, parse_code
+from shared.domain.provider import DESCRIPTIONS, Condition, Provider
+from web.admin.error_descriptions import ACCOUNT_MIGRATION_CODES, APP_SETTINGS_CODES, is_known, parse_code
 
 #: An unknown refusal is worth a question to HubSpot's support after so many failures in a row.
 UNKNOWN_REFUSAL_FAILURES = 5
@@ -52,12 +52,7 @@ HELD_BY_BRAKE = Advice(
     "HubSpot refused the refresh tokens of very many connections at once, so the revocation brake holds them as "
     "suspect. Find out whether HubSpot is right, then confirm or dismiss on the overview.",
 )
-APP_REJECTED = Advice(
-    "Check the app's settings",
-    "HubSpot does not accept our app; this account is not the cause. Compare HUBSPOT_CLIENT_ID and "
-    "HUBSPOT_CLIENT_SECRET with the app's page at HubSpot, and restart worker and web. Refreshes then resume by "
-    "themselves.",
-)
+APP_REJECTED = Advice("Check the app's settings", str(DESCRIPTIONS[Condition.APP_REJECTED]))
 MISSING_KEY = Advice(
     "Add the missing key to TOKEN_KEYS",
     "Its refresh token is encrypted with a key that is not in TOKEN_KEYS. Add that key and restart worker and web: "
@@ -74,8 +69,8 @@ SUSPECT = Advice(
     "HubSpot's token endpoint and its introspection are both asked again. If both say that the refresh token is not "
     "valid, the connection becomes revoked. If one of them accepts it, refreshes continue.",
 )
-PROVIDER_UNAVAILABLE = Advice("Nothing", "HubSpot does not answer at the moment. Refreshes resume once it does.")
-PROVIDER_THROTTLED = Advice("Nothing", "HubSpot is limiting our requests. Refreshes resume when the pause is over.")
+PROVIDER_UNAVAILABLE = Advice("Nothing", str(DESCRIPTIONS[Condition.UNAVAILABLE]))
+PROVIDER_THROTTLED = Advice("Nothing", str(DESCRIPTIONS[Condition.THROTTLED]))
 ACCOUNT_MIGRATION = Advice(
     "Nothing", "HubSpot is moving the account and says how long the move takes. It is tried again then."
 )
@@ -99,8 +94,8 @@ def advise(connection: ConnectionRow, provider: Provider) -> Advice:
         (provider.condition is Condition.APP_REJECTED, APP_REJECTED),
         (code in APP_SETTINGS_CODES, APP_REJECTED),
         (code == "another_hub", WRONG_HUB),
-        (code == "decryption_failed", MISSING_KEY),  # words: ok
-        (connection.failures >= UNKNOWN_REFUSAL_FAILURES and code not in DESCRIPTIONS, UNKNOWN_REFUSAL),
+        (code == "decryption_failed", MISSING_KEY),
+        (connection.failures >= UNKNOWN_REFUSAL_FAILURES and not is_known(code), UNKNOWN_REFUSAL),
         (connection.status is Status.SUSPECT, SUSPECT),
         (provider.condition is Condition.UNAVAILABLE, PROVIDER_UNAVAILABLE),
         (provider.condition is Condition.THROTTLED, PROVIDER_THROTTLED),

@@ -55,7 +55,7 @@ DESCRIPTIONS = {
     "no_hub_id": _MALFORMED_RESPONSE,
     "no_refresh_token": _MALFORMED_RESPONSE,
     "incomplete_grant": _MALFORMED_RESPONSE,
-    "decryption_failed": "its refresh token is encrypted with a key that is not in TOKEN_KEYS",  # words: ok
+    "decryption_failed": "its refresh token is encrypted with a key that is not in TOKEN_KEYS",
     "unrecognised": "HubSpot refused with a code that this version does not know",
 }
 #: HubSpot is moving the account to another data centre.
@@ -72,6 +72,10 @@ def parse_code(stored_error: str) -> str:
     """The code alone: `BAD_HUB` of `BAD_HUB (HTTP 400)`."""
     match = _STORED_ERROR.fullmatch(stored_error)
     return match["code"] if match else stored_error
+
+
+def is_known(code: str) -> bool:
+    return code in DESCRIPTIONS
 
 
 def describe_error(stored_error: str) -> str:

@@ -47,7 +47,7 @@ def test_a_refresh_token_of_another_account_asks_for_a_correct_import():
 
 
 def test_a_missing_encryption_key_names_its_setting():
-    assert "TOKEN_KEYS" in advise_on(last_error="decryption_failed", failures=9).text  # words: ok
+    assert "TOKEN_KEYS" in advise_on(last_error="decryption_failed", failures=9).text
 
 
 def test_an_unknown_refusal_asks_for_hubspots_support_after_five_failures():
