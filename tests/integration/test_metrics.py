@@ -67,8 +67,8 @@ def test_connections_are_counted_by_status(scraper: Scraper, connections: Connec
     sql.set("status = 'suspect', failures = 2", 2)
     sql.set("status = 'revoked', access_token = NULL, expires_at = NULL, due_at = NULL, failures = 1", 3)
     sql.set("status = 'disconnected', due_at = NULL", 4)
-    found = {status: scraper.value("connections", status=status) for status in ("active", "suspect", "revoked")}
-    assert found == {"active": 4, "suspect": 1, "revoked": 1}
+    counts = {status: scraper.value("connections", status=status) for status in ("active", "suspect", "revoked")}
+    assert counts == {"active": 4, "suspect": 1, "revoked": 1}
     assert scraper.value("connections", status="disconnected") == 1
     assert scraper.value("connections_failing") == 1
 
@@ -241,5 +241,5 @@ def test_promtool_finds_nothing_to_report(scraper: Scraper, connections: Connect
         pytest.skip("promtool is not on PATH; it comes with Prometheus")
     connections.install(1)
     text = scraper.get().text
-    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    result = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -129,17 +129,17 @@ def _collect_valid_values(
 ) -> tuple[dict[str, str], list[str]]:
     """Parameters and cookies of a successful handshake and a CSRF token; the paths of the install's page."""
     browser = app.test_client()
-    back = parse_qs(urlsplit(allow(browser.get("/install").headers["Location"], HUB)).query)
-    found = {name: values[0] for name, values in back.items()}
-    done = browser.get("/oauth/callback", query_string=found)
-    assert done.status_code == 303
+    parameters = parse_qs(urlsplit(allow(browser.get("/install").headers["Location"], HUB)).query)
+    values_by_name = {name: values[0] for name, values in parameters.items()}
+    response = browser.get("/oauth/callback", query_string=values_by_name)
+    assert response.status_code == 303
     page = browser.get(f"/connections/{HUB}", auth=("operator", password)).text
     token = re.search(r'name="csrf_token" value="([^"]+)"', page)
     assert token
-    found["csrf_token"] = token[1]
-    found |= {cookie.key: cookie.value for cookie in browser._cookies.values()}
-    path = done.headers["Location"]
-    return found, [path, f"{path}/status"]
+    values_by_name["csrf_token"] = token[1]
+    values_by_name |= {cookie.key: cookie.value for cookie in browser._cookies.values()}
+    path = response.headers["Location"]
+    return values_by_name, [path, f"{path}/status"]
 
 
 _addresses = count()
