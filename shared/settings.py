@@ -217,7 +217,7 @@ class Settings:
         hint="a number from 0 to 10",
         example="1",
         meaning="how many proxies in front of web add to `X-Forwarded-For`: web limits how often one address may ask "
-        "([security.md](security.md#the-web-edge)). At 0 the header is not read: behind a proxy, all people are then "
+        "([security.md](security.md#web)). At 0 the header is not read: behind a proxy, all people are then "
         "one address",
     )
     log_format: str = setting(
