@@ -19,11 +19,12 @@ from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
 from tests.support.databases import Databases
+from tests.support.deployment import Deployment, start_deployment
 from tests.support.environment import inherited_environment, product_environment
 from tests.support.folders import server_folder
 from tests.support.product import Product, url_responds
 
-#: Number 0 is left to people, 15 to the journeys' standing product.
+#: Number 0 is left to people, 15 to `shared_deployment`.
 _redis_numbers = cycle(range(1, 15))
 
 
@@ -124,6 +125,19 @@ def simulator(simulator_process: ChildProcess) -> Iterator[SimulatorControl]:
     with SimulatorControl(simulator_process.url) as control:
         control.reset(settings=True, accounts=True)
         yield control
+
+
+@pytest.fixture(scope="module")
+def shared_deployment(
+    databases: Databases,
+    redis_server: Callable[[int], str],
+    simulator_process: ChildProcess,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Deployment]:
+    """Web, worker and beat, running for all tests of a file: starting them takes seconds."""
+    logs = tmp_path_factory.mktemp("shared-deployment")
+    with start_deployment(databases, redis_server(15), simulator_process.url, logs) as deployment:
+        yield deployment
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from sandbox.simulator.control import SimulatorControl
 from tests.browser.conftest import OpenPage
 from tests.browser.sites import DARK, NO_SCRIPT, PHONE, AdminBrowser, expect_heading, open_sql
 from tests.browser.test_install import IS_CONNECTED, choose_account
-from tests.journeys.world import World
 from tests.support.databases import Databases
+from tests.support.deployment import Deployment
 from tests.support.environment import SHORT_WAITS, product_environment
 from tests.support.polling import until
 from tests.support.product import Product
@@ -40,7 +40,7 @@ def web_alone(
     valkey: EmbeddedValkey,
     simulator_process: ChildProcess,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[World]:
+) -> Iterator[Deployment]:
     """Web, until a test starts the worker and beat too. Shared by the tests of this file: a start takes seconds."""
     with (
         databases.migrated() as database_url,
@@ -58,51 +58,51 @@ def web_alone(
         product = Product(environment, tmp_path_factory.mktemp("running-product"))
         try:
             product.web()
-            yield World(product, simulator, sql)
+            yield Deployment(product, simulator, sql)
         finally:
             for process in product.running:
                 process.kill()
 
 
 @pytest.fixture
-def running(web_alone: World) -> World:
+def running(web_alone: Deployment) -> Deployment:
     """With web, worker and beat. They keep running for the tests after this one."""
     if not is_worker_running(web_alone):
-        web_alone.started(web=False)
+        web_alone.start(web=False)
     return web_alone
 
 
-def is_worker_running(world: World) -> bool:
-    return any(process.status is None for process in world.named("worker"))
+def is_worker_running(world: Deployment) -> bool:
+    return any(process.status is None for process in world.processes_named("worker"))
 
 
-def for_hub(running: World, hub_id: int) -> World:
-    return World(running.product, running.simulator, running.sql, hub_id)
+def for_hub(running: Deployment, hub_id: int) -> Deployment:
+    return Deployment(running.product, running.simulator, running.sql, hub_id)
 
 
-def open_connection(world: World, open_page: OpenPage, **options: Any) -> Any:
-    admin = AdminBrowser(world.home, world.product.environment["OPERATOR_PASSWORD"], open_page)
+def open_connection(world: Deployment, open_page: OpenPage, **options: Any) -> Any:
+    admin = AdminBrowser(world.url, world.product.environment["OPERATOR_PASSWORD"], open_page)
     return admin.open(f"/connections/{world.hub}", **options)
 
 
 def test_an_install_during_an_outage_of_redis_and_the_worker_gets_its_domain_later(
-    web_alone: World, valkey: EmbeddedValkey, open_page: OpenPage
+    web_alone: Deployment, valkey: EmbeddedValkey, open_page: OpenPage
 ) -> None:
     """Web stores it at once. The page shows the domain without a reload, once a worker runs again."""
     world = for_hub(web_alone, 791)
-    for process in (*world.named("worker"), *world.named("beat")):
+    for process in (*world.processes_named("worker"), *world.processes_named("beat")):
         process.kill()
     valkey.stop()
     page = open_page()
-    page.goto(f"{world.home}/install")
+    page.goto(f"{world.url}/install")
     choose_account(page, 791)
     expect_heading(page, "Account 791 is connected")
     token = world.token()
     assert token is not None
-    assert world.live(token)
+    assert world.are_live(token)
     page.evaluate("document.wasNotReloaded = true")
     valkey.start()
-    world.started(web=False)
+    world.start(web=False)
     expect(page.get_by_role("heading")).to_have_text(re.compile(r"^(?!Account 791).* is connected"))
     assert page.evaluate("document.wasNotReloaded")
 
@@ -113,10 +113,10 @@ def test_an_install_during_an_outage_of_redis_and_the_worker_gets_its_domain_lat
     ids=["desktop", "no_script_on_a_dark_phone"],
 )
 def test_an_account_is_connected_by_clicking(
-    running: World, open_page: OpenPage, hub_id: int, options: dict[str, Any]
+    running: Deployment, open_page: OpenPage, hub_id: int, options: dict[str, Any]
 ) -> None:
     world, page = for_hub(running, hub_id), open_page(**options)
-    page.goto(world.home)
+    page.goto(world.url)
     page.get_by_role("link", name="Connect to HubSpot").click()
     choose_account(page, hub_id)
     expect(page.get_by_role("heading")).to_have_text(IS_CONNECTED)
@@ -126,28 +126,28 @@ def test_an_account_is_connected_by_clicking(
     expect(facts).not_to_contain_text("asking HubSpot")
     token = world.token()
     assert token is not None
-    assert world.live(token)
+    assert world.are_live(token)
 
 
 @with_and_without_script
-def test_refresh_now_fetches_another_token(running: World, open_page: OpenPage, options: dict[str, Any]) -> None:
+def test_refresh_now_fetches_another_token(running: Deployment, open_page: OpenPage, options: dict[str, Any]) -> None:
     world = for_hub(running, 797 + len(options))
-    old_token = world.connected()
+    old_token = world.connect()
     page = open_connection(world, open_page, **options)
     page.get_by_role("button", name="Refresh now").click()
     expect(page.get_by_role("status").filter(has_text="Due now")).to_be_visible()
     new_token = until(lambda: (token := world.token()) != old_token and token)
-    assert world.live(new_token)
+    assert world.are_live(new_token)
     assert old_token not in page.content()
     assert new_token not in page.content()
 
 
 @with_and_without_script
 def test_disconnect_asks_first_and_then_ends_the_connection_here_and_at_hubspot(
-    running: World, open_page: OpenPage, options: dict[str, Any]
+    running: Deployment, open_page: OpenPage, options: dict[str, Any]
 ) -> None:
     world = for_hub(running, 787 + len(options))
-    token = world.connected()
+    token = world.connect()
     page = open_connection(world, open_page, **options)
     page.get_by_role("link", name="Disconnect…").click()
     page.get_by_role("link", name="Cancel").click()
@@ -157,11 +157,11 @@ def test_disconnect_asks_first_and_then_ends_the_connection_here_and_at_hubspot(
     expect(page.get_by_role("status").filter(has_text="Disconnected.")).to_be_visible()
     assert world.token() is None
     expect(page.locator("#head .badge")).to_have_text("disconnected")
-    until(lambda: not world.live(token))
+    until(lambda: not world.are_live(token))
     assert not is_installed_at_hubspot(world, open_page)
 
 
-def is_installed_at_hubspot(world: World, open_page: OpenPage) -> bool:
+def is_installed_at_hubspot(world: Deployment, open_page: OpenPage) -> bool:
     """According to the simulator's list of accounts that have the app."""
     page = open_page()
     page.goto(world.simulator.base_url)

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tests.examples.docs import shown
-from tests.examples.job import EXAMPLES, Job
-from tests.journeys.world import World
+from tests.examples.documentation import shown
+from tests.examples.downstream_job import EXAMPLES, Job
+from tests.support.deployment import Deployment
 from tests.support.environment import ROOT
 from tests.support.polling import until
 
@@ -40,19 +40,23 @@ def example(request: pytest.FixtureRequest) -> tuple[str | Path, ...]:
     return ("node", request.getfixturevalue("node")) if name.startswith("node") else (name,)
 
 
-def test_an_example_prints_the_contacts_of_the_account(world: World, job: Job, example: tuple[str | Path, ...]) -> None:
-    ran = job.run(*example, str(world.hub))
+def test_an_example_prints_the_contacts_of_the_account(
+    deployment: Deployment, job: Job, example: tuple[str | Path, ...]
+) -> None:
+    ran = job.run(*example, str(deployment.hub))
     assert (ran.status, ran.err) == (0, "")
     assert "@" in ran.out
 
 
-def test_an_example_says_why_there_is_no_token(world: World, job: Job, example: tuple[str | Path, ...]) -> None:
-    world.simulator.uninstall(world.hub)
-    world.due_now()
-    until(lambda: world.status() == "revoked")
-    ran = job.run(*example, str(world.hub))
+def test_an_example_says_why_there_is_no_token(
+    deployment: Deployment, job: Job, example: tuple[str | Path, ...]
+) -> None:
+    deployment.simulator.uninstall(deployment.hub)
+    deployment.make_due()
+    until(lambda: deployment.status() == "revoked")
+    ran = job.run(*example, str(deployment.hub))
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err == f"account {world.hub} has no token that works now: revoked\n"
+    assert ran.err == f"account {deployment.hub} has no token that works now: revoked\n"
     assert job.run(*example, "404").err == "account 404 has no token that works now: never installed\n"
 
 
@@ -63,40 +67,40 @@ def patient(request: pytest.FixtureRequest) -> tuple[str | Path, ...]:
 
 
 def test_after_a_401_an_example_asks_for_another_token_and_goes_on(
-    world: World, job: Job, patient: tuple[str | Path, ...]
+    deployment: Deployment, job: Job, patient: tuple[str | Path, ...]
 ) -> None:
-    refused = world.token()
-    world.simulator.add_fault(401, where="api", hub_id=world.hub, times=1)
-    ran = job.run(*patient, str(world.hub))
+    refused = deployment.token()
+    deployment.simulator.add_fault(401, where="api", hub_id=deployment.hub, times=1)
+    ran = job.run(*patient, str(deployment.hub))
     assert (ran.status, ran.err) == (0, "")
     assert "@" in ran.out
-    assert world.token() != refused
+    assert deployment.token() != refused
 
 
 def test_after_a_401_because_of_an_uninstall_an_example_ends_with_the_reason(
-    world: World, job: Job, patient: tuple[str | Path, ...]
+    deployment: Deployment, job: Job, patient: tuple[str | Path, ...]
 ) -> None:
-    world.simulator.uninstall(world.hub, keep_access_tokens=False)
-    ran = job.run(*patient, str(world.hub))
-    assert (ran.status, ran.err) == (1, f"account {world.hub} has no token that works now: revoked\n")
+    deployment.simulator.uninstall(deployment.hub, keep_access_tokens=False)
+    ran = job.run(*patient, str(deployment.hub))
+    assert (ran.status, ran.err) == (1, f"account {deployment.hub} has no token that works now: revoked\n")
 
 
-def test_a_429_is_waited_for(world: World, job: Job) -> None:
-    world.simulator.add_fault(429, where="api", hub_id=world.hub, times=1, retry_after=1)
-    assert job.run("python/contacts.py", str(world.hub)).status == 0
+def test_a_429_is_waited_for(deployment: Deployment, job: Job) -> None:
+    deployment.simulator.add_fault(429, where="api", hub_id=deployment.hub, times=1, retry_after=1)
+    assert job.run("python/contacts.py", str(deployment.hub)).status == 0
 
 
-def test_in_psql_by_hand_no_token_is_shown(world: World, job: Job) -> None:
-    ran = job.run("psql", "-X", "-q", "--set", f"hub={world.hub}", "-f", EXAMPLES / "psql/contacts.sql")
+def test_in_psql_by_hand_no_token_is_shown(deployment: Deployment, job: Job) -> None:
+    ran = job.run("psql", "-X", "-q", "--set", f"hub={deployment.hub}", "-f", EXAMPLES / "psql/contacts.sql")
     assert (ran.status, ran.err) == (0, "")
     assert "@" in ran.out
 
 
-def test_no_token_shows_in_ps(world: World, job: Job) -> None:
+def test_no_token_shows_in_ps(deployment: Deployment, job: Job) -> None:
     """While curl waits for HubSpot."""
-    token = world.token()
-    world.simulator.add_fault("slow", where="api", hub_id=world.hub, seconds=4, times=1)
-    process = job.start("psql/contacts.sh", str(world.hub))
+    token = deployment.token()
+    deployment.simulator.add_fault("slow", where="api", hub_id=deployment.hub, seconds=4, times=1)
+    process = job.start("psql/contacts.sh", str(deployment.hub))
     until(lambda: any("curl" in line for line in command_lines(process.pid)))
     assert token
     while process.poll() is None:
@@ -111,37 +115,37 @@ def command_lines(pid: int) -> list[str]:
         return []
 
 
-def test_a_batch_counts_every_account_and_one_accounts_trouble_is_no_others(world: World, job: Job) -> None:
-    other, gone = world.hub + 500, world.hub + 600
-    world.connected(other)
-    world.connected(gone)
-    world.simulator.add_fault(403, where="api", hub_id=gone)
+def test_a_batch_counts_every_account_and_one_accounts_trouble_is_no_others(deployment: Deployment, job: Job) -> None:
+    other, gone = deployment.hub + 500, deployment.hub + 600
+    deployment.connect(other)
+    deployment.connect(gone)
+    deployment.simulator.add_fault(403, where="api", hub_id=gone)
     ran = job.run("python/every_account.py")
     assert (ran.status, ran.err) == (0, "")
     told = dict(line.split(" ", 1) for line in ran.out.splitlines())
-    assert told[str(world.hub)] == told[str(other)] == "1"
+    assert told[str(deployment.hub)] == told[str(other)] == "1"
     assert told[str(gone)] == "failed: HTTPError"
 
 
-def test_the_roles_of_the_page_read_what_it_says(world: World, job: Job) -> None:
+def test_the_roles_of_the_page_read_what_it_says(deployment: Deployment, job: Job) -> None:
     """One reads all accounts; the other one has a view of two of them."""
     roles = {"my_job": f"{job.role}_a", "support_job": f"{job.role}_b", "support": f"{job.role}_s"}
     statements = shown("downstream.md", "CREATE ROLE my_job") + shown("downstream.md", "CREATE SCHEMA support")
     statements += shown("downstream.md", "ALTER ROLE my_job")
     for name, ours in roles.items():
         statements = re.sub(rf"\b{name}\b", ours, statements)
-    world.sql.rows(f"CREATE ROLE {roles['support_job']} LOGIN PASSWORD 'a-password-of-its-own'")
-    world.sql.rows(statements.replace("62515", str(world.hub)))
+    deployment.sql.rows(f"CREATE ROLE {roles['support_job']} LOGIN PASSWORD 'a-password-of-its-own'")
+    deployment.sql.rows(statements.replace("62515", str(deployment.hub)))
     try:
         read = f"SELECT hub_id FROM {roles['support']}.tokens"
-        assert job.as_role(roles["support_job"], read) == str(world.hub)
+        assert job.as_role(roles["support_job"], read) == str(deployment.hub)
         assert "permission denied" in job.as_role(roles["support_job"], "SELECT * FROM hubspot.tokens")
-        mine = f"SELECT hub_id FROM hubspot.tokens WHERE hub_id = {world.hub}"
-        assert job.as_role(roles["my_job"], mine) == str(world.hub)
+        mine = f"SELECT hub_id FROM hubspot.tokens WHERE hub_id = {deployment.hub}"
+        assert job.as_role(roles["my_job"], mine) == str(deployment.hub)
         assert "permission denied" in job.as_role(roles["my_job"], "SELECT * FROM tokenkeeper.connections")
     finally:
-        world.sql.rows(f"DROP SCHEMA {roles['support']} CASCADE; DROP OWNED BY {roles['my_job']}")
-        world.sql.rows(f"DROP ROLE {roles['my_job']}; DROP ROLE {roles['support_job']}")
+        deployment.sql.rows(f"DROP SCHEMA {roles['support']} CASCADE; DROP OWNED BY {roles['my_job']}")
+        deployment.sql.rows(f"DROP ROLE {roles['my_job']}; DROP ROLE {roles['support_job']}")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def test_what_postgresql_says_is_in_the_page_on_trouble(job: Job, statement: str
     assert f"`{says}`" in TROUBLE
 
 
-def test_who_is_no_reader_is_told_of_the_schema(world: World, job: Job) -> None:
-    world.sql.rows(f"REVOKE hubspot_reader FROM {job.role}")
+def test_who_is_no_reader_is_told_of_the_schema(deployment: Deployment, job: Job) -> None:
+    deployment.sql.rows(f"REVOKE hubspot_reader FROM {job.role}")
     assert "permission denied for schema hubspot" in job.run("psql", "-XAtc", "SELECT * FROM hubspot.tokens").err
     assert "`permission denied for schema hubspot`" in TROUBLE

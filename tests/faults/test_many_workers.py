@@ -7,7 +7,7 @@ import re
 import pytest
 
 from sandbox.child_processes import ChildProcess
-from tests.support.fleet import Fleet
+from tests.support.fault_deployment import FaultDeployment
 from tests.support.polling import until
 
 WORKERS = 4
@@ -18,11 +18,11 @@ SETTINGS = {"REFRESH_CONCURRENCY": "25", "HTTP_TIMEOUT_SECONDS": "5", "LEASE_SEC
 
 
 @pytest.fixture(scope="module")
-def crew(grounds: Fleet) -> Fleet:
-    grounds.world.started(workers=WORKERS - 1, beats=1, web=False)
-    grounds.imported(HUBS)
-    until(lambda: len(grounds.world.tokens()) == HUBS, 60)
-    return grounds
+def connected_deployment(started_deployment: FaultDeployment) -> FaultDeployment:
+    started_deployment.start(workers=WORKERS - 1, beats=1, web=False)
+    started_deployment.import_connections(HUBS)
+    until(lambda: len(started_deployment.tokens()) == HUBS, 60)
+    return started_deployment
 
 
 def told_by(worker: ChildProcess) -> tuple[int, int]:
@@ -36,25 +36,25 @@ def told(workers: list[ChildProcess]) -> tuple[int, int]:
     return sum(told_by(worker)[0] for worker in workers), sum(told_by(worker)[1] for worker in workers)
 
 
-def test_they_share_the_work_and_never_ask_for_one_hub_twice_at_once(fleet: Fleet) -> None:
-    fleet.simulator.change_settings(latency=0.2, lifetime=1800)  # none falls due by itself
-    workers, rounds = fleet.world.named("worker"), 3
-    until(lambda: sum(told(workers)) == fleet.calls())
-    (_, failed), calls = told(workers), fleet.calls()
+def test_they_share_the_work_and_never_ask_for_one_hub_twice_at_once(deployment: FaultDeployment) -> None:
+    deployment.simulator.change_settings(latency=0.2, lifetime=1800)  # none falls due by itself
+    workers, rounds = deployment.processes_named("worker"), 3
+    until(lambda: sum(told(workers)) == deployment.count_refreshes())
+    (_, failed), calls = told(workers), deployment.count_refreshes()
     before = {worker.name: told_by(worker)[0] for worker in workers}
     for _ in range(rounds):
-        fleet.replaced(fleet.due())
-    until(lambda: sum(told(workers)) == fleet.calls())
-    more = fleet.calls() - calls - rounds * HUBS
+        deployment.wait_for_new_tokens(deployment.make_due())
+    until(lambda: sum(told(workers)) == deployment.count_refreshes())
+    more = deployment.count_refreshes() - calls - rounds * HUBS
     assert more == told(workers)[1] - failed, "somebody asked for a token that another one had just been given"
     assert min(told_by(worker)[0] - before[worker.name] for worker in workers) > 0
-    fleet.well_again()
+    deployment.check_recovered()
 
 
-def test_half_of_them_may_die_and_the_others_go_on(fleet: Fleet) -> None:
-    fleet.simulator.change_settings(latency=0.2)
-    before = fleet.due_and_under_way(at_least=30)
-    for worker in fleet.world.named("worker")[:2]:
+def test_half_of_them_may_die_and_the_others_go_on(deployment: FaultDeployment) -> None:
+    deployment.simulator.change_settings(latency=0.2)
+    before = deployment.make_due_and_await_calls(at_least=30)
+    for worker in deployment.processes_named("worker")[:2]:
         worker.kill()
-    fleet.replaced(before)
-    fleet.well_again()
+    deployment.wait_for_new_tokens(before)
+    deployment.check_recovered()

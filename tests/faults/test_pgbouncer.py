@@ -16,7 +16,7 @@ from sandbox.child_processes import ChildProcess
 from shared.db.schema.migrate import create_roles
 from shared.db.schema.privileges import WEB, WORKER
 from shared.db.schema.roles import Login
-from tests.support.fleet import Fleet, servers_and_product
+from tests.support.fault_deployment import FaultDeployment, start_fault_deployment
 from tests.support.folders import server_folder
 from tests.support.pgbouncer import BINARY, SERVER_CONNECTIONS, Bouncer
 from tests.support.polling import until
@@ -52,32 +52,32 @@ class Doors:
 
 @pytest.fixture(scope="module")
 def opened() -> list[Doors]:
-    """Filled once `grounds` stand."""
+    """Filled once `started_deployment` stand."""
     return []
 
 
 @pytest.fixture(scope="module")
-def grounds(
+def started_deployment(
     folder: Path, opened: list[Doors], simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Fleet]:
-    with servers_and_product(tmp_path_factory.mktemp("product"), simulator_process.url, {}) as fleet:
-        create_roles(fleet.database_url, {WEB: Login(WEB_LOGIN, PASSWORD), WORKER: Login(WORKER_LOGIN, PASSWORD)})
-        fleet.sql.rows(f"CREATE ROLE {JOB} LOGIN PASSWORD '{PASSWORD}' IN ROLE hubspot_reader")
-        bouncer = Bouncer(folder, fleet.database_url, dict.fromkeys((WEB_LOGIN, WORKER_LOGIN, JOB), PASSWORD))
+) -> Iterator[FaultDeployment]:
+    with start_fault_deployment(tmp_path_factory.mktemp("product"), simulator_process.url, {}) as deployment:
+        create_roles(deployment.database_url, {WEB: Login(WEB_LOGIN, PASSWORD), WORKER: Login(WORKER_LOGIN, PASSWORD)})
+        deployment.sql.rows(f"CREATE ROLE {JOB} LOGIN PASSWORD '{PASSWORD}' IN ROLE hubspot_reader")
+        bouncer = Bouncer(folder, deployment.database_url, dict.fromkeys((WEB_LOGIN, WORKER_LOGIN, JOB), PASSWORD))
         bouncer.start()
         try:
-            doors = Doors(bouncer, fleet.database_url)
+            doors = Doors(bouncer, deployment.database_url)
             opened.append(doors)
-            fleet.world.product.environment |= {"DATABASE_URL": doors.worker, "WEB_DATABASE_URL": doors.web}
-            fleet.world.started(workers=2)
-            yield fleet
+            deployment.product.environment |= {"DATABASE_URL": doors.worker, "WEB_DATABASE_URL": doors.web}
+            deployment.start(workers=2)
+            yield deployment
         finally:
-            fleet.world.product.stop()
+            deployment.product.stop()
             bouncer.stop()
 
 
 @pytest.fixture
-def doors(fleet: Fleet, opened: list[Doors]) -> Doors:
+def doors(deployment: FaultDeployment, opened: list[Doors]) -> Doors:
     return opened[0]
 
 
@@ -96,11 +96,11 @@ def told(url: str) -> Iterator[SqlFixture]:
         connection.close()
 
 
-def operator(fleet: Fleet) -> requests.Session:
+def operator(deployment: FaultDeployment) -> requests.Session:
     session = requests.Session()
     session.trust_env = False
     session.headers["Connection"] = "close"  # gunicorn soon ends one that is kept
-    session.auth = ("operator", fleet.world.product.environment["OPERATOR_PASSWORD"])
+    session.auth = ("operator", deployment.product.environment["OPERATOR_PASSWORD"])
     return session
 
 
@@ -113,38 +113,38 @@ def press(session: requests.Session, page: str, action: str) -> None:
     assert answer.status_code == 303, answer.text
 
 
-def test_nobody_comes_past_it_and_few_connections_do_for_all(fleet: Fleet) -> None:
+def test_nobody_comes_past_it_and_few_connections_do_for_all(deployment: FaultDeployment) -> None:
     """The most that PostgreSQL ever had from a login, over a round of refreshes."""
-    before, most = fleet.due(), 0
-    while fleet.world.tokens().items() & before.items():
-        most = max([most, *(number for _, number in fleet.sql.rows(SESSIONS, [WEB_LOGIN, WORKER_LOGIN]))])
-    clients = fleet.sql.rows(
+    before, most = deployment.make_due(), 0
+    while deployment.tokens().items() & before.items():
+        most = max([most, *(number for _, number in deployment.sql.rows(SESSIONS, [WEB_LOGIN, WORKER_LOGIN]))])
+    clients = deployment.sql.rows(
         "SELECT DISTINCT client_port FROM pg_stat_activity WHERE usename = ANY(%s)", [WEB_LOGIN, WORKER_LOGIN]
     )
     assert 0 < most <= SERVER_CONNECTIONS
     assert len(clients) <= 2 * SERVER_CONNECTIONS
-    fleet.well_again(but=[HUB])
+    deployment.check_recovered(except_for=[HUB])
 
 
-def test_a_life_of_a_connection_through_it(fleet: Fleet, doors: Doors) -> None:
+def test_a_life_of_a_connection_through_it(deployment: FaultDeployment, doors: Doors) -> None:
     """Installed, identified, refreshed by an operator, asked for by a job, disconnected; read as a job reads."""
-    world, hub = fleet.world, HUB
-    first = world.connected(hub)
-    page = f"{world.home}/connections/{hub}"
-    with operator(fleet) as session, told(doors.job) as job:
+    hub = HUB
+    first = deployment.connect(hub)
+    page = f"{deployment.url}/connections/{hub}"
+    with operator(deployment) as session, told(doors.job) as job:
         assert job.served(hub) == first
         until(lambda: job.value("SELECT hub_domain FROM hubspot.connections WHERE hub_id = %s", hub))
         press(session, page, "refresh")
         second = until(lambda: (token := job.served(hub)) != first and token)
         assert job.value("SELECT hubspot.request_refresh(%s, %s)", hub, second)
         third = until(lambda: (token := job.served(hub)) != second and token)
-        assert world.live(third)
-        assert str(hub) in session.get(f"{world.home}/connections", timeout=10).text
+        assert deployment.are_live(third)
+        assert str(hub) in session.get(f"{deployment.url}/connections", timeout=10).text
         press(session, page, "disconnect")
         until(lambda: job.served(hub) is None)
         assert [event for (event,) in job.rows(EVENTS, hub)] == ["installed", "disconnected"]
         assert "disconnected" in session.get(page, timeout=10).text
-    fleet.well_again(but=[HUB])
+    deployment.check_recovered(except_for=[HUB])
 
 
 def test_a_job_may_not_do_more_through_it(doors: Doors) -> None:
@@ -152,8 +152,8 @@ def test_a_job_may_not_do_more_through_it(doors: Doors) -> None:
         job.rows("SELECT * FROM tokenkeeper.connections")
 
 
-def test_what_an_operator_runs_goes_through_it(fleet: Fleet, doors: Doors) -> None:
-    run = fleet.world.product.tokenkeeper
+def test_what_an_operator_runs_goes_through_it(deployment: FaultDeployment, doors: Doors) -> None:
+    run = deployment.product.tokenkeeper
     assert run("status").returncode == 0
     assert run("keys", "rotate").returncode == 0
     until(lambda: run("doctor").returncode == 0)
@@ -161,28 +161,30 @@ def test_what_an_operator_runs_goes_through_it(fleet: Fleet, doors: Doors) -> No
     assert migrated.returncode == 0, migrated.stderr
     roles = run("roles", DATABASE_URL=doors.owner, WORKER_DATABASE_URL=doors.worker)
     assert roles.returncode == 0, roles.stderr
-    fleet.well_again(but=[HUB])
+    deployment.check_recovered(except_for=[HUB])
 
 
-def test_no_setting_of_ours_stays_with_a_connection_that_others_use_next(fleet: Fleet, doors: Doors) -> None:
-    fleet.replaced(fleet.due())
+def test_no_setting_of_ours_stays_with_a_connection_that_others_use_next(
+    deployment: FaultDeployment, doors: Doors
+) -> None:
+    deployment.wait_for_new_tokens(deployment.make_due())
     with told(doors.worker) as sql:
         for name in ("statement_timeout", "lock_timeout", "enable_seqscan", "enable_bitmapscan", "jit"):
             found = {sql.value(f"SELECT source FROM pg_settings WHERE name = '{name}'") for _ in range(20)}
             assert found == {"default"}, name
 
 
-def test_listen_hears_nothing_through_it(fleet: Fleet, doors: Doors) -> None:
+def test_listen_hears_nothing_through_it(deployment: FaultDeployment, doors: Doors) -> None:
     """Why the manual has who listens connect straight to PostgreSQL."""
     ears = []
-    for url in (doors.job, as_login(fleet.database_url, JOB)):
+    for url in (doors.job, as_login(deployment.database_url, JOB)):
         connection = psycopg2.connect(url)
         connection.autocommit = True
         connection.cursor().execute("LISTEN hubspot_connections")
         ears.append(connection)
     bounced, straight = ears
     try:
-        fleet.world.connected(777)
+        deployment.connect(777)
 
         def heard() -> bool:
             straight.poll()
@@ -196,9 +198,9 @@ def test_listen_hears_nothing_through_it(fleet: Fleet, doors: Doors) -> None:
             connection.close()
 
 
-def test_its_connections_to_postgres_are_cut_and_nobody_notices(fleet: Fleet) -> None:
-    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
-    before = fleet.due_and_under_way()
-    assert fleet.cut_connections() > 0
-    fleet.replaced(before)
-    fleet.well_again(but=[HUB])
+def test_its_connections_to_postgres_are_cut_and_nobody_notices(deployment: FaultDeployment) -> None:
+    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
+    before = deployment.make_due_and_await_calls()
+    assert deployment.terminate_sessions() > 0
+    deployment.wait_for_new_tokens(before)
+    deployment.check_recovered(except_for=[HUB])

@@ -9,121 +9,123 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from tests.support.fleet import FIRST_HUB, Fleet
+from tests.support.fault_deployment import FIRST_HUB_ID, FaultDeployment
 from tests.support.polling import until
 
 
-def test_a_killed_pool_process_costs_only_time(fleet: Fleet) -> None:
-    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
-    before = fleet.due_and_under_way()
-    for child in fleet.children("worker"):
+def test_a_killed_pool_process_costs_only_time(deployment: FaultDeployment) -> None:
+    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
+    before = deployment.make_due_and_await_calls()
+    for child in deployment.child_pids("worker"):
         psutil.Process(child).kill()
-    fleet.replaced(before)
-    fleet.well_again()
+    deployment.wait_for_new_tokens(before)
+    deployment.check_recovered()
 
 
-def test_pool_processes_told_to_go_save_what_only_they_know(fleet: Fleet) -> None:
+def test_pool_processes_told_to_go_save_what_only_they_know(deployment: FaultDeployment) -> None:
     """HubSpot rotates refresh tokens, with no grace: an answer that is lost costs the account."""
-    fleet.simulator.change_settings(rotation=0)
-    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
-    before = fleet.due_and_under_way()
-    for child in fleet.children("worker"):
+    deployment.simulator.change_settings(rotation=0)
+    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
+    before = deployment.make_due_and_await_calls()
+    for child in deployment.child_pids("worker"):
         psutil.Process(child).terminate()
-    fleet.replaced(before)
-    fleet.well_again()
+    deployment.wait_for_new_tokens(before)
+    deployment.check_recovered()
 
 
-def test_a_worker_told_to_stop_saves_what_only_it_knows(fleet: Fleet) -> None:
-    fleet.simulator.change_settings(rotation=0)
-    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
-    fleet.due_and_under_way()
-    assert fleet.newest("worker").stop() == 0
-    assert fleet.sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until > now()") == 0
-    fleet.world.product.worker()
-    fleet.well_again()
+def test_a_worker_told_to_stop_saves_what_only_it_knows(deployment: FaultDeployment) -> None:
+    deployment.simulator.change_settings(rotation=0)
+    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
+    deployment.make_due_and_await_calls()
+    assert deployment.newest_process("worker").stop() == 0
+    assert deployment.sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until > now()") == 0
+    deployment.product.worker()
+    deployment.check_recovered()
 
 
-def test_a_killed_worker_loses_at_most_what_was_in_flight_and_none_in_silence(fleet: Fleet) -> None:
+def test_a_killed_worker_loses_at_most_what_was_in_flight_and_none_in_silence(deployment: FaultDeployment) -> None:
     """The worst case: rotation with no grace. Whose answer died with the worker is told, and can be installed again."""
-    at_risk = fleet.hubs[:3]
-    fleet.simulator.change_settings(rotation=0)
-    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=3)
-    before = fleet.due_and_under_way(*at_risk)
-    fleet.newest("worker").kill(signal.SIGKILL)
-    fleet.world.product.worker()
-    until(lambda: all(fleet.world.status(hub) == "revoked" or fleet.world.token(hub) != before[hub] for hub in at_risk))
-    lost = [hub_id for hub_id in at_risk if fleet.world.status(hub_id) == "revoked"]
+    at_risk = deployment.hubs[:3]
+    deployment.simulator.change_settings(rotation=0)
+    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=3)
+    before = deployment.make_due_and_await_calls(*at_risk)
+    deployment.newest_process("worker").kill(signal.SIGKILL)
+    deployment.product.worker()
+    until(lambda: all(deployment.status(hub) == "revoked" or deployment.token(hub) != before[hub] for hub in at_risk))
+    lost = [hub_id for hub_id in at_risk if deployment.status(hub_id) == "revoked"]
     for hub_id in lost:
-        assert fleet.sql.events(hub_id)[-2:] == ["suspected", "revoked"]
-    fleet.well_again(but=lost)
+        assert deployment.sql.events(hub_id)[-2:] == ["suspected", "revoked"]
+    deployment.check_recovered(except_for=lost)
     for hub_id in lost:
-        assert fleet.world.live(fleet.world.connected(hub_id))
-    assert fleet.watch.ended <= set(at_risk)
+        assert deployment.are_live(deployment.connect(hub_id))
+    assert deployment.watcher.ended_hub_ids <= set(at_risk)
 
 
-def test_a_killed_main_process_leaves_no_children_behind(fleet: Fleet) -> None:
-    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
-    before = fleet.due_and_under_way()
-    children = fleet.children("worker")
-    fleet.newest("worker").send_signal(signal.SIGKILL)
-    fleet.world.product.worker()
-    fleet.replaced(before)
+def test_a_killed_main_process_leaves_no_children_behind(deployment: FaultDeployment) -> None:
+    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
+    before = deployment.make_due_and_await_calls()
+    children = deployment.child_pids("worker")
+    deployment.newest_process("worker").send_signal(signal.SIGKILL)
+    deployment.product.worker()
+    deployment.wait_for_new_tokens(before)
     until(lambda: not any(psutil.pid_exists(child) for child in children))
-    fleet.well_again()
+    deployment.check_recovered()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "told to stop"])
-def test_without_a_beat_nothing_is_lost_and_the_next_one_goes_on(fleet: Fleet, signum: signal.Signals) -> None:
-    fleet.newest("beat").kill(signum)
-    fleet.newest("beat").wait()
+def test_without_a_beat_nothing_is_lost_and_the_next_one_goes_on(
+    deployment: FaultDeployment, signum: signal.Signals
+) -> None:
+    deployment.newest_process("beat").kill(signum)
+    deployment.newest_process("beat").wait()
     time.sleep(1.5)  # what the last sweep licensed is over
-    before = fleet.due()
+    before = deployment.make_due()
     time.sleep(0.5)
-    assert fleet.world.tokens() == before
-    fleet.world.product.beat(wait=False)
-    fleet.replaced(before)
-    fleet.well_again()
+    assert deployment.tokens() == before
+    deployment.product.beat(wait=False)
+    deployment.wait_for_new_tokens(before)
+    deployment.check_recovered()
 
 
-def test_one_of_two_beats_may_die_and_nobody_notices(fleet: Fleet) -> None:
-    second = fleet.world.product.beat()
+def test_one_of_two_beats_may_die_and_nobody_notices(deployment: FaultDeployment) -> None:
+    second = deployment.product.beat()
     second.kill()
-    before = fleet.due()
-    fleet.world.product.running.remove(second)
-    fleet.replaced(before, seconds=5)
-    fleet.well_again()
+    before = deployment.make_due()
+    deployment.product.running.remove(second)
+    deployment.wait_for_new_tokens(before, seconds=5)
+    deployment.check_recovered()
 
 
-def test_a_killed_gunicorn_worker_is_replaced(fleet: Fleet) -> None:
-    for child in fleet.children("web"):
+def test_a_killed_gunicorn_worker_is_replaced(deployment: FaultDeployment) -> None:
+    for child in deployment.child_pids("web"):
         psutil.Process(child).kill()
-    until(lambda: len(fleet.children("web")) == 2)
-    fleet.world.connected(FIRST_HUB)
-    fleet.well_again()
+    until(lambda: len(deployment.child_pids("web")) == 2)
+    deployment.connect(FIRST_HUB_ID)
+    deployment.check_recovered()
 
 
-def test_gunicorn_told_to_stop_finishes_an_install_first(fleet: Fleet) -> None:
-    fleet.simulator.add_fault("slow", grant="code", seconds=0.8, times=1)
+def test_gunicorn_told_to_stop_finishes_an_install_first(deployment: FaultDeployment) -> None:
+    deployment.simulator.add_fault("slow", grant="code", seconds=0.8, times=1)
     with ThreadPoolExecutor(1) as browser:
-        answer = browser.submit(fleet.world.install, FIRST_HUB)
-        until(lambda: fleet.simulator.get_stats()["in_flight"])
-        assert fleet.newest("web").stop() == 0
+        answer = browser.submit(deployment.install, FIRST_HUB_ID)
+        until(lambda: deployment.simulator.get_stats()["in_flight"])
+        assert deployment.newest_process("web").stop() == 0
         assert answer.result(10).status_code == 303
-    fleet.world.product.running.remove(fleet.newest("web"))
-    fleet.world.product.web()
-    fleet.well_again()
+    deployment.product.running.remove(deployment.newest_process("web"))
+    deployment.product.web()
+    deployment.check_recovered()
 
 
-def test_gunicorn_killed_in_mid_install_stores_nothing_and_the_next_try_works(fleet: Fleet) -> None:
-    fleet.simulator.add_fault("slow", grant="code", seconds=0.8, times=1)
+def test_gunicorn_killed_in_mid_install_stores_nothing_and_the_next_try_works(deployment: FaultDeployment) -> None:
+    deployment.simulator.add_fault("slow", grant="code", seconds=0.8, times=1)
     with ThreadPoolExecutor(1) as browser:
-        answer = browser.submit(fleet.world.install, FIRST_HUB)
-        until(lambda: fleet.simulator.get_stats()["in_flight"])
-        fleet.newest("web").kill(signal.SIGKILL)
+        answer = browser.submit(deployment.install, FIRST_HUB_ID)
+        until(lambda: deployment.simulator.get_stats()["in_flight"])
+        deployment.newest_process("web").kill(signal.SIGKILL)
         assert isinstance(answer.exception(10), OSError)
-    fleet.world.product.running.remove(fleet.newest("web"))
-    fleet.world.product.web()
-    before = fleet.world.token(FIRST_HUB)
-    assert fleet.world.install(FIRST_HUB).status_code == 303
-    until(lambda: fleet.world.token(FIRST_HUB) != before)
-    fleet.well_again()
+    deployment.product.running.remove(deployment.newest_process("web"))
+    deployment.product.web()
+    before = deployment.token(FIRST_HUB_ID)
+    assert deployment.install(FIRST_HUB_ID).status_code == 303
+    until(lambda: deployment.token(FIRST_HUB_ID) != before)
+    deployment.check_recovered()

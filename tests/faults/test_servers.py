@@ -8,141 +8,141 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.support.fleet import Fleet
+from tests.support.fault_deployment import FaultDeployment
 from tests.support.polling import until
 from tests.support.product import has_printed
 from tests.support.slow_proxy import SlowProxy
 
 
 @pytest.fixture(autouse=True)
-def rotation(fleet: Fleet) -> None:
+def rotation(deployment: FaultDeployment) -> None:
     """A refresh token dies as soon as it was used: an answer that is not saved costs the account."""
-    fleet.simulator.change_settings(rotation=0)
+    deployment.simulator.change_settings(rotation=0)
 
 
-def test_postgres_stopped_while_hubspot_answers_costs_no_answer(fleet: Fleet) -> None:
-    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
-    calls = fleet.calls()
-    before = fleet.due_and_under_way(at_least=len(fleet.hubs))
-    fleet.servers.postgres.stop()
-    until(lambda: fleet.under_way() == 0)
+def test_postgres_stopped_while_hubspot_answers_costs_no_answer(deployment: FaultDeployment) -> None:
+    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
+    calls = deployment.count_refreshes()
+    before = deployment.make_due_and_await_calls(at_least=len(deployment.hubs))
+    deployment.servers.postgres.stop()
+    until(lambda: deployment.count_calls_in_flight() == 0)
     time.sleep(0.5)  # whoever tries to save now fails
-    fleet.servers.postgres.start()
-    fleet.replaced(before)
-    assert fleet.calls() == calls + len(before), "an answer was thrown away, and asked for again"
-    fleet.well_again()
+    deployment.servers.postgres.start()
+    deployment.wait_for_new_tokens(before)
+    assert deployment.count_refreshes() == calls + len(before), "an answer was thrown away, and asked for again"
+    deployment.check_recovered()
 
 
-def test_postgres_stopped_at_once_and_restarted(fleet: Fleet) -> None:
-    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
-    before = fleet.due_and_under_way()
-    fleet.servers.crash_postgres()
-    fleet.servers.postgres.start()
-    fleet.replaced(before)
-    fleet.well_again()
+def test_postgres_stopped_at_once_and_restarted(deployment: FaultDeployment) -> None:
+    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
+    before = deployment.make_due_and_await_calls()
+    deployment.servers.crash_postgres()
+    deployment.servers.postgres.start()
+    deployment.wait_for_new_tokens(before)
+    deployment.check_recovered()
 
 
-def test_connections_to_postgres_cut_again_and_again(fleet: Fleet) -> None:
-    fleet.simulator.change_settings(latency=0.1)
+def test_connections_to_postgres_cut_again_and_again(deployment: FaultDeployment) -> None:
+    deployment.simulator.change_settings(latency=0.1)
     cut, ending = 0, time.monotonic() + 2
     while time.monotonic() < ending:
-        before = fleet.due()
-        cut += fleet.cut_connections()
+        before = deployment.make_due()
+        cut += deployment.terminate_sessions()
         time.sleep(0.1)
     assert cut > 0
-    fleet.replaced(before)
-    fleet.well_again()
+    deployment.wait_for_new_tokens(before)
+    deployment.check_recovered()
 
 
-def test_postgres_frozen_for_longer_than_a_lease(fleet: Fleet) -> None:
+def test_postgres_frozen_for_longer_than_a_lease(deployment: FaultDeployment) -> None:
     """Somebody claims anew before what HubSpot answered is saved: the rotated refresh token is kept all the same.
 
     Until that one is saved, both witnesses call the old one dead, and rightly: what is revoked by that is taken back.
     """
-    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
-    before = fleet.due_and_under_way(at_least=len(fleet.hubs))
-    with fleet.servers.frozen_postgres():
+    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
+    before = deployment.make_due_and_await_calls(at_least=len(deployment.hubs))
+    with deployment.servers.freeze_postgres():
         begun = time.monotonic()
-        ready = requests.get(f"{fleet.world.home}/readyz", timeout=10)
+        ready = requests.get(f"{deployment.url}/readyz", timeout=10)
         assert (ready.status_code, ready.json()["postgres"]) == (503, "no answer")
         assert time.monotonic() - begun < 3
         time.sleep(8)
-    fleet.replaced(before)
-    for hub_id in fleet.watch.ended:
-        assert fleet.sql.events(hub_id)[-1] == "recovered"
-    fleet.watch.ended.clear()
-    fleet.well_again()
+    deployment.wait_for_new_tokens(before)
+    for hub_id in deployment.watcher.ended_hub_ids:
+        assert deployment.sql.events(hub_id)[-1] == "recovered"
+    deployment.watcher.ended_hub_ids.clear()
+    deployment.check_recovered()
 
 
-def test_redis_killed_and_back_with_nothing_in_it(fleet: Fleet) -> None:
-    before = fleet.due()
-    fleet.servers.kill_valkey()
+def test_redis_killed_and_back_with_nothing_in_it(deployment: FaultDeployment) -> None:
+    before = deployment.make_due()
+    deployment.servers.kill_valkey()
     time.sleep(1)
-    fleet.servers.valkey.start()
-    fleet.replaced(before)
-    fleet.well_again()
+    deployment.servers.valkey.start()
+    deployment.wait_for_new_tokens(before)
+    deployment.check_recovered()
 
 
-def test_redis_flushed_again_and_again(fleet: Fleet) -> None:
+def test_redis_flushed_again_and_again(deployment: FaultDeployment) -> None:
     for _ in range(5):
-        before = fleet.due()
-        fleet.servers.flush()
+        before = deployment.make_due()
+        deployment.servers.flush()
         time.sleep(0.2)
-    fleet.replaced(before)
-    fleet.well_again()
+    deployment.wait_for_new_tokens(before)
+    deployment.check_recovered()
 
 
-def test_redis_frozen_for_a_while(fleet: Fleet) -> None:
-    with fleet.servers.frozen_valkey():
-        before = fleet.due()
+def test_redis_frozen_for_a_while(deployment: FaultDeployment) -> None:
+    with deployment.servers.freeze_valkey():
+        before = deployment.make_due()
         time.sleep(3)
-    fleet.replaced(before)
-    fleet.well_again()
+    deployment.wait_for_new_tokens(before)
+    deployment.check_recovered()
 
 
-def test_redis_slow(fleet: Fleet) -> None:
+def test_redis_slow(deployment: FaultDeployment) -> None:
     """Each word takes a fifth of a second, there and back: installs and refreshes arrive all the same."""
-    broker = urlsplit(fleet.servers.valkey.url())
+    broker = urlsplit(deployment.servers.valkey.url())
     with SlowProxy("127.0.0.1", int(broker.port or 0), seconds=0.2) as proxy:
         url = broker._replace(netloc=f"{broker.username or ''}:{broker.password}@127.0.0.1:{proxy.port}").geturl()
         slow = {"REDIS_URL": url}
         for name in ("worker", "beat", "web"):
-            assert fleet.newest(name).stop() == 0
-            fleet.world.product.running.remove(fleet.newest(name))
-        fleet.world.started(**slow)
-        old = fleet.world.token(fleet.hubs[0])
-        assert fleet.world.install(fleet.hubs[0]).status_code == 303
-        until(lambda: fleet.world.token(fleet.hubs[0]) != old)
-        fleet.replaced(fleet.due())
+            assert deployment.newest_process(name).stop() == 0
+            deployment.product.running.remove(deployment.newest_process(name))
+        deployment.start(**slow)
+        old = deployment.token(deployment.hubs[0])
+        assert deployment.install(deployment.hubs[0]).status_code == 303
+        until(lambda: deployment.token(deployment.hubs[0]) != old)
+        deployment.wait_for_new_tokens(deployment.make_due())
         assert proxy.carried > 0
-        fleet.well_again()
+        deployment.check_recovered()
         for name in ("worker", "beat", "web"):
-            assert fleet.newest(name).stop() == 0
-            fleet.world.product.running.remove(fleet.newest(name))
-    fleet.world.started()
+            assert deployment.newest_process(name).stop() == 0
+            deployment.product.running.remove(deployment.newest_process(name))
+    deployment.start()
 
 
-def test_worker_and_beat_started_before_redis_wait_for_it(fleet: Fleet) -> None:
+def test_worker_and_beat_started_before_redis_wait_for_it(deployment: FaultDeployment) -> None:
     for name in ("worker", "beat"):
-        assert fleet.newest(name).stop() == 0
-        fleet.world.product.running.remove(fleet.newest(name))
-    fleet.servers.kill_valkey()
-    before = fleet.due()
-    waiting = [fleet.world.product.worker(wait=False), fleet.world.product.beat(wait=False)]
+        assert deployment.newest_process(name).stop() == 0
+        deployment.product.running.remove(deployment.newest_process(name))
+    deployment.servers.kill_valkey()
+    before = deployment.make_due()
+    waiting = [deployment.product.worker(wait=False), deployment.product.beat(wait=False)]
     for running in waiting:
         running.wait_until(has_printed("the broker at REDIS_URL does not answer yet"))
-    fleet.servers.valkey.start()
-    fleet.replaced(before)
+    deployment.servers.valkey.start()
+    deployment.wait_for_new_tokens(before)
     assert [running.status for running in waiting] == [None, None]
-    fleet.well_again()
+    deployment.check_recovered()
 
 
-def test_postgres_and_redis_gone_together(fleet: Fleet) -> None:
-    fleet.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
-    before = fleet.due_and_under_way()
-    fleet.servers.stop()
+def test_postgres_and_redis_gone_together(deployment: FaultDeployment) -> None:
+    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
+    before = deployment.make_due_and_await_calls()
+    deployment.servers.stop()
     time.sleep(1)
-    fleet.servers.postgres.start()
-    fleet.servers.valkey.start()
-    fleet.replaced(before)
-    fleet.well_again()
+    deployment.servers.postgres.start()
+    deployment.servers.valkey.start()
+    deployment.wait_for_new_tokens(before)
+    deployment.check_recovered()

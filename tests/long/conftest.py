@@ -1,4 +1,4 @@
-"""The journeys' world, for what takes minutes."""
+"""Tests of minutes use the fixtures of the fault suite and of the journeys."""
 
-from tests.faults.conftest import grounds as grounds  # noqa: PLC0414  likewise
-from tests.journeys.conftest import world as world  # noqa: PLC0414  a fixture, by name
+from tests.faults.conftest import started_deployment as started_deployment  # noqa: PLC0414  a fixture, by name
+from tests.journeys.conftest import idle_deployment as idle_deployment  # noqa: PLC0414  a fixture, by name

@@ -10,28 +10,30 @@ import time
 
 import pytest
 
-from tests.journeys.world import World
+from tests.support.deployment import Deployment
 from tests.support.polling import until
 
 HUBS, LIFETIME, SECONDS, PAUSE = 50, 20, 120, 0.1
 
 
 @pytest.mark.timeout(400)
-def test_no_reader_ever_gets_a_token_that_hubspot_refuses(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    world.simulator.change_settings(lifetime=LIFETIME)
-    world.product.environment["SWEEP_SECONDS"] = "2"
-    world.started()
-    waits = sorted(_readable_after(world, hub_id) for hub_id in range(1, HUBS + 1))
+def test_no_reader_ever_gets_a_token_that_hubspot_refuses(
+    idle_deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    idle_deployment.simulator.change_settings(lifetime=LIFETIME)
+    idle_deployment.product.environment["SWEEP_SECONDS"] = "2"
+    idle_deployment.start()
+    waits = sorted(_readable_after(idle_deployment, hub_id) for hub_id in range(1, HUBS + 1))
     reads, shortest, missing, refused, ending = 0, float(LIFETIME), 0, 0, time.monotonic() + SECONDS
     while (begun := time.monotonic()) < ending:
-        tokens = world.tokens()
-        checks = world.simulator.check_tokens(list(tokens.values()))
+        tokens = idle_deployment.tokens()
+        checks = idle_deployment.simulator.check_tokens(list(tokens.values()))
         reads += len(checks)
         missing += HUBS - len(tokens)
         refused += sum(not check.is_live for check in checks)
         shortest = min([shortest, *(check.seconds_left or 0.0 for check in checks)])
         time.sleep(max(0.0, begun + PAUSE - time.monotonic()))
-    stats = world.simulator.get_stats()
+    stats = idle_deployment.simulator.get_stats()
     refreshes = sum(row["refreshes"] for row in stats["by_hub"].values())
     with capsys.disabled():
         print(
@@ -42,13 +44,13 @@ def test_no_reader_ever_gets_a_token_that_hubspot_refuses(world: World, capsys: 
         print(f"callback answered to readable in SQL: p50 {_ms(statistics.median(waits))}, p95 {_ms(waits[-3])}")
     assert (refused, missing) == (0, 0)
     assert waits[-1] < 1
-    assert world.never_two_at_once()
+    assert idle_deployment.never_refreshed_twice_at_once()
 
 
-def _readable_after(world: World, hub_id: int) -> float:
-    assert world.install(hub_id).status_code == 303
+def _readable_after(idle_deployment: Deployment, hub_id: int) -> float:
+    assert idle_deployment.install(hub_id).status_code == 303
     answered = time.monotonic()
-    until(lambda: world.token(hub_id))
+    until(lambda: idle_deployment.token(hub_id))
     return time.monotonic() - answered
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.support.fleet import Fleet
+from tests.support.fault_deployment import FaultDeployment
 from tests.support.polling import until
 
 #: What is judged here is the default pace.
@@ -16,43 +16,45 @@ MANY, DOWN_SECONDS = 5_000, 15
 
 
 @pytest.mark.timeout(180)
-def test_an_outage_of_hubspot_with_5000_connections_due(grounds: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
-    grounds.simulator.change_settings(latency=0.05, lifetime=1800)
-    grounds.imported(MANY)
-    until(lambda: len(grounds.world.tokens()) == MANY, 60)
-    with grounds.watching(every=1.0) as grounds.watch:
-        grounds.simulator.reset()
-        grounds.simulator.add_fault(503, where="all")
-        before = grounds.due()
-        until(lambda: grounds.condition() == "unavailable")
+def test_an_outage_of_hubspot_with_5000_connections_due(
+    started_deployment: FaultDeployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started_deployment.simulator.change_settings(latency=0.05, lifetime=1800)
+    started_deployment.import_connections(MANY)
+    until(lambda: len(started_deployment.tokens()) == MANY, 60)
+    with started_deployment.new_watcher(interval_seconds=1.0) as started_deployment.watcher:
+        started_deployment.simulator.reset()
+        started_deployment.simulator.add_fault(503, where="all")
+        before = started_deployment.make_due()
+        until(lambda: started_deployment.hubspot_condition() == "unavailable")
         time.sleep(1)  # what was in flight when the news came
-        down = _watched(grounds, DOWN_SECONDS)
-        grounds.simulator.clear_faults()
+        down = _watched(started_deployment, DOWN_SECONDS)
+        started_deployment.simulator.clear_faults()
         over = time.monotonic()
-        grounds.replaced(before, 60)
+        started_deployment.wait_for_new_tokens(before, 60)
         took = time.monotonic() - over
-    climb = _climb(grounds)
+    climb = _climb(started_deployment)
     first, later = climb[:10], climb[10:]
     with capsys.disabled():
         print(f"\n{MANY} connections, {DOWN_SECONDS} s of 503: {down} calls; all fresh {took:.0f} s after it")
         print(f"calls a second since HubSpot answers again: {climb}")
     assert down <= 2 * DOWN_SECONDS
     assert max(first) <= 2 * sum(later) / len(later)
-    assert grounds.watch.faultless()
-    assert not grounds.watch.ended
-    assert grounds.world.never_two_at_once()
+    assert started_deployment.watcher.found_no_refused_token()
+    assert not started_deployment.watcher.ended_hub_ids
+    assert started_deployment.never_refreshed_twice_at_once()
 
 
-def _watched(fleet: Fleet, seconds: float) -> int:
+def _watched(deployment: FaultDeployment, seconds: float) -> int:
     """Calls that went out meanwhile."""
-    calls = fleet.calls()
+    calls = deployment.count_refreshes()
     time.sleep(seconds)
-    return fleet.calls() - calls
+    return deployment.count_refreshes() - calls
 
 
-def _climb(fleet: Fleet) -> list[int]:
+def _climb(deployment: FaultDeployment) -> list[int]:
     """Calls a second, from the one that found HubSpot well again."""
-    told: list[Mapping[str, int]] = fleet.simulator.get_stats(by_hub=False)["per_second"]
+    told: list[Mapping[str, int]] = deployment.simulator.get_stats(by_hub=False)["per_second"]
     by_second = {row["at"]: row.get("token", 0) for row in told}
     paces = [by_second.get(second, 0) for second in range(told[0]["at"], told[-1]["at"] + 1)]
     silent = max(place for place, pace in enumerate(paces) if pace == 0)

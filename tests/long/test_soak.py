@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from sandbox.child_processes import ChildProcess, signal_group
-from tests.support.fleet import Fleet, servers_and_product
+from tests.support.fault_deployment import FaultDeployment, start_fault_deployment
 from tests.support.polling import until
 
 SETTINGS = {"SWEEP_SECONDS": "1", "HTTP_TIMEOUT_SECONDS": "4", "LEASE_SECONDS": "13"}
@@ -38,8 +38,8 @@ GRACE = 120
 class Ruin:
     """Everything that may go wrong, each in a method; `dice` chooses."""
 
-    def __init__(self, fleet: Fleet, dice: random.Random) -> None:
-        self.fleet = fleet
+    def __init__(self, deployment: FaultDeployment, dice: random.Random) -> None:
+        self.deployment = deployment
         self.dice = dice
         self.survived: Counter[str] = Counter()
         self.told_to_stop: list[ChildProcess] = []
@@ -59,13 +59,13 @@ class Ruin:
 
     def kill_worker(self) -> str:
         self._any("worker").kill(signal.SIGKILL)
-        self.fleet.world.product.worker(wait=False)
+        self.deployment.product.worker(wait=False)
         return "worker killed"
 
     def stop_worker(self) -> str:
         self.told_to_stop.append(self._any("worker"))
         self.told_to_stop[-1].send_signal(signal.SIGTERM)
-        self.fleet.world.product.worker(wait=False)
+        self.deployment.product.worker(wait=False)
         return "worker told to stop"
 
     def kill_child(self) -> str:
@@ -76,43 +76,43 @@ class Ruin:
 
     def kill_beat(self) -> str:
         self._any("beat").kill(signal.SIGKILL)
-        self.fleet.world.product.beat(wait=False)
+        self.deployment.product.beat(wait=False)
         return "beat killed"
 
     def restart_postgres(self) -> str:
-        self.fleet.servers.postgres.stop()
+        self.deployment.servers.postgres.stop()
         self._wait(0, 3)
-        self.fleet.servers.postgres.start()
+        self.deployment.servers.postgres.start()
         return "PostgreSQL restarted"
 
     def crash_postgres(self) -> str:
-        self.fleet.servers.crash_postgres()
-        self.fleet.servers.postgres.start()
+        self.deployment.servers.crash_postgres()
+        self.deployment.servers.postgres.start()
         return "PostgreSQL stopped at once"
 
     def cut(self) -> str:
         for _ in range(self.dice.randrange(1, 10)):
-            self.fleet.cut_connections()
+            self.deployment.terminate_sessions()
             self._wait(0, 0.3)
         return "connections to PostgreSQL cut"
 
     def kill_redis(self) -> str:
-        self.fleet.servers.kill_valkey()
+        self.deployment.servers.kill_valkey()
         self._wait(0, 3)
-        self.fleet.servers.valkey.start()
+        self.deployment.servers.valkey.start()
         return "Redis killed"
 
     def flush(self) -> str:
-        self.fleet.servers.flush()
+        self.deployment.servers.flush()
         return "Redis flushed"
 
     def freeze_redis(self) -> str:
-        with self.fleet.servers.frozen_valkey():
+        with self.deployment.servers.freeze_valkey():
             self._wait(1, 5)
         return "Redis frozen"
 
     def freeze_postgres(self) -> str:
-        with self.fleet.servers.frozen_postgres():
+        with self.deployment.servers.freeze_postgres():
             self._wait(1, 5)
         return "PostgreSQL frozen"
 
@@ -121,28 +121,28 @@ class Ruin:
         share = self.dice.choice((0.02, 0.2, 1.0))
         pause = self.dice.randrange(1, 4) if kind in {"429", "477"} else None
         gap = {"slow": 6.0, "drip": 0.2}.get(kind)
-        number = self.fleet.simulator.add_fault(kind, probability=share, retry_after=pause, seconds=gap)
+        number = self.deployment.simulator.add_fault(kind, probability=share, retry_after=pause, seconds=gap)
         self._wait(0.5, 5)
-        self.fleet.simulator.clear_faults(number)
+        self.deployment.simulator.clear_faults(number)
         return f"HubSpot: {kind}"
 
     def rotate(self) -> str:
         rotation = self.dice.choice((None, GRACE))
-        self.fleet.simulator.change_settings(rotation=rotation, latency=self.dice.choice((0, 0.05, 0.3)))
+        self.deployment.simulator.change_settings(rotation=rotation, latency=self.dice.choice((0, 0.05, 0.3)))
         return "HubSpot rotates refresh tokens" if rotation else "HubSpot keeps refresh tokens"
 
     def _supervise(self) -> None:
         """As whoever runs the product does: start again what ended by itself."""
-        for running in self.fleet.world.named("worker") + self.fleet.world.named("beat"):
+        for running in self.deployment.processes_named("worker") + self.deployment.processes_named("beat"):
             if running in [*self.told_to_stop, *self.ended] or running.status in {None, -signal.SIGKILL}:
                 continue
             assert running.has_printed(UP_TOO_LATE), f"{running.name} ended by itself:\n{running.output()[-2000:]}"
             self.ended.append(running)
-            self.fleet.world.product.worker(wait=False)
+            self.deployment.product.worker(wait=False)
 
     def _any(self, name: str) -> ChildProcess:
         """One that runs, or is still starting."""
-        ours = [running for running in self.fleet.world.named(name) if running not in self.told_to_stop]
+        ours = [running for running in self.deployment.processes_named(name) if running not in self.told_to_stop]
         return self.dice.choice([running for running in ours if running.status is None])
 
     def _signal_child(self, signum: int, name: str) -> str:
@@ -156,21 +156,21 @@ class Ruin:
 
 
 @pytest.fixture
-def soaked(simulator_process: ChildProcess, tmp_path: Path) -> Iterator[Fleet]:
-    with servers_and_product(tmp_path, simulator_process.url, SETTINGS) as fleet:
-        fleet.simulator.change_settings(lifetime=LIFETIME, latency=0.05)
-        fleet.imported(HUBS)
-        fleet.world.started(workers=WORKERS, beats=BEATS, web=False)
-        until(lambda: len(fleet.world.tokens()) == HUBS, 90)
-        yield fleet
+def soaked(simulator_process: ChildProcess, tmp_path: Path) -> Iterator[FaultDeployment]:
+    with start_fault_deployment(tmp_path, simulator_process.url, SETTINGS) as deployment:
+        deployment.simulator.change_settings(lifetime=LIFETIME, latency=0.05)
+        deployment.import_connections(HUBS)
+        deployment.start(workers=WORKERS, beats=BEATS, web=False)
+        until(lambda: len(deployment.tokens()) == HUBS, 90)
+        yield deployment
 
 
 @pytest.mark.timeout(SECONDS + 400)
-def test_random_faults_cost_no_connection(soaked: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_faults_cost_no_connection(soaked: FaultDeployment, capsys: pytest.CaptureFixture[str]) -> None:
     ruin, ending = Ruin(soaked, random.Random(SEED)), time.monotonic() + SECONDS
     with capsys.disabled():
         print(f"\nSEED={SEED} SOAK_SECONDS={SECONDS:g}", flush=True)
-    with soaked.watching(every=0.2) as soaked.watch:
+    with soaked.new_watcher(interval_seconds=0.2) as soaked.watcher:
         while time.monotonic() < ending:
             ruin.strike()
             time.sleep(ruin.dice.uniform(0.2, 4))
@@ -179,19 +179,19 @@ def test_random_faults_cost_no_connection(soaked: Fleet, capsys: pytest.CaptureF
         _tell(soaked, ruin, seconds)
     assert seconds <= LIFETIME, f"all fresh only {seconds:.0f} s after the last fault"
     assert soaked.sql.value("SELECT count(*) FROM hubspot.connections WHERE status = 'active'") == HUBS
-    assert soaked.watch.ended == set()
-    assert soaked.world.never_two_at_once(), soaked.simulator.get_stats(by_hub=False)["violation_details"][:5]
-    assert soaked.watch.faultless(), soaked.watch.refused[:5]
+    assert soaked.watcher.ended_hub_ids == set()
+    assert soaked.never_refreshed_twice_at_once(), soaked.simulator.get_stats(by_hub=False)["violation_details"][:5]
+    assert soaked.watcher.found_no_refused_token(), soaked.watcher.refused[:5]
     _nobody_stays_behind(soaked, ruin)
 
 
-def _all_fresh(fleet: Fleet) -> float:
+def _all_fresh(deployment: FaultDeployment) -> float:
     """Seconds until everybody has a token of which HubSpot says that it is in the first three quarters of its life."""
-    fleet.simulator.clear_faults()
+    deployment.simulator.clear_faults()
     begun = time.monotonic()
 
     def fresh() -> bool:
-        checks = fleet.simulator.check_tokens(list(fleet.world.tokens().values()))
+        checks = deployment.simulator.check_tokens(list(deployment.tokens().values()))
         young = sum(check.is_live and (check.seconds_left or 0) > LIFETIME / 5 for check in checks)
         return young == HUBS
 
@@ -199,21 +199,24 @@ def _all_fresh(fleet: Fleet) -> float:
     return time.monotonic() - begun
 
 
-def _nobody_stays_behind(fleet: Fleet, ruin: Ruin) -> None:
+def _nobody_stays_behind(deployment: FaultDeployment, ruin: Ruin) -> None:
     """Who was told to stop has done so; no pool process outlives its worker."""
     for running in ruin.told_to_stop:
         assert running.wait(30) in {0, -signal.SIGTERM}, running.log  # -15: it was just starting
-    gone = [running for running in fleet.world.product.running if running.status is not None]
+    gone = [running for running in deployment.product.running if running.status is not None]
     until(lambda: not any(signal_group(running.pid, 0) for running in gone))
 
 
-def _tell(fleet: Fleet, ruin: Ruin, seconds: float) -> None:
-    stats, watch = fleet.simulator.get_stats(), fleet.watch
+def _tell(deployment: FaultDeployment, ruin: Ruin, seconds: float) -> None:
+    stats, watcher = deployment.simulator.get_stats(), deployment.watcher
     refreshes = sum(row["refreshes"] for row in stats["by_hub"].values())
     print(f"{sum(ruin.survived.values())} faults survived:")
     for name, times in ruin.survived.most_common():
         print(f"  {times:4}  {name}")
     print(f"  {len(ruin.ended):4}  worker that lost a pool process while it started, and was started again")
-    print(f"{watch.reads} tokens read, {len(watch.refused)} refused by HubSpot; {len(watch.ended)} connections ended")
+    print(
+        f"{watcher.reads} tokens read, {len(watcher.refused)} refused by HubSpot;"
+        f" {len(watcher.ended_hub_ids)} connections ended"
+    )
     print(f"{refreshes} refreshes, at most {stats['most_refreshes_of_one_hub']} of one hub at once")
     print(f"all {HUBS} fresh {seconds:.1f} s after the last fault", flush=True)

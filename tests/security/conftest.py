@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.security.house import House, kept_house
+from tests.security.audit import Audit, start_audit
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with kept_house(tmp_path_factory.mktemp("audit")) as made:
+def audit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audit]:
+    with start_audit(tmp_path_factory.mktemp("audit")) as made:
         yield made

@@ -26,8 +26,8 @@ from sandbox.simulator.control import SimulatorControl
 from shared.dispatch import BACKGROUND_QUEUE, INTERACTIVE_QUEUE, STORE_INSTALL, TASK_QUEUES, Dispatch
 from shared.domain.grant import Install
 from shared.token_cipher import TokenCipher
-from tests.journeys.world import World
 from tests.support.databases import Databases
+from tests.support.deployment import Deployment
 from tests.support.environment import SHORT_WAITS, product_environment
 from tests.support.polling import until
 from tests.support.product import Product
@@ -40,15 +40,15 @@ _hub_ids = count(83_001)
 class AttackedBroker:
     """The product with a broker that the attacker can reach."""
 
-    def __init__(self, world: World, url: str) -> None:
-        self.world = world
+    def __init__(self, deployment: Deployment, url: str) -> None:
+        self.deployment = deployment
         self.redis = redis.Redis.from_url(url)
         self.app = Celery("attacker", broker=url, set_as_current=False)
         self.app.conf.update(task_queues=TASK_QUEUES, task_ignore_result=True)
 
     @property
     def worker(self) -> ChildProcess:
-        return self.world.named("worker")[-1]
+        return self.deployment.processes_named("worker")[-1]
 
     def push(self, raw: bytes | str, queue: str = INTERACTIVE_QUEUE) -> None:
         self.redis.lpush(queue, raw)
@@ -59,8 +59,8 @@ class AttackedBroker:
     def stores_an_install(self) -> bool:
         """Whether the worker stores the install of a new account, and is still the same process."""
         hub = next(_hub_ids)
-        assert self.world.install(hub).status_code == 303
-        until(lambda: self.world.sql.rows("SELECT 1 FROM tokenkeeper.connections WHERE hub_id = %s", hub))
+        assert self.deployment.install(hub).status_code == 303
+        until(lambda: self.deployment.sql.rows("SELECT 1 FROM tokenkeeper.connections WHERE hub_id = %s", hub))
         return self.worker.status is None
 
     def is_empty(self) -> bool:
@@ -88,8 +88,8 @@ def broker(
         connection = psycopg2.connect(url)
         connection.autocommit = True
         try:
-            world = World(product, simulator, SqlFixture(connection)).started(beats=0)
-            yield AttackedBroker(world, valkey.url())
+            deployment = Deployment(product, simulator, SqlFixture(connection)).start(beats=0)
+            yield AttackedBroker(deployment, valkey.url())
         finally:
             product.stop()
             connection.close()
@@ -111,7 +111,7 @@ def make_install(broker: AttackedBroker, hub: int, **changes: Any) -> Install:
     fields = {
         "install_id": str(uuid4()),
         "hub_id": hub,
-        "granted_at": broker.world.sql.now(),
+        "granted_at": broker.deployment.sql.now(),
         "refresh_token": "a-refresh-token-of-the-attacker",
         "access_token": "an-access-token-of-the-attacker",
         "expires_in": 1800,
@@ -260,7 +260,7 @@ def test_messages_of_tokenkeeper_are_accepted_as_sent_retried_redelivered_and_ne
     message = capture_message(broker, lambda dispatch: dispatch.disconnect(404))
     redelivered = change_field(message, "headers", "redelivered", to=True)
     retried = change_field(message, "headers", "retries", to=3)
-    retried = change_field(retried, "headers", "eta", to=broker.world.sql.now().isoformat())
+    retried = change_field(retried, "headers", "eta", to=broker.deployment.sql.now().isoformat())
     newer = change_field(message, "headers", "a-header-of-a-newer-version", to={"x": 1})
     refresh = capture_message(broker, lambda dispatch: dispatch.refresh(1, expires_seconds=60), BACKGROUND_QUEUE)
     for each in (message, redelivered, retried, newer):
@@ -272,27 +272,27 @@ def test_messages_of_tokenkeeper_are_accepted_as_sent_retried_redelivered_and_ne
 
 
 def test_no_message_ends_a_connection_that_the_operator_did_not_disconnect(broker: AttackedBroker) -> None:
-    world = broker.world
-    token = world.connected(hub := next(_hub_ids))
+    deployment = broker.deployment
+    token = deployment.connect(hub := next(_hub_ids))
     Dispatch.from_url(broker.app.conf.broker_url).disconnect(hub)
     until(broker.is_empty)
     assert broker.stores_an_install()
-    assert (world.status(hub), world.token(hub)) == ("active", token)
-    assert world.live(token)
+    assert (deployment.status(hub), deployment.token(hub)) == ("active", token)
+    assert deployment.are_live(token)
 
 
 def test_a_disconnect_that_the_operator_began_is_finished(broker: AttackedBroker) -> None:
-    world = broker.world
-    token = world.connected(hub := next(_hub_ids))
-    world.sql.set("status = 'disconnected'", hub)
+    deployment = broker.deployment
+    token = deployment.connect(hub := next(_hub_ids))
+    deployment.sql.set("status = 'disconnected'", hub)
     Dispatch.from_url(broker.app.conf.broker_url).disconnect(hub)
-    until(lambda: world.sql.row(hub)["encrypted_refresh_token"] is None)
-    assert not world.live(token)
+    until(lambda: deployment.sql.row(hub)["encrypted_refresh_token"] is None)
+    assert not deployment.are_live(token)
 
 
 def test_the_attacker_cannot_add_a_connection(broker: AttackedBroker) -> None:
     """Neither with his own key, nor with something that was encrypted here for another purpose."""
-    cipher = TokenCipher([broker.world.product.environment["TOKEN_KEYS"]])
+    cipher = TokenCipher([broker.deployment.product.environment["TOKEN_KEYS"]])
     attacker = TokenCipher(["dGhpcyBpcyBhIGtleSBvZiBhIHRoaWVmJ3Mgb3duISE="])
     forged_hub = next(_hub_ids)
     ciphertexts = {
@@ -319,13 +319,13 @@ def test_the_attacker_cannot_add_a_connection(broker: AttackedBroker) -> None:
 
 
 def count_rows(broker: AttackedBroker, hub: int) -> int:
-    return int(broker.world.sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE hub_id = %s", hub))
+    return int(broker.deployment.sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE hub_id = %s", hub))
 
 
 @pytest.mark.parametrize("field", ["hub_id", "install_id"])
 def test_an_encrypted_grant_under_another_hub_or_install_is_dropped(broker: AttackedBroker, field: str) -> None:
     """Otherwise a grant that was read from Redis could be stored and logged as another one."""
-    cipher = TokenCipher([broker.world.product.environment["TOKEN_KEYS"]])
+    cipher = TokenCipher([broker.deployment.product.environment["TOKEN_KEYS"]])
     encrypted = cipher.encrypt_install(make_install(broker, hub := next(_hub_ids)))
     other = {"hub_id": next(_hub_ids), "install_id": str(uuid4())}
     message = capture_message(broker, lambda dispatch: dispatch.store_install(encrypted))
@@ -342,23 +342,23 @@ def test_an_encrypted_grant_under_another_hub_or_install_is_dropped(broker: Atta
 
 
 def test_a_replayed_install_changes_nothing_even_after_a_disconnect(broker: AttackedBroker) -> None:
-    world, cipher = broker.world, TokenCipher([broker.world.product.environment["TOKEN_KEYS"]])
+    deployment, cipher = broker.deployment, TokenCipher([broker.deployment.product.environment["TOKEN_KEYS"]])
     encrypted = cipher.encrypt_install(make_install(broker, hub := next(_hub_ids), access_token="overheard"))
     message = json.dumps(capture_message(broker, lambda dispatch: dispatch.store_install(encrypted)))
     broker.push(message)
-    until(lambda: world.token(hub) == "overheard")
-    world.sql.set("status = 'disconnected', status_since = now(), encrypted_refresh_token = NULL", hub)
-    world.sql.set("access_token = NULL, expires_at = NULL", hub)
+    until(lambda: deployment.token(hub) == "overheard")
+    deployment.sql.set("status = 'disconnected', status_since = now(), encrypted_refresh_token = NULL", hub)
+    deployment.sql.set("access_token = NULL, expires_at = NULL", hub)
     broker.push(message)
     # Nor where the list of installs was pruned, and the row does not name its newest install any more.
     until(broker.is_empty)
-    world.sql.rows("DELETE FROM tokenkeeper.installs WHERE hub_id = %s", hub)
-    world.sql.set("install_id = NULL", hub)
+    deployment.sql.rows("DELETE FROM tokenkeeper.installs WHERE hub_id = %s", hub)
+    deployment.sql.set("install_id = NULL", hub)
     broker.push(message)
     until(broker.is_empty)
     assert broker.stores_an_install()
-    assert (world.status(hub), world.token(hub)) == ("disconnected", None)
-    assert world.sql.row(hub)["encrypted_refresh_token"] is None
+    assert (deployment.status(hub), deployment.token(hub)) == ("disconnected", None)
+    assert deployment.sql.row(hub)["encrypted_refresh_token"] is None
 
 
 REFUSED_COMMANDS: dict[str, dict[str, Any]] = {
@@ -392,7 +392,7 @@ def test_the_worker_answers_inspection_and_refuses_remote_control(broker: Attack
 
 def test_celery_inspect_gets_its_answers_through_the_validating_transport(broker: AttackedBroker) -> None:
     """Flower loads the same transport."""
-    inspection = broker.world.product.celery("inspect", "ping", "--timeout", "10")
+    inspection = broker.deployment.product.celery("inspect", "ping", "--timeout", "10")
     assert (inspection.returncode, "pong" in inspection.stdout) == (0, True), inspection.stdout + inspection.stderr
     assert "dropped" not in inspection.stdout + inspection.stderr
 
@@ -406,7 +406,7 @@ def test_garbage_on_the_channel_of_remote_control_is_dropped(broker: AttackedBro
 def test_garbage_among_unacknowledged_messages_does_not_keep_an_install_from_being_restored(
     broker: AttackedBroker,
 ) -> None:
-    cipher = TokenCipher([broker.world.product.environment["TOKEN_KEYS"]])
+    cipher = TokenCipher([broker.deployment.product.environment["TOKEN_KEYS"]])
     encrypted = cipher.encrypt_install(make_install(broker, hub := next(_hub_ids)))
     message = capture_message(broker, lambda dispatch: dispatch.store_install(encrypted))
     left = json.dumps([message, INTERACTIVE_QUEUE, INTERACTIVE_QUEUE])
@@ -420,6 +420,6 @@ def test_garbage_among_unacknowledged_messages_does_not_keep_an_install_from_bei
 
 def test_a_queue_key_of_another_type_stops_the_worker_only_while_it_exists(broker: AttackedBroker) -> None:
     broker.redis.set(INTERACTIVE_QUEUE, "mine")
-    assert broker.world.install(next(_hub_ids)).status_code == 303, "web stores it without the queue"
+    assert broker.deployment.install(next(_hub_ids)).status_code == 303, "web stores it without the queue"
     broker.redis.delete(INTERACTIVE_QUEUE)
     assert broker.stores_an_install()

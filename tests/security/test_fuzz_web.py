@@ -26,10 +26,10 @@ from sandbox.child_processes import ChildProcess
 from shared.db.lifecycle.installs import NewInstall
 from shared.settings import Settings
 from shared.token_cipher import TokenCipher
-from tests.security.house import MADE
-from tests.security.hubspot import played
-from tests.security.marks import Mark, Search, new_mark
-from tests.security.visits import Visit, latin, visits, well_made
+from tests.security.audit import MADE
+from tests.security.marked_simulator import played
+from tests.security.markers import Mark, Search, new_mark
+from tests.security.request_strategies import Visit, latin, visits, well_made
 from tests.support.builders import HUB
 from tests.support.databases import Databases
 from tests.support.environment import product_environment

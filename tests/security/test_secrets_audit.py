@@ -8,36 +8,36 @@ from itertools import chain
 import pytest
 import redis
 
-from tests.security import places
-from tests.security.house import ACCESS, MADE, House
-from tests.security.marks import Finding, Mark, Search, new_mark
-from tests.security.run import live
+from tests.security import locations
+from tests.security.audit import ACCESS, MADE, Audit
+from tests.security.markers import Finding, Mark, Search, new_mark
+from tests.security.scenario import live
 from tests.support.environment import ROOT
 
 #: Access tokens are in the one table from which SQL reads them, and in the log of what becomes of that table.
-AT_HOME = {(ACCESS, places.HOME), (ACCESS, places.JOURNAL)}
+AT_HOME = {(ACCESS, locations.HOME), (ACCESS, locations.JOURNAL)}
 
 
 @pytest.fixture(scope="module")
-def lived(house: House) -> House:
-    live(house)
-    return house
+def lived(audit: Audit) -> Audit:
+    live(audit)
+    return audit
 
 
-def everywhere(house: House) -> Iterator[tuple[str, bytes]]:
+def everywhere(audit: Audit) -> Iterator[tuple[str, bytes]]:
     return chain(
-        house.said,
-        places.logs(house),
-        places.posts(house),
-        places.dumped(house),
-        places.postgres_files(house),
-        places.valkey_files(house),
-        places.root_files(ROOT),
+        audit.said,
+        locations.logs(audit),
+        locations.posts(audit),
+        locations.dumped(audit),
+        locations.postgres_files(audit),
+        locations.valkey_files(audit),
+        locations.root_files(ROOT),
     )
 
 
 @pytest.mark.timeout(400)
-def test_no_secret_is_where_it_has_no_business(lived: House) -> None:
+def test_no_secret_is_where_it_has_no_business(lived: Audit) -> None:
     found = [
         finding
         for place, content in everywhere(lived)
@@ -47,7 +47,7 @@ def test_no_secret_is_where_it_has_no_business(lived: House) -> None:
     assert not found, "\n".join(map(str, found[:40]))
 
 
-def test_the_audit_has_looked_everywhere(lived: House) -> None:
+def test_the_audit_has_looked_everywhere(lived: Audit) -> None:
     """A place that nobody wrote to proves nothing."""
     seen: dict[str, int] = {}
     for place, content in everywhere(lived):
@@ -61,8 +61,8 @@ def test_the_audit_has_looked_everywhere(lived: House) -> None:
         "Redis key tokenkeeper.interactive",
         "alert",
         "PostgreSQL log",
-        places.HOME,
-        places.JOURNAL,
+        locations.HOME,
+        locations.JOURNAL,
         "PostgreSQL table tokenkeeper.history",
         "Valkey file dump.rdb",
         "/proc: environ of postgres",
@@ -73,19 +73,19 @@ def test_the_audit_has_looked_everywhere(lived: House) -> None:
     assert any(place.startswith("Valkey file appendonly.aof") and size for place, size in seen.items())
 
 
-def test_what_must_be_there_is_found_by_the_same_search(lived: House) -> None:
+def test_what_must_be_there_is_found_by_the_same_search(lived: Audit) -> None:
     """Access tokens are where they may be: the files, the log and the dump are really looked into."""
     kept = set()
-    for place, content in chain(places.dumped(lived), places.postgres_files(lived)):
+    for place, content in chain(locations.dumped(lived), locations.postgres_files(lived)):
         kept |= {(finding.kind, finding.place) for finding in lived.search.found(place, content)}
     assert kept >= AT_HOME
 
 
 @pytest.mark.parametrize("kind", MADE)
-def test_a_mark_that_is_planted_is_found(lived: House, kind: str) -> None:
+def test_a_mark_that_is_planted_is_found(lived: Audit, kind: str) -> None:
     """In each place that is kept, of each kind."""
     mark = lived.marks[kind]
-    sql = lived.world.sql
+    sql = lived.deployment.sql
     sql.rows("CREATE TABLE IF NOT EXISTS tokenkeeper.planted (value text)")
     sql.rows("INSERT INTO tokenkeeper.planted VALUES (%s)", mark.text)
     with redis.Redis.from_url(lived.servers.valkey.url()) as broker:
@@ -93,7 +93,9 @@ def test_a_mark_that_is_planted_is_found(lived: House, kind: str) -> None:
     try:
         found = {
             finding.place
-            for place, content in chain(places.dumped(lived), places.postgres_files(lived), places.valkey_files(lived))
+            for place, content in chain(
+                locations.dumped(lived), locations.postgres_files(lived), locations.valkey_files(lived)
+            )
             for finding in lived.search.found(place, content)
             if finding.kind == kind
         }
@@ -131,7 +133,7 @@ def test_a_mark_is_found_however_it_is_written(before: str, after: str) -> None:
     assert Search([mark]).found("here", b"__" + mark.text[:-1].encode() + b"__") == []
 
 
-def test_a_finding_says_where(lived: House) -> None:
+def test_a_finding_says_where(lived: Audit) -> None:
     mark = next(iter(lived.marks.values()))
     (found,) = Search([mark]).found("a place", f"before {mark.text} after")
     assert str(Finding(mark.kind, "a place", repr(f"before {mark.text} after".encode()))) == str(found)

@@ -1,4 +1,4 @@
-"""A downstream job that never sleeps: it reads every token again and again and asks HubSpot about each."""
+"""A downstream job that reads every token continuously and asks HubSpot whether each is live."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ import requests
 
 from sandbox.simulator.control import SimulatorControl, TokenCheck
 
-EVERY = 0.05
-LOOK = "SELECT hub_id, access_token FROM hubspot.tokens"
-ENDED = "SELECT hub_id FROM hubspot.connections WHERE status IN ('revoked', 'disconnected')"
+SELECT_TOKENS = "SELECT hub_id, access_token FROM hubspot.tokens"
+SELECT_ENDED = "SELECT hub_id FROM hubspot.connections WHERE status IN ('revoked', 'disconnected')"
 
 
-class Watch:
-    """What it saw while it was open. A database that does not answer is asked again: that is no news here."""
+class TokenWatcher:
+    """Records what it read between `__enter__` and `__exit__`. It ignores a database that does not answer."""
 
-    def __init__(self, database_url: str, simulator_url: str, *, every: float = EVERY) -> None:
+    def __init__(self, database_url: str, simulator_url: str, *, interval_seconds: float = 0.05) -> None:
         self.reads = 0  #: tokens read
-        self.refused: list[str] = []  #: served, and not live at HubSpot
-        self.ended: set[int] = set()  #: seen revoked or disconnected
-        self.blind = 0  #: looks that PostgreSQL did not answer
+        self.refused: list[str] = []  #: tokens that were served and not live at HubSpot
+        self.ended_hub_ids: set[int] = set()  #: seen revoked or disconnected
+        self.unanswered_reads = 0  #: by PostgreSQL
         self._url = database_url
         self._hubspot = SimulatorControl(simulator_url)
-        self._every = every
+        self._interval_seconds = interval_seconds
         self._connection: Any = None
-        self._over = threading.Event()
-        self._broken: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="watch")
+        self._stopping = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="token-watcher")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -41,63 +40,63 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopping.set()
         self._thread.join()
-        self._forget()
+        self._disconnect()
         self._hubspot.close()
 
-    def faultless(self) -> bool:
-        """Raises what broke the watch itself: then it saw nothing."""
-        if self._broken:
-            raise self._broken
+    def found_no_refused_token(self) -> bool:
+        """Raises the exception that ended the watcher, where there is one: then it proved nothing."""
+        if self._error:
+            raise self._error
         return not self.refused and self.reads > 0
 
     def _run(self) -> None:
         try:
-            while not self._over.wait(self._every):
-                self._glance()
-        except Exception as error:  # noqa: BLE001  told by `faultless`, in the test's own thread
-            self._broken = error
+            while not self._stopping.wait(self._interval_seconds):
+                self._read_unless_down()
+        except Exception as error:  # noqa: BLE001  found_no_refused_token raises it in the test's thread
+            self._error = error
 
-    def _glance(self) -> None:
+    def _read_unless_down(self) -> None:
         try:
-            self._look()
+            self._read()
         except (psycopg2.OperationalError, psycopg2.InterfaceError):
-            self.blind += 1
-            self._forget()
+            self.unanswered_reads += 1
+            self._disconnect()
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         if self._connection is None:
             self._connection = psycopg2.connect(self._url, connect_timeout=2)
             self._connection.autocommit = True
         with self._connection.cursor() as cursor:
-            asked = time.monotonic()
-            cursor.execute(LOOK)
+            started_at = time.monotonic()
+            cursor.execute(SELECT_TOKENS)
             tokens = dict(cursor.fetchall())
             checks = self._hubspot.check_tokens(list(tokens.values()))
-            waited = time.monotonic() - asked
-            cursor.execute(ENDED)
-            self.ended.update(hub_id for (hub_id,) in cursor.fetchall())
+            seconds = time.monotonic() - started_at
+            cursor.execute(SELECT_ENDED)
+            self.ended_hub_ids.update(hub_id for (hub_id,) in cursor.fetchall())
         self.reads += len(tokens)
         self.refused += [
-            f"{hub_id}: {check}" for hub_id, check in zip(tokens, checks, strict=True) if _bad(check, waited)
+            f"{hub_id}: {check}" for hub_id, check in zip(tokens, checks, strict=True) if _is_refused(check, seconds)
         ]
 
-    def _forget(self) -> None:
+    def _disconnect(self) -> None:
         if self._connection is not None:
             with contextlib.suppress(psycopg2.Error):
                 self._connection.close()
         self._connection = None
 
 
-def _bad(check: TokenCheck, waited: float) -> bool:
-    """A token may end between our reading it and HubSpot's looking at it."""
-    ended_since = check.state == "expired" and (check.seconds_left or 0.0) > -waited
-    return not (check.is_live or ended_since)
+def _is_refused(check: TokenCheck, seconds: float) -> bool:
+    """A token that expired within the `seconds` since it was read does not count."""
+    expired_since = check.state == "expired" and (check.seconds_left or 0.0) > -seconds
+    return not (check.is_live or expired_since)
 
 
-def settled(simulator: SimulatorControl) -> bool:
-    """No refresh is under way at HubSpot; one whose client is gone is not."""
+def has_no_call_in_flight(simulator: SimulatorControl) -> bool:
+    """Whether HubSpot answers no refresh now. A refresh whose client disconnected does not count."""
     with contextlib.suppress(requests.RequestException):
         return bool(simulator.get_stats(by_hub=False)["in_flight"] == 0)
     return False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redis
 
-from tests.security.house import House
+from tests.security.audit import Audit
 
 #: A table's lines in a dump.
 COPIED = re.compile(rb"^COPY ([\w.]+) .*?^\\\.$", re.MULTILINE | re.DOTALL)
@@ -24,46 +24,46 @@ SELECT pg_relation_filepath(oid) FROM pg_class WHERE oid = 'tokenkeeper.connecti
 """
 
 
-def dumped(house: House) -> Iterator[tuple[str, bytes]]:
+def dumped(audit: Audit) -> Iterator[tuple[str, bytes]]:
     """By table, and the rest."""
-    binary = house.servers.postgres.binaries / "pg_dump"
-    command = [str(binary), "--no-owner", house.fleet.database_url]
+    binary = audit.servers.postgres.binaries / "pg_dump"
+    command = [str(binary), "--no-owner", audit.deployment.database_url]
     dump = subprocess.run(command, check=True, capture_output=True, env={"PATH": os.defpath}).stdout
     for table in COPIED.finditer(dump):
         yield f"PostgreSQL table {table[1].decode()}", table[0]
     yield "pg_dump", COPIED.sub(b"", dump)
 
 
-def postgres_files(house: House) -> Iterator[tuple[str, bytes]]:
+def postgres_files(audit: Audit) -> Iterator[tuple[str, bytes]]:
     """All that is in its folder. After a checkpoint, what a table holds is in its file, and not in the log alone."""
-    house.world.sql.rows("CHECKPOINT")
-    heap = {path for (path,) in house.world.sql.rows(HEAP)}
-    data = house.servers.postgres.home / "data"
+    audit.deployment.sql.rows("CHECKPOINT")
+    heap = {path for (path,) in audit.deployment.sql.rows(HEAP)}
+    data = audit.servers.postgres.home / "data"
     for path in sorted(data.rglob("*")):
         if path.is_file():
             name = str(path.relative_to(data))
             place = HOME if re.sub(r"\.\d+$", "", name) in heap else f"PostgreSQL file {name}"
             yield JOURNAL if name.startswith("pg_wal/") else place, path.read_bytes()
-    yield "PostgreSQL log", (house.servers.postgres.home / "postgres.log").read_bytes()
+    yield "PostgreSQL log", (audit.servers.postgres.home / "postgres.log").read_bytes()
 
 
-def valkey_files(house: House) -> Iterator[tuple[str, bytes]]:
-    with redis.Redis.from_url(house.servers.valkey.url()) as broker:
+def valkey_files(audit: Audit) -> Iterator[tuple[str, bytes]]:
+    with redis.Redis.from_url(audit.servers.valkey.url()) as broker:
         broker.save()
-    home = house.servers.valkey.home
+    home = audit.servers.valkey.home
     for path in sorted(home.rglob("*")):
         if path.is_file() and path != home / "password":
             yield f"Valkey file {path.name}", path.read_bytes()
 
 
-def logs(house: House) -> Iterator[tuple[str, bytes]]:
-    for running in house.world.product.running:
+def logs(audit: Audit) -> Iterator[tuple[str, bytes]]:
+    for running in audit.deployment.product.running:
         yield f"output of {running.name}", running.log.read_bytes()
 
 
-def posts(house: House) -> Iterator[tuple[str, bytes]]:
+def posts(audit: Audit) -> Iterator[tuple[str, bytes]]:
     """What the webhook was sent; it is addressed by its URL, which is therefore left out."""
-    for headers, body in house.receiver.posts():
+    for headers, body in audit.receiver.posts():
         told = {name: value for name, value in headers.items() if name}
         yield "alert", repr(told).encode() + body
 

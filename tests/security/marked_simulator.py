@@ -17,7 +17,7 @@ from sandbox.simulator.control import SimulatorControl
 from sandbox.simulator.records import Code
 from sandbox.simulator.server import SimulatorServer
 from sandbox.simulator.simulation import Consent, Simulation
-from tests.security.marks import Mark
+from tests.security.markers import Mark
 
 
 class MarkedAccounts(Accounts):

@@ -21,12 +21,17 @@ from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import DEMO_CLIENT_ID, SimulatorControl
 from shared.db.schema.migrate import migrate
-from tests.journeys.world import World
-from tests.security.hubspot import played
-from tests.security.marks import Mark, Search, new_mark
+from tests.security.marked_simulator import played
+from tests.security.markers import Mark, Search, new_mark
 from tests.support.databases import Databases
 from tests.support.environment import inherited_environment
-from tests.support.fleet import HASTE, LIFETIME, Fleet, Servers, SteadySql
+from tests.support.fault_deployment import (
+    SHORT_TIMEOUTS,
+    TOKEN_LIFETIME_SECONDS,
+    FaultDeployment,
+    ReconnectingSql,
+    Servers,
+)
 from tests.support.folders import server_folder
 from tests.support.product import Product
 from tests.support.raw_http_server import http, sends
@@ -51,8 +56,8 @@ class DurableServers(Servers):
 
 
 @dataclass
-class House:
-    fleet: Fleet
+class Audit:
+    deployment: FaultDeployment
     servers: DurableServers
     receiver: Receiver
     marks: dict[str, Mark]
@@ -60,12 +65,8 @@ class House:
     said: list[tuple[str, bytes]] = field(default_factory=list)  #: place and content, noted on the way
 
     @property
-    def world(self) -> World:
-        return self.fleet.world
-
-    @property
     def hubspot(self) -> SimulatorControl:
-        return self.fleet.simulator
+        return self.deployment.simulator
 
     @property
     def search(self) -> Search:
@@ -77,27 +78,27 @@ class House:
     @contextmanager
     def visitor(self) -> Iterator[Visitor]:
         """A browser; every answer that it gets is noted."""
-        with Visitor(self.world.home, self.hubspot) as visitor:
+        with Visitor(self.deployment.url, self.hubspot) as visitor:
             visitor.session.hooks["response"].append(self._answered)
             yield visitor
 
     def open(self, path: str, *, home: str = "", signed_in: bool = True, **options: Any) -> requests.Response:
         """One page, noted."""
         auth = ("operator", self.settings["OPERATOR_PASSWORD"]) if signed_in else None
-        address = f"{home or self.world.home}{path}"
+        address = f"{home or self.deployment.url}{path}"
         answer = requests.get(address, auth=auth, timeout=20, allow_redirects=False, **options)
         self._answered(answer)
         return answer
 
     def command(self, *arguments: str, stdin: str = "") -> int:
-        told = self.world.product.tokenkeeper(*arguments, stdin=stdin)
+        told = self.deployment.product.tokenkeeper(*arguments, stdin=stdin)
         self.note(f"tokenkeeper {arguments[0]}", told.stdout + told.stderr)
         return told.returncode
 
     def note_processes(self) -> None:
         """Command lines and environments of all that runs: ours, PostgreSQL's and Valkey's."""
         servers = [self.servers.postgres.process, self.servers.valkey.process]
-        pids = [running.pid for running in self.world.product.running if running.status is None]
+        pids = [running.pid for running in self.deployment.product.running if running.status is None]
         pids += [server.pid for server in servers if server is not None]
         for pid in pids:
             for each in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
@@ -117,13 +118,13 @@ class House:
 
 
 @contextmanager
-def kept_house(logs: Path) -> Iterator[House]:
+def start_audit(logs: Path) -> Iterator[Audit]:
     marks = {kind: new_mark(kind) for kind in MADE}
     secret = f"client-{marks[CLIENT_SECRET].text}-secret"
     with ExitStack() as stack:
         folder = stack.enter_context(server_folder("audit"))
         hubspot = stack.enter_context(played(marks[ACCESS], marks[REFRESH], marks[CODE], secret))
-        hubspot.change_settings(lifetime=LIFETIME)
+        hubspot.change_settings(lifetime=TOKEN_LIFETIME_SECONDS)
         receiver = stack.enter_context(receiving(sends(http(500), stay=False)))
         servers = DurableServers(folder)
         stack.callback(servers.stop)
@@ -133,11 +134,17 @@ def kept_house(logs: Path) -> Iterator[House]:
         settings = _settings(marks, secret, database_url, servers, receiver)
         product = Product(_environment(settings, folder, hubspot.base_url), logs)
         stack.callback(product.stop)
-        sql = SteadySql(database_url)
+        sql = ReconnectingSql(database_url)
         stack.callback(sql.close)
-        house = House(Fleet(World(product, hubspot, sql), servers, database_url), servers, receiver, marks, settings)
-        stack.enter_context(_overheard(house))
-        yield house
+        audit = Audit(
+            FaultDeployment(product, hubspot, sql, servers, database_url),
+            servers,
+            receiver,
+            marks,
+            settings,
+        )
+        stack.enter_context(_overheard(audit))
+        yield audit
 
 
 def _settings(
@@ -165,7 +172,7 @@ def _environment(settings: dict[str, str], folder: Path, hubspot_url: str) -> di
     return {
         **inherited_environment(),
         **{f"{name}_FILE": str(place / name) for name in settings},
-        **HASTE,
+        **SHORT_TIMEOUTS,
         "HUBSPOT_CLIENT_ID": DEMO_CLIENT_ID,
         "HUBSPOT_REDIRECT_URI": f"http://localhost:{find_free_port()}/oauth/callback",
         "HUBSPOT_SCOPES": "oauth crm.objects.contacts.read",
@@ -179,10 +186,10 @@ def _environment(settings: dict[str, str], folder: Path, hubspot_url: str) -> di
 
 
 @contextmanager
-def _overheard(house: House) -> Iterator[None]:
+def _overheard(audit: Audit) -> Iterator[None]:
     """Every word that is said to Valkey, also what is gone a moment later."""
     over = threading.Event()
-    thread = threading.Thread(target=_listen, args=(house, over), daemon=True)
+    thread = threading.Thread(target=_listen, args=(audit, over), daemon=True)
     thread.start()
     try:
         yield
@@ -191,18 +198,18 @@ def _overheard(house: House) -> Iterator[None]:
         thread.join(10)
 
 
-def _listen(house: House, over: threading.Event) -> None:
-    address = urlsplit(house.servers.valkey.url())
+def _listen(audit: Audit, over: threading.Event) -> None:
+    address = urlsplit(audit.servers.valkey.url())
     while not over.wait(0.1):
         try:
             with socket.create_connection(("127.0.0.1", address.port or 0), timeout=1) as line:
                 line.sendall(f"AUTH {address.password}\r\nMONITOR\r\n".encode())
-                _take_down(house, line, over)
+                _take_down(audit, line, over)
         except OSError:
             continue
 
 
-def _take_down(house: House, line: socket.socket, over: threading.Event) -> None:
+def _take_down(audit: Audit, line: socket.socket, over: threading.Event) -> None:
     heard = b""
     while not over.is_set():
         try:
@@ -212,4 +219,4 @@ def _take_down(house: House, line: socket.socket, over: threading.Event) -> None
         if not piece:
             break
         heard += piece
-    house.note("words to Redis", heard)
+    audit.note("words to Redis", heard)

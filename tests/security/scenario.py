@@ -1,0 +1,229 @@
+"""A life of the product, in a minute: all that brings, uses and ends a secret, and all that can go wrong with it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+import time
+from collections.abc import Callable
+
+import psutil
+import requests
+
+from tests.security.audit import Audit
+from tests.support.polling import until
+from tests.support.product import url_responds
+
+#: Kinds of the simulator's faults; None: our own client secret is wrong.
+FAULTS = (
+    None,
+    "bad_refresh_token",
+    "bad_client_id",
+    "500",
+    "429",
+    "477",
+    "html_200",
+    "html_503",
+    "empty_200",
+    "wrong_types",
+    "truncated",
+    "huge",
+    "reset",
+    "cut",
+    "lost",
+    "drip",
+    "slow",
+)
+PAGES = ("/", "/operator", "/connections", "/metrics", "/readyz", "/nowhere", "/connections?q=1&sort=failures")
+HUB = 62515
+REFUSES_ROWS = "ALTER TABLE tokenkeeper.connections ADD CONSTRAINT audit CHECK (failures < 0) NOT VALID"
+#: So that the next fault need not wait for one of six probes a minute.
+ALL_IS_WELL = "UPDATE tokenkeeper.provider SET condition = 'ok', reason = NULL, paused_until = NULL, rate = NULL"
+TAKES_THEM_AGAIN = "ALTER TABLE tokenkeeper.connections DROP CONSTRAINT audit"
+
+
+def live(audit: Audit) -> None:
+    audit.deployment.start()
+    flower = audit.deployment.product.flower()
+    _installed(audit)
+    _imported(audit)
+    _hubspot_fails(audit)
+    _ended(audit)
+    _processes_die(audit)
+    _statements_fail(audit)
+    _servers_go(audit)
+    _queue_fills(audit)
+    _looked_at(audit, flower.url)
+    audit.note_processes()
+    audit.note_redis()
+
+
+def _installed(audit: Audit, hub_id: int = HUB) -> None:
+    with audit.visitor() as visitor:
+        visitor.get("/")
+        path = visitor.install(hub_id)
+        visitor.get(path)
+        visitor.wait(path)
+        visitor.get(path)
+
+
+def _imported(audit: Audit) -> None:
+    tokens = audit.hubspot.install_many(12, 1_000)
+    lines = "".join(f"{hub_id},{token}\n" for hub_id, token in tokens.items())
+    bad = "".join(
+        f"{start}{next(iter(tokens.values()))}{end}\n" for start, end in (("x,", ""), ("", ",7"), ('9,"', ""))
+    )
+    assert audit.command("import", "-", stdin=f"hub_id,refresh_token\n{lines}{bad}") == 1
+    assert audit.command("import", "-", stdin=f"{next(iter(tokens.values()))}\n") == 1
+    until(lambda: len(audit.deployment.tokens()) >= len(tokens))
+    audit.deployment.hubs += tokens
+
+
+def _hubspot_fails(audit: Audit) -> None:
+    """While somebody installs, and while a token is refreshed."""
+    secret = audit.settings["HUBSPOT_CLIENT_SECRET"]
+    for kind, hub_id in zip(FAULTS, itertools.cycle(audit.deployment.hubs), strict=False):
+        with audit.visitor() as visitor:
+            back = visitor.allow(HUB)
+            _order(audit, kind)
+            visitor.get(back)
+            audit.deployment.due(hub_id)
+            until(lambda kind=kind: _happened(audit, kind))  # type: ignore[misc]
+            visitor.get(back)  # reloaded
+        audit.hubspot.change_settings(client_secrets=[secret])
+        audit.hubspot.clear_faults()
+        audit.deployment.sql.rows(ALL_IS_WELL)
+
+
+def _order(audit: Audit, kind: str | None) -> None:
+    if kind is None:
+        audit.hubspot.change_settings(client_secrets=["somebody-elses"])
+        return
+    for grant in ("code", "refresh"):
+        audit.hubspot.add_fault(kind, grant=grant, times=1, seconds=0.5 if kind == "drip" else None)
+
+
+def _happened(audit: Audit, kind: str | None) -> bool:
+    if kind is None:
+        return audit.deployment.condition() == "app_rejected"
+    return all(fault["times"] == 0 for fault in audit.hubspot.list_faults() if fault["grant"] == "refresh")
+
+
+def _ended(audit: Audit) -> None:
+    """By the customer, by the operator's button and by the command."""
+    first, second, third = audit.deployment.hubs[:3]
+    audit.hubspot.uninstall(first)
+    audit.deployment.due(first)
+    until(lambda: audit.deployment.status(first) == "revoked")
+    question = audit.open(f"/connections/{second}/disconnect")
+    token = question.text.partition('name="csrf_token" value="')[2].partition('"')[0]
+    requests.post(
+        f"{audit.deployment.url}/connections/{second}/disconnect",
+        data={"csrf_token": token},
+        cookies=question.cookies,
+        auth=("operator", audit.settings["OPERATOR_PASSWORD"]),
+        hooks={"response": audit._answered},
+        allow_redirects=False,
+        timeout=20,
+    )
+    assert audit.command("disconnect", str(third), "--yes") == 0
+    for hub_id in (second, third):
+        until(lambda hub_id=hub_id: audit.deployment.status(hub_id) == "disconnected")  # type: ignore[misc]
+    del audit.deployment.hubs[:3]
+    for verb in ("status", "connections", "doctor"):
+        audit.command(verb)
+    audit.command("history", str(HUB))
+
+
+def _processes_die(audit: Audit) -> None:
+    """Each in the middle of its work, killed and stopped."""
+    audit.hubspot.change_settings(latency=0.5)
+    for signum in (signal.SIGKILL, signal.SIGABRT, signal.SIGTERM):
+        audit.deployment.due()
+        until(lambda: audit.deployment.count_calls_in_flight() > 0)
+        audit.deployment.signal_child("worker", signum)
+        _while_installing(audit, lambda signum=signum: audit.deployment.signal_child("web", signum))  # type: ignore[misc]
+    audit.deployment.newest_process("beat").kill()
+    audit.deployment.product.beat()
+    audit.deployment.newest_process("worker").kill()
+    audit.deployment.product.worker()
+    audit.hubspot.change_settings(latency=0)
+    audit.deployment.newest_process("web").wait_until(url_responds("/healthz"))
+
+
+def _while_installing(audit: Audit, happens: Callable[[], object]) -> None:
+    with audit.visitor() as visitor:
+        back = visitor.allow(HUB)
+        with contextlib.suppress(requests.RequestException):
+            visitor.session.get(back, timeout=0.2, allow_redirects=False)
+        happens()
+        with contextlib.suppress(requests.RequestException):
+            visitor.get(back)
+
+
+def _statements_fail(audit: Audit) -> None:
+    """PostgreSQL refuses rows, loses a table, and has statements of ours cancelled: all of them with secrets inside."""
+    sql = audit.deployment.sql
+    for spoil, mend in (
+        (REFUSES_ROWS, TAKES_THEM_AGAIN),
+        ("ALTER TABLE tokenkeeper.connections RENAME TO gone", "ALTER TABLE tokenkeeper.gone RENAME TO connections"),
+        ("ALTER DATABASE {} SET statement_timeout = 1", "ALTER DATABASE {} RESET statement_timeout"),
+    ):
+        name = sql.value("SELECT current_database()")
+        audit.deployment.due()
+        sql.rows(spoil.format(name))
+        audit.deployment.terminate_sessions()
+        with audit.visitor() as visitor:
+            path = visitor.install(HUB)
+            visitor.get(path)
+            time.sleep(2)  # retries and sweeps go wrong meanwhile
+        sql.rows(mend.format(name))
+        audit.deployment.terminate_sessions()
+
+
+def _servers_go(audit: Audit) -> None:
+    for stop, start in (
+        (audit.servers.valkey.stop, audit.servers.valkey.start),
+        (audit.servers.postgres.stop, audit.servers.postgres.start),
+    ):
+        stop()
+        with audit.visitor() as visitor:
+            visitor.get(visitor.install(HUB))
+            audit.open("/operator")
+        start()
+    audit.servers.stop()
+    with audit.visitor() as visitor:
+        path = visitor.install(HUB)
+        visitor.get(path)
+        audit.servers.postgres.start()
+        audit.servers.valkey.start()
+        visitor.wait(path)
+
+
+def _queue_fills(audit: Audit) -> None:
+    """Nobody takes installs from the queue: they are looked at there."""
+    worker = audit.deployment.newest_process("worker")
+    for child in (psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)):
+        child.suspend()
+    for _ in range(3):
+        with audit.visitor() as visitor:
+            visitor.get(visitor.install(HUB))
+    audit.note_redis()
+    for child in (psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)):
+        child.resume()
+
+
+def _looked_at(audit: Audit, flower: str) -> None:
+    """By the operator, on every page, Flower's too; and by somebody who may not."""
+    for path in (*PAGES, f"/connections/{HUB}", f"/connections/{HUB}/disconnect"):
+        audit.open(path)
+        audit.open(path, signed_in=False)
+    tasks = audit.open("/api/tasks?limit=500", home=flower).json()
+    assert {"tokenkeeper.store_install", "tokenkeeper.refresh"} <= {task["name"] for task in tasks.values()}
+    for path in ("/api/workers", "/api/task/types", "/workers", "/tasks", "/broker", "/metrics"):
+        audit.open(path, home=flower)
+    installs = [name for name, task in tasks.items() if task["name"] == "tokenkeeper.store_install"]
+    for name in installs[:20]:
+        audit.open(f"/task/{name}", home=flower)
+        audit.open(f"/api/task/info/{name}", home=flower)

@@ -1,0 +1,90 @@
+"""HubSpot in the test's own process: one double of the client, with answers that a test sets and calls that it reads.
+
+Over HTTP the simulator plays HubSpot (tests/support/simulator.py).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from urllib.parse import quote
+
+from shared.domain.errors import CodeRejected, ProviderError
+from shared.domain.grant import Grant, Introspection
+from tests.support.builders import grant
+
+HANG_SECONDS = 30
+
+
+@dataclass
+class ScriptedHubSpot:
+    """Has the methods of `shared.hubspot.client.HubSpot`; threads may share it. An answer that is an error is raised.
+
+    `refresh_answer` None: each refresh brings a new grant whose access token is named for the refresh token.
+    """
+
+    refresh_answer: Grant | ProviderError | None = field(default_factory=grant)
+    introspect_answer: Introspection | ProviderError = field(default_factory=lambda: Introspection(active=False))
+    exchange_error: ProviderError | None = None
+    grants: dict[str, Grant] = field(default_factory=dict)  #: by code; each is handed out once
+    error_by_token: dict[str, ProviderError] = field(default_factory=dict)  #: for refreshes of that refresh token
+    answer_seconds: float = 0.0
+
+    calls: list[str] = field(default_factory=list)  #: names of methods, in their order
+    exchanged: list[str] = field(default_factory=list)  #: codes
+    refreshes: Counter[str] = field(default_factory=Counter)  #: calls by refresh token
+    in_flight: Counter[str] = field(default_factory=Counter)  #: refreshes that have not ended, by refresh token
+    max_in_flight: int = 0
+    gate: threading.Event = field(default_factory=threading.Event)  #: while it is cleared no refresh ends
+    remaining_answers: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(1_000_000))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def authorize_url(self, state: str, hub_id: int | None = None) -> str:
+        path = f"/oauth/{hub_id}/authorize" if hub_id else "/oauth/authorize"
+        return f"https://app.hubspot.com{path}?client_id=app&state={quote(state)}"
+
+    def exchange(self, code: str, clock: Callable[[], datetime]) -> Grant:
+        clock()
+        with self._lock:
+            self.calls.append("exchange")
+            self.exchanged.append(code)
+            if self.exchange_error:
+                raise self.exchange_error
+            if code not in self.grants:
+                raise CodeRejected("BAD_AUTH_CODE", http_status=400)
+            return self.grants.pop(code)
+
+    def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
+        granted_at = clock()
+        with self._lock:
+            self.calls.append("refresh")
+            self.refreshes[refresh_token] += 1
+            self.in_flight[refresh_token] += 1
+            self.max_in_flight = max(self.max_in_flight, self.in_flight.total())
+        time.sleep(self.answer_seconds)
+        self.gate.wait(HANG_SECONDS)
+        self.remaining_answers.acquire(timeout=HANG_SECONDS)
+        with self._lock:
+            self.in_flight[refresh_token] -= 1
+            answer = self.error_by_token.get(refresh_token) or self.refresh_answer
+        if isinstance(answer, ProviderError):
+            raise answer
+        return answer or grant(
+            access_token=f"access-{refresh_token}", refresh_token=None, hub_id=None, granted_at=granted_at
+        )
+
+    def introspect(self, token: str, kind: str) -> Introspection:
+        assert token
+        assert kind == "refresh_token"
+        with self._lock:
+            self.calls.append("introspect")
+        if isinstance(self.introspect_answer, ProviderError):
+            raise self.introspect_answer
+        return self.introspect_answer
