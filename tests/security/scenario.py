@@ -88,7 +88,7 @@ def _hubspot_fails(audit: Audit) -> None:
             back = visitor.allow(HUB)
             _order(audit, kind)
             visitor.get(back)
-            audit.deployment.due(hub_id)
+            audit.deployment.make_due(hub_id)
             until(lambda kind=kind: _happened(audit, kind))  # type: ignore[misc]
             visitor.get(back)  # reloaded
         audit.hubspot.change_settings(client_secrets=[secret])
@@ -106,7 +106,7 @@ def _order(audit: Audit, kind: str | None) -> None:
 
 def _happened(audit: Audit, kind: str | None) -> bool:
     if kind is None:
-        return audit.deployment.condition() == "app_rejected"
+        return audit.deployment.hubspot_condition() == "app_rejected"
     return all(fault["times"] == 0 for fault in audit.hubspot.list_faults() if fault["grant"] == "refresh")
 
 
@@ -114,7 +114,7 @@ def _ended(audit: Audit) -> None:
     """By the customer, by the operator's button and by the command."""
     first, second, third = audit.deployment.hubs[:3]
     audit.hubspot.uninstall(first)
-    audit.deployment.due(first)
+    audit.deployment.make_due(first)
     until(lambda: audit.deployment.status(first) == "revoked")
     question = audit.open(f"/connections/{second}/disconnect")
     token = question.text.partition('name="csrf_token" value="')[2].partition('"')[0]
@@ -140,7 +140,7 @@ def _processes_die(audit: Audit) -> None:
     """Each in the middle of its work, killed and stopped."""
     audit.hubspot.change_settings(latency=0.5)
     for signum in (signal.SIGKILL, signal.SIGABRT, signal.SIGTERM):
-        audit.deployment.due()
+        audit.deployment.make_due()
         until(lambda: audit.deployment.count_calls_in_flight() > 0)
         audit.deployment.signal_child("worker", signum)
         _while_installing(audit, lambda signum=signum: audit.deployment.signal_child("web", signum))  # type: ignore[misc]
@@ -171,7 +171,7 @@ def _statements_fail(audit: Audit) -> None:
         ("ALTER DATABASE {} SET statement_timeout = 1", "ALTER DATABASE {} RESET statement_timeout"),
     ):
         name = sql.value("SELECT current_database()")
-        audit.deployment.due()
+        audit.deployment.make_due()
         sql.rows(spoil.format(name))
         audit.deployment.terminate_sessions()
         with audit.visitor() as visitor:
