@@ -97,7 +97,7 @@ def form_of(request: bytes) -> dict[str, str]:
 # ---- what is sent
 
 
-def test_a_request_is_one_form_with_every_secret_in_its_body() -> None:
+def test_a_request_is_one_form_with_the_secrets_in_its_body() -> None:
     with serving(sends(http(200, GRANT))) as server, a_client(server.url) as hubspot:
         hubspot.refresh("na1-refresh &=", now)
     head, _, _ = server.requests[0].partition(b"\r\n\r\n")
@@ -113,12 +113,12 @@ def test_a_request_is_one_form_with_every_secret_in_its_body() -> None:
     }
 
 
-def test_a_token_is_dated_by_the_clock_it_was_given() -> None:
+def test_a_grant_is_dated_by_the_given_clock() -> None:
     with serving(sends(http(200, GRANT))) as server, a_client(server.url) as hubspot:
         assert hubspot.refresh("na1-refresh", now).expires_at == NOW + timedelta(seconds=1800)
 
 
-def test_the_environments_proxies_and_cookies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_and_cookies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with serving(sends(http(200, GRANT, "Set-Cookie: a=b"))) as server, a_client(server.url) as hubspot:
         hubspot.refresh("na1-refresh", now)
@@ -133,14 +133,14 @@ def test_a_redirect_is_never_followed() -> None:
     assert len(server.requests) == 1
 
 
-def test_nothing_is_ever_tried_again_by_itself() -> None:
+def test_no_request_is_retried_by_the_client() -> None:
     with serving(sends(http(503, b"", "Retry-After: 0"))) as server, a_client(server.url) as hubspot:
         for call in (lambda: hubspot.refresh("r", now), lambda: hubspot.uninstall("a")):
             assert refusal_of(call).retry_after == 0
     assert len(server.requests) == 2
 
 
-def test_odd_characters_in_a_code_are_an_error_of_ours_and_not_a_crash() -> None:
+def test_unusual_characters_in_a_code_are_a_provider_error_and_not_a_crash() -> None:
     with a_client("http://127.0.0.1:9") as hubspot:
         for call in (lambda: hubspot.exchange("\ud800", now), lambda: hubspot.uninstall("a\r\nb: c")):
             assert isinstance(refusal_of(call), TemporarilyUnavailable)
@@ -155,7 +155,7 @@ def secrets_sent(server: RawServer) -> list[str]:
     return [form_of(request)["client_secret"] for request in server.requests]
 
 
-def test_a_refused_secret_gives_way_to_the_next_which_is_then_remembered() -> None:
+def test_after_a_refused_secret_the_next_one_is_tried_and_then_preferred() -> None:
     answer = Scripted(BAD_SECRET, http(200, GRANT))
     with serving(answer) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
         hubspot.refresh("na1-refresh", now)
@@ -163,20 +163,20 @@ def test_a_refused_secret_gives_way_to_the_next_which_is_then_remembered() -> No
     assert secrets_sent(server) == [SECRETS[0], SECRETS[1], SECRETS[1]]
 
 
-def test_secrets_that_are_all_refused_reject_the_app() -> None:
+def test_where_all_secrets_are_refused_the_error_is_invalid_client() -> None:
     with serving(sends(BAD_SECRET)) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
         assert isinstance(refusal_of(lambda: hubspot.refresh("na1-refresh", now)), InvalidClient)
     assert secrets_sent(server) == list(SECRETS)
 
 
-def test_a_dead_token_is_not_tried_with_another_secret() -> None:
+def test_an_invalid_grant_is_not_tried_with_another_secret() -> None:
     answer = sends(http(400, {"status": "BAD_REFRESH_TOKEN"}))
     with serving(answer) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
         assert isinstance(refusal_of(lambda: hubspot.refresh("na1-refresh", now)), InvalidGrant)
     assert len(server.requests) == 1
 
 
-def test_a_code_is_sent_again_only_where_the_secret_was_refused_before_it() -> None:
+def test_a_code_is_sent_again_only_where_hubspot_refused_the_secret_before_it_looked_at_the_code() -> None:
     for first, sent in ((BAD_SECRET, 2), (http(401, {"error": "invalid_client"}), 1), (http(503), 1), (b"", 1)):
         answer = Scripted(first or b"HTTP/1.1 200 So\r\nContent-Length: 9\r\n\r\n", http(200, GRANT))
         with serving(answer) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
@@ -187,7 +187,7 @@ def test_a_code_is_sent_again_only_where_the_secret_was_refused_before_it() -> N
         assert len(server.requests) == sent
 
 
-def test_all_secrets_together_have_the_time_of_one_call() -> None:
+def test_attempts_with_all_secrets_share_the_timeout_of_one_call() -> None:
     def slow(connection: socket.socket, _: bytes) -> bool:
         connection.settimeout(TIMEOUT * 0.7)
         try:
@@ -205,7 +205,7 @@ def test_all_secrets_together_have_the_time_of_one_call() -> None:
 # ---- what an install needs
 
 
-def test_an_exchange_that_names_no_hub_asks_whose_the_token_is() -> None:
+def test_after_an_exchange_without_a_hub_introspection_is_asked_for_it() -> None:
     bare = {name: value for name, value in GRANT.items() if name not in ("hub_id", "scopes")}
     answer = Scripted(http(200, bare), http(200, {"active": True, "hub_id": 9, "scopes": ["tickets"]}))
     with serving(answer) as server, a_client(server.url) as hubspot:
@@ -214,7 +214,7 @@ def test_an_exchange_that_names_no_hub_asks_whose_the_token_is() -> None:
     assert form_of(server.requests[1])["token"] == "CIaccess"
 
 
-def test_an_exchange_that_cannot_be_stored_says_what_is_missing() -> None:
+def test_an_exchange_without_refresh_token_or_hub_names_what_is_missing() -> None:
     no_refresh_token = {name: value for name, value in GRANT.items() if name != "refresh_token"}
     with serving(sends(http(200, no_refresh_token))) as server, a_client(server.url) as hubspot:
         assert refusal_of(lambda: hubspot.exchange("na1-code", now)).code == "no_refresh_token"
@@ -236,7 +236,7 @@ SLOW: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("answer", SLOW.values(), ids=SLOW.keys())
-def test_a_slow_answer_is_cut_off_when_the_time_of_the_call_is_over(answer: Answer) -> None:
+def test_a_slow_answer_ends_with_the_timeout_of_the_call(answer: Answer) -> None:
     error, took, hung_up = refused(answer)
     assert (type(error), error.code) == (TemporarilyUnavailable, "timeout")
     assert took < TIMEOUT + GRACE
@@ -244,14 +244,14 @@ def test_a_slow_answer_is_cut_off_when_the_time_of_the_call_is_over(answer: Answ
 
 
 @pytest.mark.parametrize("answer", SLOW.values(), ids=SLOW.keys())
-def test_the_same_over_tls(answer: Answer, tls: ssl.SSLContext) -> None:
+def test_a_slow_answer_over_tls_ends_with_the_timeout_of_the_call(answer: Answer, tls: ssl.SSLContext) -> None:
     error, took, hung_up = refused(answer, tls)
     assert (type(error), error.code) == (TemporarilyUnavailable, "timeout")
     assert took < TIMEOUT + GRACE
     assert hung_up
 
 
-def test_a_tls_handshake_that_stalls_is_cut_off() -> None:
+def test_a_stalled_tls_handshake_ends_with_the_timeout_of_the_call() -> None:
     with serving(stays_silent) as server, a_client(server.url.replace("http:", "https:")) as hubspot:
         start = monotonic()
         assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "timeout"
@@ -259,7 +259,7 @@ def test_a_tls_handshake_that_stalls_is_cut_off() -> None:
         assert server.hung_up.wait(1)
 
 
-def test_every_call_on_a_kept_connection_has_its_time_anew() -> None:
+def test_every_call_on_a_kept_connection_has_its_own_timeout() -> None:
     def unhurried(connection: socket.socket, _: bytes) -> bool:
         connection.settimeout(TIMEOUT * 0.6)
         try:
@@ -274,7 +274,7 @@ def test_every_call_on_a_kept_connection_has_its_time_anew() -> None:
     assert server.connections == 1
 
 
-def test_an_answer_that_comes_too_late_is_never_taken_for_the_next_one() -> None:
+def test_an_answer_after_the_timeout_is_not_read_as_the_next_answer() -> None:
     def late(connection: socket.socket, request: bytes) -> bool:
         token = form_of(request)["refresh_token"]
         if token == "slow":
@@ -310,14 +310,14 @@ UNREADABLE: dict[str, tuple[Answer, str]] = {
 
 
 @pytest.mark.parametrize(("answer", "code"), UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_an_answer_that_cannot_be_read_is_named_and_its_connection_closed(answer: Answer, code: str) -> None:
+def test_an_unreadable_answer_has_an_error_code_and_its_connection_is_closed(answer: Answer, code: str) -> None:
     error, _, hung_up = refused(answer)
     assert (type(error), error.code) == (TemporarilyUnavailable, code)
     assert hung_up
 
 
 @pytest.mark.parametrize("packing", BOMBS)
-def test_a_bomb_is_not_unpacked_beyond_what_is_read(packing: str) -> None:
+def test_a_compression_bomb_is_decompressed_up_to_the_body_limit_only(packing: str) -> None:
     answer = sends(http(200, BOMBS[packing], f"Content-Encoding: {packing}"))
     with serving(answer) as server, a_client(server.url, timeout=10.0) as hubspot:
         tracemalloc.start()
@@ -328,12 +328,12 @@ def test_a_bomb_is_not_unpacked_beyond_what_is_read(packing: str) -> None:
     assert peak < 16 * 1024 * 1024
 
 
-def test_a_badly_packed_answer_is_named() -> None:
+def test_a_wrongly_compressed_answer_has_an_error_code() -> None:
     with serving(sends(http(200, b"no gzip", "Content-Encoding: gzip"))) as server, a_client(server.url) as hubspot:
         assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "encoding"
 
 
-def test_any_garbled_answer_is_a_grant_or_a_named_error() -> None:
+def test_any_malformed_answer_is_a_grant_or_an_error_with_a_code() -> None:
     chance = random.Random(20261123)
     good = http(200, GRANT, "Transfer-Encoding: identity", "Retry-After: 5")
 
@@ -350,7 +350,7 @@ def test_any_garbled_answer_is_a_grant_or_a_named_error() -> None:
                 assert hubspot.refresh("na1-refresh", now).access_token
 
 
-def test_bytes_after_an_answer_are_not_taken_for_the_next_one() -> None:
+def test_bytes_after_an_answer_are_not_read_as_the_next_answer() -> None:
     def twice(connection: socket.socket, request: bytes) -> bool:
         right = http(200, {**GRANT, "access_token": form_of(request)["refresh_token"]})
         connection.sendall(right + http(200, {**GRANT, "access_token": "of-another-account"}))
@@ -361,13 +361,13 @@ def test_bytes_after_an_answer_are_not_taken_for_the_next_one() -> None:
             assert hubspot.refresh(token, now).access_token == token
 
 
-def test_an_answer_that_is_packed_unasked_is_unpacked() -> None:
+def test_an_answer_that_is_compressed_without_being_asked_for_is_decompressed() -> None:
     body = gzip.compress(http(200, GRANT).partition(b"\r\n\r\n")[2])
     with serving(sends(http(200, body, "Content-Encoding: gzip"))) as server, a_client(server.url) as hubspot:
         assert hubspot.refresh("na1-refresh", now).hub_id == 7
 
 
-def test_an_error_drags_no_request_along() -> None:
+def test_an_error_does_not_hold_the_request_as_its_context() -> None:
     for answer in (resets, stays_silent, sends(b"rubbish\r\n", stay=False)):
         error, _, _ = refused(answer)
         assert error.__cause__ is None
@@ -375,14 +375,14 @@ def test_an_error_drags_no_request_along() -> None:
         assert vars(error).keys() == {"code", "http_status", "retry_after", "correlation_id"}
 
 
-def test_nobody_listening_is_a_matter_of_the_connection() -> None:
+def test_a_refused_connection_has_the_code_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with a_client(f"http://127.0.0.1:{port}") as hubspot:
         assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "connection"
 
 
-def test_an_address_that_does_not_answer_leaves_its_turn_to_the_next() -> None:
+def test_after_an_address_that_does_not_answer_the_next_one_is_tried() -> None:
     # The server listens on 127.0.0.1 only, and localhost may be ::1 first.
     with serving(sends(http(200, GRANT))) as server, a_client(f"http://localhost:{server.port}") as hubspot:
         assert hubspot.refresh("na1-refresh", now).hub_id == 7
@@ -391,7 +391,7 @@ def test_an_address_that_does_not_answer_leaves_its_turn_to_the_next() -> None:
 # ---- connections
 
 
-def test_a_connection_that_the_server_has_closed_is_replaced_unnoticed() -> None:
+def test_a_connection_that_the_server_closed_is_replaced_without_an_error() -> None:
     with serving(sends(http(200, GRANT), stay=False)) as server, a_client(server.url) as hubspot:
         for _ in range(3):
             hubspot.refresh("na1-refresh", now)
@@ -400,7 +400,7 @@ def test_a_connection_that_the_server_has_closed_is_replaced_unnoticed() -> None
     assert server.connections == 3
 
 
-def test_a_connection_that_was_idle_for_long_is_not_used_again() -> None:
+def test_a_connection_that_was_idle_for_too_long_is_not_used_again() -> None:
     with serving(stays_silent) as server, DeadlinePool("127.0.0.1", server.port) as pool, deadline(5):
         connection = pool._get_conn()
         assert isinstance(connection, DeadlineConnection)
@@ -412,7 +412,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again() -> None:
         assert pool._get_conn().sock is None
 
 
-def test_fifty_threads_share_a_client_and_never_get_each_others_answers() -> None:
+def test_fifty_threads_share_a_client_and_each_gets_its_own_answers() -> None:
     def echo(connection: socket.socket, request: bytes) -> bool:
         connection.sendall(http(200, {**GRANT, "access_token": form_of(request)["refresh_token"]}))
         return True
@@ -431,20 +431,20 @@ def test_fifty_threads_share_a_client_and_never_get_each_others_answers() -> Non
 # ---- TLS
 
 
-def test_tls_works_and_keeps_its_connection(tls: ssl.SSLContext) -> None:
+def test_a_tls_connection_is_kept_open(tls: ssl.SSLContext) -> None:
     with serving(sends(http(200, GRANT)), tls) as server, a_client(server.url, timeout=5.0) as hubspot:
         for _ in range(3):
             assert hubspot.refresh("na1-refresh", now).hub_id == 7
     assert server.connections == 1
 
 
-def test_a_certificate_that_nobody_vouches_for_gets_no_request(untrusted: ssl.SSLContext) -> None:
+def test_no_request_is_sent_to_a_server_with_an_untrusted_certificate(untrusted: ssl.SSLContext) -> None:
     with serving(sends(http(200, GRANT)), untrusted) as server, a_client(server.url) as hubspot:
         assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "tls"
     assert server.requests == []
 
 
-def test_a_certificate_of_another_host_gets_no_request(tls: ssl.SSLContext) -> None:
+def test_no_request_is_sent_to_a_server_with_the_certificate_of_another_host(tls: ssl.SSLContext) -> None:
     with serving(sends(http(200, GRANT)), tls) as server, a_client(f"https://localhost:{server.port}") as hubspot:
         assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "tls"
     assert server.requests == []
@@ -466,7 +466,9 @@ def connected(simulator: SimulatorFixture, **but: Any) -> Iterator[HubSpot]:
 
 
 @pytest.mark.parametrize("api_version", ["v3", "2026-03", "2026-09"])
-def test_the_whole_life_of_a_connection(simulator: SimulatorFixture, api_version: str) -> None:
+def test_a_connection_can_be_exchanged_refreshed_introspected_and_revoked(
+    simulator: SimulatorFixture, api_version: str
+) -> None:
     with connected(simulator, api_version=api_version) as hubspot:
         back = parse_redirect(simulator.control.allow(hubspot.authorize_url("a state"), HUB))
         assert back["state"] == "a state"
@@ -488,7 +490,7 @@ def test_the_whole_life_of_a_connection(simulator: SimulatorFixture, api_version
 
 
 @pytest.mark.parametrize("api_version", ["v3", "2026-03", "2026-09"])
-def test_an_uninstall_ends_the_refresh_token(simulator: SimulatorFixture, api_version: str) -> None:
+def test_an_uninstall_revokes_the_refresh_token(simulator: SimulatorFixture, api_version: str) -> None:
     refresh_token = simulator.control.install(HUB)
     with connected(simulator, api_version=api_version) as hubspot:
         hubspot.uninstall(hubspot.refresh(refresh_token, now).access_token)
@@ -508,13 +510,13 @@ def test_a_rotated_client_secret_needs_no_restart(simulator: SimulatorFixture) -
         assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), InvalidClient)
 
 
-def test_a_preselected_hub_is_asked_for(simulator: SimulatorFixture) -> None:
+def test_the_consent_page_offers_the_preselected_hub(simulator: SimulatorFixture) -> None:
     with connected(simulator) as hubspot:
         back = parse_redirect(simulator.control.allow(hubspot.authorize_url("s", hub_id=HUB), HUB))
         assert hubspot.exchange(back["code"], now).hub_id == HUB
 
 
-def test_a_throttled_call_says_how_long_to_wait(simulator: SimulatorFixture) -> None:
+def test_a_429_carries_its_retry_after(simulator: SimulatorFixture) -> None:
     refresh_token = simulator.control.install(HUB)
     simulator.control.add_fault("429", times=1, retry_after=7)
     with connected(simulator) as hubspot:

@@ -44,7 +44,7 @@ def columns(job: SqlFixture, view: str) -> list[tuple[str, str]]:
     return [(name, kind) for name, kind in found]
 
 
-def test_a_token_is_one_select_away(connections: ConnectionFixture, job: SqlFixture) -> None:
+def test_a_job_reads_a_token_with_one_select(connections: ConnectionFixture, job: SqlFixture) -> None:
     connections.install()
     hub_id, token, expires_at, expires_in, scopes, refreshed_at = job.rows(
         "SELECT * FROM hubspot.tokens WHERE hub_id = %s", HUB
@@ -102,14 +102,18 @@ def test_the_views_have_the_columns_of_the_contract(job: SqlFixture) -> None:
         "SET ROLE pg_read_all_data",
     ],
 )
-def test_everything_else_is_refused(connections: ConnectionFixture, job: SqlFixture, statement: str) -> None:
+def test_a_reader_is_refused_everything_but_the_views_and_the_function(
+    connections: ConnectionFixture, job: SqlFixture, statement: str
+) -> None:
     connections.install()
     with pytest.raises(psycopg2.Error) as refused:
         job.rows(statement)
     assert isinstance(refused.value, errors.InsufficientPrivilege | errors.ObjectNotInPrerequisiteState)
 
 
-def test_who_is_not_a_reader_reads_nothing(connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture) -> None:
+def test_a_role_that_is_no_reader_reads_nothing(
+    connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture
+) -> None:
     connections.install()
     sql.rows(f"REVOKE hubspot_reader FROM {job.value('SELECT current_user')}")
     for statement in ("SELECT * FROM hubspot.tokens", "SELECT hubspot.request_refresh(1)"):
@@ -117,7 +121,7 @@ def test_who_is_not_a_reader_reads_nothing(connections: ConnectionFixture, sql: 
             job.rows(statement)
 
 
-def test_no_function_in_a_readers_where_sees_a_token_that_is_not_served(
+def test_a_function_in_a_readers_where_clause_sees_no_token_that_is_not_served(
     connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture
 ) -> None:
     """Cheap, and it divides by zero: without a barrier it would be asked first, of every row."""
@@ -135,7 +139,7 @@ def test_no_function_in_a_readers_where_sees_a_token_that_is_not_served(
         "access_token = NULL, expires_at = NULL",
     ],
 )
-def test_a_token_that_does_not_work_is_not_there(
+def test_a_token_that_does_not_work_is_not_in_the_view(
     connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture, ended: str
 ) -> None:
     connections.install()
@@ -144,7 +148,7 @@ def test_a_token_that_does_not_work_is_not_there(
     assert job.served() is None
 
 
-def test_a_suspect_is_served_while_its_token_lives(
+def test_the_token_of_a_suspect_connection_is_served_until_it_expires(
     connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture
 ) -> None:
     connections.install()
@@ -152,7 +156,7 @@ def test_a_suspect_is_served_while_its_token_lives(
     assert job.served() == f"access-of-{HUB}"
 
 
-def test_a_token_ends_inside_an_open_transaction_too(
+def test_a_token_leaves_the_view_inside_an_open_transaction(
     connections: ConnectionFixture, sql: SqlFixture, job_url: str
 ) -> None:
     connections.install()
@@ -169,7 +173,7 @@ def test_a_token_ends_inside_an_open_transaction_too(
     connection.close()
 
 
-def test_connections_shows_how_each_stands_and_no_secret(
+def test_the_view_of_connections_has_their_state_and_no_secret(
     connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture
 ) -> None:
     connections.install(1)
@@ -180,7 +184,7 @@ def test_connections_shows_how_each_stands_and_no_secret(
     assert "sealed" not in str(job.rows("SELECT * FROM hubspot.connections"))
 
 
-def test_a_job_that_got_a_401_asks_for_a_refresh(connections: ConnectionFixture, job: SqlFixture) -> None:
+def test_a_job_that_got_a_401_can_request_a_refresh(connections: ConnectionFixture, job: SqlFixture) -> None:
     connections.install()
     token = job.served()
     assert job.value("SELECT hubspot.request_refresh(%s, %s)", HUB, token) is True
@@ -188,7 +192,7 @@ def test_a_job_that_got_a_401_asks_for_a_refresh(connections: ConnectionFixture,
     assert job.value("SELECT hubspot.request_refresh(hub_id => %s)", HUB) is False
 
 
-def test_nothing_in_the_askers_search_path_is_called(
+def test_no_object_in_the_callers_search_path_is_used(
     connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture
 ) -> None:
     """A security definer must not be lured into somebody's own `now` or `greatest`."""
@@ -202,7 +206,7 @@ def test_nothing_in_the_askers_search_path_is_called(
     assert job.value("SELECT hubspot.request_refresh(%s)", HUB) is False
 
 
-def test_every_change_of_status_is_told_to_who_listens(connections: ConnectionFixture, job_url: str) -> None:
+def test_every_change_of_status_is_sent_by_notify(connections: ConnectionFixture, job_url: str) -> None:
     listener = psycopg2.connect(job_url)
     listener.autocommit = True
     with listener.cursor() as cursor:

@@ -15,23 +15,23 @@ from worker.webhook import Webhook, WebhookRejected
     "address",
     ["169.254.169.254", "169.254.170.2", "fe80::1", "fe80::1%eth0", "::ffff:169.254.169.254", "fd00:ec2::254"],
 )
-def test_metadata_services_are_never_asked(address):
+def test_addresses_of_metadata_services_are_recognised(address):
     assert is_metadata_address(address)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "a.name", ""])
-def test_hosts_of_the_operators_own_are(address):
+def test_other_addresses_and_names_are_not_metadata_services(address):
     assert not is_metadata_address(address)
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376"])
-def test_not_even_where_the_resolver_says_so(host):
+def test_a_host_that_resolves_to_a_metadata_service_is_not_connected_to(host):
     """As a name that somebody else's DNS answers for would come to."""
     with deadline(1.0), pytest.raises(OSError, match="no address that may be connected to"):
         connect(host, 80)
 
 
-def test_an_alert_for_it_is_not_taken():
+def test_no_alert_is_posted_to_a_metadata_service():
     alert = Alert("an-id", AlertKind.PROVIDER, datetime(2026, 11, 24, tzinfo=UTC))
     with pytest.raises(WebhookRejected, match="no connection"):
         Webhook("http://2852039166/x", "").post(alert, alert.at)

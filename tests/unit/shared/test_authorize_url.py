@@ -32,7 +32,7 @@ def hubspot() -> Iterator[HubSpot]:
     client.close()
 
 
-def test_it_carries_what_hubspot_asks_for_with_spaces_as_percent_20(hubspot: HubSpot) -> None:
+def test_the_authorize_url_has_all_parameters_with_spaces_as_percent_20(hubspot: HubSpot) -> None:
     assert hubspot.authorize_url("a state/&=") == (
         "https://app.hubspot.com/oauth/authorize?client_id=an%20id"
         "&redirect_uri=https%3A%2F%2Fme.example%2Foauth%2Fcallback"
@@ -44,20 +44,20 @@ def test_a_hub_is_preselected_in_the_path(hubspot: HubSpot) -> None:
     assert urlsplit(hubspot.authorize_url("s", hub_id=62515)).path == "/oauth/62515/authorize"
 
 
-def test_optional_scopes_are_sent_in_the_singular() -> None:
+def test_optional_scopes_are_sent_as_optional_scope() -> None:
     client = a_client(("tickets", "content"))
     assert parse_qs(urlsplit(client.authorize_url("s")).query)["optional_scope"] == ["tickets content"]
     client.close()
 
 
-def test_without_optional_scopes_none_are_sent(hubspot: HubSpot) -> None:
+def test_without_optional_scopes_the_parameter_is_missing(hubspot: HubSpot) -> None:
     assert "optional" not in hubspot.authorize_url("s")
 
 
-def test_the_secret_is_neither_in_the_address_nor_in_the_repr(hubspot: HubSpot) -> None:
+def test_the_client_secret_is_neither_in_the_authorize_url_nor_in_the_repr(hubspot: HubSpot) -> None:
     assert "a-client-secret" not in hubspot.authorize_url("s") + repr(hubspot)
 
 
-def test_a_hub_that_is_no_number_never_gets_into_the_path(hubspot: HubSpot) -> None:
+def test_a_hub_id_that_is_not_a_number_is_refused(hubspot: HubSpot) -> None:
     with pytest.raises(ValueError, match="format code"):
         hubspot.authorize_url("s", hub_id="1/../2")  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ def asked(sql: SqlFixture, access_token: str | None = None, hub_id: int | None =
     return answer
 
 
-def test_a_request_makes_it_due_now_and_is_counted_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_request_makes_a_connection_due_now_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     assert connections.stores.claims.count_due(1) == 0
     assert asked(sql, ACCESS) is True
@@ -28,13 +28,13 @@ def test_a_request_makes_it_due_now_and_is_counted_once(connections: ConnectionF
     assert asked(sql) is False
 
 
-def test_the_token_may_be_left_out(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_request_may_leave_out_the_token(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     assert sql.value("SELECT hubspot.request_refresh(%s)", HUB) is True
     assert connections.stores.claims.count_due(1) == 1
 
 
-def test_who_holds_an_older_token_than_is_served_changes_nothing(
+def test_a_request_with_an_older_token_than_the_served_one_changes_nothing(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install()
@@ -43,32 +43,36 @@ def test_who_holds_an_older_token_than_is_served_changes_nothing(
     assert sql.row() == before
 
 
-def test_any_token_will_do_where_none_is_served(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_request_with_any_token_is_accepted_where_none_is_served(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.install()
     sql.set("expires_at = now() - interval '1 second'")
     assert asked(sql, "an older one") is True
 
 
 @pytest.mark.parametrize("status", ["revoked", "disconnected"])
-def test_what_has_ended_is_not_asked_for(connections: ConnectionFixture, sql: SqlFixture, status: str) -> None:
+def test_a_revoked_or_disconnected_connection_cannot_be_requested(
+    connections: ConnectionFixture, sql: SqlFixture, status: str
+) -> None:
     connections.install()
     sql.set(f"status = '{status}', due_at = NULL, access_token = NULL, expires_at = NULL")
     assert asked(sql) is False
     assert connections.stores.claims.count_due(1) == 0
 
 
-def test_nobodys_hub_and_no_hub_are_false(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_request_for_an_unknown_hub_or_null_is_false(connections: ConnectionFixture, sql: SqlFixture) -> None:
     assert asked(sql, hub_id=404) is False
     assert asked(sql, hub_id=None) is False
 
 
-def test_a_suspect_may_be_asked_for(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_suspect_connection_can_be_requested(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     sql.set("status = 'suspect'")
     assert asked(sql, ACCESS) is True
 
 
-def test_in_flight_it_is_true_and_a_success_settles_it(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_request_during_a_refresh_is_settled_by_its_success(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     claimed = connections.claim_one()
     assert asked(sql, ACCESS) is True
@@ -79,7 +83,9 @@ def test_in_flight_it_is_true_and_a_success_settles_it(connections: ConnectionFi
     assert asked(sql, "new-access") is True, "the new token was never asked for"
 
 
-def test_in_flight_of_a_dead_worker_it_ends_in_a_refresh(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_request_during_the_refresh_of_a_dead_worker_ends_in_a_refresh(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.install()
     connections.claim_one()
     connections.install(access_token="reinstalled")
@@ -90,7 +96,7 @@ def test_in_flight_of_a_dead_worker_it_ends_in_a_refresh(connections: Connection
     assert len(connections.stores.claims.claim(1).rows) == 1
 
 
-def test_a_failure_does_not_forget_that_it_was_asked_for(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_failed_refresh_keeps_the_request(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     assert asked(sql) is True
     (claimed,) = connections.stores.claims.claim(1).rows
@@ -99,28 +105,32 @@ def test_a_failure_does_not_forget_that_it_was_asked_for(connections: Connection
     assert sql.value("SELECT due_at > now() FROM tokenkeeper.connections"), "its back-off stands"
 
 
-def test_hubspots_retry_after_is_kept(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_request_does_not_shorten_hubspots_retry_after(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     sql.set("retry_not_before = now() + interval '1 hour', due_at = now() + interval '2 hours'")
     assert asked(sql) is True
     assert sql.value("SELECT due_at = retry_not_before FROM tokenkeeper.connections")
 
 
-def test_what_is_overdue_keeps_its_place(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_request_leaves_the_due_time_of_an_overdue_connection(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.install()
     sql.set("due_at = now() - interval '1 hour'")
     assert asked(sql) is True
     assert sql.value("SELECT due_at < now() - interval '59 minutes' FROM tokenkeeper.connections")
 
 
-def test_of_many_who_ask_at_once_one_is_first(connections: ConnectionFixture, connect: Callable[..., Any]) -> None:
+def test_of_concurrent_requests_one_makes_the_connection_due(
+    connections: ConnectionFixture, connect: Callable[..., Any]
+) -> None:
     connections.install()
     askers = [SqlFixture(connect()) for _ in range(8)]
     answers = at_once([lambda sql=sql: asked(sql, ACCESS) for sql in askers])
     assert sorted(answers) == [False] * 7 + [True]
 
 
-def test_a_request_waits_for_the_save_that_is_under_way(
+def test_a_request_waits_for_a_save_in_progress(
     connections: ConnectionFixture, sql: SqlFixture, connect: Callable[..., Any]
 ) -> None:
     """Whoever got a 401 with the old token while the new one is stored is told of the new one."""
@@ -138,7 +148,7 @@ def _while_committing(sql: SqlFixture, other: Any) -> bool:
     return bool(first)
 
 
-def test_an_operator_asks_for_several_and_hears_of_each(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_an_operators_request_for_several_hubs_reports_each(connections: ConnectionFixture, sql: SqlFixture) -> None:
     for hub_id in range(1, 6):
         connections.install(hub_id)
     claimed = connections.claim_one(2)
@@ -158,14 +168,16 @@ def test_an_operator_asks_for_several_and_hears_of_each(connections: ConnectionF
     assert connections.stores.refresh_requests.request([]) == {}
 
 
-def test_an_operator_may_ask_again_after_a_failure(connections: ConnectionFixture) -> None:
+def test_an_operator_may_request_a_refresh_again_after_a_failure(connections: ConnectionFixture) -> None:
     connections.install()
     assert connections.stores.refresh_requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}
     connections.stores.results.save([connections.failed(connections.claim_one())])
     assert connections.stores.refresh_requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}
 
 
-def test_a_revoked_one_that_hubspot_takes_back_is_active(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_revoked_connection_that_is_refreshed_on_request_is_active(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.install()
     connections.stores.results.save([connections.revoked(connections.claim_one())])
     assert connections.stores.refresh_requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}
@@ -177,7 +189,7 @@ def test_a_revoked_one_that_hubspot_takes_back_is_active(connections: Connection
     assert sql.served() == "new-access"
 
 
-def test_a_revoked_one_that_hubspot_refuses_again_can_be_asked_for_once_more(
+def test_a_revoked_connection_that_is_refused_again_can_be_requested_again(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install()

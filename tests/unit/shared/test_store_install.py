@@ -20,7 +20,7 @@ def installs():
     return FakeInstalls()
 
 
-def test_the_refresh_token_is_sealed_to_its_hub(cipher, installs):
+def test_the_refresh_token_is_encrypted_for_its_hub(cipher, installs):
     store_install(cipher.encrypt_install(install()), cipher, installs, Schedule())
     row = installs.rows[HUB]
     assert cipher.decrypt_refresh_token(HUB, row.encrypted_refresh_token) == REFRESH_TOKEN
@@ -29,7 +29,7 @@ def test_the_refresh_token_is_sealed_to_its_hub(cipher, installs):
         cipher.decrypt_refresh_token(HUB + 1, row.encrypted_refresh_token)
 
 
-def test_all_that_hubspot_granted_arrives(cipher, installs):
+def test_all_fields_of_the_install_are_stored(cipher, installs):
     given = install()
     store_install(cipher.encrypt_install(given), cipher, installs, Schedule())
     row = installs.rows[HUB]
@@ -38,13 +38,13 @@ def test_all_that_hubspot_granted_arrives(cipher, installs):
     assert row.due_at(HUB, START, 1800) == Schedule().due_at(HUB, START, 1800)
 
 
-def test_what_came_in_a_cookie_has_no_access_token(cipher, installs):
+def test_an_install_from_a_cookie_is_stored_without_an_access_token(cipher, installs):
     store_install(cipher.encrypt_install(install().without_access_token()), cipher, installs, Schedule())
     row = installs.rows[HUB]
     assert (row.access_token, row.expires_in, row.scopes) == (None, None, None)
 
 
-def test_sealed_with_a_lost_key_nothing_is_stored(cipher, installs):
+def test_an_install_under_an_unknown_key_is_not_stored(cipher, installs):
     sealed = TokenCipher([Fernet.generate_key().decode()]).encrypt_install(install())
     with pytest.raises(DecryptionError):
         store_install(sealed, cipher, installs, Schedule())

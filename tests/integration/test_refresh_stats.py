@@ -18,7 +18,7 @@ def activity(engine: Engine) -> RefreshStats:
     return RefreshStats(engine)
 
 
-def test_an_empty_house(activity: RefreshStats) -> None:
+def test_the_statistics_of_an_empty_database(activity: RefreshStats) -> None:
     slots = activity.read_slots()
     assert len(slots) == 72
     assert {(slot.refreshed, slot.failed) for slot in slots} == {(0, 0)}
@@ -31,7 +31,7 @@ def test_an_empty_house(activity: RefreshStats) -> None:
     assert (activity.count_without_token(), activity.count_undelivered_alerts()) == (0, 0)
 
 
-def test_slots_come_without_gaps_and_end_with_the_running_one(activity: RefreshStats, stores: Stores, sql: SqlFixture):
+def test_slots_have_no_gaps_and_end_with_the_current_one(activity: RefreshStats, stores: Stores, sql: SqlFixture):
     now = sql.now()
     counts = RefreshCounters()
     for outcome, ago in (("refreshed", 0), ("refreshed", 0), ("unavailable", 0), ("refreshed", 60), ("refreshed", 999)):
@@ -47,7 +47,7 @@ def test_slots_come_without_gaps_and_end_with_the_running_one(activity: RefreshS
     assert isinstance(slots[0], Slot)
 
 
-def test_totals_add_up_over_processes_that_count_at_once(activity: RefreshStats, stores: Stores, sql: SqlFixture):
+def test_totals_add_up_the_counts_of_concurrent_processes(activity: RefreshStats, stores: Stores, sql: SqlFixture):
     now = sql.now()
     counts = RefreshCounters()
     counts.add("refreshed", now, now - timedelta(seconds=2.5))
@@ -60,13 +60,15 @@ def test_totals_add_up_over_processes_that_count_at_once(activity: RefreshStats,
     assert totals.lateness_seconds == pytest.approx(8 * (86400 + 2.5))
 
 
-def test_what_another_version_counted_stays_counted(activity: RefreshStats, sql: SqlFixture) -> None:
+def test_counts_with_the_bounds_of_another_version_are_kept(activity: RefreshStats, sql: SqlFixture) -> None:
     sql.rows("INSERT INTO tokenkeeper.refresh_counters VALUES ('lateness', '0.7', 5), ('attempts', 'eaten', 2)")
     assert activity.read_totals().lateness[1.0] == 5
     assert activity.read_totals().attempts["eaten"] == 2
 
 
-def test_the_life_of_what_is_served(activity: RefreshStats, connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_lifetimes_are_those_of_the_served_tokens(
+    activity: RefreshStats, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     for hub_id in range(1, 6):
         connections.install(hub_id)
     sql.set("expires_at = now() + interval '100 seconds'", 1)
@@ -79,7 +81,7 @@ def test_the_life_of_what_is_served(activity: RefreshStats, connections: Connect
     assert not life.is_estimated
 
 
-def test_stale_are_those_that_live_and_have_nothing_to_serve(
+def test_live_connections_without_a_valid_token_are_counted(
     activity: RefreshStats, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.many_due(3)
@@ -93,7 +95,7 @@ def test_stale_are_those_that_live_and_have_nothing_to_serve(
     assert activity.count_without_token() == 6
 
 
-def test_alerts_wait_until_they_are_delivered(activity: RefreshStats, sql: SqlFixture) -> None:
+def test_undelivered_alerts_are_counted(activity: RefreshStats, sql: SqlFixture) -> None:
     sql.rows("INSERT INTO tokenkeeper.alerts (kind) VALUES ('provider'), ('stale_connections')")
     sql.rows("UPDATE tokenkeeper.alerts SET due_at = NULL, delivered_at = now() WHERE kind = 'provider'")
     assert activity.count_undelivered_alerts() == 1

@@ -16,7 +16,7 @@ from tests.support.builders import HUB
 from tests.support.stores import ConnectionFixture, SqlFixture, at_once
 
 
-def test_an_install_is_readable_at_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_the_token_of_an_install_is_readable_at_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
     install_id = str(uuid4())
     added = connections.install(install_id=install_id)
     assert (added.outcome, added.needs_account_info) == (InstallOutcome.INSTALLED, True)
@@ -28,9 +28,7 @@ def test_an_install_is_readable_at_once(connections: ConnectionFixture, sql: Sql
     assert sql.events() == ["installed"]
 
 
-def test_the_same_install_twice_changes_nothing_whatever_came_between(
-    connections: ConnectionFixture, sql: SqlFixture
-) -> None:
+def test_storing_an_install_again_changes_nothing(connections: ConnectionFixture, sql: SqlFixture) -> None:
     install_id, granted_at = str(uuid4()), sql.now()
     connections.install(install_id=install_id, granted_at=granted_at)
     connections.stores.results.save([connections.refreshed(connections.claim_one())])
@@ -43,7 +41,7 @@ def test_the_same_install_twice_changes_nothing_whatever_came_between(
     assert sql.row() == before
 
 
-def test_an_install_without_a_name_is_known_by_its_date(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_an_install_without_an_id_is_identified_by_its_date(connections: ConnectionFixture, sql: SqlFixture) -> None:
     granted_at = sql.now()
     assert connections.install(install_id=None, granted_at=granted_at).outcome is InstallOutcome.INSTALLED
     assert connections.install(install_id=None, granted_at=granted_at).outcome is InstallOutcome.ALREADY_STORED
@@ -51,7 +49,7 @@ def test_an_install_without_a_name_is_known_by_its_date(connections: ConnectionF
 
 
 @pytest.mark.parametrize("order", list(permutations((30, 20, 10))))
-def test_the_newest_grant_wins_in_every_order(
+def test_the_newest_grant_wins_in_any_order_of_delivery(
     connections: ConnectionFixture, sql: SqlFixture, order: tuple[int, ...]
 ) -> None:
     base = sql.now()
@@ -73,7 +71,7 @@ def test_an_install_dated_in_the_future_counts_as_now(connections: ConnectionFix
     assert sql.served() == "from-today"
 
 
-def test_a_reinstall_begins_anew_but_leaves_the_lease(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_reinstall_resets_the_connection_but_not_its_lease(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     connections.stores.results.save([connections.failed(connections.claim_one())])
     sql.set("refresh_requested = true, retry_not_before = now() + interval '1 hour'")
@@ -91,7 +89,9 @@ def test_a_reinstall_begins_anew_but_leaves_the_lease(connections: ConnectionFix
 
 
 @pytest.mark.parametrize("status", ["suspect", "revoked", "disconnected"])
-def test_an_install_brings_back_whatever_ended(connections: ConnectionFixture, sql: SqlFixture, status: str) -> None:
+def test_an_install_makes_a_revoked_or_disconnected_connection_active(
+    connections: ConnectionFixture, sql: SqlFixture, status: str
+) -> None:
     connections.install(ago=10)
     sql.set(f"status = '{status}', due_at = NULL, access_token = NULL, expires_at = NULL, status_reason = 'so'")
     assert connections.install(access_token="anew").outcome is InstallOutcome.REINSTALLED
@@ -117,7 +117,7 @@ def test_an_install_older_than_the_disconnect_does_not_undo_it(connections: Conn
     assert connections.install().outcome is InstallOutcome.REINSTALLED
 
 
-def test_an_install_out_of_a_cookie_keeps_the_token_that_lives_and_is_due_at_once(
+def test_an_install_without_an_access_token_keeps_the_stored_one_and_is_due_at_once(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install(ago=5)
@@ -129,7 +129,9 @@ def test_an_install_out_of_a_cookie_keeps_the_token_that_lives_and_is_due_at_onc
     assert connections.stores.claims.count_due(10) == 1
 
 
-def test_an_install_stored_after_its_token_died_is_due_at_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_an_install_whose_access_token_has_expired_is_due_at_once(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.install(ago=2000)
     assert sql.served() is None
     assert sql.row()["access_token"] is None
@@ -138,7 +140,9 @@ def test_an_install_stored_after_its_token_died_is_due_at_once(connections: Conn
     assert sql.served() == "new-access"
 
 
-def test_a_disconnected_ones_old_token_is_not_served_again(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_an_install_after_a_disconnect_does_not_serve_the_old_token(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.install(ago=5)
     connections.stores.disconnects.mark_and_read_tokens(HUB)
     connections.install(access_token=None, expires_in=None)
@@ -146,7 +150,7 @@ def test_a_disconnected_ones_old_token_is_not_served_again(connections: Connecti
     assert sql.served() is None
 
 
-def test_installs_of_one_hub_at_once_leave_the_newest(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_of_concurrent_installs_of_a_hub_the_newest_is_stored(connections: ConnectionFixture, sql: SqlFixture) -> None:
     base = sql.now() - timedelta(seconds=100)
     calls = [
         lambda n=n: connections.install(granted_at=base + timedelta(seconds=n), access_token=f"a-{n}") for n in range(8)
@@ -156,7 +160,9 @@ def test_installs_of_one_hub_at_once_leave_the_newest(connections: ConnectionFix
     assert sql.served() == "a-7"
 
 
-def test_one_install_delivered_by_many_at_once_is_stored_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_an_install_that_is_delivered_concurrently_is_stored_once(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     install_id, granted_at = str(uuid4()), sql.now()
     became = [
         a.outcome for a in at_once([lambda: connections.install(install_id=install_id, granted_at=granted_at)] * 6)
@@ -165,7 +171,7 @@ def test_one_install_delivered_by_many_at_once_is_stored_once(connections: Conne
     assert sql.events() == ["installed"]
 
 
-def test_an_import_is_due_at_once_and_harmless_when_repeated(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_an_import_is_due_at_once_and_may_be_repeated(connections: ConnectionFixture, sql: SqlFixture) -> None:
     rows = [ImportRow(hub_id, f"sealed-{hub_id}") for hub_id in (1, 2, 3, 2)]
     assert connections.stores.imports.import_rows(rows).new == {1, 2, 3}
     assert connections.stores.claims.count_due(10) == 3
@@ -178,7 +184,7 @@ def test_an_import_is_due_at_once_and_harmless_when_repeated(connections: Connec
     assert connections.stores.imports.import_rows([]).new == frozenset()
 
 
-def test_an_import_revives_only_what_is_revoked_and_only_when_told_to(
+def test_an_import_replaces_only_a_revoked_connection_and_only_where_it_may(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     for hub_id in (1, 2, 3, 4):
@@ -210,9 +216,7 @@ def test_an_import_revives_only_what_is_revoked_and_only_when_told_to(
     assert sql.events(1) == ["installed", "imported"]
 
 
-def test_an_import_puts_a_wrong_line_right_as_long_as_its_token_never_worked(
-    connections: ConnectionFixture, sql: SqlFixture
-) -> None:
+def test_an_import_replaces_a_token_that_never_worked(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.stores.imports.import_rows([ImportRow(1, "wrong"), ImportRow(2, "good")])
     wrong = connections.claim_one(1)
     connections.stores.results.save([connections.refreshed(connections.claim_one(2))])
@@ -230,7 +234,7 @@ def test_an_import_puts_a_wrong_line_right_as_long_as_its_token_never_worked(
     assert sql.rows("SELECT detail FROM hubspot.history WHERE hub_id = 1 ORDER BY at") == [({},), ({"was": "active"},)]
 
 
-def test_an_import_that_replaces_an_active_one_tells_of_no_change(
+def test_an_import_that_replaces_an_active_connection_is_no_change_of_status(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.stores.imports.import_rows([ImportRow(HUB, "wrong")])
@@ -248,7 +252,7 @@ def test_an_import_is_fast(connections: ConnectionFixture) -> None:
     assert 20_000 / (time.monotonic() - began) > 5_000, "30,000 a second on an idle machine"
 
 
-def test_the_total_is_counted_without_counting(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_trigger_counts_the_connections(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.many_due(50)
     connections.install(1)
     connections.install(999)
@@ -257,7 +261,7 @@ def test_the_total_is_counted_without_counting(connections: ConnectionFixture, s
     assert sql.value("SELECT connections FROM tokenkeeper.connection_counts") == 41
 
 
-def test_identification_waits_for_a_token_and_is_asked_again_until_answered(
+def test_account_info_is_due_with_the_first_token_and_again_until_it_is_saved(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.stores.imports.import_rows([ImportRow(HUB, "sealed")])
@@ -275,7 +279,7 @@ def test_identification_waits_for_a_token_and_is_asked_again_until_answered(
     ]
 
 
-def test_a_reinstall_during_identification_is_identified_anew(connections: ConnectionFixture) -> None:
+def test_account_info_is_due_again_after_a_reinstall(connections: ConnectionFixture) -> None:
     connections.install(ago=5)
     connections.stores.account_info.claim_missing(10)
     connections.install(access_token="anew")
@@ -283,7 +287,7 @@ def test_a_reinstall_during_identification_is_identified_anew(connections: Conne
     assert connections.stores.account_info.claim_missing(10) == [(HUB, "anew")]
 
 
-def test_a_disconnect_takes_two_steps_and_serves_nothing_from_the_first(
+def test_a_marked_disconnect_serves_no_token_and_keeps_it_until_it_is_wiped(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install()
@@ -301,7 +305,7 @@ def test_a_disconnect_takes_two_steps_and_serves_nothing_from_the_first(
     assert sql.events() == ["installed", "disconnected"]
 
 
-def test_wiping_spares_what_was_installed_again(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_wiping_leaves_a_connection_that_was_installed_again(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install(ago=5)
     connections.stores.disconnects.mark_and_read_tokens(HUB)
     connections.install(access_token="anew")
@@ -309,9 +313,7 @@ def test_wiping_spares_what_was_installed_again(connections: ConnectionFixture, 
     assert sql.served() == "anew"
 
 
-def test_a_disconnect_that_nobody_finished_is_found_once_a_minute(
-    connections: ConnectionFixture, sql: SqlFixture
-) -> None:
+def test_an_unfinished_disconnect_is_claimed_once_a_minute(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     connections.stores.disconnects.mark_and_read_tokens(HUB)
     assert connections.stores.disconnects.claim_unfinished() == [], "somebody may be at it"
@@ -325,7 +327,7 @@ def test_a_disconnect_that_nobody_finished_is_found_once_a_minute(
     assert connections.stores.disconnects.claim_unfinished() == []
 
 
-def test_a_sample_of_what_is_sealed(connections: ConnectionFixture) -> None:
+def test_a_sample_of_encrypted_refresh_tokens_is_read(connections: ConnectionFixture) -> None:
     assert connections.stores.key_check.sample_refresh_tokens() == []
     connections.many_due(30)
     assert connections.stores.key_check.sample_refresh_tokens(limit=5) == ["sealed"] * 5

@@ -324,18 +324,20 @@ REFUSALS: list[tuple[str, int, Any, type[ProviderError], type[ProviderError], st
 
 
 @pytest.mark.parametrize("row", REFUSALS, ids=lambda row: row[0])
-def test_whose_trouble_it_is(row: tuple[str, int, Any, type[ProviderError], type[ProviderError], str]) -> None:
+def test_each_reply_is_classified_for_an_exchange_and_for_a_refresh(
+    row: tuple[str, int, Any, type[ProviderError], type[ProviderError], str],
+) -> None:
     _, status, body, of_a_refresh, of_an_exchange, code = row
     for read, kind in ((parse_refresh, of_a_refresh), (parse_exchange, of_an_exchange)):
         error = the_error(a_reply(status, body), read)
         assert (type(error), error.code, error.http_status) == (kind, code, status)
 
 
-def test_every_word_of_the_table_is_tried_above() -> None:
+def test_every_code_of_the_table_is_tested() -> None:
     assert set(ERROR_CLASSIFICATION) <= {row[5] for row in REFUSALS}
 
 
-def test_a_grant_is_read_whole() -> None:
+def test_all_fields_of_a_grant_are_parsed() -> None:
     assert parse_refresh(a_reply(200, GOOD), NOW) == Grant(
         access_token="CIaccess",
         expires_in=1800,
@@ -347,16 +349,16 @@ def test_a_grant_is_read_whole() -> None:
 
 
 @pytest.mark.parametrize("empty", [{}, {"refresh_token": None, "hub_id": None, "scopes": None}, {"refresh_token": ""}])
-def test_what_a_reply_leaves_out_is_none(empty: dict[str, Any]) -> None:
+def test_a_field_that_a_reply_leaves_out_is_none(empty: dict[str, Any]) -> None:
     grant = parse_refresh(a_reply(200, {"access_token": "a", "expires_in": 1, **empty}), NOW)
     assert (grant.refresh_token, grant.hub_id, grant.scopes) == (None, None, None)
 
 
-def test_a_token_may_be_far_longer_than_today() -> None:
+def test_a_token_may_be_much_longer_than_todays() -> None:
     assert len(parse_refresh(a_reply(200, {**GOOD, "access_token": "a" * 16384}), NOW).access_token) == 16384
 
 
-def test_of_a_field_given_twice_the_last_counts() -> None:
+def test_of_a_duplicate_field_the_last_one_counts() -> None:
     body = b'{"access_token":"first","access_token":"last","expires_in":1}'
     assert parse_refresh(a_reply(200, body), NOW).access_token == "last"
 
@@ -380,27 +382,27 @@ def test_of_a_field_given_twice_the_last_counts() -> None:
         ("Mon, 99 Nov 2026 00:01:00 GMT", None),
     ],
 )
-def test_retry_after_is_understood_and_kept_within_a_day(asked: str, waits: float | None) -> None:
+def test_retry_after_is_parsed_and_limited_to_a_day(asked: str, waits: float | None) -> None:
     reply = a_reply(503, Retry_After=asked, Date="Mon, 23 Nov 2026 00:00:00 GMT")
     assert the_error(reply).retry_after == waits
 
 
-def test_a_date_to_wait_for_means_nothing_without_hubspots_own_date() -> None:
+def test_a_retry_after_date_is_ignored_without_the_replys_own_date() -> None:
     assert the_error(a_reply(429, Retry_After="Mon, 23 Nov 2026 00:01:00 GMT")).retry_after is None
 
 
 @pytest.mark.parametrize("status", [429, 477, 423, 503])
-def test_every_plea_to_wait_keeps_its_length(status: int) -> None:
+def test_retry_after_is_kept_for_every_status_that_may_carry_it(status: int) -> None:
     assert the_error(a_reply(status, retry_after="9")).retry_after == 9.0
     assert the_error(a_reply(status)).retry_after is None
 
 
-def test_the_correlation_id_is_kept_for_hubspots_support() -> None:
+def test_the_correlation_id_is_part_of_the_error() -> None:
     assert the_error(a_reply(500, x_hubspot_correlation_id=CORRELATION_ID)).correlation_id == CORRELATION_ID
     assert the_error(a_reply(500, {"correlationId": CORRELATION_ID})).correlation_id == CORRELATION_ID
 
 
-def test_a_correlation_id_that_is_none_is_dropped() -> None:
+def test_a_malformed_correlation_id_is_dropped() -> None:
     for odd in (SECRET, "x" * 99, "a b", 7, ""):
         assert the_error(a_reply(500, {"correlationId": odd})).correlation_id is None
         assert find_correlation_id({"x-hubspot-correlation-id": str(odd)}, (), {}) is None
@@ -409,21 +411,21 @@ def test_a_correlation_id_that_is_none_is_dropped() -> None:
     assert the_error(echo).correlation_id is None
 
 
-def test_an_echoed_secret_is_not_taken_for_a_word_even_where_it_looks_like_one() -> None:
+def test_an_echoed_secret_is_not_used_as_a_code_even_where_it_looks_like_one() -> None:
     reply = Reply(400, CaseInsensitiveDict(), b'{"status": "OPEN_SESAME"}', secrets=("OPEN_SESAME",))
     assert the_error(reply).code == "unrecognised"
 
 
-def test_introspection_tells_whose_a_token_is() -> None:
+def test_introspection_has_hub_domain_user_and_scopes() -> None:
     answer = {"active": True, "hub_id": 7, "hub_domain": "acme.com", "user": "a@acme.com", "scopes": ["oauth"]}
     assert parse_introspection(a_reply(200, answer)) == Introspection(True, 7, "acme.com", "a@acme.com", ("oauth",))
 
 
-def test_introspection_of_a_dead_token_says_only_that() -> None:
+def test_introspection_of_an_inactive_token_has_no_more_fields() -> None:
     assert parse_introspection(a_reply(200, {"active": False})) == Introspection(active=False)
 
 
-def test_what_introspection_tells_in_wrong_types_is_left_out() -> None:
+def test_introspection_fields_of_wrong_types_are_none() -> None:
     odd = {"active": True, "hub_id": "7", "hub_domain": "a\0b", "user": "x" * 400, "scopes": [None]}
     assert parse_introspection(a_reply(200, odd)) == Introspection(active=True)
     assert parse_introspection(a_reply(200, {"active": True, "hub_domain": "\ud800", "user": 5})) == Introspection(
@@ -432,18 +434,18 @@ def test_what_introspection_tells_in_wrong_types_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"active": None}, {"active": "false"}, {"active": 0}, HTML, b"", [False]])
-def test_only_a_plain_false_counts_as_the_second_witness(body: Any) -> None:
+def test_introspection_without_a_boolean_active_is_an_error(body: Any) -> None:
     assert type(the_error(a_reply(200, body), parse_introspection)) is TemporarilyUnavailable
 
 
-def test_an_introspection_that_is_refused_is_no_witness() -> None:
+def test_a_refused_introspection_is_an_error() -> None:
     assert type(the_error(a_reply(400, refusal("BAD_CLIENT_SECRET")), parse_introspection)) is InvalidClient
     assert type(the_error(a_reply(404, {}), parse_introspection)) is UnknownRefusal
     assert type(the_error(a_reply(400, refusal("BAD_REFRESH_TOKEN")), parse_introspection)) is InvalidGrant
 
 
 @pytest.mark.parametrize(("status", "body"), [(204, b""), (200, b""), (200, b"{}"), (202, b"\n")])
-def test_a_revocation_needs_no_body(status: int, body: bytes) -> None:
+def test_the_reply_to_a_revocation_may_be_empty(status: int, body: bytes) -> None:
     parse_empty(a_reply(status, body))
 
 
@@ -458,12 +460,14 @@ def test_a_revocation_needs_no_body(status: int, body: bytes) -> None:
         (302, b"", TemporarilyUnavailable, "redirect"),
     ],
 )
-def test_a_revocation_that_was_not_done_says_why(status: int, body: Any, kind: type[ProviderError], code: str) -> None:
+def test_a_failed_revocation_is_an_error_with_a_code(
+    status: int, body: Any, kind: type[ProviderError], code: str
+) -> None:
     error = the_error(a_reply(status, body), parse_empty)
     assert (type(error), error.code) == (kind, code)
 
 
-def test_a_reply_shows_no_body_and_no_secret_in_its_repr() -> None:
+def test_the_repr_of_a_reply_has_no_body_and_no_secret() -> None:
     assert SECRET not in repr(a_reply(200, {"access_token": SECRET}))
 
 
@@ -491,7 +495,7 @@ HEADERS = st.dictionaries(
 
 
 @given(STATUSES, HEADERS, BODIES)
-def test_any_reply_is_an_answer_or_a_named_error_and_betrays_nothing(
+def test_any_reply_is_a_result_or_a_provider_error_without_secrets(
     status: int, headers: dict[str, str], body: bytes
 ) -> None:
     reply = Reply(status, CaseInsensitiveDict(headers), body, secrets=(SECRET,))

@@ -18,7 +18,7 @@ SELECT 7, event, status, now() - interval '91 days'
 ANOTHER_HOUR = "UPDATE tokenkeeper.pruning_state SET pruned_at = pruned_at - interval '1 hour'"
 
 
-def test_old_failures_go_and_all_other_history_stays(stores: Stores, sql: SqlFixture) -> None:
+def test_only_old_failures_are_pruned_from_the_history(stores: Stores, sql: SqlFixture) -> None:
     sql.rows(OLD_HISTORY)
     sql.rows("INSERT INTO tokenkeeper.history (hub_id, event) VALUES (7, 'refresh_failed'), (7, 'recovered')")
     assert stores.prune() == 2
@@ -29,7 +29,7 @@ def test_old_failures_go_and_all_other_history_stays(stores: Stores, sql: SqlFix
     assert sql.value("SELECT count(*) FROM tokenkeeper.history") == 7
 
 
-def test_it_looks_once_an_hour_whoever_sweeps(stores: Stores, sql: SqlFixture) -> None:
+def test_pruning_works_once_an_hour_for_all_sweeps(stores: Stores, sql: SqlFixture) -> None:
     assert stores.prune() == 0
     sql.rows(OLD_HISTORY)
     assert stores.prune() == 0
@@ -40,7 +40,7 @@ def test_it_looks_once_an_hour_whoever_sweeps(stores: Stores, sql: SqlFixture) -
     assert stores.prune() == 2, "a clock that was set back stops nothing"
 
 
-def test_it_takes_only_so_many_at_a_time(stores: Stores, sql: SqlFixture) -> None:
+def test_one_run_prunes_a_limited_number_of_rows(stores: Stores, sql: SqlFixture) -> None:
     many = pruning.BATCH_ROWS * pruning.MAX_BATCHES + 5
     sql.rows(f"""
         INSERT INTO tokenkeeper.history (hub_id, event, at)
@@ -51,7 +51,7 @@ def test_it_takes_only_so_many_at_a_time(stores: Stores, sql: SqlFixture) -> Non
     assert stores.prune() == 5
 
 
-def test_minutes_of_more_than_three_days_ago_go(stores: Stores, sql: SqlFixture) -> None:
+def test_minutes_older_than_three_days_are_pruned(stores: Stores, sql: SqlFixture) -> None:
     sql.rows("""
         INSERT INTO tokenkeeper.refreshes_by_minute (minute)
         VALUES (now() - interval '73 hours'), (now() - interval '49 hours'), (now())
@@ -59,7 +59,7 @@ def test_minutes_of_more_than_three_days_ago_go(stores: Stores, sql: SqlFixture)
     assert stores.prune() == 1
 
 
-def test_an_install_that_is_forgotten_and_comes_again_changes_nothing(
+def test_an_install_that_comes_again_after_its_id_was_pruned_changes_nothing(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     """It is the newest still, and its row says so; an older one is known by its date."""
@@ -81,9 +81,7 @@ def test_an_install_that_is_forgotten_and_comes_again_changes_nothing(
 
 
 @pytest.mark.parametrize("statement", ["DELETE_FAILURES", "DELETE_INSTALLS"])
-def test_where_there_is_nothing_to_take_an_index_says_so(
-    connections: ConnectionFixture, sql: SqlFixture, statement: str
-) -> None:
+def test_pruning_finds_old_rows_by_an_index(connections: ConnectionFixture, sql: SqlFixture, statement: str) -> None:
     sql.rows(
         """
         INSERT INTO tokenkeeper.history (hub_id, event, status) SELECT n, 'installed', 'active'

@@ -11,7 +11,7 @@ from tests.support.builders import HUB
 from tests.support.stores import ConnectionFixture, SqlFixture
 
 
-def test_an_empty_house(reports: ConnectionReports) -> None:
+def test_the_reports_of_an_empty_database(reports: ConnectionReports) -> None:
     overview = reports.read_overview()
     assert overview.counts == dict.fromkeys(Status, 0)
     assert (overview.failing, overview.due, overview.soonest_expiry) == (0, 0, None)
@@ -22,7 +22,7 @@ def test_an_empty_house(reports: ConnectionReports) -> None:
     assert reports.read_history(HUB) == []
 
 
-def test_the_overview_counts_what_is_there(
+def test_the_overview_counts_connections_by_status(
     connections: ConnectionFixture, reports: ConnectionReports, sql: SqlFixture
 ) -> None:
     for hub_id in range(1, 9):
@@ -49,7 +49,7 @@ def test_the_overview_counts_what_is_there(
     assert overview.swept_at <= overview.now
 
 
-def test_the_counts_alone_are_those_of_the_overview(
+def test_the_counts_equal_those_of_the_overview(
     connections: ConnectionFixture, reports: ConnectionReports, sql: SqlFixture
 ) -> None:
     for hub_id in range(1, 5):
@@ -61,7 +61,7 @@ def test_the_counts_alone_are_those_of_the_overview(
     assert now <= overview.now
 
 
-def test_a_great_backlog_is_estimated(
+def test_a_large_backlog_is_estimated(
     connections: ConnectionFixture, reports: ConnectionReports, sql: SqlFixture
 ) -> None:
     connections.many_due(30_000)
@@ -73,7 +73,7 @@ def test_a_great_backlog_is_estimated(
     assert 26_000 < overview.due <= 34_000
 
 
-def test_connections_come_in_pages_by_hub(
+def test_connections_are_read_in_pages_by_hub_id(
     connections: ConnectionFixture, reports: ConnectionReports, sql: SqlFixture
 ) -> None:
     connections.many_due(25)
@@ -88,7 +88,7 @@ def test_connections_come_in_pages_by_hub(
     assert [seen.hub_id for seen in reports.read_page(status=Status.SUSPECT, after=7)] == [20]
 
 
-def test_one_connection_with_its_history_newest_first(
+def test_a_connection_and_its_history_are_read_with_the_newest_event_first(
     connections: ConnectionFixture, reports: ConnectionReports
 ) -> None:
     connections.install()
@@ -103,18 +103,18 @@ def test_one_connection_with_its_history_newest_first(
     assert len(reports.read_history(HUB, limit=1)) == 1
 
 
-def test_every_sealed_token_can_be_walked_through(connections: ConnectionFixture, reports: ConnectionReports) -> None:
+def test_all_encrypted_tokens_are_read_in_pages(connections: ConnectionFixture, reports: ConnectionReports) -> None:
     connections.stores.imports.import_rows([ImportRow(hub_id, f"s{hub_id}") for hub_id in (3, 1, 2)])
     assert reports.read_encrypted_tokens(limit=2) == [(1, "s1"), (2, "s2")]
     assert reports.read_encrypted_tokens(after=2) == [(3, "s3")]
 
 
-def test_the_time_is_the_databases(reports: ConnectionReports, sql: SqlFixture) -> None:
+def test_the_time_is_by_postgresqls_clock(reports: ConnectionReports, sql: SqlFixture) -> None:
     before = sql.now()
     assert before <= reports.read_time() <= sql.now()
 
 
-def test_the_rare_states_are_counted_and_listed_by_an_index(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_rare_statuses_are_counted_and_listed_by_an_index(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.many_due(5000)
     sql.rows("VACUUM ANALYZE tokenkeeper.connections")
     for question in (

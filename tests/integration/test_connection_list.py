@@ -76,7 +76,7 @@ def expected(everybody: list[ConnectionRow], status: Status | None, search: str,
     return [seen.hub_id for seen in shown]
 
 
-def test_every_order_filter_and_search_shows_whom_it_should_in_pages(
+def test_every_sort_order_filter_and_search_lists_the_right_connections_in_pages(
     directory: ConnectionList, sql: SqlFixture
 ) -> None:
     people(sql, 150)
@@ -90,7 +90,7 @@ def test_every_order_filter_and_search_shows_whom_it_should_in_pages(
 
 
 @pytest.mark.parametrize("sort", Sort)
-def test_the_way_back_shows_the_same_pages(directory: ConnectionList, sql: SqlFixture, sort: Sort) -> None:
+def test_paging_backwards_shows_the_same_pages(directory: ConnectionList, sql: SqlFixture, sort: Sort) -> None:
     people(sql, 100)
     for asked in ({}, {"status": Status.SUSPECT}, {"search": "shop-1"}, {"search": "1"}):
         there = list(walked(directory, sort=sort, limit=4, **asked))
@@ -123,13 +123,13 @@ def encoded(told: object) -> str:
         *((Sort.DOMAIN, encoded(["domain", each, 1])) for each in (1, None, "a\0", "\ud800")),
     ],
 )
-def test_a_cursor_that_is_none_of_ours_is_refused(directory: ConnectionList, sort: Sort, garbage: str) -> None:
+def test_an_invalid_cursor_is_refused(directory: ConnectionList, sort: Sort, garbage: str) -> None:
     for where in ({"after": garbage}, {"before": garbage}):
         with pytest.raises(BadCursor):
             directory.read_page(sort=sort, **where)
 
 
-def test_a_cursor_is_a_value_and_never_sql(directory: ConnectionList, sql: SqlFixture) -> None:
+def test_the_values_of_a_cursor_are_bound_and_never_part_of_the_sql(directory: ConnectionList, sql: SqlFixture) -> None:
     people(sql, 10)
     quoted = encode_cursor(Sort.DOMAIN, ["\tz' OR true --", 1])
     assert len(directory.read_page(sort=Sort.DOMAIN, after=quoted).connections) == 3, "those without a domain"
@@ -137,7 +137,7 @@ def test_a_cursor_is_a_value_and_never_sql(directory: ConnectionList, sql: SqlFi
     assert directory.read_page(search="\0\ud800\n").connections != [], "nothing is left of it"
 
 
-def test_rows_that_went_meanwhile_leave_a_way_back(directory: ConnectionList, sql: SqlFixture) -> None:
+def test_a_page_whose_rows_are_gone_leads_back(directory: ConnectionList, sql: SqlFixture) -> None:
     people(sql, 10)
     page = directory.read_page(limit=4)
     sql.rows("DELETE FROM tokenkeeper.connections WHERE hub_id > 21")
@@ -147,7 +147,7 @@ def test_rows_that_went_meanwhile_leave_a_way_back(directory: ConnectionList, sq
     assert sql.value("SELECT count(*) FROM tokenkeeper.accounts") == 3, "whose account it was goes with it"
 
 
-def test_a_hub_that_nobody_identified_is_listed_by_anything(
+def test_a_hub_without_account_info_is_in_every_sort_order(
     directory: ConnectionList, connections: ConnectionFixture
 ) -> None:
     connections.many_due(1)
@@ -155,7 +155,7 @@ def test_a_hub_that_nobody_identified_is_listed_by_anything(
         assert hubs([directory.read_page(sort=sort)]) == [1]
 
 
-def test_a_hub_without_an_account_is_in_the_list(
+def test_a_hub_without_a_row_of_account_info_is_in_the_list(
     directory: ConnectionList, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     """Each connection has one from the first, unless somebody takes it away by hand."""
@@ -188,7 +188,7 @@ def plan(engine: Engine, query: Query) -> str:
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
-def test_a_page_is_a_walk_along_an_index(
+def test_a_page_is_read_along_an_index(
     directory: ConnectionList, engine: Engine, sql: SqlFixture, analyzed: bool
 ) -> None:
     """Also with statistics of before there was anything: an outage, or a big import, comes faster than they do."""
@@ -219,7 +219,7 @@ def test_a_page_is_a_walk_along_an_index(
             assert "Sort" not in page, told
 
 
-def test_a_rare_status_is_found_by_its_index(engine: Engine, sql: SqlFixture) -> None:
+def test_a_rare_status_is_read_by_its_index(engine: Engine, sql: SqlFixture) -> None:
     sql.rows(MANY)
     sql.rows("ANALYZE tokenkeeper.connections, tokenkeeper.accounts")
     for sort in (Sort.HUB, Sort.DOMAIN, Sort.FAILURES):
