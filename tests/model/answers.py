@@ -1,4 +1,4 @@
-"""What HubSpot may answer to a refresh, as plain values, and HubSpot played by one of them."""
+"""What HubSpot may answer to a refresh, as plain values, and HubSpot hubspot by one of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from shared.domain.errors import (
 from shared.domain.grant import Grant, Introspection
 
 #: Seconds that tokens live: HubSpot's, and one that ends before a back-off of minutes is over.
-LIVES = st.sampled_from([1800, 60])
+LIFETIMES = st.sampled_from([1800, 60])
 SCOPES = st.sampled_from([("oauth", "contacts"), ("contacts", "oauth", "files")])
 
 
@@ -35,7 +35,7 @@ class Rotation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class GrantAnswer:
     expires_in: int = 1800
     rotation: Rotation = Rotation.SAME
     scopes: tuple[str, ...] | None = None
@@ -43,50 +43,52 @@ class Granted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ErrorAnswer:
     error: ProviderError
-    witness: Introspection | ProviderError | None = None  #: what introspection says, where it is asked
+    introspection: Introspection | ProviderError | None = None  #: what introspection says, where it is asked
 
     @property
-    def verdict(self) -> bool:
-        """Both witnesses call the grant dead. One of another account is no witness of this one's death."""
-        accused = isinstance(self.error, InvalidGrant) and not isinstance(self.error, WrongHub)
-        return accused and isinstance(self.witness, Introspection) and not self.witness.active
+    def is_revocation(self) -> bool:
+        """Both introspected call the grant dead. One of another account is no introspection of this one's death."""
+        is_invalid_grant = isinstance(self.error, InvalidGrant) and not isinstance(self.error, WrongHub)
+        return is_invalid_grant and isinstance(self.introspection, Introspection) and not self.introspection.active
 
     @property
-    def alive(self) -> bool:
-        """The second witness contradicts the first."""
-        accused = isinstance(self.error, InvalidGrant) and not isinstance(self.error, WrongHub)
-        return accused and isinstance(self.witness, Introspection) and self.witness.active
+    def is_active(self) -> bool:
+        """The second introspection contradicts the first."""
+        is_invalid_grant = isinstance(self.error, InvalidGrant) and not isinstance(self.error, WrongHub)
+        return is_invalid_grant and isinstance(self.introspection, Introspection) and self.introspection.active
 
 
-Answer = Granted | Refused
-DEAD, ALIVE = Introspection(active=False), Introspection(active=True)
+Answer = GrantAnswer | ErrorAnswer
+INACTIVE, ACTIVE = Introspection(active=False), Introspection(active=True)
 SUCCESSES = st.builds(
-    Granted,
-    expires_in=LIVES,
+    GrantAnswer,
+    expires_in=LIFETIMES,
     rotation=st.sampled_from(Rotation),
     scopes=st.one_of(st.none(), SCOPES),
     names_hub=st.booleans(),
 )
-CALLED_DEAD = [
-    Refused(InvalidGrant("BAD_REFRESH_TOKEN", http_status=400), DEAD),
-    Refused(InvalidGrant("BAD_REFRESH_TOKEN", http_status=400), ALIVE),
-    Refused(InvalidGrant("BAD_REFRESH_TOKEN", http_status=400), TemporarilyUnavailable("timeout")),
-    Refused(WrongHub("another_hub"), DEAD),
+INVALID_GRANTS = [
+    ErrorAnswer(InvalidGrant("BAD_REFRESH_TOKEN", http_status=400), INACTIVE),
+    ErrorAnswer(InvalidGrant("BAD_REFRESH_TOKEN", http_status=400), ACTIVE),
+    ErrorAnswer(InvalidGrant("BAD_REFRESH_TOKEN", http_status=400), TemporarilyUnavailable("timeout")),
+    ErrorAnswer(WrongHub("another_hub"), INACTIVE),
 ]
-TROUBLES = [
-    Refused(TemporarilyUnavailable("timeout")),
-    Refused(AccountMigrating("477", http_status=477, retry_after=7200.0)),
-    Refused(Throttled("429", http_status=429, retry_after=30.0)),
-    Refused(InvalidClient("BAD_CLIENT_SECRET", http_status=400)),
-    Refused(UnknownRefusal("NEW_WORD", http_status=400)),
+OTHER_ERRORS = [
+    ErrorAnswer(TemporarilyUnavailable("timeout")),
+    ErrorAnswer(AccountMigrating("477", http_status=477, retry_after=7200.0)),
+    ErrorAnswer(Throttled("429", http_status=429, retry_after=30.0)),
+    ErrorAnswer(InvalidClient("BAD_CLIENT_SECRET", http_status=400)),
+    ErrorAnswer(UnknownRefusal("NEW_WORD", http_status=400)),
 ]
-ANSWERS: st.SearchStrategy[Answer] = st.one_of(SUCCESSES, st.sampled_from(CALLED_DEAD), st.sampled_from(TROUBLES))
+ANSWERS: st.SearchStrategy[Answer] = st.one_of(
+    SUCCESSES, st.sampled_from(INVALID_GRANTS), st.sampled_from(OTHER_ERRORS)
+)
 
 
 @dataclass(slots=True)
-class PlayedHubSpot:
+class ScriptedHubSpot:
     """Gives one answer, and remembers when it was asked and what it handed out."""
 
     answer: Answer
@@ -95,13 +97,13 @@ class PlayedHubSpot:
     number: int  #: of what it hands out
     asked_at: datetime | None = None
     granted: Grant | None = None
-    witnesses: list[str] = field(default_factory=list)
+    introspected: list[str] = field(default_factory=list)
 
     def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
         assert refresh_token == self.refresh_token, "another refresh token than the newest one of the claim"
         self.asked_at = clock()
         answer = self.answer
-        if isinstance(answer, Granted):
+        if isinstance(answer, GrantAnswer):
             self.granted = self._grant(answer, self.asked_at)
             return self.granted
         if isinstance(answer.error, WrongHub):
@@ -110,14 +112,14 @@ class PlayedHubSpot:
 
     def introspect(self, token: str, kind: str) -> Introspection:
         assert (token, kind) == (self.refresh_token, "refresh_token")
-        assert isinstance(self.answer, Refused)
-        self.witnesses.append(token)
-        witness = self.answer.witness
-        if isinstance(witness, Introspection):
-            return witness
-        raise witness or TemporarilyUnavailable("timeout")
+        assert isinstance(self.answer, ErrorAnswer)
+        self.introspected.append(token)
+        introspection = self.answer.introspection
+        if isinstance(introspection, Introspection):
+            return introspection
+        raise introspection or TemporarilyUnavailable("timeout")
 
-    def _grant(self, answer: Granted, asked_at: datetime) -> Grant:
+    def _grant(self, answer: GrantAnswer, asked_at: datetime) -> Grant:
         refresh_tokens = {
             Rotation.SAME: self.refresh_token,
             Rotation.NEW: f"refresh-{self.number}",

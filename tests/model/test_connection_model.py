@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shared.db.core.engine import make_engine as connect_engine
-from tests.model.machine import ConnectionMachine
-from tests.model.rig import Town
+from tests.model.state_machine import ConnectionMachine
+from tests.model.world import ModelDatabase
 from tests.support.stores import SqlFixture
 
 #: How many orders are tried: MODEL_EXAMPLES=2000 is a long run.
@@ -20,18 +20,18 @@ EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
 
 
 @pytest.fixture
-def connections(database_url: str, connect: Callable[..., Any]) -> Iterator[Town]:
+def connections(database_url: str, connect: Callable[..., Any]) -> Iterator[ModelDatabase]:
     engine = connect_engine(database_url)
     reader, listener = SqlFixture(connect()), connect()
     reader.rows("SET ROLE hubspot_reader")
     with listener.cursor() as cursor:
         cursor.execute("LISTEN hubspot_connections")
-    yield Town(engine, SqlFixture(connect()), reader, listener)
+    yield ModelDatabase(engine, SqlFixture(connect()), reader, listener)
     engine.dispose()
 
 
 @pytest.mark.timeout(0)  # as long as was asked for; and the shortest way to a failure is found in minutes
-def test_whatever_happens_in_whatever_order_the_contract_holds(connections: Town) -> None:
+def test_whatever_happens_in_whatever_order_the_contract_holds(connections: ModelDatabase) -> None:
     class OnThisDatabase(ConnectionMachine):
         pass
 

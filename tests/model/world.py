@@ -17,13 +17,13 @@ from shared.db.refresh.claims import ClaimedConnection
 from shared.db.reports.connections import ConnectionReports
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
-from tests.model.answers import Answer, PlayedHubSpot
-from tests.model.standing import LEASE_SECONDS
+from tests.model.answers import Answer, ScriptedHubSpot
+from tests.model.connection_state import LEASE_SECONDS
 from tests.support.stores import SqlFixture, Stores
 from worker.refresh import RefreshAttempt, Refresher
 
 CALL_SECONDS = 20.0
-INSTANTS = """
+TIMESTAMP_COLUMNS = """
 SELECT table_name, column_name FROM information_schema.columns
  WHERE table_schema = 'tokenkeeper' AND data_type = 'timestamp with time zone'
    AND table_name IN (SELECT relname FROM pg_class WHERE relkind = 'r')
@@ -40,7 +40,7 @@ INSERT INTO tokenkeeper.provider DEFAULT VALUES;
 
 
 @dataclass(frozen=True, slots=True)
-class Town:
+class ModelDatabase:
     """One database; `started` makes an empty world of it."""
 
     engine: Engine
@@ -48,25 +48,25 @@ class Town:
     reader: SqlFixture  #: as the role that downstream jobs have
     listener: Any  #: a psycopg2 connection
 
-    def started(self) -> World:
+    def make_world(self) -> World:
         self.superuser.rows(EMPTY)
         self.superuser.rows("UPDATE tokenkeeper.connection_counts SET connections = 0")
         world = World(self)
-        world.heard()
+        world.read_notifications()
         return world
 
 
 class World:
     """Time here is PostgreSQL's and what was passed; every instant is translated on its way in and out."""
 
-    def __init__(self, connections: Town) -> None:
+    def __init__(self, connections: ModelDatabase) -> None:
         self.sql, self.reader = connections.superuser, connections.reader
         self.stores = Stores(connections.engine, lease_seconds=LEASE_SECONDS)
         self.reports, self.key_rotation = ConnectionReports(connections.engine), KeyRotationStore(connections.engine)
         self.keys = [Fernet.generate_key().decode()]
         self._listener = connections.listener
         self._passed = timedelta()
-        self._ageing = _ageing(self.sql)
+        self._ageing_statement = _ageing_statement(self.sql)
 
     @property
     def cipher(self) -> TokenCipher:
@@ -75,25 +75,27 @@ class World:
     def now(self) -> datetime:
         return self.sql.now() + self._passed
 
-    def told(self, stored: datetime) -> datetime:
+    def to_model_time(self, stored: datetime) -> datetime:
         """An instant of PostgreSQL's as our tale tells it."""
         return stored + self._passed
 
-    def stored(self, told: datetime) -> datetime:
+    def to_database_time(self, told: datetime) -> datetime:
         return told - self._passed
 
-    def passes(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         """Let it be so much later: everything that is stored is older by that."""
         by = timedelta(seconds=seconds)
         if by:
             self._passed += by
-            self.sql.rows(self._ageing.format(by=f"interval '{by // timedelta(microseconds=1)} microseconds'"))
+            self.sql.rows(
+                self._ageing_statement.format(by=f"interval '{by // timedelta(microseconds=1)} microseconds'")
+            )
 
     @property
     def passed(self) -> timedelta:
         return self._passed
 
-    def heard(self) -> list[tuple[int, str]]:
+    def read_notifications(self) -> list[tuple[int, str]]:
         """What listeners were told since we last asked: hub and event. Waits for our own word to come back."""
         with self._listener.cursor() as cursor:
             cursor.execute("NOTIFY hubspot_connections, 'that is all'")
@@ -110,24 +112,24 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class Out:
+class ClaimedRow:
     """A claimed row, as the store handed it out at `passed`."""
 
     claimed: ClaimedConnection
     passed: timedelta
 
-    def attempt(self, world: World, answer: Answer, number: int) -> tuple[RefreshAttempt, PlayedHubSpot]:
+    def attempt(self, world: World, answer: Answer, number: int) -> tuple[RefreshAttempt, ScriptedHubSpot]:
         """What the worker makes of HubSpot's answer now."""
         claimed = self.claimed
         lease = replace(claimed.lease, until=claimed.lease.until - (world.passed - self.passed))
         hub_id = claimed.connection.hub_id
         expected = world.cipher.decrypt_refresh_token(hub_id, claimed.encrypted_refresh_token)
-        played = PlayedHubSpot(answer, hub_id, expected, number)
-        refresher = _refresher(played, world.cipher, world.stores.claims.clock)
-        return refresher.refresh(replace(claimed, lease=lease)), played
+        hubspot = ScriptedHubSpot(answer, hub_id, expected, number)
+        refresher = _refresher(hubspot, world.cipher, world.stores.claims.clock)
+        return refresher.refresh(replace(claimed, lease=lease)), hubspot
 
 
-def aged(attempt: RefreshAttempt, by: timedelta) -> RefreshAttempt:
+def age_attempt(attempt: RefreshAttempt, by: timedelta) -> RefreshAttempt:
     """What is in a worker's hands grows old as what is stored does."""
     lease = replace(attempt.lease, until=attempt.lease.until - by)
     if attempt.result is None:
@@ -135,30 +137,30 @@ def aged(attempt: RefreshAttempt, by: timedelta) -> RefreshAttempt:
     step = attempt.result.transition
     connection = replace(
         step.connection,
-        due_at=_older(step.connection.due_at, by),
-        retry_not_before=_older(step.connection.retry_not_before, by),
+        due_at=_age_instant(step.connection.due_at, by),
+        retry_not_before=_age_instant(step.connection.retry_not_before, by),
     )
     grant = None if step.grant is None else replace(step.grant, granted_at=step.grant.granted_at - by)
     result = replace(attempt.result, lease=lease, transition=replace(step, connection=connection, grant=grant))
     return replace(attempt, lease=lease, result=result)
 
 
-def _older(instant: datetime | None, by: timedelta) -> datetime | None:
+def _age_instant(instant: datetime | None, by: timedelta) -> datetime | None:
     return None if instant is None else instant - by
 
 
-def _refresher(played: PlayedHubSpot, cipher: TokenCipher, clock: DatabaseClock) -> Refresher:
-    make: Callable[..., Refresher] = Refresher  # HubSpot is not ours: it is played
-    return make(played, cipher, clock, Schedule(), CALL_SECONDS)
+def _refresher(hubspot: ScriptedHubSpot, cipher: TokenCipher, clock: DatabaseClock) -> Refresher:
+    make: Callable[..., Refresher] = Refresher  # HubSpot is not ours: it is hubspot
+    return make(hubspot, cipher, clock, Schedule(), CALL_SECONDS)
 
 
-def _ageing(sql: SqlFixture) -> str:
+def _ageing_statement(sql: SqlFixture) -> str:
     """One statement that makes every instant in the database older."""
     columns: dict[str, list[str]] = {}
-    for table, column in sql.rows(INSTANTS):
+    for table, column in sql.rows(TIMESTAMP_COLUMNS):
         columns.setdefault(table, []).append(column)
-    return ";".join(_aged(table, names) for table, names in columns.items() if table != "alembic_version")
+    return ";".join(_age_table(table, names) for table, names in columns.items() if table != "alembic_version")
 
 
-def _aged(table: str, names: Sequence[str]) -> str:
+def _age_table(table: str, names: Sequence[str]) -> str:
     return f"UPDATE tokenkeeper.{table} SET " + ", ".join(f"{name} = {name} - {{by}}" for name in names)

@@ -7,28 +7,28 @@ from datetime import datetime, timedelta
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeRange:
     earliest: datetime
     latest: datetime
 
     @classmethod
-    def exactly(cls, instant: datetime) -> Span:
+    def at_instant(cls, instant: datetime) -> TimeRange:
         return cls(instant, instant)
 
-    def plus(self, least: float, most: float | None = None) -> Span:
-        """So many seconds later; `most` where that is not known exactly either."""
+    def plus(self, least: float, most: float | None = None) -> TimeRange:
+        """So many seconds later; `most` where that is not known at_instant either."""
         longest = least if most is None else most
-        return Span(self.earliest + timedelta(seconds=least), self.latest + timedelta(seconds=longest))
+        return TimeRange(self.earliest + timedelta(seconds=least), self.latest + timedelta(seconds=longest))
 
-    def or_sooner(self, other: Span | None) -> Span:
+    def or_earlier(self, other: TimeRange | None) -> TimeRange:
         if other is None:
             return self
-        return Span(min(self.earliest, other.earliest), min(self.latest, other.latest))
+        return TimeRange(min(self.earliest, other.earliest), min(self.latest, other.latest))
 
-    def or_later(self, other: Span | None) -> Span:
+    def or_later(self, other: TimeRange | None) -> TimeRange:
         if other is None:
             return self
-        return Span(max(self.earliest, other.earliest), max(self.latest, other.latest))
+        return TimeRange(max(self.earliest, other.earliest), max(self.latest, other.latest))
 
     def __contains__(self, instant: datetime) -> bool:
         """To the microsecond, which is where PostgreSQL rounds."""

@@ -1,0 +1,108 @@
+"""What must be true after every operation: what is stored and served is what the model says, no more and no less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from shared.domain.connection import Status
+from tests.model.brake_model import BrakeModel
+from tests.model.connection_model import ConnectionModel
+from tests.model.connection_state import LIVE
+from tests.model.time_range import TimeRange
+from tests.model.world import World
+
+TOKEN = "SELECT access_token, expires_at, scopes, refreshed_at FROM hubspot.tokens WHERE hub_id = %s"
+CONNECTION = """
+SELECT status, scopes, installed_at, next_refresh_at, failures, last_error, status_reason, status_since
+  FROM hubspot.connections WHERE hub_id = %s
+"""
+EVENTS = "SELECT event, detail FROM tokenkeeper.history WHERE hub_id = %s ORDER BY id"
+ROW = """
+SELECT encrypted_refresh_token, access_token, due_at, retry_not_before, lease_until, refresh_requested,
+       pending_revocation
+  FROM tokenkeeper.connections WHERE hub_id = %s
+"""
+
+
+def check(model: ConnectionModel, world: World) -> None:
+    """Also fixes in the model what it knew only roughly, once that was seen to be right."""
+    found = world.reader.rows(CONNECTION, model.hub_id)
+    assert bool(found) is (model.status is not None)
+    if found:
+        _connection(model, world, found[0])
+        _secrets(model, world)
+    _served(model, world)
+    _history(model, world)
+
+
+def check_brake(brake: BrakeModel, models: Iterable[ConnectionModel], world: World) -> None:
+    seen = world.stores.brake.read()
+    brake.since = match(brake.since, seen.since, world)
+    assert seen.held == sum(model.held_by_brake for model in models)
+
+
+def _connection(model: ConnectionModel, world: World, row: tuple[Any, ...]) -> None:
+    status, scopes, installed_at, next_refresh_at, failures, last_error, reason, since = row
+    assert status == model.status
+    assert set(scopes) == set(model.scopes)
+    assert failures == model.failures
+    assert (reason is None) is (model.status is Status.ACTIVE)
+    assert last_error is not None or not model.failures
+    assert (next_refresh_at is not None) is (model.status in LIVE), "nothing live is ever without a date"
+    model.installed_at = match(model.installed_at, installed_at, world)
+    if model.status in (Status.REVOKED, Status.DISCONNECTED):
+        model.status_since = match(model.status_since, since, world)
+
+
+def _secrets(model: ConnectionModel, world: World) -> None:
+    sealed, access_token, due_at, not_before, lease_until, refresh_requested, pending_revocation = world.sql.rows(
+        ROW, model.hub_id
+    )[0]
+    opened = None if sealed is None else world.cipher.decrypt_refresh_token(model.hub_id, sealed)
+    assert opened == model.refresh_token, "the newest one that HubSpot gave, until the disconnect is finished"
+    assert access_token == (model.access and model.access.token)
+    model.due = match(model.due, due_at, world)
+    model.not_before = match(model.not_before, not_before, world)
+    assert refresh_requested is model.refresh_requested
+    assert (pending_revocation is not None) is model.held_by_brake
+    assert (lease_until is not None) is (model.lease is not None)
+    if model.lease is not None:
+        assert world.to_model_time(lease_until) in model.lease.until
+
+
+def _served(model: ConnectionModel, world: World) -> None:
+    """No edge of a token's life lies within the time that this takes: the machine sees to that."""
+    rows = world.reader.rows(TOKEN, model.hub_id)
+    at = TimeRange.at_instant(world.now())
+    access = model.access
+    if model.status not in LIVE or access is None or not access.is_valid(at):
+        assert rows == []
+        return
+    ((token, expires_at, scopes, refreshed_at),) = rows
+    assert token == access.token
+    assert world.to_model_time(expires_at) in access.expires()
+    assert world.to_model_time(refreshed_at) in access.granted
+    assert set(scopes) == set(model.scopes)
+
+
+def _history(model: ConnectionModel, world: World) -> None:
+    rows = world.sql.rows(EVENTS, model.hub_id)
+    events = [event for event, _ in rows]
+    assert events == model.events
+    for place, (event, detail) in enumerate(rows):
+        if event == "revoked":
+            assert "suspected" in events[:place]
+            assert detail["introspection"] == {"active": False}, "revoked by two introspected only"
+            assert detail["refresh"]["code"]
+
+
+def match(expected: TimeRange | None, stored: datetime | None, world: World) -> TimeRange | None:
+    """What was known roughly, at_instant."""
+    if expected is None or stored is None:
+        assert (expected, stored) == (None, None)
+        return None
+    told = world.to_model_time(stored)
+    assert told in expected, (told, expected)
+    return TimeRange.at_instant(told)

@@ -1,0 +1,136 @@
+"""What must become of a refresh, and of an operator's word on revocations. Pure.
+
+`asked` is when HubSpot was asked, `at` when PostgreSQL was told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from shared.domain.connection import EventName, Status
+from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavailable
+from shared.domain.grant import Grant
+from tests.model.answers import ErrorAnswer
+from tests.model.connection_state import AccessToken, ConnectionState, ModelLease
+from tests.model.expected_schedule import expect_due, expect_retry
+from tests.model.time_range import TimeRange
+
+
+@dataclass(slots=True)
+class RefreshModel(ConnectionState):
+    def apply_refresh(self, lease: ModelLease, grant: Grant, granted_at: datetime, at: TimeRange) -> bool:
+        """Whether it lands: nobody else has claimed, re-installed or disconnected the row meanwhile."""
+        if not self._end_lease(lease):
+            return False
+        if self.failures or self.status is not Status.ACTIVE:
+            self.add_event(EventName.RECOVERED, Status.ACTIVE, at)
+        granted = TimeRange.at_instant(granted_at)
+        self._take_grant(grant, granted)
+        self.failures = 0
+        self.set_scopes(grant.scopes)
+        self.due, self.not_before = expect_due(granted, grant.expires_in), None
+        self.refresh_requested = self.held_by_brake = False
+        return True
+
+    def apply_late_refresh(self, lease: ModelLease, grant: Grant, granted_at: datetime, at: TimeRange) -> bool:
+        """Whether a new refresh token is kept that came after somebody else had claimed the row: the old one is dead.
+
+        Nothing is told: the refresh that is due at once finds out how it stands.
+        """
+        newer = self.refreshed_at is None or granted_at > self.refreshed_at.latest
+        overtaken = self.generation == lease.generation and self.leases > lease.number
+        if not (newer and overtaken and self.refresh_token):
+            return False
+        self._take_grant(grant, TimeRange.at_instant(granted_at))
+        if self.status is Status.REVOKED:
+            self.access = None
+        self.due = at.or_later(self.not_before)
+        self.held_by_brake = False
+        self.fence()
+        return True
+
+    def apply_error(self, lease: ModelLease, answer: ErrorAnswer, asked: TimeRange, at: TimeRange) -> bool:
+        """Whether it lands. `asked`: when HubSpot was; `at`: when it was saved."""
+        if not self._end_lease(lease) or self._is_overruled(lease, answer):
+            return False
+        if isinstance(answer.error, InvalidGrant) and self.status is Status.REVOKED:
+            self._reject_again(lease, answer, at)
+            return True
+        self._count_failure(answer, asked)
+        if isinstance(answer.error, InvalidGrant):
+            if self.status is Status.ACTIVE:
+                self.add_event(EventName.SUSPECTED, Status.SUSPECT, at)
+            if answer.is_active:
+                self.held_by_brake = False
+                self.add_event(EventName.RECOVERED, Status.ACTIVE, at)
+            if answer.is_revocation:
+                self._revoke_or_hold(at)
+        return True
+
+    def confirm(self, at: TimeRange) -> bool:
+        if not self.held_by_brake:
+            return False
+        self.operator_decisions += 1
+        self.refresh_requested = False
+        self._revoke(at)
+        return True
+
+    def dismiss(self, since: datetime, at: TimeRange) -> bool:
+        """What the brake holds is active again, and what was revoked after `since`."""
+        lately = self.status is Status.REVOKED and self.status_since and self.status_since.earliest > since
+        if not (self.held_by_brake or lately):
+            return False
+        self.operator_decisions += 1
+        self.add_event(EventName.RECOVERED, Status.ACTIVE, at)
+        self.due = at.or_later(self.not_before)
+        self.failures, self.refresh_requested, self.held_by_brake = 0, False, False
+        return True
+
+    def _take_grant(self, grant: Grant, granted: TimeRange) -> None:
+        self.access = AccessToken(grant.access_token, granted, grant.expires_in)
+        self.life, self.has_worked, self.refreshed_at = grant.expires_in, True, granted
+        self.refresh_token = grant.refresh_token or self.refresh_token
+
+    def _end_lease(self, lease: ModelLease) -> bool:
+        ours = self.lease is lease
+        if ours:
+            self.lease = None  # outcome or not, its lease is over
+        return ours and self.generation == lease.generation
+
+    def _is_overruled(self, lease: ModelLease, answer: ErrorAnswer) -> bool:
+        """An operator has had his word on revocations since: no late failure undoes it."""
+        if answer.is_revocation and lease.dismissals != self.brake.dismissals:
+            return True
+        unmoved = lease.operator_decisions == self.operator_decisions
+        return not (unmoved or (self.status is Status.REVOKED and (answer.is_revocation or answer.is_active)))
+
+    def _reject_again(self, lease: ModelLease, answer: ErrorAnswer, at: TimeRange) -> None:
+        """HubSpot has not changed its mind about a revoked one: nothing to tell, and it is not tried any more."""
+        confirmed_meanwhile = lease.operator_decisions != self.operator_decisions
+        self.due = self.not_before = None
+        self.failures += confirmed_meanwhile
+        if confirmed_meanwhile and answer.is_active:
+            self.due = at.plus(0, 900)
+            self.add_event(EventName.RECOVERED, Status.ACTIVE, at)
+
+    def _count_failure(self, answer: ErrorAnswer, asked: TimeRange) -> None:
+        if not isinstance(answer.error, InvalidClient):
+            if not self.failures:
+                self.events.append(EventName.REFRESH_FAILED)
+            self.failures += 1
+        wait = answer.error.retry_after if isinstance(answer.error, TemporarilyUnavailable) else None
+        self.not_before = asked.plus(wait) if wait else None
+        self.due = expect_retry(asked, max(self.failures, 1), self.life, wait or 0.0)
+
+    def _revoke_or_hold(self, at: TimeRange) -> None:
+        if self.brake.allow_revocation(at):
+            self._revoke(at)
+        else:
+            self.held_by_brake = True
+            self.due = expect_retry(at, max(self.failures, 1), self.life, 0.0)
+
+    def _revoke(self, at: TimeRange) -> None:
+        self.access = self.due = self.not_before = None
+        self.held_by_brake = False
+        self.add_event(EventName.REVOKED, Status.REVOKED, at)
