@@ -291,7 +291,7 @@ def test_a_connection_shows_its_history_and_how_to_read_its_token(
     assert f"WHERE hub_id = {HUB};" in visible
     assert "(in 29 min" in visible
     assert f"access-of-{HUB}" not in text
-    assert f"sealed-of-{HUB}" not in text  # words: ok
+    assert f"encrypted-of-{HUB}" not in text  # words: ok
 
 
 def test_a_revoked_connection_shows_the_reason_and_the_link_for_the_customer(

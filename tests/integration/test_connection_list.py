@@ -18,10 +18,10 @@ from shared.db.reports.page_cursor import encode_cursor
 from shared.domain.connection import Status
 from tests.support.stores import ConnectionFixture, SqlFixture
 
-#: Of every kind some: statuses, with and without domain, due, failing; several due and failing alike.
-PEOPLE = """
+#: Connections of every status, with and without domain, due and failing, some with equal sort keys.
+CONNECTIONS = """
 INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, due_at, failures)
-SELECT n * 7, (ARRAY['active', 'active', 'active', 'suspect', 'revoked', 'disconnected'])[1 + n % 6], 'sealed',
+SELECT n * 7, (ARRAY['active', 'active', 'active', 'suspect', 'revoked', 'disconnected'])[1 + n % 6], 'encrypted',
        CASE WHEN n % 6 < 4 AND n % 10 > 0 THEN now() + interval '1 minute' * (n % 5) END,
        CASE WHEN n % 4 = 0 THEN n % 3 + 1 ELSE 0 END
   FROM generate_series(1, {count}) AS n;
@@ -37,11 +37,11 @@ def directory(engine: Engine) -> ConnectionList:
 
 
 def people(sql: SqlFixture, count: int) -> None:
-    sql.rows(PEOPLE.format(count=count))
+    sql.rows(CONNECTIONS.format(count=count))
 
 
-def walked(directory: ConnectionList, **asked: object) -> Iterator[ConnectionPage]:
-    """Every page from the first to the last."""
+def read_all_pages(directory: ConnectionList, **asked: object) -> Iterator[ConnectionPage]:
+    """All pages from the first to the last."""
     page = directory.read_page(**asked)
     yield page
     while page.after:
@@ -53,15 +53,15 @@ def hubs(pages: Iterator[ConnectionPage] | list[ConnectionPage]) -> list[int]:
     return [seen.hub_id for page in pages for seen in page.connections]
 
 
-def expected(everybody: list[ConnectionRow], status: Status | None, search: str, sort: Sort) -> list[int]:
-    """The same, said in Python of all of them."""
+def find_expected(connections_listed: list[ConnectionRow], status: Status | None, search: str, sort: Sort) -> list[int]:
+    """The expected hubs, computed in Python."""
 
-    def found(seen: ConnectionRow) -> bool:
+    def matches(seen: ConnectionRow) -> bool:
         if search.isdigit():
             return str(seen.hub_id).startswith(search)
         return any(search.lower() in (name or "").lower() for name in (seen.hub_domain, seen.installed_by))
 
-    shown = [seen for seen in everybody if status in (None, seen.status) and found(seen)]
+    shown = [seen for seen in connections_listed if status in (None, seen.status) and matches(seen)]
     match sort:
         case Sort.HUB:
             shown.sort(key=lambda seen: seen.hub_id)
@@ -80,12 +80,12 @@ def test_every_sort_order_filter_and_search_lists_the_right_connections_in_pages
     directory: ConnectionList, sql: SqlFixture
 ) -> None:
     people(sql, 150)
-    everybody = directory.read_page(limit=1000).connections
-    assert len(everybody) == 150
+    connections_listed = directory.read_page(limit=1000).connections
+    assert len(connections_listed) == 150
     statuses = (None, *Status)
     for status, search, sort in product(statuses, ("", "7", "63", "0", "SHOP-1", "100%_sure", "%", "ö"), Sort):
-        pages = list(walked(directory, status=status, search=search, sort=sort, limit=9))
-        assert hubs(pages) == expected(everybody, status, search, sort), (status, search, sort)
+        pages = list(read_all_pages(directory, status=status, search=search, sort=sort, limit=9))
+        assert hubs(pages) == find_expected(connections_listed, status, search, sort), (status, search, sort)
         assert all(len(page.connections) == 9 for page in pages[:-1])
 
 
@@ -93,7 +93,7 @@ def test_every_sort_order_filter_and_search_lists_the_right_connections_in_pages
 def test_paging_backwards_shows_the_same_pages(directory: ConnectionList, sql: SqlFixture, sort: Sort) -> None:
     people(sql, 100)
     for asked in ({}, {"status": Status.SUSPECT}, {"search": "shop-1"}, {"search": "1"}):
-        there = list(walked(directory, sort=sort, limit=4, **asked))
+        there = list(read_all_pages(directory, sort=sort, limit=4, **asked))
         assert (there[0].before, there[-1].after) == (None, None)
         page, back = there[-1], [there[-1]]
         while page.before:
@@ -102,7 +102,7 @@ def test_paging_backwards_shows_the_same_pages(directory: ConnectionList, sql: S
         assert hubs(back[::-1]) == hubs(there)
 
 
-def encoded(told: object) -> str:
+def encode(told: object) -> str:
     return urlsafe_b64encode(json.dumps(told).encode()).decode().rstrip("=")
 
 
@@ -111,16 +111,16 @@ def encoded(told: object) -> str:
     [
         *((Sort.HUB, text) for text in ("", "!", "=", "é", "A" * 5000, "W" * 1499, "\0", "AAAA")),
         (Sort.HUB, urlsafe_b64encode(b"[" * 1100).decode()),
-        (Sort.HUB, encoded(7)),
-        (Sort.HUB, encoded([])),
-        (Sort.HUB, encoded(["hub"])),
-        (Sort.HUB, encoded(["hub", 1, 2])),
-        (Sort.HUB, encoded(["due", 1])),
-        (Sort.HUB, encoded({"hub": 1})),
-        *((Sort.HUB, encoded(["hub", each])) for each in (True, None, -1, 2**63, 1.5, "1", "1); DROP TABLE x", [1])),
-        *((Sort.DUE, encoded(["due", each, 1])) for each in (1, None, "now", "2026-11-24T00:00:00", "infinity")),
-        *((Sort.FAILURES, encoded(["failures", each, 1])) for each in ("1", False, -1, 10**30)),
-        *((Sort.DOMAIN, encoded(["domain", each, 1])) for each in (1, None, "a\0", "\ud800")),
+        (Sort.HUB, encode(7)),
+        (Sort.HUB, encode([])),
+        (Sort.HUB, encode(["hub"])),
+        (Sort.HUB, encode(["hub", 1, 2])),
+        (Sort.HUB, encode(["due", 1])),
+        (Sort.HUB, encode({"hub": 1})),
+        *((Sort.HUB, encode(["hub", each])) for each in (True, None, -1, 2**63, 1.5, "1", "1); DROP TABLE x", [1])),
+        *((Sort.DUE, encode(["due", each, 1])) for each in (1, None, "now", "2026-11-24T00:00:00", "infinity")),
+        *((Sort.FAILURES, encode(["failures", each, 1])) for each in ("1", False, -1, 10**30)),
+        *((Sort.DOMAIN, encode(["domain", each, 1])) for each in (1, None, "a\0", "\ud800")),
     ],
 )
 def test_an_invalid_cursor_is_refused(directory: ConnectionList, sort: Sort, garbage: str) -> None:
@@ -158,7 +158,7 @@ def test_a_hub_without_account_info_is_in_every_sort_order(
 def test_a_hub_without_a_row_of_account_info_is_in_the_list(
     directory: ConnectionList, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    """Each connection has one from the first, unless somebody takes it away by hand."""
+    """Every connection has one from the start, unless an operator deletes it by SQL."""
     connections.many_due(1)
     sql.rows("DELETE FROM tokenkeeper.accounts")
     sql.set("failures = 1")
@@ -171,7 +171,7 @@ def test_a_hub_without_a_row_of_account_info_is_in_the_list(
 
 MANY = """
 INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, due_at, failures)
-SELECT n, CASE WHEN n % 500 = 0 THEN 'suspect' WHEN n % 300 = 1 THEN 'revoked' ELSE 'active' END, 'sealed',
+SELECT n, CASE WHEN n % 500 = 0 THEN 'suspect' WHEN n % 300 = 1 THEN 'revoked' ELSE 'active' END, 'encrypted',
        now() + interval '1 second' * (n % 1100), CASE WHEN n % 1000 = 7 THEN 1 ELSE 0 END
   FROM generate_series(1, 50000) AS n;
 UPDATE tokenkeeper.accounts SET hub_domain = 'shop-' || hub_id || '.example';
@@ -179,7 +179,7 @@ UPDATE tokenkeeper.accounts SET hub_domain = 'shop-' || hub_id || '.example';
 
 
 def plan(engine: Engine, query: Query) -> str:
-    """How PostgreSQL would go about it, with the settings of the query."""
+    """PostgreSQL's plan, with the settings of the query."""
     before, _, statement = query.sql.partition("WITH page")
     with engine.begin() as connection:
         connection.exec_driver_sql(before)
@@ -191,7 +191,7 @@ def plan(engine: Engine, query: Query) -> str:
 def test_a_page_is_read_along_an_index(
     directory: ConnectionList, engine: Engine, sql: SqlFixture, analyzed: bool
 ) -> None:
-    """Also with statistics of before there was anything: an outage, or a big import, comes faster than they do."""
+    """Also with the statistics of an empty table: an outage or an import is faster than ANALYZE."""
     if not analyzed:
         sql.rows("ALTER TABLE tokenkeeper.connections SET (autovacuum_enabled = false)")
         sql.rows("ANALYZE tokenkeeper.connections, tokenkeeper.accounts")

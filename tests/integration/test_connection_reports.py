@@ -1,4 +1,4 @@
-"""What people and dashboards are shown."""
+"""Reports for pages, commands and metrics."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_overview_counts_connections_by_status(
         Status.REVOKED: 1,
         Status.DISCONNECTED: 1,
     }
-    assert (overview.failing, overview.due) == (1, 2), "whoever is revoked or disconnected fails no more"
+    assert (overview.failing, overview.due) == (1, 2), "revoked and disconnected connections do not count as failing"
     assert overview.soonest_expiry is not None
     assert timedelta(minutes=9) < overview.soonest_expiry - overview.now < timedelta(minutes=10)
     assert overview.soonest_due is not None

@@ -1,4 +1,4 @@
-"""The HubSpot client over real sockets: servers that misbehave in every way, and the simulator."""
+"""The HubSpot client over real sockets, against servers that misbehave and the simulator."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.support.simulator import CALLBACK, HUB, SimulatorFixture, parse_redir
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 TIMEOUT = 0.4
-#: Seconds more that a call may take than it is given, on a busy machine.
+#: Seconds that a call may take beyond its timeout, on a busy machine.
 GRACE = 0.4
 SECRETS = ("client-secret-1", "client-secret-2")
 
@@ -70,8 +70,8 @@ def refusal_of(call: Callable[[], object]) -> ProviderError:
     return caught.value
 
 
-def refused(answer: Answer, tls: ssl.SSLContext | None = None) -> tuple[ProviderError, float, bool]:
-    """The error, how long the call took, and whether the client had hung up soon after."""
+def refresh_and_fail(answer: Answer, tls: ssl.SSLContext | None = None) -> tuple[ProviderError, float, bool]:
+    """The error, how long the call took, and whether the client closed the connection after it."""
     with serving(answer, tls) as server, a_client(server.url) as hubspot:
         start = monotonic()
         error = refusal_of(lambda: hubspot.refresh("na1-refresh", now))
@@ -79,7 +79,7 @@ def refused(answer: Answer, tls: ssl.SSLContext | None = None) -> tuple[Provider
 
 
 class Scripted:
-    """Answers request after request with the next of these; the last one is repeated."""
+    """Answers each request with the next answer; the last one is repeated."""
 
     def __init__(self, *answers: bytes) -> None:
         self._answers = list(answers)
@@ -223,7 +223,7 @@ def test_an_exchange_without_refresh_token_or_hub_names_what_is_missing() -> Non
         assert refusal_of(lambda: hubspot.exchange("na1-code", now)).code == "no_hub_id"
 
 
-# ---- a call is over in time
+# ---- timeouts
 
 SLOW: dict[str, Answer] = {
     "no answer": stays_silent,
@@ -237,7 +237,7 @@ SLOW: dict[str, Answer] = {
 
 @pytest.mark.parametrize("answer", SLOW.values(), ids=SLOW.keys())
 def test_a_slow_answer_ends_with_the_timeout_of_the_call(answer: Answer) -> None:
-    error, took, hung_up = refused(answer)
+    error, took, hung_up = refresh_and_fail(answer)
     assert (type(error), error.code) == (TemporarilyUnavailable, "timeout")
     assert took < TIMEOUT + GRACE
     assert hung_up
@@ -245,7 +245,7 @@ def test_a_slow_answer_ends_with_the_timeout_of_the_call(answer: Answer) -> None
 
 @pytest.mark.parametrize("answer", SLOW.values(), ids=SLOW.keys())
 def test_a_slow_answer_over_tls_ends_with_the_timeout_of_the_call(answer: Answer, tls: ssl.SSLContext) -> None:
-    error, took, hung_up = refused(answer, tls)
+    error, took, hung_up = refresh_and_fail(answer, tls)
     assert (type(error), error.code) == (TemporarilyUnavailable, "timeout")
     assert took < TIMEOUT + GRACE
     assert hung_up
@@ -260,7 +260,7 @@ def test_a_stalled_tls_handshake_ends_with_the_timeout_of_the_call() -> None:
 
 
 def test_every_call_on_a_kept_connection_has_its_own_timeout() -> None:
-    def unhurried(connection: socket.socket, _: bytes) -> bool:
+    def answer_slowly(connection: socket.socket, _: bytes) -> bool:
         connection.settimeout(TIMEOUT * 0.6)
         try:
             return bool(connection.recv(1))
@@ -268,7 +268,7 @@ def test_every_call_on_a_kept_connection_has_its_own_timeout() -> None:
             connection.sendall(http(200, GRANT))
             return True
 
-    with serving(unhurried) as server, a_client(server.url) as hubspot:
+    with serving(answer_slowly) as server, a_client(server.url) as hubspot:
         for _ in range(3):
             hubspot.refresh("na1-refresh", now)
     assert server.connections == 1
@@ -311,7 +311,7 @@ UNREADABLE: dict[str, tuple[Answer, str]] = {
 
 @pytest.mark.parametrize(("answer", "code"), UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_an_unreadable_answer_has_an_error_code_and_its_connection_is_closed(answer: Answer, code: str) -> None:
-    error, _, hung_up = refused(answer)
+    error, _, hung_up = refresh_and_fail(answer)
     assert (type(error), error.code) == (TemporarilyUnavailable, code)
     assert hung_up
 
@@ -337,14 +337,14 @@ def test_any_malformed_answer_is_a_grant_or_an_error_with_a_code() -> None:
     chance = random.Random(20261123)
     good = http(200, GRANT, "Transfer-Encoding: identity", "Retry-After: 5")
 
-    def garbled(connection: socket.socket, _: bytes) -> bool:
+    def answer_malformed(connection: socket.socket, _: bytes) -> bool:
         answer = bytearray(good[: chance.choice((len(good), chance.randrange(len(good))))])
         for _turn in range(chance.randrange(4)):
             answer[chance.randrange(len(answer) or 1) : chance.randrange(len(answer) or 1)] = chance.randbytes(2)
         connection.sendall(answer)
         return False
 
-    with serving(garbled) as server, a_client(server.url) as hubspot:
+    with serving(answer_malformed) as server, a_client(server.url) as hubspot:
         for _ in range(300):
             with suppress(ProviderError):
                 assert hubspot.refresh("na1-refresh", now).access_token
@@ -369,7 +369,7 @@ def test_an_answer_that_is_compressed_without_being_asked_for_is_decompressed() 
 
 def test_an_error_does_not_hold_the_request_as_its_context() -> None:
     for answer in (resets, stays_silent, sends(b"rubbish\r\n", stay=False)):
-        error, _, _ = refused(answer)
+        error, _, _ = refresh_and_fail(answer)
         assert error.__cause__ is None
         assert error.__context__ is None
         assert vars(error).keys() == {"code", "http_status", "retry_after", "correlation_id"}
@@ -460,7 +460,7 @@ def simulator() -> Iterator[SimulatorFixture]:
 
 
 @contextmanager
-def connected(simulator: SimulatorFixture, **but: Any) -> Iterator[HubSpot]:
+def connect_to(simulator: SimulatorFixture, **but: Any) -> Iterator[HubSpot]:
     with a_client(simulator.url, **({"client_secrets": (DEMO_CLIENT_SECRET,), "timeout": 10.0} | but)) as hubspot:
         yield hubspot
 
@@ -469,7 +469,7 @@ def connected(simulator: SimulatorFixture, **but: Any) -> Iterator[HubSpot]:
 def test_a_connection_can_be_exchanged_refreshed_introspected_and_revoked(
     simulator: SimulatorFixture, api_version: str
 ) -> None:
-    with connected(simulator, api_version=api_version) as hubspot:
+    with connect_to(simulator, api_version=api_version) as hubspot:
         back = parse_redirect(simulator.control.allow(hubspot.authorize_url("a state"), HUB))
         assert back["state"] == "a state"
         granted = hubspot.exchange(back["code"], now)
@@ -492,7 +492,7 @@ def test_a_connection_can_be_exchanged_refreshed_introspected_and_revoked(
 @pytest.mark.parametrize("api_version", ["v3", "2026-03", "2026-09"])
 def test_an_uninstall_revokes_the_refresh_token(simulator: SimulatorFixture, api_version: str) -> None:
     refresh_token = simulator.control.install(HUB)
-    with connected(simulator, api_version=api_version) as hubspot:
+    with connect_to(simulator, api_version=api_version) as hubspot:
         hubspot.uninstall(hubspot.refresh(refresh_token, now).access_token)
         assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), InvalidGrant)
         assert isinstance(refusal_of(lambda: hubspot.uninstall("unknown")), UnknownRefusal)
@@ -500,18 +500,18 @@ def test_an_uninstall_revokes_the_refresh_token(simulator: SimulatorFixture, api
 
 def test_a_rotated_client_secret_needs_no_restart(simulator: SimulatorFixture) -> None:
     refresh_token = simulator.control.install(HUB)
-    with connected(simulator, client_secrets=(DEMO_CLIENT_SECRET, "the-new-secret")) as hubspot:
+    with connect_to(simulator, client_secrets=(DEMO_CLIENT_SECRET, "the-new-secret")) as hubspot:
         hubspot.refresh(refresh_token, now)
         simulator.control.change_settings(client_secrets=["the-new-secret"])
         assert hubspot.refresh(refresh_token, now).hub_id == HUB
         code = parse_redirect(simulator.control.allow(hubspot.authorize_url("s"), HUB))["code"]
         assert hubspot.exchange(code, now).hub_id == HUB
-    with connected(simulator) as hubspot:
+    with connect_to(simulator) as hubspot:
         assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), InvalidClient)
 
 
 def test_the_consent_page_offers_the_preselected_hub(simulator: SimulatorFixture) -> None:
-    with connected(simulator) as hubspot:
+    with connect_to(simulator) as hubspot:
         back = parse_redirect(simulator.control.allow(hubspot.authorize_url("s", hub_id=HUB), HUB))
         assert hubspot.exchange(back["code"], now).hub_id == HUB
 
@@ -519,7 +519,7 @@ def test_the_consent_page_offers_the_preselected_hub(simulator: SimulatorFixture
 def test_a_429_carries_its_retry_after(simulator: SimulatorFixture) -> None:
     refresh_token = simulator.control.install(HUB)
     simulator.control.add_fault("429", times=1, retry_after=7)
-    with connected(simulator) as hubspot:
+    with connect_to(simulator) as hubspot:
         error = refusal_of(lambda: hubspot.refresh(refresh_token, now))
         assert (type(error), error.retry_after) == (Throttled, 7.0)
         assert simulator.url not in str(error)

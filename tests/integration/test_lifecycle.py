@@ -1,4 +1,4 @@
-"""Installs in every order, imports, identification and disconnects, on a real PostgreSQL."""
+"""Installs in any order, imports, account information and disconnects, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def test_the_newest_grant_wins_in_any_order_of_delivery(
     for ago in order:
         connections.install(
             granted_at=base - timedelta(seconds=ago),
-            encrypted_refresh_token=f"sealed-{ago}",
+            encrypted_refresh_token=f"encrypted-{ago}",
             access_token=f"access-{ago}",
         )
     assert sql.served() == "access-10"
-    assert sql.row()["encrypted_refresh_token"] == "sealed-10"
+    assert sql.row()["encrypted_refresh_token"] == "encrypted-10"
 
 
 def test_an_install_dated_in_the_future_counts_as_now(connections: ConnectionFixture, sql: SqlFixture) -> None:
@@ -76,12 +76,12 @@ def test_a_reinstall_resets_the_connection_but_not_its_lease(connections: Connec
     connections.stores.results.save([connections.failed(connections.claim_one())])
     sql.set("refresh_requested = true, retry_not_before = now() + interval '1 hour'")
     claimed = connections.claim_one()
-    added = connections.install(scopes=("oauth",), access_token="anew", encrypted_refresh_token="sealed-anew")
+    added = connections.install(scopes=("oauth",), access_token="new", encrypted_refresh_token="encrypted-new")
     row = sql.row()
     assert added.outcome is InstallOutcome.REINSTALLED
     assert row["generation"] == claimed.lease.generation + 1
     assert (row["failures"], row["last_error"], row["retry_not_before"]) == (0, None, None)
-    assert (row["refresh_requested"], row["encrypted_refresh_token"]) == (False, "sealed-anew")
+    assert (row["refresh_requested"], row["encrypted_refresh_token"]) == (False, "encrypted-new")
     assert row["lease_number"] == claimed.lease.number
     assert row["lease_until"] is not None
     assert row["account_info_due_at"] is not None
@@ -94,11 +94,11 @@ def test_an_install_makes_a_revoked_or_disconnected_connection_active(
 ) -> None:
     connections.install(ago=10)
     sql.set(f"status = '{status}', due_at = NULL, access_token = NULL, expires_at = NULL, status_reason = 'so'")
-    assert connections.install(access_token="anew").outcome is InstallOutcome.REINSTALLED
+    assert connections.install(access_token="new").outcome is InstallOutcome.REINSTALLED
     row = sql.row()
     assert (row["status"], row["status_reason"]) == ("active", None)
     assert row["due_at"] is not None
-    assert sql.served() == "anew"
+    assert sql.served() == "new"
     detail = sql.value("SELECT detail FROM hubspot.history WHERE event = 'reinstalled'")
     assert detail == {"was": status}
 
@@ -112,7 +112,7 @@ def test_an_install_older_than_the_disconnect_does_not_undo_it(connections: Conn
     assert connections.install(granted_at=late, install_id=install_id).outcome is InstallOutcome.DISCONNECTED_SINCE
     assert sql.row()["status"] == "disconnected"
     seen = connections.stores.installs.find(install_id)
-    assert seen is not None, "whoever waits for it must be told how it ended"
+    assert seen is not None, "the waiting page shows how it ended"
     assert seen.status is Status.DISCONNECTED
     assert connections.install().outcome is InstallOutcome.REINSTALLED
 
@@ -121,10 +121,10 @@ def test_an_install_without_an_access_token_keeps_the_stored_one_and_is_due_at_o
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install(ago=5)
-    connections.install(access_token=None, expires_in=None, scopes=None, encrypted_refresh_token="sealed-cookie")
+    connections.install(access_token=None, expires_in=None, scopes=None, encrypted_refresh_token="encrypted-cookie")
     row = sql.row()
     assert sql.served() == f"access-of-{HUB}"
-    assert row["encrypted_refresh_token"] == "sealed-cookie"
+    assert row["encrypted_refresh_token"] == "encrypted-cookie"
     assert row["scopes"] == ["oauth", "crm.objects.contacts.read"]
     assert connections.stores.claims.count_due(10) == 1
 
@@ -172,7 +172,7 @@ def test_an_install_that_is_delivered_concurrently_is_stored_once(
 
 
 def test_an_import_is_due_at_once_and_may_be_repeated(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    rows = [ImportRow(hub_id, f"sealed-{hub_id}") for hub_id in (1, 2, 3, 2)]
+    rows = [ImportRow(hub_id, f"encrypted-{hub_id}") for hub_id in (1, 2, 3, 2)]
     assert connections.stores.imports.import_rows(rows).new == {1, 2, 3}
     assert connections.stores.claims.count_due(10) == 3
     assert sql.served(1) is None
@@ -200,7 +200,7 @@ def test_an_import_replaces_only_a_revoked_connection_and_only_where_it_may(
         3: "disconnected",
         4: "active",
     }
-    assert standing[1].encrypted_refresh_token == "sealed-of-1"
+    assert standing[1].encrypted_refresh_token == "encrypted-of-1"
     imported = connections.stores.imports.import_rows(
         [ImportRow(1, "other", may_replace=True), ImportRow(2, "same")]
         + [ImportRow(hub_id, "other", may_replace=True) for hub_id in (3, 4)]
@@ -212,7 +212,7 @@ def test_an_import_replaces_only_a_revoked_connection_and_only_where_it_may(
         (3, "disconnected"),
         (4, "active"),
     ]
-    assert sql.row(4)["encrypted_refresh_token"] == "sealed-of-4"
+    assert sql.row(4)["encrypted_refresh_token"] == "encrypted-of-4"
     assert sql.events(1) == ["installed", "imported"]
 
 
@@ -264,7 +264,7 @@ def test_a_trigger_counts_the_connections(connections: ConnectionFixture, sql: S
 def test_account_info_is_due_with_the_first_token_and_again_until_it_is_saved(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.stores.imports.import_rows([ImportRow(HUB, "sealed")])
+    connections.stores.imports.import_rows([ImportRow(HUB, "encrypted")])
     assert not connections.stores.account_info.any_missing()
     connections.stores.results.save([connections.refreshed(connections.claim_one())])
     assert connections.stores.account_info.any_missing()
@@ -282,9 +282,9 @@ def test_account_info_is_due_with_the_first_token_and_again_until_it_is_saved(
 def test_account_info_is_due_again_after_a_reinstall(connections: ConnectionFixture) -> None:
     connections.install(ago=5)
     connections.stores.account_info.claim_missing(10)
-    connections.install(access_token="anew")
+    connections.install(access_token="new")
     connections.stores.account_info.save(HUB, "acme.example", "the one before")
-    assert connections.stores.account_info.claim_missing(10) == [(HUB, "anew")]
+    assert connections.stores.account_info.claim_missing(10) == [(HUB, "new")]
 
 
 def test_a_marked_disconnect_serves_no_token_and_keeps_it_until_it_is_wiped(
@@ -293,10 +293,12 @@ def test_a_marked_disconnect_serves_no_token_and_keeps_it_until_it_is_wiped(
     connections.install()
     secrets = connections.stores.disconnects.mark_and_read_tokens(HUB)
     assert secrets is not None
-    assert (secrets.encrypted_refresh_token, secrets.access_token) == (f"sealed-of-{HUB}", f"access-of-{HUB}")
+    assert (secrets.encrypted_refresh_token, secrets.access_token) == (f"encrypted-of-{HUB}", f"access-of-{HUB}")
     assert "of" not in repr(secrets)
     assert sql.served() is None
-    assert connections.stores.disconnects.mark_and_read_tokens(HUB) == secrets, "whoever finishes it needs them again"
+    assert connections.stores.disconnects.mark_and_read_tokens(HUB) == secrets, (
+        "a second attempt to finish it needs them again"
+    )
     connections.stores.disconnects.wipe_tokens(HUB)
     row = sql.row()
     assert (row["status"], row["access_token"], row["encrypted_refresh_token"]) == ("disconnected", None, None)
@@ -308,9 +310,9 @@ def test_a_marked_disconnect_serves_no_token_and_keeps_it_until_it_is_wiped(
 def test_wiping_leaves_a_connection_that_was_installed_again(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install(ago=5)
     connections.stores.disconnects.mark_and_read_tokens(HUB)
-    connections.install(access_token="anew")
+    connections.install(access_token="new")
     connections.stores.disconnects.wipe_tokens(HUB)
-    assert sql.served() == "anew"
+    assert sql.served() == "new"
 
 
 def test_an_unfinished_disconnect_is_claimed_once_a_minute(connections: ConnectionFixture, sql: SqlFixture) -> None:
@@ -330,4 +332,4 @@ def test_an_unfinished_disconnect_is_claimed_once_a_minute(connections: Connecti
 def test_a_sample_of_encrypted_refresh_tokens_is_read(connections: ConnectionFixture) -> None:
     assert connections.stores.key_check.sample_refresh_tokens() == []
     connections.many_due(30)
-    assert connections.stores.key_check.sample_refresh_tokens(limit=5) == ["sealed"] * 5
+    assert connections.stores.key_check.sample_refresh_tokens(limit=5) == ["encrypted"] * 5

@@ -1,4 +1,4 @@
-"""What grows without end is taken away, and nothing that anybody may ask for."""
+"""Old rows are pruned, and no row that is still read."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_minutes_older_than_three_days_are_pruned(stores: Stores, sql: SqlFixtur
 def test_an_install_that_comes_again_after_its_id_was_pruned_changes_nothing(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    """It is the newest still, and its row says so; an older one is known by its date."""
+    """The connection's row keeps the id of the newest install; an older one is recognised by its date."""
     older = "0f5f7a0e-0000-4000-8000-000000000001"
     newest = "0f5f7a0e-0000-4000-8000-000000000002"
     at = sql.now()

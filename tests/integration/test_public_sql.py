@@ -124,7 +124,7 @@ def test_a_role_that_is_no_reader_reads_nothing(
 def test_a_function_in_a_readers_where_clause_sees_no_token_that_is_not_served(
     connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture
 ) -> None:
-    """Cheap, and it divides by zero: without a barrier it would be asked first, of every row."""
+    """Cheap, and it divides by zero: without a security barrier PostgreSQL would evaluate it first, for every row."""
     connections.install()
     sql.set("status = 'disconnected'")
     assert job.rows("SELECT * FROM hubspot.tokens WHERE 1 / length(replace(access_token, access_token, '')) = 1") == []
@@ -181,7 +181,7 @@ def test_the_view_of_connections_has_their_state_and_no_secret(
     sql.set("status = 'revoked', access_token = NULL, expires_at = NULL, due_at = now()", 2)
     seen = job.rows("SELECT hub_id, status, next_refresh_at IS NULL, failures FROM hubspot.connections ORDER BY 1")
     assert seen == [(1, "active", False, 0), (2, "revoked", True, 0)]
-    assert "sealed" not in str(job.rows("SELECT * FROM hubspot.connections"))
+    assert "encrypted-of" not in str(job.rows("SELECT * FROM hubspot.connections"))
 
 
 def test_a_job_that_got_a_401_can_request_a_refresh(connections: ConnectionFixture, job: SqlFixture) -> None:
@@ -195,7 +195,7 @@ def test_a_job_that_got_a_401_can_request_a_refresh(connections: ConnectionFixtu
 def test_no_object_in_the_callers_search_path_is_used(
     connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture
 ) -> None:
-    """A security definer must not be lured into somebody's own `now` or `greatest`."""
+    """A security definer function must not call a caller's own `now` or `greatest`."""
     assert sql.value("SELECT proconfig FROM pg_proc WHERE proname = 'request_refresh'") == [
         "search_path=pg_catalog, pg_temp"
     ]
@@ -217,14 +217,14 @@ def test_every_change_of_status_is_sent_by_notify(connections: ConnectionFixture
     connections.install()
     connections.install(scopes=("oauth",))
     connections.stores.disconnects.mark_and_read_tokens(HUB)
-    assert [tuple(sorted(told.items())) for told in heard(listener, 5)] == [
+    assert [tuple(sorted(told.items())) for told in read_notifications(listener, 5)] == [
         (("event", event), ("hub_id", HUB))
         for event in ("installed", "suspected", "revoked", "reinstalled", "disconnected")
     ]
     listener.close()
 
 
-def heard(listener: Any, count: int) -> list[dict[str, Any]]:
+def read_notifications(listener: Any, count: int) -> list[dict[str, Any]]:
     while len(listener.notifies) < count:
         ready, _, _ = select.select([listener], [], [], 5)
         assert ready, f"only {len(listener.notifies)} notifications came"

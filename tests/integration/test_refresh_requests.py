@@ -1,4 +1,4 @@
-"""Every rule of `hubspot.request_refresh`, and of the operator's own request."""
+"""`hubspot.request_refresh`, and the operator's request for a refresh."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.stores import ConnectionFixture, SqlFixture, at_once
 ACCESS = f"access-of-{HUB}"
 
 
-def asked(sql: SqlFixture, access_token: str | None = None, hub_id: int | None = HUB) -> bool:
+def request(sql: SqlFixture, access_token: str | None = None, hub_id: int | None = HUB) -> bool:
     answer: bool = sql.value("SELECT hubspot.request_refresh(%s, %s)", hub_id, access_token)
     return answer
 
@@ -22,10 +22,10 @@ def asked(sql: SqlFixture, access_token: str | None = None, hub_id: int | None =
 def test_a_request_makes_a_connection_due_now_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     assert connections.stores.claims.count_due(1) == 0
-    assert asked(sql, ACCESS) is True
+    assert request(sql, ACCESS) is True
     assert connections.stores.claims.count_due(1) == 1
-    assert asked(sql, ACCESS) is False
-    assert asked(sql) is False
+    assert request(sql, ACCESS) is False
+    assert request(sql) is False
 
 
 def test_a_request_may_leave_out_the_token(connections: ConnectionFixture, sql: SqlFixture) -> None:
@@ -39,7 +39,7 @@ def test_a_request_with_an_older_token_than_the_served_one_changes_nothing(
 ) -> None:
     connections.install()
     before = sql.row()
-    assert asked(sql, "an older one") is False
+    assert request(sql, "an older one") is False
     assert sql.row() == before
 
 
@@ -48,7 +48,7 @@ def test_a_request_with_any_token_is_accepted_where_none_is_served(
 ) -> None:
     connections.install()
     sql.set("expires_at = now() - interval '1 second'")
-    assert asked(sql, "an older one") is True
+    assert request(sql, "an older one") is True
 
 
 @pytest.mark.parametrize("status", ["revoked", "disconnected"])
@@ -57,30 +57,30 @@ def test_a_revoked_or_disconnected_connection_cannot_be_requested(
 ) -> None:
     connections.install()
     sql.set(f"status = '{status}', due_at = NULL, access_token = NULL, expires_at = NULL")
-    assert asked(sql) is False
+    assert request(sql) is False
     assert connections.stores.claims.count_due(1) == 0
 
 
 def test_a_request_for_an_unknown_hub_or_null_is_false(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    assert asked(sql, hub_id=404) is False
-    assert asked(sql, hub_id=None) is False
+    assert request(sql, hub_id=404) is False
+    assert request(sql, hub_id=None) is False
 
 
 def test_a_suspect_connection_can_be_requested(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     sql.set("status = 'suspect'")
-    assert asked(sql, ACCESS) is True
+    assert request(sql, ACCESS) is True
 
 
 def test_a_request_during_a_refresh_is_settled_by_its_success(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     claimed = connections.claim_one()
-    assert asked(sql, ACCESS) is True
-    assert asked(sql, ACCESS) is True
+    assert request(sql, ACCESS) is True
+    assert request(sql, ACCESS) is True
     assert connections.stores.claims.claim(1).rows == []
     connections.stores.results.save([connections.refreshed(claimed)])
     assert connections.stores.claims.count_due(1) == 0
-    assert asked(sql, "new-access") is True, "the new token was never asked for"
+    assert request(sql, "new-access") is True, "the new token was never asked for"
 
 
 def test_a_request_during_the_refresh_of_a_dead_worker_ends_in_a_refresh(
@@ -90,7 +90,7 @@ def test_a_request_during_the_refresh_of_a_dead_worker_ends_in_a_refresh(
     connections.claim_one()
     connections.install(access_token="reinstalled")
     assert connections.stores.claims.count_due(1) == 0
-    assert asked(sql, "reinstalled") is True
+    assert request(sql, "reinstalled") is True
     assert connections.stores.claims.claim(1).rows == [], "the lease of the one that is gone still stands"
     sql.set("lease_until = now()")
     assert len(connections.stores.claims.claim(1).rows) == 1
@@ -98,17 +98,17 @@ def test_a_request_during_the_refresh_of_a_dead_worker_ends_in_a_refresh(
 
 def test_a_failed_refresh_keeps_the_request(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
-    assert asked(sql) is True
+    assert request(sql) is True
     (claimed,) = connections.stores.claims.claim(1).rows
     connections.stores.results.save([connections.failed(claimed)])
-    assert asked(sql) is False
+    assert request(sql) is False
     assert sql.value("SELECT due_at > now() FROM tokenkeeper.connections"), "its back-off stands"
 
 
 def test_a_request_does_not_shorten_hubspots_retry_after(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     sql.set("retry_not_before = now() + interval '1 hour', due_at = now() + interval '2 hours'")
-    assert asked(sql) is True
+    assert request(sql) is True
     assert sql.value("SELECT due_at = retry_not_before FROM tokenkeeper.connections")
 
 
@@ -117,7 +117,7 @@ def test_a_request_leaves_the_due_time_of_an_overdue_connection(
 ) -> None:
     connections.install()
     sql.set("due_at = now() - interval '1 hour'")
-    assert asked(sql) is True
+    assert request(sql) is True
     assert sql.value("SELECT due_at < now() - interval '59 minutes' FROM tokenkeeper.connections")
 
 
@@ -126,14 +126,14 @@ def test_of_concurrent_requests_one_makes_the_connection_due(
 ) -> None:
     connections.install()
     askers = [SqlFixture(connect()) for _ in range(8)]
-    answers = at_once([lambda sql=sql: asked(sql, ACCESS) for sql in askers])
+    answers = at_once([lambda sql=sql: request(sql, ACCESS) for sql in askers])
     assert sorted(answers) == [False] * 7 + [True]
 
 
 def test_a_request_waits_for_a_save_in_progress(
     connections: ConnectionFixture, sql: SqlFixture, connect: Callable[..., Any]
 ) -> None:
-    """Whoever got a 401 with the old token while the new one is stored is told of the new one."""
+    """A job that got a 401 with the old token while the new one is being saved gets false."""
     connections.install()
     other = connect()
     other.autocommit = False
@@ -144,7 +144,7 @@ def test_a_request_waits_for_a_save_in_progress(
 
 
 def _while_committing(sql: SqlFixture, other: Any) -> bool:
-    first, _ = at_once([lambda: asked(sql, ACCESS), other.commit])
+    first, _ = at_once([lambda: request(sql, ACCESS), other.commit])
     return bool(first)
 
 

@@ -1,4 +1,4 @@
-"""What the refreshes of the last hours came to, and the tokens that are served now."""
+"""Statistics of refreshes and of the tokens that are served."""
 
 from __future__ import annotations
 

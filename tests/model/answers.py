@@ -1,4 +1,4 @@
-"""What HubSpot may answer to a refresh, as plain values, and HubSpot hubspot by one of them."""
+"""HubSpot's possible answers to a refresh as plain values, and a HubSpot that gives one of them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from shared.domain.errors import (
 )
 from shared.domain.grant import Grant, Introspection
 
-#: Seconds that tokens live: HubSpot's, and one that ends before a back-off of minutes is over.
+#: Seconds: the lifetime of HubSpot's tokens, and one that is shorter than a backoff of minutes.
 LIFETIMES = st.sampled_from([1800, 60])
 SCOPES = st.sampled_from([("oauth", "contacts"), ("contacts", "oauth", "files")])
 
 
 class Rotation(StrEnum):
-    """What of a refresh token is in the reply."""
+    """The refresh token in the reply."""
 
     SAME = "same"
     NEW = "new"
@@ -45,17 +45,17 @@ class GrantAnswer:
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
     error: ProviderError
-    introspection: Introspection | ProviderError | None = None  #: what introspection says, where it is asked
+    introspection: Introspection | ProviderError | None = None  #: the answer to introspection, where it is asked
 
     @property
     def is_revocation(self) -> bool:
-        """Both introspected call the grant dead. One of another account is no introspection of this one's death."""
+        """Refresh and introspection both reject the grant. A grant of another account is never revoked."""
         is_invalid_grant = isinstance(self.error, InvalidGrant) and not isinstance(self.error, WrongHub)
         return is_invalid_grant and isinstance(self.introspection, Introspection) and not self.introspection.active
 
     @property
     def is_active(self) -> bool:
-        """The second introspection contradicts the first."""
+        """Introspection contradicts the refresh."""
         is_invalid_grant = isinstance(self.error, InvalidGrant) and not isinstance(self.error, WrongHub)
         return is_invalid_grant and isinstance(self.introspection, Introspection) and self.introspection.active
 
@@ -89,12 +89,12 @@ ANSWERS: st.SearchStrategy[Answer] = st.one_of(
 
 @dataclass(slots=True)
 class ScriptedHubSpot:
-    """Gives one answer, and remembers when it was asked and what it handed out."""
+    """Gives one answer, and records when it was asked and what it issued."""
 
     answer: Answer
     hub_id: int
-    refresh_token: str  #: the one that it expects
-    number: int  #: of what it hands out
+    refresh_token: str  #: the expected one
+    number: int  #: in the tokens that it issues
     asked_at: datetime | None = None
     granted: Grant | None = None
     introspected: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""How the revocation brake must stand: what it has revoked_at, and since when it is on."""
+"""The expected state of the revocation brake."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 
 from tests.model.time_range import TimeRange
 
-#: As few connections as there are here, so many may become revoked within so many seconds.
+#: With as few connections as in this test, so many may become revoked within so many seconds.
 MAX_REVOCATIONS, WINDOW_SECONDS = 10, 600.0
 
 
 @dataclass(slots=True)
 class BrakeModel:
-    since: TimeRange | None = None  #: None: it is off
+    since: TimeRange | None = None  #: None: off
     revoked_at: list[TimeRange] = field(default_factory=list)  #: when connections became revoked
     dismissals: int = 0
 
     def allow_revocation(self, at: TimeRange) -> bool:
-        """Whether one more may become revoked now; the first that may not pulls the brake."""
+        """Whether one more may become revoked now. The first that may not turns the brake on."""
         lately = [when for when in self.revoked_at if when.plus(WINDOW_SECONDS).earliest > at.latest]
         if self.since is None and len(lately) < MAX_REVOCATIONS:
             self.revoked_at.append(at)
@@ -26,14 +26,14 @@ class BrakeModel:
         return False
 
     def list_end_times(self) -> list[TimeRange]:
-        """When those that count cease to."""
+        """When revocations stop to count."""
         return [when.plus(WINDOW_SECONDS) for when in self.revoked_at]
 
     def confirm(self) -> None:
         self.since = None
 
     def dismiss(self) -> None:
-        """The count starts anew, and no outcome of before is heard."""
+        """The count starts again, and no revocation that was claimed before is saved."""
         self.since = None
         self.revoked_at.clear()
         self.dismissals += 1

@@ -19,7 +19,7 @@ from tests.model.time_range import TimeRange
 @dataclass(slots=True)
 class ConnectionModel(RefreshModel):
     def apply_install(self, install: Install, at: TimeRange) -> InstallOutcome:
-        """A date in the future counts as now; the newest install wins, however often and in whatever order."""
+        """A date in the future counts as now; the newest install wins, in any order and any number of times."""
         granted = at if install.granted_at > at.earliest else TimeRange.at_instant(install.granted_at)
         became = self._expect_outcome(install, granted)
         self.installs.add(install.install_id)
@@ -33,7 +33,7 @@ class ConnectionModel(RefreshModel):
         return became
 
     def apply_import(self, refresh_token: str, at: TimeRange) -> bool:
-        """What works, and what the operator ended, is left alone; a wrong line can be put right."""
+        """A connection that works, or that the operator ended, stays as it is."""
         if self.status is not None and (not self.is_replaceable() or refresh_token == self.refresh_token):
             return False
         self._restart(at, refresh_token)
@@ -44,7 +44,7 @@ class ConnectionModel(RefreshModel):
         return self.status is Status.REVOKED or (self.status in LIVE and not self.has_worked)
 
     def apply_disconnect(self, at: TimeRange) -> bool:
-        """The first step: not served any more. False where there is nothing to disconnect."""
+        """The first step. False where there is nothing to disconnect."""
         if self.refresh_token is None:
             return False
         if self.status is not Status.DISCONNECTED:
@@ -59,7 +59,7 @@ class ConnectionModel(RefreshModel):
             self.refresh_token = self.access = None
 
     def claim_unfinished(self, at: TimeRange) -> bool:
-        """Whether a disconnect was begun and never finished; whoever is told of it has the row for a while."""
+        """Whether an unfinished disconnect is claimed now; a claim leases the row."""
         unfinished = self.status is Status.DISCONNECTED and self.refresh_token is not None
         if not unfinished or self.status_since is None or self.is_leased(at):
             return False
@@ -82,7 +82,7 @@ class ConnectionModel(RefreshModel):
         return True
 
     def check_operator_request(self, outcome: RefreshRequestOutcome, at: TimeRange) -> None:
-        """May ask again after a failure, and for a revoked one. A due time in the midst of the call leaves a choice."""
+        """Allowed after a failure and for a revoked connection. A due time within the call allows two results."""
         at_once = at.or_later(self.not_before)
         if self.status in (None, Status.DISCONNECTED):
             expected = {RefreshRequestOutcome.UNKNOWN if self.status is None else RefreshRequestOutcome.DISCONNECTED}
@@ -99,7 +99,7 @@ class ConnectionModel(RefreshModel):
             self.make_due_by(at_once)
 
     def make_postponed_due(self, at: TimeRange) -> None:
-        """What was put off because of an outage is due at once, but for a Retry-After of its own."""
+        """A failed connection is due at once, but not before its own Retry-After."""
         if self.failures and self.status in LIVE and self.due:
             self.due = self.due.or_earlier(at.or_later(self.not_before))
 
@@ -116,16 +116,16 @@ class ConnectionModel(RefreshModel):
         return InstallOutcome.REINSTALLED
 
     def _restart(self, at: TimeRange, refresh_token: str) -> None:
-        """Everything begins anew, but a call that is out is still out."""
+        """Everything is reset, except for a call in flight."""
         if self.status is not None:
             self.generation += 1
         if self.status is Status.DISCONNECTED:
-            self.access = None  # what the operator ended is not served again
+            self.access = None  # the old token of a disconnected connection is not served again
         self.refresh_token, self.due, self.not_before = refresh_token, at, None
         self.failures, self.refresh_requested, self.held_by_brake = 0, False, False
 
     def _take_access(self, install: Install, granted: TimeRange, at: TimeRange) -> None:
-        """The install's token if it came along and lives; else the one that is served, and a refresh at once."""
+        """The install's token if it has one that is valid; else the stored one, and a refresh at once."""
         if install.expires_in is None or install.access_token is None:
             return
         self.life = install.expires_in

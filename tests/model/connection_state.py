@@ -1,4 +1,4 @@
-"""How one hub must stand, and how that is told: what every operation in the model starts from and ends in. Pure."""
+"""The expected state of one connection, from which every operation starts. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.model.brake_model import BrakeModel
 from tests.model.time_range import TimeRange
 
 LEASE_SECONDS = 60.0
-#: Seconds that a disconnect may take before somebody else finishes it.
+#: A disconnect that takes longer is finished by another process.
 UNFINISHED_SECONDS = 60.0
 LIVE = (Status.ACTIVE, Status.SUSPECT)
 
@@ -30,7 +30,7 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelLease:
-    """Somebody's claim to the row; `generation`, `operator_decisions` and `dismissals` are those of that moment."""
+    """A claim of the row, with `generation`, `operator_decisions` and `dismissals` as they were then."""
 
     hub_id: int
     number: int
@@ -43,7 +43,7 @@ class ModelLease:
 @dataclass(slots=True)
 class ConnectionState:
     hub_id: int
-    notifications: list[tuple[int, EventName]]  #: what listeners hear, of all hubs
+    notifications: list[tuple[int, EventName]]  #: sent by NOTIFY, for all hubs
     brake: BrakeModel
     status: Status | None = None
     status_since: TimeRange | None = None
@@ -56,25 +56,27 @@ class ConnectionState:
     not_before: TimeRange | None = None
     refresh_requested: bool = False
     held_by_brake: bool = False  #: by the revocation brake
-    lease: ModelLease | None = None  #: stands until its time is over; lands until somebody else claims
-    leases: int = 0  #: the number of the newest
+    lease: ModelLease | None = (
+        None  #: runs until its time is over; its result is saved until another worker claims the row
+    )
+    leases: int = 0  #: number of the newest
     generation: int = 0
-    operator_decisions: int = 0  #: of operators, on revocations, that moved it
+    operator_decisions: int = 0  #: decisions on revocations that changed this connection
     installed_at: TimeRange | None = None
     refreshed_at: TimeRange | None = None  #: when the newest access token was granted
-    has_worked: bool = False  #: HubSpot has handed something out for it to us
+    has_worked: bool = False  #: an install or a refresh brought a token
     installs: set[str] = field(default_factory=set)
     events: list[EventName] = field(default_factory=list)
 
     def list_end_times(self) -> list[TimeRange]:
-        """When something is over that the next operation may depend on."""
+        """The times at which the result of an operation may change."""
         access = self.access.expires() if self.access else None
         lease = self.lease.until if self.lease else None
         unfinished = self.status_since.plus(UNFINISHED_SECONDS) if self.status_since else None
         return [end for end in (access, lease, unfinished, self.not_before) if end is not None]
 
     def claimable_at(self) -> datetime | None:
-        """When it may be claimed, as things stand."""
+        """When the row can be claimed."""
         lease = self.lease.until if self.lease else None
         return None if self.due is None else self.due.or_later(lease).latest
 
@@ -90,7 +92,7 @@ class ConnectionState:
         return self.lease
 
     def fence(self) -> None:
-        """Whoever holds it may go on, but what he brings does not land."""
+        """The lease goes on, but its result is not saved."""
         self.leases += 1
         if self.lease is not None:
             self.lease = replace(self.lease, number=self.leases)
@@ -103,14 +105,14 @@ class ConnectionState:
         self.due, self.refresh_requested = at.or_earlier(self.due), True
 
     def add_event(self, event: EventName, status: Status, at: TimeRange) -> None:
-        """An event that may change the status; listeners hear of it only where it does."""
+        """Add an event. It is sent by NOTIFY where it changes the status."""
         self.events.append(event)
         if status is not self.status:
             self.status, self.status_since = status, at
             self.notifications.append((self.hub_id, event))
 
     def set_scopes(self, scopes: tuple[str, ...] | None) -> None:
-        """What a reply leaves out stays as it was."""
+        """None: the reply leaves them out, and the stored ones stay."""
         before, self.scopes = self.scopes, self.scopes if scopes is None else scopes
         if before and set(before) != set(self.scopes):
             self.events.append(EventName.SCOPES_CHANGED)

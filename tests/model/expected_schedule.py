@@ -1,4 +1,4 @@
-"""When a refresh is due by the contract's operator_decisions, once HubSpot has granted something, and once it has not. Pure."""
+"""When a refresh is due by the contract, after a grant and after a failure. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def expect_due(granted: TimeRange, life: float) -> TimeRange:
 
 
 def expect_retry(at: TimeRange, failures: int, life: float | None, retry_after: float) -> TimeRange:
-    """5 s, 10 s, 20 s … 15 min, a fifth up or down; faster where the token lives shortly."""
+    """5 s, 10 s, 20 s … 15 min, up to a fifth more or less; shorter where the token's lifetime is short."""
     wait = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** (failures - 1))
     least, most = wait * 0.8, min(MAX_RETRY_SECONDS, wait * 1.2)
     if life is not None and life < 2 * MAX_RETRY_SECONDS:

@@ -1,4 +1,4 @@
-"""What must be true after every operation: what is stored and served is what the model says, no more and no less."""
+"""What must hold after every operation: the database has and serves exactly what the model says."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ SELECT encrypted_refresh_token, access_token, due_at, retry_not_before, lease_un
 
 
 def check(model: ConnectionModel, world: World) -> None:
-    """Also fixes in the model what it knew only roughly, once that was seen to be right."""
+    """Compare, and replace time ranges in the model by the exact times that were found in them."""
     found = world.reader.rows(CONNECTION, model.hub_id)
     assert bool(found) is (model.status is not None)
     if found:
-        _connection(model, world, found[0])
-        _secrets(model, world)
-    _served(model, world)
-    _history(model, world)
+        _check_connection(model, world, found[0])
+        _check_secrets(model, world)
+    _check_served(model, world)
+    _check_history(model, world)
 
 
 def check_brake(brake: BrakeModel, models: Iterable[ConnectionModel], world: World) -> None:
     seen = world.stores.brake.read()
-    brake.since = match(brake.since, seen.since, world)
+    brake.since = match_range(brake.since, seen.since, world)
     assert seen.held == sum(model.held_by_brake for model in models)
 
 
-def _connection(model: ConnectionModel, world: World, row: tuple[Any, ...]) -> None:
+def _check_connection(model: ConnectionModel, world: World, row: tuple[Any, ...]) -> None:
     status, scopes, installed_at, next_refresh_at, failures, last_error, reason, since = row
     assert status == model.status
     assert set(scopes) == set(model.scopes)
@@ -51,20 +51,20 @@ def _connection(model: ConnectionModel, world: World, row: tuple[Any, ...]) -> N
     assert (reason is None) is (model.status is Status.ACTIVE)
     assert last_error is not None or not model.failures
     assert (next_refresh_at is not None) is (model.status in LIVE), "nothing live is ever without a date"
-    model.installed_at = match(model.installed_at, installed_at, world)
+    model.installed_at = match_range(model.installed_at, installed_at, world)
     if model.status in (Status.REVOKED, Status.DISCONNECTED):
-        model.status_since = match(model.status_since, since, world)
+        model.status_since = match_range(model.status_since, since, world)
 
 
-def _secrets(model: ConnectionModel, world: World) -> None:
-    sealed, access_token, due_at, not_before, lease_until, refresh_requested, pending_revocation = world.sql.rows(
+def _check_secrets(model: ConnectionModel, world: World) -> None:
+    ciphertext, access_token, due_at, not_before, lease_until, refresh_requested, pending_revocation = world.sql.rows(
         ROW, model.hub_id
     )[0]
-    opened = None if sealed is None else world.cipher.decrypt_refresh_token(model.hub_id, sealed)
-    assert opened == model.refresh_token, "the newest one that HubSpot gave, until the disconnect is finished"
+    decrypted = None if ciphertext is None else world.cipher.decrypt_refresh_token(model.hub_id, ciphertext)
+    assert decrypted == model.refresh_token, "the newest one that HubSpot gave, until the disconnect is finished"
     assert access_token == (model.access and model.access.token)
-    model.due = match(model.due, due_at, world)
-    model.not_before = match(model.not_before, not_before, world)
+    model.due = match_range(model.due, due_at, world)
+    model.not_before = match_range(model.not_before, not_before, world)
     assert refresh_requested is model.refresh_requested
     assert (pending_revocation is not None) is model.held_by_brake
     assert (lease_until is not None) is (model.lease is not None)
@@ -72,8 +72,8 @@ def _secrets(model: ConnectionModel, world: World) -> None:
         assert world.to_model_time(lease_until) in model.lease.until
 
 
-def _served(model: ConnectionModel, world: World) -> None:
-    """No edge of a token's life lies within the time that this takes: the machine sees to that."""
+def _check_served(model: ConnectionModel, world: World) -> None:
+    """No token expires while this runs: the state machine advances past such times."""
     rows = world.reader.rows(TOKEN, model.hub_id)
     at = TimeRange.at_instant(world.now())
     access = model.access
@@ -87,7 +87,7 @@ def _served(model: ConnectionModel, world: World) -> None:
     assert set(scopes) == set(model.scopes)
 
 
-def _history(model: ConnectionModel, world: World) -> None:
+def _check_history(model: ConnectionModel, world: World) -> None:
     rows = world.sql.rows(EVENTS, model.hub_id)
     events = [event for event, _ in rows]
     assert events == model.events
@@ -98,8 +98,8 @@ def _history(model: ConnectionModel, world: World) -> None:
             assert detail["refresh"]["code"]
 
 
-def match(expected: TimeRange | None, stored: datetime | None, world: World) -> TimeRange | None:
-    """What was known roughly, at_instant."""
+def match_range(expected: TimeRange | None, stored: datetime | None, world: World) -> TimeRange | None:
+    """The stored time, which has to be in the expected range."""
     if expected is None or stored is None:
         assert (expected, stored) == (None, None)
         return None

@@ -1,4 +1,4 @@
-"""Deeds that more than one rule is made of: each done to the real store and written down in the models."""
+"""Operations that several rules share: each runs on the real store and on the models."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from worker.refresh import RefreshAttempt
 T = TypeVar("T")
 
 HUBS = (62515, 62516)
-#: No rule takes so many seconds: what would end in the midst of one ends before it, so that it is sure what is right.
+#: No rule takes so long. Time is advanced past what would end within it, so that the expected result is certain.
 MARGIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClaimInFlight:
-    """A claim that is out."""
+    """A claim whose result is not saved yet."""
 
     row: ClaimedRow
     lease: ModelLease
@@ -43,7 +43,7 @@ class ClaimInFlight:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnsweredClaim:
-    """What a worker has in its hands since `passed`."""
+    """An answer that a worker has had since `passed`, and has not saved."""
 
     flight: ClaimInFlight
     answer: Answer
@@ -67,13 +67,13 @@ class Operations:
         return f"{prefix}-{self._number}"
 
     def time_call(self, call: Callable[[], T]) -> tuple[T, TimeRange]:
-        """What the call returns, and when it was."""
+        """The result of the call, and when it ran."""
         before = self.world.now()
         value = call()
         return value, TimeRange(before, self.world.now())
 
     def advance(self, seconds: float) -> None:
-        """And a little more, where something would end in the midst of what comes next."""
+        """Advance time, and past anything that would end during the next operation."""
         self.world.advance(seconds)
         while (wait := self._seconds_until_no_edge()) is not None:
             self.world.advance(wait)
@@ -91,8 +91,8 @@ class Operations:
 
     def deliver(self, grant: Install) -> None:
         world = self.world
-        sealed = world.cipher.encrypt_install(replace(grant, granted_at=world.to_database_time(grant.granted_at)))
-        added, at = self.time_call(lambda: store_install(sealed, world.cipher, world.stores.installs, Schedule()))
+        encrypted = world.cipher.encrypt_install(replace(grant, granted_at=world.to_database_time(grant.granted_at)))
+        added, at = self.time_call(lambda: store_install(encrypted, world.cipher, world.stores.installs, Schedule()))
         assert added.outcome is self.models[grant.hub_id].apply_install(grant, at)
 
     # --- the refresh loop ---
@@ -103,13 +103,13 @@ class Operations:
         return [self._record_claim(claimed, at) for claimed in claims.rows]
 
     def wait_for(self, hub_id: int) -> None:
-        """Until it may be claimed, where it is due at all."""
+        """Advance until it can be claimed, where it is due at all."""
         when = self.models[hub_id].claimable_at()
         if when is not None:
             self.advance(max(0.0, (when - self.world.now()).total_seconds() + 0.001))
 
     def answer(self, flight: ClaimInFlight, answer: Answer) -> AnsweredClaim:
-        """The worker asks HubSpot now. Where the lease would not outlast the call it does not."""
+        """The worker asks HubSpot now, unless its lease would end before the call."""
         time_for_a_call = flight.lease.until.plus(-CALL_SECONDS).earliest > self.world.now()
         (attempt, hubspot), asked = self.time_call(
             lambda: flight.row.attempt(self.world, answer, int(self.next_name("")))
@@ -124,7 +124,7 @@ class Operations:
         return AnsweredClaim(flight, answer, attempt, hubspot, asked, self.world.passed)
 
     def save(self, done: Sequence[AnsweredClaim]) -> None:
-        """As the loop does: HubSpot is judged, what it answered is stored, what was not called is handed back."""
+        """As the loop does: record HubSpot's state, save the results, release what was not called."""
         attempts = [self.age_attempt(each) for each in done]
         self.watch_recovery(
             lambda: self.world.stores.provider.record_outcomes(
@@ -148,7 +148,7 @@ class Operations:
         return age_attempt(done.attempt, self.world.passed - done.passed)
 
     def save_again(self, done: AnsweredClaim) -> set[int]:
-        """The hubs of which it changed anything."""
+        """The hubs that it changed."""
         result: RefreshResult | None = self.age_attempt(done).result
         if result is None:
             return set()
@@ -162,7 +162,7 @@ class Operations:
     # --- HubSpot as a whole ---
 
     def watch_recovery(self, operation: Callable[[], object]) -> None:
-        """When HubSpot is well again, what was put off is due."""
+        """Where HubSpot's state becomes ok, postponed refreshes become due."""
         before = self.world.stores.provider.read()
         _, at = self.time_call(operation)
         after = self.world.stores.provider.read()
@@ -176,7 +176,7 @@ class Operations:
         for model in self.models.values():
             model.make_postponed_due(at)
 
-    # --- within ---
+    # --- helpers ---
 
     def _seconds_until_no_edge(self) -> float | None:
         now = self.world.now()
@@ -194,7 +194,7 @@ class Operations:
         return ClaimInFlight(ClaimedRow(claimed, self.world.passed), lease)
 
     def _check_claims(self, claims: ClaimBatch, limit: int, at: TimeRange) -> None:
-        """None twice, none that somebody holds; and nothing that is due is left, but for a rate."""
+        """No row twice and no leased row; and no due row is left, unless a rate limits the claims."""
         hubs = [claimed.connection.hub_id for claimed in claims.rows]
         assert len(hubs) == len(set(hubs)) <= limit
         free = [model for model in self.models.values() if model.due and not model.is_leased(at)]
@@ -231,5 +231,5 @@ def _lease_number(done: AnsweredClaim) -> int:
 
 
 def _revocations_last(done: AnsweredClaim) -> tuple[bool, int]:
-    """The order in which a save judges them, which is the order in which they count for the brake."""
+    """The order in which a save processes results, and so the order in which the brake counts them."""
     return isinstance(done.answer, ErrorAnswer) and done.answer.is_revocation, done.flight.hub_id

@@ -1,6 +1,6 @@
-"""What must become of a refresh, and of an operator's word on revocations. Pure.
+"""The expected result of a refresh, and of an operator's decision on revocations. Pure.
 
-`asked` is when HubSpot was asked, `at` when PostgreSQL was told.
+`asked` is when HubSpot was asked, `at` when the result was saved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.model.time_range import TimeRange
 @dataclass(slots=True)
 class RefreshModel(ConnectionState):
     def apply_refresh(self, lease: ModelLease, grant: Grant, granted_at: datetime, at: TimeRange) -> bool:
-        """Whether it lands: nobody else has claimed, re-installed or disconnected the row meanwhile."""
+        """Whether it is saved: the row was not claimed, installed or disconnected in the meantime."""
         if not self._end_lease(lease):
             return False
         if self.failures or self.status is not Status.ACTIVE:
@@ -34,9 +34,9 @@ class RefreshModel(ConnectionState):
         return True
 
     def apply_late_refresh(self, lease: ModelLease, grant: Grant, granted_at: datetime, at: TimeRange) -> bool:
-        """Whether a new refresh token is kept that came after somebody else had claimed the row: the old one is dead.
+        """Whether a new refresh token is kept that came after another worker had claimed the row.
 
-        Nothing is told: the refresh that is due at once finds out how it stands.
+        There is no event: the refresh that is due at once finds the state.
         """
         newer = self.refreshed_at is None or granted_at > self.refreshed_at.latest
         overtaken = self.generation == lease.generation and self.leases > lease.number
@@ -51,7 +51,7 @@ class RefreshModel(ConnectionState):
         return True
 
     def apply_error(self, lease: ModelLease, answer: ErrorAnswer, asked: TimeRange, at: TimeRange) -> bool:
-        """Whether it lands. `asked`: when HubSpot was; `at`: when it was saved."""
+        """Whether it is saved."""
         if not self._end_lease(lease) or self._is_overruled(lease, answer):
             return False
         if isinstance(answer.error, InvalidGrant) and self.status is Status.REVOKED:
@@ -77,7 +77,7 @@ class RefreshModel(ConnectionState):
         return True
 
     def dismiss(self, since: datetime, at: TimeRange) -> bool:
-        """What the brake holds is active again, and what was revoked after `since`."""
+        """A held connection, or one that was revoked after `since`, is active again."""
         lately = self.status is Status.REVOKED and self.status_since and self.status_since.earliest > since
         if not (self.held_by_brake or lately):
             return False
@@ -95,18 +95,18 @@ class RefreshModel(ConnectionState):
     def _end_lease(self, lease: ModelLease) -> bool:
         ours = self.lease is lease
         if ours:
-            self.lease = None  # outcome or not, its lease is over
+            self.lease = None  # saved or not, the lease is over
         return ours and self.generation == lease.generation
 
     def _is_overruled(self, lease: ModelLease, answer: ErrorAnswer) -> bool:
-        """An operator has had his word on revocations since: no late failure undoes it."""
+        """An operator has decided on revocations since the claim: no late failure undoes that."""
         if answer.is_revocation and lease.dismissals != self.brake.dismissals:
             return True
         unmoved = lease.operator_decisions == self.operator_decisions
         return not (unmoved or (self.status is Status.REVOKED and (answer.is_revocation or answer.is_active)))
 
     def _reject_again(self, lease: ModelLease, answer: ErrorAnswer, at: TimeRange) -> None:
-        """HubSpot has not changed its mind about a revoked one: nothing to tell, and it is not tried any more."""
+        """HubSpot rejects a revoked connection again: no event, and no further attempt."""
         confirmed_meanwhile = lease.operator_decisions != self.operator_decisions
         self.due = self.not_before = None
         self.failures += confirmed_meanwhile

@@ -1,4 +1,4 @@
-"""Everything that can happen to two connections, in any order, on the real store; the models say what comes of it."""
+"""All operations on two connections, in any order, on the real store, compared with their models."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from shared.domain.grant import Install
 from shared.workflows.key_rotation import rotate_keys
 from tests.model import invariants
 from tests.model.answers import ANSWERS, INVALID_GRANTS, LIFETIMES, SCOPES, Answer
+from tests.model.brake_model import WINDOW_SECONDS
 from tests.model.operations import HUBS, AnsweredClaim, ClaimInFlight, Operations
 from tests.model.world import ModelDatabase
 
 ANY_HUB = st.sampled_from(HUBS)
-#: A retry, a lease, the brake's window, a token's life.
+#: Seconds: past a retry, a lease, the brake's window, a token's lifetime.
 LATER = st.sampled_from([7.0, 61.0, 660.0, 1861.0])
-#: Seconds since HubSpot granted what is installed: just now, a while, long ago, and by a clock that is ahead.
+#: Age of a grant in seconds: new, recent, expired, and dated by a clock that is ahead.
 AGO = st.sampled_from([0.0, 30.0, 700.0, 2400.0, -3600.0])
-#: As if so many other connections had just become revoked.
+#: So many revocations of other connections, which the brake counts.
 OTHERS = "INSERT INTO tokenkeeper.history (hub_id, event) SELECT 1, 'revoked' FROM generate_series(1, %s)"
 
 DECISIONS = ["confirm", "dismiss"]
@@ -40,7 +41,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.operations = Operations(self.connections)
         self.world, self.models, self.brake = self.operations.world, self.operations.models, self.operations.brake
         self.received: list[tuple[int, str]] = []
-        # No bundles: when what is due depends on the instant, and hypothesis must be able to draw the same again.
+        # No bundles: what is due depends on the time, and hypothesis must be able to repeat its choices.
         self.flights: list[ClaimInFlight] = []
         self.answered: list[AnsweredClaim] = []
         self.saved: list[AnsweredClaim] = []
@@ -75,7 +76,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         token = model.refresh_token if same and model.refresh_token else self.operations.next_name("refresh")
         here = stores.imports.find_existing([hub_id]).get(hub_id)
         assert here is None or here.is_replaceable is model.is_replaceable()
-        # What the caller saw may be over: the statement looks for itself whether the row is no good.
+        # What the caller read may have changed: the statement itself checks whether the row may be replaced.
         row = ImportRow(hub_id, cipher.encrypt_refresh_token(hub_id, token), may_replace=token != model.refresh_token)
         imported, at = self.operations.time_call(lambda: stores.imports.import_rows([row]))
         assert bool(imported.new | imported.replaced) is model.apply_import(token, at)
@@ -90,7 +91,7 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @rule(hub_id=ANY_HUB, answer=ANSWERS)
     def answer_oldest_claim(self, hub_id: int, answer: Answer) -> None:
-        """To the call that has been out for longest. It is not saved yet."""
+        """Answer the oldest call in flight. The answer is not saved yet."""
         if not (out := [flight for flight in self.flights if flight.hub_id == hub_id]):
             self._wait_until_due(hub_id)
             self.flights += (out := self.operations.claim(2))
@@ -112,12 +113,12 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @rule(hub_id=ANY_HUB, answers=st.tuples(ANSWERS, ANSWERS))
     def refresh(self, hub_id: int, answers: tuple[Answer, Answer]) -> None:
-        """The loop's ordinary turn."""
+        """One ordinary iteration of the loop."""
         self._run_loop_once(hub_id, dict(zip(HUBS, answers, strict=True)))
 
     @rule(hub_id=ANY_HUB, answer=st.sampled_from(INVALID_GRANTS), others=st.sampled_from([0, 9, 10]))
     def reject_grant(self, hub_id: int, answer: Answer, others: int) -> None:
-        """`others`: as if so many more had just become revoked, which is what the brake looks at."""
+        """`others`: so many more connections have just become revoked, which the brake counts."""
         if others:
             _, at = self.operations.time_call(lambda: self.world.sql.rows(OTHERS, others))
             self.brake.revoked_at += [at] * others
@@ -125,7 +126,7 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @rule(hub_id=ANY_HUB, answer=ANSWERS, first=st.sampled_from(OVERTAKERS), saved=st.booleans())
     def overtake(self, hub_id: int, answer: Answer, first: str, saved: bool) -> None:
-        """Something else happens to it between HubSpot's answer and the save, if that ever comes."""
+        """Another operation comes between HubSpot's answer and the save, if that comes at all."""
         if first in DECISIONS:
             self.reject_grant(hub_id, INVALID_GRANTS[0], 10)
         self.answer_oldest_claim(hub_id, answer)
@@ -150,7 +151,7 @@ class ConnectionMachine(RuleBasedStateMachine):
             self.flights.remove(flight)
 
     def _wait_until_due(self, hub_id: int) -> None:
-        """What has ended is installed again first: else most of what is tried would be tried on what has ended."""
+        """A connection that has ended is installed again first, because most operations do nothing to those."""
         if self.models[hub_id].due is None:
             self.operations.deliver(self.operations.make_install(hub_id, 0.0, 1800))
         self.operations.wait_for(hub_id)
@@ -238,7 +239,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     def advance_time(self, seconds: float) -> None:
         self.operations.advance(seconds)
 
-    # --- what must be true after each ---
+    # --- what must hold after each ---
 
     @invariant()
     def database_matches_the_model(self) -> None:
@@ -247,6 +248,6 @@ class ConnectionMachine(RuleBasedStateMachine):
         invariants.check_brake(self.brake, self.models.values(), self.world)
         self.received += self.world.read_notifications()
         assert self.received == self.operations.notifications, (
-            "listeners hear of each change of status, once, in order; of nothing else"
+            "NOTIFY is sent once for each change of status, in order, and for nothing else"
         )
         self.operations.advance(0)

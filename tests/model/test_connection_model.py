@@ -1,4 +1,4 @@
-"""One connection (and another beside it) under any order of everything that can happen to it, on a real PostgreSQL."""
+"""Two connections under all operations in any order, on a real PostgreSQL, compared with their models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.model.state_machine import ConnectionMachine
 from tests.model.world import ModelDatabase
 from tests.support.stores import SqlFixture
 
-#: How many orders are tried: MODEL_EXAMPLES=2000 is a long run.
+#: How many sequences are tried: MODEL_EXAMPLES=2000 is a long run.
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
 
 
@@ -30,8 +30,8 @@ def connections(database_url: str, connect: Callable[..., Any]) -> Iterator[Mode
     engine.dispose()
 
 
-@pytest.mark.timeout(0)  # as long as was asked for; and the shortest way to a failure is found in minutes
-def test_whatever_happens_in_whatever_order_the_contract_holds(connections: ModelDatabase) -> None:
+@pytest.mark.timeout(0)  # MODEL_EXAMPLES decides how long it runs; to shorten a failing sequence takes minutes
+def test_the_database_matches_the_model_after_any_sequence_of_operations(connections: ModelDatabase) -> None:
     class OnThisDatabase(ConnectionMachine):
         pass
 

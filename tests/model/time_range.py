@@ -1,4 +1,4 @@
-"""An instant known only to lie between two others: PostgreSQL acts, and we ask for the time before and after."""
+"""A time that is known only to lie between two others: PostgreSQL's clock is read before and after an operation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TimeRange:
         return cls(instant, instant)
 
     def plus(self, least: float, most: float | None = None) -> TimeRange:
-        """So many seconds later; `most` where that is not known at_instant either."""
+        """So many seconds later; between `least` and `most` where that is not known exactly."""
         longest = least if most is None else most
         return TimeRange(self.earliest + timedelta(seconds=least), self.latest + timedelta(seconds=longest))
 
@@ -31,6 +31,6 @@ class TimeRange:
         return TimeRange(max(self.earliest, other.earliest), max(self.latest, other.latest))
 
     def __contains__(self, instant: datetime) -> bool:
-        """To the microsecond, which is where PostgreSQL rounds."""
+        """With a tolerance of two microseconds, because PostgreSQL rounds to one."""
         slack = timedelta(microseconds=2)
         return self.earliest - slack <= instant <= self.latest + slack

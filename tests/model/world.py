@@ -1,4 +1,4 @@
-"""The real store and everything around it, with a clock that may be told to go on: then all that is stored is older."""
+"""The real store with a clock that can be advanced: all times in the database are moved into the past instead."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ INSERT INTO tokenkeeper.provider DEFAULT VALUES;
 
 @dataclass(frozen=True, slots=True)
 class ModelDatabase:
-    """One database; `started` makes an empty world of it."""
+    """One database; `make_world` empties it."""
 
     engine: Engine
     superuser: SqlFixture
@@ -57,7 +57,7 @@ class ModelDatabase:
 
 
 class World:
-    """Time here is PostgreSQL's and what was passed; every instant is translated on its way in and out."""
+    """Model time is PostgreSQL's plus the seconds that were advanced."""
 
     def __init__(self, connections: ModelDatabase) -> None:
         self.sql, self.reader = connections.superuser, connections.reader
@@ -76,14 +76,14 @@ class World:
         return self.sql.now() + self._passed
 
     def to_model_time(self, stored: datetime) -> datetime:
-        """An instant of PostgreSQL's as our tale tells it."""
+        """A time in the database as model time."""
         return stored + self._passed
 
     def to_database_time(self, told: datetime) -> datetime:
         return told - self._passed
 
     def advance(self, seconds: float) -> None:
-        """Let it be so much later: everything that is stored is older by that."""
+        """Advance model time: every time in the database moves into the past."""
         by = timedelta(seconds=seconds)
         if by:
             self._passed += by
@@ -96,15 +96,15 @@ class World:
         return self._passed
 
     def read_notifications(self) -> list[tuple[int, str]]:
-        """What listeners were told since we last asked: hub and event. Waits for our own word to come back."""
+        """Hub and event of every NOTIFY since the last call. Waits for a NOTIFY of its own."""
         with self._listener.cursor() as cursor:
-            cursor.execute("NOTIFY hubspot_connections, 'that is all'")
+            cursor.execute("NOTIFY hubspot_connections, 'end of test'")
         heard: list[tuple[int, str]] = []
         while True:
             self._listener.poll()
             while self._listener.notifies:
                 payload = self._listener.notifies.pop(0).payload
-                if payload == "that is all":
+                if payload == "end of test":
                     return heard
                 word = json.loads(payload)
                 assert set(word) == {"hub_id", "event"}
@@ -113,13 +113,13 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRow:
-    """A claimed row, as the store handed it out at `passed`."""
+    """A row as it was claimed at `passed`."""
 
     claimed: ClaimedConnection
     passed: timedelta
 
     def attempt(self, world: World, answer: Answer, number: int) -> tuple[RefreshAttempt, ScriptedHubSpot]:
-        """What the worker makes of HubSpot's answer now."""
+        """The worker's attempt with this answer of HubSpot, now."""
         claimed = self.claimed
         lease = replace(claimed.lease, until=claimed.lease.until - (world.passed - self.passed))
         hub_id = claimed.connection.hub_id
@@ -130,7 +130,7 @@ class ClaimedRow:
 
 
 def age_attempt(attempt: RefreshAttempt, by: timedelta) -> RefreshAttempt:
-    """What is in a worker's hands grows old as what is stored does."""
+    """Move the times in an unsaved attempt as those in the database."""
     lease = replace(attempt.lease, until=attempt.lease.until - by)
     if attempt.result is None:
         return replace(attempt, lease=lease)
@@ -150,12 +150,12 @@ def _age_instant(instant: datetime | None, by: timedelta) -> datetime | None:
 
 
 def _refresher(hubspot: ScriptedHubSpot, cipher: TokenCipher, clock: DatabaseClock) -> Refresher:
-    make: Callable[..., Refresher] = Refresher  # HubSpot is not ours: it is hubspot
+    make: Callable[..., Refresher] = Refresher  # the scripted HubSpot is no HubSpot for mypy
     return make(hubspot, cipher, clock, Schedule(), CALL_SECONDS)
 
 
 def _ageing_statement(sql: SqlFixture) -> str:
-    """One statement that makes every instant in the database older."""
+    """One statement that moves every time in the database into the past."""
     columns: dict[str, list[str]] = {}
     for table, column in sql.rows(TIMESTAMP_COLUMNS):
         columns.setdefault(table, []).append(column)

@@ -85,7 +85,7 @@ class ConnectionFixture:
         values: dict[str, Any] = {
             "hub_id": hub_id,
             "granted_at": self.sql.now() - timedelta(seconds=ago),
-            "encrypted_refresh_token": f"sealed-of-{hub_id}",
+            "encrypted_refresh_token": f"encrypted-of-{hub_id}",
             "due_at": SCHEDULE.due_at,
             "install_id": str(uuid4()),
             "access_token": f"access-of-{hub_id}",

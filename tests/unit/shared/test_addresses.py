@@ -1,4 +1,4 @@
-"""No request of ours goes where a cloud tells a machine its passwords, whatever a name resolves to."""
+"""No request is sent to a cloud's metadata service, whatever a name resolves to."""
 
 from datetime import UTC, datetime
 
@@ -26,7 +26,7 @@ def test_other_addresses_and_names_are_not_metadata_services(address):
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376"])
 def test_a_host_that_resolves_to_a_metadata_service_is_not_connected_to(host):
-    """As a name that somebody else's DNS answers for would come to."""
+    """Spellings that the resolver turns into the address, as a foreign DNS server could."""
     with deadline(1.0), pytest.raises(OSError, match="no address that may be connected to"):
         connect(host, 80)
 

@@ -1,4 +1,4 @@
-"""The address of HubSpot's consent page."""
+"""The URL of HubSpot's consent page."""
 
 from __future__ import annotations
 

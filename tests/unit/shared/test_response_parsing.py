@@ -1,4 +1,4 @@
-"""Whose trouble is it: every reply of HubSpot's, and what it becomes."""
+"""Every reply of HubSpot, and the result or error that it becomes."""
 
 from __future__ import annotations
 

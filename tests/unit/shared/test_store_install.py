@@ -1,4 +1,4 @@
-"""What travelled as one sealed install is stored with nothing in clear but the access token."""
+"""An encrypted install is stored with nothing in clear but the access token."""
 
 import pytest
 from cryptography.fernet import Fernet
@@ -45,7 +45,7 @@ def test_an_install_from_a_cookie_is_stored_without_an_access_token(cipher, inst
 
 
 def test_an_install_under_an_unknown_key_is_not_stored(cipher, installs):
-    sealed = TokenCipher([Fernet.generate_key().decode()]).encrypt_install(install())
+    encrypted = TokenCipher([Fernet.generate_key().decode()]).encrypt_install(install())
     with pytest.raises(DecryptionError):
-        store_install(sealed, cipher, installs, Schedule())
+        store_install(encrypted, cipher, installs, Schedule())
     assert not installs.rows
