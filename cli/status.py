@@ -24,7 +24,7 @@ from shared.domain.severity import Severity
 NEEDS = ("DATABASE_URL",)
 WATCH_SECONDS = 2.0
 COLOURS = {Severity.GOOD: "green", Severity.WAIT: "yellow", Severity.BAD: "red"}
-#: Severity is shown by a mark as well as by colour.
+#: Severity is screen by a mark as well as by colour.
 MARKS = {Severity.GOOD: " ", Severity.WAIT: "~", Severity.BAD: "!"}
 
 
@@ -82,17 +82,17 @@ def _watch_as_json(read_overview: Callable[[], Overview]) -> None:
 
 def _watch_on_terminal(read_overview: Callable[[], Overview], console: Console, sweep_seconds: float) -> None:
     """While PostgreSQL does not answer, the screen says so below what it showed last."""
-    shown: RenderableType = ""
-    with Live(shown, console=console, screen=True, auto_refresh=False) as live:
+    screen: RenderableType = ""
+    with Live(screen, console=console, screen=True, auto_refresh=False) as live:
         for _ in _wait_between():
             try:
                 overview = read_overview()
             except StoreUnavailable as error:
-                live.update(Group(shown, Text(f"{error}; looking again", style=COLOURS[Severity.BAD])), refresh=True)
+                live.update(Group(screen, Text(f"{error}; looking again", style=COLOURS[Severity.BAD])), refresh=True)
                 continue
             subtitle = f"{overview.now:%Y-%m-%d %H:%M:%S %Z}, Ctrl-C ends"
-            shown = _make_panel(make_lines(overview, sweep_seconds), subtitle)
-            live.update(shown, refresh=True)
+            screen = _make_panel(make_lines(overview, sweep_seconds), subtitle)
+            live.update(screen, refresh=True)
 
 
 def _wait_between() -> Iterator[None]:

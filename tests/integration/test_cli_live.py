@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from cryptography.fernet import Fernet
@@ -10,23 +9,17 @@ from cryptography.fernet import Fernet
 from sandbox.simulator.control import SimulatorControl
 from shared.token_cipher import TokenCipher
 from tests.support.command import Command
+from tests.support.polling import until
 from tests.support.product import Product
 from tests.support.stores import SqlFixture
 
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
-SECONDS = 40
+WAIT_SECONDS = 40
 SERVED = "SELECT count(*) FROM hubspot.tokens"
 REFRESHES = "SELECT coalesce(sum(lease_number), 0) FROM tokenkeeper.connections"
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not true():
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.1)
-
-
-def test_keys_rotate_while_rotating_refresh_tokens_come_in(
+def test_keys_rotate_while_the_worker_stores_new_refresh_tokens(
     environment: Callable[..., dict[str, str]],
     new_product: Callable[[dict[str, str]], Product],
     simulator: SimulatorControl,
@@ -40,16 +33,16 @@ def test_keys_rotate_while_rotating_refresh_tokens_come_in(
     product = new_product(tokenkeeper.environment)
     product.worker()
     product.beat()
-    wait_until(lambda: sql.value(SERVED) == len(accounts))
+    until(lambda: sql.value(SERVED) == len(accounts), WAIT_SECONDS)
     rotated = tokenkeeper("keys", "rotate")
     assert (rotated.status, rotated.err) == (0, "")
     before = sql.value(REFRESHES)
-    wait_until(lambda: sql.value(REFRESHES) >= before + len(accounts))
+    until(lambda: sql.value(REFRESHES) >= before + len(accounts), WAIT_SECONDS)
     again = tokenkeeper("import", "-", stdin="\n".join(lines))
     assert again.out == "0 new, 0 given another token, 40 left as they are, 0 refused\n"
     rows = sql.rows("SELECT hub_id, encrypted_refresh_token FROM tokenkeeper.connections")
     assert not any(TokenCipher([NEW]).needs_reencryption(ciphertext) for _, ciphertext in rows)
-    wait_until(lambda: sql.value(SERVED) == len(accounts))
+    until(lambda: sql.value(SERVED) == len(accounts), WAIT_SECONDS)
     tokens = [token for (token,) in sql.rows("SELECT access_token FROM hubspot.tokens")]
     assert all(checked.is_live for checked in simulator.check_tokens(tokens))
     assert simulator.get_stats()["violations"] == 0

@@ -147,9 +147,9 @@ def test_history_shows_the_connection_and_its_events(tokenkeeper: Command, conne
     heading, event = (line.split("\t") for line in piped.splitlines()[-2:])
     assert heading == ["at", "event", "detail"]
     assert (event[:2], json.loads(event[2])) == ([output["history"][0]["at"], "refresh_failed"], refused.evidence())
-    shown = tokenkeeper.run_on_terminal("history", str(HUB))
-    assert "correlation_id 0f6a0f3a" in shown.out
-    assert "access-of" not in shown.out + piped
+    on_terminal = tokenkeeper.run_on_terminal("history", str(HUB))
+    assert "correlation_id 0f6a0f3a" in on_terminal.out
+    assert "access-of" not in on_terminal.out + piped
 
 
 def test_history_of_an_unknown_hub_is_one_line(tokenkeeper: Command, connections: ConnectionFixture) -> None:
@@ -170,9 +170,13 @@ def test_connections_in_a_pipe_are_lines_with_tabs(tokenkeeper: Command, four_st
 
 def test_connections_as_json_are_one_object_a_line(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
     lines = tokenkeeper("connections", "--json", "--status", "active").out.splitlines()
-    (seen,) = map(json.loads, lines)
-    assert (seen["hub_id"], seen["status"], seen["scopes"]) == (1, "active", ["oauth", "crm.objects.contacts.read"])
-    assert set(seen) == {
+    (connection,) = map(json.loads, lines)
+    assert (connection["hub_id"], connection["status"], connection["scopes"]) == (
+        1,
+        "active",
+        ["oauth", "crm.objects.contacts.read"],
+    )
+    assert set(connection) == {
         *("hub_id", "status", "hub_domain", "installed_by", "scopes", "installed_at", "expires_at"),
         *("next_refresh_at", "failures", "last_error", "status_reason", "status_since"),
     }
