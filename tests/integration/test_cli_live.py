@@ -29,16 +29,16 @@ def test_keys_rotate_while_the_worker_stores_new_refresh_tokens(
     accounts = simulator.install_many(40)
     tokenkeeper = Command(environment(TOKEN_KEYS=f"{NEW},{OLD}", SWEEP_SECONDS="0.5"))
     lines = [f'{{"hub_id": {hub_id}, "refresh_token": "{token}"}}' for hub_id, token in accounts.items()]
-    assert tokenkeeper("import", "-", stdin="\n".join(lines), TOKEN_KEYS=OLD).status == 0
+    assert tokenkeeper.run_process("import", "-", stdin="\n".join(lines), TOKEN_KEYS=OLD).status == 0
     product = new_product(tokenkeeper.environment)
     product.worker()
     product.beat()
     until(lambda: sql.value(SERVED) == len(accounts), WAIT_SECONDS)
-    rotated = tokenkeeper("keys", "rotate")
+    rotated = tokenkeeper.run_process("keys", "rotate")
     assert (rotated.status, rotated.err) == (0, "")
     before = sql.value(REFRESHES)
     until(lambda: sql.value(REFRESHES) >= before + len(accounts), WAIT_SECONDS)
-    again = tokenkeeper("import", "-", stdin="\n".join(lines))
+    again = tokenkeeper.run_process("import", "-", stdin="\n".join(lines))
     assert again.out == "0 new, 0 given another token, 40 left as they are, 0 refused\n"
     rows = sql.rows("SELECT hub_id, encrypted_refresh_token FROM tokenkeeper.connections")
     assert not any(TokenCipher([NEW]).needs_reencryption(ciphertext) for _, ciphertext in rows)
@@ -46,5 +46,5 @@ def test_keys_rotate_while_the_worker_stores_new_refresh_tokens(
     tokens = [token for (token,) in sql.rows("SELECT access_token FROM hubspot.tokens")]
     assert all(checked.is_live for checked in simulator.check_tokens(tokens))
     assert simulator.get_stats()["violations"] == 0
-    assert tokenkeeper("connections", "--json", "--status", "active").out.count("\n") == len(accounts)
-    assert tokenkeeper("doctor").status == 0
+    assert tokenkeeper.run_process("connections", "--json", "--status", "active").out.count("\n") == len(accounts)
+    assert tokenkeeper.run_process("doctor").status == 0

@@ -289,14 +289,14 @@ def test_disconnect_asks_and_ends_the_connection_here_and_at_hubspot(
     refresh_token = simulator.install(HUB)
     ciphertext = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, refresh_token)
     connections.stores.imports.import_rows([ImportRow(HUB, ciphertext)])
-    unanswered = tokenkeeper("disconnect", str(HUB), stdin="n\n")
+    unanswered = tokenkeeper.run_process("disconnect", str(HUB), stdin="n\n")
     assert (unanswered.status, sql.row()["status"]) == (1, "active")
-    result = tokenkeeper("disconnect", str(HUB), stdin="y\n")
+    result = tokenkeeper.run_process("disconnect", str(HUB), stdin="y\n")
     assert result.status == 0, result
     assert result.out.endswith(f"{HUB}: disconnected, its tokens are wiped\n")
     assert (sql.row()["status"], sql.row()["encrypted_refresh_token"]) == ("disconnected", None)
     assert sum(simulator.get_stats()["calls"]["revoke"].values()) == 1
-    again = tokenkeeper("disconnect", str(HUB), "--yes")
+    again = tokenkeeper.run_process("disconnect", str(HUB), "--yes")
     assert (again.status, again.out) == (0, f"{HUB}: was disconnected already\n")
     assert refresh_token not in result.out + result.err
 
@@ -306,12 +306,12 @@ def test_disconnect_ends_the_connection_here_where_hubspot_does_not_answer(
 ) -> None:
     ciphertext = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, "planted-refresh")
     connections.install(HUB, encrypted_refresh_token=ciphertext, access_token="planted-access")
-    result = tokenkeeper("disconnect", "--yes", str(HUB), HUBSPOT_API_URL="http://127.0.0.1:1")
+    result = tokenkeeper.run_process("disconnect", "--yes", str(HUB), HUBSPOT_API_URL="http://127.0.0.1:1")
     assert (result.status, sql.row()["encrypted_refresh_token"], sql.served()) == (0, None, None)
     assert "remove the app in the account by hand" in result.err
     assert "planted" not in result.out + result.err
 
 
 def test_disconnect_of_an_unknown_hub_is_one_line(tokenkeeper: Command) -> None:
-    result = tokenkeeper("disconnect", "--yes", "999")
+    result = tokenkeeper.run_process("disconnect", "--yes", "999")
     assert (result.status, result.out, result.err) == (1, "", "tokenkeeper: 999: no such connection\n")

@@ -1,4 +1,4 @@
-"""Runs the `tokenkeeper` command as a process: forked from one that has its imports, or started from its script."""
+"""Runs the `tokenkeeper` command: in this process, where a test needs its result alone, or as a process of its own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from cli.main import main
 from tests.support import fork_server
 
 TOKENKEEPER = Path(sys.executable).parent / "tokenkeeper"
@@ -40,7 +43,17 @@ class Command:
         self.environment = dict(environment)
 
     def __call__(self, *arguments: str | Path, stdin: str | bytes = b"", **changes: str) -> CommandResult:
-        """Forked from a process that has imported the libraries: a start from the script takes most of a second."""
+        """In this process, with its own settings and streams. Not for `disconnect`, which configures the log."""
+        status = 0
+        with CliRunner().isolation(input=stdin, env={**self.environment, **changes}) as (out, err, _):
+            try:
+                main([str(argument) for argument in arguments])
+            except SystemExit as error:
+                status = int(error.code or 0)
+        return CommandResult(status, out.getvalue().decode(), err.getvalue().decode())
+
+    def run_process(self, *arguments: str | Path, stdin: str | bytes = b"", **changes: str) -> CommandResult:
+        """Forked from a process that has imported the libraries."""
         argv = [str(TOKENKEEPER), *map(str, arguments)]
         stdin_bytes = stdin.encode() if isinstance(stdin, str) else stdin
         result = fork_server.run(argv, {**self.environment, **changes}, stdin_bytes, TIMEOUT_SECONDS)
