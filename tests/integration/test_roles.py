@@ -223,7 +223,7 @@ def test_the_roles_command_creates_logins_and_may_be_repeated(
     url = login(database_url)
     command = Command(environment(DATABASE_URL=database_url, WEB_DATABASE_URL=url))
     for _ in range(2):
-        ran = command("roles")
+        ran = command.run_process("roles")
         assert (ran.status, ran.err) == (0, "")
     assert ran.out.splitlines()[1] == f"{WORKER}: GRANT {WORKER} TO a login of yours"
     made = SqlFixture(connect(url))
