@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -12,33 +11,16 @@ from sqlalchemy import Engine
 
 from shared.db.lifecycle.imports import ImportRow
 from shared.db.reports.refresh_stats import RefreshStats, Totals
-from shared.domain.errors import InvalidGrant, ProviderError, TemporarilyUnavailable
-from shared.domain.grant import Grant, Introspection
+from shared.domain.errors import InvalidGrant, TemporarilyUnavailable
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
-from tests.support.builders import grant
+from tests.support.hubspot import ScriptedHubSpot
 from tests.support.polling import until
 from tests.support.stores import SqlFixture, Stores
 from worker.refresh import Refresher
 from worker.refresh_loop import RefreshLoop
 
 CIPHER = TokenCipher([Fernet.generate_key().decode()])
-
-
-class ScriptedHubSpot:
-    """Raises the error set for a refresh token; for any other it returns a grant."""
-
-    def __init__(self) -> None:
-        self.errors: dict[str, ProviderError] = {}
-
-    def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
-        granted_at = clock()
-        if error := self.errors.get(refresh_token):
-            raise error
-        return grant(access_token=f"access-{refresh_token}", refresh_token=None, hub_id=None, granted_at=granted_at)
-
-    def introspect(self, token: str, kind: str) -> Introspection:
-        return Introspection(active=False)
 
 
 @pytest.fixture
@@ -75,7 +57,7 @@ def test_every_attempt_is_counted_once_by_its_outcome(
         [ImportRow(31, TokenCipher([Fernet.generate_key().decode()]).encrypt_refresh_token(31, "lost key"))]
     )
     sql.set("due_at = now() - interval '40 seconds'")
-    hubspot.errors = {"r1": TemporarilyUnavailable("timeout"), "r2": InvalidGrant("BAD_REFRESH_TOKEN")}
+    hubspot.error_by_token = {"r1": TemporarilyUnavailable("timeout"), "r2": InvalidGrant("BAD_REFRESH_TOKEN")}
     loop.activate(3)
     until(lambda: sum(activity.read_totals().attempts.values()) == 31)
     totals = activity.read_totals()

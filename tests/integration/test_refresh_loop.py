@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime
 
 import pytest
 from cryptography.fernet import Fernet
@@ -16,11 +14,10 @@ from sandbox.embedded import EmbeddedPostgres
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.imports import ImportRow
 from shared.db.schema.migrate import migrate
-from shared.domain.errors import ProviderError, TemporarilyUnavailable, Throttled
-from shared.domain.grant import Grant
+from shared.domain.errors import TemporarilyUnavailable, Throttled
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
-from tests.support.builders import grant
+from tests.support.hubspot import ScriptedHubSpot
 from tests.support.polling import until
 from tests.support.stores import SqlFixture, Stores
 from worker.refresh import Refresher
@@ -29,47 +26,16 @@ from worker.refresh_loop import RefreshLoop
 CIPHER = TokenCipher([Fernet.generate_key().decode()])
 
 
-class CountingHubSpot:
-    """Counts its calls, and those that are in flight at the same time."""
-
-    def __init__(self, answer_seconds: float = 0.05) -> None:
-        self.answer_seconds = answer_seconds
-        self.error_by_token: dict[str, ProviderError] = {}
-        self.error_for_all: ProviderError | None = None
-        self.calls: Counter[str] = Counter()  #: by refresh token
-        self.in_flight: Counter[str] = Counter()
-        self.max_in_flight = 0
-        self.gate = threading.Event()  #: while it is cleared no call ends
-        self.gate.set()
-        self.remaining_answers = threading.Semaphore(1_000_000)  #: how many calls may still end
-        self._lock = threading.Lock()
-
-    def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
-        granted_at = clock()
-        with self._lock:
-            self.calls[refresh_token] += 1
-            self.in_flight[refresh_token] += 1
-            self.max_in_flight = max(self.max_in_flight, self.in_flight.total())
-        time.sleep(self.answer_seconds)
-        self.gate.wait(30)
-        self.remaining_answers.acquire(timeout=30)
-        with self._lock:
-            self.in_flight[refresh_token] -= 1
-        if error := self.error_for_all or self.error_by_token.get(refresh_token):
-            raise error
-        return grant(access_token=f"access-{refresh_token}", refresh_token=None, hub_id=None, granted_at=granted_at)
-
-
 StartLoop = Callable[..., RefreshLoop]
 
 
 @pytest.fixture
-def hubspot() -> CountingHubSpot:
-    return CountingHubSpot()
+def hubspot() -> ScriptedHubSpot:
+    return ScriptedHubSpot(refresh_answer=None, answer_seconds=0.05)
 
 
 @pytest.fixture
-def start_loop(hubspot: CountingHubSpot, engine: Engine) -> Iterator[StartLoop]:
+def start_loop(hubspot: ScriptedHubSpot, engine: Engine) -> Iterator[StartLoop]:
     """Starts loops, and drains them at the end of the test."""
     loops: list[RefreshLoop] = []
 
@@ -108,7 +74,7 @@ def test_every_due_row_is_refreshed_once_with_all_calls_in_flight(start_loop, hu
     import_connections(stores, 300)
     start_loop(concurrency=20).activate(30)
     until(lambda: count_served(sql) == 300)
-    assert set(hubspot.calls.values()) == {1}
+    assert set(hubspot.refreshes.values()) == {1}
     assert hubspot.max_in_flight == 20
 
 
@@ -117,14 +83,14 @@ def test_two_loops_share_the_work_and_refresh_no_hub_twice(start_loop, hubspot, 
     for loop in (start_loop(), start_loop()):
         loop.activate(30)
     until(lambda: count_served(sql) == 300)
-    assert set(hubspot.calls.values()) == {1}
+    assert set(hubspot.refreshes.values()) == {1}
     assert hubspot.max_in_flight > 10
 
 
 def test_a_loop_refreshes_nothing_before_it_is_activated(start_loop, hubspot, stores, sql):
     import_connections(stores, 5)
     loop = start_loop()
-    assert hubspot.calls.total() == 0
+    assert hubspot.refreshes.total() == 0
     loop.activate(30)
     until(lambda: count_served(sql) == 5)
 
@@ -157,36 +123,36 @@ def test_rows_claimed_ahead_of_free_threads_are_released_uncalled_by_a_drain(sta
     hubspot.remaining_answers = threading.Semaphore(20)
     loop = start_loop(concurrency=20)
     loop.activate(30)
-    until(lambda: hubspot.calls.total() == 40)
+    until(lambda: hubspot.refreshes.total() == 40)
     until(lambda: 20 < count_leases(sql) <= 40)
     draining = threading.Thread(target=loop.drain, args=(20,))
     draining.start()
     hubspot.remaining_answers.release(100)
     draining.join(20)
-    assert (hubspot.calls.total(), hubspot.max_in_flight) == (40, 20)
+    assert (hubspot.refreshes.total(), hubspot.max_in_flight) == (40, 20)
     assert (count_served(sql), count_leases(sql)) == (40, 0)
 
 
 def test_a_429_stops_all_loops_and_the_calls_in_flight_are_saved(start_loop, hubspot, stores, sql):
     import_connections(stores, 100)
-    hubspot.error_for_all = Throttled("429", http_status=429, retry_after=60)
+    hubspot.refresh_answer = Throttled("429", http_status=429, retry_after=60)
     loops = start_loop(), start_loop()
     for loop in loops:
         loop.activate(30)
     until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "throttled")
     until(lambda: count_leases(sql) == 0)
-    assert hubspot.calls.total() <= 40  # those in flight when the first answer came, and one more turn of each loop
+    assert hubspot.refreshes.total() <= 40  # those in flight when the first answer came, and one more turn of each loop
 
 
 def test_an_outage_is_only_probed_and_all_are_refreshed_after_it(start_loop, hubspot, stores, sql):
     import_connections(stores, 60)
-    hubspot.error_for_all = TemporarilyUnavailable("connection")
+    hubspot.refresh_answer = TemporarilyUnavailable("connection")
     loop = start_loop()
     loop.activate(300)
     until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "unavailable")
     until(lambda: count_leases(sql) == 0)
-    calls = hubspot.calls.total()
-    hubspot.error_for_all = None
+    calls = hubspot.refreshes.total()
+    hubspot.refresh_answer = None
     sql.rows("UPDATE tokenkeeper.provider SET bucket_level = 1")  # as ten seconds later: the next probe is due
     until(lambda: sql.value("SELECT condition FROM tokenkeeper.provider") == "ok")
     assert calls <= 40
@@ -199,7 +165,7 @@ def test_the_maximum_of_refreshes_per_second_holds_for_all_loops_together(start_
     for loop in (start_loop(max_refreshes_per_second=40), start_loop(max_refreshes_per_second=40)):
         loop.activate(30)
     until(lambda: count_served(sql) >= 60)
-    assert hubspot.calls.total() / (time.monotonic() - started_at) < 40 * 1.5
+    assert hubspot.refreshes.total() / (time.monotonic() - started_at) < 40 * 1.5
 
 
 @pytest.fixture
@@ -223,7 +189,7 @@ def test_results_are_saved_after_an_outage_of_postgresql(own_postgres, own_engin
     until(lambda: hubspot.in_flight.total() == 0)
     own_postgres.start()
     until(lambda: stores.claims.count_due(100) == 0 and _are_all_served(own_engine))
-    assert set(hubspot.calls.values()) == {1}
+    assert set(hubspot.refreshes.values()) == {1}
 
 
 def _are_all_served(engine: Engine) -> bool:

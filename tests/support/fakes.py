@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from urllib.parse import quote
 
 from shared.db.core.errors import StoreUnavailable
 from shared.db.lifecycle.installs import InstallOutcome, InstallResult, NewInstall, StoredInstall
 from shared.dispatch import QueueUnavailable
 from shared.domain.connection import Status
-from shared.domain.errors import CodeRejected, ProviderError
-from shared.domain.grant import EncryptedInstall, Grant
+from shared.domain.grant import EncryptedInstall
 from tests.support.builders import START
 
 
@@ -25,28 +22,6 @@ class FakeClock:
 
     def step(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
-
-
-@dataclass
-class FakeHubSpot:
-    """Hands out `grants[code]` once for each code; `trouble` is raised instead."""
-
-    grants: dict[str, Grant] = field(default_factory=dict)
-    trouble: ProviderError | None = None
-    exchanged: list[str] = field(default_factory=list)
-
-    def authorize_url(self, state: str, hub_id: int | None = None) -> str:
-        path = f"/oauth/{hub_id}/authorize" if hub_id else "/oauth/authorize"
-        return f"https://app.hubspot.com{path}?client_id=app&state={quote(state)}"
-
-    def exchange(self, code: str, clock: Callable[[], datetime]) -> Grant:
-        self.exchanged.append(code)
-        clock()
-        if self.trouble:
-            raise self.trouble
-        if code not in self.grants:
-            raise CodeRejected("BAD_AUTH_CODE", http_status=400)
-        return self.grants.pop(code)
 
 
 @dataclass

@@ -16,7 +16,8 @@ from shared.db.reports.refresh_stats import RefreshStats
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
 from tests.support.builders import grant
-from tests.support.fakes import FakeBrake, FakeClock, FakeHubSpot, FakeInstalls, FakeQueue
+from tests.support.fakes import FakeBrake, FakeClock, FakeInstalls, FakeQueue
+from tests.support.hubspot import ScriptedHubSpot
 from web.app import create_app
 from web.services import Services
 
@@ -32,7 +33,7 @@ class Site:
     """`visit` sends requests of one browser, with its cookies; `other_browser` returns one without them."""
 
     redirect_uri: str = HTTP_REDIRECT_URI
-    hubspot: FakeHubSpot = field(default_factory=FakeHubSpot)
+    hubspot: ScriptedHubSpot = field(default_factory=ScriptedHubSpot)
     installs: FakeInstalls = field(default_factory=FakeInstalls)
     queue: FakeQueue = field(default_factory=FakeQueue)
     clock: FakeClock = field(default_factory=FakeClock)

@@ -195,17 +195,17 @@ def test_a_parameter_given_twice_gets_an_error_page(site, twice):
     ],
 )
 def test_an_exchange_without_a_grant_gets_the_page_of_its_error(site, error, status, text):
-    site.hubspot.trouble = error
+    site.hubspot.exchange_error = error
     assert is_error_page(site, site.callback(), status, text)
 
 
 def test_hubspots_retry_after_is_passed_on(site):
-    site.hubspot.trouble = Throttled("rate_limit", http_status=429, retry_after=7.6)
+    site.hubspot.exchange_error = Throttled("rate_limit", http_status=429, retry_after=7.6)
     assert site.callback().headers["Retry-After"] == "8"
 
 
 def test_a_misconfigured_app_is_logged_as_an_error_with_hubspots_code(site):
-    site.hubspot.trouble = InvalidClient("BAD_CLIENT_SECRET", http_status=400)
+    site.hubspot.exchange_error = InvalidClient("BAD_CLIENT_SECRET", http_status=400)
     with capture_logs() as logs:
         site.callback()
     assert [(line["log_level"], line["code"]) for line in logs] == [("error", "BAD_CLIENT_SECRET")]
@@ -218,9 +218,9 @@ def test_a_grant_without_hub_id_or_refresh_token_gets_an_error_page(site, missin
 
 def test_after_an_error_of_hubspot_the_same_link_may_be_reloaded(site):
     state = site.state()
-    site.hubspot.trouble = TemporarilyUnavailable("connection")
+    site.hubspot.exchange_error = TemporarilyUnavailable("connection")
     site.callback(state=state)
-    site.hubspot.trouble = None
+    site.hubspot.exchange_error = None
     assert site.callback(state=state).status_code == 303
 
 

@@ -13,10 +13,10 @@ from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavail
 from shared.domain.grant import Grant, Introspection
 from shared.token_cipher import TokenCipher
 from tests.support.builders import HUB, REFRESH_TOKEN, START, grant
-from tests.support.scripted_hubspot import (
+from tests.support.hubspot import ScriptedHubSpot
+from tests.support.refresh_attempts import (
     CALL_TIMEOUT_SECONDS,
     CIPHER,
-    ScriptedHubSpot,
     make_claimed_row,
     refresh_row,
 )

@@ -1,49 +1,22 @@
-"""A HubSpot that gives prepared answers, and one refresh of a claimed row against it, without any server."""
+"""One refresh of a claimed row against a scripted HubSpot, without any server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from cryptography.fernet import Fernet
 
 from shared.db.core.clock import DatabaseClock
 from shared.db.refresh.claims import ClaimedConnection, Lease
 from shared.domain.connection import Connection, Status
-from shared.domain.errors import ProviderError
-from shared.domain.grant import Grant, Introspection
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
-from tests.support.builders import HUB, REFRESH_TOKEN, START, grant
+from tests.support.builders import HUB, REFRESH_TOKEN, START
+from tests.support.hubspot import ScriptedHubSpot
 from worker.refresh import RefreshAttempt, Refresher
 
 CIPHER = TokenCipher([Fernet.generate_key().decode()])
 CALL_TIMEOUT_SECONDS = 20.0
-
-
-@dataclass
-class ScriptedHubSpot:
-    """Answers a refresh with `refresh_answer` and an introspection with `introspect_answer`: errors are raised."""
-
-    refresh_answer: Grant | ProviderError = field(default_factory=grant)
-    introspect_answer: Introspection | ProviderError = field(default_factory=lambda: Introspection(active=False))
-    calls: list[str] = field(default_factory=list)
-
-    def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
-        assert refresh_token == REFRESH_TOKEN
-        clock()
-        self.calls.append("refresh")
-        if isinstance(self.refresh_answer, ProviderError):
-            raise self.refresh_answer
-        return self.refresh_answer
-
-    def introspect(self, token: str, kind: str) -> Introspection:
-        assert (token, kind) == (REFRESH_TOKEN, "refresh_token")
-        self.calls.append("introspect")
-        if isinstance(self.introspect_answer, ProviderError):
-            raise self.introspect_answer
-        return self.introspect_answer
 
 
 def make_claimed_row(
