@@ -60,7 +60,7 @@ def database_url(databases: Databases) -> Iterator[str]:
 
 @pytest.fixture
 def empty_database_url(databases: Databases) -> Iterator[str]:
-    """A database that nobody migrated."""
+    """A database without a schema."""
     with databases.empty() as url:
         yield url
 
@@ -149,12 +149,12 @@ def environment(
     Web and worker have logins of their own (`web_environment`), unless DATABASE_URL is changed.
     """
 
-    def made(**changes: str) -> dict[str, str]:
+    def make(**changes: str) -> dict[str, str]:
         own = {} if "DATABASE_URL" in changes else {"WEB_DATABASE_URL": databases.as_web(database_url)}
         url = databases.as_worker(database_url)
         return product_environment(url, redis_url, simulator.base_url, **own, **changes)
 
-    return made
+    return make
 
 
 @pytest.fixture
@@ -188,13 +188,13 @@ def product(environment: Callable[..., dict[str, str]], new_product: Callable[[d
 def connect(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """An autocommitting psycopg2 connection to this test's database, or to the URL given; closed in the end."""
 
-    def opened(url: str | None = None) -> Any:
+    def open_connection(url: str | None = None) -> Any:
         connection = psycopg2.connect(url or request.getfixturevalue("database_url"))
         connection.autocommit = True
         request.addfinalizer(connection.close)
         return connection
 
-    return opened
+    return open_connection
 
 
 def pytest_configure() -> None:

@@ -10,8 +10,8 @@ from tests.support.environment import ROOT
 BLOCK = re.compile(r"^( *)```\w+\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
-def shown(page: str, beginning: str) -> str:
-    """The one block of docs/`page` that begins so; AssertionError where it is not there, or not alone."""
+def find_code_block(page: str, beginning: str) -> str:
+    """The one block of docs/`page` that begins with `beginning`; ValueError where there is none, or more than one."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     blocks = [textwrap.dedent(block) for _, block in BLOCK.findall(text)]
     (found,) = [block for block in blocks if block.startswith(beginning)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tests.examples.documentation import shown
+from tests.examples.documentation import find_code_block
 from tests.examples.downstream_job import EXAMPLES, Job
 from tests.support.deployment import Deployment
 from tests.support.environment import ROOT
@@ -130,8 +130,10 @@ def test_a_batch_counts_every_account_and_one_accounts_trouble_is_no_others(depl
 def test_the_roles_of_the_page_read_what_it_says(deployment: Deployment, job: Job) -> None:
     """One reads all accounts; the other one has a view of two of them."""
     roles = {"my_job": f"{job.role}_a", "support_job": f"{job.role}_b", "support": f"{job.role}_s"}
-    statements = shown("downstream.md", "CREATE ROLE my_job") + shown("downstream.md", "CREATE SCHEMA support")
-    statements += shown("downstream.md", "ALTER ROLE my_job")
+    statements = find_code_block("downstream.md", "CREATE ROLE my_job") + find_code_block(
+        "downstream.md", "CREATE SCHEMA support"
+    )
+    statements += find_code_block("downstream.md", "ALTER ROLE my_job")
     for name, ours in roles.items():
         statements = re.sub(rf"\b{name}\b", ours, statements)
     deployment.sql.rows(f"CREATE ROLE {roles['support_job']} LOGIN PASSWORD 'a-password-of-its-own'")

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from sandbox.embedded.server import find_package_folder
-from tests.examples.documentation import shown
+from tests.examples.documentation import find_code_block
 from tests.examples.downstream_job import Ran
 from tests.support.databases import Databases
 from tests.support.deployment import Deployment
@@ -64,13 +64,13 @@ def old_table(shared_deployment: Deployment) -> Iterator[Callable[[dict[int, str
     shared_deployment.sql.rows("CREATE TABLE hubspot_accounts (customer text, portal_id bigint, refresh_token text)")
     shared_deployment.sql.rows("INSERT INTO hubspot_accounts VALUES ('unfinished', NULL, NULL)")
 
-    def filled(tokens: dict[int, str]) -> None:
+    def fill(tokens: dict[int, str]) -> None:
         for hub_id, token in tokens.items():
             shared_deployment.sql.rows(
                 "INSERT INTO hubspot_accounts VALUES (%s, %s, %s)", f"customer {hub_id}", hub_id, token
             )
 
-    yield filled
+    yield fill
     shared_deployment.sql.rows(
         "DROP TABLE IF EXISTS hubspot_accounts_before CASCADE; DROP TABLE IF EXISTS hubspot_accounts"
     )
@@ -81,13 +81,13 @@ def test_a_table_moves_in_and_those_who_read_it_notice_nothing(
 ) -> None:
     hubs = shared_deployment.simulator.install_many(50, 810_001)
     old_table(hubs)
-    move = shown("moving-in.md", "psql -X -d crm -c")
+    move = find_code_block("moving-in.md", "psql -X -d crm -c")
     ran = shell(move)
     assert (ran.status, ran.err) == (0, "")
     assert ran.out.splitlines()[0] == "50 new, 0 given another token, 0 left as they are, 0 refused"
     until(lambda: hubs.keys() <= shared_deployment.tokens().keys())
-    assert shared_deployment.sql.rows(shown("moving-in.md", "SELECT status, status_reason")) == []
-    shared_deployment.sql.rows(shown("moving-in.md", "BEGIN;"))
+    assert shared_deployment.sql.rows(find_code_block("moving-in.md", "SELECT status, status_reason")) == []
+    shared_deployment.sql.rows(find_code_block("moving-in.md", "BEGIN;"))
     read = "SELECT access_token FROM hubspot_accounts WHERE portal_id = ANY (%s)"
     tokens = [token for (token,) in shared_deployment.sql.rows(read, list(hubs))]
     assert len(tokens) == 50
@@ -106,7 +106,7 @@ def test_a_table_without_account_numbers_moves_in(
     shared_deployment.simulator.uninstall(820_100)
     old_table(hubs | dead)
     shared_deployment.sql.rows("DELETE FROM hubspot_accounts WHERE refresh_token IS NULL")
-    ran = shell(shown("moving-in.md", "psql -X -d crm -Atc"))
+    ran = shell(find_code_block("moving-in.md", "psql -X -d crm -Atc"))
     assert ran.status == 1
     assert ran.out == "3 new, 0 given another token, 0 left as they are, 0 refused\n"
     assert ran.err == "line 4: HubSpot does not know it as ours (HTTP 200)\n"
@@ -121,7 +121,9 @@ def test_a_line_with_the_wrong_account_is_not_served_and_the_right_line_mends_it
     (other,) = shared_deployment.simulator.install_many(1, wrong).values()
     shell("tokenkeeper import - <<< $LINES_OF_IT", LINES_OF_IT=f"hub_id,refresh_token\n{wrong},{token}")
     until(lambda: shared_deployment.status(wrong) == "suspect")
-    ((status, reason, _, _),) = shared_deployment.sql.rows(shown("moving-in.md", "SELECT status, status_reason"))
+    ((status, reason, _, _),) = shared_deployment.sql.rows(
+        find_code_block("moving-in.md", "SELECT status, status_reason")
+    )
     assert (status, reason) == ("suspect", "HubSpot answered another_hub to a refresh")
     assert shared_deployment.token(wrong) is None
     ran = shell("tokenkeeper import - <<< $LINES_OF_IT", LINES_OF_IT=f"hub_id,refresh_token\n{wrong},{other}")
@@ -185,7 +187,7 @@ def test_nangos_connections_move_in_and_the_one_without_a_number_is_named(
     Nango.tokens = {f"customer/{hub_id}": (hub_id, token) for hub_id, token in hubs.items()}
     Nango.tokens["unnumbered"] = (None, "na1-unnumbered")
     Nango.slow_downs = [429]
-    command = re.sub("^NANGO_SECRET_KEY=… ", "", shown("moving-in.md", "NANGO_SECRET_KEY"))
+    command = re.sub("^NANGO_SECRET_KEY=… ", "", find_code_block("moving-in.md", "NANGO_SECRET_KEY"))
     ran = shell(command, NANGO_SECRET_KEY=SECRET, NANGO_URL=nango)
     assert (ran.status, ran.err) == (1, "connection unnumbered: no portalId\n")
     assert ran.out.startswith("5 new,")
@@ -201,7 +203,7 @@ def test_a_table_with_many_dead_tokens_waits_for_the_operators_word(
     for hub_id in dead:
         shared_deployment.simulator.uninstall(hub_id)
     old_table(hubs)
-    assert shell(shown("moving-in.md", "psql -X -d crm -c")).status == 0
+    assert shell(find_code_block("moving-in.md", "psql -X -d crm -c")).status == 0
     until(lambda: len(shared_deployment.tokens().keys() & hubs.keys()) == 60 - len(dead))
     until(lambda: "brake           ON" in shell("tokenkeeper status").out)
     counted = "SELECT count(*) FROM hubspot.connections WHERE status = 'revoked' AND hub_id = ANY (%s)"

@@ -16,7 +16,7 @@ import pytest
 from sandbox.embedded import EmbeddedPostgres
 from sandbox.embedded.server import find_package_folder
 from sandbox.simulator.control import SimulatorControl
-from tests.examples.documentation import shown
+from tests.examples.documentation import find_code_block
 from tests.support.deployment import Deployment
 from tests.support.environment import ROOT, SHORT_WAITS, product_environment
 from tests.support.polling import until
@@ -75,10 +75,10 @@ def test_a_dump_restored_on_another_server_goes_on(
     until(lambda: len(before.tokens()) == HUBS)
     before.product.stop()
 
-    run(own_postgres, shown("operations.md", "umask 077"), tmp_path)
+    run(own_postgres, find_code_block("operations.md", "umask 077"), tmp_path)
     assert (tmp_path / "tokenkeeper.dump").stat().st_mode & 0o077 == 0
     until(lambda: not before.tokens())
-    run(another_server, shown("operations.md", "createdb tokenkeeper"), tmp_path)
+    run(another_server, find_code_block("operations.md", "createdb tokenkeeper"), tmp_path)
 
     after = on_server(another_server, TOKEN_KEYS=before.product.environment["TOKEN_KEYS"])
     assert after.tokens() == {}, "a token that has ended is served"

@@ -29,7 +29,7 @@ class Listener:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
-    def told(self, hub_id: int) -> int:
+    def count_lines(self, hub_id: int) -> int:
         """How often it told of it."""
         return [int(line.split()[1]) for line in self.lines].count(hub_id)
 
@@ -46,13 +46,13 @@ class Listener:
 def listen(job: Job, deployment: Deployment, request: pytest.FixtureRequest) -> Callable[..., Listener]:
     """Started, and listening."""
 
-    def started(*since: str) -> Listener:
+    def start(*since: str) -> Listener:
         listener = Listener(job.start("python/revocations.py", *since))
         request.addfinalizer(listener.stop)
         until(lambda: deployment.sql.value(LISTENING, job.role) == 1)
         return listener
 
-    return started
+    return start
 
 
 def revoke(deployment: Deployment, hub_id: int) -> None:
@@ -64,7 +64,7 @@ def revoke(deployment: Deployment, hub_id: int) -> None:
 def test_a_revocation_is_told_at_once(deployment: Deployment, listen: Callable[..., Listener]) -> None:
     listener = listen()
     revoke(deployment, deployment.hub)
-    until(lambda: listener.told(deployment.hub) == 1, seconds=10)
+    until(lambda: listener.count_lines(deployment.hub) == 1, seconds=10)
     assert "BAD_REFRESH_TOKEN" in listener.lines[-1]
 
 
@@ -75,14 +75,14 @@ def test_what_happens_while_the_connection_is_away_is_told_afterwards_and_once(
     deployment.connect(other)
     listener = listen()
     revoke(deployment, before)
-    until(lambda: listener.told(before) == 1)
+    until(lambda: listener.count_lines(before) == 1)
     deployment.sql.rows(f"ALTER ROLE {job.role} NOLOGIN")
     deployment.sql.rows(CUT, job.role)
     revoke(deployment, other)
-    assert listener.told(other) == 0
+    assert listener.count_lines(other) == 0
     deployment.sql.rows(f"ALTER ROLE {job.role} LOGIN")
-    until(lambda: listener.told(other) == 1)
-    assert listener.told(before) == 1
+    until(lambda: listener.count_lines(other) == 1)
+    assert listener.count_lines(before) == 1
 
 
 def test_after_a_restart_it_goes_on_where_it_was(
@@ -90,14 +90,14 @@ def test_after_a_restart_it_goes_on_where_it_was(
 ) -> None:
     listener = listen()
     revoke(deployment, deployment.hub)
-    until(lambda: listener.told(deployment.hub) == 1)
+    until(lambda: listener.count_lines(deployment.hub) == 1)
     since = listener.lines[-1].split()[0]
     listener.stop()
     other = deployment.hub + 500
     deployment.connect(other)
     revoke(deployment, other)
     again = listen(since)
-    until(lambda: again.told(other) == 1)
+    until(lambda: again.count_lines(other) == 1)
 
 
 def test_one_that_is_seen_late_is_told_too(
@@ -110,8 +110,8 @@ def test_one_that_is_seen_late_is_told_too(
     with slow, slow.cursor() as cursor:
         cursor.execute(REVOKED, (first, deployment.sql.now()))
         deployment.sql.rows(REVOKED, second, deployment.sql.now())
-        until(lambda: listener.told(second) == 1)
-        assert listener.told(first) == 0
-    until(lambda: listener.told(first) == 1)
+        until(lambda: listener.count_lines(second) == 1)
+        assert listener.count_lines(first) == 0
+    until(lambda: listener.count_lines(first) == 1)
     slow.close()
-    assert listener.told(second) == 1
+    assert listener.count_lines(second) == 1

@@ -49,16 +49,16 @@ def deployment(
     return made
 
 
-def told(receiver: Receiver) -> list[tuple[str, bool]]:
+def read_alerts(receiver: Receiver) -> list[tuple[str, bool]]:
     """Each once, however often it was tried, in the order in which they first came."""
-    return list({post["id"]: (post["kind"], post["recovered"]) for post in receiver.told()}.values())
+    return list({post["id"]: (post["kind"], post["recovered"]) for post in receiver.read_alerts()}.values())
 
 
 def due(deployment: Deployment, hubs: list[int]) -> None:
     deployment.sql.rows("UPDATE tokenkeeper.connections SET due_at = now() WHERE hub_id = ANY(%s)", hubs)
 
 
-def delivered(deployment: Deployment, count: int) -> bool:
+def are_delivered(deployment: Deployment, count: int) -> bool:
     return bool(
         deployment.sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE delivered_at IS NOT NULL") >= count
         and deployment.sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE due_at IS NOT NULL") == 0
@@ -70,15 +70,15 @@ def test_an_outage_and_revocations_are_each_told_once_and_so_is_their_end(
 ) -> None:
     deployment.simulator.add_fault(503, where="token")
     due(deployment, list(HUBS))
-    until(lambda: told(receiver) == [("provider", False)])
-    until(lambda: delivered(deployment, 1))
-    assert len(receiver.told()) == 3, "twice it was not taken"
+    until(lambda: read_alerts(receiver) == [("provider", False)])
+    until(lambda: are_delivered(deployment, 1))
+    assert len(receiver.read_alerts()) == 3, "twice it was not taken"
     deployment.simulator.clear_faults()
     deployment.sql.rows(
         "UPDATE tokenkeeper.provider SET bucket_level = 1"
     )  # as ten seconds later: the next probe may go
-    until(lambda: delivered(deployment, 2))
-    assert told(receiver) == [("provider", False), ("provider", True)]
+    until(lambda: are_delivered(deployment, 2))
+    assert read_alerts(receiver) == [("provider", False), ("provider", True)]
 
     until(lambda: deployment.sql.value("SELECT bool_and(failures = 0) FROM tokenkeeper.connections"))
     for hub_id in DOOMED:
@@ -90,7 +90,7 @@ def test_an_outage_and_revocations_are_each_told_once_and_so_is_their_end(
     until(lambda: _hubs(receiver, recovered=True) == 2)
 
     until(lambda: deployment.sql.value("SELECT count(*) = 0 FROM tokenkeeper.alerts WHERE due_at IS NOT NULL"))
-    counted = Counter(told(receiver))
+    counted = Counter(read_alerts(receiver))
     assert counted["connection_revoked", False] <= 2
     assert counted["connection_revoked", True] <= 2
     assert all(well_signed(SECRET, headers, body) for headers, body in receiver.posts())
@@ -99,7 +99,7 @@ def test_an_outage_and_revocations_are_each_told_once_and_so_is_their_end(
 
 def _hubs(receiver: Receiver, *, recovered: bool) -> int:
     """How many connections were told of as revoked, or as back."""
-    posts = {post["id"]: post for post in receiver.told()}.values()
+    posts = {post["id"]: post for post in receiver.read_alerts()}.values()
     wanted = [post for post in posts if (post["kind"], post["recovered"]) == ("connection_revoked", recovered)]
     return sum(int(post["detail"]["count"]) for post in wanted)
 
@@ -107,7 +107,7 @@ def _hubs(receiver: Receiver, *, recovered: bool) -> int:
 def _the_log_holds_each_once_and_no_secret(deployment: Deployment, receiver: Receiver) -> None:
     logged = "".join(running.output() for running in deployment.product.running)
     lines = [line for line in logged.splitlines() if "worker.alert_delivery" in line and "recovered=" in line]
-    for alert in {post["id"] for post in receiver.told()}:
+    for alert in {post["id"] for post in receiver.read_alerts()}:
         assert sum(alert in line for line in lines) == 1
     assert SECRET not in logged
     assert SECRET_PATH not in logged

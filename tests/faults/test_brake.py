@@ -24,8 +24,8 @@ OUTSIDE = "SELECT status, count(*) FROM hubspot.connections GROUP BY 1"
 
 
 @pytest.fixture
-def kept(product: Product, simulator: SimulatorControl, connect: Callable[..., Any]) -> Deployment:
-    """200 imported connections with tokens of 6 seconds, kept by a worker and a beat."""
+def deployment(product: Product, simulator: SimulatorControl, connect: Callable[..., Any]) -> Deployment:
+    """200 imported connections with tokens of 6 seconds, deployment by a worker and a beat."""
     product.environment.update(SHORT_WAITS)
     deployment = Deployment(product, simulator, SqlFixture(connect()))
     deployment.simulator.change_settings(lifetime=6, client_ids=[DEMO_CLIENT_ID, FOREIGN_ID])
@@ -73,27 +73,27 @@ def all_well(deployment: Deployment) -> Any:
 
 
 def test_a_foreign_client_id_revokes_few_and_dismissed_all_come_back_with_nobody_re_installing(
-    kept: Deployment,
+    deployment: Deployment,
 ) -> None:
-    all_braked(kept)
-    worker_with(kept, DEMO_CLIENT_ID)
+    all_braked(deployment)
+    worker_with(deployment, DEMO_CLIENT_ID)
     # Those that the brake held come back by themselves as they are asked again: HubSpot takes their tokens.
-    said = revocations(kept, "dismiss")
+    said = revocations(deployment, "dismiss")
     assert "active and due again" in said
-    until(lambda: all_well(kept))
-    assert alerts(kept) == [False, True]
-    assert not kept.sql.rows("SELECT 1 FROM hubspot.history WHERE event = 'reinstalled'")
-    assert kept.never_refreshed_twice_at_once()
+    until(lambda: all_well(deployment))
+    assert alerts(deployment) == [False, True]
+    assert not deployment.sql.rows("SELECT 1 FROM hubspot.history WHERE event = 'reinstalled'")
+    assert deployment.never_refreshed_twice_at_once()
 
 
-def test_confirmed_they_are_revoked_and_an_operator_can_still_have_one_tried_again(kept: Deployment) -> None:
-    all_braked(kept)
-    assert revocations(kept, "confirm").startswith(f"{HUBS - MIN_REVOCATIONS} revoked")
-    assert counts(kept) == {"revoked": HUBS}
-    assert kept.tokens() == {}
-    assert alerts(kept) == [False, True]
-    worker_with(kept, DEMO_CLIENT_ID)
-    hub_id = min(hub for (hub,) in kept.sql.rows("SELECT hub_id FROM hubspot.connections"))
-    assert kept.product.tokenkeeper("refresh", str(hub_id)).returncode == 0
-    until(lambda: kept.token(hub_id) is not None)
-    assert kept.status(hub_id) == "active"
+def test_confirmed_they_are_revoked_and_an_operator_can_still_have_one_tried_again(deployment: Deployment) -> None:
+    all_braked(deployment)
+    assert revocations(deployment, "confirm").startswith(f"{HUBS - MIN_REVOCATIONS} revoked")
+    assert counts(deployment) == {"revoked": HUBS}
+    assert deployment.tokens() == {}
+    assert alerts(deployment) == [False, True]
+    worker_with(deployment, DEMO_CLIENT_ID)
+    hub_id = min(hub for (hub,) in deployment.sql.rows("SELECT hub_id FROM hubspot.connections"))
+    assert deployment.product.tokenkeeper("refresh", str(hub_id)).returncode == 0
+    until(lambda: deployment.token(hub_id) is not None)
+    assert deployment.status(hub_id) == "active"

@@ -25,29 +25,29 @@ def connected_deployment(started_deployment: FaultDeployment) -> FaultDeployment
     return started_deployment
 
 
-def told_by(worker: ChildProcess) -> tuple[int, int]:
+def count_logged_by(worker: ChildProcess) -> tuple[int, int]:
     """Refreshes that it saved, and attempts that brought no token."""
     sums = re.findall(r"refreshed +\S+ connections=(\d+) failed=(\d+)", worker.output())
     return sum(int(saved) for saved, _ in sums), sum(int(failed) for _, failed in sums)
 
 
-def told(workers: list[ChildProcess]) -> tuple[int, int]:
+def count_logged(workers: list[ChildProcess]) -> tuple[int, int]:
     """The same of all of them, once they have told of every call."""
-    return sum(told_by(worker)[0] for worker in workers), sum(told_by(worker)[1] for worker in workers)
+    return sum(count_logged_by(worker)[0] for worker in workers), sum(count_logged_by(worker)[1] for worker in workers)
 
 
 def test_they_share_the_work_and_never_ask_for_one_hub_twice_at_once(deployment: FaultDeployment) -> None:
     deployment.simulator.change_settings(latency=0.2, lifetime=1800)  # none falls due by itself
     workers, rounds = deployment.processes_named("worker"), 3
-    until(lambda: sum(told(workers)) == deployment.count_refreshes())
-    (_, failed), calls = told(workers), deployment.count_refreshes()
-    before = {worker.name: told_by(worker)[0] for worker in workers}
+    until(lambda: sum(count_logged(workers)) == deployment.count_refreshes())
+    (_, failed), calls = count_logged(workers), deployment.count_refreshes()
+    before = {worker.name: count_logged_by(worker)[0] for worker in workers}
     for _ in range(rounds):
         deployment.wait_for_new_tokens(deployment.make_due())
-    until(lambda: sum(told(workers)) == deployment.count_refreshes())
+    until(lambda: sum(count_logged(workers)) == deployment.count_refreshes())
     more = deployment.count_refreshes() - calls - rounds * HUBS
-    assert more == told(workers)[1] - failed, "somebody asked for a token that another one had just been given"
-    assert min(told_by(worker)[0] - before[worker.name] for worker in workers) > 0
+    assert more == count_logged(workers)[1] - failed, "somebody asked for a token that another one had just been given"
+    assert min(count_logged_by(worker)[0] - before[worker.name] for worker in workers) > 0
     deployment.check_recovered()
 
 

@@ -41,7 +41,7 @@ def folder() -> Iterator[Path]:
         yield made
 
 
-class Doors:
+class PooledUrls:
     """A URL through PgBouncer for each login."""
 
     def __init__(self, bouncer: Bouncer, database_url: str) -> None:
@@ -51,14 +51,17 @@ class Doors:
 
 
 @pytest.fixture(scope="module")
-def opened() -> list[Doors]:
+def pooled_urls() -> list[PooledUrls]:
     """Filled once `started_deployment` stand."""
     return []
 
 
 @pytest.fixture(scope="module")
 def started_deployment(
-    folder: Path, opened: list[Doors], simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFactory
+    folder: Path,
+    pooled_urls: list[PooledUrls],
+    simulator_process: ChildProcess,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[FaultDeployment]:
     with start_fault_deployment(tmp_path_factory.mktemp("product"), simulator_process.url, {}) as deployment:
         create_roles(deployment.database_url, {WEB: Login(WEB_LOGIN, PASSWORD), WORKER: Login(WORKER_LOGIN, PASSWORD)})
@@ -66,8 +69,8 @@ def started_deployment(
         bouncer = Bouncer(folder, deployment.database_url, dict.fromkeys((WEB_LOGIN, WORKER_LOGIN, JOB), PASSWORD))
         bouncer.start()
         try:
-            doors = Doors(bouncer, deployment.database_url)
-            opened.append(doors)
+            doors = PooledUrls(bouncer, deployment.database_url)
+            pooled_urls.append(doors)
             deployment.product.environment |= {"DATABASE_URL": doors.worker, "WEB_DATABASE_URL": doors.web}
             deployment.start(workers=2)
             yield deployment
@@ -77,8 +80,8 @@ def started_deployment(
 
 
 @pytest.fixture
-def doors(deployment: FaultDeployment, opened: list[Doors]) -> Doors:
-    return opened[0]
+def doors(deployment: FaultDeployment, pooled_urls: list[PooledUrls]) -> PooledUrls:
+    return pooled_urls[0]
 
 
 def as_login(url: str, name: str) -> str:
@@ -87,7 +90,7 @@ def as_login(url: str, name: str) -> str:
 
 
 @contextmanager
-def told(url: str) -> Iterator[SqlFixture]:
+def open_sql(url: str) -> Iterator[SqlFixture]:
     connection = psycopg2.connect(url)
     connection.autocommit = True
     try:
@@ -126,12 +129,12 @@ def test_nobody_comes_past_it_and_few_connections_do_for_all(deployment: FaultDe
     deployment.check_recovered(except_for=[HUB])
 
 
-def test_a_life_of_a_connection_through_it(deployment: FaultDeployment, doors: Doors) -> None:
+def test_a_life_of_a_connection_through_it(deployment: FaultDeployment, doors: PooledUrls) -> None:
     """Installed, identified, refreshed by an operator, asked for by a job, disconnected; read as a job reads."""
     hub = HUB
     first = deployment.connect(hub)
     page = f"{deployment.url}/connections/{hub}"
-    with operator(deployment) as session, told(doors.job) as job:
+    with operator(deployment) as session, open_sql(doors.job) as job:
         assert job.served(hub) == first
         until(lambda: job.value("SELECT hub_domain FROM hubspot.connections WHERE hub_id = %s", hub))
         press(session, page, "refresh")
@@ -147,12 +150,12 @@ def test_a_life_of_a_connection_through_it(deployment: FaultDeployment, doors: D
     deployment.check_recovered(except_for=[HUB])
 
 
-def test_a_job_may_not_do_more_through_it(doors: Doors) -> None:
-    with told(doors.job) as job, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+def test_a_job_may_not_do_more_through_it(doors: PooledUrls) -> None:
+    with open_sql(doors.job) as job, pytest.raises(psycopg2.errors.InsufficientPrivilege):
         job.rows("SELECT * FROM tokenkeeper.connections")
 
 
-def test_what_an_operator_runs_goes_through_it(deployment: FaultDeployment, doors: Doors) -> None:
+def test_what_an_operator_runs_goes_through_it(deployment: FaultDeployment, doors: PooledUrls) -> None:
     run = deployment.product.tokenkeeper
     assert run("status").returncode == 0
     assert run("keys", "rotate").returncode == 0
@@ -165,16 +168,16 @@ def test_what_an_operator_runs_goes_through_it(deployment: FaultDeployment, door
 
 
 def test_no_setting_of_ours_stays_with_a_connection_that_others_use_next(
-    deployment: FaultDeployment, doors: Doors
+    deployment: FaultDeployment, doors: PooledUrls
 ) -> None:
     deployment.wait_for_new_tokens(deployment.make_due())
-    with told(doors.worker) as sql:
+    with open_sql(doors.worker) as sql:
         for name in ("statement_timeout", "lock_timeout", "enable_seqscan", "enable_bitmapscan", "jit"):
             found = {sql.value(f"SELECT source FROM pg_settings WHERE name = '{name}'") for _ in range(20)}
             assert found == {"default"}, name
 
 
-def test_listen_hears_nothing_through_it(deployment: FaultDeployment, doors: Doors) -> None:
+def test_listen_hears_nothing_through_it(deployment: FaultDeployment, doors: PooledUrls) -> None:
     """Why the manual has who listens connect straight to PostgreSQL."""
     ears = []
     for url in (doors.job, as_login(deployment.database_url, JOB)):
@@ -186,11 +189,11 @@ def test_listen_hears_nothing_through_it(deployment: FaultDeployment, doors: Doo
     try:
         deployment.connect(777)
 
-        def heard() -> bool:
+        def has_notification() -> bool:
             straight.poll()
             return bool(straight.notifies)
 
-        until(heard)
+        until(has_notification)
         bounced.poll()
         assert not bounced.notifies
     finally:

@@ -1,4 +1,4 @@
-"""Processes of ours die: told to, or not asked."""
+"""The product's own processes are stopped or killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redis by Sentinel: its primary dies, the replica takes over, and nobody lifts a hand."""
+"""Redis with Sentinel: the primary is killed and the replica takes over, without an operator."""
 
 from __future__ import annotations
 

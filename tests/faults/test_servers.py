@@ -26,7 +26,7 @@ def test_postgres_stopped_while_hubspot_answers_costs_no_answer(deployment: Faul
     before = deployment.make_due_and_await_calls(at_least=len(deployment.hubs))
     deployment.servers.postgres.stop()
     until(lambda: deployment.count_calls_in_flight() == 0)
-    time.sleep(0.5)  # whoever tries to save now fails
+    time.sleep(0.5)  # a save fails meanwhile
     deployment.servers.postgres.start()
     deployment.wait_for_new_tokens(before)
     assert deployment.count_refreshes() == calls + len(before), "an answer was thrown away, and asked for again"
@@ -55,7 +55,7 @@ def test_connections_to_postgres_cut_again_and_again(deployment: FaultDeployment
 
 
 def test_postgres_frozen_for_longer_than_a_lease(deployment: FaultDeployment) -> None:
-    """Somebody claims anew before what HubSpot answered is saved: the rotated refresh token is kept all the same.
+    """A worker claims the rows again before the answer of HubSpot is saved: the rotated refresh token is kept.
 
     Until that one is saved, both witnesses call the old one dead, and rightly: what is revoked by that is taken back.
     """

@@ -113,9 +113,9 @@ def test_an_alert_is_posted_under_the_same_id_until_it_is_accepted_and_then_no_m
     for _ in range(6):
         deliver_alerts(outbox, hook)
         make_due(sql)
-    assert len(there.told()) == 4
-    assert len({alert["id"] for alert in there.told()}) == 1
-    assert len({alert["text"] for alert in there.told()}) == 1
+    assert len(there.read_alerts()) == 4
+    assert len({alert["id"] for alert in there.read_alerts()}) == 1
+    assert len({alert["text"] for alert in there.read_alerts()}) == 1
     assert read_delivery(sql) == [(4, False, True)]
 
 
@@ -168,8 +168,8 @@ def test_an_alert_is_posted_over_tls(tls: ssl.SSLContext):
         assert len(server.requests) == 1
 
 
-def test_a_receiver_with_an_untrusted_certificate_gets_no_alert(untrusted: ssl.SSLContext):
-    with serving(sends(http(204), stay=False), untrusted) as server:
+def test_a_receiver_with_an_untrusted_certificate_gets_no_alert(self_signed_tls: ssl.SSLContext):
+    with serving(sends(http(204), stay=False), self_signed_tls) as server:
         with pytest.raises(WebhookRejected):
             Webhook(f"{server.url}/hook", SECRET).post(make_alert(), START)
         assert server.requests == []
@@ -216,7 +216,7 @@ def test_a_recovery_is_not_posted_before_the_problem(outbox, raise_new_alert, re
     raise_new_alert(recovered=True)
     raise_new_alert(AlertKind.REVOKED, {"count": 1, "hubs": [7]})
     deliver_alerts(outbox, hook)
-    kinds = [(alert["kind"], alert["recovered"]) for alert in there.told()]
+    kinds = [(alert["kind"], alert["recovered"]) for alert in there.read_alerts()]
     assert kinds[0] == ("provider", False)
     assert sorted(kinds[1:]) == [("connection_revoked", False), ("provider", False), ("provider", True)]
     assert kinds.index(("provider", True)) > kinds.index(("provider", False), 1)
@@ -229,7 +229,7 @@ def test_a_new_alert_does_not_wait_behind_an_hours_retry_wait(outbox, raise_new_
     sql.rows("UPDATE tokenkeeper.alerts SET due_at = now() + interval '1 hour'")
     raise_new_alert(recovered=True)
     deliver_alerts(outbox, webhook(there))
-    assert [alert["recovered"] for alert in there.told()] == [False, False, True]
+    assert [alert["recovered"] for alert in there.read_alerts()] == [False, False, True]
 
 
 def test_when_too_many_alerts_wait_the_newest_summarizes_all_of_them(outbox, raise_new_alert, receiver, sql):
@@ -240,10 +240,10 @@ def test_when_too_many_alerts_wait_the_newest_summarizes_all_of_them(outbox, rai
     for _ in range(3):
         deliver_alerts(outbox, webhook(there))
         make_due(sql)
-    posted = [alert for alert in there.told() if alert["kind"] == "provider"]
+    posted = [alert for alert in there.read_alerts() if alert["kind"] == "provider"]
     assert len({alert["id"] for alert in posted}) == 1
     assert "14 changes before it" in posted[-1]["text"]
-    hubs = {alert["detail"]["hubs"][0] for alert in there.told() if alert["kind"] == "connection_revoked"}
+    hubs = {alert["detail"]["hubs"][0] for alert in there.read_alerts() if alert["kind"] == "connection_revoked"}
     assert hubs == set(range(15)), "each revocation alert is about another connection"
 
 
@@ -254,12 +254,12 @@ def test_alerts_about_a_state_that_changes_all_night_are_limited_to_twelve_an_ho
     for _ in range(40):
         raise_new_alert()
         deliver_alerts(outbox, webhook(there))
-    assert len(there.told()) == 12
+    assert len(there.read_alerts()) == 12
     sql.rows("UPDATE tokenkeeper.alerts SET delivered_at = delivered_at - interval '6 minutes'")
     for _ in range(3):
         deliver_alerts(outbox, webhook(there))
-    assert len(there.told()) == 13
-    assert "changes before it" in there.told()[-1]["text"]
+    assert len(there.read_alerts()) == 13
+    assert "changes before it" in there.read_alerts()[-1]["text"]
 
 
 def test_concurrent_workers_post_no_alert_twice_and_keep_the_order(engine, raise_new_alert, receiver, sql):
@@ -268,7 +268,7 @@ def test_concurrent_workers_post_no_alert_twice_and_keep_the_order(engine, raise
         raise_new_alert(detail={**DOWN, "reason": f"number {number}"})
     at_once([lambda: deliver_alerts(Outbox(engine), webhook(there))] * 6)
     deliver_alerts(Outbox(engine), webhook(there))
-    reasons = [alert["detail"]["reason"] for alert in there.told()]
+    reasons = [alert["detail"]["reason"] for alert in there.read_alerts()]
     assert reasons == [f"number {number}" for number in range(8)]
 
 
@@ -277,10 +277,10 @@ def test_an_alert_claimed_by_a_killed_worker_is_posted_when_its_lease_ends(outbo
     raise_new_alert()
     assert outbox.claim() is not None
     deliver_alerts(outbox, webhook(there))
-    assert there.told() == []
+    assert there.read_alerts() == []
     sql.rows("UPDATE tokenkeeper.alerts SET lease_until = now() - interval '1 second'")
     deliver_alerts(outbox, webhook(there))
-    assert len(there.told()) == 1
+    assert len(there.read_alerts()) == 1
 
 
 def test_a_worker_that_reports_after_its_lease_does_not_undo_a_delivery(outbox, raise_new_alert, receiver, sql):

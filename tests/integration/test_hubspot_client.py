@@ -438,8 +438,8 @@ def test_a_tls_connection_is_kept_open(tls: ssl.SSLContext) -> None:
     assert server.connections == 1
 
 
-def test_no_request_is_sent_to_a_server_with_an_untrusted_certificate(untrusted: ssl.SSLContext) -> None:
-    with serving(sends(http(200, GRANT)), untrusted) as server, a_client(server.url) as hubspot:
+def test_no_request_is_sent_to_a_server_with_an_untrusted_certificate(self_signed_tls: ssl.SSLContext) -> None:
+    with serving(sends(http(200, GRANT)), self_signed_tls) as server, a_client(server.url) as hubspot:
         assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "tls"
     assert server.requests == []
 

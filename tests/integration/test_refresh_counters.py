@@ -25,7 +25,7 @@ CIPHER = TokenCipher([Fernet.generate_key().decode()])
 
 @pytest.fixture
 def hubspot() -> ScriptedHubSpot:
-    return ScriptedHubSpot()
+    return ScriptedHubSpot(refresh_answer=None)
 
 
 @pytest.fixture

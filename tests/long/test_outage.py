@@ -28,7 +28,7 @@ def test_an_outage_of_hubspot_with_5000_connections_due(
         before = started_deployment.make_due()
         until(lambda: started_deployment.hubspot_condition() == "unavailable")
         time.sleep(1)  # what was in flight when the news came
-        down = _watched(started_deployment, DOWN_SECONDS)
+        down = _count_calls_within(started_deployment, DOWN_SECONDS)
         started_deployment.simulator.clear_faults()
         over = time.monotonic()
         started_deployment.wait_for_new_tokens(before, 60)
@@ -45,7 +45,7 @@ def test_an_outage_of_hubspot_with_5000_connections_due(
     assert started_deployment.never_refreshed_twice_at_once()
 
 
-def _watched(deployment: FaultDeployment, seconds: float) -> int:
+def _count_calls_within(deployment: FaultDeployment, seconds: float) -> int:
     """Calls that went out meanwhile."""
     calls = deployment.count_refreshes()
     time.sleep(seconds)

@@ -31,7 +31,7 @@ KINDS = (
 )
 #: What Celery says, and ends, where a pool process dies before it has seen the pool come up.
 UP_TOO_LATE = "Could not start worker processes"
-#: A rotated refresh token lives on for so long: longer than any answer of ours may go astray.
+#: A rotated refresh token lives on for so long: longer than the product may take to save an answer.
 GRACE = 120
 
 
@@ -132,7 +132,7 @@ class Ruin:
         return "HubSpot rotates refresh tokens" if rotation else "HubSpot keeps refresh tokens"
 
     def _supervise(self) -> None:
-        """As whoever runs the product does: start again what ended by itself."""
+        """Start again what ended by itself, as an operator does."""
         for running in self.deployment.processes_named("worker") + self.deployment.processes_named("beat"):
             if running in [*self.told_to_stop, *self.ended] or running.status in {None, -signal.SIGKILL}:
                 continue
@@ -156,7 +156,7 @@ class Ruin:
 
 
 @pytest.fixture
-def soaked(simulator_process: ChildProcess, tmp_path: Path) -> Iterator[FaultDeployment]:
+def deployment(simulator_process: ChildProcess, tmp_path: Path) -> Iterator[FaultDeployment]:
     with start_fault_deployment(tmp_path, simulator_process.url, SETTINGS) as deployment:
         deployment.simulator.change_settings(lifetime=LIFETIME, latency=0.05)
         deployment.import_connections(HUBS)
@@ -166,23 +166,25 @@ def soaked(simulator_process: ChildProcess, tmp_path: Path) -> Iterator[FaultDep
 
 
 @pytest.mark.timeout(SECONDS + 400)
-def test_random_faults_cost_no_connection(soaked: FaultDeployment, capsys: pytest.CaptureFixture[str]) -> None:
-    ruin, ending = Ruin(soaked, random.Random(SEED)), time.monotonic() + SECONDS
+def test_random_faults_cost_no_connection(deployment: FaultDeployment, capsys: pytest.CaptureFixture[str]) -> None:
+    ruin, ending = Ruin(deployment, random.Random(SEED)), time.monotonic() + SECONDS
     with capsys.disabled():
         print(f"\nSEED={SEED} SOAK_SECONDS={SECONDS:g}", flush=True)
-    with soaked.new_watcher(interval_seconds=0.2) as soaked.watcher:
+    with deployment.new_watcher(interval_seconds=0.2) as deployment.watcher:
         while time.monotonic() < ending:
             ruin.strike()
             time.sleep(ruin.dice.uniform(0.2, 4))
-        seconds = _all_fresh(soaked)
+        seconds = _all_fresh(deployment)
     with capsys.disabled():
-        _tell(soaked, ruin, seconds)
+        _tell(deployment, ruin, seconds)
     assert seconds <= LIFETIME, f"all fresh only {seconds:.0f} s after the last fault"
-    assert soaked.sql.value("SELECT count(*) FROM hubspot.connections WHERE status = 'active'") == HUBS
-    assert soaked.watcher.ended_hub_ids == set()
-    assert soaked.never_refreshed_twice_at_once(), soaked.simulator.get_stats(by_hub=False)["violation_details"][:5]
-    assert soaked.watcher.found_no_refused_token(), soaked.watcher.refused[:5]
-    _nobody_stays_behind(soaked, ruin)
+    assert deployment.sql.value("SELECT count(*) FROM hubspot.connections WHERE status = 'active'") == HUBS
+    assert deployment.watcher.ended_hub_ids == set()
+    assert deployment.never_refreshed_twice_at_once(), deployment.simulator.get_stats(by_hub=False)[
+        "violation_details"
+    ][:5]
+    assert deployment.watcher.found_no_refused_token(), deployment.watcher.refused[:5]
+    _nobody_stays_behind(deployment, ruin)
 
 
 def _all_fresh(deployment: FaultDeployment) -> float:

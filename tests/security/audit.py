@@ -21,7 +21,7 @@ from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import DEMO_CLIENT_ID, SimulatorControl
 from shared.db.schema.migrate import migrate
-from tests.security.marked_simulator import played
+from tests.security.marked_simulator import run_marked_simulator
 from tests.security.markers import Mark, Search, new_mark
 from tests.support.databases import Databases
 from tests.support.environment import inherited_environment
@@ -79,7 +79,7 @@ class Audit:
     def visitor(self) -> Iterator[Visitor]:
         """A browser; every answer that it gets is noted."""
         with Visitor(self.deployment.url, self.hubspot) as visitor:
-            visitor.session.hooks["response"].append(self._answered)
+            visitor.session.hooks["response"].append(self._note_answer)
             yield visitor
 
     def open(self, path: str, *, home: str = "", signed_in: bool = True, **options: Any) -> requests.Response:
@@ -87,7 +87,7 @@ class Audit:
         auth = ("operator", self.settings["OPERATOR_PASSWORD"]) if signed_in else None
         address = f"{home or self.deployment.url}{path}"
         answer = requests.get(address, auth=auth, timeout=20, allow_redirects=False, **options)
-        self._answered(answer)
+        self._note_answer(answer)
         return answer
 
     def command(self, *arguments: str, stdin: str = "") -> int:
@@ -112,7 +112,7 @@ class Audit:
                 self.note(f"Redis key {key.decode()}", key + b"\0" + (broker.dump(key) or b""))  # type: ignore[operator]
             self.note("Redis clients", repr(broker.client_list()))
 
-    def _answered(self, answer: requests.Response, *_: Any, **__: Any) -> None:
+    def _note_answer(self, answer: requests.Response, *_: Any, **__: Any) -> None:
         path = urlsplit(answer.request.url or "").path
         self.note(f"answer to {answer.request.method} {path}", f"{answer.headers}\n{answer.text}")
 
@@ -123,7 +123,7 @@ def start_audit(logs: Path) -> Iterator[Audit]:
     secret = f"client-{marks[CLIENT_SECRET].text}-secret"
     with ExitStack() as stack:
         folder = stack.enter_context(server_folder("audit"))
-        hubspot = stack.enter_context(played(marks[ACCESS], marks[REFRESH], marks[CODE], secret))
+        hubspot = stack.enter_context(run_marked_simulator(marks[ACCESS], marks[REFRESH], marks[CODE], secret))
         hubspot.change_settings(lifetime=TOKEN_LIFETIME_SECONDS)
         receiver = stack.enter_context(receiving(sends(http(500), stay=False)))
         servers = DurableServers(folder)

@@ -24,7 +24,7 @@ SELECT pg_relation_filepath(oid) FROM pg_class WHERE oid = 'tokenkeeper.connecti
 """
 
 
-def dumped(audit: Audit) -> Iterator[tuple[str, bytes]]:
+def dump_tables(audit: Audit) -> Iterator[tuple[str, bytes]]:
     """By table, and the rest."""
     binary = audit.servers.postgres.binaries / "pg_dump"
     command = [str(binary), "--no-owner", audit.deployment.database_url]
@@ -38,19 +38,19 @@ def postgres_files(audit: Audit) -> Iterator[tuple[str, bytes]]:
     """All that is in its folder. After a checkpoint, what a table holds is in its file, and not in the log alone."""
     audit.deployment.sql.rows("CHECKPOINT")
     heap = {path for (path,) in audit.deployment.sql.rows(HEAP)}
-    data = audit.servers.postgres.home / "data"
+    data = audit.servers.postgres.folder / "data"
     for path in sorted(data.rglob("*")):
         if path.is_file():
             name = str(path.relative_to(data))
             place = HOME if re.sub(r"\.\d+$", "", name) in heap else f"PostgreSQL file {name}"
             yield JOURNAL if name.startswith("pg_wal/") else place, path.read_bytes()
-    yield "PostgreSQL log", (audit.servers.postgres.home / "postgres.log").read_bytes()
+    yield "PostgreSQL log", (audit.servers.postgres.folder / "postgres.log").read_bytes()
 
 
 def valkey_files(audit: Audit) -> Iterator[tuple[str, bytes]]:
     with redis.Redis.from_url(audit.servers.valkey.url()) as broker:
         broker.save()
-    home = audit.servers.valkey.home
+    home = audit.servers.valkey.folder
     for path in sorted(home.rglob("*")):
         if path.is_file() and path != home / "password":
             yield f"Valkey file {path.name}", path.read_bytes()

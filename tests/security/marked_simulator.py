@@ -1,4 +1,4 @@
-"""HubSpot, played, with a mark in everything secret that it hands out."""
+"""HubSpot, run_marked_simulator, with a mark in everything secret that it hands out."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class MarkedHubSpot(Simulation):
 
 
 @contextmanager
-def played(access: Mark, refresh: Mark, code: Mark, secret: str) -> Iterator[SimulatorControl]:
+def run_marked_simulator(access: Mark, refresh: Mark, code: Mark, secret: str) -> Iterator[SimulatorControl]:
     state = MarkedHubSpot(access, refresh, code, Behaviour(client_secrets=(secret,)))
     server = SimulatorServer(state, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

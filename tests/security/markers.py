@@ -47,7 +47,7 @@ class Search:
     def __init__(self, marks: Iterable[Mark]) -> None:
         self._forms = [(mark.kind, form) for mark in marks for form in mark.forms()]
 
-    def found(self, place: str, content: bytes | str) -> list[Finding]:
+    def find(self, place: str, content: bytes | str) -> list[Finding]:
         """The first of each form."""
         raw = content.encode(errors="surrogateescape") if isinstance(content, str) else content
         found = []

@@ -100,7 +100,7 @@ def visits(paths: list[str], genuine: dict[str, str]) -> st.SearchStrategy[Visit
     text = st.one_of(
         st.sampled_from(FAMOUS),
         st.sampled_from(values),
-        st.builds(_spoiled, st.sampled_from(values), st.integers(0, 400), st.characters(codec="latin-1")),
+        st.builds(_spoil, st.sampled_from(values), st.integers(0, 400), st.characters(codec="latin-1")),
         st.text(max_size=40),
         st.binary(max_size=40).map(latin),
     ).map(_as_bytes)
@@ -147,7 +147,7 @@ def _form(pairs: Iterable[tuple[str, str]]) -> str:
     return "&".join(f"{name}={value}" for name, value in pairs)
 
 
-def _spoiled(genuine: str, place: int, letter: str) -> str:
+def _spoil(genuine: str, place: int, letter: str) -> str:
     place %= len(genuine) + 1
     return genuine[:place] + letter + genuine[place + 1 :]
 

@@ -1,4 +1,4 @@
-"""A life of the product, in a minute: all that brings, uses and ends a secret, and all that can go wrong with it."""
+"""The scenario of the audit: every action and every fault in which a secret is received, used or deleted."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ ALL_IS_WELL = "UPDATE tokenkeeper.provider SET condition = 'ok', reason = NULL, 
 TAKES_THEM_AGAIN = "ALTER TABLE tokenkeeper.connections DROP CONSTRAINT audit"
 
 
-def live(audit: Audit) -> None:
+def run_scenario(audit: Audit) -> None:
     audit.deployment.start()
     flower = audit.deployment.product.flower()
-    _installed(audit)
-    _imported(audit)
+    _install(audit)
+    _import_connections(audit)
     _hubspot_fails(audit)
-    _ended(audit)
+    _end_connections(audit)
     _processes_die(audit)
     _statements_fail(audit)
     _servers_go(audit)
     _queue_fills(audit)
-    _looked_at(audit, flower.url)
+    _open_every_page(audit, flower.url)
     audit.note_processes()
     audit.note_redis()
 
 
-def _installed(audit: Audit, hub_id: int = HUB) -> None:
+def _install(audit: Audit, hub_id: int = HUB) -> None:
     with audit.visitor() as visitor:
         visitor.get("/")
         path = visitor.install(hub_id)
@@ -68,7 +68,7 @@ def _installed(audit: Audit, hub_id: int = HUB) -> None:
         visitor.get(path)
 
 
-def _imported(audit: Audit) -> None:
+def _import_connections(audit: Audit) -> None:
     tokens = audit.hubspot.install_many(12, 1_000)
     lines = "".join(f"{hub_id},{token}\n" for hub_id, token in tokens.items())
     bad = "".join(
@@ -89,7 +89,7 @@ def _hubspot_fails(audit: Audit) -> None:
             _order(audit, kind)
             visitor.get(back)
             audit.deployment.make_due(hub_id)
-            until(lambda kind=kind: _happened(audit, kind))  # type: ignore[misc]
+            until(lambda kind=kind: _has_happened(audit, kind))  # type: ignore[misc]
             visitor.get(back)  # reloaded
         audit.hubspot.change_settings(client_secrets=[secret])
         audit.hubspot.clear_faults()
@@ -104,13 +104,13 @@ def _order(audit: Audit, kind: str | None) -> None:
         audit.hubspot.add_fault(kind, grant=grant, times=1, seconds=0.5 if kind == "drip" else None)
 
 
-def _happened(audit: Audit, kind: str | None) -> bool:
+def _has_happened(audit: Audit, kind: str | None) -> bool:
     if kind is None:
         return audit.deployment.hubspot_condition() == "app_rejected"
     return all(fault["times"] == 0 for fault in audit.hubspot.list_faults() if fault["grant"] == "refresh")
 
 
-def _ended(audit: Audit) -> None:
+def _end_connections(audit: Audit) -> None:
     """By the customer, by the operator's button and by the command."""
     first, second, third = audit.deployment.hubs[:3]
     audit.hubspot.uninstall(first)
@@ -123,7 +123,7 @@ def _ended(audit: Audit) -> None:
         data={"csrf_token": token},
         cookies=question.cookies,
         auth=("operator", audit.settings["OPERATOR_PASSWORD"]),
-        hooks={"response": audit._answered},
+        hooks={"response": audit._note_answer},
         allow_redirects=False,
         timeout=20,
     )
@@ -163,9 +163,9 @@ def _while_installing(audit: Audit, happens: Callable[[], object]) -> None:
 
 
 def _statements_fail(audit: Audit) -> None:
-    """PostgreSQL refuses rows, loses a table, and has statements of ours cancelled: all of them with secrets inside."""
+    """PostgreSQL refuses rows, loses a table, and cancels statements: each of them contains secrets."""
     sql = audit.deployment.sql
-    for spoil, mend in (
+    for spoil, repair in (
         (REFUSES_ROWS, TAKES_THEM_AGAIN),
         ("ALTER TABLE tokenkeeper.connections RENAME TO gone", "ALTER TABLE tokenkeeper.gone RENAME TO connections"),
         ("ALTER DATABASE {} SET statement_timeout = 1", "ALTER DATABASE {} RESET statement_timeout"),
@@ -178,7 +178,7 @@ def _statements_fail(audit: Audit) -> None:
             path = visitor.install(HUB)
             visitor.get(path)
             time.sleep(2)  # retries and sweeps go wrong meanwhile
-        sql.rows(mend.format(name))
+        sql.rows(repair.format(name))
         audit.deployment.terminate_sessions()
 
 
@@ -214,7 +214,7 @@ def _queue_fills(audit: Audit) -> None:
         child.resume()
 
 
-def _looked_at(audit: Audit, flower: str) -> None:
+def _open_every_page(audit: Audit, flower: str) -> None:
     """By the operator, on every page, Flower's too; and by somebody who may not."""
     for path in (*PAGES, f"/connections/{HUB}", f"/connections/{HUB}/disconnect"):
         audit.open(path)

@@ -27,7 +27,7 @@ from shared.db.lifecycle.installs import NewInstall
 from shared.settings import Settings
 from shared.token_cipher import TokenCipher
 from tests.security.audit import MADE
-from tests.security.marked_simulator import played
+from tests.security.marked_simulator import run_marked_simulator
 from tests.security.markers import Mark, Search, new_mark
 from tests.security.request_strategies import Visit, latin, visits, well_made
 from tests.support.builders import HUB
@@ -86,7 +86,7 @@ def target(databases: Databases, redis_server: Callable[[int], str]) -> Iterator
     access, refresh, code = (marks[kind] for kind in MADE[:3])
     with (
         databases.migrated() as database_url,
-        played(access, refresh, code, f"client-{marks['client secret'].text}") as hubspot,
+        run_marked_simulator(access, refresh, code, f"client-{marks['client secret'].text}") as hubspot,
     ):
         environment = product_environment(
             database_url, redis_server(15), hubspot.base_url, **_make_marked_settings(marks)
@@ -170,7 +170,7 @@ def test_no_request_is_a_server_error_or_returns_a_secret(target: Target) -> Non
         status, content = _send(target, visit)
         statuses[status] = statuses.get(status, 0) + 1
         assert status < 500, visit
-        assert not target.search.found("response", content), visit
+        assert not target.search.find("response", content), visit
 
     for visit in well_made(target.valid_values):  # to be sure that some requests pass all checks
         assert _send(target, visit)[0] == 303, visit
@@ -222,13 +222,13 @@ def test_no_bytes_are_a_server_error_of_gunicorn_or_return_a_secret(target: Targ
         status = latin(response[9:12])
         statuses[status] = statuses.get(status, 0) + 1
         assert not status.startswith("5") or status in UNSUPPORTED_STATUSES, (request, response[:300])
-        assert not target.search.found("response", response), request
+        assert not target.search.find("response", response), request
 
     fuzz()
     assert len(statuses) >= 3, statuses
     assert _send_raw(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200")
     # A code that the client itself puts into the path is in the access log; HubSpot puts it into the query.
-    assert {finding.kind for finding in target.search.found("log", web.output())} <= {"code"}
+    assert {finding.kind for finding in target.search.find("log", web.output())} <= {"code"}
     assert "Traceback" not in web.output()
 
 

@@ -11,7 +11,7 @@ import redis
 from tests.security import locations
 from tests.security.audit import ACCESS, MADE, Audit
 from tests.security.markers import Finding, Mark, Search, new_mark
-from tests.security.scenario import live
+from tests.security.scenario import run_scenario
 from tests.support.environment import ROOT
 
 #: Access tokens are in the one table from which SQL reads them, and in the log of what becomes of that table.
@@ -19,8 +19,8 @@ AT_HOME = {(ACCESS, locations.HOME), (ACCESS, locations.JOURNAL)}
 
 
 @pytest.fixture(scope="module")
-def lived(audit: Audit) -> Audit:
-    live(audit)
+def finished_audit(audit: Audit) -> Audit:
+    run_scenario(audit)
     return audit
 
 
@@ -29,7 +29,7 @@ def everywhere(audit: Audit) -> Iterator[tuple[str, bytes]]:
         audit.said,
         locations.logs(audit),
         locations.posts(audit),
-        locations.dumped(audit),
+        locations.dump_tables(audit),
         locations.postgres_files(audit),
         locations.valkey_files(audit),
         locations.root_files(ROOT),
@@ -37,20 +37,20 @@ def everywhere(audit: Audit) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.timeout(400)
-def test_no_secret_is_where_it_has_no_business(lived: Audit) -> None:
+def test_no_secret_is_where_it_has_no_business(finished_audit: Audit) -> None:
     found = [
         finding
-        for place, content in everywhere(lived)
-        for finding in lived.search.found(place, content)
+        for place, content in everywhere(finished_audit)
+        for finding in finished_audit.search.find(place, content)
         if (finding.kind, finding.place) not in AT_HOME
     ]
     assert not found, "\n".join(map(str, found[:40]))
 
 
-def test_the_audit_has_looked_everywhere(lived: Audit) -> None:
-    """A place that nobody wrote to proves nothing."""
+def test_the_audit_has_looked_everywhere(finished_audit: Audit) -> None:
+    """A place without content proves nothing."""
     seen: dict[str, int] = {}
-    for place, content in everywhere(lived):
+    for place, content in everywhere(finished_audit):
         seen[place] = seen.get(place, 0) + len(content)
     for place in (
         "answer to GET /oauth/callback",
@@ -73,35 +73,37 @@ def test_the_audit_has_looked_everywhere(lived: Audit) -> None:
     assert any(place.startswith("Valkey file appendonly.aof") and size for place, size in seen.items())
 
 
-def test_what_must_be_there_is_found_by_the_same_search(lived: Audit) -> None:
+def test_what_must_be_there_is_found_by_the_same_search(finished_audit: Audit) -> None:
     """Access tokens are where they may be: the files, the log and the dump are really looked into."""
     kept = set()
-    for place, content in chain(locations.dumped(lived), locations.postgres_files(lived)):
-        kept |= {(finding.kind, finding.place) for finding in lived.search.found(place, content)}
+    for place, content in chain(locations.dump_tables(finished_audit), locations.postgres_files(finished_audit)):
+        kept |= {(finding.kind, finding.place) for finding in finished_audit.search.find(place, content)}
     assert kept >= AT_HOME
 
 
 @pytest.mark.parametrize("kind", MADE)
-def test_a_mark_that_is_planted_is_found(lived: Audit, kind: str) -> None:
+def test_a_mark_that_is_planted_is_found(finished_audit: Audit, kind: str) -> None:
     """In each place that is kept, of each kind."""
-    mark = lived.marks[kind]
-    sql = lived.deployment.sql
+    mark = finished_audit.marks[kind]
+    sql = finished_audit.deployment.sql
     sql.rows("CREATE TABLE IF NOT EXISTS tokenkeeper.planted (value text)")
     sql.rows("INSERT INTO tokenkeeper.planted VALUES (%s)", mark.text)
-    with redis.Redis.from_url(lived.servers.valkey.url()) as broker:
+    with redis.Redis.from_url(finished_audit.servers.valkey.url()) as broker:
         broker.set(f"planted-{kind}", mark.text)
     try:
         found = {
             finding.place
             for place, content in chain(
-                locations.dumped(lived), locations.postgres_files(lived), locations.valkey_files(lived)
+                locations.dump_tables(finished_audit),
+                locations.postgres_files(finished_audit),
+                locations.valkey_files(finished_audit),
             )
-            for finding in lived.search.found(place, content)
+            for finding in finished_audit.search.find(place, content)
             if finding.kind == kind
         }
     finally:
         sql.rows("DROP TABLE tokenkeeper.planted")
-        with redis.Redis.from_url(lived.servers.valkey.url()) as broker:
+        with redis.Redis.from_url(finished_audit.servers.valkey.url()) as broker:
             broker.delete(f"planted-{kind}")
     assert "PostgreSQL table tokenkeeper.planted" in found
     assert "Valkey file dump.rdb" in found
@@ -129,11 +131,11 @@ def test_a_mark_is_found_however_it_is_written(before: str, after: str) -> None:
         repr(text.encode()).encode(),
     ]
     for form in written:
-        assert [finding.kind for finding in Search([mark]).found("here", b"__" + form + b"__")][:1] == ["kind"], form
-    assert Search([mark]).found("here", b"__" + mark.text[:-1].encode() + b"__") == []
+        assert [finding.kind for finding in Search([mark]).find("here", b"__" + form + b"__")][:1] == ["kind"], form
+    assert Search([mark]).find("here", b"__" + mark.text[:-1].encode() + b"__") == []
 
 
-def test_a_finding_says_where(lived: Audit) -> None:
-    mark = next(iter(lived.marks.values()))
-    (found,) = Search([mark]).found("a place", f"before {mark.text} after")
+def test_a_finding_says_where(finished_audit: Audit) -> None:
+    mark = next(iter(finished_audit.marks.values()))
+    (found,) = Search([mark]).find("a place", f"before {mark.text} after")
     assert str(Finding(mark.kind, "a place", repr(f"before {mark.text} after".encode()))) == str(found)

@@ -46,7 +46,7 @@ def test_a_bill_that_lacks_a_hash_is_not_taken_for_whole(tmp_path: Path) -> None
     assert sbom.pins(lock) - sbom.components(tmp_path / "bill.json") == {"rich@14.0.0"}
 
 
-def reported(*packages: object) -> audit.Report:
+def make_report(*packages: object) -> audit.Report:
     return audit.report(json.dumps({"dependencies": packages, "fixes": []}))
 
 
@@ -64,7 +64,7 @@ def reported(*packages: object) -> audit.Report:
 def test_an_audit_is_well_only_where_all_was_looked_at_by_who_knows_something(
     proof: tuple[object, ...], lock: tuple[object, ...], status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert audit.told(reported(*proof), {"some.lock": reported(*lock)}) == status
+    assert audit.told(make_report(*proof), {"some.lock": make_report(*lock)}) == status
     said = "".join(capsys.readouterr())
     assert ("CVE-2019-10906" in said) == (status == 1)
     assert ("NOT" in said) == (status == 2)

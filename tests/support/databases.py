@@ -39,13 +39,13 @@ class Databases:
 
     @contextmanager
     def empty(self) -> Iterator[str]:
-        """The URL of a database that nobody migrated."""
-        with self._made("template0") as name:
+        """The URL of a database without a schema."""
+        with self._temporary_database("template0") as name:
             yield self.url(name)
 
     @contextmanager
     def migrated(self) -> Iterator[str]:
-        with self._made(self._migrated_once()) as name:
+        with self._temporary_database(self._migrated_once()) as name:
             yield self.url(name)
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class Databases:
         return self._template
 
     @contextmanager
-    def _made(self, template: str) -> Iterator[str]:
+    def _temporary_database(self, template: str) -> Iterator[str]:
         name = self._create(template)
         try:
             yield name

@@ -14,7 +14,7 @@ from typing import Any
 from tests.support.raw_http_server import Answer, RawServer, http, sends, serving
 
 TAKEN = sends(http(204), stay=False)
-#: As in Slack's URLs, whoever knows the path may post.
+#: As in Slack's URLs, the path alone authorises a post.
 SECRET_PATH = "/services/T0/B0/path-that-is-a-secret"
 
 
@@ -25,9 +25,9 @@ class Receiver:
 
     def posts(self) -> list[tuple[dict[str, str], bytes]]:
         """Headers by their names in small letters (the request line under ""), and the body as it came."""
-        return [_parsed(request) for request in list(self.server.requests)]
+        return [_parse_request(request) for request in list(self.server.requests)]
 
-    def told(self) -> list[dict[str, Any]]:
+    def read_alerts(self) -> list[dict[str, Any]]:
         return [json.loads(body) for _, body in self.posts()]
 
 
@@ -50,7 +50,7 @@ def well_signed(secret: str, headers: dict[str, str], body: bytes) -> bool:
     return hmac.compare_digest(headers["x-tokenkeeper-signature"], f"sha256={expected}")
 
 
-def _parsed(request: bytes) -> tuple[dict[str, str], bytes]:
+def _parse_request(request: bytes) -> tuple[dict[str, str], bytes]:
     head, _, body = request.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     fields = (line.split(": ", 1) for line in lines[1:])

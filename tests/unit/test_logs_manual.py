@@ -15,7 +15,7 @@ EVENTS = [event for row in re.findall(r"^\| (`.*?) \|", TABLE, re.MULTILINE) for
 OF_A_CONNECTION = {f"connection {name.value}" for name in EventName} | {"connection held by the revocation brake"}
 
 
-def said() -> set[str]:
+def read_manual() -> set[str]:
     """Every text in the code, up to its first colon."""
     trees = [
         ast.parse(path.read_text()) for folder in ("shared", "web", "worker") for path in (ROOT / folder).rglob("*.py")
@@ -24,7 +24,7 @@ def said() -> set[str]:
     return {text for text in constants if isinstance(text, str)}
 
 
-SAID = said()
+SAID = read_manual()
 
 
 @pytest.mark.parametrize("event", EVENTS)

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md quotes messages: each must be one of ours still, and each page for a customer be there."""
+"""Every message that docs/troubleshooting.md quotes is one of the product, and every page for customers exists."""
 
 from __future__ import annotations
 
