@@ -1,8 +1,8 @@
-"""Finds out whose refresh tokens these are: … | python hub_ids.py | tokenkeeper import -
+"""Finds the accounts of refresh tokens: … | python hub_ids.py | tokenkeeper import -
 
-Standard input has one refresh token a line; standard output has what `tokenkeeper import` takes. HubSpot's
-introspection is asked about each, with HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET: that spends nothing and changes
-nothing there. A token that is dead, or another app's, is told by its line number and left out.
+Standard input has one refresh token a line; standard output is input for `tokenkeeper import`. It calls HubSpot's
+introspection for each, with HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET, which changes nothing at HubSpot. A revoked
+token, or one of another app, is reported by its line number and skipped.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from urllib3 import Retry
 API = os.environ.get("HUBSPOT_API_URL", "https://api.hubapi.com")
 INTROSPECT = f"{API}/oauth/2026-09/token/introspect"
 APP = {"client_id": os.environ["HUBSPOT_CLIENT_ID"], "client_secret": os.environ["HUBSPOT_CLIENT_SECRET"]}
-PATIENTLY = Retry(total=6, backoff_factor=1, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
+RETRY = Retry(total=6, backoff_factor=1, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
 
 
 def main() -> None:
     left_out = 0
     with requests.Session() as http:
-        http.mount(API, HTTPAdapter(max_retries=PATIENTLY))
+        http.mount(API, HTTPAdapter(max_retries=RETRY))
         for number, line in enumerate(sys.stdin, start=1):
             token = line.strip()
             form = {**APP, "token": token, "token_type_hint": "refresh_token"}

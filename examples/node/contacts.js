@@ -1,19 +1,19 @@
 // Prints an account's contacts: node contacts.js HUB
 //
-// The database is what libpq's own variables say: PGHOST, PGDATABASE, PGUSER, PGPASSWORD.
+// The connection is configured by libpq's variables: PGHOST, PGDATABASE, PGUSER, PGPASSWORD.
 
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 
 const API = process.env.HUBSPOT_API_URL ?? "https://api.hubapi.com";
-const PATIENCE = 30_000; // milliseconds that a new token may take: a sweep, a call to HubSpot and a retry
-const POLL = 250; // milliseconds
+const TIMEOUT_MS = 30_000; // for a new token: a sweep, a call to HubSpot and a retry
+const POLL_MS = 250;
 
 const pool = new pg.Pool();
-pool.on("error", (error) => console.error(`PostgreSQL: ${error.message}`)); // an idle connection was cut; without this, the process ends
+pool.on("error", (error) => console.error(`PostgreSQL: ${error.message}`)); // an idle connection was lost; without a handler the process exits
 
-/** For one call to HubSpot: read again for the next one. */
+/** A token for one call to HubSpot; read again for the next call. */
 async function readToken(hub) {
   const { rows } = await pool.query("SELECT access_token FROM hubspot.tokens WHERE hub_id = $1", [hub]);
   if (rows.length > 0) return rows[0].access_token;
@@ -21,10 +21,10 @@ async function readToken(hub) {
   throw new Error(`account ${hub} has no token that works now: ${found[0]?.status ?? "never installed"}`);
 }
 
-/** Another token than the one that HubSpot refused. */
-async function tokenAfter401(hub, refused) {
+/** Request a refresh and wait for another token than the refused one. */
+async function requestToken(hub, refused) {
   await pool.query("SELECT hubspot.request_refresh($1, $2)", [hub, refused]);
-  for (const deadline = Date.now() + PATIENCE; Date.now() < deadline; await sleep(POLL)) {
+  for (const deadline = Date.now() + TIMEOUT_MS; Date.now() < deadline; await sleep(POLL_MS)) {
     const token = await readToken(hub);
     if (token !== refused) return token;
   }
@@ -32,11 +32,11 @@ async function tokenAfter401(hub, refused) {
 }
 
 async function get(hub, path) {
-  const ask = (token) =>
+  const send = (token) =>
     fetch(API + path, { headers: { authorization: `Bearer ${token}` }, signal: AbortSignal.timeout(30_000) });
   const token = await readToken(hub);
-  let reply = await ask(token);
-  if (reply.status === 401) reply = await ask(await tokenAfter401(hub, token));
+  let reply = await send(token);
+  if (reply.status === 401) reply = await send(await requestToken(hub, token));
   if (!reply.ok) throw new Error(`HubSpot answered ${reply.status}`);
   return reply.json();
 }

@@ -15,28 +15,28 @@ from urllib3 import Retry
 API = os.environ.get("HUBSPOT_API_URL", "https://api.hubapi.com")
 UNAUTHORIZED = 401
 
-#: What passes by itself. Retry-After is obeyed; a 401 and a 403 are no matter of waiting.
-PATIENTLY = Retry(total=4, backoff_factor=1, status_forcelist=(429, 502, 503, 504))
+#: Temporary errors; Retry-After is obeyed. Waiting does not help after a 401 or a 403.
+RETRY = Retry(total=4, backoff_factor=1, status_forcelist=(429, 502, 503, 504))
 
 
 class HubSpot:
-    """HubSpot's API in the name of any account."""
+    """HubSpot's API, for any connected account."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
         self._http = requests.Session()
-        self._http.mount(API, HTTPAdapter(max_retries=PATIENTLY))
+        self._http.mount(API, HTTPAdapter(max_retries=RETRY))
 
     def get(self, hub_id: int, path: str) -> Any:
         """Raises NoToken, StillRefused, or what `requests` raises."""
         token = self._tokens.read(hub_id)
-        reply = self._asked(path, token)
+        reply = self._send(path, token)
         if reply.status_code == UNAUTHORIZED:
-            reply = self._asked(path, self._tokens.after_401(hub_id, token))
+            reply = self._send(path, self._tokens.after_401(hub_id, token))
         reply.raise_for_status()
         return reply.json()
 
-    def _asked(self, path: str, token: str) -> requests.Response:
+    def _send(self, path: str, token: str) -> requests.Response:
         return self._http.get(f"{API}{path}", headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
 

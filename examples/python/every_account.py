@@ -1,7 +1,7 @@
 """Counts the contacts of every connected account: python every_account.py.
 
-No transaction is open while HubSpot is asked, and each token is read for its call. A cursor over hubspot.tokens would
-bring tokens that end while the job works, and keep PostgreSQL from clearing away what is refreshed meanwhile.
+No transaction is open during a call to HubSpot, and each token is read just before its call. A cursor over
+hubspot.tokens would return tokens that expire while the job runs, and keep PostgreSQL from removing old row versions.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from contacts import HubSpot
 from psycopg_pool import ConnectionPool
 from tokens import NoToken, StillRefused, Tokens
 
-AT_ONCE = 8
-PAGE = 500
+CONCURRENCY = 8
+PAGE_ROWS = 500
 HUBS = "SELECT hub_id FROM hubspot.tokens WHERE hub_id > %s ORDER BY hub_id LIMIT %s"
 
 
-def hubs(pool: ConnectionPool) -> Iterator[int]:
-    """Those that have a token now, a page at a time, by the primary key."""
+def read_hubs(pool: ConnectionPool) -> Iterator[int]:
+    """Accounts with a valid token, in pages ordered by the primary key."""
     last = 0
     while True:
         with pool.connection() as connection:
-            page = connection.execute(HUBS, (last, PAGE)).fetchall()
+            page = connection.execute(HUBS, (last, PAGE_ROWS)).fetchall()
         if not page:
             return
         yield from (hub_id for (hub_id,) in page)
@@ -33,7 +33,7 @@ def hubs(pool: ConnectionPool) -> Iterator[int]:
 
 
 def count(hubspot: HubSpot, hub_id: int) -> str:
-    """One account's trouble is no other's: it is a line like all."""
+    """A failure of one account becomes its line and does not stop the others."""
     try:
         return f"{hub_id} {len(hubspot.get(hub_id, '/crm/v3/objects/contacts')['results'])}"
     except NoToken as gone:  # between the page and the call
@@ -43,9 +43,12 @@ def count(hubspot: HubSpot, hub_id: int) -> str:
 
 
 def main() -> None:
-    with ConnectionPool(min_size=1, max_size=AT_ONCE + 1, open=True) as pool, ThreadPoolExecutor(AT_ONCE) as threads:
+    with (
+        ConnectionPool(min_size=1, max_size=CONCURRENCY + 1, open=True) as pool,
+        ThreadPoolExecutor(CONCURRENCY) as threads,
+    ):
         hubspot = HubSpot(Tokens(pool))
-        for line in threads.map(lambda hub_id: count(hubspot, hub_id), hubs(pool)):
+        for line in threads.map(lambda hub_id: count(hubspot, hub_id), read_hubs(pool)):
             print(line)
             sys.stdout.flush()
 

@@ -1,7 +1,7 @@
 """The same with HubSpot's own client: python official_client.py HUB.
 
-It is given a token for each call, and none of its OAuth part is used: whoever refreshes besides tokenkeeper may end the
-refresh token that tokenkeeper holds.
+The client gets a token for each call, and its OAuth part is not used: a second program that refreshes may invalidate
+the refresh token that tokenkeeper has.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from urllib3 import Retry
 
 API = os.environ.get("HUBSPOT_API_URL", "https://api.hubapi.com")
 UNAUTHORIZED = 401
-PATIENTLY = Retry(total=4, backoff_factor=1, status_forcelist=(429, 502, 503, 504))
+RETRY = Retry(total=4, backoff_factor=1, status_forcelist=(429, 502, 503, 504))
 
 
-def contacts(tokens: Tokens, hub_id: int) -> Any:
+def read_contacts(tokens: Tokens, hub_id: int) -> Any:
     token = tokens.read(hub_id)
     try:
-        return page(token)
+        return read_page(token)
     except ApiException as error:
         if error.status != UNAUTHORIZED:
             raise
-        return page(tokens.after_401(hub_id, token))
+        return read_page(tokens.after_401(hub_id, token))
 
 
-def page(token: str) -> Any:
-    """A client for one call: it keeps the token it was made with."""
-    client = HubSpot(access_token=token, host=API, retry=PATIENTLY)
+def read_page(token: str) -> Any:
+    """A new client per call: a client keeps its first token."""
+    client = HubSpot(access_token=token, host=API, retry=RETRY)
     return client.crm.contacts.basic_api.get_page(limit=100).results
 
 
 def main() -> None:
     with ConnectionPool(min_size=1, open=True) as pool:
         try:
-            found = contacts(Tokens(pool), int(sys.argv[1]))
+            found = read_contacts(Tokens(pool), int(sys.argv[1]))
         except (NoToken, StillRefused) as error:
             sys.exit(str(error))
         except ApiException as error:  # its text holds HubSpot's whole answer

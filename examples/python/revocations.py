@@ -1,7 +1,7 @@
-"""Prints each revocation, for ever, and loses none: python revocations.py [SINCE].
+"""Prints each revocation until it is stopped, and misses none: python revocations.py [SINCE].
 
-SINCE is the time at the beginning of the last line that you have dealt with. After a restart some lines come again:
-what you do on a revocation should do no harm when it is done twice.
+SINCE is the time at the beginning of the last line that was handled. After a restart some lines are printed again, so
+handling a revocation must be idempotent.
 """
 
 from __future__ import annotations
@@ -13,47 +13,49 @@ from datetime import datetime, timedelta
 
 import psycopg
 
-NEWS = """
+REVOCATIONS_SINCE = """
 SELECT at, hub_id, detail #>> '{refresh,code}' AS code
   FROM hubspot.history WHERE event = 'revoked' AND at > %s ORDER BY at
 """
-#: Who is first by its time may be last to be seen: no transaction of tokenkeeper's is longer than ten seconds.
+#: A revocation with an earlier time may become visible later: tokenkeeper's transactions take up to ten seconds.
 OVERLAP = timedelta(minutes=1)
-#: Seconds. A notification is a bell, no more: whoever misses one looks anyway.
-LOOK_ANYWAY = 60.0
-RECONNECT = 1.0  #: seconds
+#: The history is read at least this often: a notification sent while the connection was down is lost.
+POLL_SECONDS = 60.0
+RECONNECT_SECONDS = 1.0
 
 Revocation = tuple[datetime, int, str | None]
 
 
 class Revocations:
-    """Remembers which ones were told."""
+    """Remembers which revocations were printed."""
 
     def __init__(self, since: datetime) -> None:
         self._since = since
-        self._told: set[Revocation] = set()
+        self._printed: set[Revocation] = set()
 
-    def new(self, connection: psycopg.Connection) -> list[Revocation]:
-        found: list[Revocation] = connection.execute(NEWS, (self._since - OVERLAP,)).fetchall()
-        new = [revocation for revocation in found if revocation not in self._told]
-        self._told = set(found)
+    def read_new(self, connection: psycopg.Connection) -> list[Revocation]:
+        found: list[Revocation] = connection.execute(REVOCATIONS_SINCE, (self._since - OVERLAP,)).fetchall()
+        new = [revocation for revocation in found if revocation not in self._printed]
+        self._printed = set(found)
         self._since = max([self._since, *(at for at, _, _ in found)])
         return new
 
 
 def follow(connection: psycopg.Connection, revocations: Revocations) -> None:
     """Raises OperationalError once the connection is lost."""
-    connection.execute("LISTEN hubspot_connections")  # before the first look: what comes between rings the bell
+    connection.execute(
+        "LISTEN hubspot_connections"
+    )  # before the history is read, so that no revocation falls in between
     while True:
-        for at, hub_id, code in revocations.new(connection):
+        for at, hub_id, code in revocations.read_new(connection):
             print(at.isoformat(), hub_id, code, flush=True)
-        for bell in connection.notifies(timeout=LOOK_ANYWAY):
-            if json.loads(bell.payload)["event"] == "revoked":
+        for notification in connection.notifies(timeout=POLL_SECONDS):
+            if json.loads(notification.payload)["event"] == "revoked":
                 break
 
 
 def now(connection: psycopg.Connection) -> datetime:
-    """PostgreSQL's: it is what the history is dated by."""
+    """PostgreSQL's time, as in the history."""
     row: tuple[datetime] = connection.execute("SELECT now()").fetchall()[0]
     return row[0]
 
@@ -67,7 +69,7 @@ def main() -> None:
                 follow(connection, revocations)
         except psycopg.OperationalError as error:
             print(f"PostgreSQL is away ({type(error).__name__}), trying again", file=sys.stderr, flush=True)
-            time.sleep(RECONNECT)
+            time.sleep(RECONNECT_SECONDS)
 
 
 if __name__ == "__main__":
