@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -21,8 +21,8 @@ from shared.domain.errors import (
 )
 from shared.domain.grant import Grant, Introspection
 
-#: Seconds: the lifetime of HubSpot's tokens, and one that is shorter than a backoff of minutes.
-LIFETIMES = st.sampled_from([1800, 60])
+#: The lifetime of HubSpot's tokens, and one that is shorter than a backoff of minutes.
+LIFETIMES_SECONDS = st.sampled_from([1800, 60])
 SCOPES = st.sampled_from([("oauth", "contacts"), ("contacts", "oauth", "files")])
 
 
@@ -54,8 +54,8 @@ class ErrorAnswer:
         return is_invalid_grant and isinstance(self.introspection, Introspection) and not self.introspection.active
 
     @property
-    def is_active(self) -> bool:
-        """Introspection contradicts the refresh."""
+    def is_contradicted(self) -> bool:
+        """HubSpot refused the refresh, but its introspection says that the grant is active."""
         is_invalid_grant = isinstance(self.error, InvalidGrant) and not isinstance(self.error, WrongHub)
         return is_invalid_grant and isinstance(self.introspection, Introspection) and self.introspection.active
 
@@ -64,7 +64,7 @@ Answer = GrantAnswer | ErrorAnswer
 INACTIVE, ACTIVE = Introspection(active=False), Introspection(active=True)
 SUCCESSES = st.builds(
     GrantAnswer,
-    expires_in=LIFETIMES,
+    expires_in=LIFETIMES_SECONDS,
     rotation=st.sampled_from(Rotation),
     scopes=st.one_of(st.none(), SCOPES),
     names_hub=st.booleans(),
@@ -97,7 +97,6 @@ class ScriptedHubSpot:
     number: int  #: in the tokens that it issues
     asked_at: datetime | None = None
     granted: Grant | None = None
-    introspected: list[str] = field(default_factory=list)
 
     def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
         assert refresh_token == self.refresh_token, "another refresh token than the newest one of the claim"
@@ -113,7 +112,6 @@ class ScriptedHubSpot:
     def introspect(self, token: str, kind: str) -> Introspection:
         assert (token, kind) == (self.refresh_token, "refresh_token")
         assert isinstance(self.answer, ErrorAnswer)
-        self.introspected.append(token)
         introspection = self.answer.introspection
         if isinstance(introspection, Introspection):
             return introspection

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tests.model.time_range import TimeRange
 
-#: With as few connections as in this test, so many may become revoked within so many seconds.
+#: With as few connections as in this test, this many may become revoked within this many seconds.
 MAX_REVOCATIONS, WINDOW_SECONDS = 10, 600.0
 
 
@@ -18,8 +18,8 @@ class BrakeModel:
 
     def allow_revocation(self, at: TimeRange) -> bool:
         """Whether one more may become revoked now. The first that may not turns the brake on."""
-        lately = [when for when in self.revoked_at if when.plus(WINDOW_SECONDS).earliest > at.latest]
-        if self.since is None and len(lately) < MAX_REVOCATIONS:
+        recent = [when for when in self.revoked_at if when.plus(WINDOW_SECONDS).earliest > at.latest]
+        if self.since is None and len(recent) < MAX_REVOCATIONS:
             self.revoked_at.append(at)
             return True
         self.since = self.since or at

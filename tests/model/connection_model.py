@@ -1,5 +1,5 @@
-"""Expected results of every operation on one connection, as the contract says. Where it leaves a choice, the
-documented one is kept here too. Pure; an `at` is when PostgreSQL did it.
+"""Expected results of every operation on one connection, as the contract says. Where the contract leaves a choice,
+the model follows the documentation. Pure; an `at` is when PostgreSQL ran the operation.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class ConnectionModel(RefreshModel):
     def apply_install(self, install: Install, at: TimeRange) -> InstallOutcome:
         """A date in the future counts as now; the newest install wins, in any order and any number of times."""
         granted = at if install.granted_at > at.earliest else TimeRange.at_instant(install.granted_at)
-        became = self._expect_outcome(install, granted)
+        outcome = self._expect_outcome(install, granted)
         self.installs.add(install.install_id)
-        if became.is_stored:
+        if outcome.is_stored:
             self._restart(at, install.refresh_token)
             self.installed_at, self.has_worked = granted, True
             self._take_access(install, granted, at)
-            first = became is InstallOutcome.INSTALLED
-            self.add_event(EventName.INSTALLED if first else EventName.REINSTALLED, Status.ACTIVE, at)
+            is_first = outcome is InstallOutcome.INSTALLED
+            self.add_event(EventName.INSTALLED if is_first else EventName.REINSTALLED, Status.ACTIVE, at)
             self.set_scopes(install.scopes)
-        return became
+        return outcome
 
     def apply_import(self, refresh_token: str, at: TimeRange) -> bool:
         """A connection that works, or that the operator ended, stays as it is."""

@@ -56,9 +56,8 @@ class ConnectionState:
     not_before: TimeRange | None = None
     refresh_requested: bool = False
     held_by_brake: bool = False  #: by the revocation brake
-    lease: ModelLease | None = (
-        None  #: runs until its time is over; its result is saved until another worker claims the row
-    )
+    #: Runs until its time is over; its result can be saved until another worker claims the row.
+    lease: ModelLease | None = None
     leases: int = 0  #: number of the newest
     generation: int = 0
     operator_decisions: int = 0  #: decisions on revocations that changed this connection
@@ -91,8 +90,8 @@ class ConnectionState:
         )
         return self.lease
 
-    def fence(self) -> None:
-        """The lease goes on, but its result is not saved."""
+    def invalidate_lease(self) -> None:
+        """The lease runs on, but its result is not saved."""
         self.leases += 1
         if self.lease is not None:
             self.lease = replace(self.lease, number=self.leases)

@@ -28,19 +28,19 @@ SELECT encrypted_refresh_token, access_token, due_at, retry_not_before, lease_un
 
 def check(model: ConnectionModel, world: World) -> None:
     """Compare, and replace time ranges in the model by the exact times that were found in them."""
-    found = world.reader.rows(CONNECTION, model.hub_id)
-    assert bool(found) is (model.status is not None)
-    if found:
-        _check_connection(model, world, found[0])
+    rows = world.reader.rows(CONNECTION, model.hub_id)
+    assert bool(rows) is (model.status is not None)
+    if rows:
+        _check_connection(model, world, rows[0])
         _check_secrets(model, world)
     _check_served(model, world)
     _check_history(model, world)
 
 
 def check_brake(brake: BrakeModel, models: Iterable[ConnectionModel], world: World) -> None:
-    seen = world.stores.brake.read()
-    brake.since = match_range(brake.since, seen.since, world)
-    assert seen.held == sum(model.held_by_brake for model in models)
+    stored = world.stores.brake.read()
+    brake.since = match_range(brake.since, stored.since, world)
+    assert stored.held == sum(model.held_by_brake for model in models)
 
 
 def _check_connection(model: ConnectionModel, world: World, row: tuple[Any, ...]) -> None:
@@ -50,7 +50,9 @@ def _check_connection(model: ConnectionModel, world: World, row: tuple[Any, ...]
     assert failures == model.failures
     assert (reason is None) is (model.status is Status.ACTIVE)
     assert last_error is not None or not model.failures
-    assert (next_refresh_at is not None) is (model.status in LIVE), "nothing live is ever without a date"
+    assert (next_refresh_at is not None) is (model.status in LIVE), (
+        "every active or suspect connection has a next refresh, and no other"
+    )
     model.installed_at = match_range(model.installed_at, installed_at, world)
     if model.status in (Status.REVOKED, Status.DISCONNECTED):
         model.status_since = match_range(model.status_since, since, world)
@@ -61,7 +63,9 @@ def _check_secrets(model: ConnectionModel, world: World) -> None:
         ROW, model.hub_id
     )[0]
     decrypted = None if ciphertext is None else world.cipher.decrypt_refresh_token(model.hub_id, ciphertext)
-    assert decrypted == model.refresh_token, "the newest one that HubSpot gave, until the disconnect is finished"
+    assert decrypted == model.refresh_token, (
+        "the newest refresh token of HubSpot is stored until the disconnect is finished"
+    )
     assert access_token == (model.access and model.access.token)
     model.due = match_range(model.due, due_at, world)
     model.not_before = match_range(model.not_before, not_before, world)
@@ -91,10 +95,10 @@ def _check_history(model: ConnectionModel, world: World) -> None:
     rows = world.sql.rows(EVENTS, model.hub_id)
     events = [event for event, _ in rows]
     assert events == model.events
-    for place, (event, detail) in enumerate(rows):
+    for index, (event, detail) in enumerate(rows):
         if event == "revoked":
-            assert "suspected" in events[:place]
-            assert detail["introspection"] == {"active": False}, "revoked by two introspected only"
+            assert "suspected" in events[:index], "revoked only after it was suspect"
+            assert detail["introspection"] == {"active": False}, "revoked only after introspection said inactive"
             assert detail["refresh"]["code"]
 
 
@@ -103,6 +107,6 @@ def match_range(expected: TimeRange | None, stored: datetime | None, world: Worl
     if expected is None or stored is None:
         assert (expected, stored) == (None, None)
         return None
-    told = world.to_model_time(stored)
-    assert told in expected, (told, expected)
-    return TimeRange.at_instant(told)
+    model_time = world.to_model_time(stored)
+    assert model_time in expected, (model_time, expected)
+    return TimeRange.at_instant(model_time)

@@ -11,7 +11,7 @@ from uuid import uuid4
 from shared.db.refresh.claims import ClaimBatch, ClaimedConnection, RefreshResult
 from shared.domain.connection import EventName
 from shared.domain.grant import Install
-from shared.domain.provider import Condition, Provider
+from shared.domain.provider import Condition
 from shared.domain.schedule import Schedule
 from shared.workflows.store_install import store_install
 from tests.model.answers import Answer, ErrorAnswer, GrantAnswer, Rotation, ScriptedHubSpot
@@ -43,28 +43,31 @@ class ClaimInFlight:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnsweredClaim:
-    """An answer that a worker has had since `passed`, and has not saved."""
+    """An answer that a worker got when model time had `advanced` so far, and has not saved."""
 
     flight: ClaimInFlight
     answer: Answer
     attempt: RefreshAttempt
     hubspot: ScriptedHubSpot
     asked: TimeRange
-    passed: timedelta
+    advanced: timedelta
 
 
 class Operations:
-    def __init__(self, connections: ModelDatabase) -> None:
-        self.world = connections.make_world()
+    def __init__(self, database: ModelDatabase) -> None:
+        self.world = database.make_world()
         self.brake = BrakeModel()
         self.notifications: list[tuple[int, EventName]] = []
         self.models = {hub_id: ConnectionModel(hub_id, self.notifications, self.brake) for hub_id in HUBS}
-        self._edges: list[TimeRange] = []
+        self._critical_times: list[TimeRange] = []
         self._number = 0
 
     def next_name(self, prefix: str) -> str:
+        return f"{prefix}-{self.next_number()}"
+
+    def next_number(self) -> int:
         self._number += 1
-        return f"{prefix}-{self._number}"
+        return self._number
 
     def time_call(self, call: Callable[[], T]) -> tuple[T, TimeRange]:
         """The result of the call, and when it ran."""
@@ -75,25 +78,27 @@ class Operations:
     def advance(self, seconds: float) -> None:
         """Advance time, and past anything that would end during the next operation."""
         self.world.advance(seconds)
-        while (wait := self._seconds_until_no_edge()) is not None:
+        while (wait := self._seconds_past_critical_times()) is not None:
             self.world.advance(wait)
 
     # --- installs ---
 
     def make_install(
-        self, hub_id: int, ago: float, life: int, scopes: tuple[str, ...] = ("oauth", "contacts")
+        self, hub_id: int, age_seconds: float, life: int, scopes: tuple[str, ...] = ("oauth", "contacts")
     ) -> Install:
-        granted_at = self.world.now() - timedelta(seconds=ago)
-        self._edges += [TimeRange.at_instant(granted_at), TimeRange.at_instant(granted_at).plus(life)]
+        granted_at = self.world.now() - timedelta(seconds=age_seconds)
+        self._critical_times += [TimeRange.at_instant(granted_at), TimeRange.at_instant(granted_at).plus(life)]
         return Install(
             str(uuid4()), hub_id, granted_at, self.next_name("refresh"), self.next_name("access"), life, scopes
         )
 
-    def deliver(self, grant: Install) -> None:
+    def deliver(self, install: Install) -> None:
         world = self.world
-        encrypted = world.cipher.encrypt_install(replace(grant, granted_at=world.to_database_time(grant.granted_at)))
-        added, at = self.time_call(lambda: store_install(encrypted, world.cipher, world.stores.installs, Schedule()))
-        assert added.outcome is self.models[grant.hub_id].apply_install(grant, at)
+        encrypted = world.cipher.encrypt_install(
+            replace(install, granted_at=world.to_database_time(install.granted_at))
+        )
+        stored, at = self.time_call(lambda: store_install(encrypted, world.cipher, world.stores.installs, Schedule()))
+        assert stored.outcome is self.models[install.hub_id].apply_install(install, at)
 
     # --- the refresh loop ---
 
@@ -104,54 +109,45 @@ class Operations:
 
     def wait_for(self, hub_id: int) -> None:
         """Advance until it can be claimed, where it is due at all."""
-        when = self.models[hub_id].claimable_at()
-        if when is not None:
-            self.advance(max(0.0, (when - self.world.now()).total_seconds() + 0.001))
+        claimable_at = self.models[hub_id].claimable_at()
+        if claimable_at is not None:
+            self.advance(max(0.0, (claimable_at - self.world.now()).total_seconds() + 0.001))
 
     def answer(self, flight: ClaimInFlight, answer: Answer) -> AnsweredClaim:
         """The worker asks HubSpot now, unless its lease would end before the call."""
-        time_for_a_call = flight.lease.until.plus(-CALL_SECONDS).earliest > self.world.now()
-        (attempt, hubspot), asked = self.time_call(
-            lambda: flight.row.attempt(self.world, answer, int(self.next_name("")))
-        )
-        assert (attempt.result is not None) is (hubspot.asked_at is not None) is time_for_a_call
+        has_time_for_call = flight.lease.until.plus(-CALL_SECONDS).earliest > self.world.now()
+        (attempt, hubspot), asked = self.time_call(lambda: flight.row.attempt(self.world, answer, self.next_number()))
+        assert (attempt.result is not None) is (hubspot.asked_at is not None) is has_time_for_call
         if hubspot.asked_at is not None:
-            begun = self.world.to_model_time(hubspot.asked_at)
-            assert begun <= asked.latest, "our clock is never ahead of the server's"
-            asked = TimeRange(begun, asked.latest)
+            asked_at = self.world.to_model_time(hubspot.asked_at)
+            assert asked_at <= asked.latest, "the worker's clock is not ahead of PostgreSQL's"
+            asked = TimeRange(asked_at, asked.latest)
         if hubspot.granted is not None:
-            self._edges.append(TimeRange.at_instant(asked.earliest).plus(hubspot.granted.expires_in))
-        return AnsweredClaim(flight, answer, attempt, hubspot, asked, self.world.passed)
+            self._critical_times.append(TimeRange.at_instant(asked.earliest).plus(hubspot.granted.expires_in))
+        return AnsweredClaim(flight, answer, attempt, hubspot, asked, self.world.advanced)
 
-    def save(self, done: Sequence[AnsweredClaim]) -> None:
+    def save(self, answered: Sequence[AnsweredClaim]) -> None:
         """As the loop does: record HubSpot's state, save the results, release what was not called."""
-        attempts = [self.age_attempt(each) for each in done]
-        self.watch_recovery(
-            lambda: self.world.stores.provider.record_outcomes(
-                each for attempt in attempts for each in attempt.outcomes
-            )
-        )
+        attempts = [self.age_attempt(each) for each in answered]
+        outcomes = [outcome for attempt in attempts for outcome in attempt.outcomes]
+        self.watch_recovery(lambda: self.world.stores.provider.record_outcomes(outcomes))
         results = [attempt.result for attempt in attempts if attempt.result]
         outcome, at = self.time_call(lambda: self.world.stores.results.save(results))
-        called = sorted((each for each in done if each.attempt.result), key=_lease_number)
-        newest = {each.flight.hub_id: each for each in called}.values()
-        rescued = {each.flight.hub_id for each in called if each not in newest and self._is_rescued(each, at)}
-        late = [each for each in sorted(newest, key=_revocations_last) if not self._is_saved(each, at)]
-        rescued |= {each.flight.hub_id for each in late if self._is_rescued(each, at)}
-        assert outcome.saved == {each.flight.hub_id for each in newest if each not in late}
+        saved, rescued = self._apply_results([each for each in answered if each.attempt.result], at)
+        assert outcome.saved == saved
         assert outcome.rescued == rescued
-        for each in done:
+        for each in answered:
             if each.attempt.result is None:
                 self.release(each.flight)
 
-    def age_attempt(self, done: AnsweredClaim) -> RefreshAttempt:
-        return age_attempt(done.attempt, self.world.passed - done.passed)
+    def age_attempt(self, answered: AnsweredClaim) -> RefreshAttempt:
+        return age_attempt(answered.attempt, self.world.advanced - answered.advanced)
 
-    def save_again(self, done: AnsweredClaim) -> set[int]:
-        """The hubs that it changed."""
-        result: RefreshResult | None = self.age_attempt(done).result
+    def save_again(self, answered: AnsweredClaim) -> frozenset[int]:
+        """The hubs that the second save changed."""
+        result: RefreshResult | None = self.age_attempt(answered).result
         if result is None:
-            return set()
+            return frozenset()
         outcome = self.world.stores.results.save([result])
         return outcome.saved | outcome.rescued
 
@@ -178,20 +174,20 @@ class Operations:
 
     # --- helpers ---
 
-    def _seconds_until_no_edge(self) -> float | None:
+    def _seconds_past_critical_times(self) -> float | None:
         now = self.world.now()
         ends = [
-            *self._edges,
+            *self._critical_times,
             *self.brake.list_end_times(),
             *(end for model in self.models.values() for end in model.list_end_times()),
         ]
-        near = [end.latest for end in ends if now < end.latest <= now + timedelta(seconds=MARGIN_SECONDS)]
-        return (max(near) - now).total_seconds() + 0.001 if near else None
+        soon = [end.latest for end in ends if now < end.latest <= now + timedelta(seconds=MARGIN_SECONDS)]
+        return (max(soon) - now).total_seconds() + 0.001 if soon else None
 
     def _record_claim(self, claimed: ClaimedConnection, at: TimeRange) -> ClaimInFlight:
         lease = self.models[claimed.connection.hub_id].take_lease(at)
-        self._edges += [lease.until, lease.until.plus(-CALL_SECONDS)]
-        return ClaimInFlight(ClaimedRow(claimed, self.world.passed), lease)
+        self._critical_times += [lease.until, lease.until.plus(-CALL_SECONDS)]
+        return ClaimInFlight(ClaimedRow(claimed, self.world.advanced), lease)
 
     def _check_claims(self, claims: ClaimBatch, limit: int, at: TimeRange) -> None:
         """No row twice and no leased row; and no due row is left, unless a rate limits the claims."""
@@ -200,36 +196,60 @@ class Operations:
         free = [model for model in self.models.values() if model.due and not model.is_leased(at)]
         assert set(hubs) <= {model.hub_id for model in free if model.due and model.due.earliest <= at.latest}
         due = [model.due for model in free if model.due and model.due.latest <= at.earliest]
-        if _is_unlimited(claims.provider, claims):
+        if _is_unlimited(claims):
             assert len(hubs) >= min(limit, len(due))
-            soonest = min((when.latest for when in due), default=at.latest)
+            soonest = min((due_at.latest for due_at in due), default=at.latest)
             assert limit > 1 or all(
                 model.due.earliest <= soonest for model in free if model.due and model.hub_id in hubs
             )
 
-    def _is_saved(self, done: AnsweredClaim, at: TimeRange) -> bool:
-        model, answer = self.models[done.flight.hub_id], done.answer
+    def _apply_results(self, answered: Sequence[AnsweredClaim], at: TimeRange) -> tuple[set[int], set[int]]:
+        """Apply one save to the models: the hubs whose result is saved, and those whose refresh token is rescued."""
+        by_lease = sorted(answered, key=_lease_number)
+        newest = {each.flight.hub_id: each for each in by_lease}
+        older = [each for each in by_lease if each is not newest[each.flight.hub_id]]
+        saved, rescued, late = set[int](), set[int](), list[AnsweredClaim]()
+        # 1. An older result of the same connection is not saved; its new refresh token is.
+        for each in older:
+            if self._apply_rescued(each, at):
+                rescued.add(each.flight.hub_id)
+        # 2. The newest result is saved, unless the row changed after the claim.
+        for each in sorted(newest.values(), key=_revocations_last):
+            if self._apply_saved(each, at):
+                saved.add(each.flight.hub_id)
+            else:
+                late.append(each)
+        # 3. What came too late is handled as an older result.
+        for each in late:
+            if self._apply_rescued(each, at):
+                rescued.add(each.flight.hub_id)
+        return saved, rescued
+
+    def _apply_saved(self, answered: AnsweredClaim, at: TimeRange) -> bool:
+        model, answer = self.models[answered.flight.hub_id], answered.answer
         if isinstance(answer, ErrorAnswer):
-            return model.apply_error(done.flight.lease, answer, done.asked, at)
+            return model.apply_error(answered.flight.lease, answer, answered.asked, at)
         assert isinstance(answer, GrantAnswer)
-        assert done.hubspot.granted is not None
-        return model.apply_refresh(done.flight.lease, done.hubspot.granted, done.asked.earliest, at)
+        assert answered.hubspot.granted is not None
+        return model.apply_refresh(answered.flight.lease, answered.hubspot.granted, answered.asked.earliest, at)
 
-    def _is_rescued(self, done: AnsweredClaim, at: TimeRange) -> bool:
-        granted = done.hubspot.granted
-        if granted is None or not isinstance(done.answer, GrantAnswer) or done.answer.rotation is not Rotation.NEW:
+    def _apply_rescued(self, answered: AnsweredClaim, at: TimeRange) -> bool:
+        answer, granted = answered.answer, answered.hubspot.granted
+        if granted is None or not isinstance(answer, GrantAnswer) or answer.rotation is not Rotation.NEW:
             return False
-        return self.models[done.flight.hub_id].apply_late_refresh(done.flight.lease, granted, done.asked.earliest, at)
+        model, lease = self.models[answered.flight.hub_id], answered.flight.lease
+        return model.apply_late_refresh(lease, granted, answered.asked.earliest, at)
 
 
-def _is_unlimited(provider: Provider, claims: ClaimBatch) -> bool:
+def _is_unlimited(claims: ClaimBatch) -> bool:
+    provider = claims.provider
     return provider.rate is None and (provider.paused_until is None or provider.paused_until <= claims.now)
 
 
-def _lease_number(done: AnsweredClaim) -> int:
-    return done.flight.lease.number
+def _lease_number(answered: AnsweredClaim) -> int:
+    return answered.flight.lease.number
 
 
-def _revocations_last(done: AnsweredClaim) -> tuple[bool, int]:
+def _revocations_last(answered: AnsweredClaim) -> tuple[bool, int]:
     """The order in which a save processes results, and so the order in which the brake counts them."""
-    return isinstance(done.answer, ErrorAnswer) and done.answer.is_revocation, done.flight.hub_id
+    return isinstance(answered.answer, ErrorAnswer) and answered.answer.is_revocation, answered.flight.hub_id

@@ -34,20 +34,20 @@ class RefreshModel(ConnectionState):
         return True
 
     def apply_late_refresh(self, lease: ModelLease, grant: Grant, granted_at: datetime, at: TimeRange) -> bool:
-        """Whether a new refresh token is kept that came after another worker had claimed the row.
+        """Whether a new refresh token is stored that came after another worker had claimed the row.
 
         There is no event: the refresh that is due at once finds the state.
         """
-        newer = self.refreshed_at is None or granted_at > self.refreshed_at.latest
-        overtaken = self.generation == lease.generation and self.leases > lease.number
-        if not (newer and overtaken and self.refresh_token):
+        is_newer = self.refreshed_at is None or granted_at > self.refreshed_at.latest
+        was_claimed_again = self.generation == lease.generation and self.leases > lease.number
+        if not (is_newer and was_claimed_again and self.refresh_token):
             return False
         self._take_grant(grant, TimeRange.at_instant(granted_at))
         if self.status is Status.REVOKED:
             self.access = None
         self.due = at.or_later(self.not_before)
         self.held_by_brake = False
-        self.fence()
+        self.invalidate_lease()
         return True
 
     def apply_error(self, lease: ModelLease, answer: ErrorAnswer, asked: TimeRange, at: TimeRange) -> bool:
@@ -61,7 +61,7 @@ class RefreshModel(ConnectionState):
         if isinstance(answer.error, InvalidGrant):
             if self.status is Status.ACTIVE:
                 self.add_event(EventName.SUSPECTED, Status.SUSPECT, at)
-            if answer.is_active:
+            if answer.is_contradicted:
                 self.held_by_brake = False
                 self.add_event(EventName.RECOVERED, Status.ACTIVE, at)
             if answer.is_revocation:
@@ -78,8 +78,8 @@ class RefreshModel(ConnectionState):
 
     def dismiss(self, since: datetime, at: TimeRange) -> bool:
         """A held connection, or one that was revoked after `since`, is active again."""
-        lately = self.status is Status.REVOKED and self.status_since and self.status_since.earliest > since
-        if not (self.held_by_brake or lately):
+        revoked_since = self.status is Status.REVOKED and self.status_since and self.status_since.earliest > since
+        if not (self.held_by_brake or revoked_since):
             return False
         self.operator_decisions += 1
         self.add_event(EventName.RECOVERED, Status.ACTIVE, at)
@@ -93,24 +93,25 @@ class RefreshModel(ConnectionState):
         self.refresh_token = grant.refresh_token or self.refresh_token
 
     def _end_lease(self, lease: ModelLease) -> bool:
-        ours = self.lease is lease
-        if ours:
-            self.lease = None  # saved or not, the lease is over
-        return ours and self.generation == lease.generation
+        if self.lease is not lease:
+            return False
+        self.lease = None  # saved or not, the lease is over
+        return self.generation == lease.generation
 
     def _is_overruled(self, lease: ModelLease, answer: ErrorAnswer) -> bool:
         """An operator has decided on revocations since the claim: no late failure undoes that."""
         if answer.is_revocation and lease.dismissals != self.brake.dismissals:
             return True
-        unmoved = lease.operator_decisions == self.operator_decisions
-        return not (unmoved or (self.status is Status.REVOKED and (answer.is_revocation or answer.is_active)))
+        if lease.operator_decisions == self.operator_decisions:
+            return False
+        return not (self.status is Status.REVOKED and (answer.is_revocation or answer.is_contradicted))
 
     def _reject_again(self, lease: ModelLease, answer: ErrorAnswer, at: TimeRange) -> None:
         """HubSpot rejects a revoked connection again: no event, and no further attempt."""
-        confirmed_meanwhile = lease.operator_decisions != self.operator_decisions
+        was_confirmed = lease.operator_decisions != self.operator_decisions
         self.due = self.not_before = None
-        self.failures += confirmed_meanwhile
-        if confirmed_meanwhile and answer.is_active:
+        self.failures += int(was_confirmed)
+        if was_confirmed and answer.is_contradicted:
             self.due = at.plus(0, 900)
             self.add_event(EventName.RECOVERED, Status.ACTIVE, at)
 

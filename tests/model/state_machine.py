@@ -12,33 +12,35 @@ from shared.db.lifecycle.imports import ImportRow
 from shared.domain.grant import Install
 from shared.workflows.key_rotation import rotate_keys
 from tests.model import invariants
-from tests.model.answers import ANSWERS, INVALID_GRANTS, LIFETIMES, SCOPES, Answer
+from tests.model.answers import ANSWERS, INVALID_GRANTS, LIFETIMES_SECONDS, SCOPES, Answer
 from tests.model.brake_model import WINDOW_SECONDS
 from tests.model.operations import HUBS, AnsweredClaim, ClaimInFlight, Operations
 from tests.model.world import ModelDatabase
 
 ANY_HUB = st.sampled_from(HUBS)
-#: Seconds: past a retry, a lease, the brake's window, a token's lifetime.
-LATER = st.sampled_from([7.0, 61.0, 660.0, 1861.0])
-#: Age of a grant in seconds: new, recent, expired, and dated by a clock that is ahead.
-AGO = st.sampled_from([0.0, 30.0, 700.0, 2400.0, -3600.0])
-#: So many revocations of other connections, which the brake counts.
-OTHERS = "INSERT INTO tokenkeeper.history (hub_id, event) SELECT 1, 'revoked' FROM generate_series(1, %s)"
+#: Past a retry, a lease, the brake's window, a token's lifetime.
+ADVANCES_SECONDS = st.sampled_from([7.0, 61.0, 660.0, 1861.0])
+#: Age of a grant: new, recent, expired, and dated by a clock that is ahead.
+AGES_SECONDS = st.sampled_from([0.0, 30.0, 700.0, 2400.0, -3600.0])
+#: Revocations of other connections, which the brake counts.
+INSERT_OTHER_REVOCATIONS = (
+    "INSERT INTO tokenkeeper.history (hub_id, event) SELECT 1, 'revoked' FROM generate_series(1, %s)"
+)
 
 DECISIONS = ["confirm", "dismiss"]
-OVERTAKERS = ["an install", "a disconnect", "an import", "another worker", *DECISIONS]
+OVERTAKING_OPERATIONS = ["an install", "a disconnect", "an import", "another worker", *DECISIONS]
 
 
 class ConnectionMachine(RuleBasedStateMachine):
-    """`connections` is set by the test, on a class of its own."""
+    """`database` is set by the test, on a class of its own."""
 
-    connections: ModelDatabase
+    database: ModelDatabase
 
     grants = Bundle("grants")
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations = Operations(self.connections)
+        self.operations = Operations(self.database)
         self.world, self.models, self.brake = self.operations.world, self.operations.models, self.operations.brake
         self.received: list[tuple[int, str]] = []
         # No bundles: what is due depends on the time, and hypothesis must be able to repeat its choices.
@@ -55,18 +57,27 @@ class ConnectionMachine(RuleBasedStateMachine):
             self.operations.deliver(grant)
         return multiple(*grants)
 
-    @rule(target=grants, hub_id=ANY_HUB, ago=AGO, life=LIFETIMES, scopes=SCOPES, in_a_cookie=st.booleans())
-    def create_install(self, hub_id: int, ago: float, life: int, scopes: tuple[str, ...], in_a_cookie: bool) -> Install:
-        granted = self.operations.make_install(hub_id, ago, life, scopes)
+    @rule(
+        target=grants,
+        hub_id=ANY_HUB,
+        age_seconds=AGES_SECONDS,
+        life=LIFETIMES_SECONDS,
+        scopes=SCOPES,
+        in_a_cookie=st.booleans(),
+    )
+    def create_install(
+        self, hub_id: int, age_seconds: float, life: int, scopes: tuple[str, ...], in_a_cookie: bool
+    ) -> Install:
+        granted = self.operations.make_install(hub_id, age_seconds, life, scopes)
         return granted.without_access_token() if in_a_cookie else granted
 
     @rule(grant=grants)
     def deliver(self, grant: Install) -> None:
         self.operations.deliver(grant)
 
-    @rule(target=grants, hub_id=ANY_HUB, ago=AGO, life=LIFETIMES)
-    def install(self, hub_id: int, ago: float, life: int) -> Install:
-        granted = self.operations.make_install(hub_id, ago, life)
+    @rule(target=grants, hub_id=ANY_HUB, age_seconds=AGES_SECONDS, life=LIFETIMES_SECONDS)
+    def install(self, hub_id: int, age_seconds: float, life: int) -> Install:
+        granted = self.operations.make_install(hub_id, age_seconds, life)
         self.operations.deliver(granted)
         return granted
 
@@ -74,8 +85,8 @@ class ConnectionMachine(RuleBasedStateMachine):
     def import_token(self, hub_id: int, same: bool) -> None:
         model, cipher, stores = self.models[hub_id], self.world.cipher, self.world.stores
         token = model.refresh_token if same and model.refresh_token else self.operations.next_name("refresh")
-        here = stores.imports.find_existing([hub_id]).get(hub_id)
-        assert here is None or here.is_replaceable is model.is_replaceable()
+        existing = stores.imports.find_existing([hub_id]).get(hub_id)
+        assert existing is None or existing.is_replaceable is model.is_replaceable()
         # What the caller read may have changed: the statement itself checks whether the row may be replaced.
         row = ImportRow(hub_id, cipher.encrypt_refresh_token(hub_id, token), may_replace=token != model.refresh_token)
         imported, at = self.operations.time_call(lambda: stores.imports.import_rows([row]))
@@ -92,20 +103,22 @@ class ConnectionMachine(RuleBasedStateMachine):
     @rule(hub_id=ANY_HUB, answer=ANSWERS)
     def answer_oldest_claim(self, hub_id: int, answer: Answer) -> None:
         """Answer the oldest call in flight. The answer is not saved yet."""
-        if not (out := [flight for flight in self.flights if flight.hub_id == hub_id]):
+        flights = [flight for flight in self.flights if flight.hub_id == hub_id]
+        if not flights:
             self._wait_until_due(hub_id)
-            self.flights += (out := self.operations.claim(2))
-        if out:
-            self.flights.remove(out[0])
-            self.answered.append(self.operations.answer(out[0], answer))
+            flights = self.operations.claim(2)
+            self.flights += flights
+        if flights:
+            self.flights.remove(flights[0])
+            self.answered.append(self.operations.answer(flights[0], answer))
 
     @rule(most=st.integers(1, 2), reply_is_lost=st.booleans())
     def save(self, most: int, reply_is_lost: bool) -> None:
-        late, self.answered = self.answered[:most], self.answered[most:]
-        self.operations.save(late)
-        self.saved += late
+        answered, self.answered = self.answered[:most], self.answered[most:]
+        self.operations.save(answered)
+        self.saved += answered
         if reply_is_lost:
-            assert not any(self.operations.save_again(each) for each in late)
+            assert not any(self.operations.save_again(each) for each in answered)
 
     @rule(which=st.integers(0, 3))
     def save_again(self, which: int) -> None:
@@ -118,30 +131,30 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @rule(hub_id=ANY_HUB, answer=st.sampled_from(INVALID_GRANTS), others=st.sampled_from([0, 9, 10]))
     def reject_grant(self, hub_id: int, answer: Answer, others: int) -> None:
-        """`others`: so many more connections have just become revoked, which the brake counts."""
+        """`others`: the number of other connections that have just become revoked, which the brake counts."""
         if others:
-            _, at = self.operations.time_call(lambda: self.world.sql.rows(OTHERS, others))
+            _, at = self.operations.time_call(lambda: self.world.sql.rows(INSERT_OTHER_REVOCATIONS, others))
             self.brake.revoked_at += [at] * others
         self._run_loop_once(hub_id, dict.fromkeys(HUBS, answer))
 
-    @rule(hub_id=ANY_HUB, answer=ANSWERS, first=st.sampled_from(OVERTAKERS), saved=st.booleans())
-    def overtake(self, hub_id: int, answer: Answer, first: str, saved: bool) -> None:
+    @rule(hub_id=ANY_HUB, answer=ANSWERS, overtaking=st.sampled_from(OVERTAKING_OPERATIONS), is_saved=st.booleans())
+    def overtake(self, hub_id: int, answer: Answer, overtaking: str, is_saved: bool) -> None:
         """Another operation comes between HubSpot's answer and the save, if that comes at all."""
-        if first in DECISIONS:
+        if overtaking in DECISIONS:
             self.reject_grant(hub_id, INVALID_GRANTS[0], 10)
         self.answer_oldest_claim(hub_id, answer)
-        if first == "an install":
+        if overtaking == "an install":
             self.operations.deliver(self.operations.make_install(hub_id, 0.0, 1800))
-        elif first == "a disconnect":
+        elif overtaking == "a disconnect":
             self.disconnect(hub_id)
-        elif first == "an import":
+        elif overtaking == "an import":
             self.import_token(hub_id, same=False)
-        elif first == "another worker":
+        elif overtaking == "another worker":
             self.operations.advance(61.0)
             self.flights += self.operations.claim(2)
         else:
-            self.decide_revocations(first)
-        if saved:
+            self.decide_revocations(overtaking)
+        if is_saved:
             self.save(2, reply_is_lost=False)
 
     @rule(hub_id=ANY_HUB)
@@ -159,9 +172,9 @@ class ConnectionMachine(RuleBasedStateMachine):
     def _run_loop_once(self, hub_id: int, answers: Mapping[int, Answer]) -> None:
         self._wait_until_due(hub_id)
         self.operations.sweep()
-        done = [self.operations.answer(flight, answers[flight.hub_id]) for flight in self.operations.claim(2)]
-        self.operations.save(done)
-        self.saved += done
+        answered = [self.operations.answer(flight, answers[flight.hub_id]) for flight in self.operations.claim(2)]
+        self.operations.save(answered)
+        self.saved += answered
 
     # --- disconnects and requests ---
 
@@ -171,9 +184,9 @@ class ConnectionMachine(RuleBasedStateMachine):
         secrets, at = self.operations.time_call(lambda: self.world.stores.disconnects.mark_and_read_tokens(hub_id))
         assert (secrets is not None) is model.apply_disconnect(at)
         if secrets is not None:
-            opened = self.world.cipher.decrypt_refresh_token(hub_id, secrets.encrypted_refresh_token)
-            served = model.access.token if model.access and model.access.is_valid(at) else None
-            assert (opened, secrets.access_token) == (model.refresh_token, served)
+            refresh_token = self.world.cipher.decrypt_refresh_token(hub_id, secrets.encrypted_refresh_token)
+            access_token = model.access.token if model.access and model.access.is_valid(at) else None
+            assert (refresh_token, secrets.access_token) == (model.refresh_token, access_token)
 
     @rule(hub_id=ANY_HUB)
     def wipe_tokens(self, hub_id: int) -> None:
@@ -182,8 +195,8 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @rule()
     def claim_unfinished_disconnects(self) -> None:
-        found, at = self.operations.time_call(self.world.stores.disconnects.claim_unfinished)
-        assert set(found) == {hub_id for hub_id, model in self.models.items() if model.claim_unfinished(at)}
+        claimed, at = self.operations.time_call(self.world.stores.disconnects.claim_unfinished)
+        assert set(claimed) == {hub_id for hub_id, model in self.models.items() if model.claim_unfinished(at)}
 
     @rule(hub_id=ANY_HUB, token=st.sampled_from(["none", "served", "another"]))
     def request_refresh_by_job(self, hub_id: int, token: str) -> None:
@@ -211,16 +224,16 @@ class ConnectionMachine(RuleBasedStateMachine):
     def start_sweep(self) -> None:
         self.operations.sweep()
 
-    @rule(word=st.sampled_from(DECISIONS))
-    def decide_revocations(self, word: str) -> None:
+    @rule(decision=st.sampled_from(DECISIONS))
+    def decide_revocations(self, decision: str) -> None:
         since, models, stores = self.brake.since, self.models.values(), self.world.stores
-        if word == "confirm":
+        if decision == "confirm":
             count, at = self.operations.time_call(stores.brake.confirm)
         else:
             count, at = self.operations.time_call(stores.brake.dismiss)
         if since is None:
             assert count is None
-        elif word == "confirm":
+        elif decision == "confirm":
             self.brake.confirm()
             assert count == sum(model.confirm(at) for model in models)
         else:
@@ -235,11 +248,11 @@ class ConnectionMachine(RuleBasedStateMachine):
         replaced, audit = rotate_keys(world.reports, world.key_rotation, world.cipher, lambda pages, _: pages)
         assert (replaced, audit.rows, audit.on_older_key, audit.undecryptable_hubs) == (stored, stored, 0, [])
 
-    @rule(seconds=LATER)
+    @rule(seconds=ADVANCES_SECONDS)
     def advance_time(self, seconds: float) -> None:
         self.operations.advance(seconds)
 
-    # --- what must hold after each ---
+    # --- after each operation ---
 
     @invariant()
     def database_matches_the_model(self) -> None:
@@ -248,6 +261,6 @@ class ConnectionMachine(RuleBasedStateMachine):
         invariants.check_brake(self.brake, self.models.values(), self.world)
         self.received += self.world.read_notifications()
         assert self.received == self.operations.notifications, (
-            "NOTIFY is sent once for each change of status, in order, and for nothing else"
+            "NOTIFY is sent once for each change of status, in order, and only then"
         )
         self.operations.advance(0)

@@ -20,7 +20,7 @@ EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
 
 
 @pytest.fixture
-def connections(database_url: str, connect: Callable[..., Any]) -> Iterator[ModelDatabase]:
+def model_database(database_url: str, connect: Callable[..., Any]) -> Iterator[ModelDatabase]:
     engine = connect_engine(database_url)
     reader, listener = SqlFixture(connect()), connect()
     reader.rows("SET ROLE hubspot_reader")
@@ -31,11 +31,11 @@ def connections(database_url: str, connect: Callable[..., Any]) -> Iterator[Mode
 
 
 @pytest.mark.timeout(0)  # MODEL_EXAMPLES decides how long it runs; to shorten a failing sequence takes minutes
-def test_the_database_matches_the_model_after_any_sequence_of_operations(connections: ModelDatabase) -> None:
+def test_the_database_matches_the_model_after_any_sequence_of_operations(model_database: ModelDatabase) -> None:
     class OnThisDatabase(ConnectionMachine):
         pass
 
-    OnThisDatabase.connections = connections
+    OnThisDatabase.database = model_database
     run_state_machine_as_test(
         OnThisDatabase,
         settings=settings(

@@ -29,7 +29,7 @@ SELECT table_name, column_name FROM information_schema.columns
    AND table_name IN (SELECT relname FROM pg_class WHERE relkind = 'r')
  ORDER BY 1, 2
 """
-EMPTY = """
+DELETE_ALL_ROWS = """
 DELETE FROM tokenkeeper.connections;
 DELETE FROM tokenkeeper.history;
 DELETE FROM tokenkeeper.installs;
@@ -49,7 +49,7 @@ class ModelDatabase:
     listener: Any  #: a psycopg2 connection
 
     def make_world(self) -> World:
-        self.superuser.rows(EMPTY)
+        self.superuser.rows(DELETE_ALL_ROWS)
         self.superuser.rows("UPDATE tokenkeeper.connection_counts SET connections = 0")
         world = World(self)
         world.read_notifications()
@@ -59,73 +59,74 @@ class ModelDatabase:
 class World:
     """Model time is PostgreSQL's plus the seconds that were advanced."""
 
-    def __init__(self, connections: ModelDatabase) -> None:
-        self.sql, self.reader = connections.superuser, connections.reader
-        self.stores = Stores(connections.engine, lease_seconds=LEASE_SECONDS)
-        self.reports, self.key_rotation = ConnectionReports(connections.engine), KeyRotationStore(connections.engine)
+    def __init__(self, database: ModelDatabase) -> None:
+        self.sql, self.reader = database.superuser, database.reader
+        self.stores = Stores(database.engine, lease_seconds=LEASE_SECONDS)
+        self.reports, self.key_rotation = ConnectionReports(database.engine), KeyRotationStore(database.engine)
         self.keys = [Fernet.generate_key().decode()]
-        self._listener = connections.listener
-        self._passed = timedelta()
-        self._ageing_statement = _ageing_statement(self.sql)
+        self._listener = database.listener
+        self._advanced = timedelta()
+        self._ageing_statement = _make_ageing_statement(self.sql)
 
     @property
     def cipher(self) -> TokenCipher:
         return TokenCipher(self.keys)
 
     def now(self) -> datetime:
-        return self.sql.now() + self._passed
+        return self.sql.now() + self._advanced
 
     def to_model_time(self, stored: datetime) -> datetime:
         """A time in the database as model time."""
-        return stored + self._passed
+        return stored + self._advanced
 
-    def to_database_time(self, told: datetime) -> datetime:
-        return told - self._passed
+    def to_database_time(self, model_time: datetime) -> datetime:
+        return model_time - self._advanced
 
     def advance(self, seconds: float) -> None:
         """Advance model time: every time in the database moves into the past."""
         by = timedelta(seconds=seconds)
         if by:
-            self._passed += by
+            self._advanced += by
             self.sql.rows(
                 self._ageing_statement.format(by=f"interval '{by // timedelta(microseconds=1)} microseconds'")
             )
 
     @property
-    def passed(self) -> timedelta:
-        return self._passed
+    def advanced(self) -> timedelta:
+        """The sum of all advances."""
+        return self._advanced
 
     def read_notifications(self) -> list[tuple[int, str]]:
-        """Hub and event of every NOTIFY since the last call. Waits for a NOTIFY of its own."""
+        """Hub and event of every NOTIFY since the last call. Sends a last NOTIFY and reads up to it."""
         with self._listener.cursor() as cursor:
             cursor.execute("NOTIFY hubspot_connections, 'end of test'")
-        heard: list[tuple[int, str]] = []
+        notifications: list[tuple[int, str]] = []
         while True:
             self._listener.poll()
             while self._listener.notifies:
                 payload = self._listener.notifies.pop(0).payload
                 if payload == "end of test":
-                    return heard
-                word = json.loads(payload)
-                assert set(word) == {"hub_id", "event"}
-                heard.append((word["hub_id"], word["event"]))
+                    return notifications
+                message = json.loads(payload)
+                assert set(message) == {"hub_id", "event"}
+                notifications.append((message["hub_id"], message["event"]))
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRow:
-    """A row as it was claimed at `passed`."""
+    """A row as it was claimed when model time had `advanced` so far."""
 
     claimed: ClaimedConnection
-    passed: timedelta
+    advanced: timedelta
 
     def attempt(self, world: World, answer: Answer, number: int) -> tuple[RefreshAttempt, ScriptedHubSpot]:
         """The worker's attempt with this answer of HubSpot, now."""
         claimed = self.claimed
-        lease = replace(claimed.lease, until=claimed.lease.until - (world.passed - self.passed))
+        lease = replace(claimed.lease, until=claimed.lease.until - (world.advanced - self.advanced))
         hub_id = claimed.connection.hub_id
         expected = world.cipher.decrypt_refresh_token(hub_id, claimed.encrypted_refresh_token)
         hubspot = ScriptedHubSpot(answer, hub_id, expected, number)
-        refresher = _refresher(hubspot, world.cipher, world.stores.claims.clock)
+        refresher = _make_refresher(hubspot, world.cipher, world.stores.claims.clock)
         return refresher.refresh(replace(claimed, lease=lease)), hubspot
 
 
@@ -134,14 +135,14 @@ def age_attempt(attempt: RefreshAttempt, by: timedelta) -> RefreshAttempt:
     lease = replace(attempt.lease, until=attempt.lease.until - by)
     if attempt.result is None:
         return replace(attempt, lease=lease)
-    step = attempt.result.transition
+    transition = attempt.result.transition
     connection = replace(
-        step.connection,
-        due_at=_age_instant(step.connection.due_at, by),
-        retry_not_before=_age_instant(step.connection.retry_not_before, by),
+        transition.connection,
+        due_at=_age_instant(transition.connection.due_at, by),
+        retry_not_before=_age_instant(transition.connection.retry_not_before, by),
     )
-    grant = None if step.grant is None else replace(step.grant, granted_at=step.grant.granted_at - by)
-    result = replace(attempt.result, lease=lease, transition=replace(step, connection=connection, grant=grant))
+    grant = None if transition.grant is None else replace(transition.grant, granted_at=transition.grant.granted_at - by)
+    result = replace(attempt.result, lease=lease, transition=replace(transition, connection=connection, grant=grant))
     return replace(attempt, lease=lease, result=result)
 
 
@@ -149,12 +150,12 @@ def _age_instant(instant: datetime | None, by: timedelta) -> datetime | None:
     return None if instant is None else instant - by
 
 
-def _refresher(hubspot: ScriptedHubSpot, cipher: TokenCipher, clock: DatabaseClock) -> Refresher:
-    make: Callable[..., Refresher] = Refresher  # the scripted HubSpot is no HubSpot for mypy
-    return make(hubspot, cipher, clock, Schedule(), CALL_SECONDS)
+def _make_refresher(hubspot: ScriptedHubSpot, cipher: TokenCipher, clock: DatabaseClock) -> Refresher:
+    refresher: Callable[..., Refresher] = Refresher  # to mypy, ScriptedHubSpot is another type than HubSpot
+    return refresher(hubspot, cipher, clock, Schedule(), CALL_SECONDS)
 
 
-def _ageing_statement(sql: SqlFixture) -> str:
+def _make_ageing_statement(sql: SqlFixture) -> str:
     """One statement that moves every time in the database into the past."""
     columns: dict[str, list[str]] = {}
     for table, column in sql.rows(TIMESTAMP_COLUMNS):
