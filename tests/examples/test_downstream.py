@@ -85,18 +85,18 @@ def test_after_a_401_because_of_an_uninstall_an_example_ends_with_the_reason(
     assert (ran.status, ran.err) == (1, f"account {deployment.hub} has no token that works now: revoked\n")
 
 
-def test_a_429_is_waited_for(deployment: Deployment, job: Job) -> None:
+def test_an_example_waits_after_a_429(deployment: Deployment, job: Job) -> None:
     deployment.simulator.add_fault(429, where="api", hub_id=deployment.hub, times=1, retry_after=1)
     assert job.run("python/contacts.py", str(deployment.hub)).status == 0
 
 
-def test_in_psql_by_hand_no_token_is_shown(deployment: Deployment, job: Job) -> None:
+def test_the_psql_example_shows_no_token(deployment: Deployment, job: Job) -> None:
     ran = job.run("psql", "-X", "-q", "--set", f"hub={deployment.hub}", "-f", EXAMPLES / "psql/contacts.sql")
     assert (ran.status, ran.err) == (0, "")
     assert "@" in ran.out
 
 
-def test_no_token_shows_in_ps(deployment: Deployment, job: Job) -> None:
+def test_the_examples_show_no_token_in_the_process_list(deployment: Deployment, job: Job) -> None:
     """While curl waits for HubSpot."""
     token = deployment.token()
     deployment.simulator.add_fault("slow", where="api", hub_id=deployment.hub, seconds=4, times=1)
@@ -115,7 +115,9 @@ def command_lines(pid: int) -> list[str]:
         return []
 
 
-def test_a_batch_counts_every_account_and_one_accounts_trouble_is_no_others(deployment: Deployment, job: Job) -> None:
+def test_the_batch_example_counts_every_account_and_continues_after_an_error_of_one(
+    deployment: Deployment, job: Job
+) -> None:
     other, gone = deployment.hub + 500, deployment.hub + 600
     deployment.connect(other)
     deployment.connect(gone)
@@ -127,7 +129,7 @@ def test_a_batch_counts_every_account_and_one_accounts_trouble_is_no_others(depl
     assert told[str(gone)] == "failed: HTTPError"
 
 
-def test_the_roles_of_the_page_read_what_it_says(deployment: Deployment, job: Job) -> None:
+def test_the_roles_created_as_documented_read_what_the_page_says(deployment: Deployment, job: Job) -> None:
     """One reads all accounts; the other one has a view of two of them."""
     roles = {"my_job": f"{job.role}_a", "support_job": f"{job.role}_b", "support": f"{job.role}_s"}
     statements = find_code_block("downstream.md", "CREATE ROLE my_job") + find_code_block(
@@ -162,13 +164,13 @@ def test_the_roles_of_the_page_read_what_it_says(deployment: Deployment, job: Jo
         ),
     ],
 )
-def test_what_postgresql_says_is_in_the_page_on_trouble(job: Job, statement: str, says: str) -> None:
+def test_the_errors_of_postgresql_are_in_the_troubleshooting_page(job: Job, statement: str, says: str) -> None:
     ran = job.run("psql", "-XAt", "-c", statement)
     assert re.search(says.replace("(…)", r"\(.*\)"), ran.err), ran.err
     assert f"`{says}`" in TROUBLE
 
 
-def test_who_is_no_reader_is_told_of_the_schema(deployment: Deployment, job: Job) -> None:
+def test_a_role_that_is_no_reader_gets_an_error_that_names_the_schema(deployment: Deployment, job: Job) -> None:
     deployment.sql.rows(f"REVOKE hubspot_reader FROM {job.role}")
     assert "permission denied for schema hubspot" in job.run("psql", "-XAtc", "SELECT * FROM hubspot.tokens").err
     assert "`permission denied for schema hubspot`" in TROUBLE

@@ -76,7 +76,7 @@ def old_table(shared_deployment: Deployment) -> Iterator[Callable[[dict[int, str
     )
 
 
-def test_a_table_moves_in_and_those_who_read_it_notice_nothing(
+def test_a_table_is_imported_and_its_readers_see_the_same_columns(
     shared_deployment: Deployment, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
 ) -> None:
     hubs = shared_deployment.simulator.install_many(50, 810_001)
@@ -98,7 +98,7 @@ def test_a_table_moves_in_and_those_who_read_it_notice_nothing(
     assert "0 new, 0 given another token, 50 left as they are" in shell(move).out
 
 
-def test_a_table_without_account_numbers_moves_in(
+def test_a_table_without_account_numbers_is_imported(
     shared_deployment: Deployment, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
 ) -> None:
     hubs = shared_deployment.simulator.install_many(3, 820_001)
@@ -113,7 +113,7 @@ def test_a_table_without_account_numbers_moves_in(
     until(lambda: hubs.keys() <= shared_deployment.tokens().keys())
 
 
-def test_a_line_with_the_wrong_account_is_not_served_and_the_right_line_mends_it(
+def test_a_line_with_the_wrong_account_is_not_served_and_the_right_line_corrects_it(
     shared_deployment: Deployment, shell: Callable[..., Ran]
 ) -> None:
     right, wrong = 830_001, 830_002
@@ -180,7 +180,7 @@ def nango() -> Iterator[str]:
         thread.join()
 
 
-def test_nangos_connections_move_in_and_the_one_without_a_number_is_named(
+def test_the_connections_of_nango_are_imported_and_one_without_an_account_number_is_reported(
     shared_deployment: Deployment, shell: Callable[..., Ran], nango: str
 ) -> None:
     hubs = shared_deployment.simulator.install_many(5, 840_001)
@@ -194,7 +194,7 @@ def test_nangos_connections_move_in_and_the_one_without_a_number_is_named(
     until(lambda: hubs.keys() <= shared_deployment.tokens().keys())
 
 
-def test_a_table_with_many_dead_tokens_waits_for_the_operators_word(
+def test_an_import_with_many_invalid_tokens_turns_the_revocation_brake_on(
     shared_deployment: Deployment, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
 ) -> None:
     """Last in this file: for ten minutes the brake counts what became revoked."""

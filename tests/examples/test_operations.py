@@ -58,7 +58,7 @@ def moved_in(deployment: Deployment, hubs: dict[int, str]) -> str:
     return deployment.product.tokenkeeper("import", "-", stdin=f"hub_id,refresh_token\n{lines}").stdout
 
 
-def test_a_dump_restored_on_another_server_goes_on(
+def test_a_dump_restored_on_another_server_keeps_tokens_fresh(
     own_postgres: EmbeddedPostgres,
     another_server: EmbeddedPostgres,
     on_server: Callable[..., Deployment],
@@ -92,7 +92,7 @@ def test_a_dump_restored_on_another_server_goes_on(
     assert after.sql.value("SELECT hubspot.request_refresh(%s, %s)", hub_id, token)
 
 
-def test_with_all_keys_lost_one_begins_anew_and_the_history_stays(
+def test_with_all_keys_lost_every_connection_is_installed_again_and_the_history_stays(
     own_postgres: EmbeddedPostgres, on_server: Callable[..., Deployment], tmp_path: Path
 ) -> None:
     run(own_postgres, "createdb tokenkeeper", tmp_path)

@@ -61,14 +61,16 @@ def revoke(deployment: Deployment, hub_id: int) -> None:
     until(lambda: deployment.status(hub_id) == "revoked")
 
 
-def test_a_revocation_is_told_at_once(deployment: Deployment, listen: Callable[..., Listener]) -> None:
+def test_the_listening_example_reports_a_revocation_at_once(
+    deployment: Deployment, listen: Callable[..., Listener]
+) -> None:
     listener = listen()
     revoke(deployment, deployment.hub)
     until(lambda: listener.count_lines(deployment.hub) == 1, seconds=10)
     assert "BAD_REFRESH_TOKEN" in listener.lines[-1]
 
 
-def test_what_happens_while_the_connection_is_away_is_told_afterwards_and_once(
+def test_a_revocation_during_an_interruption_is_reported_once_afterwards(
     deployment: Deployment, job: Job, listen: Callable[..., Listener]
 ) -> None:
     before, other = deployment.hub, deployment.hub + 500
@@ -85,7 +87,7 @@ def test_what_happens_while_the_connection_is_away_is_told_afterwards_and_once(
     assert listener.count_lines(before) == 1
 
 
-def test_after_a_restart_it_goes_on_where_it_was(
+def test_the_listening_example_continues_after_a_restart(
     deployment: Deployment, job: Job, listen: Callable[..., Listener]
 ) -> None:
     listener = listen()
@@ -100,7 +102,7 @@ def test_after_a_restart_it_goes_on_where_it_was(
     until(lambda: again.count_lines(other) == 1)
 
 
-def test_one_that_is_seen_late_is_told_too(
+def test_a_revocation_that_is_committed_late_is_reported_too(
     deployment: Deployment, listen: Callable[..., Listener], connect: Callable[..., Any]
 ) -> None:
     """The transaction that began first ends last."""

@@ -65,7 +65,7 @@ def are_delivered(deployment: Deployment, count: int) -> bool:
     )
 
 
-def test_an_outage_and_revocations_are_each_told_once_and_so_is_their_end(
+def test_an_outage_and_revocations_and_their_ends_are_each_posted_once(
     deployment: Deployment, receiver: Receiver
 ) -> None:
     deployment.simulator.add_fault(503, where="token")

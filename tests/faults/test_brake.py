@@ -72,7 +72,7 @@ def all_well(deployment: Deployment) -> Any:
     return counts(deployment) == {"active": HUBS} and len(tokens) == HUBS and deployment.are_live(*tokens.values())
 
 
-def test_a_foreign_client_id_revokes_few_and_dismissed_all_come_back_with_nobody_re_installing(
+def test_with_the_client_id_of_another_app_few_connections_are_revoked_and_a_dismissal_recovers_all_without_a_reinstall(
     deployment: Deployment,
 ) -> None:
     all_braked(deployment)
@@ -86,7 +86,9 @@ def test_a_foreign_client_id_revokes_few_and_dismissed_all_come_back_with_nobody
     assert deployment.never_refreshed_twice_at_once()
 
 
-def test_confirmed_they_are_revoked_and_an_operator_can_still_have_one_tried_again(deployment: Deployment) -> None:
+def test_a_confirmation_revokes_all_held_connections_and_an_operator_can_still_refresh_one(
+    deployment: Deployment,
+) -> None:
     all_braked(deployment)
     assert revocations(deployment, "confirm").startswith(f"{HUBS - MIN_REVOCATIONS} revoked")
     assert counts(deployment) == {"revoked": HUBS}

@@ -21,7 +21,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kinds", KINDS, ids=" ".join)
-def test_one_accounts_trouble_is_nobody_elses(deployment: FaultDeployment, kinds: tuple[str, ...]) -> None:
+def test_a_fault_of_one_account_delays_no_other_account(deployment: FaultDeployment, kinds: tuple[str, ...]) -> None:
     for hub_id, kind in zip(deployment.hubs, kinds, strict=False):
         deployment.simulator.add_fault(kind, hub_id=hub_id, seconds=1.4 if kind == "slow" else None, times=1)
     before = deployment.make_due()
@@ -31,7 +31,7 @@ def test_one_accounts_trouble_is_nobody_elses(deployment: FaultDeployment, kinds
     deployment.check_recovered()
 
 
-def test_a_refusal_that_hubspot_takes_back_costs_nothing(deployment: FaultDeployment) -> None:
+def test_a_refusal_that_introspection_contradicts_revokes_no_connection(deployment: FaultDeployment) -> None:
     """The second witness says that the refresh token is alive, or does not answer."""
     deployment.simulator.add_fault("bad_refresh_token", hub_id=deployment.hubs[0], times=2)
     deployment.simulator.add_fault("bad_hub", hub_id=deployment.hubs[1], times=1)
@@ -43,7 +43,9 @@ def test_a_refusal_that_hubspot_takes_back_costs_nothing(deployment: FaultDeploy
     deployment.check_recovered()
 
 
-def test_rotated_refresh_tokens_survive_an_answer_that_comes_too_late(deployment: FaultDeployment) -> None:
+def test_a_connection_survives_an_answer_with_a_rotated_refresh_token_that_comes_too_late(
+    deployment: FaultDeployment,
+) -> None:
     """HubSpot rotated, we never heard of it, and the old refresh token lives on for a while."""
     deployment.simulator.change_settings(rotation=30)
     for hub_id, kind in zip(deployment.hubs[:3], ("slow", "lost", "cut"), strict=True):
@@ -52,7 +54,7 @@ def test_rotated_refresh_tokens_survive_an_answer_that_comes_too_late(deployment
     deployment.check_recovered()
 
 
-def test_a_429_stops_everybody_until_its_time_is_over(deployment: FaultDeployment) -> None:
+def test_a_429_stops_all_refreshes_until_its_retry_after(deployment: FaultDeployment) -> None:
     deployment.simulator.add_fault(429, hub_id=deployment.hubs[0], retry_after=3, times=1)
     deployment.make_due(deployment.hubs[0])
     until(lambda: deployment.hubspot_condition() == "throttled")
@@ -65,7 +67,9 @@ def test_a_429_stops_everybody_until_its_time_is_over(deployment: FaultDeploymen
 
 
 @pytest.mark.parametrize("error", [-7200, 7200], ids=["behind", "ahead"])
-def test_hubspots_clock_may_be_wrong(deployment: FaultDeployment, error: float) -> None:
+def test_a_wrong_clock_of_hubspot_changes_no_retry_time_and_no_token_lifetime(
+    deployment: FaultDeployment, error: float
+) -> None:
     """Its dates are held against its own: a pause of three seconds is one, and a token's life is counted here."""
     deployment.simulator.change_settings(clock_error=error)
     paused = deployment.hubs[0]
@@ -81,7 +85,7 @@ def test_hubspots_clock_may_be_wrong(deployment: FaultDeployment, error: float) 
     deployment.check_recovered()
 
 
-def test_a_477_stops_that_account_alone(deployment: FaultDeployment) -> None:
+def test_a_477_stops_the_refreshes_of_its_account_only(deployment: FaultDeployment) -> None:
     moving = deployment.hubs[0]
     deployment.simulator.add_fault(477, hub_id=moving, retry_after=3, times=1)
     begun, before = time.monotonic(), deployment.make_due()
@@ -93,7 +97,7 @@ def test_a_477_stops_that_account_alone(deployment: FaultDeployment) -> None:
     deployment.check_recovered()
 
 
-def test_messages_twice_and_late_start_no_refresh_of_their_own(deployment: FaultDeployment) -> None:
+def test_repeated_and_expired_messages_start_no_additional_refresh(deployment: FaultDeployment) -> None:
     dispatch = Dispatch.from_url(deployment.product.environment["REDIS_URL"])
     deployment.simulator.change_settings(latency=0.2)
     calls, before = deployment.count_refreshes(), deployment.make_due()
@@ -110,7 +114,7 @@ def broker(deployment: FaultDeployment) -> Iterator[redis.Redis]:
         yield client
 
 
-def test_installs_twice_late_and_in_the_wrong_order_leave_the_newest(
+def test_of_installs_delivered_twice_late_and_out_of_order_the_newest_is_stored(
     deployment: FaultDeployment, broker: redis.Redis
 ) -> None:
     hub_id, known = deployment.hubs[0], len(deployment.sql.events(deployment.hubs[0]))

@@ -36,7 +36,7 @@ def count_logged(workers: list[ChildProcess]) -> tuple[int, int]:
     return sum(count_logged_by(worker)[0] for worker in workers), sum(count_logged_by(worker)[1] for worker in workers)
 
 
-def test_they_share_the_work_and_never_ask_for_one_hub_twice_at_once(deployment: FaultDeployment) -> None:
+def test_several_workers_share_the_refreshes_and_never_refresh_a_hub_twice_at_once(deployment: FaultDeployment) -> None:
     deployment.simulator.change_settings(latency=0.2, lifetime=1800)  # none falls due by itself
     workers, rounds = deployment.processes_named("worker"), 3
     until(lambda: sum(count_logged(workers)) == deployment.count_refreshes())
@@ -51,7 +51,7 @@ def test_they_share_the_work_and_never_ask_for_one_hub_twice_at_once(deployment:
     deployment.check_recovered()
 
 
-def test_half_of_them_may_die_and_the_others_go_on(deployment: FaultDeployment) -> None:
+def test_when_half_of_the_workers_are_killed_the_others_refresh_all_connections(deployment: FaultDeployment) -> None:
     deployment.simulator.change_settings(latency=0.2)
     before = deployment.make_due_and_await_calls(at_least=30)
     for worker in deployment.processes_named("worker")[:2]:

@@ -116,7 +116,7 @@ def press(session: requests.Session, page: str, action: str) -> None:
     assert answer.status_code == 303, answer.text
 
 
-def test_nobody_comes_past_it_and_few_connections_do_for_all(deployment: FaultDeployment) -> None:
+def test_all_processes_connect_through_pgbouncer_and_share_few_server_connections(deployment: FaultDeployment) -> None:
     """The most that PostgreSQL ever had from a login, over a round of refreshes."""
     before, most = deployment.make_due(), 0
     while deployment.tokens().items() & before.items():
@@ -129,7 +129,9 @@ def test_nobody_comes_past_it_and_few_connections_do_for_all(deployment: FaultDe
     deployment.check_recovered(except_for=[HUB])
 
 
-def test_a_life_of_a_connection_through_it(deployment: FaultDeployment, doors: PooledUrls) -> None:
+def test_a_connection_is_installed_refreshed_requested_and_disconnected_through_pgbouncer(
+    deployment: FaultDeployment, doors: PooledUrls
+) -> None:
     """Installed, identified, refreshed by an operator, asked for by a job, disconnected; read as a job reads."""
     hub = HUB
     first = deployment.connect(hub)
@@ -150,12 +152,12 @@ def test_a_life_of_a_connection_through_it(deployment: FaultDeployment, doors: P
     deployment.check_recovered(except_for=[HUB])
 
 
-def test_a_job_may_not_do_more_through_it(doors: PooledUrls) -> None:
+def test_a_downstream_job_has_no_more_privileges_through_pgbouncer(doors: PooledUrls) -> None:
     with open_sql(doors.job) as job, pytest.raises(psycopg2.errors.InsufficientPrivilege):
         job.rows("SELECT * FROM tokenkeeper.connections")
 
 
-def test_what_an_operator_runs_goes_through_it(deployment: FaultDeployment, doors: PooledUrls) -> None:
+def test_the_operators_commands_work_through_pgbouncer(deployment: FaultDeployment, doors: PooledUrls) -> None:
     run = deployment.product.tokenkeeper
     assert run("status").returncode == 0
     assert run("keys", "rotate").returncode == 0
@@ -167,7 +169,7 @@ def test_what_an_operator_runs_goes_through_it(deployment: FaultDeployment, door
     deployment.check_recovered(except_for=[HUB])
 
 
-def test_no_setting_of_ours_stays_with_a_connection_that_others_use_next(
+def test_no_session_setting_stays_on_a_server_connection_of_pgbouncer(
     deployment: FaultDeployment, doors: PooledUrls
 ) -> None:
     deployment.wait_for_new_tokens(deployment.make_due())
@@ -177,7 +179,7 @@ def test_no_setting_of_ours_stays_with_a_connection_that_others_use_next(
             assert found == {"default"}, name
 
 
-def test_listen_hears_nothing_through_it(deployment: FaultDeployment, doors: PooledUrls) -> None:
+def test_listen_receives_nothing_through_pgbouncer(deployment: FaultDeployment, doors: PooledUrls) -> None:
     """Why the manual has who listens connect straight to PostgreSQL."""
     ears = []
     for url in (doors.job, as_login(deployment.database_url, JOB)):
@@ -201,7 +203,9 @@ def test_listen_hears_nothing_through_it(deployment: FaultDeployment, doors: Poo
             connection.close()
 
 
-def test_its_connections_to_postgres_are_cut_and_nobody_notices(deployment: FaultDeployment) -> None:
+def test_after_pgbouncers_server_connections_are_terminated_every_connection_is_refreshed(
+    deployment: FaultDeployment,
+) -> None:
     deployment.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
     before = deployment.make_due_and_await_calls()
     assert deployment.terminate_sessions() > 0

@@ -13,7 +13,7 @@ from tests.support.fault_deployment import FIRST_HUB_ID, FaultDeployment
 from tests.support.polling import until
 
 
-def test_a_killed_pool_process_costs_only_time(deployment: FaultDeployment) -> None:
+def test_after_a_pool_process_is_killed_every_connection_is_refreshed(deployment: FaultDeployment) -> None:
     deployment.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
     before = deployment.make_due_and_await_calls()
     for child in deployment.child_pids("worker"):
@@ -22,7 +22,7 @@ def test_a_killed_pool_process_costs_only_time(deployment: FaultDeployment) -> N
     deployment.check_recovered()
 
 
-def test_pool_processes_told_to_go_save_what_only_they_know(deployment: FaultDeployment) -> None:
+def test_a_terminated_pool_process_saves_its_results_first(deployment: FaultDeployment) -> None:
     """HubSpot rotates refresh tokens, with no grace: an answer that is lost costs the account."""
     deployment.simulator.change_settings(rotation=0)
     deployment.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
@@ -33,7 +33,7 @@ def test_pool_processes_told_to_go_save_what_only_they_know(deployment: FaultDep
     deployment.check_recovered()
 
 
-def test_a_worker_told_to_stop_saves_what_only_it_knows(deployment: FaultDeployment) -> None:
+def test_a_terminated_worker_saves_its_results_first(deployment: FaultDeployment) -> None:
     deployment.simulator.change_settings(rotation=0)
     deployment.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
     deployment.make_due_and_await_calls()
@@ -43,7 +43,9 @@ def test_a_worker_told_to_stop_saves_what_only_it_knows(deployment: FaultDeploym
     deployment.check_recovered()
 
 
-def test_a_killed_worker_loses_at_most_what_was_in_flight_and_none_in_silence(deployment: FaultDeployment) -> None:
+def test_a_killed_worker_loses_at_most_the_calls_in_flight_and_each_loss_is_in_the_history(
+    deployment: FaultDeployment,
+) -> None:
     """The worst case: rotation with no grace. Whose answer died with the worker is told, and can be installed again."""
     at_risk = deployment.hubs[:3]
     deployment.simulator.change_settings(rotation=0)
@@ -73,7 +75,7 @@ def test_a_killed_main_process_leaves_no_children_behind(deployment: FaultDeploy
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "told to stop"])
-def test_without_a_beat_nothing_is_lost_and_the_next_one_goes_on(
+def test_without_a_beat_refreshes_stop_and_the_next_beat_resumes_them(
     deployment: FaultDeployment, signum: signal.Signals
 ) -> None:
     deployment.newest_process("beat").kill(signum)
@@ -87,7 +89,7 @@ def test_without_a_beat_nothing_is_lost_and_the_next_one_goes_on(
     deployment.check_recovered()
 
 
-def test_one_of_two_beats_may_die_and_nobody_notices(deployment: FaultDeployment) -> None:
+def test_when_one_of_two_beats_is_killed_the_other_keeps_tokens_fresh(deployment: FaultDeployment) -> None:
     second = deployment.product.beat()
     second.kill()
     before = deployment.make_due()
@@ -104,7 +106,7 @@ def test_a_killed_gunicorn_worker_is_replaced(deployment: FaultDeployment) -> No
     deployment.check_recovered()
 
 
-def test_gunicorn_told_to_stop_finishes_an_install_first(deployment: FaultDeployment) -> None:
+def test_a_terminated_gunicorn_finishes_an_install_first(deployment: FaultDeployment) -> None:
     deployment.simulator.add_fault("slow", grant="code", seconds=0.8, times=1)
     with ThreadPoolExecutor(1) as browser:
         answer = browser.submit(deployment.install, FIRST_HUB_ID)
@@ -116,7 +118,7 @@ def test_gunicorn_told_to_stop_finishes_an_install_first(deployment: FaultDeploy
     deployment.check_recovered()
 
 
-def test_gunicorn_killed_in_mid_install_stores_nothing_and_the_next_try_works(deployment: FaultDeployment) -> None:
+def test_an_install_can_be_repeated_after_gunicorn_was_killed_during_it(deployment: FaultDeployment) -> None:
     deployment.simulator.add_fault("slow", grant="code", seconds=0.8, times=1)
     with ThreadPoolExecutor(1) as browser:
         answer = browser.submit(deployment.install, FIRST_HUB_ID)

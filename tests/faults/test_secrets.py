@@ -10,7 +10,7 @@ NEW_SECRET = "the-secret-after-the-rotation"
 SETTINGS = {"HUBSPOT_CLIENT_SECRET": f"{NEW_SECRET},{DEMO_CLIENT_SECRET}"}
 
 
-def test_no_downstream_job_notices_a_rotation_in_mid_run(deployment: FaultDeployment) -> None:
+def test_a_rotation_of_the_client_secret_at_hubspot_interrupts_no_refresh(deployment: FaultDeployment) -> None:
     """Both secrets are in the settings, HubSpot takes the old one only, and from some moment on only the new one."""
     deployment.simulator.change_settings(latency=0.1)
     before = deployment.make_due()
@@ -25,7 +25,9 @@ def test_no_downstream_job_notices_a_rotation_in_mid_run(deployment: FaultDeploy
     deployment.check_recovered()
 
 
-def test_our_own_bad_secret_costs_no_connection_and_mends_itself(deployment: FaultDeployment) -> None:
+def test_a_rejected_client_secret_ends_no_connection_and_refreshes_resume_once_it_is_accepted(
+    deployment: FaultDeployment,
+) -> None:
     deployment.simulator.change_settings(client_secrets=["somebody-elses"])
     before, calls = deployment.make_due(), deployment.count_refreshes()
     until(lambda: deployment.hubspot_condition() == "app_rejected")
@@ -38,7 +40,7 @@ def test_our_own_bad_secret_costs_no_connection_and_mends_itself(deployment: Fau
     deployment.check_recovered()
 
 
-def test_a_worker_started_with_a_wrong_secret_and_again_with_the_right_one(deployment: FaultDeployment) -> None:
+def test_a_worker_started_with_a_wrong_client_secret_ends_no_connection(deployment: FaultDeployment) -> None:
     assert deployment.newest_process("worker").stop() == 0
     wrong = deployment.product.worker(HUBSPOT_CLIENT_SECRET="not-the-secret-of-this-app")
     before = deployment.make_due()

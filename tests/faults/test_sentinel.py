@@ -38,7 +38,7 @@ def ready(deployment: FaultDeployment) -> dict[str, str]:
     return dict(answer.json())
 
 
-def test_all_of_it_runs_by_sentinel(deployment: FaultDeployment) -> None:
+def test_every_process_finds_redis_through_sentinel(deployment: FaultDeployment) -> None:
     assert ready(deployment) == {"postgres": "ok", "redis": "ok"}
     told = deployment.product.tokenkeeper("doctor")
     assert "redis" in told.stdout
@@ -47,7 +47,9 @@ def test_all_of_it_runs_by_sentinel(deployment: FaultDeployment) -> None:
     deployment.check_recovered()
 
 
-def test_the_primary_dies_and_sweeps_resume_by_themselves(deployment: FaultDeployment, sentinels: Sentinels) -> None:
+def test_sweeps_resume_by_themselves_after_the_primary_is_killed(
+    deployment: FaultDeployment, sentinels: Sentinels
+) -> None:
     dead = sentinels.kill_primary()
     until(lambda: sentinels.primary() is not dead)
     over = deployment.sql.now()
@@ -59,7 +61,7 @@ def test_the_primary_dies_and_sweeps_resume_by_themselves(deployment: FaultDeplo
     sentinels.restart_as_replica(dead)
 
 
-def test_installs_while_there_is_no_primary_are_stored(deployment: FaultDeployment, sentinels: Sentinels) -> None:
+def test_installs_during_a_failover_are_stored(deployment: FaultDeployment, sentinels: Sentinels) -> None:
     old = {hub_id: deployment.token(hub_id) for hub_id in deployment.hubs[:4]}
     dead = sentinels.kill_primary()
     for hub_id in old:
@@ -69,7 +71,7 @@ def test_installs_while_there_is_no_primary_are_stored(deployment: FaultDeployme
     sentinels.restart_as_replica(dead)
 
 
-def test_a_sentinel_that_hangs_or_is_dead_is_nobodys_business(
+def test_a_frozen_or_killed_sentinel_interrupts_nothing_and_the_next_failover_succeeds(
     deployment: FaultDeployment, sentinels: Sentinels
 ) -> None:
     """It is the one that the URL names first; and the next failover comes all the same."""

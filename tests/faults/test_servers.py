@@ -20,7 +20,7 @@ def rotation(deployment: FaultDeployment) -> None:
     deployment.simulator.change_settings(rotation=0)
 
 
-def test_postgres_stopped_while_hubspot_answers_costs_no_answer(deployment: FaultDeployment) -> None:
+def test_every_answer_of_hubspot_is_saved_after_a_restart_of_postgres(deployment: FaultDeployment) -> None:
     deployment.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
     calls = deployment.count_refreshes()
     before = deployment.make_due_and_await_calls(at_least=len(deployment.hubs))
@@ -33,7 +33,7 @@ def test_postgres_stopped_while_hubspot_answers_costs_no_answer(deployment: Faul
     deployment.check_recovered()
 
 
-def test_postgres_stopped_at_once_and_restarted(deployment: FaultDeployment) -> None:
+def test_every_connection_recovers_after_a_crash_of_postgres(deployment: FaultDeployment) -> None:
     deployment.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
     before = deployment.make_due_and_await_calls()
     deployment.servers.crash_postgres()
@@ -42,7 +42,9 @@ def test_postgres_stopped_at_once_and_restarted(deployment: FaultDeployment) -> 
     deployment.check_recovered()
 
 
-def test_connections_to_postgres_cut_again_and_again(deployment: FaultDeployment) -> None:
+def test_every_connection_recovers_after_repeated_terminations_of_sessions_in_postgres(
+    deployment: FaultDeployment,
+) -> None:
     deployment.simulator.change_settings(latency=0.1)
     cut, ending = 0, time.monotonic() + 2
     while time.monotonic() < ending:
@@ -54,7 +56,9 @@ def test_connections_to_postgres_cut_again_and_again(deployment: FaultDeployment
     deployment.check_recovered()
 
 
-def test_postgres_frozen_for_longer_than_a_lease(deployment: FaultDeployment) -> None:
+def test_every_connection_recovers_after_postgres_is_frozen_for_longer_than_a_lease(
+    deployment: FaultDeployment,
+) -> None:
     """A worker claims the rows again before the answer of HubSpot is saved: the rotated refresh token is kept.
 
     Until that one is saved, both witnesses call the old one dead, and rightly: what is revoked by that is taken back.
@@ -74,7 +78,7 @@ def test_postgres_frozen_for_longer_than_a_lease(deployment: FaultDeployment) ->
     deployment.check_recovered()
 
 
-def test_redis_killed_and_back_with_nothing_in_it(deployment: FaultDeployment) -> None:
+def test_every_connection_recovers_after_redis_restarts_empty(deployment: FaultDeployment) -> None:
     before = deployment.make_due()
     deployment.servers.kill_valkey()
     time.sleep(1)
@@ -83,7 +87,7 @@ def test_redis_killed_and_back_with_nothing_in_it(deployment: FaultDeployment) -
     deployment.check_recovered()
 
 
-def test_redis_flushed_again_and_again(deployment: FaultDeployment) -> None:
+def test_every_connection_recovers_after_repeated_flushes_of_redis(deployment: FaultDeployment) -> None:
     for _ in range(5):
         before = deployment.make_due()
         deployment.servers.flush()
@@ -92,7 +96,7 @@ def test_redis_flushed_again_and_again(deployment: FaultDeployment) -> None:
     deployment.check_recovered()
 
 
-def test_redis_frozen_for_a_while(deployment: FaultDeployment) -> None:
+def test_every_connection_recovers_after_redis_is_frozen(deployment: FaultDeployment) -> None:
     with deployment.servers.freeze_valkey():
         before = deployment.make_due()
         time.sleep(3)
@@ -100,7 +104,7 @@ def test_redis_frozen_for_a_while(deployment: FaultDeployment) -> None:
     deployment.check_recovered()
 
 
-def test_redis_slow(deployment: FaultDeployment) -> None:
+def test_installs_and_refreshes_succeed_with_a_slow_redis(deployment: FaultDeployment) -> None:
     """Each word takes a fifth of a second, there and back: installs and refreshes arrive all the same."""
     broker = urlsplit(deployment.servers.valkey.url())
     with SlowProxy("127.0.0.1", int(broker.port or 0), seconds=0.2) as proxy:
@@ -137,7 +141,7 @@ def test_worker_and_beat_started_before_redis_wait_for_it(deployment: FaultDeplo
     deployment.check_recovered()
 
 
-def test_postgres_and_redis_gone_together(deployment: FaultDeployment) -> None:
+def test_every_connection_recovers_after_postgres_and_redis_stop_together(deployment: FaultDeployment) -> None:
     deployment.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
     before = deployment.make_due_and_await_calls()
     deployment.servers.stop()

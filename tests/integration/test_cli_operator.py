@@ -84,7 +84,7 @@ def test_status_gives_the_reason_for_hubspots_state_and_what_to_do(
     assert "BAD_CLIENT_SECRET (HTTP 401): HubSpot does not accept our app" in output
 
 
-def test_status_as_json(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
+def test_the_status_command_prints_json(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
     four_states.stores.provider.begin_sweep(2)
     result = tokenkeeper("status", "--json")
     assert (result.status, result.err, result.out.count("\n")) == (0, "", 1)
@@ -259,7 +259,7 @@ def test_refresh_makes_due_now_and_prints_each_outcome(
     assert sql.value(due) == 2
 
 
-def test_refresh_as_json(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
+def test_the_refresh_command_prints_json(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
     result = tokenkeeper("refresh", "--json", "1", "999")
     assert (result.status, result.err) == (1, "")
     assert [json.loads(line) for line in result.out.splitlines()] == [

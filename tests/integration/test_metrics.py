@@ -122,7 +122,7 @@ def test_refreshes_are_counted_by_outcome_and_lateness(
     assert outcomes == set(OUTCOMES)
 
 
-def test_every_bucket_is_there_from_the_start(scraper: Scraper) -> None:
+def test_every_histogram_bucket_is_exported_from_the_start(scraper: Scraper) -> None:
     for name, bounds in (
         ("token_remaining_life_seconds", LIFETIME_BOUNDS_SECONDS),
         ("refresh_lateness_seconds", LATENESS_BOUNDS_SECONDS),
@@ -131,7 +131,7 @@ def test_every_bucket_is_there_from_the_start(scraper: Scraper) -> None:
         assert [float(sample.labels["le"]) for sample in buckets] == list(bounds)
 
 
-def test_hubspots_state_the_brake_and_the_sweep(
+def test_the_metrics_show_hubspots_state_the_brake_and_the_last_sweep(
     scraper: Scraper, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install(1)

@@ -161,7 +161,7 @@ def test_with_a_table_missing_the_install_waits_until_it_is_back(visitor, connec
     visitor.wait(path)
 
 
-def test_restarted_servers_are_used_again(visitor, own_postgres, own_valkey, read_active_hubs):
+def test_web_uses_postgres_and_redis_again_after_their_restart(visitor, own_postgres, own_valkey, read_active_hubs):
     visitor.wait(visitor.install(1))
     for server in (own_postgres, own_valkey):
         server.stop()

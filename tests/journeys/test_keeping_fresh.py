@@ -22,7 +22,7 @@ def test_an_install_is_readable_in_sql_within_a_second_and_identified_soon_after
     assert deployment.events() == ["installed"]
 
 
-def test_a_token_is_replaced_before_it_ends_refresh_after_refresh_until_it_is_revoked(deployment: Deployment) -> None:
+def test_every_token_is_replaced_before_it_expires_until_the_connection_is_revoked(deployment: Deployment) -> None:
     deployment.simulator.change_settings(deployment.hub, lifetime=4)
     seen = [deployment.connect()]
     while len(seen) < 4:
@@ -38,7 +38,7 @@ def test_a_token_is_replaced_before_it_ends_refresh_after_refresh_until_it_is_re
     assert deployment.never_refreshed_twice_at_once()
 
 
-def test_a_suspect_is_served_while_its_token_lives(deployment: Deployment) -> None:
+def test_the_token_of_a_suspect_connection_is_served(deployment: Deployment) -> None:
     token = deployment.connect()
     deployment.simulator.add_fault("bad_refresh_token", where="token", hub_id=deployment.hub)
     deployment.simulator.add_fault(503, where="introspect")
@@ -51,7 +51,7 @@ def test_a_suspect_is_served_while_its_token_lives(deployment: Deployment) -> No
     assert deployment.token() != token
 
 
-def test_a_re_install_brings_a_revoked_connection_back(deployment: Deployment) -> None:
+def test_a_reinstall_makes_a_revoked_connection_active(deployment: Deployment) -> None:
     deployment.connect()
     deployment.simulator.uninstall(deployment.hub)
     deployment.make_due()
@@ -60,7 +60,7 @@ def test_a_re_install_brings_a_revoked_connection_back(deployment: Deployment) -
     assert deployment.events()[-1] == "reinstalled"
 
 
-def test_a_re_install_during_a_refresh_wins_and_the_late_answer_changes_nothing(deployment: Deployment) -> None:
+def test_a_reinstall_during_a_refresh_wins_over_the_late_answer(deployment: Deployment) -> None:
     deployment.connect()
     deployment.simulator.add_fault("slow", where="token", grant="refresh", hub_id=deployment.hub, seconds=1.2, times=1)
     deployment.make_due()
@@ -73,7 +73,7 @@ def test_a_re_install_during_a_refresh_wins_and_the_late_answer_changes_nothing(
     assert deployment.never_refreshed_twice_at_once()
 
 
-def test_a_worker_killed_in_mid_refresh_loses_nothing(deployment: Deployment) -> None:
+def test_a_connection_is_refreshed_after_its_worker_was_killed_during_a_refresh(deployment: Deployment) -> None:
     deployment.connect()
     deployment.simulator.add_fault("slow", where="token", grant="refresh", hub_id=deployment.hub, seconds=1.5, times=1)
     deployment.make_due()
@@ -87,7 +87,7 @@ def test_a_worker_killed_in_mid_refresh_loses_nothing(deployment: Deployment) ->
     assert deployment.never_refreshed_twice_at_once()
 
 
-def test_told_to_stop_a_worker_saves_what_is_in_flight(deployment: Deployment) -> None:
+def test_a_terminated_worker_saves_the_result_of_a_call_in_flight(deployment: Deployment) -> None:
     old = deployment.connect()
     deployment.simulator.change_settings(deployment.hub, rotation=0)
     deployment.simulator.add_fault("slow", where="token", grant="refresh", hub_id=deployment.hub, seconds=1.5, times=1)
@@ -103,7 +103,7 @@ def test_told_to_stop_a_worker_saves_what_is_in_flight(deployment: Deployment) -
     assert deployment.status() == "active"
 
 
-def test_a_pool_process_told_to_stop_saves_what_is_in_flight(deployment: Deployment) -> None:
+def test_a_terminated_pool_process_saves_the_result_of_a_call_in_flight(deployment: Deployment) -> None:
     old = deployment.connect()
     deployment.simulator.change_settings(deployment.hub, rotation=0)
     deployment.simulator.add_fault("slow", where="token", grant="refresh", hub_id=deployment.hub, seconds=1.5, times=1)
@@ -118,7 +118,7 @@ def test_a_pool_process_told_to_stop_saves_what_is_in_flight(deployment: Deploym
     assert deployment.status() == "active"
 
 
-def test_a_wiped_redis_costs_nothing_but_time(deployment: Deployment) -> None:
+def test_a_connection_is_refreshed_after_redis_was_flushed(deployment: Deployment) -> None:
     token = deployment.connect()
     with redis.Redis.from_url(deployment.product.environment["REDIS_URL"]) as broker:
         broker.flushdb()
@@ -126,7 +126,7 @@ def test_a_wiped_redis_costs_nothing_but_time(deployment: Deployment) -> None:
     until(lambda: deployment.token() != token)
 
 
-def test_two_beats_and_three_workers_never_refresh_one_hub_twice_at_once(idle_deployment: Deployment) -> None:
+def test_two_beats_and_three_workers_never_refresh_a_hub_twice_at_once(idle_deployment: Deployment) -> None:
     idle_deployment.simulator.change_settings(lifetime=4, latency=0.2)
     hubs = idle_deployment.simulator.install_many(40)
     lines = "hub_id,refresh_token\n" + "".join(f"{hub},{token}\n" for hub, token in hubs.items())

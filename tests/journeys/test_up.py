@@ -127,7 +127,7 @@ def the_one(run: ChildProcess, words: str) -> psutil.Process:
     return min(found, key=lambda each: each.create_time())
 
 
-def test_a_newcomer_connects_an_account_and_finds_it_again_the_next_day(home: Home) -> None:
+def test_a_connected_account_is_still_there_after_up_is_stopped_and_started_again(home: Home) -> None:
     first = home.up()
     home.connect_an_account()
     token = home.wait_for(f"SELECT access_token FROM hubspot.tokens WHERE hub_id = {HUB}")
@@ -153,7 +153,7 @@ def test_a_newcomer_connects_an_account_and_finds_it_again_the_next_day(home: Ho
     assert not re.search(r"Traceback|\berror\b", again.output())
 
 
-def test_a_crashed_process_comes_back(running: tuple[Home, ChildProcess]) -> None:
+def test_a_crashed_process_is_started_again(running: tuple[Home, ChildProcess]) -> None:
     run = running[1]
     worker = the_one(run, "celery --quiet -A worker.app worker")
     worker.kill()
@@ -176,7 +176,7 @@ def test_no_secret_shows_in_the_process_list_or_to_other_users(running: tuple[Ho
     assert not [secret for secret in secrets if secret in (state / "psql").read_text()]
 
 
-def test_each_process_is_given_the_secrets_that_it_needs_and_no_others(running: tuple[Home, ChildProcess]) -> None:
+def test_each_process_gets_only_the_secrets_that_it_needs(running: tuple[Home, ChildProcess]) -> None:
     _, run = running
     given = {
         words: SECRETS & the_one(run, words).environ().keys()
@@ -204,7 +204,7 @@ def test_the_settings_for_another_terminal_are_complete(running: tuple[Home, Chi
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
-def test_killed_it_leaves_no_process_behind(home: Home) -> None:
+def test_a_killed_up_leaves_no_process_behind(home: Home) -> None:
     run = home.up()
     processes = family(run)
 
@@ -213,7 +213,7 @@ def test_killed_it_leaves_no_process_behind(home: Home) -> None:
     assert all_gone(processes) == []
 
 
-def test_a_server_that_ends_by_itself_stops_the_rest_and_is_named(home: Home) -> None:
+def test_when_a_server_exits_up_stops_all_processes_and_names_the_server(home: Home) -> None:
     run = home.up()
     processes = family(run)
 
@@ -234,7 +234,7 @@ def test_a_server_that_ends_by_itself_stops_the_rest_and_is_named(home: Home) ->
         ({"DATABASE_URL": "mysql://me@here/db"}, "DATABASE_URL is malformed"),
     ],
 )
-def test_a_bad_setting_is_told_in_one_line_and_nothing_is_written(
+def test_an_invalid_setting_is_reported_in_one_line_and_nothing_is_written(
     home: Home, changes: dict[str, str], told: str
 ) -> None:
     failed = home.fails(**changes)
@@ -247,7 +247,7 @@ def test_a_bad_setting_is_told_in_one_line_and_nothing_is_written(
     assert not (home.folder / ".tokenkeeper" / "postgres").exists()
 
 
-def test_a_bad_line_of_dotenv_is_told_by_its_number(home: Home) -> None:
+def test_an_invalid_line_of_dotenv_is_reported_by_its_number(home: Home) -> None:
     (home.folder / ".env").write_text("LOG_LEVEL=info\nmy-secret\n")
 
     failed = home.fails()

@@ -11,7 +11,7 @@ from tests.support.product import Product
 PASSWORD = "comma,operator:second,third"
 
 
-def test_a_comma_in_the_password_does_not_make_several(
+def test_a_comma_in_the_flower_password_does_not_make_several_accounts(
     environment: Callable[..., dict[str, str]], new_product: Callable[[dict[str, str]], Product]
 ) -> None:
     flower = new_product(environment(OPERATOR_PASSWORD=PASSWORD, FLOWER_BASIC_AUTH="")).flower()

@@ -37,7 +37,7 @@ def everywhere(audit: Audit) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.timeout(400)
-def test_no_secret_is_where_it_has_no_business(finished_audit: Audit) -> None:
+def test_no_secret_is_found_outside_its_allowed_places(finished_audit: Audit) -> None:
     found = [
         finding
         for place, content in everywhere(finished_audit)
@@ -47,7 +47,7 @@ def test_no_secret_is_where_it_has_no_business(finished_audit: Audit) -> None:
     assert not found, "\n".join(map(str, found[:40]))
 
 
-def test_the_audit_has_looked_everywhere(finished_audit: Audit) -> None:
+def test_the_audit_reads_content_of_every_place(finished_audit: Audit) -> None:
     """A place without content proves nothing."""
     seen: dict[str, int] = {}
     for place, content in everywhere(finished_audit):
@@ -73,7 +73,7 @@ def test_the_audit_has_looked_everywhere(finished_audit: Audit) -> None:
     assert any(place.startswith("Valkey file appendonly.aof") and size for place, size in seen.items())
 
 
-def test_what_must_be_there_is_found_by_the_same_search(finished_audit: Audit) -> None:
+def test_the_audit_finds_access_tokens_where_they_are_allowed(finished_audit: Audit) -> None:
     """Access tokens are where they may be: the files, the log and the dump are really looked into."""
     kept = set()
     for place, content in chain(locations.dump_tables(finished_audit), locations.postgres_files(finished_audit)):
@@ -82,7 +82,7 @@ def test_what_must_be_there_is_found_by_the_same_search(finished_audit: Audit) -
 
 
 @pytest.mark.parametrize("kind", MADE)
-def test_a_mark_that_is_planted_is_found(finished_audit: Audit, kind: str) -> None:
+def test_a_planted_mark_is_found(finished_audit: Audit, kind: str) -> None:
     """In each place that is kept, of each kind."""
     mark = finished_audit.marks[kind]
     sql = finished_audit.deployment.sql
@@ -113,7 +113,7 @@ def test_a_mark_that_is_planted_is_found(finished_audit: Audit, kind: str) -> No
 
 @pytest.mark.parametrize("before", ["", "a", "ab", "abc"])
 @pytest.mark.parametrize("after", ["", "x", "xy", "}"])
-def test_a_mark_is_found_however_it_is_written(before: str, after: str) -> None:
+def test_a_mark_is_found_in_every_encoding(before: str, after: str) -> None:
     import base64
     import json
     import urllib.parse
@@ -135,7 +135,7 @@ def test_a_mark_is_found_however_it_is_written(before: str, after: str) -> None:
     assert Search([mark]).find("here", b"__" + mark.text[:-1].encode() + b"__") == []
 
 
-def test_a_finding_says_where(finished_audit: Audit) -> None:
+def test_a_finding_names_its_place(finished_audit: Audit) -> None:
     mark = next(iter(finished_audit.marks.values()))
     (found,) = Search([mark]).find("a place", f"before {mark.text} after")
     assert str(Finding(mark.kind, "a place", repr(f"before {mark.text} after".encode()))) == str(found)

@@ -25,7 +25,7 @@ def test_every_package_is_pinned_and_hashed(lock: Path) -> None:
     assert [line for line in wanted if "==" not in line or not line.endswith("\\")] == []
 
 
-def test_a_bill_of_materials_holds_every_package_with_its_hashes_and_is_the_same_each_time(tmp_path: Path) -> None:
+def test_a_bill_of_materials_lists_every_package_with_its_hashes_and_is_reproducible(tmp_path: Path) -> None:
     assert sbom.main(tmp_path) == 0
     (production, _) = sorted(tmp_path.iterdir())
     told = json.loads(production.read_text())
@@ -39,7 +39,7 @@ def test_a_bill_of_materials_holds_every_package_with_its_hashes_and_is_the_same
     assert again.read_bytes() == production.read_bytes()
 
 
-def test_a_bill_that_lacks_a_hash_is_not_taken_for_whole(tmp_path: Path) -> None:
+def test_a_bill_of_materials_without_a_hash_is_incomplete(tmp_path: Path) -> None:
     lock = tmp_path / "some.lock"
     lock.write_text("flask==3.1.0 \\\n    --hash=sha256:" + "0" * 64 + "\nrich==14.0.0 \\\n")
     sbom.write(lock, tmp_path / "bill.json")
@@ -61,7 +61,7 @@ def make_report(*packages: object) -> audit.Report:
         ((UNSEEN,), (BAD,), 1),
     ],
 )
-def test_an_audit_is_well_only_where_all_was_looked_at_by_who_knows_something(
+def test_an_audit_passes_only_if_it_checked_every_package_and_finds_a_known_vulnerability(
     proof: tuple[object, ...], lock: tuple[object, ...], status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert audit.told(make_report(*proof), {"some.lock": make_report(*lock)}) == status
@@ -71,7 +71,7 @@ def test_an_audit_is_well_only_where_all_was_looked_at_by_who_knows_something(
     assert ("0 of 1 looked at" in said) == (lock == (UNSEEN,))
 
 
-def test_an_audit_without_a_way_to_the_index_says_so() -> None:
+def test_an_audit_that_cannot_reach_the_index_says_so() -> None:
     ran = subprocess.run(
         [sys.executable, "tools/audit.py"],
         cwd=ROOT,
