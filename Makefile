@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-fast freshness soak fuzz bench check format lock docs screenshots compose-test audit sbom
+.PHONY: help setup up test test-fast coverage freshness soak fuzz bench check format lock docs screenshots compose-test audit sbom
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,12 @@ test: $(READY) ## every test, against real PostgreSQL, Valkey, Celery and HTTP
 
 test-fast: $(READY) ## the unit tests alone: no server, half a minute
 	$(BIN)/python -m pytest -q -n 2 tests/unit $(ARGS)
+
+coverage: $(READY) ## lines of the product that no unit or integration test runs (ARGS=tests/faults adds others)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/unit tests/integration $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 freshness: $(READY) ## reads 50 tokens ten times a second for two minutes and checks each with the simulator
 	$(BIN)/python -m pytest -q tests/long/test_freshness.py
