@@ -24,16 +24,19 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RefreshAttempt:
-    """What came of one claimed row. Without a `result` HubSpot was not called, and the lease is to be released."""
+    """What came of one claimed row. Without a `result` there is nothing to save, and the lease is to be released.
+
+    That is so where HubSpot was not called because the lease was too short or the process stops, and after a bug.
+    """
 
     lease: Lease
     result: RefreshResult | None = None
-    outcomes: tuple[CallOutcome, ...] = ()  #: one per answered call; the refresh itself comes first
+    outcomes: tuple[CallOutcome, ...] = ()  #: one per call to HubSpot, answered or not; the refresh comes first
     due_at: datetime | None = None  #: when the row was due
 
 
 class Refresher:
-    """Refreshes claimed connections; asks HubSpot's introspection before a grant counts as dead."""
+    """Refreshes claimed connections; no grant is revoked unless HubSpot's introspection rejects it too."""
 
     def __init__(
         self, hubspot: HubSpot, cipher: TokenCipher, clock: DatabaseClock, schedule: Schedule, timeout_seconds: float
@@ -92,8 +95,9 @@ class Refresher:
         outcomes = [CallOutcome(is_first, error, is_repeat=connection.last_error == str(error))]
         transition = rules.apply_failure(connection, error, self._clock.now())
 
-        # 5. The grant looks dead: introspection must confirm it, now or, where the lease is too short, next time.
-        is_suspect = transition.connection.status is Status.SUSPECT
+        # 5. HubSpot rejected the grant: introspection must confirm it, now or, where the lease is too short, next time.
+        #    Not for WrongHub: the grant is valid, but another account's, and no answer would change the connection.
+        is_suspect = transition.connection.status is Status.SUSPECT and not isinstance(error, WrongHub)
         if isinstance(error, InvalidGrant) and is_suspect and self._has_time_for_call(lease):
             try:
                 answer = self._hubspot.introspect(refresh_token, "refresh_token")

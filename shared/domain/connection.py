@@ -1,11 +1,15 @@
-"""A connection to one HubSpot account: its states, and every transition between them.
+"""A connection to one HubSpot account: its states, and the transitions that an attempt to refresh it causes.
 
 (none) ──install──▶ ACTIVE ──invalid grant──▶ SUSPECT ──introspection: inactive──▶ REVOKED
-                    ▲ │  ▲                       │
-                    │ │  └─ refreshed, or introspection: active
-                    └─┘ refreshed, or failed and due again
+                    ▲ │ ▲ ▲                      │                                    │
+                    │ │ │ └─ refreshed, or * ────┘                                    │
+                    │ │ └─ refreshed at an operator's request, or dismissed ──────────┘
+                    └─┘ refreshed, or failed and due again              * introspection: active
 
 any ──the operator disconnects──▶ DISCONNECTED          any ──install again──▶ ACTIVE
+
+The other transitions are SQL: installs, imports and disconnects in `shared/db/lifecycle`, an operator's decision about
+held revocations in `shared/db/refresh/brake.py`.
 """
 
 from __future__ import annotations
@@ -121,7 +125,7 @@ def apply_introspection(
     """The answer to the introspection of a refresh token that `apply_failure` left suspect.
 
     Inactive: revoked. Active: active again. No answer: the connection stays suspect, and the next attempt repeats both
-    calls. WrongHub is never a revocation: the grant is not dead, it is stored for the wrong hub.
+    calls. WrongHub is never a revocation: the grant is valid, but stored for the wrong hub.
     """
     if isinstance(introspection, ProviderError) or isinstance(refresh_error, WrongHub):
         return transition
@@ -137,7 +141,11 @@ def apply_introspection(
 
 
 def apply_decryption_failure(connection: Connection, now: datetime) -> Transition:
-    """No key of TOKEN_KEYS decrypts its refresh token: an error of the settings, which costs the connection nothing."""
+    """No key of TOKEN_KEYS decrypts its refresh token, so HubSpot was not called: due again later.
+
+    It counts as a failure, so that retries back off. The status stays, and the history gets no row: the cause is in the
+    settings, not at HubSpot.
+    """
     return Transition(_schedule_retry(connection, ProviderError("decryption_failed"), now))
 
 

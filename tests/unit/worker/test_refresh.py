@@ -94,7 +94,9 @@ def test_a_wrong_client_secret_of_our_app_revokes_no_connection():
 
 
 def test_a_grant_of_another_account_is_not_stored():
-    attempt = refresh_row(ScriptedHubSpot(grant(hub_id=HUB + 1)), make_claimed_row())
+    hubspot = ScriptedHubSpot(grant(hub_id=HUB + 1))
+    attempt = refresh_row(hubspot, make_claimed_row())
+    assert hubspot.calls == ["refresh"]  # introspection could not change what follows
     assert attempt.result.transition.grant is None
     assert attempt.result.transition.connection.status is Status.SUSPECT
     assert "another_hub" in attempt.result.transition.connection.status_reason
