@@ -82,7 +82,7 @@ def run_loop(testbed: Testbed, stopwatch: Stopwatch) -> Iterator[None]:
     engine = make_engine(settings.database_url)
     claims = ConnectionClaims(engine, lease_seconds=settings.lease_seconds)
     results = RefreshResults(engine, lease_seconds=settings.lease_seconds)
-    hubspot = HubSpot.from_settings(settings, connections=settings.refresh_concurrency)
+    hubspot = HubSpot.from_settings(settings, max_idle_connections=settings.refresh_concurrency)
     cipher = TokenCipher(settings.token_keys)
     refresher = Refresher(hubspot, cipher, claims.clock, Schedule(), settings.http_timeout_seconds)
     for layer, owner, name in (

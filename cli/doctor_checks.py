@@ -243,7 +243,9 @@ def _check_api_version(environ: Mapping[str, str]) -> str:
 
 def _check_hubspot(environ: Mapping[str, str]) -> Result:
     app = ("HUBSPOT_CLIENT_ID", "HUBSPOT_CLIENT_SECRET", "HUBSPOT_API_URL", "HUBSPOT_API_VERSION")
-    hubspot = HubSpot.from_settings(_load(environ, *app, "HTTP_TIMEOUT_SECONDS", "LEASE_SECONDS"), connections=1)
+    hubspot = HubSpot.from_settings(
+        _load(environ, *app, "HTTP_TIMEOUT_SECONDS", "LEASE_SECONDS"), max_idle_connections=1
+    )
     try:
         hubspot.introspect(PROBE_TOKEN, "refresh_token")
     except InvalidGrant:

@@ -114,7 +114,7 @@ def disconnect(hub_id: int, yes: bool) -> None:
             raise click.ClickException(f"{hub_id}: no such connection")
         if connection.status is not Status.DISCONNECTED and not yes:
             click.confirm(f"End the connection of {hub_id} for good? Only a new install brings it back", abort=True)
-        hubspot = HubSpot.from_settings(settings, connections=1)
+        hubspot = HubSpot.from_settings(settings, max_idle_connections=1)
         try:
             has_ended = disconnect_connection(
                 hub_id, DisconnectStore(engine), hubspot, TokenCipher(settings.token_keys)

@@ -76,7 +76,7 @@ class Refresher:
         # 3. Call HubSpot. A grant of this account ends it here; of its refresh token only a new one is stored.
         error: ProviderError
         try:
-            grant = self._hubspot.refresh(refresh_token, self._clock.now)
+            grant = self._hubspot.refresh(refresh_token, self._clock.now())
         except ProviderError as refusal:
             error = refusal
         else:

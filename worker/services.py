@@ -63,7 +63,7 @@ class Services:
             max_refreshes_per_second=settings.max_refreshes_per_second,
         )
         provider = ProviderStore(engine)
-        hubspot = HubSpot.from_settings(settings, connections=settings.refresh_concurrency + OTHER_CONNECTIONS)
+        hubspot = HubSpot.from_settings(settings, max_idle_connections=settings.refresh_concurrency + OTHER_CONNECTIONS)
         cipher = TokenCipher(settings.token_keys)
         schedule = Schedule(settings.refresh_from, settings.refresh_until)
         refresher = Refresher(hubspot, cipher, claims.clock, schedule, settings.http_timeout_seconds)

@@ -26,6 +26,14 @@ class Grant:
         return self.granted_at + timedelta(seconds=self.expires_in)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangedGrant(Grant):
+    """What HubSpot returned for a code: always with a refresh token and an account."""
+
+    refresh_token: str = field(repr=False)
+    hub_id: int
+
+
 @dataclass(frozen=True, slots=True)
 class Introspection:
     """HubSpot's answer about one token."""

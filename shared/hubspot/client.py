@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 from shared.domain.errors import InvalidClient, TemporarilyUnavailable
-from shared.domain.grant import Grant, Introspection
+from shared.domain.grant import ExchangedGrant, Grant, Introspection
 from shared.hubspot.response_parsing import Reply, parse_empty, parse_exchange, parse_introspection, parse_refresh
 from shared.hubspot.transport import Endpoint, Transport
 from shared.net.deadline import deadline
@@ -43,9 +42,9 @@ class HubSpot:
         app_url: str,
         api_version: str,
         timeout: float,
-        connections: int,
+        max_idle_connections: int,
     ) -> None:
-        """`client_secrets` are tried in this order. `connections` to HubSpot at most stay open between calls."""
+        """`client_secrets` are tried in this order. `max_idle_connections` to HubSpot stay open between calls."""
         self._app = {"client_id": client_id, "redirect_uri": redirect_uri, "scope": " ".join(scopes)}
         if optional_scopes:
             self._app["optional_scope"] = " ".join(optional_scopes)
@@ -54,17 +53,17 @@ class HubSpot:
         self._credentials = tuple(urlencode({"client_id": client_id, "client_secret": each}) for each in self._secrets)
         self._preferred_secret = 0
         self._timeout = timeout
-        self._transport = Transport(connections)
-        form = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+        self._transport = Transport(max_idle_connections)
+        form_headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         token_url = f"{api_url.rstrip('/')}/oauth/{api_version}/token"
         install_url = f"{api_url.rstrip('/')}/appinstalls/{api_version}/external-install"
-        self._token_endpoint = self._transport.prepare_endpoint("POST", token_url, **form)
-        self._introspect_endpoint = self._transport.prepare_endpoint("POST", f"{token_url}/introspect", **form)
-        self._revoke_endpoint = self._transport.prepare_endpoint("POST", f"{token_url}/revoke", **form)
+        self._token_endpoint = self._transport.prepare_endpoint("POST", token_url, **form_headers)
+        self._introspect_endpoint = self._transport.prepare_endpoint("POST", f"{token_url}/introspect", **form_headers)
+        self._revoke_endpoint = self._transport.prepare_endpoint("POST", f"{token_url}/revoke", **form_headers)
         self._install_endpoint = self._transport.prepare_endpoint("DELETE", install_url)
 
     @classmethod
-    def from_settings(cls, settings: Settings, connections: int) -> HubSpot:
+    def from_settings(cls, settings: Settings, max_idle_connections: int) -> HubSpot:
         return cls(
             client_id=settings.hubspot_client_id,
             client_secrets=settings.hubspot_client_secrets,
@@ -75,7 +74,7 @@ class HubSpot:
             app_url=settings.hubspot_app_url,
             api_version=settings.hubspot_api_version,
             timeout=settings.http_timeout_seconds,
-            connections=connections,
+            max_idle_connections=max_idle_connections,
         )
 
     def authorize_url(self, state: str, hub_id: int | None = None) -> str:
@@ -85,29 +84,37 @@ class HubSpot:
         return f"{self._app_url}/oauth{account}/authorize?{query}"
 
     @trace_calls("hubspot.exchange", SpanKind.CLIENT)
-    def exchange(self, code: str, clock: Callable[[], datetime]) -> Grant:
-        """Exchange a code for a grant with refresh token and hub. The code is used up, also where this raises.
+    def exchange(self, code: str, granted_at: datetime) -> ExchangedGrant:
+        """Exchange a code. It is used up, also where this raises.
 
-        `clock` is read at the start of the request: the token's lifetime counts from there.
+        `granted_at` is the time now, before the request: the token's lifetime counts from there.
         """
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._app["redirect_uri"]}
-        parse = partial(parse_exchange, granted_at=clock())
+        parse = partial(parse_exchange, granted_at=granted_at)
         grant = self._post(self._token_endpoint, form, parse, code, SECRET_REFUSED_BEFORE_CODE)
         if grant.refresh_token is None:
             raise TemporarilyUnavailable("no_refresh_token")
-        if grant.hub_id is not None:
-            return grant
-        # HubSpot may leave the hub out. The code cannot be sent again, so introspection is asked for it.
-        introspection = self.introspect(grant.access_token, "access_token")
-        if introspection.hub_id is None:
+        hub_id, scopes = grant.hub_id, grant.scopes
+        if hub_id is None:
+            # HubSpot may leave the hub out. The code cannot be sent again, so introspection is asked for it.
+            introspection = self.introspect(grant.access_token, "access_token")
+            hub_id, scopes = introspection.hub_id, scopes or introspection.scopes
+        if hub_id is None:
             raise TemporarilyUnavailable("no_hub_id")
-        return replace(grant, hub_id=introspection.hub_id, scopes=grant.scopes or introspection.scopes)
+        return ExchangedGrant(
+            access_token=grant.access_token,
+            expires_in=grant.expires_in,
+            granted_at=granted_at,
+            refresh_token=grant.refresh_token,
+            hub_id=hub_id,
+            scopes=scopes,
+        )
 
     @trace_calls("hubspot.refresh", SpanKind.CLIENT)
-    def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
-        """Fetch the next access token. `clock` is read as in `exchange`."""
+    def refresh(self, refresh_token: str, granted_at: datetime) -> Grant:
+        """Fetch the next access token. `granted_at` as in `exchange`."""
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
-        return self._post(self._token_endpoint, form, partial(parse_refresh, granted_at=clock()), refresh_token)
+        return self._post(self._token_endpoint, form, partial(parse_refresh, granted_at=granted_at), refresh_token)
 
     @trace_calls("hubspot.introspect", SpanKind.CLIENT)
     def introspect(self, token: str, kind: Literal["access_token", "refresh_token"]) -> Introspection:

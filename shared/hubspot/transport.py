@@ -47,10 +47,10 @@ class Transport:
     and a response object per call) are not needed here and cost two thirds of the CPU of a call.
     """
 
-    def __init__(self, connections: int) -> None:
+    def __init__(self, max_idle_connections: int) -> None:
         self._session = requests.Session()
         self._session.trust_env = False
-        self._adapter = DeadlineAdapter(pool_maxsize=connections, pool_block=False)
+        self._adapter = DeadlineAdapter(pool_maxsize=max_idle_connections, pool_block=False)
         self._session.mount("http://", self._adapter)
         self._session.mount("https://", self._adapter)
         self._pools: list[HTTPConnectionPool] = []

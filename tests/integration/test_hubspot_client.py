@@ -42,10 +42,6 @@ GRACE = 0.4
 SECRETS = ("client-secret-1", "client-secret-2")
 
 
-def now() -> datetime:
-    return NOW
-
-
 @contextmanager
 def a_client(url: str, **but: Any) -> Iterator[HubSpot]:
     settings: dict[str, Any] = {
@@ -57,7 +53,7 @@ def a_client(url: str, **but: Any) -> Iterator[HubSpot]:
         "app_url": url,
         "api_version": "2026-09",
         "timeout": TIMEOUT,
-        "connections": 5,
+        "max_idle_connections": 5,
     }
     client = HubSpot(**(settings | but))
     yield client
@@ -74,7 +70,7 @@ def refresh_and_fail(answer: Answer, tls: ssl.SSLContext | None = None) -> tuple
     """The error, how long the call took, and whether the client closed the connection after it."""
     with serving(answer, tls) as server, a_client(server.url) as hubspot:
         start = monotonic()
-        error = refusal_of(lambda: hubspot.refresh("na1-refresh", now))
+        error = refusal_of(lambda: hubspot.refresh("na1-refresh", NOW))
         return error, monotonic() - start, server.hung_up.wait(1)
 
 
@@ -99,7 +95,7 @@ def form_of(request: bytes) -> dict[str, str]:
 
 def test_a_request_is_one_form_with_the_secrets_in_its_body() -> None:
     with serving(sends(http(200, GRANT))) as server, a_client(server.url) as hubspot:
-        hubspot.refresh("na1-refresh &=", now)
+        hubspot.refresh("na1-refresh &=", NOW)
     head, _, _ = server.requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /oauth/2026-09/token HTTP/1.1\r\n")
     assert b"Content-Type: application/x-www-form-urlencoded" in head
@@ -115,34 +111,34 @@ def test_a_request_is_one_form_with_the_secrets_in_its_body() -> None:
 
 def test_a_grant_is_dated_by_the_given_clock() -> None:
     with serving(sends(http(200, GRANT))) as server, a_client(server.url) as hubspot:
-        assert hubspot.refresh("na1-refresh", now).expires_at == NOW + timedelta(seconds=1800)
+        assert hubspot.refresh("na1-refresh", NOW).expires_at == NOW + timedelta(seconds=1800)
 
 
 def test_proxies_and_cookies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with serving(sends(http(200, GRANT, "Set-Cookie: a=b"))) as server, a_client(server.url) as hubspot:
-        hubspot.refresh("na1-refresh", now)
-        hubspot.refresh("na1-refresh", now)
+        hubspot.refresh("na1-refresh", NOW)
+        hubspot.refresh("na1-refresh", NOW)
     assert b"ookie" not in server.requests[1]
     assert server.connections == 1
 
 
 def test_a_redirect_is_never_followed() -> None:
     with serving(sends(http(307, b"", "Location: /elsewhere"))) as server, a_client(server.url) as hubspot:
-        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "redirect"
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", NOW)).code == "redirect"
     assert len(server.requests) == 1
 
 
 def test_no_request_is_retried_by_the_client() -> None:
     with serving(sends(http(503, b"", "Retry-After: 0"))) as server, a_client(server.url) as hubspot:
-        for call in (lambda: hubspot.refresh("r", now), lambda: hubspot.uninstall("a")):
+        for call in (lambda: hubspot.refresh("r", NOW), lambda: hubspot.uninstall("a")):
             assert refusal_of(call).retry_after == 0
     assert len(server.requests) == 2
 
 
 def test_unusual_characters_in_a_code_are_a_provider_error_and_not_a_crash() -> None:
     with a_client("http://127.0.0.1:9") as hubspot:
-        for call in (lambda: hubspot.exchange("\ud800", now), lambda: hubspot.uninstall("a\r\nb: c")):
+        for call in (lambda: hubspot.exchange("\ud800", NOW), lambda: hubspot.uninstall("a\r\nb: c")):
             assert isinstance(refusal_of(call), TemporarilyUnavailable)
 
 
@@ -158,21 +154,21 @@ def secrets_sent(server: RawServer) -> list[str]:
 def test_after_a_refused_secret_the_next_one_is_tried_and_then_preferred() -> None:
     answer = Scripted(BAD_SECRET, http(200, GRANT))
     with serving(answer) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
-        hubspot.refresh("na1-refresh", now)
-        hubspot.refresh("na1-refresh", now)
+        hubspot.refresh("na1-refresh", NOW)
+        hubspot.refresh("na1-refresh", NOW)
     assert secrets_sent(server) == [SECRETS[0], SECRETS[1], SECRETS[1]]
 
 
 def test_where_all_secrets_are_refused_the_error_is_invalid_client() -> None:
     with serving(sends(BAD_SECRET)) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
-        assert isinstance(refusal_of(lambda: hubspot.refresh("na1-refresh", now)), InvalidClient)
+        assert isinstance(refusal_of(lambda: hubspot.refresh("na1-refresh", NOW)), InvalidClient)
     assert secrets_sent(server) == list(SECRETS)
 
 
 def test_an_invalid_grant_is_not_tried_with_another_secret() -> None:
     answer = sends(http(400, {"status": "BAD_REFRESH_TOKEN"}))
     with serving(answer) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
-        assert isinstance(refusal_of(lambda: hubspot.refresh("na1-refresh", now)), InvalidGrant)
+        assert isinstance(refusal_of(lambda: hubspot.refresh("na1-refresh", NOW)), InvalidGrant)
     assert len(server.requests) == 1
 
 
@@ -181,9 +177,9 @@ def test_a_code_is_sent_again_only_where_hubspot_refused_the_secret_before_it_lo
         answer = Scripted(first or b"HTTP/1.1 200 So\r\nContent-Length: 9\r\n\r\n", http(200, GRANT))
         with serving(answer) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:
             if sent == 2:
-                assert hubspot.exchange("na1-code", now).hub_id == 7
+                assert hubspot.exchange("na1-code", NOW).hub_id == 7
             else:
-                refusal_of(partial(hubspot.exchange, "na1-code", now))
+                refusal_of(partial(hubspot.exchange, "na1-code", NOW))
         assert len(server.requests) == sent
 
 
@@ -198,7 +194,7 @@ def test_attempts_with_all_secrets_share_the_timeout_of_one_call() -> None:
 
     with serving(slow) as server, a_client(server.url, client_secrets=(*SECRETS, "client-secret-3")) as hubspot:
         start = monotonic()
-        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "timeout"
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", NOW)).code == "timeout"
         assert monotonic() - start < TIMEOUT + GRACE
 
 
@@ -209,7 +205,7 @@ def test_after_an_exchange_without_a_hub_introspection_is_asked_for_it() -> None
     bare = {name: value for name, value in GRANT.items() if name not in ("hub_id", "scopes")}
     answer = Scripted(http(200, bare), http(200, {"active": True, "hub_id": 9, "scopes": ["tickets"]}))
     with serving(answer) as server, a_client(server.url) as hubspot:
-        grant = hubspot.exchange("na1-code", now)
+        grant = hubspot.exchange("na1-code", NOW)
     assert (grant.hub_id, grant.scopes) == (9, ("tickets",))
     assert form_of(server.requests[1])["token"] == "CIaccess"
 
@@ -217,10 +213,10 @@ def test_after_an_exchange_without_a_hub_introspection_is_asked_for_it() -> None
 def test_an_exchange_without_refresh_token_or_hub_names_what_is_missing() -> None:
     no_refresh_token = {name: value for name, value in GRANT.items() if name != "refresh_token"}
     with serving(sends(http(200, no_refresh_token))) as server, a_client(server.url) as hubspot:
-        assert refusal_of(lambda: hubspot.exchange("na1-code", now)).code == "no_refresh_token"
+        assert refusal_of(lambda: hubspot.exchange("na1-code", NOW)).code == "no_refresh_token"
     answer = Scripted(http(200, {**GRANT, "hub_id": None}), http(200, {"active": True}))
     with serving(answer) as server, a_client(server.url) as hubspot:
-        assert refusal_of(lambda: hubspot.exchange("na1-code", now)).code == "no_hub_id"
+        assert refusal_of(lambda: hubspot.exchange("na1-code", NOW)).code == "no_hub_id"
 
 
 # ---- timeouts
@@ -254,7 +250,7 @@ def test_a_slow_answer_over_tls_ends_with_the_timeout_of_the_call(answer: Answer
 def test_a_stalled_tls_handshake_ends_with_the_timeout_of_the_call() -> None:
     with serving(stays_silent) as server, a_client(server.url.replace("http:", "https:")) as hubspot:
         start = monotonic()
-        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "timeout"
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", NOW)).code == "timeout"
         assert monotonic() - start < TIMEOUT + GRACE
         assert server.hung_up.wait(1)
 
@@ -270,7 +266,7 @@ def test_every_call_on_a_kept_connection_has_its_own_timeout() -> None:
 
     with serving(answer_slowly) as server, a_client(server.url) as hubspot:
         for _ in range(3):
-            hubspot.refresh("na1-refresh", now)
+            hubspot.refresh("na1-refresh", NOW)
     assert server.connections == 1
 
 
@@ -283,8 +279,8 @@ def test_an_answer_after_the_timeout_is_not_read_as_the_next_answer() -> None:
         return True
 
     with serving(late) as server, a_client(server.url) as hubspot:
-        assert refusal_of(lambda: hubspot.refresh("slow", now)).code == "timeout"
-        assert hubspot.refresh("quick", now).access_token == "quick"
+        assert refusal_of(lambda: hubspot.refresh("slow", NOW)).code == "timeout"
+        assert hubspot.refresh("quick", NOW).access_token == "quick"
     assert server.connections == 2
 
 
@@ -321,7 +317,7 @@ def test_a_compression_bomb_is_decompressed_up_to_the_body_limit_only(packing: s
     answer = sends(http(200, BOMBS[packing], f"Content-Encoding: {packing}"))
     with serving(answer) as server, a_client(server.url, timeout=10.0) as hubspot:
         tracemalloc.start()
-        error = refusal_of(lambda: hubspot.refresh("na1-refresh", now))
+        error = refusal_of(lambda: hubspot.refresh("na1-refresh", NOW))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert (type(error), error.code) == (TemporarilyUnavailable, "too_large")
@@ -330,7 +326,7 @@ def test_a_compression_bomb_is_decompressed_up_to_the_body_limit_only(packing: s
 
 def test_a_wrongly_compressed_answer_has_an_error_code() -> None:
     with serving(sends(http(200, b"no gzip", "Content-Encoding: gzip"))) as server, a_client(server.url) as hubspot:
-        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "encoding"
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", NOW)).code == "encoding"
 
 
 def test_any_malformed_answer_is_a_grant_or_an_error_with_a_code() -> None:
@@ -347,7 +343,7 @@ def test_any_malformed_answer_is_a_grant_or_an_error_with_a_code() -> None:
     with serving(answer_malformed) as server, a_client(server.url) as hubspot:
         for _ in range(300):
             with suppress(ProviderError):
-                assert hubspot.refresh("na1-refresh", now).access_token
+                assert hubspot.refresh("na1-refresh", NOW).access_token
 
 
 def test_bytes_after_an_answer_are_not_read_as_the_next_answer() -> None:
@@ -358,13 +354,13 @@ def test_bytes_after_an_answer_are_not_read_as_the_next_answer() -> None:
 
     with serving(twice) as server, a_client(server.url) as hubspot:
         for token in ("first", "second", "third"):
-            assert hubspot.refresh(token, now).access_token == token
+            assert hubspot.refresh(token, NOW).access_token == token
 
 
 def test_an_answer_that_is_compressed_without_being_asked_for_is_decompressed() -> None:
     body = gzip.compress(http(200, GRANT).partition(b"\r\n\r\n")[2])
     with serving(sends(http(200, body, "Content-Encoding: gzip"))) as server, a_client(server.url) as hubspot:
-        assert hubspot.refresh("na1-refresh", now).hub_id == 7
+        assert hubspot.refresh("na1-refresh", NOW).hub_id == 7
 
 
 def test_an_error_does_not_hold_the_request_as_its_context() -> None:
@@ -379,13 +375,13 @@ def test_a_refused_connection_has_the_code_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with a_client(f"http://127.0.0.1:{port}") as hubspot:
-        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "connection"
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", NOW)).code == "connection"
 
 
 def test_after_an_address_that_does_not_answer_the_next_one_is_tried() -> None:
     # The server listens on 127.0.0.1 only, and localhost may be ::1 first.
     with serving(sends(http(200, GRANT))) as server, a_client(f"http://localhost:{server.port}") as hubspot:
-        assert hubspot.refresh("na1-refresh", now).hub_id == 7
+        assert hubspot.refresh("na1-refresh", NOW).hub_id == 7
 
 
 # ---- connections
@@ -394,7 +390,7 @@ def test_after_an_address_that_does_not_answer_the_next_one_is_tried() -> None:
 def test_a_connection_that_the_server_closed_is_replaced_without_an_error() -> None:
     with serving(sends(http(200, GRANT), stay=False)) as server, a_client(server.url) as hubspot:
         for _ in range(3):
-            hubspot.refresh("na1-refresh", now)
+            hubspot.refresh("na1-refresh", NOW)
             assert server.hung_up.wait(1)
             server.hung_up.clear()
     assert server.connections == 3
@@ -420,10 +416,10 @@ def test_fifty_threads_share_a_client_and_each_gets_its_own_answers() -> None:
     tokens = [f"token-{number}" for number in range(500)]
     with (
         serving(echo) as server,
-        a_client(server.url, connections=50, timeout=20.0) as hubspot,
+        a_client(server.url, max_idle_connections=50, timeout=20.0) as hubspot,
         ThreadPoolExecutor(50) as threads,
     ):
-        grants = list(threads.map(lambda token: hubspot.refresh(token, now), tokens))
+        grants = list(threads.map(lambda token: hubspot.refresh(token, NOW), tokens))
     assert [grant.access_token for grant in grants] == tokens
     assert server.connections <= 50
 
@@ -434,19 +430,19 @@ def test_fifty_threads_share_a_client_and_each_gets_its_own_answers() -> None:
 def test_a_tls_connection_is_kept_open(tls: ssl.SSLContext) -> None:
     with serving(sends(http(200, GRANT)), tls) as server, a_client(server.url, timeout=5.0) as hubspot:
         for _ in range(3):
-            assert hubspot.refresh("na1-refresh", now).hub_id == 7
+            assert hubspot.refresh("na1-refresh", NOW).hub_id == 7
     assert server.connections == 1
 
 
 def test_no_request_is_sent_to_a_server_with_an_untrusted_certificate(self_signed_tls: ssl.SSLContext) -> None:
     with serving(sends(http(200, GRANT)), self_signed_tls) as server, a_client(server.url) as hubspot:
-        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "tls"
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", NOW)).code == "tls"
     assert server.requests == []
 
 
 def test_no_request_is_sent_to_a_server_with_the_certificate_of_another_host(tls: ssl.SSLContext) -> None:
     with serving(sends(http(200, GRANT)), tls) as server, a_client(f"https://localhost:{server.port}") as hubspot:
-        assert refusal_of(lambda: hubspot.refresh("na1-refresh", now)).code == "tls"
+        assert refusal_of(lambda: hubspot.refresh("na1-refresh", NOW)).code == "tls"
     assert server.requests == []
 
 
@@ -472,12 +468,12 @@ def test_a_connection_can_be_exchanged_refreshed_introspected_and_revoked(
     with connect_to(simulator, api_version=api_version) as hubspot:
         back = parse_redirect(simulator.control.allow(hubspot.authorize_url("a state"), HUB))
         assert back["state"] == "a state"
-        granted = hubspot.exchange(back["code"], now)
+        granted = hubspot.exchange(back["code"], NOW)
         refresh_token = str(granted.refresh_token)
         assert granted.hub_id == HUB
-        assert isinstance(refusal_of(lambda: hubspot.exchange(back["code"], now)), CodeRejected)
+        assert isinstance(refusal_of(lambda: hubspot.exchange(back["code"], NOW)), CodeRejected)
 
-        fresh = hubspot.refresh(refresh_token, now)
+        fresh = hubspot.refresh(refresh_token, NOW)
         assert simulator.control.check_tokens([fresh.access_token])[0].is_live
         seen = hubspot.introspect(fresh.access_token, "access_token")
         assert (seen.active, seen.hub_id) == (True, HUB)
@@ -485,7 +481,7 @@ def test_a_connection_can_be_exchanged_refreshed_introspected_and_revoked(
         assert hubspot.introspect(refresh_token, "refresh_token").active
 
         hubspot.revoke(refresh_token)
-        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), InvalidGrant)
+        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, NOW)), InvalidGrant)
         assert not hubspot.introspect(refresh_token, "refresh_token").active
 
 
@@ -493,34 +489,34 @@ def test_a_connection_can_be_exchanged_refreshed_introspected_and_revoked(
 def test_an_uninstall_revokes_the_refresh_token(simulator: SimulatorFixture, api_version: str) -> None:
     refresh_token = simulator.control.install(HUB)
     with connect_to(simulator, api_version=api_version) as hubspot:
-        hubspot.uninstall(hubspot.refresh(refresh_token, now).access_token)
-        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), InvalidGrant)
+        hubspot.uninstall(hubspot.refresh(refresh_token, NOW).access_token)
+        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, NOW)), InvalidGrant)
         assert isinstance(refusal_of(lambda: hubspot.uninstall("unknown")), UnknownRefusal)
 
 
 def test_a_rotated_client_secret_needs_no_restart(simulator: SimulatorFixture) -> None:
     refresh_token = simulator.control.install(HUB)
     with connect_to(simulator, client_secrets=(DEMO_CLIENT_SECRET, "the-new-secret")) as hubspot:
-        hubspot.refresh(refresh_token, now)
+        hubspot.refresh(refresh_token, NOW)
         simulator.control.change_settings(client_secrets=["the-new-secret"])
-        assert hubspot.refresh(refresh_token, now).hub_id == HUB
+        assert hubspot.refresh(refresh_token, NOW).hub_id == HUB
         code = parse_redirect(simulator.control.allow(hubspot.authorize_url("s"), HUB))["code"]
-        assert hubspot.exchange(code, now).hub_id == HUB
+        assert hubspot.exchange(code, NOW).hub_id == HUB
     with connect_to(simulator) as hubspot:
-        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, now)), InvalidClient)
+        assert isinstance(refusal_of(lambda: hubspot.refresh(refresh_token, NOW)), InvalidClient)
 
 
 def test_the_consent_page_offers_the_preselected_hub(simulator: SimulatorFixture) -> None:
     with connect_to(simulator) as hubspot:
         back = parse_redirect(simulator.control.allow(hubspot.authorize_url("s", hub_id=HUB), HUB))
-        assert hubspot.exchange(back["code"], now).hub_id == HUB
+        assert hubspot.exchange(back["code"], NOW).hub_id == HUB
 
 
 def test_a_429_carries_its_retry_after(simulator: SimulatorFixture) -> None:
     refresh_token = simulator.control.install(HUB)
     simulator.control.add_fault("429", times=1, retry_after=7)
     with connect_to(simulator) as hubspot:
-        error = refusal_of(lambda: hubspot.refresh(refresh_token, now))
+        error = refusal_of(lambda: hubspot.refresh(refresh_token, NOW))
         assert (type(error), error.retry_after) == (Throttled, 7.0)
         assert simulator.url not in str(error)
-        assert hubspot.refresh(refresh_token, now).hub_id == HUB
+        assert hubspot.refresh(refresh_token, NOW).hub_id == HUB

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -98,9 +97,9 @@ class ScriptedHubSpot:
     asked_at: datetime | None = None
     granted: Grant | None = None
 
-    def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
+    def refresh(self, refresh_token: str, granted_at: datetime) -> Grant:
         assert refresh_token == self.refresh_token, "another refresh token than the newest one of the claim"
-        self.asked_at = clock()
+        self.asked_at = granted_at
         answer = self.answer
         if isinstance(answer, GrantAnswer):
             self.granted = self._grant(answer, self.asked_at)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import quote
@@ -50,8 +49,7 @@ class ScriptedHubSpot:
         path = f"/oauth/{hub_id}/authorize" if hub_id else "/oauth/authorize"
         return f"https://app.hubspot.com{path}?client_id=app&state={quote(state)}"
 
-    def exchange(self, code: str, clock: Callable[[], datetime]) -> Grant:
-        clock()
+    def exchange(self, code: str, granted_at: datetime) -> Grant:
         with self._lock:
             self.calls.append("exchange")
             self.exchanged.append(code)
@@ -61,8 +59,7 @@ class ScriptedHubSpot:
                 raise CodeRejected("BAD_AUTH_CODE", http_status=400)
             return self.grants.pop(code)
 
-    def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
-        granted_at = clock()
+    def refresh(self, refresh_token: str, granted_at: datetime) -> Grant:
         with self._lock:
             self.calls.append("refresh")
             self.refreshes[refresh_token] += 1

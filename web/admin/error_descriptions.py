@@ -54,7 +54,6 @@ DESCRIPTIONS = {
     "bad_expires_in": _MALFORMED_RESPONSE,
     "no_hub_id": _MALFORMED_RESPONSE,
     "no_refresh_token": _MALFORMED_RESPONSE,
-    "incomplete_grant": _MALFORMED_RESPONSE,
     "decryption_failed": "its refresh token is encrypted with a key that is not in TOKEN_KEYS",
     "unrecognised": "HubSpot refused with a code that this version does not know",
 }

@@ -11,8 +11,8 @@ from flask import Response, abort, render_template, request, url_for
 
 from shared import tracing
 from shared.db.lifecycle.installs import StoredInstall
-from shared.domain.errors import CodeRejected, InvalidClient, ProviderError, TemporarilyUnavailable
-from shared.domain.grant import Grant, Install
+from shared.domain.errors import CodeRejected, InvalidClient, ProviderError
+from shared.domain.grant import ExchangedGrant, Install
 from shared.domain.hub_id import parse_hub_id
 from shared.tracing import SpanKind
 from web import error_pages
@@ -100,7 +100,7 @@ class Handshake:
     def _exchange_and_store(self, install_id: str, code: str) -> Response:
         # 6. Exchange the code. It works once.
         try:
-            grant = self._services.hubspot.exchange(code, self._services.clock)
+            grant = self._services.hubspot.exchange(code, self._services.clock())
         except CodeRejected as refusal:
             stored = self._wait_for_install(install_id)
             if stored is None:
@@ -197,11 +197,7 @@ def _read_hub_id() -> int | None:
     return hub_id
 
 
-def _make_install(install_id: str, grant: Grant) -> Install:
-    """An exchange has to bring a hub id and a refresh token; a refresh may leave them out."""
-    if grant.hub_id is None or grant.refresh_token is None:
-        _log_refusal(TemporarilyUnavailable("incomplete_grant"))
-        raise AbortWithPage(error_pages.HUBSPOT_UNAVAILABLE)
+def _make_install(install_id: str, grant: ExchangedGrant) -> Install:
     return Install(
         install_id=install_id,
         hub_id=grant.hub_id,

@@ -61,7 +61,7 @@ def make_services(settings: Settings) -> Services:
     """Opens no connection: with --preload the forks share the result, and must not share a socket."""
     engine = make_engine(settings.database_url)
     return Services(
-        hubspot=HubSpot.from_settings(settings, connections=HUBSPOT_CONNECTIONS),
+        hubspot=HubSpot.from_settings(settings, max_idle_connections=HUBSPOT_CONNECTIONS),
         cipher=TokenCipher(settings.token_keys),
         installs=InstallStore(engine),
         refresh_requests=RefreshRequests(engine),

@@ -21,7 +21,7 @@ def a_client(optional_scopes: tuple[str, ...] = ()) -> HubSpot:
         app_url="https://app.hubspot.com/",
         api_version="2026-09",
         timeout=1.0,
-        connections=1,
+        max_idle_connections=1,
     )
 
 

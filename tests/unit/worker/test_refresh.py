@@ -1,6 +1,5 @@
 """One refresh: what each answer of HubSpot makes of the connection."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -73,9 +72,9 @@ class SlowHubSpot(ScriptedHubSpot):
 
     clock: DatabaseClock = field(default_factory=DatabaseClock)
 
-    def refresh(self, refresh_token: str, clock: Callable[[], datetime]) -> Grant:
+    def refresh(self, refresh_token: str, granted_at: datetime) -> Grant:
         self.clock.set(START + timedelta(seconds=45))
-        return super().refresh(refresh_token, clock)
+        return super().refresh(refresh_token, granted_at)
 
 
 def test_introspection_waits_for_the_next_attempt_where_the_lease_would_not_outlast_it():
