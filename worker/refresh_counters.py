@@ -30,7 +30,7 @@ class CounterReporter:
         self._has_last_report_failed = False
 
     def add(self, attempts: Iterable[RefreshAttempt], saved_at: datetime) -> None:
-        """Count attempts that are saved. A row that was released uncalled is not one."""
+        """Count attempts that were saved, or came too late to be. A row that was released uncalled is not one."""
         for attempt in attempts:
             if attempt.outcomes:
                 self._counters.add(classify_outcome(attempt.outcomes[0].error), saved_at, attempt.due_at)

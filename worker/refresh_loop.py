@@ -12,8 +12,8 @@ from queue import Empty, SimpleQueue
 import structlog
 
 from shared import tracing
-from shared.db.core.errors import StatementRejected, StoreError
-from shared.db.refresh.claims import ClaimedConnection, ConnectionClaims, Lease, RefreshResult
+from shared.db.core.errors import StoreError
+from shared.db.refresh.claims import ClaimedConnection, ConnectionClaims, Lease
 from shared.db.refresh.counters import CounterStore
 from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.results import RefreshResults
@@ -33,6 +33,8 @@ RATE_LIMITED_PAUSE_SECONDS = 0.1
 CLAIM_PAUSE_SECONDS = 0.2
 #: Until PostgreSQL is asked again after a failure: doubled after each one.
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.2, 3.0
+#: Of the concurrency: a claim of fewer rows waits, so that each statement claims many.
+MIN_CLAIM_FRACTION = 1 / 8
 
 
 class RefreshLoop:
@@ -133,12 +135,14 @@ class RefreshLoop:
         return bool(self._in_flight or self._pending)
 
     def _claim(self) -> None:
-        # 1. How many? As many as threads are free, and so many more that no thread runs out of rows: idle threads
-        #    wake each other one by one, each waiting for the interpreter's lock, which cost a sixth of all calls. Two
-        #    rounds' worth of finished calls suffice. While calls hang that is none, so that other workers get the rows.
-        ahead = min(2 * self._finished_since_claim, self._concurrency) if self._is_provider_healthy else 0
-        wanted = self._concurrency + ahead - self._in_flight
-        if wanted < max(1, self._concurrency // 8):
+        # 1. How many? A few rows are not worth a statement yet.
+        wanted = count_rows_wanted(
+            self._concurrency,
+            in_flight=self._in_flight,
+            finished=self._finished_since_claim,
+            is_provider_healthy=self._is_provider_healthy,
+        )
+        if wanted < max(1, self._concurrency * MIN_CLAIM_FRACTION):
             return
 
         # 2. Claim them.
@@ -147,6 +151,9 @@ class RefreshLoop:
             batch = self._claims.claim(wanted)
             span.set_attributes(claimed=len(batch.rows))
         self._is_provider_healthy = batch.provider.is_healthy
+        # Safe: the thread that set it has skipped the rows that were queued, and the claim obeys HubSpot's state as the
+        # last save recorded it. If it was set during this claim, the next save records it; until then the first refusal
+        # of one of these rows sets it again.
         self._stop_calls = False
         self._finished_since_claim = 0
 
@@ -202,29 +209,30 @@ class RefreshLoop:
         pending.outcomes = []
 
         # 2. The connections.
-        if pending.results:
-            self._save_results(pending.results)
-            self._counter_reporter.add(pending.attempts, self._claims.clock.now())
-            pending.results, pending.attempts = [], []
+        if pending.attempts:
+            accepted = self._save_results(pending.attempts)
+            self._counter_reporter.add(accepted, self._claims.clock.now())
+            pending.attempts = []
 
         # 3. Leases of rows that were not called.
         if pending.uncalled:
             self._claims.release(pending.uncalled)
             pending.uncalled = []
 
-    def _save_results(self, results: list[RefreshResult]) -> None:
-        try:
-            with tracing.start_span("refresh.save", results=len(results)):
-                saved = self._results.save(results)
-        except StatementRejected as error:
-            # The others were saved. These would be refused again: their leases run out, and the rows are claimed again.
-            log.error("PostgreSQL refused a result: a bug in tokenkeeper", why=str(error))
-            return
-        self._refresh_log.log_results(saved.select_saved(results), saved.held_by_brake)
-        if saved.rescued:
+    def _save_results(self, attempts: list[RefreshAttempt]) -> list[RefreshAttempt]:
+        """Those of `attempts` whose result PostgreSQL did not reject. Raises StoreUnavailable."""
+        results = [attempt.result for attempt in attempts if attempt.result]
+        with tracing.start_span("refresh.save", results=len(results)):
+            outcome = self._results.save(results)
+        self._refresh_log.log_results(outcome.select_saved(results), outcome.held_by_brake)
+        if outcome.rescued:
             log.warning(
-                "kept refresh tokens that HubSpot rotated after the lease had ended", hubs=sorted(saved.rescued)
+                "kept refresh tokens that HubSpot rotated after the lease had ended", hubs=sorted(outcome.rescued)
             )
+        if outcome.rejected:
+            # They would be rejected again: their leases run out, and the rows are claimed again.
+            log.error("PostgreSQL refused a result: a bug in tokenkeeper", why=str(dict(outcome.rejected)))
+        return [attempt for attempt in attempts if attempt.lease.hub_id not in outcome.rejected]
 
     def _idle_seconds(self) -> float | None:
         """Seconds until there is something to do; None where only an activation brings it."""
@@ -239,22 +247,31 @@ class PendingResults:
     """What HubSpot answered and PostgreSQL does not have yet."""
 
     outcomes: list[CallOutcome] = field(default_factory=list)
-    results: list[RefreshResult] = field(default_factory=list)
-    attempts: list[RefreshAttempt] = field(default_factory=list)  #: those that `results` came from
+    attempts: list[RefreshAttempt] = field(default_factory=list)  #: those with a result
     uncalled: list[Lease] = field(default_factory=list)
 
     def add(self, attempts: list[RefreshAttempt]) -> None:
         for attempt in attempts:
             self.outcomes += attempt.outcomes
             if attempt.result:
-                self.results.append(attempt.result)
                 self.attempts.append(attempt)
             else:
                 self.uncalled.append(attempt.lease)
 
     def __len__(self) -> int:
         """Rows that PostgreSQL waits for."""
-        return len(self.results) + len(self.uncalled)
+        return len(self.attempts) + len(self.uncalled)
+
+
+def count_rows_wanted(concurrency: int, *, in_flight: int, finished: int, is_provider_healthy: bool) -> int:
+    """How many rows to claim: one for each free thread, and some that are queued.
+
+    Up to two rows are queued per call finished since the last claim, so that threads do not idle: idle threads wake
+    each other one by one, each waiting for the interpreter's lock, which cost a sixth of all calls. None are queued
+    while HubSpot is unhealthy, so that other workers can claim them.
+    """
+    queued = min(2 * finished, concurrency) if is_provider_healthy else 0
+    return concurrency + queued - in_flight
 
 
 def _run_and_log_exception(work: Callable[[], None]) -> None:

@@ -68,6 +68,19 @@ def test_every_attempt_is_counted_once_by_its_outcome(
     assert (sum(slot.refreshed for slot in slots), sum(slot.failed for slot in slots)) == (28, 3)
 
 
+def test_a_result_that_postgresql_rejects_is_not_counted_and_the_others_are(
+    stores: Stores, loop: RefreshLoop, activity: RefreshStats, sql: SqlFixture
+) -> None:
+    import_hubs(stores, 1, 3)
+    stores.imports.import_rows(
+        [ImportRow(2, CIPHER.encrypt_refresh_token(2, "\x00"))]
+    )  # its access token has a zero byte
+    loop.activate(3)
+    until(lambda: sum(activity.read_totals().attempts.values()) == 2)
+    assert nonzero_attempts(activity.read_totals()) == {"refreshed": 2}
+    assert sql.value("SELECT array_agg(hub_id ORDER BY hub_id) FROM hubspot.tokens") == [1, 3]
+
+
 def test_counters_that_have_to_wait_delay_no_save_and_are_not_lost(
     stores: Stores, loop: RefreshLoop, activity: RefreshStats, sql: SqlFixture, connect: Callable[..., Any]
 ) -> None:

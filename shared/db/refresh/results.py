@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -56,7 +56,7 @@ WITH results AS MATERIALIZED (
        -- A save whose answer was lost is repeated: it has ended the lease, and must not write the history twice.
        AND c.lease_until IS NOT NULL
        -- Where an operator has changed the status since the claim, an old failure must not change it back. What still
-       -- counts: a new token, and for a row that is revoked now, the second witness's answer.
+       -- counts: a new token, and for a row that is revoked now, the answer to its introspection.
        AND (results.access_token IS NOT NULL OR c.status = results.claimed_status
             OR (c.status = 'revoked' AND (results.is_status_change OR results.status = 'revoked')))
     RETURNING c.hub_id, coalesce(locked.status = 'active', false) AS was_dismissed
@@ -88,10 +88,15 @@ class SaveOutcome:
     held_by_brake: frozenset[int] = frozenset()
     #: Not saved, but HubSpot had rotated their refresh token, and the new one is kept.
     rescued: frozenset[int] = frozenset()
+    #: Not saved: PostgreSQL rejects them, and would each time. The values say why.
+    rejected: Mapping[int, str] = field(default_factory=dict)
 
     def __or__(self, other: SaveOutcome) -> SaveOutcome:
         return SaveOutcome(
-            self.saved | other.saved, self.held_by_brake | other.held_by_brake, self.rescued | other.rescued
+            self.saved | other.saved,
+            self.held_by_brake | other.held_by_brake,
+            self.rescued | other.rescued,
+            {**self.rejected, **other.rejected},
         )
 
     def select_saved(self, results: Sequence[RefreshResult]) -> list[RefreshResult]:
@@ -110,11 +115,20 @@ class RefreshResults:
     def save(self, results: Sequence[RefreshResult]) -> SaveOutcome:
         """Save each result whose row is still as it was claimed, and end the leases of all.
 
-        Raises StatementRejected where PostgreSQL rejects some of them: the others are saved, those never will be, and
-        their leases end by themselves.
+        Where PostgreSQL rejects some of them the others are saved; the leases of those rejected end by themselves.
         """
-        if not results:
-            return SaveOutcome()
+        try:
+            return self._save_together(results)
+        except StatementRejected as error:
+            if len(results) == 1:
+                return SaveOutcome(rejected={results[0].lease.hub_id: str(error)})
+        outcome = SaveOutcome()
+        for result in sorted(results, key=lambda result: result.lease.number):
+            outcome |= self.save([result])
+        return outcome
+
+    def _save_together(self, results: Sequence[RefreshResult]) -> SaveOutcome:
+        """Raises StatementRejected; then none, or a part, is saved."""
         # 1. Of two results for one hub, only that of the newer lease can be saved. If the older one has a new refresh
         #    token, keep that first: it fences out what the newer lease was told about the old token.
         newest = _select_newest(results)
@@ -122,12 +136,7 @@ class RefreshResults:
         rescued = keep_rotated_tokens(self._database, overtaken)
         # 2. Save, in the order of hubs: two workers that save at once cannot deadlock.
         ordered = sorted(newest.values(), key=lambda result: result.lease.hub_id)
-        try:
-            outcome = self._save_newest(ordered)
-        except StatementRejected:
-            if len(ordered) == 1:
-                raise
-            return self._save_one_by_one(ordered) | SaveOutcome(rescued=rescued)
+        outcome = self._save_newest(ordered)
         # 3. What was not saved is late: keep new refresh tokens, and end the leases if they are still the newest.
         late = [result for result in ordered if result.lease.hub_id not in outcome.saved]
         rescued |= keep_rotated_tokens(self._database, late)
@@ -149,19 +158,6 @@ class RefreshResults:
                     saved.update(row.hub_id for row in connection.execute(SAVE, _statement_values(limited)))
             held_by_brake = {result.lease.hub_id for result in limited if result.transition.pending_revocation}
         return SaveOutcome(frozenset(saved), frozenset(held_by_brake & saved))
-
-    def _save_one_by_one(self, results: Sequence[RefreshResult]) -> SaveOutcome:
-        """PostgreSQL rejects at least one of them: save the others. Raises StatementRejected."""
-        outcome = SaveOutcome()
-        rejected: dict[int, str] = {}
-        for result in results:
-            try:
-                outcome |= self.save([result])
-            except StatementRejected as error:
-                rejected[result.lease.hub_id] = str(error)
-        if rejected:
-            raise StatementRejected(f"saved all but {rejected}")
-        return outcome
 
 
 def _select_newest(results: Sequence[RefreshResult]) -> dict[int, RefreshResult]:

@@ -213,7 +213,7 @@ def test_a_misconfigured_app_is_logged_as_an_error_with_hubspots_code(site):
 
 @pytest.mark.parametrize("code", ["no_hub_id", "no_refresh_token"])
 def test_a_grant_without_hub_id_or_refresh_token_gets_an_error_page(site, code):
-    site.hubspot.trouble = TemporarilyUnavailable(code)
+    site.hubspot.exchange_error = TemporarilyUnavailable(code)
     assert is_error_page(site, site.callback(), 502, "does not answer as it should")
 
 
