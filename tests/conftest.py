@@ -54,14 +54,14 @@ def databases(state: Path) -> Iterator[Databases]:
 @pytest.fixture
 def database_url(databases: Databases) -> Iterator[str]:
     """A migrated database of this test's own."""
-    with databases.migrated() as url:
+    with databases.create_migrated() as url:
         yield url
 
 
 @pytest.fixture
 def empty_database_url(databases: Databases) -> Iterator[str]:
     """A database without a schema."""
-    with databases.empty() as url:
+    with databases.create_empty() as url:
         yield url
 
 

@@ -88,7 +88,7 @@ def record_console_errors(context: BrowserContext, errors: list[str]) -> None:
 @pytest.fixture(scope="package")
 def site(databases: Databases, simulator_process: ChildProcess) -> Iterator[Site]:
     """Web alone, shared by all browser tests. Where no Redis answers, it stores an install itself."""
-    with databases.migrated() as database_url, SimulatorControl(simulator_process.url) as simulator:
+    with databases.create_migrated() as database_url, SimulatorControl(simulator_process.url) as simulator:
         simulator.reset(settings=True, accounts=True)
         no_redis = f"redis://127.0.0.1:{find_free_port()}/0"
         environment = product_environment(database_url, no_redis, simulator.base_url)

@@ -86,7 +86,7 @@ def sites(databases: Databases, redis_server: Callable[[int], str], simulator_pr
         simulator.reset(settings=True, accounts=True)
         database_urls = {"unreachable": f"postgresql://user@127.0.0.1:{find_free_port()}/unreachable"}
         for state, fill in database_states.STATES.items():
-            database_urls[state] = stack.enter_context(databases.migrated())
+            database_urls[state] = stack.enter_context(databases.create_migrated())
             with open_sql(database_urls[state]) as sql, open_connections(database_urls[state], sql) as connections:
                 fill(connections, sql)
         sites = {}

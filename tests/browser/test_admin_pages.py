@@ -31,8 +31,8 @@ def test_the_overview_shows_counts_charts_and_links(
     database_states.fill_healthy(connections, sql)
     for hub_id in (1, 2):
         connections.install(hub_id)
-    connections.stores.results.save([connections.revoked(connections.claim_one(1))])
-    connections.stores.results.save([connections.failed(connections.claim_one(2))])
+    connections.stores.results.save([connections.make_revocation(connections.claim_one(1))])
+    connections.stores.results.save([connections.make_failure(connections.claim_one(2))])
     page = admin.open(**options)
     expect_heading(page, "1 connection is revoked.")
     expect(page.locator(".tile .number")).to_have_text(["61", "0", "1", "0"])
@@ -86,7 +86,7 @@ def test_the_revocations_held_by_the_brake_are_dismissed_or_confirmed(
 def test_a_connection_among_hundreds_is_found_by_paging_and_by_search(
     admin: AdminBrowser, connections: ConnectionFixture, options: dict[str, Any]
 ) -> None:
-    connections.many_due(220)
+    connections.import_due(220)
     connections.stores.account_info.save(217, "needle.example", "ann@needle.example")
     page = admin.open("/connections", **options)
     accounts = account_links(page)
@@ -113,8 +113,8 @@ def test_the_list_is_filtered_and_sorted(
     for hub_id, domain in ((1, "zoo.example"), (2, "bakery.example"), (3, "alp.example")):
         connections.install(hub_id)
         connections.stores.account_info.save(hub_id, domain, None)
-    connections.stores.results.save([connections.revoked(connections.claim_one(2))])
-    connections.stores.results.save([connections.failed(connections.claim_one(3))])
+    connections.stores.results.save([connections.make_revocation(connections.claim_one(2))])
+    connections.stores.results.save([connections.make_failure(connections.claim_one(3))])
     page = admin.open("/connections", **options)
     expect(account_links(page)).to_have_text(["1", "2", "3"])
     page.get_by_role("link", name="Domain").click()
@@ -144,7 +144,7 @@ def test_the_link_of_a_revoked_connection_leads_the_customer_to_install_again(
     admin: AdminBrowser, connections: ConnectionFixture, open_page: OpenPage, options: dict[str, Any]
 ) -> None:
     connections.install(777)
-    connections.stores.results.save([connections.revoked(connections.claim_one(777))])
+    connections.stores.results.save([connections.make_revocation(connections.claim_one(777))])
     page = admin.open("/connections/777", **options)
     expect(page.get_by_role("heading", name="Ask the customer to install the app again")).to_be_visible()
     expect(page.locator(".history .event")).to_contain_text(["Revoked", "Installed"])
@@ -171,7 +171,7 @@ def test_open_pages_are_updated_without_a_reload(
     expect_heading(overview, "All 60 connections are fresh.")
     one.get_by_text("SELECT access_token").select_text()
     rows.get_by_role("searchbox").fill("typed so far")
-    connections.stores.results.save([connections.revoked(connections.claim_one(62515))])
+    connections.stores.results.save([connections.make_revocation(connections.claim_one(62515))])
     for page in pages:
         page.clock.run_for(UPDATE_MS)
     expect_heading(overview, "1 connection is revoked.")
@@ -230,8 +230,8 @@ def test_a_connection_is_found_and_disconnected_by_the_keyboard_alone(
     tab_to(page, page.get_by_role("button", name="Disconnect"))
     press(page, "Enter")
     expect(page.get_by_role("status").filter(has_text="Disconnected.")).to_be_visible()
-    assert sql.served(777) is None
-    assert sql.served(62515) is not None
+    assert sql.read_served_token(777) is None
+    assert sql.read_served_token(62515) is not None
 
 
 # --- the password ---

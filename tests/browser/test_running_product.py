@@ -43,7 +43,7 @@ def web_alone(
 ) -> Iterator[Deployment]:
     """Web, until a test starts the worker and beat too. Shared by the tests of this file: a start takes seconds."""
     with (
-        databases.migrated() as database_url,
+        databases.create_migrated() as database_url,
         SimulatorControl(simulator_process.url) as simulator,
         open_sql(database_url) as sql,
     ):

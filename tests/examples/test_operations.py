@@ -43,17 +43,17 @@ def on_server(
     new_product: Callable[[dict[str, str]], Product],
     connect: Callable[..., Any],
 ) -> Callable[..., Deployment]:
-    """A world on the database `tokenkeeper` of a server, in which nothing runs yet."""
+    """Makes a deployment on the database `tokenkeeper` of a server, of which no process runs yet."""
 
-    def made(server: EmbeddedPostgres, **changes: str) -> Deployment:
+    def make_deployment(server: EmbeddedPostgres, **changes: str) -> Deployment:
         url = server.url("tokenkeeper")
         settings = product_environment(url, redis_url, simulator.base_url, **SHORT_WAITS, **changes)
         return Deployment(new_product(settings), simulator, SqlFixture(connect(url)))
 
-    return made
+    return make_deployment
 
 
-def moved_in(deployment: Deployment, hubs: dict[int, str]) -> str:
+def import_tokens(deployment: Deployment, hubs: dict[int, str]) -> str:
     lines = "".join(f"{hub},{token}\n" for hub, token in hubs.items())
     return deployment.product.tokenkeeper("import", "-", stdin=f"hub_id,refresh_token\n{lines}").stdout
 
@@ -70,7 +70,7 @@ def test_a_dump_restored_on_another_server_keeps_tokens_fresh(
     assert before.product.tokenkeeper("roles").returncode == 0
     simulator = before.simulator
     simulator.change_settings(lifetime=8)
-    assert moved_in(before, simulator.install_many(HUBS)).startswith(f"{HUBS} new")
+    assert import_tokens(before, simulator.install_many(HUBS)).startswith(f"{HUBS} new")
     before.start(web=False)
     until(lambda: len(before.tokens()) == HUBS)
     before.product.stop()
@@ -99,13 +99,13 @@ def test_with_all_keys_lost_every_connection_is_installed_again_and_the_history_
     before = on_server(own_postgres)
     assert before.product.tokenkeeper("migrate").returncode == 0
     hubs = before.simulator.install_many(3)
-    moved_in(before, hubs)
+    import_tokens(before, hubs)
     after = on_server(own_postgres)
     assert after.product.environment["TOKEN_KEYS"] != before.product.environment["TOKEN_KEYS"]
     assert "does not decrypt it" in after.product.tokenkeeper("doctor").stdout
     (statement,) = re.findall(r"`(DELETE FROM [^`]+;)`", (ROOT / "docs" / "operations.md").read_text(encoding="utf-8"))
     after.sql.rows(statement)
-    assert moved_in(after, hubs).startswith("3 new")
+    assert import_tokens(after, hubs).startswith("3 new")
     after.start(web=False)
     until(lambda: len(after.tokens()) == 3)
     assert after.sql.value("SELECT count(*) FROM hubspot.history") == 6

@@ -137,16 +137,16 @@ def test_a_connection_is_installed_refreshed_requested_and_disconnected_through_
     first = deployment.connect(hub)
     page = f"{deployment.url}/connections/{hub}"
     with operator(deployment) as session, open_sql(doors.job) as job:
-        assert job.served(hub) == first
+        assert job.read_served_token(hub) == first
         until(lambda: job.value("SELECT hub_domain FROM hubspot.connections WHERE hub_id = %s", hub))
         press(session, page, "refresh")
-        second = until(lambda: (token := job.served(hub)) != first and token)
+        second = until(lambda: (token := job.read_served_token(hub)) != first and token)
         assert job.value("SELECT hubspot.request_refresh(%s, %s)", hub, second)
-        third = until(lambda: (token := job.served(hub)) != second and token)
+        third = until(lambda: (token := job.read_served_token(hub)) != second and token)
         assert deployment.are_live(third)
         assert str(hub) in session.get(f"{deployment.url}/connections", timeout=10).text
         press(session, page, "disconnect")
-        until(lambda: job.served(hub) is None)
+        until(lambda: job.read_served_token(hub) is None)
         assert [event for (event,) in job.rows(EVENTS, hub)] == ["installed", "disconnected"]
         assert "disconnected" in session.get(page, timeout=10).text
     deployment.check_recovered(except_for=[HUB])

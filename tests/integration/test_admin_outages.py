@@ -131,4 +131,4 @@ def test_a_disconnect_works_during_an_outage_of_redis(
         response = operator.post(f"/connections/{HUB}/disconnect", token)
     assert response.history[0].status_code == 303
     assert "uninstalled at HubSpot within a minute" in response.text
-    assert connections.sql.served() is None
+    assert connections.sql.read_served_token() is None

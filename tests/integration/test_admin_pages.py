@@ -111,7 +111,7 @@ def test_the_overview_reports_revoked_connections(
         connections.install(hub_id)
     record_sweep(sql)
     assert read_headline(operator) == "All 3 connections are fresh."
-    connections.stores.results.save([connections.revoked(connections.claim_one(3))])
+    connections.stores.results.save([connections.make_revocation(connections.claim_one(3))])
     text = visible_text(operator.open("/operator"))
     assert "1 connection is revoked." in text
     assert "2 active" in text
@@ -164,7 +164,7 @@ def held_count(connections: ConnectionFixture, stores: Stores, sql: SqlFixture) 
     for hub_id in range(1, 13):
         connections.install(hub_id)
     sql.set("due_at = now() - interval '1 second'")
-    stores.results.save([connections.revoked(claimed) for claimed in stores.claims.claim(12).rows])
+    stores.results.save([connections.make_revocation(claimed) for claimed in stores.claims.claim(12).rows])
     return 2
 
 
@@ -216,7 +216,7 @@ def find_link(html: str, rel: str) -> str | None:
 def test_the_list_has_links_to_the_next_and_the_previous_page(
     operator: Operator, connections: ConnectionFixture
 ) -> None:
-    connections.many_due(120)
+    connections.import_due(120)
     first = operator.open("/connections")
     assert listed_hubs(first) == list(range(1, 51))
     assert find_link(first, "prev") is None
@@ -234,8 +234,8 @@ def test_the_list_is_filtered_searched_and_sorted(
     for hub_id in (11, 12, 21):
         connections.install(hub_id)
         stores.account_info.save(hub_id, f"shop-{hub_id}.example", f"Ann@shop-{hub_id}.example")
-    stores.results.save([connections.failed(connections.claim_one(12))])
-    stores.results.save([connections.revoked(connections.claim_one(21))])
+    stores.results.save([connections.make_failure(connections.claim_one(12))])
+    stores.results.save([connections.make_revocation(connections.claim_one(21))])
     assert listed_hubs(operator.open("/connections?status=revoked")) == [21]
     assert listed_hubs(operator.open("/connections?q=1")) == [11, 12]
     assert listed_hubs(operator.open("/connections?q=ANN%40shop-2")) == [21]
@@ -298,7 +298,7 @@ def test_a_revoked_connection_shows_the_reason_and_the_link_for_the_customer(
     operator: Operator, connections: ConnectionFixture
 ) -> None:
     connections.install()
-    connections.stores.results.save([connections.revoked(connections.claim_one())])
+    connections.stores.results.save([connections.make_revocation(connections.claim_one())])
     text = operator.open(f"/connections/{HUB}")
     assert f'value="{operator.origin}/install?hub_id={HUB}"' in text
     visible = visible_text(text)
@@ -321,7 +321,7 @@ def test_text_from_hubspot_is_escaped(operator: Operator, connections: Connectio
 def test_an_unknown_refusal_shows_its_code(operator: Operator, connections: ConnectionFixture) -> None:
     connections.install()
     connections.stores.results.save(
-        [connections.failed(connections.claim_one(), UnknownRefusal("SOMETHING_NEW", http_status=418))]
+        [connections.make_failure(connections.claim_one(), UnknownRefusal("SOMETHING_NEW", http_status=418))]
     )
     visible = visible_text(operator.open(f"/connections/{HUB}"))
     assert "HubSpot refused with a code that this version does not know" in visible
@@ -351,7 +351,7 @@ def test_refresh_now_tries_a_revoked_connection_again(
     operator: Operator, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install()
-    connections.stores.results.save([connections.revoked(connections.claim_one())])
+    connections.stores.results.save([connections.make_revocation(connections.claim_one())])
     assert "Due now" in operator.submit(f"/connections/{HUB}", f"/connections/{HUB}/refresh")
     assert sql.value("SELECT due_at <= now() FROM tokenkeeper.connections")
 
@@ -371,10 +371,10 @@ def test_disconnect_asks_first_and_then_ends_the_connection_at_once(
     connections.install()
     question = f"/connections/{HUB}/disconnect"
     assert f'href="{question}"' in operator.open(f"/connections/{HUB}")
-    assert sql.served() is not None
+    assert sql.read_served_token() is not None
     text = operator.submit(question, question)
     assert "being uninstalled at HubSpot" in text
-    assert sql.served() is None
+    assert sql.read_served_token() is None
     assert count_interactive_messages() == 1
     assert "disconnected already" in operator.open(question)
     assert "Refresh now" not in text
@@ -416,5 +416,5 @@ def test_no_page_contains_a_secret(operator: Operator, connections: ConnectionFi
 def test_a_suspect_connection_shows_the_evidence(operator: Operator, connections: ConnectionFixture) -> None:
     connections.install()
     dead = InvalidGrant("BAD_HUB", http_status=400, correlation_id="0a1b2c3d-0000-4000-8000-000000000000")
-    connections.stores.results.save([connections.failed(connections.claim_one(), dead)])
+    connections.stores.results.save([connections.make_failure(connections.claim_one(), dead)])
     assert "correlation id 0a1b2c3d-0000-4000-8000-000000000000" in visible_text(operator.open(f"/connections/{HUB}"))

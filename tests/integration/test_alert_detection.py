@@ -89,7 +89,7 @@ def test_a_revoked_connection_raises_one_alert_and_its_reinstall_another(
 ) -> None:
     connections.install()
     assert not detector.detect(), "nothing to deliver"
-    connections.stores.results.save([connections.revoked(connections.claim_one())])
+    connections.stores.results.save([connections.make_revocation(connections.claim_one())])
     assert detector.detect()
     assert detector.detect()
     assert read_alerts(sql, "connection_revoked") == [(False, {"count": 1, "hubs": [62515]})]
@@ -102,7 +102,7 @@ def test_a_revoked_connection_raises_one_alert_and_its_reinstall_another(
 def test_many_revocations_raise_few_alerts(
     connections: ConnectionFixture, detector: AlertDetector, sql: SqlFixture
 ) -> None:
-    connections.many_due(500)
+    connections.import_due(500)
     for first in range(1, 500, 50):
         sql.set(f"{REVOKED} WHERE hub_id BETWEEN {first} AND {first + 49}")
         detector.detect()
@@ -118,7 +118,7 @@ def test_many_revocations_raise_few_alerts(
 def test_concurrent_sweeps_raise_no_alert_twice(
     connections: ConnectionFixture, engine: Engine, sql: SqlFixture
 ) -> None:
-    connections.many_due(40)
+    connections.import_due(40)
     sql.set(f"{REVOKED} WHERE hub_id <= 20")
     sql.set(f"lifetime_seconds = 1800, access_token = 'a', refreshed_at = now(), {STALE} WHERE hub_id > 20")
     at_once([AlertDetector(engine, 2.0).detect for _ in range(6)])
@@ -182,7 +182,7 @@ def test_connections_without_a_token_and_revoked_ones_are_never_stale(
 def test_thousands_of_revoked_connections_do_not_hide_a_stale_one(
     connections: ConnectionFixture, detector: AlertDetector, sql: SqlFixture
 ) -> None:
-    connections.many_due(CANDIDATE_ROWS + 100)
+    connections.import_due(CANDIDATE_ROWS + 100)
     sql.set(f"{REVOKED}, revocation_alerted = true, failures = 1 + mod(hub_id, 2)")
     connections.install(9_000)
     sql.set(STALE, 9_000)
@@ -222,7 +222,7 @@ def test_a_state_that_changes_back_and_forth_raises_alerts_at_growing_intervals(
 def test_the_detection_reads_indexes_not_the_table(
     connections: ConnectionFixture, engine: Engine, sql: SqlFixture
 ) -> None:
-    connections.many_due(3000)
+    connections.import_due(3000)
     sql.set(FRESH + ", access_token = 'a', lifetime_seconds = 1800, refreshed_at = now()")
     sql.rows("VACUUM ANALYZE tokenkeeper.connections")
     plan = Database(engine).execute(

@@ -16,7 +16,7 @@ from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 def test_a_claim_takes_only_due_rows_soonest_due_first(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install(1)
-    connections.due(2, 3)
+    connections.install_due(2, 3)
     sql.set("due_at = now() - interval '1 hour'", 3)
     claims = connections.stores.claims.claim(10)
     assert {row.connection.hub_id for row in claims.rows} == {2, 3}
@@ -28,7 +28,7 @@ def test_a_claim_takes_only_due_rows_soonest_due_first(connections: ConnectionFi
 def test_a_claim_returns_everything_that_a_transition_depends_on(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.due(HUB)
+    connections.install_due(HUB)
     sql.set("failures = 3, last_error = 'timeout', status = 'suspect', status_reason = 'so', retry_not_before = now()")
     claims = connections.stores.claims.claim(10)
     (claimed,) = claims.rows
@@ -45,7 +45,7 @@ def test_a_claim_returns_everything_that_a_transition_depends_on(
 
 
 def test_concurrent_claims_never_get_the_same_row(connections: ConnectionFixture, engine: Engine) -> None:
-    connections.many_due(400)
+    connections.import_due(400)
     stores = [Stores(engine, lease_seconds=60) for _ in range(8)]
     claims: list[ClaimBatch] = []
     for _ in range(8):
@@ -57,33 +57,33 @@ def test_concurrent_claims_never_get_the_same_row(connections: ConnectionFixture
 def test_after_a_lease_another_worker_claims_and_the_first_result_is_not_saved(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.due(HUB)
+    connections.install_due(HUB)
     first = connections.claim_one()
     assert connections.stores.claims.claim(1).rows == []
     sql.set("lease_until = now() - interval '1 millisecond'")
     second = connections.claim_one()
     assert second.lease.number == first.lease.number + 1
-    assert connections.stores.results.save([connections.refreshed(first, "late")]).saved == set()
-    assert sql.served() == f"access-of-{HUB}"
+    assert connections.stores.results.save([connections.make_success(first, "late")]).saved == set()
+    assert sql.read_served_token() == f"access-of-{HUB}"
     assert sql.row()["lease_until"] is not None, "the second worker's lease goes on"
-    assert connections.stores.results.save([connections.refreshed(second, "right")]).saved == {HUB}
-    assert sql.served() == "right"
+    assert connections.stores.results.save([connections.make_success(second, "right")]).saved == {HUB}
+    assert sql.read_served_token() == "right"
 
 
 def test_a_late_result_is_saved_if_no_other_worker_claimed_the_row(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.due(HUB)
+    connections.install_due(HUB)
     claimed = connections.claim_one()
     sql.set("lease_until = now() - interval '1 minute'")
-    assert connections.stores.results.save([connections.refreshed(claimed)]).saved == {HUB}
-    assert sql.served() == "new-access"
+    assert connections.stores.results.save([connections.make_success(claimed)]).saved == {HUB}
+    assert sql.read_served_token() == "new-access"
 
 
 def test_a_success_is_saved_with_all_its_fields(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    connections.due(HUB)
+    connections.install_due(HUB)
     claimed = connections.claim_one()
-    result = connections.refreshed(claimed, scopes=("oauth",), expires_in=600)
+    result = connections.make_success(claimed, scopes=("oauth",), expires_in=600)
     assert connections.stores.results.save([RefreshResult(result.lease, result.transition, "encrypted-new")]).saved == {
         HUB
     }
@@ -103,17 +103,19 @@ def test_a_success_is_saved_with_all_its_fields(connections: ConnectionFixture, 
 
 
 def test_fields_missing_in_a_reply_keep_their_stored_values(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    connections.due(HUB)
+    connections.install_due(HUB)
     refresh_token = sql.row()["encrypted_refresh_token"]
-    connections.stores.results.save([connections.refreshed(connections.claim_one(), scopes=None, refresh_token=None)])
+    connections.stores.results.save(
+        [connections.make_success(connections.claim_one(), scopes=None, refresh_token=None)]
+    )
     assert sql.row()["scopes"] == ["oauth", "crm.objects.contacts.read"]
     assert sql.row()["encrypted_refresh_token"] == refresh_token
 
 
 def test_a_failure_keeps_the_token_that_is_still_valid(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    connections.due(HUB)
-    assert connections.stores.results.save([connections.failed(connections.claim_one())]).saved == {HUB}
-    assert sql.served() == f"access-of-{HUB}"
+    connections.install_due(HUB)
+    assert connections.stores.results.save([connections.make_failure(connections.claim_one())]).saved == {HUB}
+    assert sql.read_served_token() == f"access-of-{HUB}"
     assert sql.row()["failures"] == 1
     assert sql.row()["last_error"] == "timeout"
     assert sql.value("SELECT due_at > now() FROM tokenkeeper.connections")
@@ -123,8 +125,8 @@ def test_a_failure_keeps_the_token_that_is_still_valid(connections: ConnectionFi
 def test_a_revoked_connection_loses_its_access_token_and_its_due_date(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.due(HUB)
-    connections.stores.results.save([connections.revoked(connections.claim_one())])
+    connections.install_due(HUB)
+    connections.stores.results.save([connections.make_revocation(connections.claim_one())])
     row = sql.row()
     assert (row["status"], row["access_token"], row["expires_at"], row["due_at"]) == ("revoked", None, None, None)
     assert row["encrypted_refresh_token"], "an operator may request one more refresh"
@@ -136,50 +138,52 @@ def test_a_revoked_connection_loses_its_access_token_and_its_due_date(
 def test_a_reinstall_during_a_refresh_wins_over_any_late_result(
     connections: ConnectionFixture, sql: SqlFixture, answer: str
 ) -> None:
-    connections.due(HUB)
+    connections.install_due(HUB)
     claimed = connections.claim_one()
     connections.install(encrypted_refresh_token="encrypted-by-reinstall", access_token="access-of-reinstall")
     assert sql.row()["lease_until"] is not None, "the refresh is still in flight"
     before = {**sql.row(), "lease_until": None}
-    late = {"good": connections.refreshed, "bad": connections.failed, "dead": connections.revoked}[answer](claimed)
+    late = {"good": connections.make_success, "bad": connections.make_failure, "dead": connections.make_revocation}[
+        answer
+    ](claimed)
     assert connections.stores.results.save([late]).saved == set()
     assert sql.row() == before
     assert sql.events() == ["installed", "reinstalled"]
 
 
 def test_a_disconnect_during_a_refresh_wins_over_a_late_result(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    connections.due(HUB)
+    connections.install_due(HUB)
     claimed = connections.claim_one()
     connections.stores.disconnects.mark_and_read_tokens(HUB)
-    assert connections.stores.results.save([connections.refreshed(claimed)]).saved == set()
+    assert connections.stores.results.save([connections.make_success(claimed)]).saved == set()
     assert sql.row()["status"] == "disconnected"
-    assert sql.served() is None
+    assert sql.read_served_token() is None
 
 
 def test_no_second_refresh_begins_while_a_fenced_one_is_in_flight(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.due(HUB)
+    connections.install_due(HUB)
     claimed = connections.claim_one()
     connections.install()
     sql.set("due_at = now() - interval '1 second'")
     assert connections.stores.claims.claim(1).rows == []
-    connections.stores.results.save([connections.refreshed(claimed)])
+    connections.stores.results.save([connections.make_success(claimed)])
     assert len(connections.stores.claims.claim(1).rows) == 1
 
 
 def test_a_result_saved_twice_is_in_the_history_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    connections.due(HUB)
-    result = connections.revoked(connections.claim_one())
+    connections.install_due(HUB)
+    result = connections.make_revocation(connections.claim_one())
     assert connections.stores.results.save([result]).saved == {HUB}
     assert connections.stores.results.save([result]).saved == set()
     assert sql.events().count("revoked") == 1
 
 
 def test_one_save_takes_many_results_of_every_kind(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    connections.due(*range(1, 31))
+    connections.install_due(*range(1, 31))
     claimed = {row.connection.hub_id: row for row in connections.stores.claims.claim(50).rows}
-    kinds = [connections.refreshed, connections.failed, connections.revoked]
+    kinds = [connections.make_success, connections.make_failure, connections.make_revocation]
     results = [kinds[hub_id % 3](claimed[hub_id]) for hub_id in reversed(range(1, 31))]
     connections.install(30)
     assert connections.stores.results.save(results).saved == set(range(1, 30))
@@ -191,10 +195,10 @@ def test_one_save_takes_many_results_of_every_kind(connections: ConnectionFixtur
 def test_concurrent_saves_of_the_same_rows_in_different_orders_never_deadlock(
     connections: ConnectionFixture, engine: Engine
 ) -> None:
-    connections.due(*range(1, 61))
+    connections.install_due(*range(1, 61))
     for _ in range(5):
         connections.sql.set("due_at = now(), lease_until = NULL")
-        results = [connections.failed(row) for row in connections.stores.claims.claim(60).rows]
+        results = [connections.make_failure(row) for row in connections.stores.claims.claim(60).rows]
         stores = [Stores(engine, lease_seconds=60) for _ in range(4)]
         mixed = [results, results[::-1], results[::2] + results[1::2], results[30:] + results[:30]]
         outcomes = at_once([lambda s=s, r=r: s.results.save(r) for s, r in zip(stores, mixed, strict=True)])
@@ -204,7 +208,7 @@ def test_concurrent_saves_of_the_same_rows_in_different_orders_never_deadlock(
 def test_a_released_row_can_be_claimed_at_once_and_an_old_lease_releases_nothing(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.due(HUB)
+    connections.install_due(HUB)
     claimed = connections.claim_one()
     due_at = sql.row()["due_at"]
     connections.stores.claims.release([claimed.lease])
@@ -223,7 +227,7 @@ def test_a_claim_updates_no_index(connections: ConnectionFixture, sql: SqlFixtur
         all_updates, heap_only = sql.rows(statistics)[0]
         return all_updates, heap_only
 
-    connections.many_due(200)
+    connections.import_due(200)
     before = read_updates()
     assert len(connections.stores.claims.claim(8).rows) == 8  # as many as a page has room for
     after = read_updates()
@@ -232,7 +236,7 @@ def test_a_claim_updates_no_index(connections: ConnectionFixture, sql: SqlFixtur
 
 
 def test_due_rows_are_counted_no_further_than_asked(connections: ConnectionFixture) -> None:
-    connections.many_due(30)
+    connections.import_due(30)
     assert connections.stores.claims.count_due(at_most=100) == 30
     assert connections.stores.claims.count_due(at_most=10) == 10
     connections.stores.claims.claim(25)
@@ -241,19 +245,21 @@ def test_due_rows_are_counted_no_further_than_asked(connections: ConnectionFixtu
 
 def test_the_highest_possible_hub_id_is_saved(connections: ConnectionFixture, sql: SqlFixture) -> None:
     highest = 2**63 - 1
-    connections.due(highest)
-    assert connections.stores.results.save([connections.refreshed(connections.claim_one(highest))]).saved == {highest}
-    assert sql.served(highest) == "new-access"
+    connections.install_due(highest)
+    assert connections.stores.results.save([connections.make_success(connections.claim_one(highest))]).saved == {
+        highest
+    }
+    assert sql.read_served_token(highest) == "new-access"
 
 
 def test_special_characters_are_stored_unchanged(connections: ConnectionFixture, sql: SqlFixture) -> None:
     odd = 'quote\' back\\slash %s :x "double" é 漢 \U0001f511'
-    connections.due(HUB)
-    connections.stores.results.save([connections.refreshed(connections.claim_one(), odd, scopes=(odd,))])
-    assert sql.served() == odd
+    connections.install_due(HUB)
+    connections.stores.results.save([connections.make_success(connections.claim_one(), odd, scopes=(odd,))])
+    assert sql.read_served_token() == odd
     assert sql.row()["scopes"] == [odd]
     connections.stores.results.save(
-        [connections.failed(connections.claim_one(), InvalidGrant(odd, correlation_id=odd))]
+        [connections.make_failure(connections.claim_one(), InvalidGrant(odd, correlation_id=odd))]
     )
     assert sql.row()["last_error"] == odd
 
@@ -271,11 +277,11 @@ def test_the_clock_is_never_ahead_of_the_server_and_never_far_behind(
 
 
 def test_lease_numbers_only_grow(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    connections.due(HUB)
+    connections.install_due(HUB)
     numbers = []
     for _ in range(4):
         claimed = connections.claim_one()
         numbers.append(claimed.lease.number)
-        connections.stores.results.save([connections.failed(claimed)])
+        connections.stores.results.save([connections.make_failure(claimed)])
         connections.install()
     assert all(earlier < later for earlier, later in pairwise(numbers))

@@ -86,14 +86,14 @@ def test_rotate_does_not_overwrite_a_token_that_changed_meanwhile(
 def test_a_refresh_in_flight_is_still_saved_after_rotation(
     engine: Engine, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.due(1)
+    connections.install_due(1)
     in_flight = connections.claim_one(1)
     assert (
         KeyRotationStore(engine).replace_tokens([ReencryptedToken(1, in_flight.encrypted_refresh_token, "reencrypted")])
         == 1
     )
-    assert connections.stores.results.save([connections.refreshed(in_flight)]).saved == {1}
-    assert (sql.served(1), sql.row(1)["encrypted_refresh_token"]) == ("new-access", "reencrypted")
+    assert connections.stores.results.save([connections.make_success(in_flight)]).saved == {1}
+    assert (sql.read_served_token(1), sql.row(1)["encrypted_refresh_token"]) == ("new-access", "reencrypted")
 
 
 def test_lost_ends_what_no_key_decrypts_and_it_may_be_installed_again(
@@ -113,7 +113,7 @@ def test_lost_ends_what_no_key_decrypts_and_it_may_be_installed_again(
     assert "installed again" in sql.row(4)["status_reason"]
     assert [sql.events(hub_id) for hub_id in (4, 6)] == [["imported", "disconnected"]] * 2
     connections.install(4, encrypted_refresh_token=TokenCipher([NEW]).encrypt_refresh_token(4, "a-new-one"))
-    assert sql.served(4)
+    assert sql.read_served_token(4)
     assert tokenkeeper("keys", "lost").out == "0 connections wait to be installed again\n", "and there is no question"
 
 

@@ -137,7 +137,7 @@ def test_watch_fills_the_terminal_and_restores_it(tokenkeeper: Command, four_sta
 def test_history_shows_the_connection_and_its_events(tokenkeeper: Command, connections: ConnectionFixture) -> None:
     connections.install(HUB)
     refused = TemporarilyUnavailable("html", http_status=502, correlation_id="0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11")
-    connections.stores.results.save([connections.failed(connections.claim_one(), refused)])
+    connections.stores.results.save([connections.make_failure(connections.claim_one(), refused)])
     output = json.loads(tokenkeeper("history", str(HUB), "--json").out)
     assert (output["connection"]["hub_id"], output["connection"]["failures"]) == (HUB, 1)
     assert [event["event"] for event in output["history"]] == ["refresh_failed", "installed"]
@@ -307,7 +307,7 @@ def test_disconnect_ends_the_connection_here_where_hubspot_does_not_answer(
     ciphertext = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, "planted-refresh")
     connections.install(HUB, encrypted_refresh_token=ciphertext, access_token="planted-access")
     result = tokenkeeper.run_process("disconnect", "--yes", str(HUB), HUBSPOT_API_URL="http://127.0.0.1:1")
-    assert (result.status, sql.row()["encrypted_refresh_token"], sql.served()) == (0, None, None)
+    assert (result.status, sql.row()["encrypted_refresh_token"], sql.read_served_token()) == (0, None, None)
     assert "remove the app in the account by hand" in result.err
     assert "planted" not in result.out + result.err
 

@@ -21,9 +21,9 @@ def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
 @pytest.fixture
 def brake_on(connections: ConnectionFixture) -> ConnectionFixture:
     """Ten connections are revoked, five held."""
-    connections.many_due(20)
+    connections.import_due(20)
     connections.stores.results.save(
-        [connections.revoked(row) for row in connections.stores.claims.claim(MIN_REVOCATIONS + 5).rows]
+        [connections.make_revocation(row) for row in connections.stores.claims.claim(MIN_REVOCATIONS + 5).rows]
     )
     return connections
 

@@ -150,7 +150,7 @@ def test_a_page_whose_rows_are_gone_leads_back(directory: ConnectionList, sql: S
 def test_a_hub_without_account_info_is_in_every_sort_order(
     directory: ConnectionList, connections: ConnectionFixture
 ) -> None:
-    connections.many_due(1)
+    connections.import_due(1)
     for sort in (Sort.HUB, Sort.DOMAIN, Sort.DUE):
         assert hubs([directory.read_page(sort=sort)]) == [1]
 
@@ -159,7 +159,7 @@ def test_a_hub_without_a_row_of_account_info_is_in_the_list(
     directory: ConnectionList, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     """Every connection has one from the start, unless an operator deletes it by SQL."""
-    connections.many_due(1)
+    connections.import_due(1)
     sql.rows("DELETE FROM tokenkeeper.accounts")
     sql.set("failures = 1")
     for asked in ({}, {"sort": Sort.DUE}, {"sort": Sort.FAILURES}, {"search": "1"}):

@@ -64,7 +64,7 @@ def test_the_counts_equal_those_of_the_overview(
 def test_a_large_backlog_is_estimated(
     connections: ConnectionFixture, reports: ConnectionReports, sql: SqlFixture
 ) -> None:
-    connections.many_due(30_000)
+    connections.import_due(30_000)
     sql.rows("UPDATE tokenkeeper.connections SET failures = 1 WHERE hub_id <= 25000")
     sql.rows("UPDATE tokenkeeper.connections SET failures = 0 WHERE hub_id <= 24000")
     sql.rows("UPDATE tokenkeeper.connections SET failures = 1, status = 'revoked' WHERE hub_id > 29000")
@@ -76,7 +76,7 @@ def test_a_large_backlog_is_estimated(
 def test_connections_are_read_in_pages_by_hub_id(
     connections: ConnectionFixture, reports: ConnectionReports, sql: SqlFixture
 ) -> None:
-    connections.many_due(25)
+    connections.import_due(25)
     sql.set("status = 'suspect'", 7)
     sql.set("status = 'suspect'", 20)
     pages = [reports.read_page(limit=10)]
@@ -92,7 +92,7 @@ def test_a_connection_and_its_history_are_read_with_the_newest_event_first(
     connections: ConnectionFixture, reports: ConnectionReports
 ) -> None:
     connections.install()
-    connections.stores.results.save([connections.failed(connections.claim_one())])
+    connections.stores.results.save([connections.make_failure(connections.claim_one())])
     seen = reports.find(HUB)
     assert seen is not None
     assert (seen.status, seen.failures, seen.last_error) == (Status.ACTIVE, 1, "timeout")
@@ -115,7 +115,7 @@ def test_the_time_is_by_postgresqls_clock(reports: ConnectionReports, sql: SqlFi
 
 
 def test_rare_statuses_are_counted_and_listed_by_an_index(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    connections.many_due(5000)
+    connections.import_due(5000)
     sql.rows("VACUUM ANALYZE tokenkeeper.connections")
     for question in (
         "SELECT * FROM hubspot.connections WHERE hub_id > 5 AND status = 'revoked' ORDER BY hub_id LIMIT 10",

@@ -32,8 +32,8 @@ def format_error(error: BaseException) -> str:
 
 
 def test_the_error_of_a_rejected_statement_contains_none_of_its_values(connections: ConnectionFixture) -> None:
-    connections.due(HUB)
-    result = connections.refreshed(connections.claim_one(), f"{SECRET}\x00")
+    connections.install_due(HUB)
+    result = connections.make_success(connections.claim_one(), f"{SECRET}\x00")
     (why,) = connections.stores.results.save([result]).rejected.values()
     assert SECRET not in why
     assert "22P05" in why
@@ -55,17 +55,21 @@ def test_the_error_of_a_violated_constraint_names_it_but_not_its_row(connections
 def test_a_result_that_cannot_be_stored_does_not_keep_the_others_from_being_saved(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.due(1, 2, 3)
+    connections.install_due(1, 2, 3)
     rows = {row.connection.hub_id: row for row in connections.stores.claims.claim(3).rows}
     results = [
-        connections.refreshed(rows[1]),
-        connections.refreshed(rows[2], f"{SECRET}\x00"),
-        connections.refreshed(rows[3]),
+        connections.make_success(rows[1]),
+        connections.make_success(rows[2], f"{SECRET}\x00"),
+        connections.make_success(rows[3]),
     ]
     outcome = connections.stores.results.save(results)
     assert (outcome.saved, outcome.rejected.keys()) == ({1, 3}, {2})
     assert SECRET not in str(outcome)
-    assert (sql.served(1), sql.served(2), sql.served(3)) == ("new-access", "access-of-2", "new-access")
+    assert (sql.read_served_token(1), sql.read_served_token(2), sql.read_served_token(3)) == (
+        "new-access",
+        "access-of-2",
+        "new-access",
+    )
     assert sql.row(2)["lease_until"] is not None, "it is not claimed again at once"
 
 

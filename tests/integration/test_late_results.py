@@ -18,8 +18,8 @@ END_LEASE = "lease_until = now() - interval '1 millisecond'"
 @pytest.fixture
 def late(connections: ConnectionFixture, sql: SqlFixture) -> RefreshResult:
     """A success with a new refresh token, of a lease that is over."""
-    connections.due(HUB)
-    result = connections.refreshed(connections.claim_one(), "late")
+    connections.install_due(HUB)
+    result = connections.make_success(connections.claim_one(), "late")
     sql.set(END_LEASE)
     return replace(result, encrypted_refresh_token="encrypted-new")
 
@@ -39,9 +39,9 @@ def test_a_late_rotated_token_is_kept_and_the_refusal_of_the_old_one_is_not_save
     outcome = connections.stores.results.save([late])
     assert (outcome.saved, outcome.rescued) == (set(), {HUB})
     assert sql.row()["encrypted_refresh_token"] == "encrypted-new"
-    assert sql.served() == "late"
+    assert sql.read_served_token() == "late"
     assert connections.stores.claims.claim(1).rows == [], "the second refresh is still in flight"
-    assert connections.stores.results.save([connections.revoked(second)]).saved == set()
+    assert connections.stores.results.save([connections.make_revocation(second)]).saved == set()
     assert sql.row()["status"] == "active"
     sql.set(END_LEASE)
     (third,) = connections.stores.claims.claim(1).rows
@@ -52,9 +52,9 @@ def test_a_late_rotated_token_is_kept_where_one_process_holds_both_results(
     connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
 ) -> None:
     second = connections.claim_one()
-    outcome = connections.stores.results.save([late, connections.revoked(second)])
+    outcome = connections.stores.results.save([late, connections.make_revocation(second)])
     assert (outcome.saved, outcome.rescued, outcome.select_saved([late])) == (set(), {HUB}, [])
-    assert (sql.row()["status"], sql.row()["encrypted_refresh_token"], sql.served()) == (
+    assert (sql.row()["status"], sql.row()["encrypted_refresh_token"], sql.read_served_token()) == (
         "active",
         "encrypted-new",
         "late",
@@ -64,13 +64,13 @@ def test_a_late_rotated_token_is_kept_where_one_process_holds_both_results(
 def test_a_late_rotated_token_of_a_connection_revoked_meanwhile_is_tried(
     connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
 ) -> None:
-    assert connections.stores.results.save([connections.revoked(connections.claim_one())]).saved == {HUB}
+    assert connections.stores.results.save([connections.make_revocation(connections.claim_one())]).saved == {HUB}
     assert connections.stores.results.save([late]).rescued == {HUB}
-    assert (sql.row()["status"], sql.served()) == ("revoked", None)
+    assert (sql.row()["status"], sql.read_served_token()) == ("revoked", None)
     (claimed,) = connections.stores.claims.claim(1).rows
     assert claimed.encrypted_refresh_token == "encrypted-new"
-    assert connections.stores.results.save([connections.refreshed(claimed)]).saved == {HUB}
-    assert (sql.row()["status"], sql.served()) == ("active", "new-access")
+    assert connections.stores.results.save([connections.make_success(claimed)]).saved == {HUB}
+    assert (sql.row()["status"], sql.read_served_token()) == ("active", "new-access")
     assert sql.events()[-2:] == ["revoked", "recovered"]
 
 
@@ -80,16 +80,18 @@ def test_a_late_rotated_token_clears_a_revocation_that_the_brake_holds(
     assert connections.stores.results.save([refuse_old_token(connections, connections.claim_one())]).saved == {HUB}
     sql.set("pending_revocation = '{}'")
     assert connections.stores.results.save([late]).rescued == {HUB}
-    assert (sql.row()["status"], sql.row()["pending_revocation"], sql.served()) == ("suspect", None, "late")
+    assert (sql.row()["status"], sql.row()["pending_revocation"], sql.read_served_token()) == ("suspect", None, "late")
 
 
 def test_a_newer_grant_wins_over_a_late_rotated_token(
     connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
 ) -> None:
-    newer = replace(connections.refreshed(connections.claim_one(), "newer"), encrypted_refresh_token="encrypted-newer")
+    newer = replace(
+        connections.make_success(connections.claim_one(), "newer"), encrypted_refresh_token="encrypted-newer"
+    )
     assert connections.stores.results.save([newer]).saved == {HUB}
     assert connections.stores.results.save([late]).rescued == set()
-    assert (sql.row()["encrypted_refresh_token"], sql.served()) == ("encrypted-newer", "newer")
+    assert (sql.row()["encrypted_refresh_token"], sql.read_served_token()) == ("encrypted-newer", "newer")
 
 
 def test_a_reinstall_wins_over_a_late_rotated_token(
@@ -97,7 +99,7 @@ def test_a_reinstall_wins_over_a_late_rotated_token(
 ) -> None:
     connections.install(HUB, access_token="installed-again", encrypted_refresh_token="encrypted-again")
     assert connections.stores.results.save([late]).rescued == set()
-    assert (sql.row()["encrypted_refresh_token"], sql.served()) == ("encrypted-again", "installed-again")
+    assert (sql.row()["encrypted_refresh_token"], sql.read_served_token()) == ("encrypted-again", "installed-again")
 
 
 def test_a_disconnect_wins_over_a_late_rotated_token(
@@ -106,7 +108,7 @@ def test_a_disconnect_wins_over_a_late_rotated_token(
     assert connections.stores.disconnects.mark_and_read_tokens(HUB) is not None
     assert connections.stores.results.save([late]).rescued == set()
     connections.stores.disconnects.wipe_tokens(HUB)
-    assert (sql.row()["encrypted_refresh_token"], sql.served()) == (None, None)
+    assert (sql.row()["encrypted_refresh_token"], sql.read_served_token()) == (None, None)
 
 
 def test_a_late_result_without_a_new_refresh_token_changes_nothing(
@@ -114,14 +116,14 @@ def test_a_late_result_without_a_new_refresh_token_changes_nothing(
 ) -> None:
     connections.claim_one()
     assert connections.stores.results.save([replace(late, encrypted_refresh_token=None)]).rescued == set()
-    assert sql.served() == f"access-of-{HUB}"
+    assert sql.read_served_token() == f"access-of-{HUB}"
 
 
 def test_a_save_repeated_because_its_answer_was_lost_rescues_nothing(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.due(HUB)
-    result = replace(connections.refreshed(connections.claim_one()), encrypted_refresh_token="encrypted-new")
+    connections.install_due(HUB)
+    result = replace(connections.make_success(connections.claim_one()), encrypted_refresh_token="encrypted-new")
     assert connections.stores.results.save([result]).saved == {HUB}
     number = sql.row()["lease_number"]
     outcome = connections.stores.results.save([result])

@@ -20,7 +20,7 @@ def test_the_token_of_an_install_is_readable_at_once(connections: ConnectionFixt
     install_id = str(uuid4())
     added = connections.install(install_id=install_id)
     assert (added.outcome, added.needs_account_info) == (InstallOutcome.INSTALLED, True)
-    assert sql.served() == f"access-of-{HUB}"
+    assert sql.read_served_token() == f"access-of-{HUB}"
     seen = connections.stores.installs.find(install_id)
     assert seen is not None
     assert (seen.hub_id, seen.status, seen.hub_domain) == (HUB, Status.ACTIVE, None)
@@ -31,7 +31,7 @@ def test_the_token_of_an_install_is_readable_at_once(connections: ConnectionFixt
 def test_storing_an_install_again_changes_nothing(connections: ConnectionFixture, sql: SqlFixture) -> None:
     install_id, granted_at = str(uuid4()), sql.now()
     connections.install(install_id=install_id, granted_at=granted_at)
-    connections.stores.results.save([connections.refreshed(connections.claim_one())])
+    connections.stores.results.save([connections.make_success(connections.claim_one())])
     connections.install()
     connections.stores.disconnects.mark_and_read_tokens(HUB)
     connections.stores.disconnects.wipe_tokens(HUB)
@@ -59,7 +59,7 @@ def test_the_newest_grant_wins_in_any_order_of_delivery(
             encrypted_refresh_token=f"encrypted-{ago}",
             access_token=f"access-{ago}",
         )
-    assert sql.served() == "access-10"
+    assert sql.read_served_token() == "access-10"
     assert sql.row()["encrypted_refresh_token"] == "encrypted-10"
 
 
@@ -68,12 +68,12 @@ def test_an_install_dated_in_the_future_counts_as_now(connections: ConnectionFix
     assert sql.value("SELECT installed_at <= clock_timestamp() FROM hubspot.connections")
     assert sql.value("SELECT expires_in <= 1800 FROM hubspot.tokens")
     assert connections.install(access_token="from-today").outcome is InstallOutcome.REINSTALLED
-    assert sql.served() == "from-today"
+    assert sql.read_served_token() == "from-today"
 
 
 def test_a_reinstall_resets_the_connection_but_not_its_lease(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
-    connections.stores.results.save([connections.failed(connections.claim_one())])
+    connections.stores.results.save([connections.make_failure(connections.claim_one())])
     sql.set("refresh_requested = true, retry_not_before = now() + interval '1 hour'")
     claimed = connections.claim_one()
     added = connections.install(scopes=("oauth",), access_token="new", encrypted_refresh_token="encrypted-new")
@@ -98,7 +98,7 @@ def test_an_install_makes_a_revoked_or_disconnected_connection_active(
     row = sql.row()
     assert (row["status"], row["status_reason"]) == ("active", None)
     assert row["due_at"] is not None
-    assert sql.served() == "new"
+    assert sql.read_served_token() == "new"
     detail = sql.value("SELECT detail FROM hubspot.history WHERE event = 'reinstalled'")
     assert detail == {"was": status}
 
@@ -123,7 +123,7 @@ def test_an_install_without_an_access_token_keeps_the_stored_one_and_is_due_at_o
     connections.install(ago=5)
     connections.install(access_token=None, expires_in=None, scopes=None, encrypted_refresh_token="encrypted-cookie")
     row = sql.row()
-    assert sql.served() == f"access-of-{HUB}"
+    assert sql.read_served_token() == f"access-of-{HUB}"
     assert row["encrypted_refresh_token"] == "encrypted-cookie"
     assert row["scopes"] == ["oauth", "crm.objects.contacts.read"]
     assert connections.stores.claims.count_due(10) == 1
@@ -133,11 +133,11 @@ def test_an_install_whose_access_token_has_expired_is_due_at_once(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install(ago=2000)
-    assert sql.served() is None
+    assert sql.read_served_token() is None
     assert sql.row()["access_token"] is None
     (claimed,) = connections.stores.claims.claim(1).rows
-    connections.stores.results.save([connections.refreshed(claimed)])
-    assert sql.served() == "new-access"
+    connections.stores.results.save([connections.make_success(claimed)])
+    assert sql.read_served_token() == "new-access"
 
 
 def test_an_install_after_a_disconnect_does_not_serve_the_old_token(
@@ -147,7 +147,7 @@ def test_an_install_after_a_disconnect_does_not_serve_the_old_token(
     connections.stores.disconnects.mark_and_read_tokens(HUB)
     connections.install(access_token=None, expires_in=None)
     assert sql.row()["status"] == "active"
-    assert sql.served() is None
+    assert sql.read_served_token() is None
 
 
 def test_of_concurrent_installs_of_a_hub_the_newest_is_stored(connections: ConnectionFixture, sql: SqlFixture) -> None:
@@ -157,7 +157,7 @@ def test_of_concurrent_installs_of_a_hub_the_newest_is_stored(connections: Conne
     ]
     became = [added.outcome for added in at_once(calls)]
     assert became.count(InstallOutcome.INSTALLED) == 1
-    assert sql.served() == "a-7"
+    assert sql.read_served_token() == "a-7"
 
 
 def test_an_install_that_is_delivered_concurrently_is_stored_once(
@@ -175,7 +175,7 @@ def test_an_import_is_due_at_once_and_may_be_repeated(connections: ConnectionFix
     rows = [ImportRow(hub_id, f"encrypted-{hub_id}") for hub_id in (1, 2, 3, 2)]
     assert connections.stores.imports.import_rows(rows).new == {1, 2, 3}
     assert connections.stores.claims.count_due(10) == 3
-    assert sql.served(1) is None
+    assert sql.read_served_token(1) is None
     before = sql.rows("SELECT * FROM tokenkeeper.connections ORDER BY hub_id")
     again = connections.stores.imports.import_rows(rows)
     assert (again.new, again.replaced) == (frozenset(), frozenset())
@@ -219,14 +219,14 @@ def test_an_import_replaces_only_a_revoked_connection_and_only_where_it_may(
 def test_an_import_replaces_a_token_that_never_worked(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.stores.imports.import_rows([ImportRow(1, "wrong"), ImportRow(2, "good")])
     wrong = connections.claim_one(1)
-    connections.stores.results.save([connections.refreshed(connections.claim_one(2))])
+    connections.stores.results.save([connections.make_success(connections.claim_one(2))])
     assert [found.is_replaceable for found in connections.stores.imports.find_existing([1, 2]).values()] == [
         True,
         False,
     ]
     rows = [ImportRow(hub_id, "right", may_replace=True) for hub_id in (1, 2)]
     assert connections.stores.imports.import_rows(rows).replaced == {1}
-    assert connections.stores.results.save([connections.revoked(wrong)]).saved == set(), (
+    assert connections.stores.results.save([connections.make_revocation(wrong)]).saved == set(), (
         "the late answer speaks of the wrong token"
     )
     assert (sql.row(1)["status"], sql.row(1)["encrypted_refresh_token"]) == ("active", "right")
@@ -253,7 +253,7 @@ def test_an_import_stores_more_than_5000_rows_a_second(connections: ConnectionFi
 
 
 def test_a_trigger_counts_the_connections(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    connections.many_due(50)
+    connections.import_due(50)
     connections.install(1)
     connections.install(999)
     assert sql.value("SELECT connections FROM tokenkeeper.connection_counts") == 51
@@ -266,7 +266,7 @@ def test_account_info_is_due_with_the_first_token_and_again_until_it_is_saved(
 ) -> None:
     connections.stores.imports.import_rows([ImportRow(HUB, "encrypted")])
     assert not connections.stores.account_info.any_missing()
-    connections.stores.results.save([connections.refreshed(connections.claim_one())])
+    connections.stores.results.save([connections.make_success(connections.claim_one())])
     assert connections.stores.account_info.any_missing()
     assert connections.stores.account_info.claim_missing(10) == [(HUB, "new-access")]
     assert connections.stores.account_info.claim_missing(10) == []
@@ -295,7 +295,7 @@ def test_a_marked_disconnect_serves_no_token_and_keeps_it_until_it_is_wiped(
     assert secrets is not None
     assert (secrets.encrypted_refresh_token, secrets.access_token) == (f"encrypted-of-{HUB}", f"access-of-{HUB}")
     assert "of" not in repr(secrets)
-    assert sql.served() is None
+    assert sql.read_served_token() is None
     assert connections.stores.disconnects.mark_and_read_tokens(HUB) == secrets, (
         "a second attempt to finish it needs them again"
     )
@@ -312,7 +312,7 @@ def test_wiping_leaves_a_connection_that_was_installed_again(connections: Connec
     connections.stores.disconnects.mark_and_read_tokens(HUB)
     connections.install(access_token="new")
     connections.stores.disconnects.wipe_tokens(HUB)
-    assert sql.served() == "new"
+    assert sql.read_served_token() == "new"
 
 
 def test_an_unfinished_disconnect_is_claimed_once_a_minute(connections: ConnectionFixture, sql: SqlFixture) -> None:
@@ -331,5 +331,5 @@ def test_an_unfinished_disconnect_is_claimed_once_a_minute(connections: Connecti
 
 def test_a_sample_of_encrypted_refresh_tokens_is_read(connections: ConnectionFixture) -> None:
     assert connections.stores.key_check.sample_refresh_tokens() == []
-    connections.many_due(30)
+    connections.import_due(30)
     assert connections.stores.key_check.sample_refresh_tokens(limit=5) == ["encrypted"] * 5

@@ -280,7 +280,7 @@ def test_migrations_of_two_databases_of_one_server_may_create_the_role_at_once(
     sql, other_connection = SqlFixture(connect(own_postgres.url())), connect(own_postgres.url())
     other_connection.autocommit = False
     SqlFixture(other_connection).rows("CREATE ROLE hubspot_reader NOLOGIN")
-    with own_databases.empty() as one, own_databases.empty() as other:
+    with own_databases.create_empty() as one, own_databases.create_empty() as other:
         children = [subprocess.Popen([sys.executable, "-c", MIGRATE], env={"URL": url}) for url in (one, other)]
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'"
         until(lambda: sql.value(waiting) == 2)
@@ -298,7 +298,7 @@ MIGRATE = "import os; from shared.db.schema.migrate import migrate; migrate(os.e
 @pytest.fixture
 def limited_login(own_databases: Databases, connect: Callable[..., Any]) -> Iterator[tuple[str, str, SqlFixture]]:
     """A login without privileges: its database, its URL, and a superuser's connection to the same database."""
-    with own_databases.empty() as url:
+    with own_databases.create_empty() as url:
         sql = SqlFixture(connect(url))
         sql.rows("CREATE ROLE unprivileged LOGIN PASSWORD 'unprivileged'")
         parts = urlsplit(url)

@@ -88,7 +88,7 @@ def test_after_an_outage_postponed_connections_are_due(connections: ConnectionFi
 
 
 def test_a_pause_stops_every_claim_and_its_end_starts_a_ramp(connections: ConnectionFixture, sql: SqlFixture) -> None:
-    connections.many_due(30)
+    connections.import_due(30)
     connections.stores.provider.record_outcomes(
         [CallOutcome(is_first_attempt=True, error=Throttled("RATE_LIMIT", http_status=429, retry_after=60))]
     )
@@ -104,7 +104,7 @@ def test_a_pause_stops_every_claim_and_its_end_starts_a_ramp(connections: Connec
 
 
 def test_a_pause_stops_claims_under_a_rate_limit(engine: Engine, connections: ConnectionFixture) -> None:
-    connections.many_due(3)
+    connections.import_due(3)
     connections.stores.provider.record_outcomes(
         [CallOutcome(is_first_attempt=True, error=Throttled("RATE_LIMIT", retry_after=60))]
     )
@@ -125,7 +125,7 @@ def test_a_ramp_doubles_at_each_sweep_until_it_ends(stores: Stores, sql: SqlFixt
 
 
 def test_a_rate_limit_bounds_the_rows_claimed(connections: ConnectionFixture, engine: Engine, sql: SqlFixture) -> None:
-    connections.many_due(100)
+    connections.import_due(100)
     limited = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
     set_provider(sql, "bucket_refilled_at = now() - interval '1 hour'")
     first = limited.claims.claim(50)
@@ -137,7 +137,7 @@ def test_a_rate_limit_bounds_the_rows_claimed(connections: ConnectionFixture, en
 
 
 def test_concurrent_workers_share_one_bucket(connections: ConnectionFixture, engine: Engine) -> None:
-    connections.many_due(100)
+    connections.import_due(100)
     stores = [Stores(engine, lease_seconds=60, max_refreshes_per_second=0.01) for _ in range(6)]
     claims = at_once([lambda s=s: s.claims.claim(5) for s in stores])
     assert sum(len(found.rows) for found in claims) == 1
@@ -147,7 +147,7 @@ def test_concurrent_workers_share_one_bucket(connections: ConnectionFixture, eng
 def test_a_claim_takes_from_the_bucket_only_what_it_claims(
     connections: ConnectionFixture, engine: Engine, sql: SqlFixture
 ) -> None:
-    connections.many_due(3)
+    connections.import_due(3)
     limited = Stores(engine, lease_seconds=60, max_refreshes_per_second=40)
     set_provider(sql, "bucket_level = 10, bucket_refilled_at = now() + interval '1 minute'")
     claims = limited.claims.claim(50)
@@ -158,7 +158,7 @@ def test_a_claim_takes_from_the_bucket_only_what_it_claims(
 def test_while_the_app_is_rejected_one_probe_goes_out_every_ten_seconds(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.many_due(20)
+    connections.import_due(20)
     connections.stores.provider.record_outcomes(
         [CallOutcome(is_first_attempt=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=400))]
     )
@@ -172,14 +172,14 @@ def test_while_the_app_is_rejected_one_probe_goes_out_every_ten_seconds(
 
 def test_the_last_success_is_stored_at_most_every_five_seconds(connections: ConnectionFixture, sql: SqlFixture) -> None:
     last_success = "SELECT last_success_at FROM tokenkeeper.provider"
-    connections.due(1, 2, 3)
+    connections.install_due(1, 2, 3)
     rows = connections.stores.claims.claim(3).rows
-    connections.stores.results.save([connections.failed(rows[0])])
+    connections.stores.results.save([connections.make_failure(rows[0])])
     assert sql.value(last_success) is None
-    connections.stores.results.save([connections.refreshed(rows[1])])
+    connections.stores.results.save([connections.make_success(rows[1])])
     first = sql.value(last_success)
     assert first is not None
-    connections.stores.results.save([connections.refreshed(rows[2])])
+    connections.stores.results.save([connections.make_success(rows[2])])
     assert sql.value(last_success) == first
 
 

@@ -77,7 +77,7 @@ def test_an_install_that_comes_again_after_its_id_was_pruned_changes_nothing(
     assert (
         connections.install(ago=60, install_id=older, access_token="again").outcome is InstallOutcome.OLDER_THAN_STORED
     )
-    assert sql.served(HUB) == f"access-of-{HUB}"
+    assert sql.read_served_token(HUB) == f"access-of-{HUB}"
 
 
 @pytest.mark.parametrize("statement", ["DELETE_FAILURES", "DELETE_INSTALLS"])

@@ -143,9 +143,9 @@ def test_a_token_that_does_not_work_is_not_in_the_view(
     connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture, ended: str
 ) -> None:
     connections.install()
-    assert job.served() is not None
+    assert job.read_served_token() is not None
     sql.set(ended)
-    assert job.served() is None
+    assert job.read_served_token() is None
 
 
 def test_the_token_of_a_suspect_connection_is_served_until_it_expires(
@@ -153,7 +153,7 @@ def test_the_token_of_a_suspect_connection_is_served_until_it_expires(
 ) -> None:
     connections.install()
     sql.set("status = 'suspect'")
-    assert job.served() == f"access-of-{HUB}"
+    assert job.read_served_token() == f"access-of-{HUB}"
 
 
 def test_a_token_leaves_the_view_inside_an_open_transaction(
@@ -186,7 +186,7 @@ def test_the_view_of_connections_has_their_state_and_no_secret(
 
 def test_a_job_that_got_a_401_can_request_a_refresh(connections: ConnectionFixture, job: SqlFixture) -> None:
     connections.install()
-    token = job.served()
+    token = job.read_served_token()
     assert job.value("SELECT hubspot.request_refresh(%s, %s)", HUB, token) is True
     assert connections.stores.claims.count_due(1) == 1
     assert job.value("SELECT hubspot.request_refresh(hub_id => %s)", HUB) is False
@@ -212,8 +212,8 @@ def test_every_change_of_status_is_sent_by_notify(connections: ConnectionFixture
     with listener.cursor() as cursor:
         cursor.execute("LISTEN hubspot_connections")
     connections.install()
-    connections.stores.results.save([connections.failed(connections.claim_one())])
-    connections.stores.results.save([connections.revoked(connections.claim_one())])
+    connections.stores.results.save([connections.make_failure(connections.claim_one())])
+    connections.stores.results.save([connections.make_revocation(connections.claim_one())])
     connections.install()
     connections.install(scopes=("oauth",))
     connections.stores.disconnects.mark_and_read_tokens(HUB)
@@ -236,7 +236,7 @@ def read_notifications(listener: Any, count: int) -> list[dict[str, Any]]:
 def test_a_lookup_by_hub_uses_the_primary_key(
     connections: ConnectionFixture, sql: SqlFixture, connect: Callable[..., Any]
 ) -> None:
-    connections.many_due(2000)
+    connections.import_due(2000)
     sql.rows("ANALYZE tokenkeeper.connections")
     plan = str(sql.rows("EXPLAIN SELECT access_token FROM hubspot.tokens WHERE hub_id = 7"))
     assert "connections_pkey" in plan

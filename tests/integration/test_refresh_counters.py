@@ -90,7 +90,7 @@ def test_counters_that_have_to_wait_delay_no_save_and_are_not_lost(
     for hub_id in (1, 2, 3):
         import_hubs(stores, hub_id)
         loop.activate(30)
-        until(lambda hub_id=hub_id: sql.served(hub_id) is not None)
+        until(lambda hub_id=hub_id: sql.read_served_token(hub_id) is not None)
     assert nonzero_attempts(activity.read_totals()) == {}
     other_connection.rollback()
     until(lambda: nonzero_attempts(activity.read_totals()) == {"refreshed": 3})
@@ -101,6 +101,6 @@ def test_a_process_that_stops_adds_its_counters_first(
 ) -> None:
     import_hubs(stores, *range(1, 6))
     loop.activate(30)
-    until(lambda: sql.served(5) is not None)
+    until(lambda: sql.read_served_token(5) is not None)
     assert loop.drain(30)
     assert nonzero_attempts(activity.read_totals()) == {"refreshed": sql.value("SELECT count(*) FROM hubspot.tokens")}

@@ -78,7 +78,7 @@ def test_a_request_during_a_refresh_is_settled_by_its_success(connections: Conne
     assert request(sql, ACCESS) is True
     assert request(sql, ACCESS) is True
     assert connections.stores.claims.claim(1).rows == []
-    connections.stores.results.save([connections.refreshed(claimed)])
+    connections.stores.results.save([connections.make_success(claimed)])
     assert connections.stores.claims.count_due(1) == 0
     assert request(sql, "new-access") is True, "the new token was never asked for"
 
@@ -100,7 +100,7 @@ def test_a_failed_refresh_keeps_the_request(connections: ConnectionFixture, sql:
     connections.install()
     assert request(sql) is True
     (claimed,) = connections.stores.claims.claim(1).rows
-    connections.stores.results.save([connections.failed(claimed)])
+    connections.stores.results.save([connections.make_failure(claimed)])
     assert request(sql) is False
     assert sql.value("SELECT due_at > now() FROM tokenkeeper.connections"), "its back-off stands"
 
@@ -171,7 +171,7 @@ def test_an_operators_request_for_several_hubs_reports_each(connections: Connect
 def test_an_operator_may_request_a_refresh_again_after_a_failure(connections: ConnectionFixture) -> None:
     connections.install()
     assert connections.stores.refresh_requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}
-    connections.stores.results.save([connections.failed(connections.claim_one())])
+    connections.stores.results.save([connections.make_failure(connections.claim_one())])
     assert connections.stores.refresh_requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}
 
 
@@ -179,23 +179,23 @@ def test_a_revoked_connection_that_is_refreshed_on_request_is_active(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install()
-    connections.stores.results.save([connections.revoked(connections.claim_one())])
+    connections.stores.results.save([connections.make_revocation(connections.claim_one())])
     assert connections.stores.refresh_requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}
     (claimed,) = connections.stores.claims.claim(1).rows
     assert sql.row()["status"] == "revoked"
-    connections.stores.results.save([connections.refreshed(claimed)])
+    connections.stores.results.save([connections.make_success(claimed)])
     assert sql.row()["status"] == "active"
     assert sql.events()[-1] == "recovered"
-    assert sql.served() == "new-access"
+    assert sql.read_served_token() == "new-access"
 
 
 def test_a_revoked_connection_that_is_refused_again_can_be_requested_again(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install()
-    connections.stores.results.save([connections.revoked(connections.claim_one())])
+    connections.stores.results.save([connections.make_revocation(connections.claim_one())])
     connections.stores.refresh_requests.request([HUB])
     (claimed,) = connections.stores.claims.claim(1).rows
-    connections.stores.results.save([connections.revoked(claimed)])
+    connections.stores.results.save([connections.make_revocation(claimed)])
     assert sql.row()["status"] == "revoked"
     assert connections.stores.refresh_requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}

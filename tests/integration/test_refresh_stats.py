@@ -84,7 +84,7 @@ def test_lifetimes_are_those_of_the_served_tokens(
 def test_live_connections_without_a_valid_token_are_counted(
     activity: RefreshStats, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.many_due(3)
+    connections.import_due(3)
     for hub_id in range(11, 16):
         connections.install(hub_id)
     ended = "expires_at = now() - interval '1 second'"

@@ -28,7 +28,7 @@ MOVE_HISTORY_BACK = "UPDATE tokenkeeper.history SET at = at - interval '1 hour'"
 @pytest.fixture
 def fleet(connections: ConnectionFixture, sql: SqlFixture) -> ConnectionFixture:
     """300 connections, active for an hour: fifteen of them may become revoked."""
-    connections.many_due(300)
+    connections.import_due(300)
     sql.set("access_token = 'token', expires_at = now() + interval '30 minutes', lifetime_seconds = 1800")
     move_changes_an_hour_back(sql)
     return connections
@@ -46,7 +46,7 @@ def claim(connections: ConnectionFixture, count: int) -> list[ClaimedConnection]
 
 
 def revoke_all(connections: ConnectionFixture, rows: Sequence[ClaimedConnection]) -> list[RefreshResult]:
-    return [connections.revoked(row) for row in rows]
+    return [connections.make_revocation(row) for row in rows]
 
 
 def revoke(connections: ConnectionFixture, count: int) -> set[int]:
@@ -97,7 +97,7 @@ def test_a_held_connection_is_served_and_due_again_and_its_status_reason_names_t
     )
     assert "the revocation brake holds it" in reason
     assert 0 < due_in < 7
-    assert sql.served(hub_id) == "token"
+    assert sql.read_served_token(hub_id) == "token"
     assert sql.events(hub_id) == ["imported", "refresh_failed", "suspected"]
     assert sql.row(hub_id)["pending_revocation"]["introspection"] == {"active": False}
 
@@ -105,7 +105,7 @@ def test_a_held_connection_is_served_and_due_again_and_its_status_reason_names_t
 def test_ten_may_be_revoked_where_few_were_active_ten_minutes_ago(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    connections.many_due(400)  # just now: none was active ten minutes ago
+    connections.import_due(400)  # just now: none was active ten minutes ago
     revoke(connections, 20)
     assert count_by_status(sql)["revoked"] == MIN_REVOCATIONS
 
@@ -113,7 +113,7 @@ def test_ten_may_be_revoked_where_few_were_active_ten_minutes_ago(
 def test_connections_that_became_suspect_just_now_count_as_active_ten_minutes_ago(
     fleet: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    fleet.stores.results.save([fleet.failed(row, DEAD) for row in claim(fleet, 200)])
+    fleet.stores.results.save([fleet.make_failure(row, DEAD) for row in claim(fleet, 200)])
     assert count_by_status(sql)["suspect"] == 200
     revoke(fleet, 20)
     assert count_by_status(sql)["revoked"] == 15
@@ -122,7 +122,7 @@ def test_connections_that_became_suspect_just_now_count_as_active_ten_minutes_ag
 def test_connections_that_have_long_been_suspect_do_not_count_as_active(
     fleet: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    fleet.stores.results.save([fleet.failed(row, DEAD) for row in claim(fleet, 80)])
+    fleet.stores.results.save([fleet.make_failure(row, DEAD) for row in claim(fleet, 80)])
     move_changes_an_hour_back(sql)
     revoke(fleet, 15)
     assert count_by_status(sql)["revoked"] == 11
@@ -148,10 +148,10 @@ def test_concurrent_saves_do_not_exceed_the_limit(fleet: ConnectionFixture, engi
 
 def test_successes_in_the_same_batch_are_saved_as_they_are(fleet: ConnectionFixture, sql: SqlFixture) -> None:
     rows = claim(fleet, 40)
-    good = [fleet.refreshed(row, f"new-{row.lease.hub_id}") for row in rows[::2]]
+    good = [fleet.make_success(row, f"new-{row.lease.hub_id}") for row in rows[::2]]
     assert len(fleet.stores.results.save([*revoke_all(fleet, rows[1::2]), *good]).saved) == 40
     assert count_by_status(sql) == {"active": 280, "revoked": 15, "suspect": 5}
-    assert all(sql.served(row.lease.hub_id) == f"new-{row.lease.hub_id}" for row in rows[::2])
+    assert all(sql.read_served_token(row.lease.hub_id) == f"new-{row.lease.hub_id}" for row in rows[::2])
 
 
 def test_late_results_do_not_count_towards_the_limit(fleet: ConnectionFixture, sql: SqlFixture) -> None:
@@ -166,7 +166,7 @@ def test_late_results_do_not_count_towards_the_limit(fleet: ConnectionFixture, s
 def test_a_held_connection_that_refreshes_becomes_active(fleet: ConnectionFixture, sql: SqlFixture) -> None:
     revoke(fleet, 20)
     sql.set("due_at = now() - interval '1 hour'", hub := find_held(sql))
-    fleet.stores.results.save([fleet.refreshed(fleet.claim_one(hub))])
+    fleet.stores.results.save([fleet.make_success(fleet.claim_one(hub))])
     assert sql.row(hub)["status"] == "active"
     assert count_held(sql) == 4
 
@@ -174,7 +174,7 @@ def test_a_held_connection_that_refreshes_becomes_active(fleet: ConnectionFixtur
 def test_a_held_connection_stays_held_while_hubspot_does_not_answer(fleet: ConnectionFixture, sql: SqlFixture) -> None:
     revoke(fleet, 20)
     sql.set("due_at = now() - interval '1 hour'", hub := find_held(sql))
-    fleet.stores.results.save([fleet.failed(fleet.claim_one(hub), TemporarilyUnavailable("timeout"))])
+    fleet.stores.results.save([fleet.make_failure(fleet.claim_one(hub), TemporarilyUnavailable("timeout"))])
     assert sql.row(hub)["status"] == "suspect"
     assert "brake" in sql.row(hub)["status_reason"]
     assert count_held(sql) == 5
@@ -208,7 +208,7 @@ def test_confirmed_revocations_keep_the_evidence_and_do_not_count(fleet: Connect
     detail = sql.value("SELECT detail FROM hubspot.history WHERE hub_id = %s ORDER BY at DESC LIMIT 1", hub)
     assert detail["confirmed"] is True
     assert detail["refresh"]["code"] == "BAD_REFRESH_TOKEN"
-    assert sql.served(hub) is None
+    assert sql.read_served_token(hub) is None
     assert sql.row(hub)["encrypted_refresh_token"] == refresh_token
     assert fleet.stores.brake.read().since is None
     assert read_alerts(sql) == [(False, {"held": 25}), (True, {"confirmed": 25})]
@@ -278,7 +278,7 @@ def test_a_failure_from_before_a_dismissal_does_not_make_a_connection_suspect_ag
     sql.set("due_at = now() + interval '1 hour'")
     late = fleet.claim_one(held_one)
     fleet.stores.brake.dismiss()
-    assert fleet.stores.results.save([fleet.failed(late, TemporarilyUnavailable("timeout"))]).saved == set()
+    assert fleet.stores.results.save([fleet.make_failure(late, TemporarilyUnavailable("timeout"))]).saved == set()
     row = sql.row(held_one)
     assert (row["status"], row["lease_until"], sql.events(held_one)[-1]) == ("active", None, "recovered")
 
@@ -295,7 +295,7 @@ def test_a_recovery_is_in_the_history_once_by_the_dismissal_or_by_the_refresh(
     fleet.stores.brake.dismiss()
     suspected = rules.apply_failure(late.connection, DEAD, fleet.stores.claims.clock.now())
     contradicted = RefreshResult(late.lease, rules.apply_introspection(suspected, DEAD, Introspection(active=True)))
-    outcome = fleet.stores.results.save([contradicted if alive else fleet.refreshed(late)])
+    outcome = fleet.stores.results.save([contradicted if alive else fleet.make_success(late)])
     assert outcome.saved == (set() if alive else {held_one})
     assert sql.events(held_one)[-2:] == ["suspected", "recovered"]
 
@@ -308,7 +308,7 @@ def test_a_refusal_from_before_a_dismissal_does_not_revoke_past_the_brake(
     sql.set("due_at = now() + interval '1 hour'", None)
     late = fleet.claim_one(gone)  # an operator has requested one more refresh
     fleet.stores.brake.dismiss()
-    assert fleet.stores.results.save([fleet.failed(late, DEAD)]).saved == set()
+    assert fleet.stores.results.save([fleet.make_failure(late, DEAD)]).saved == set()
     assert (sql.row(gone)["status"], sql.events(gone)[-1]) == ("active", "recovered")
 
 
@@ -319,7 +319,9 @@ def test_a_result_from_before_a_confirmation_does_not_undo_it(fleet: ConnectionF
     )
     silent, dead = fleet.claim_one(one), fleet.claim_one(other)
     fleet.stores.brake.confirm()
-    fleet.stores.results.save([fleet.failed(silent, TemporarilyUnavailable("timeout")), fleet.revoked(dead)])
+    fleet.stores.results.save(
+        [fleet.make_failure(silent, TemporarilyUnavailable("timeout")), fleet.make_revocation(dead)]
+    )
     assert count_by_status(sql) == {"active": 283, "revoked": 17}
     assert sql.events(other).count("revoked") == 1
     assert sql.row(one)["due_at"] is None

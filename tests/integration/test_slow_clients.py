@@ -57,7 +57,7 @@ def web(
     simulator_process: ChildProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ChildProcess]:
-    with databases.migrated() as database_url:
+    with databases.create_migrated() as database_url:
         environment = product_environment(database_url, redis_server(15), simulator_process.url)
         product = Product(environment, tmp_path_factory.mktemp("web"))
         try:

@@ -10,13 +10,13 @@ import pytest
 import requests
 
 from tests.support.deployment import Deployment
-from tests.support.otlp_collector import Collector, Seen, collecting
+from tests.support.otlp_collector import Collector, ReceivedSpan, run_collector
 from tests.support.polling import until
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with collecting() as collector:
+    with run_collector() as collector:
         yield collector
 
 
@@ -28,7 +28,7 @@ def traced_deployment(idle_deployment: Deployment, collector: Collector) -> Depl
     return idle_deployment.start()
 
 
-def is_child_of(parent: Seen, name: str) -> Callable[[Seen], bool]:
+def is_child_of(parent: ReceivedSpan, name: str) -> Callable[[ReceivedSpan], bool]:
     return lambda seen: (seen.name, seen.parent, seen.trace) == (name, parent.id, parent.trace)
 
 
@@ -109,6 +109,6 @@ def test_remaining_spans_are_sent_when_a_process_is_terminated(
     idle_deployment.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="600000").connect()
     assert collector.spans() == []
     assert idle_deployment.processes_named("worker")[0].stop() == 0
-    assert collector.named("install.store")
+    assert collector.find_spans("install.store")
     assert idle_deployment.processes_named("web")[0].stop() == 0
-    assert collector.named("oauth.callback")
+    assert collector.find_spans("oauth.callback")

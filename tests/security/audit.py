@@ -128,7 +128,7 @@ def start_audit(logs: Path) -> Iterator[Audit]:
         receiver = stack.enter_context(receiving(sends(http(500), stay=False)))
         servers = DurableServers(folder)
         stack.callback(servers.stop)
-        database_url = stack.enter_context(Databases(servers.postgres.url(), migrate).migrated())
+        database_url = stack.enter_context(Databases(servers.postgres.url(), migrate).create_migrated())
         for kind, url in ((DATABASE_PASSWORD, database_url), (REDIS_PASSWORD, servers.valkey.url())):
             marks[kind] = Mark(kind, str(urlsplit(url).password))
         settings = _settings(marks, secret, database_url, servers, receiver)

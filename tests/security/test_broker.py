@@ -75,7 +75,7 @@ def broker(
 ) -> Iterator[AttackedBroker]:
     valkey = EmbeddedValkey(tmp_path_factory.mktemp("valkey"), durable=False)
     valkey.start()
-    with databases.migrated() as url, SimulatorControl(simulator_process.url) as simulator:
+    with databases.create_migrated() as url, SimulatorControl(simulator_process.url) as simulator:
         simulator.reset(settings=True, accounts=True)
         environment = product_environment(
             databases.as_worker(url),

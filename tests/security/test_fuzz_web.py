@@ -85,7 +85,7 @@ def target(databases: Databases, redis_server: Callable[[int], str]) -> Iterator
     marks = {kind: new_mark(kind) for kind in MADE}
     access, refresh, code = (marks[kind] for kind in MADE[:3])
     with (
-        databases.migrated() as database_url,
+        databases.create_migrated() as database_url,
         run_marked_simulator(access, refresh, code, f"client-{marks['client secret'].text}") as hubspot,
     ):
         environment = product_environment(

@@ -38,7 +38,7 @@ def fill_brake_on(connections: ConnectionFixture, sql: SqlFixture) -> None:
     for hub_id in range(1, HELD_HUB + 4):
         connections.install(hub_id)
     for hub_id in range(1, HELD_HUB + 1):
-        connections.stores.results.save([connections.revoked(connections.claim_one(hub_id))])
+        connections.stores.results.save([connections.make_revocation(connections.claim_one(hub_id))])
     disconnect(connections, HELD_HUB + 3)
     sql.rows("UPDATE tokenkeeper.provider SET swept_at = now()")
 
@@ -50,7 +50,7 @@ def fill_troubled(connections: ConnectionFixture, sql: SqlFixture) -> None:
         connections.install(hub_id, scopes=SCOPES)
         connections.stores.account_info.save(hub_id, f"shop-{hub_id}.example", f"owner@shop-{hub_id}.example")
     connections.stores.account_info.save(LONG_NAME_HUB, LONG_DOMAIN, f"{'first-name-' * 5}@{LONG_DOMAIN}")
-    connections.stores.results.save([connections.failed(connections.claim_one(FAILING_HUB), NO_ANSWER)])
+    connections.stores.results.save([connections.make_failure(connections.claim_one(FAILING_HUB), NO_ANSWER)])
     disconnect(connections, DISCONNECTED_HUB)
     connections.stores.imports.import_rows([ImportRow(IMPORTED_HUB, "ciphertext")])
     connections.stores.provider.record_outcomes([CallOutcome(is_first_attempt=True, error=NO_ANSWER)] * 5)

@@ -19,7 +19,7 @@ from shared.db.schema.roles import Login
 
 
 class Databases:
-    """Databases of one PostgreSQL, made from a migrated template in some 30 ms. `admin_url` may create them."""
+    """Databases of one PostgreSQL, made from a migrated template in 30 ms by the user of `admin_url`."""
 
     def __init__(self, admin_url: str, migrate: Callable[[str], None]) -> None:
         self._admin_url = admin_url.replace("postgresql+psycopg2://", "postgresql://", 1)
@@ -38,14 +38,14 @@ class Databases:
         return urlunsplit(urlsplit(self._admin_url)._replace(path=f"/{name}"))
 
     @contextmanager
-    def empty(self) -> Iterator[str]:
+    def create_empty(self) -> Iterator[str]:
         """The URL of a database without a schema."""
         with self._temporary_database("template0") as name:
             yield self.url(name)
 
     @contextmanager
-    def migrated(self) -> Iterator[str]:
-        with self._temporary_database(self._migrated_once()) as name:
+    def create_migrated(self) -> Iterator[str]:
+        with self._temporary_database(self._make_template()) as name:
             yield self.url(name)
 
     def close(self) -> None:
@@ -54,7 +54,7 @@ class Databases:
             for login in self._logins.values():
                 self._run(sql.SQL("DROP ROLE {}").format(sql.Identifier(login.name)))
 
-    def _migrated_once(self) -> str:
+    def _make_template(self) -> str:
         if not self._template:
             self._template = self._create("template0")
             self._migrate(self.url(self._template))

@@ -61,7 +61,7 @@ class Deployment:
         return f"{parts.scheme}://{parts.netloc}"
 
     def token(self, hub_id: int | None = None) -> str | None:
-        return self.sql.served(hub_id or self.hub)
+        return self.sql.read_served_token(hub_id or self.hub)
 
     def tokens(self) -> dict[int, str]:
         return dict(self.sql.rows("SELECT hub_id, access_token FROM hubspot.tokens"))  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ class Deployment:
 @contextmanager
 def start_deployment(databases: Databases, redis_url: str, simulator_url: str, logs: Path) -> Iterator[Deployment]:
     """Web, worker and beat on a database of their own; the output of each goes to a file in `logs`."""
-    with databases.migrated() as database_url, SimulatorControl(simulator_url) as simulator:
+    with databases.create_migrated() as database_url, SimulatorControl(simulator_url) as simulator:
         simulator.reset(settings=True, accounts=True)
         environment = product_environment(
             databases.as_worker(database_url),

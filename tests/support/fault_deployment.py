@@ -211,7 +211,7 @@ def start_fault_deployment(logs: Path, simulator_url: str, settings: Mapping[str
     with ExitStack() as stack:
         servers = Servers(stack.enter_context(server_folder("faults")))
         stack.callback(servers.stop)
-        url = stack.enter_context(Databases(servers.postgres.url(), migrate).migrated())
+        url = stack.enter_context(Databases(servers.postgres.url(), migrate).create_migrated())
         simulator = stack.enter_context(SimulatorControl(simulator_url))
         simulator.reset(settings=True, accounts=True)
         simulator.change_settings(lifetime=TOKEN_LIFETIME_SECONDS)

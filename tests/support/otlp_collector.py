@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector: takes spans by OTLP over HTTP, and shows them as they came."""
+"""An OpenTelemetry collector that receives spans by OTLP over HTTP and stores them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-SECONDS = 30
+WAIT_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One span."""
-
+class ReceivedSpan:
     service: str
     name: str
     kind: int
@@ -35,22 +33,22 @@ class Collector:
     bodies: list[bytes] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
 
-    def spans(self) -> list[Seen]:
-        return [seen for body in list(self.bodies) for seen in _spans(body)]
+    def spans(self) -> list[ReceivedSpan]:
+        return [span for body in list(self.bodies) for span in _parse_spans(body)]
 
-    def named(self, name: str) -> list[Seen]:
-        return [seen for seen in self.spans() if seen.name == name]
+    def find_spans(self, name: str) -> list[ReceivedSpan]:
+        return [span for span in self.spans() if span.name == name]
 
-    def wait_for(self, found: Callable[[Seen], bool]) -> Seen:
-        deadline = time.monotonic() + SECONDS
-        while not (seen := next(filter(found, self.spans()), None)):
-            assert time.monotonic() < deadline, f"no such span came: {sorted({seen.name for seen in self.spans()})}"
+    def wait_for(self, condition: Callable[[ReceivedSpan], bool]) -> ReceivedSpan:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (span := next(filter(condition, self.spans()), None)):
+            assert time.monotonic() < deadline, f"no such span arrived: {sorted({span.name for span in self.spans()})}"
             time.sleep(0.05)
-        return seen
+        return span
 
 
 @contextmanager
-def collecting() -> Iterator[Collector]:
+def run_collector() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -75,24 +73,24 @@ def collecting() -> Iterator[Collector]:
         thread.join()
 
 
-def _spans(body: bytes) -> Iterator[Seen]:
-    asked = ExportTraceServiceRequest()
-    asked.ParseFromString(body)
-    for of_resource in asked.resource_spans:
-        service = _plain(of_resource.resource.attributes).get("service.name", "")
-        for of_scope in of_resource.scope_spans:
-            for span in of_scope.spans:
-                yield Seen(
+def _parse_spans(body: bytes) -> Iterator[ReceivedSpan]:
+    export = ExportTraceServiceRequest()
+    export.ParseFromString(body)
+    for resource_spans in export.resource_spans:
+        service = _convert_attributes(resource_spans.resource.attributes).get("service.name", "")
+        for scope_spans in resource_spans.scope_spans:
+            for span in scope_spans.spans:
+                yield ReceivedSpan(
                     service=service,
                     name=span.name,
                     kind=span.kind,
                     trace=span.trace_id,
                     id=span.span_id,
                     parent=span.parent_span_id,
-                    attributes=_plain(span.attributes),
+                    attributes=_convert_attributes(span.attributes),
                     failed=span.status.code == span.status.STATUS_CODE_ERROR,
                 )
 
 
-def _plain(attributes: Any) -> dict[str, Any]:
+def _convert_attributes(attributes: Any) -> dict[str, Any]:
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}

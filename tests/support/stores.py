@@ -1,4 +1,4 @@
-"""What tests of the store say again and again, in short words."""
+"""Fixtures for tests of the stores: connections, results of refreshes, and a superuser's view of the database."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.requests import RefreshRequests
 from shared.db.refresh.results import RefreshResults
 from shared.domain import connection as rules
-from shared.domain.connection import Event, EventName, Status, Transition
 from shared.domain.errors import InvalidGrant, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import Introspection
 from shared.domain.schedule import Schedule
@@ -37,7 +36,7 @@ ROW = "SELECT to_jsonb(c) FROM tokenkeeper.connections AS c WHERE hub_id = %s"
 
 
 class SqlFixture:
-    """A superuser's look into the database, past all of our code."""
+    """Reads and changes the database as a superuser, without product code."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -52,8 +51,8 @@ class SqlFixture:
         return self.rows(statement, *values)[0][0]
 
     def row(self, hub_id: int = HUB) -> dict[str, Any]:
-        found: dict[str, Any] = self.value(ROW, hub_id)
-        return found
+        row: dict[str, Any] = self.value(ROW, hub_id)
+        return row
 
     def set(self, assignments: str, hub_id: int | None = None) -> None:
         where = "" if hub_id is None else f" WHERE hub_id = {hub_id}"
@@ -68,13 +67,14 @@ class SqlFixture:
             name for (name,) in self.rows("SELECT event FROM hubspot.history WHERE hub_id = %s ORDER BY at", hub_id)
         ]
 
-    def served(self, hub_id: int = HUB) -> str | None:
-        found = self.rows("SELECT access_token FROM hubspot.tokens WHERE hub_id = %s", hub_id)
-        return found[0][0] if found else None
+    def read_served_token(self, hub_id: int = HUB) -> str | None:
+        """The access token that a downstream job reads; None: none is served."""
+        rows = self.rows("SELECT access_token FROM hubspot.tokens WHERE hub_id = %s", hub_id)
+        return rows[0][0] if rows else None
 
 
 class ConnectionFixture:
-    """Connections in a store, and what happens to them."""
+    """Adds connections to the stores, claims them, and makes the results of their refreshes."""
 
     def __init__(self, stores: Stores, sql: SqlFixture) -> None:
         self.stores = stores
@@ -94,14 +94,14 @@ class ConnectionFixture:
         }
         return self.stores.installs.add(NewInstall(**{**values, **but}))
 
-    def due(self, *hub_ids: int) -> None:
+    def install_due(self, *hub_ids: int) -> None:
         """Installed a while ago, and due now."""
         for hub_id in hub_ids:
             self.install(hub_id)
             self.sql.set("due_at = now() - interval '1 second'", hub_id)
 
-    def many_due(self, count: int) -> None:
-        self.stores.imports.import_rows([ImportRow(hub_id, "sealed") for hub_id in range(1, count + 1)])
+    def import_due(self, count: int) -> None:
+        self.stores.imports.import_rows([ImportRow(hub_id, "encrypted") for hub_id in range(1, count + 1)])
 
     def claim_one(self, hub_id: int = HUB) -> ClaimedConnection:
         self.sql.set("due_at = now() - interval '1 second'", hub_id)
@@ -109,24 +109,20 @@ class ConnectionFixture:
         assert claimed.connection.hub_id == hub_id
         return claimed
 
-    def refreshed(self, claimed: ClaimedConnection, access_token: str = "new-access", **but: Any) -> RefreshResult:
+    def make_success(self, claimed: ClaimedConnection, access_token: str = "new-access", **but: Any) -> RefreshResult:
         values = {"granted_at": self.stores.claims.clock.now(), "access_token": access_token, "hub_id": None, **but}
         return RefreshResult(claimed.lease, rules.apply_refresh(claimed.connection, grant(**values), SCHEDULE))
 
-    def failed(self, claimed: ClaimedConnection, error: ProviderError | None = None) -> RefreshResult:
-        step = rules.apply_failure(
+    def make_failure(self, claimed: ClaimedConnection, error: ProviderError | None = None) -> RefreshResult:
+        transition = rules.apply_failure(
             claimed.connection, error or TemporarilyUnavailable("timeout"), self.stores.claims.clock.now()
         )
-        return RefreshResult(claimed.lease, step)
+        return RefreshResult(claimed.lease, transition)
 
-    def revoked(self, claimed: ClaimedConnection) -> RefreshResult:
-        dead = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
-        step = rules.apply_failure(claimed.connection, dead, self.stores.claims.clock.now())
-        return RefreshResult(claimed.lease, rules.apply_introspection(step, dead, Introspection(active=False)))
-
-
-def told(hub_id: int, name: EventName, status: Status) -> Transition:
-    return Transition(rules.Connection(hub_id, status), events=(Event(name, status=status),))
+    def make_revocation(self, claimed: ClaimedConnection) -> RefreshResult:
+        error = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
+        transition = rules.apply_failure(claimed.connection, error, self.stores.claims.clock.now())
+        return RefreshResult(claimed.lease, rules.apply_introspection(transition, error, Introspection(active=False)))
 
 
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:

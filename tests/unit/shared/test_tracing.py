@@ -13,7 +13,7 @@ from shared import tracing
 from shared.domain.errors import InvalidGrant
 from shared.tracing import SpanKind
 from tests.support.environment import ROOT, inherited_environment
-from tests.support.otlp_collector import Collector, collecting
+from tests.support.otlp_collector import Collector, run_collector
 
 SECRET = "planted-secret-in-an-error"
 CORRELATION = "0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11"
@@ -32,7 +32,7 @@ def wait_for_threads_to_end() -> Iterator[None]:
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    with collecting() as collector:
+    with run_collector() as collector:
         monkeypatch.setenv(ENDPOINT, collector.url)  # for the SDK itself
         tracing.configure("tokenkeeper-test", {ENDPOINT: collector.url})
         yield collector
@@ -75,7 +75,7 @@ def test_a_span_inside_another_is_its_child_and_both_carry_their_attributes(coll
             tracing.set_attributes(rows=3)
         outer.set_attributes(outcome="done")
     tracing.shut_down()
-    (outside,), (inside,) = collector.named("outer"), collector.named("inner")
+    (outside,), (inside,) = collector.find_spans("outer"), collector.find_spans("inner")
     assert outside.attributes == {"hub_id": 7, "outcome": "done"}
     assert (inside.attributes, inside.parent, inside.trace) == ({"rows": 3}, outside.id, outside.trace)
     assert (outside.parent, outside.kind, outside.failed) == (b"", 2, False)
@@ -95,7 +95,7 @@ def test_a_messages_headers_continue_the_trace_in_another_thread(collector: Coll
     thread.start()
     thread.join()
     tracing.shut_down()
-    (sender,), (receiver,) = collector.named("send"), collector.named("process")
+    (sender,), (receiver,) = collector.find_spans("send"), collector.find_spans("process")
     assert (receiver.trace, receiver.parent) == (sender.trace, sender.id)
     assert trace_id == sender.trace.hex()
 
@@ -107,7 +107,7 @@ def test_a_message_without_trace_headers_begins_a_new_trace(
     with tracing.start_span("process", SpanKind.CONSUMER, headers):
         pass
     tracing.shut_down()
-    assert collector.named("process")[0].parent == b""
+    assert collector.find_spans("process")[0].parent == b""
 
 
 def test_an_exception_is_recorded_by_its_type_and_codes_and_never_by_its_text(collector: Collector) -> None:
@@ -119,7 +119,7 @@ def test_an_exception_is_recorded_by_its_type_and_codes_and_never_by_its_text(co
         with pytest.raises(type(error)):
             call(error, SECRET)
     tracing.shut_down()
-    first, second = collector.named("call")
+    first, second = collector.find_spans("call")
     assert first.attributes == {"outcome": "ValueError"}
     assert second.attributes == {
         "outcome": "InvalidGrant",
@@ -132,14 +132,14 @@ def test_an_exception_is_recorded_by_its_type_and_codes_and_never_by_its_text(co
 
 
 def test_otel_service_name_overrides_the_services_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    with collecting() as collector:
+    with run_collector() as collector:
         monkeypatch.setenv(ENDPOINT, collector.url)
         monkeypatch.setenv("OTEL_SERVICE_NAME", "other-name")
         tracing.configure("tokenkeeper-test", {ENDPOINT: collector.url})
         with tracing.start_span("one"):
             pass
         tracing.shut_down()
-    assert collector.named("one")[0].service == "other-name"
+    assert collector.find_spans("one")[0].service == "other-name"
 
 
 def test_a_collector_that_does_not_answer_does_not_delay_the_end_of_a_process() -> None:
