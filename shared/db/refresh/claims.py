@@ -84,6 +84,7 @@ RELEASE = single_statement("""
 UPDATE tokenkeeper.connections AS c SET lease_until = NULL
   FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[])) AS lease(hub_id, number)
  WHERE c.hub_id = lease.hub_id AND c.lease_number = lease.number
+   AND c.lease_until IS NOT NULL  -- ended already: do not rewrite the row
 """)
 COUNT_DUE = single_statement(
     f"SELECT count(*) FROM (SELECT FROM tokenkeeper.connections WHERE {_IS_CLAIMABLE} LIMIT :at_most) AS due"

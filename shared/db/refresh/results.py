@@ -25,9 +25,10 @@ WITH results AS MATERIALIZED (
         encrypted_refresh_token text, due_at timestamptz, retry_not_before timestamptz, failures integer,
         last_error text, status_reason text, pending_revocation jsonb, is_status_change boolean)
 ), locked AS MATERIALIZED (
-    -- Confirming or dismissing revocations changes the status of such rows, without a lease: not from here on.
+    -- In one order, whatever plan the update below gets: two saves of the same rows must not deadlock. And an operator's
+    -- decision on revocations, which changes a status without a lease, cannot fall between this and the update.
     SELECT c.hub_id, c.status FROM tokenkeeper.connections AS c
-     WHERE c.hub_id IN (SELECT hub_id FROM results WHERE claimed_status <> 'active')
+     WHERE c.hub_id IN (SELECT hub_id FROM results)
      ORDER BY c.hub_id FOR NO KEY UPDATE OF c
 ), saved AS (
     UPDATE tokenkeeper.connections AS c
@@ -50,7 +51,7 @@ WITH results AS MATERIALIZED (
                                      THEN coalesce(results.pending_revocation, c.pending_revocation) END,
            refresh_requested = c.refresh_requested AND results.access_token IS NULL,
            lease_until = NULL
-      FROM results LEFT JOIN locked ON locked.hub_id = results.hub_id
+      FROM results JOIN locked ON locked.hub_id = results.hub_id
      WHERE c.hub_id = results.hub_id
        AND c.lease_number = results.lease_number AND c.generation = results.generation
        -- A save whose answer was lost is repeated: it has ended the lease, and must not write the history twice.
@@ -59,7 +60,7 @@ WITH results AS MATERIALIZED (
        -- counts: a new token, and for a row that is revoked now, the answer to its introspection.
        AND (results.access_token IS NOT NULL OR c.status = results.claimed_status
             OR (c.status = 'revoked' AND (results.is_status_change OR results.status = 'revoked')))
-    RETURNING c.hub_id, coalesce(locked.status = 'active', false) AS was_dismissed
+    RETURNING c.hub_id, results.claimed_status <> 'active' AND locked.status = 'active' AS was_dismissed
 ), history_lines AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
     SELECT line.hub_id, line.event, line.detail, line.status
