@@ -25,8 +25,8 @@ WITH results AS MATERIALIZED (
         encrypted_refresh_token text, due_at timestamptz, retry_not_before timestamptz, failures integer,
         last_error text, status_reason text, pending_revocation jsonb, is_status_change boolean)
 ), locked AS MATERIALIZED (
-    -- In one order, whatever plan the update below gets: two saves of the same rows must not deadlock. And an operator's
-    -- decision on revocations, which changes a status without a lease, cannot fall between this and the update.
+    -- In one order, whatever plan the update below gets: two saves of the same rows must not deadlock. Nor can an
+    -- operator's decision on revocations, which changes a status without a lease, fall between this and the update.
     SELECT c.hub_id, c.status FROM tokenkeeper.connections AS c
      WHERE c.hub_id IN (SELECT hub_id FROM results)
      ORDER BY c.hub_id FOR NO KEY UPDATE OF c
