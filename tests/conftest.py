@@ -205,7 +205,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failed test shows what the product's processes said."""
+    """A failed test shows the output of the product's processes."""
     report = yield
     if report.failed:
         for fixture in getattr(item, "funcargs", {}).values():

@@ -41,9 +41,9 @@ def deployment(connected_deployment: FaultDeployment) -> Iterator[FaultDeploymen
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failed test shows what the product's processes said."""
+    """A failed test shows the output of the product's processes."""
     report = yield
-    deployment = getattr(item, "funcargs", {}).get("fleet")
+    deployment = getattr(item, "funcargs", {}).get("deployment")
     if report.failed and isinstance(deployment, FaultDeployment):
         report.sections.extend(deployment.product.output_tails())
     return report

@@ -1,4 +1,4 @@
-"""As by `--scale worker=4` and a second beat: four workers of two pool processes each, on one database."""
+"""Four workers of two pool processes each and two beats on one database, as `--scale worker=4` starts them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.polling import until
 WORKERS = 4
 #: More than one worker of two pool processes could have in flight at once.
 HUBS = 600
-#: All of them together ask no more at once than the simulator answers in a fraction of the timeout.
+#: Together they send no more calls at once than the simulator answers in a fraction of the timeout.
 SETTINGS = {"REFRESH_CONCURRENCY": "25", "HTTP_TIMEOUT_SECONDS": "5", "LEASE_SECONDS": "15"}
 
 
@@ -26,13 +26,13 @@ def connected_deployment(started_deployment: FaultDeployment) -> FaultDeployment
 
 
 def count_logged_by(worker: ChildProcess) -> tuple[int, int]:
-    """Refreshes that it saved, and attempts that brought no token."""
+    """The number of refreshes that the worker saved, and of attempts without a token."""
     sums = re.findall(r"refreshed +\S+ connections=(\d+) failed=(\d+)", worker.output())
     return sum(int(saved) for saved, _ in sums), sum(int(failed) for _, failed in sums)
 
 
 def count_logged(workers: list[ChildProcess]) -> tuple[int, int]:
-    """The same of all of them, once they have told of every call."""
+    """The same for all workers, once they have logged every call."""
     return sum(count_logged_by(worker)[0] for worker in workers), sum(count_logged_by(worker)[1] for worker in workers)
 
 
@@ -46,7 +46,9 @@ def test_several_workers_share_the_refreshes_and_never_refresh_a_hub_twice_at_on
         deployment.wait_for_new_tokens(deployment.make_due())
     until(lambda: sum(count_logged(workers)) == deployment.count_refreshes())
     more = deployment.count_refreshes() - calls - rounds * HUBS
-    assert more == count_logged(workers)[1] - failed, "somebody asked for a token that another one had just been given"
+    assert more == count_logged(workers)[1] - failed, (
+        "a worker refreshed a connection that another one had just refreshed"
+    )
     assert min(count_logged_by(worker)[0] - before[worker.name] for worker in workers) > 0
     deployment.check_recovered()
 

@@ -1,4 +1,4 @@
-"""All of the product, and a downstream job, through PgBouncer in transaction mode."""
+"""The whole product and a downstream job, through PgBouncer in transaction mode."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(BINARY is None, reason="no pgbouncer here: apt-g
 
 JOB, WEB_LOGIN, WORKER_LOGIN = "bounced_job", "bounced_web", "bounced_worker"
 PASSWORD = "of-a-test"
-#: It is disconnected in the course of this file.
+#: A test of this file disconnects it.
 HUB = 62515
 EVENTS = "SELECT event FROM hubspot.history WHERE hub_id = %s ORDER BY at"
 SESSIONS = """
@@ -52,7 +52,7 @@ class PooledUrls:
 
 @pytest.fixture(scope="module")
 def pooled_urls() -> list[PooledUrls]:
-    """Filled once `started_deployment` stand."""
+    """Filled by `started_deployment`."""
     return []
 
 
@@ -69,9 +69,9 @@ def started_deployment(
         bouncer = Bouncer(folder, deployment.database_url, dict.fromkeys((WEB_LOGIN, WORKER_LOGIN, JOB), PASSWORD))
         bouncer.start()
         try:
-            doors = PooledUrls(bouncer, deployment.database_url)
-            pooled_urls.append(doors)
-            deployment.product.environment |= {"DATABASE_URL": doors.worker, "WEB_DATABASE_URL": doors.web}
+            pooled = PooledUrls(bouncer, deployment.database_url)
+            pooled_urls.append(pooled)
+            deployment.product.environment |= {"DATABASE_URL": pooled.worker, "WEB_DATABASE_URL": pooled.web}
             deployment.start(workers=2)
             yield deployment
         finally:
@@ -80,7 +80,7 @@ def started_deployment(
 
 
 @pytest.fixture
-def doors(deployment: FaultDeployment, pooled_urls: list[PooledUrls]) -> PooledUrls:
+def pooled(deployment: FaultDeployment, pooled_urls: list[PooledUrls]) -> PooledUrls:
     return pooled_urls[0]
 
 
@@ -117,7 +117,7 @@ def press(session: requests.Session, page: str, action: str) -> None:
 
 
 def test_all_processes_connect_through_pgbouncer_and_share_few_server_connections(deployment: FaultDeployment) -> None:
-    """The most that PostgreSQL ever had from a login, over a round of refreshes."""
+    """`most`: the largest number of sessions of a login during a round of refreshes."""
     before, most = deployment.make_due(), 0
     while deployment.tokens().items() & before.items():
         most = max([most, *(number for _, number in deployment.sql.rows(SESSIONS, [WEB_LOGIN, WORKER_LOGIN]))])
@@ -130,13 +130,13 @@ def test_all_processes_connect_through_pgbouncer_and_share_few_server_connection
 
 
 def test_a_connection_is_installed_refreshed_requested_and_disconnected_through_pgbouncer(
-    deployment: FaultDeployment, doors: PooledUrls
+    deployment: FaultDeployment, pooled: PooledUrls
 ) -> None:
-    """Installed, identified, refreshed by an operator, asked for by a job, disconnected; read as a job reads."""
+    """A job reads each state by SQL."""
     hub = HUB
     first = deployment.connect(hub)
     page = f"{deployment.url}/connections/{hub}"
-    with operator(deployment) as session, open_sql(doors.job) as job:
+    with operator(deployment) as session, open_sql(pooled.job) as job:
         assert job.read_served_token(hub) == first
         until(lambda: job.value("SELECT hub_domain FROM hubspot.connections WHERE hub_id = %s", hub))
         press(session, page, "refresh")
@@ -152,54 +152,54 @@ def test_a_connection_is_installed_refreshed_requested_and_disconnected_through_
     deployment.check_recovered(except_for=[HUB])
 
 
-def test_a_downstream_job_has_no_more_privileges_through_pgbouncer(doors: PooledUrls) -> None:
-    with open_sql(doors.job) as job, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+def test_a_downstream_job_has_no_more_privileges_through_pgbouncer(pooled: PooledUrls) -> None:
+    with open_sql(pooled.job) as job, pytest.raises(psycopg2.errors.InsufficientPrivilege):
         job.rows("SELECT * FROM tokenkeeper.connections")
 
 
-def test_the_operators_commands_work_through_pgbouncer(deployment: FaultDeployment, doors: PooledUrls) -> None:
+def test_the_operators_commands_work_through_pgbouncer(deployment: FaultDeployment, pooled: PooledUrls) -> None:
     run = deployment.product.tokenkeeper
     assert run("status").returncode == 0
     assert run("keys", "rotate").returncode == 0
     until(lambda: run("doctor").returncode == 0)
-    migrated = run("migrate", DATABASE_URL=doors.owner)
+    migrated = run("migrate", DATABASE_URL=pooled.owner)
     assert migrated.returncode == 0, migrated.stderr
-    roles = run("roles", DATABASE_URL=doors.owner, WORKER_DATABASE_URL=doors.worker)
+    roles = run("roles", DATABASE_URL=pooled.owner, WORKER_DATABASE_URL=pooled.worker)
     assert roles.returncode == 0, roles.stderr
     deployment.check_recovered(except_for=[HUB])
 
 
 def test_no_session_setting_stays_on_a_server_connection_of_pgbouncer(
-    deployment: FaultDeployment, doors: PooledUrls
+    deployment: FaultDeployment, pooled: PooledUrls
 ) -> None:
     deployment.wait_for_new_tokens(deployment.make_due())
-    with open_sql(doors.worker) as sql:
+    with open_sql(pooled.worker) as sql:
         for name in ("statement_timeout", "lock_timeout", "enable_seqscan", "enable_bitmapscan", "jit"):
             found = {sql.value(f"SELECT source FROM pg_settings WHERE name = '{name}'") for _ in range(20)}
             assert found == {"default"}, name
 
 
-def test_listen_receives_nothing_through_pgbouncer(deployment: FaultDeployment, doors: PooledUrls) -> None:
-    """Why the manual has who listens connect straight to PostgreSQL."""
-    ears = []
-    for url in (doors.job, as_login(deployment.database_url, JOB)):
+def test_listen_receives_nothing_through_pgbouncer(deployment: FaultDeployment, pooled: PooledUrls) -> None:
+    """The reason why docs/downstream.md says to connect directly to PostgreSQL for LISTEN."""
+    listeners = []
+    for url in (pooled.job, as_login(deployment.database_url, JOB)):
         connection = psycopg2.connect(url)
         connection.autocommit = True
         connection.cursor().execute("LISTEN hubspot_connections")
-        ears.append(connection)
-    bounced, straight = ears
+        listeners.append(connection)
+    through_pgbouncer, direct = listeners
     try:
         deployment.connect(777)
 
         def has_notification() -> bool:
-            straight.poll()
-            return bool(straight.notifies)
+            direct.poll()
+            return bool(direct.notifies)
 
         until(has_notification)
-        bounced.poll()
-        assert not bounced.notifies
+        through_pgbouncer.poll()
+        assert not through_pgbouncer.notifies
     finally:
-        for connection in ears:
+        for connection in listeners:
             connection.close()
 
 

@@ -15,12 +15,12 @@ from tests.support.sentinels import Sentinels
 
 @pytest.fixture(scope="module")
 def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
-    made = Sentinels(tmp_path_factory.mktemp("sentinels"))
+    sentinels = Sentinels(tmp_path_factory.mktemp("sentinels"))
     try:
-        made.start()
-        yield made
+        sentinels.start()
+        yield sentinels
     finally:
-        made.stop()
+        sentinels.stop()
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +33,16 @@ def started_deployment(
         yield deployment
 
 
-def ready(deployment: FaultDeployment) -> dict[str, str]:
+def read_readiness(deployment: FaultDeployment) -> dict[str, str]:
     answer = requests.get(f"{deployment.url}/readyz", timeout=10)
     return dict(answer.json())
 
 
 def test_every_process_finds_redis_through_sentinel(deployment: FaultDeployment) -> None:
-    assert ready(deployment) == {"postgres": "ok", "redis": "ok"}
-    told = deployment.product.tokenkeeper("doctor")
-    assert "redis" in told.stdout
-    assert "answers" in next(line for line in told.stdout.splitlines() if "redis" in line)
+    assert read_readiness(deployment) == {"postgres": "ok", "redis": "ok"}
+    doctor = deployment.product.tokenkeeper("doctor")
+    assert "redis" in doctor.stdout
+    assert "answers" in next(line for line in doctor.stdout.splitlines() if "redis" in line)
     assert deployment.are_live(deployment.connect(FIRST_HUB_ID))
     deployment.check_recovered()
 
@@ -52,11 +52,11 @@ def test_sweeps_resume_by_themselves_after_the_primary_is_killed(
 ) -> None:
     dead = sentinels.kill_primary()
     until(lambda: sentinels.primary() is not dead)
-    over = deployment.sql.now()
-    until(lambda: deployment.sql.value("SELECT swept_at > %s FROM tokenkeeper.provider", over))
+    failed_over_at = deployment.sql.now()
+    until(lambda: deployment.sql.value("SELECT swept_at > %s FROM tokenkeeper.provider", failed_over_at))
     deployment.wait_for_new_tokens(deployment.make_due())
     assert [running.status for running in deployment.product.running] == [None] * 4
-    until(lambda: ready(deployment)["redis"] == "ok")
+    until(lambda: read_readiness(deployment)["redis"] == "ok")
     deployment.check_recovered()
     sentinels.restart_as_replica(dead)
 
@@ -74,12 +74,12 @@ def test_installs_during_a_failover_are_stored(deployment: FaultDeployment, sent
 def test_a_frozen_or_killed_sentinel_interrupts_nothing_and_the_next_failover_succeeds(
     deployment: FaultDeployment, sentinels: Sentinels
 ) -> None:
-    """It is the one that the URL names first; and the next failover comes all the same."""
+    """The frozen or killed one is the first that the URL names."""
     with sentinels.freeze_first_sentinel():
-        assert ready(deployment)["redis"] == "ok"
+        assert read_readiness(deployment)["redis"] == "ok"
         assert deployment.are_live(deployment.connect(FIRST_HUB_ID))
     sentinels.kill_first_sentinel()
-    assert ready(deployment)["redis"] == "ok"
+    assert read_readiness(deployment)["redis"] == "ok"
     deployment.product.worker()
     sentinels.kill_primary()
     deployment.wait_for_new_tokens(deployment.make_due())

@@ -1,4 +1,4 @@
-"""`tokenkeeper up` as a newcomer runs it: from nothing to a token in SQL, stopped, started again, killed."""
+"""`tokenkeeper up`: from nothing to a token in SQL, stopped, started again, killed."""
 
 from __future__ import annotations
 
@@ -113,13 +113,13 @@ def family(run: ChildProcess) -> list[psutil.Process]:
     return [*psutil.Process(run.pid).children(recursive=True), psutil.Process(run.pid)]
 
 
-def all_gone(processes: list[psutil.Process], seconds: float = 15.0) -> list[str]:
-    """The command lines of those that are still there."""
+def find_remaining(processes: list[psutil.Process], seconds: float = 15.0) -> list[str]:
+    """The command lines of the processes that still run."""
     _, left = psutil.wait_procs(processes, timeout=seconds)
     return [" ".join(process.cmdline()) for process in left if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def the_one(run: ChildProcess, words: str) -> psutil.Process:
+def find_process(run: ChildProcess, words: str) -> psutil.Process:
     """The process itself, not the one that starts it again."""
     found = [
         each for each in family(run) if words in " ".join(each.cmdline()) and "respawn" not in " ".join(each.cmdline())
@@ -142,7 +142,7 @@ def test_a_connected_account_is_still_there_after_up_is_stopped_and_started_agai
     first.kill(signal.SIGINT)  # Ctrl-C goes to the whole group
     assert first.wait(30) == 0
     assert first.output().endswith("tokenkeeper: stopped; the data is kept\n")
-    assert all_gone(processes) == []
+    assert find_remaining(processes) == []
 
     again = home.up()
     assert password(again) == password(first)
@@ -155,7 +155,7 @@ def test_a_connected_account_is_still_there_after_up_is_stopped_and_started_agai
 
 def test_a_crashed_process_is_started_again(running: tuple[Home, ChildProcess]) -> None:
     run = running[1]
-    worker = the_one(run, "celery --quiet -A worker.app worker")
+    worker = find_process(run, "celery --quiet -A worker.app worker")
     worker.kill()
     run.wait_until(lambda running: running.has_printed("was killed by SIGKILL; starting it again in 0.5 s"), 20)
     run.wait_until(lambda running: running.output().count(" ready.") == 2, 30)
@@ -179,7 +179,7 @@ def test_no_secret_shows_in_the_process_list_or_to_other_users(running: tuple[Ho
 def test_each_process_gets_only_the_secrets_that_it_needs(running: tuple[Home, ChildProcess]) -> None:
     _, run = running
     given = {
-        words: SECRETS & the_one(run, words).environ().keys()
+        words: SECRETS & find_process(run, words).environ().keys()
         for words in ("web.wsgi:app", "-A worker.app worker", "-A worker.app beat", "flower", "sandbox.simulator")
     }
     assert given == {
@@ -210,22 +210,22 @@ def test_a_killed_up_leaves_no_process_behind(home: Home) -> None:
 
     run.send_signal(signal.SIGKILL)
 
-    assert all_gone(processes) == []
+    assert find_remaining(processes) == []
 
 
 def test_when_a_server_exits_up_stops_all_processes_and_names_the_server(home: Home) -> None:
     run = home.up()
     processes = family(run)
 
-    the_one(run, "valkey-server").kill()
+    find_process(run, "valkey-server").kill()
 
     assert run.wait(40) == 1
     assert "tokenkeeper: Valkey ended by itself, so all were stopped: its log is in" in run.output()
-    assert all_gone(processes) == []
+    assert find_remaining(processes) == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"HUBSPOT_CLIENT_ID": "an-id-of-mine"}, "HUBSPOT_CLIENT_SECRET, HUBSPOT_SCOPES"),
         ({"TOKEN_KEYS": "not-a-key-at-all"}, "TOKEN_KEYS is malformed"),
@@ -235,12 +235,12 @@ def test_when_a_server_exits_up_stops_all_processes_and_names_the_server(home: H
     ],
 )
 def test_an_invalid_setting_is_reported_in_one_line_and_nothing_is_written(
-    home: Home, changes: dict[str, str], told: str
+    home: Home, changes: dict[str, str], message: str
 ) -> None:
     failed = home.fails(**changes)
 
     assert failed.returncode == 1
-    assert told in failed.stderr
+    assert message in failed.stderr
     assert failed.stderr.count("\n") == 1
     assert next(iter(changes.values())) not in failed.stderr
     assert not (home.folder / ".tokenkeeper" / "secrets").exists()

@@ -1,4 +1,4 @@
-"""Every secret of a run is marked, and afterwards no mark is found where it has no business, in whatever encoding."""
+"""Every secret of a run is marked; afterwards no mark is found outside its allowed places, in any encoding."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.security.markers import Finding, Mark, Search, new_mark
 from tests.security.scenario import run_scenario
 from tests.support.environment import ROOT
 
-#: Access tokens are in the one table from which SQL reads them, and in the log of what becomes of that table.
-AT_HOME = {(ACCESS, locations.HOME), (ACCESS, locations.JOURNAL)}
+#: Access tokens are in the table from which SQL reads them, and in PostgreSQL's write-ahead log of it.
+ALLOWED = {(ACCESS, locations.HOME), (ACCESS, locations.JOURNAL)}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def finished_audit(audit: Audit) -> Audit:
     return audit
 
 
-def everywhere(audit: Audit) -> Iterator[tuple[str, bytes]]:
+def read_all_places(audit: Audit) -> Iterator[tuple[str, bytes]]:
     return chain(
         audit.said,
         locations.logs(audit),
@@ -40,18 +40,18 @@ def everywhere(audit: Audit) -> Iterator[tuple[str, bytes]]:
 def test_no_secret_is_found_outside_its_allowed_places(finished_audit: Audit) -> None:
     found = [
         finding
-        for place, content in everywhere(finished_audit)
+        for place, content in read_all_places(finished_audit)
         for finding in finished_audit.search.find(place, content)
-        if (finding.kind, finding.place) not in AT_HOME
+        if (finding.kind, finding.place) not in ALLOWED
     ]
     assert not found, "\n".join(map(str, found[:40]))
 
 
 def test_the_audit_reads_content_of_every_place(finished_audit: Audit) -> None:
     """A place without content proves nothing."""
-    seen: dict[str, int] = {}
-    for place, content in everywhere(finished_audit):
-        seen[place] = seen.get(place, 0) + len(content)
+    sizes: dict[str, int] = {}
+    for place, content in read_all_places(finished_audit):
+        sizes[place] = sizes.get(place, 0) + len(content)
     for place in (
         "answer to GET /oauth/callback",
         "answer to GET /metrics",
@@ -69,21 +69,21 @@ def test_the_audit_reads_content_of_every_place(finished_audit: Audit) -> None:
         "/proc: cmdline of valkey-server",
         "tokenkeeper import",
     ):
-        assert seen.get(place, 0) > 0, place
-    assert any(place.startswith("Valkey file appendonly.aof") and size for place, size in seen.items())
+        assert sizes.get(place, 0) > 0, place
+    assert any(place.startswith("Valkey file appendonly.aof") and size for place, size in sizes.items())
 
 
 def test_the_audit_finds_access_tokens_where_they_are_allowed(finished_audit: Audit) -> None:
-    """Access tokens are where they may be: the files, the log and the dump are really looked into."""
-    kept = set()
+    """This shows that the search reads the files, the log and the dump."""
+    places = set()
     for place, content in chain(locations.dump_tables(finished_audit), locations.postgres_files(finished_audit)):
-        kept |= {(finding.kind, finding.place) for finding in finished_audit.search.find(place, content)}
-    assert kept >= AT_HOME
+        places |= {(finding.kind, finding.place) for finding in finished_audit.search.find(place, content)}
+    assert places >= ALLOWED
 
 
 @pytest.mark.parametrize("kind", MADE)
 def test_a_planted_mark_is_found(finished_audit: Audit, kind: str) -> None:
-    """In each place that is kept, of each kind."""
+    """A mark of each kind, in the tables and files of both servers."""
     mark = finished_audit.marks[kind]
     sql = finished_audit.deployment.sql
     sql.rows("CREATE TABLE IF NOT EXISTS tokenkeeper.planted (value text)")
