@@ -25,7 +25,7 @@ up: $(READY) ## run the whole product in the foreground, with a HubSpot simulato
 test: $(READY) ## every test, against real PostgreSQL, Valkey, Celery and HTTP
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-fast: $(READY) ## the unit tests alone: no server, half a minute
+test-fast: $(READY) ## the unit tests alone: no server, half a minute on an idle machine
 	$(BIN)/python -m pytest -q -n 2 tests/unit $(ARGS)
 
 coverage: $(READY) ## lines of the product that no unit or integration test runs (ARGS=tests/faults adds others)
@@ -46,11 +46,12 @@ fuzz: $(READY) ## 40,000 random requests to web, 4,000 of them over sockets to g
 bench: $(READY) ## throughput, lateness and cost with up to 1,000,000 connections, in three quarters of an hour (QUICK=1: two minutes)
 	@exec $(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick)
 
-check: $(READY) ## formatter, linter, types, import contracts, lock file
+check: $(READY) ## formatter, linter, types, import contracts, words, lock file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
+	$(BIN)/python tools/check_words.py
 	$(BIN)/python tools/lock.py --check
 
 format: $(READY) ## format the code and apply the linter's automatic fixes

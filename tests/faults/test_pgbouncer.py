@@ -69,9 +69,9 @@ def started_deployment(
         bouncer = Bouncer(folder, deployment.database_url, dict.fromkeys((WEB_LOGIN, WORKER_LOGIN, JOB), PASSWORD))
         bouncer.start()
         try:
-            pooled = PooledUrls(bouncer, deployment.database_url)
-            pooled_urls.append(pooled)
-            deployment.product.environment |= {"DATABASE_URL": pooled.worker, "WEB_DATABASE_URL": pooled.web}
+            pgbouncer_urls = PooledUrls(bouncer, deployment.database_url)
+            pooled_urls.append(pgbouncer_urls)
+            deployment.product.environment |= {"DATABASE_URL": pgbouncer_urls.worker, "WEB_DATABASE_URL": pgbouncer_urls.web}
             deployment.start(workers=2)
             yield deployment
         finally:
@@ -80,7 +80,7 @@ def started_deployment(
 
 
 @pytest.fixture
-def pooled(deployment: FaultDeployment, pooled_urls: list[PooledUrls]) -> PooledUrls:
+def pgbouncer_urls(deployment: FaultDeployment, pooled_urls: list[PooledUrls]) -> PooledUrls:
     return pooled_urls[0]
 
 
@@ -130,13 +130,13 @@ def test_all_processes_connect_through_pgbouncer_and_share_few_server_connection
 
 
 def test_a_connection_is_installed_refreshed_requested_and_disconnected_through_pgbouncer(
-    deployment: FaultDeployment, pooled: PooledUrls
+    deployment: FaultDeployment, pgbouncer_urls: PooledUrls
 ) -> None:
     """A job reads each state by SQL."""
     hub = HUB
     first = deployment.connect(hub)
     page = f"{deployment.url}/connections/{hub}"
-    with operator(deployment) as session, open_sql(pooled.job) as job:
+    with operator(deployment) as session, open_sql(pgbouncer_urls.job) as job:
         assert job.read_served_token(hub) == first
         until(lambda: job.value("SELECT hub_domain FROM hubspot.connections WHERE hub_id = %s", hub))
         press(session, page, "refresh")
@@ -152,37 +152,37 @@ def test_a_connection_is_installed_refreshed_requested_and_disconnected_through_
     deployment.check_recovered(except_for=[HUB])
 
 
-def test_a_downstream_job_has_no_more_privileges_through_pgbouncer(pooled: PooledUrls) -> None:
-    with open_sql(pooled.job) as job, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+def test_a_downstream_job_has_no_more_privileges_through_pgbouncer(pgbouncer_urls: PooledUrls) -> None:
+    with open_sql(pgbouncer_urls.job) as job, pytest.raises(psycopg2.errors.InsufficientPrivilege):
         job.rows("SELECT * FROM tokenkeeper.connections")
 
 
-def test_the_operators_commands_work_through_pgbouncer(deployment: FaultDeployment, pooled: PooledUrls) -> None:
+def test_the_operators_commands_work_through_pgbouncer(deployment: FaultDeployment, pgbouncer_urls: PooledUrls) -> None:
     run = deployment.product.tokenkeeper
     assert run("status").returncode == 0
     assert run("keys", "rotate").returncode == 0
     until(lambda: run("doctor").returncode == 0)
-    migrated = run("migrate", DATABASE_URL=pooled.owner)
+    migrated = run("migrate", DATABASE_URL=pgbouncer_urls.owner)
     assert migrated.returncode == 0, migrated.stderr
-    roles = run("roles", DATABASE_URL=pooled.owner, WORKER_DATABASE_URL=pooled.worker)
+    roles = run("roles", DATABASE_URL=pgbouncer_urls.owner, WORKER_DATABASE_URL=pgbouncer_urls.worker)
     assert roles.returncode == 0, roles.stderr
     deployment.check_recovered(except_for=[HUB])
 
 
 def test_no_session_setting_stays_on_a_server_connection_of_pgbouncer(
-    deployment: FaultDeployment, pooled: PooledUrls
+    deployment: FaultDeployment, pgbouncer_urls: PooledUrls
 ) -> None:
     deployment.wait_for_new_tokens(deployment.make_due())
-    with open_sql(pooled.worker) as sql:
+    with open_sql(pgbouncer_urls.worker) as sql:
         for name in ("statement_timeout", "lock_timeout", "enable_seqscan", "enable_bitmapscan", "jit"):
             found = {sql.value(f"SELECT source FROM pg_settings WHERE name = '{name}'") for _ in range(20)}
             assert found == {"default"}, name
 
 
-def test_listen_receives_nothing_through_pgbouncer(deployment: FaultDeployment, pooled: PooledUrls) -> None:
+def test_listen_receives_nothing_through_pgbouncer(deployment: FaultDeployment, pgbouncer_urls: PooledUrls) -> None:
     """The reason why docs/downstream.md says to connect directly to PostgreSQL for LISTEN."""
     listeners = []
-    for url in (pooled.job, as_login(deployment.database_url, JOB)):
+    for url in (pgbouncer_urls.job, as_login(deployment.database_url, JOB)):
         connection = psycopg2.connect(url)
         connection.autocommit = True
         connection.cursor().execute("LISTEN hubspot_connections")

@@ -282,6 +282,6 @@ def test_the_manuals_kustomization_builds(tmp_path: Path) -> None:
     assert {each["metadata"]["namespace"] for each in documents} == {"tokenkeeper"}
     for workload in workloads:
         for container in list_containers(workload["spec"]["template"]):
-            assert container["image"] == "registry.your-company.example/tokenkeeper:0.1.0"
+            assert container["image"] == "registry.your-company.example/tokenkeeper:0.2.0"
             for source in container.get("envFrom", []):
                 assert source["configMapRef"]["name"] == config["metadata"]["name"]
