@@ -71,7 +71,10 @@ def started_deployment(
         try:
             pgbouncer_urls = PooledUrls(bouncer, deployment.database_url)
             pooled_urls.append(pgbouncer_urls)
-            deployment.product.environment |= {"DATABASE_URL": pgbouncer_urls.worker, "WEB_DATABASE_URL": pgbouncer_urls.web}
+            deployment.product.environment |= {
+                "DATABASE_URL": pgbouncer_urls.worker,
+                "WEB_DATABASE_URL": pgbouncer_urls.web,
+            }
             deployment.start(workers=2)
             yield deployment
         finally:
