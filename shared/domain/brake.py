@@ -1,7 +1,7 @@
-"""The revocation brake, a circuit breaker for revocations: HubSpot cannot end many connections at once by mistake.
+"""The rules of the revocation brake, a circuit breaker: HubSpot cannot end many connections at once by mistake.
 
 Past the limit a revocation is held back: the connection stays suspect, and its token is served until it expires, until
-an operator confirms or dismisses the revocations.
+an operator confirms or dismisses the revocations. `shared/db/refresh/brake.py` counts, stores and decides them.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The revocation brake: a circuit breaker for revocations.
+"""Stores the state of the revocation brake, and an operator's decision about what it holds.
 
-HubSpot may by mistake call many grants dead at once, both when refreshing and when asked about them. So at most max(10,
-5 % of the active connections) may become revoked within ten minutes (shared/domain/brake.py). Beyond that the brake
-turns on, with one alert, and further revocations are held: saved as suspect, with what HubSpot said in
-`pending_revocation`. Such a connection is served while its token lives, and HubSpot is asked again at the pace of
-failures. An operator turns the brake off: `confirm` revokes what is held; `dismiss` makes it active and due, and what
-became revoked just before as well.
+The rules are in `shared/domain/brake.py`. HubSpot may by mistake reject many grants at once, both at the refresh and at
+the introspection. So at most max(10, 5 % of the active connections) may become revoked within ten minutes. Beyond that
+the brake turns on, with one alert, and further revocations are held: saved as suspect, with what HubSpot answered in
+`pending_revocation`. Such a connection is served until its token expires, and is retried as after any failure. An
+operator turns the brake off: `confirm` revokes what is held; `dismiss` makes it active and due, and what became revoked
+just before as well.
 
 Revocations are counted under a lock on the provider's row, taken before that of any connection: two workers that save
 at the same time stay within the limit together, and cannot deadlock.
@@ -68,14 +68,14 @@ SELECT connection_counts.connections
 """)
 TURN_ON = text("UPDATE tokenkeeper.provider SET brake_since = :now")
 
-CONFIRM = text(f"""
+CONFIRM_BATCH = text(f"""
 WITH held AS MATERIALIZED (
     SELECT hub_id, pending_revocation FROM tokenkeeper.connections
      WHERE {IS_HELD} ORDER BY hub_id LIMIT {BATCH_ROWS} FOR NO KEY UPDATE
 ), revoked AS (
     UPDATE tokenkeeper.connections AS c
        SET status = 'revoked', status_since = clock_timestamp(), pending_revocation = NULL,
-           status_reason = 'HubSpot called it dead twice, and an operator confirmed it',
+           status_reason = 'HubSpot rejected it twice, and an operator confirmed the revocation',
            access_token = NULL, expires_at = NULL, due_at = NULL, retry_not_before = NULL, refresh_requested = false
       FROM held WHERE c.hub_id = held.hub_id
     RETURNING c.hub_id
@@ -90,7 +90,7 @@ TURN_OFF = text("UPDATE tokenkeeper.provider SET brake_since = NULL")
 
 #: `status <> 'active'` follows from the rest, and lets the planner use the index connections_not_active.
 _IS_TO_DISMISS = f"(({IS_HELD}) OR (status = 'revoked' AND status_since > :since)) AND status <> 'active'"
-DISMISS = text(f"""
+DISMISS_BATCH = text(f"""
 WITH dismissed AS MATERIALIZED (
     SELECT hub_id, status FROM tokenkeeper.connections
      WHERE {_IS_TO_DISMISS} ORDER BY hub_id LIMIT {BATCH_ROWS} FOR NO KEY UPDATE
@@ -133,14 +133,14 @@ class RevocationBrake:
 
     def confirm(self) -> int | None:
         """Revoke the connections held, and turn the brake off. How many; None where it was off."""
-        return _decide(self._database, CONFIRMED)
+        return _decide(self._database, CONFIRM_DECISION)
 
     def dismiss(self) -> int | None:
         """Make the connections held active and due, and those revoked up to a REVOCATION_WINDOW before the brake.
 
         Then turn the brake off. How many; None where it was off.
         """
-        return _decide(self._database, DISMISSED)
+        return _decide(self._database, DISMISS_DECISION)
 
 
 def limit_revocations(
@@ -167,16 +167,15 @@ def limit_revocations(
     # 3. What an operator has confirmed since the claim is revoked, and in the history, already.
     confirmed = [result for result in current if statuses[result.lease.hub_id] == Status.REVOKED]
     new = [result for result in current if statuses[result.lease.hub_id] != Status.REVOKED]
+    confirmed = [replace(result, transition=replace(result.transition, events=())) for result in confirmed]
     # 4. Hold what exceeds the limit; the first time, turn the brake on.
     allowed = 0 if brake.brake_since else _count_allowed(connection, brake, len(new))
-    if len(new) > allowed and brake.brake_since is None:
+    to_revoke, to_hold = new[:allowed], new[allowed:]
+    if to_hold and brake.brake_since is None:
         connection.execute(TURN_ON, {"now": brake.now})
-        raise_alert(connection, AlertKind.BRAKE, detail={"held": len(new) - allowed})
-    return [
-        *(replace(result, transition=replace(result.transition, events=())) for result in confirmed),
-        *new[:allowed],
-        *(replace(result, transition=hold_revocation(result.transition, brake.now)) for result in new[allowed:]),
-    ]
+        raise_alert(connection, AlertKind.BRAKE, detail={"held": len(to_hold)})
+    held = [replace(result, transition=hold_revocation(result.transition, brake.now)) for result in to_hold]
+    return [*confirmed, *to_revoke, *held]
 
 
 def _count_allowed(connection: Connection, brake: Row[Any], wanted: int) -> int:
@@ -199,11 +198,11 @@ class _Decision:
     change_batch: TextClause  #: returns how many rows it changed
     any_left: TextClause
     turn_off: TextClause
-    prepare: TextClause | None = None
+    start: TextClause | None = None  #: executed with the first batch
 
 
-CONFIRMED = _Decision("confirmed", CONFIRM, ANY_TO_CONFIRM, TURN_OFF)
-DISMISSED = _Decision("dismissed", DISMISS, ANY_TO_DISMISS, TURN_OFF_AND_RESET, prepare=START_RAMP)
+CONFIRM_DECISION = _Decision("confirmed", CONFIRM_BATCH, ANY_TO_CONFIRM, TURN_OFF)
+DISMISS_DECISION = _Decision("dismissed", DISMISS_BATCH, ANY_TO_DISMISS, TURN_OFF_AND_RESET, start=START_RAMP)
 
 
 def _decide(database: Database, decision: _Decision) -> int | None:
@@ -215,8 +214,8 @@ def _decide(database: Database, decision: _Decision) -> int | None:
             if brake.brake_since is None:
                 return changed
             since = {"since": brake.brake_since - REVOCATION_WINDOW}
-            if decision.prepare is not None:
-                connection.execute(decision.prepare)
+            if decision.start is not None and changed is None:
+                connection.execute(decision.start)
             changed = (changed or 0) + int(connection.execute(decision.change_batch, since).scalar_one())
             if not connection.execute(decision.any_left, since).scalar_one():
                 connection.execute(decision.turn_off)
