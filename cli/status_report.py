@@ -82,7 +82,7 @@ def _make_backlog_line(overview: Overview) -> StatusLine:
 def _make_hubspot_line(overview: Overview) -> StatusLine:
     provider = overview.provider
     parts = [f"{provider.condition}{_format_since(provider.since, overview.now)}"]
-    if provider.paused_until and provider.paused_until > overview.now:
+    if provider.paused_until and provider.is_paused(overview.now):
         parts.append(f"paused, resumes {format_ago(provider.paused_until, overview.now)}")
     if provider.condition is Condition.OK:
         parts += [f"ramping up, {provider.rate:g} refreshes a second"] if provider.rate else []

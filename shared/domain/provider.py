@@ -1,4 +1,6 @@
-"""The state of HubSpot as a whole, and the rate of refreshes that it allows.
+"""The state of HubSpot as a whole, and the rate of refreshes that it allows: the rules.
+
+`shared/db/refresh/provider.py` stores the state, and shares the rate among all workers.
 
 First attempts on different connections decide: a few connections that keep failing neither stop the others nor hide
 an outage. Any success proves that HubSpot answers.
@@ -90,8 +92,15 @@ class Provider:
 
     @property
     def is_healthy(self) -> bool:
-        """True where a batch of successes would change nothing, so that it need not be recorded."""
+        """True where a batch of successes would change nothing, so that it need not be recorded.
+
+        False not only while HubSpot is unavailable: also during a ramp, and after one failure that counts.
+        """
         return self == Provider(since=self.since)
+
+    def is_paused(self, now: datetime) -> bool:
+        """HubSpot asked for a pause, by a 429, and it is not over."""
+        return self.paused_until is not None and self.paused_until > now
 
 
 def apply_outcomes(provider: Provider, outcomes: Iterable[CallOutcome], now: datetime) -> Provider:
@@ -106,7 +115,7 @@ def apply_outcomes(provider: Provider, outcomes: Iterable[CallOutcome], now: dat
 
 def start_sweep(provider: Provider, now: datetime) -> Provider:
     """The state at the start of a sweep: a pause that is over becomes a ramp, and a ramp doubles its rate."""
-    if provider.condition is Condition.THROTTLED and provider.paused_until and provider.paused_until <= now:
+    if provider.condition is Condition.THROTTLED and not provider.is_paused(now):
         return _start_ramp(now)
     if provider.condition is Condition.OK and provider.rate is not None:
         doubled = provider.rate * 2
@@ -121,10 +130,12 @@ def rate_limit(provider: Provider, cap: float) -> float | None:
 
 
 def _apply_success(provider: Provider, now: datetime) -> Provider:
-    is_paused = provider.paused_until is not None and provider.paused_until > now
-    if provider.condition in (Condition.UNAVAILABLE, Condition.APP_REJECTED):
-        if not is_paused:
-            return _start_ramp(now)
+    is_fault = provider.condition in (Condition.UNAVAILABLE, Condition.APP_REJECTED)
+    if is_fault and not provider.is_paused(now):
+        return _start_ramp(now)
+    if provider.condition is Condition.APP_REJECTED:
+        # HubSpot accepts our app again, but the pause that it asked for is not over. UNAVAILABLE is never paused: a 429
+        # is an answer, and makes the condition THROTTLED.
         provider = _change(provider, Condition.THROTTLED, "throttled", now)
     # A success during a pause was in flight before it: only a sweep ends the pause.
     return replace(provider, consecutive_no_answer=0, consecutive_unknown=0)

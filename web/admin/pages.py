@@ -42,7 +42,6 @@ class Pages:
             without_token = stats.count_without_token()
             slots = stats.read_slots()
         provider = overview.provider
-        is_paused = provider.paused_until is not None and provider.paused_until > overview.now
         return self._view.render(
             "overview.html",
             overview=overview,
@@ -51,7 +50,7 @@ class Pages:
             provider=provider,
             provider_description=DESCRIPTIONS[provider.condition],
             provider_reason=describe_error(provider.reason) if provider.reason else "",
-            paused_until=provider.paused_until if is_paused else None,
+            paused_until=provider.paused_until if provider.is_paused(overview.now) else None,
             chart=charts.build_refresh_chart(slots),
             lifetimes=charts.build_histogram(lifetimes.counts),
             lifetimes_are_estimated=lifetimes.is_estimated,

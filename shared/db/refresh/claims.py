@@ -26,7 +26,7 @@ class Lease:
     number: int
     generation: int
     until: datetime  #: by PostgreSQL's clock; after it another worker may claim the row
-    claimed_status: Status  #: the row's at the claim: confirming or dismissing revocations may change it meanwhile
+    claimed_status: Status  #: status when claimed; an operator's decision may change it before the save
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +107,13 @@ class ConnectionClaims:
         1. Usually nothing limits the rate: one statement claims the rows, and reads HubSpot's state to be sure of it.
         2. Where the setting or HubSpot's state limits the rate, the rows are claimed within the shared bucket.
         """
-        batch = None
         if not self._max_refreshes_per_second:
             rows = self._database.execute(CLAIM_UNLESS_LIMITED, limit=max_rows, lease_seconds=self._lease_seconds)
             now, provider = rows[0].now, row_to_provider(rows[0])
-            if provider.rate is None or _is_paused(provider, now):
-                batch = ClaimBatch([_row_to_claim(row) for row in rows if row.hub_id is not None], now, provider)
-        if batch is None:
-            batch = self._claim_from_bucket(max_rows)
+            if provider.rate is None or provider.is_paused(now):
+                self.clock.set(now)
+                return ClaimBatch([_row_to_claim(row) for row in rows if row.hub_id is not None], now, provider)
+        batch = self._claim_from_bucket(max_rows)
         self.clock.set(batch.now)
         return batch
 
@@ -131,7 +130,7 @@ class ConnectionClaims:
         with self._database.transaction() as connection:
             bucket = Bucket.lock(connection)
             rate = rate_limit(bucket.provider, self._max_refreshes_per_second)
-            if rate is None or _is_paused(bucket.provider, bucket.now):
+            if rate is None or bucket.provider.is_paused(bucket.now):
                 # rate None: HubSpot became healthy after the first statement. The next claim is not limited.
                 return ClaimBatch([], bucket.now, bucket.provider)
             level = bucket.refill(rate)
@@ -150,10 +149,6 @@ def release(database: Database, leases: Sequence[Lease]) -> None:
         ordered = sorted(leases, key=lambda lease: lease.hub_id)
         hub_ids, numbers = [lease.hub_id for lease in ordered], [lease.number for lease in ordered]
         database.execute(RELEASE, hub_ids=hub_ids, numbers=numbers)
-
-
-def _is_paused(provider: Provider, now: datetime) -> bool:
-    return provider.paused_until is not None and provider.paused_until > now
 
 
 def _row_to_claim(row: Row[Any]) -> ClaimedConnection:

@@ -1,4 +1,7 @@
-"""HubSpot's state as a whole, and the token bucket that all workers' claims share: one row, locked while it changes."""
+"""Stores HubSpot's state as a whole, and the token bucket that all workers' claims share: one row, locked for a change.
+
+The rules by which the state changes are in `shared/domain/provider.py`.
+"""
 
 from __future__ import annotations
 
