@@ -158,7 +158,7 @@ class _DatabaseChecks:
         ahead = (before + (_read_host_clock() - before) / 2 - server_time).total_seconds()
         if abs(ahead) > CLOCK_TOLERANCE_SECONDS:
             difference = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'}"
-            raise CheckFailed(f"this host is {difference} PostgreSQL: have both set their clocks by NTP")
+            raise CheckFailed(f"this host is {difference} PostgreSQL: synchronise both with NTP")
         return f"this host and PostgreSQL differ by {abs(ahead):.1f} s"
 
     def check_schema(self) -> str:

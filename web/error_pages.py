@@ -1,6 +1,6 @@
 """The page of a request that failed: what happened, what to do now, and links.
 
-Every text that a customer may see is here; those of the operator's pages are in `web/admin`.
+Every text of a failed request is here. Texts of pages that succeed are in the templates and in `web/admin`.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ log = structlog.get_logger(__name__)
 _LOOPBACK_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
 #: HubSpot's codes are na1-<uuid>. Whatever else could be one is left for HubSpot to refuse.
 _CODE = re.compile(r"[!-~]{1,2048}")
-#: Between two looks for the install of a double click.
-LOOK_PAUSE_SECONDS = 0.1
+#: Between two queries for the install that the other request of a double click stores.
+INSTALL_POLL_SECONDS = 0.1
 
 
 class Handshake:
@@ -98,7 +98,7 @@ class Handshake:
         return self._exchange_and_store(install_id, code)
 
     def _exchange_and_store(self, install_id: str, code: str) -> Response:
-        # 6. Exchange the code. It works once.
+        # 1. Exchange the code. It works once.
         try:
             grant = self._services.hubspot.exchange(code, self._services.clock())
         except CodeRejected as refusal:
@@ -114,14 +114,14 @@ class Handshake:
         install = _make_install(install_id, grant)
         tracing.set_attributes(hub_id=install.hub_id, install_id=install_id)
 
-        # 7. Store the grant where it is not lost: in the queue or the database, and in the browser until it is stored.
+        # 2. Store the grant where it is not lost: in the queue or the database, and in the browser until it is stored.
         is_accepted = submit_install(self._services, self._services.cipher.encrypt_install(install))
         now = self._services.clock()
         cookie = InstallCookie(install_id, install.hub_id, now.timestamp())
         if is_accepted:
             cookie = cookie.mark_submitted(now, is_accepted=True)
 
-        # 8. Redirect to the page that waits until the grant is stored.
+        # 3. Redirect to the page that waits until the grant is stored.
         response = self._redirect_to_install_page(cookie)
         path = url_for("install_page", install_id=install_id)
         browser_copy = self._services.cipher.encrypt_install(install.without_access_token()).ciphertext
@@ -168,7 +168,7 @@ class Handshake:
         """A double click sends the code twice and shows the second response; the first may have stored the grant."""
         deadline = time.monotonic() + self._services.double_click_seconds
         while (stored := find_install(self._services, install_id)) is None and time.monotonic() < deadline:
-            time.sleep(LOOK_PAUSE_SECONDS)
+            time.sleep(INSTALL_POLL_SECONDS)
         return stored
 
     def _redirect_to_install_page(self, cookie: InstallCookie) -> Response:

@@ -8,7 +8,7 @@ from flask import Response, jsonify, render_template, request, url_for
 
 from web.error_pages import INSTALL_NOT_FOUND, AbortWithPage
 from web.oauth.install_cookie import InstallCookie, InstallCookieSigner
-from web.oauth.install_storage import InstallProgress, check_progress, decrypt_browser_copy
+from web.oauth.install_storage import InstallProgress, check_and_resubmit, decrypt_browser_copy
 from web.oauth.scope_descriptions import describe_scopes
 from web.security.cookies import Cookies
 from web.services import Services
@@ -26,7 +26,7 @@ class InstallStatus:
         self._signer = InstallCookieSigner(services.secret_key)
 
     def page(self, install_id: UUID) -> Response:
-        progress = self._check_progress(str(install_id))
+        progress = self._read_progress(str(install_id))
         if progress is None:
             raise AbortWithPage(INSTALL_NOT_FOUND)
         cookie, stored = progress.cookie, progress.stored
@@ -44,7 +44,7 @@ class InstallStatus:
         return response
 
     def status(self, install_id: UUID) -> Response:
-        progress = self._check_progress(str(install_id))
+        progress = self._read_progress(str(install_id))
         if progress is None:
             response = jsonify(state="failed", hub_id=None)
             response.status_code = 404
@@ -53,16 +53,16 @@ class InstallStatus:
         self._update_cookies(response, progress)
         return response
 
-    def _check_progress(self, install_id: str) -> InstallProgress | None:
+    def _read_progress(self, install_id: str) -> InstallProgress | None:
         """None where this browser cannot prove that the install is its own: by the install's cookie or by the grant."""
         cookie = self._signer.verify(self._cookies.read(request, "install") or "", install_id)
         encrypted = self._cookies.read(request, "grant")
         install = decrypt_browser_copy(self._services, encrypted, install_id) if encrypted else None
         if install is None:
-            return check_progress(self._services, cookie, None) if cookie else None
+            return check_and_resubmit(self._services, cookie, None) if cookie else None
         # After a change of SECRET_KEY the cookie is not valid any more; the grant is encrypted with TOKEN_KEYS.
         cookie = cookie or InstallCookie(install_id, install.hub_id, install.granted_at.timestamp())
-        return check_progress(self._services, cookie, encrypted)
+        return check_and_resubmit(self._services, cookie, encrypted)
 
     def _update_cookies(self, response: Response, progress: InstallProgress) -> None:
         """Records when the grant was submitted; once it is stored, deletes the browser's copy."""

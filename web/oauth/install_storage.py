@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -51,8 +52,8 @@ def find_install(services: Services, install_id: str) -> StoredInstall | None:
         return None
 
 
-def check_progress(services: Services, cookie: InstallCookie, encrypted: str | None) -> InstallProgress:
-    """Whether the install is stored; if it is not, submits it again from time to time.
+def check_and_resubmit(services: Services, cookie: InstallCookie, encrypted: str | None) -> InstallProgress:
+    """Whether the install is stored; if it is not, submit it again from time to time.
 
     `encrypted` is the copy of the grant in the browser's cookie.
     """
@@ -67,10 +68,10 @@ def check_progress(services: Services, cookie: InstallCookie, encrypted: str | N
         return InstallProgress("failed" if postgres_answers and cookie.is_lost(now) else "storing", cookie)
     if cookie.should_resubmit(now, postgres_answers=postgres_answers):
         install = EncryptedInstall(cookie.install_id, cookie.hub_id, encrypted)
-        # The queue had its chance: whatever delays it should not delay the person while PostgreSQL answers.
-        is_accepted = (postgres_answers and _store(services, install, PAGE_TIMEOUT_SECONDS)) or _enqueue(
-            services, install, PAGE_TIMEOUT_SECONDS
-        )
+        # PostgreSQL first, if it answers: the queue had the install first, and may be what delays it.
+        is_accepted = postgres_answers and _store(services, install, PAGE_TIMEOUT_SECONDS)
+        if not is_accepted:
+            is_accepted = _enqueue(services, install, PAGE_TIMEOUT_SECONDS)
         cookie = cookie.mark_submitted(now, is_accepted=is_accepted)
     return InstallProgress("storing", cookie)
 
@@ -91,7 +92,10 @@ def _query_install(services: Services, install_id: str) -> StoredInstall | None:
 
 
 def _enqueue(services: Services, install: EncryptedInstall, seconds: float) -> bool:
-    return _try("queue", install, lambda: run_within(seconds, lambda: services.queue.store_install(install)))
+    def enqueue() -> None:
+        run_within(seconds, partial(services.queue.store_install, install))
+
+    return _try("queue", install, enqueue)
 
 
 def _store(services: Services, install: EncryptedInstall, seconds: float) -> bool:
