@@ -145,7 +145,7 @@ class _DatabaseChecks:
         server = read_server_info(self._engine)
         level = server.log_min_error_statement
         if level == "panic":
-            advice = "; with log_error_verbosity = terse, no rows either"
+            advice = "; set log_error_verbosity = terse to keep rows out of it too"
             return f"contains no statements{'' if server.log_error_verbosity == 'terse' else advice}"
         return Level.WARN, (
             f"log_min_error_statement is {level}: PostgreSQL's log can come to contain access tokens; "

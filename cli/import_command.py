@@ -23,10 +23,10 @@ NEEDS = ("DATABASE_URL", "TOKEN_KEYS")
 BATCH_ROWS = 2000
 #: Between two updates of the progress bar.
 PROGRESS_LINES = 1000
-#: An old table may contain more dead tokens than the brake lets pass.
+#: An old table may contain more revoked tokens than the brake lets pass.
 NEXT_STEPS = f"""\
 They are due now; see: tokenkeeper status
-If HubSpot calls more than {MIN_REVOCATIONS} of them dead, the revocation brake holds the rest and asks you.
+If HubSpot rejects more than {MIN_REVOCATIONS} of them, the revocation brake holds the rest and asks you.
 If others are refreshed, answer: tokenkeeper revocations confirm. If none is: docs/moving-in.md"""
 
 
@@ -68,7 +68,7 @@ def import_connections(file: BinaryIO, as_json: bool) -> None:
     the rest goes in; exit status 1 where there were any.
 
     A hundred thousand lines take some ten seconds. Where more than ten connections become due, it ends with a note on
-    the revocation brake: an old table may contain more dead tokens than the brake lets pass without asking
+    the revocation brake: an old table may contain more revoked tokens than the brake lets pass without asking
     (docs/moving-in.md).
     """
     settings = load_settings(*NEEDS)

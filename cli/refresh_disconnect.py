@@ -42,9 +42,9 @@ FAILURES = (RefreshRequestOutcome.DISCONNECTED, RefreshRequestOutcome.UNKNOWN)
 def request_refresh(hub_ids: tuple[int, ...], revoked: bool, as_json: bool) -> None:
     """Make connections due now, so that the next sweep refreshes them; a revoked one is tried again, too.
 
-    Asking is harmless: a connection whose refresh token is really dead stays revoked, and while a refresh is in flight
-    none is added. Exit status 1 where one of those named is unknown or disconnected. In JSON, `answer` is asked,
-    in_flight, already_due, disconnected or unknown.
+    Asking is harmless: a connection whose refresh token is invalid stays revoked, and while a refresh is in flight none
+    is added. Exit status 1 where one of those named is unknown or disconnected. In JSON, `answer` is asked, in_flight,
+    already_due, disconnected or unknown.
 
     --revoked is for the day after a mass revocation by mistake that was confirmed: all that are revoked are tried
     again, at the pace of any backlog. Those whose refresh token works are active again; the others stay revoked, and

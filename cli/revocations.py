@@ -15,8 +15,8 @@ from shared.text_format import format_ago
 NEEDS = ("DATABASE_URL",)
 BRAKE_IS_OFF = "the revocation brake is off: there is nothing to {decision}"
 QUESTIONS = {
-    "confirm": "{held:,} connections are held. Are they really dead? Once revoked, they are not served any more",
-    "dismiss": "{held:,} connections are held. Were they called dead by mistake? They, and those revoked in the ten "
+    "confirm": "{held:,} connections are held. Are they really revoked? Once confirmed, they are not served any more",
+    "dismiss": "{held:,} connections are held. Were they rejected by mistake? They, and those revoked in the ten "
     "minutes before, become active and are asked again",
 }
 
@@ -31,8 +31,8 @@ QUESTIONS = {
 def revocations(context: click.Context, as_json: bool) -> None:
     """Say how many connections the revocation brake holds, and since when; end it by confirm or dismiss.
 
-    HubSpot called more connections dead than is plausible. They stay suspect, and are asked again now and then. Often
-    the cause is on this side, such as the client id of another app: correct that, then dismiss.
+    HubSpot rejected more connections than is plausible. They stay suspect, and are retried now and then. Often the
+    cause is on this side, such as the client id of another app: correct that, then dismiss.
     """
     if context.invoked_subcommand is None:
         with _open_brake() as brake:
@@ -45,12 +45,12 @@ def revocations(context: click.Context, as_json: bool) -> None:
 
 @revocations.command(
     "confirm",
-    short_help="They are dead: revoke those that are held.",
+    short_help="It was right: revoke those that are held.",
     epilog=make_epilog("tokenkeeper revocations confirm", needs=NEEDS),
 )
 @yes_option
 def confirm(yes: bool) -> None:
-    """They are dead: revoke those that are held. They do not count towards the next brake."""
+    """HubSpot was right: revoke those that are held. They do not count towards the next brake."""
     with _open_brake() as brake:
         _ask("confirm", brake.read(), yes)
         revoked = brake.confirm()
@@ -80,8 +80,8 @@ def _describe(state: BrakeState) -> str:
         return "the revocation brake is off"
     return (
         f"the revocation brake is on since {state.since:%Y-%m-%d %H:%M:%S %Z} ({format_ago(state.since, state.now)}): "
-        f"{state.held:,} connections held suspect, which HubSpot called dead twice\n"
-        "If they are dead: tokenkeeper revocations confirm. If it was a mistake, once its cause is corrected: "
+        f"{state.held:,} connections held suspect, which HubSpot rejected twice\n"
+        "If it was right: tokenkeeper revocations confirm. If it was a mistake, once its cause is corrected: "
         "tokenkeeper revocations dismiss"
     )
 

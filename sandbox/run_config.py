@@ -55,7 +55,7 @@ def needs_simulator(given: Mapping[str, str]) -> bool:
     return not has_hubspot_app({name.removesuffix("_FILE"): value for name, value in given.items()})
 
 
-def choose_ports(given: Mapping[str, str], say: Callable[[str], None], *, simulated: bool) -> Ports:
+def choose_ports(given: Mapping[str, str], say: Callable[[str], None], *, is_simulated: bool) -> Ports:
     """Says where a port is not the wanted one. Raises InvalidPort."""
     chosen: set[int] = set()
 
@@ -71,7 +71,7 @@ def choose_ports(given: Mapping[str, str], say: Callable[[str], None], *, simula
         return port
 
     web, flower = choose("WEB_PORT", 5000), choose("FLOWER_PORT", 5555)
-    return Ports(web, flower, choose("SIMULATOR_PORT", 8090) if simulated else None)
+    return Ports(web, flower, choose("SIMULATOR_PORT", 8090) if is_simulated else None)
 
 
 def _parse_port(given: Mapping[str, str], name: str, default: int) -> int:

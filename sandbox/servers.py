@@ -50,10 +50,10 @@ class Servers:
 
 @contextmanager
 def run_servers(
-    state: Path, given: Mapping[str, str], say: Callable[[str], None], *, simulated: bool
+    state: Path, given: Mapping[str, str], say: Callable[[str], None], *, is_simulated: bool
 ) -> Iterator[Servers]:
     """Raises EmbeddedError. At the end all embedded servers are stopped; a second Ctrl-C does not interrupt that."""
-    servers = Servers(database=DATABASE_NAMES[simulated])
+    servers = Servers(database=DATABASE_NAMES[is_simulated])
     start = time.monotonic()
     try:
         if not given.keys() & {"DATABASE_URL", "DATABASE_URL_FILE"}:
@@ -65,7 +65,7 @@ def run_servers(
         if not given.keys() & {"REDIS_URL", "REDIS_URL_FILE"}:
             servers.valkey = EmbeddedValkey(state)
             servers.valkey.start()
-            servers.urls["REDIS_URL"] = servers.valkey.url(REDIS_DATABASE_NUMBERS[simulated])
+            servers.urls["REDIS_URL"] = servers.valkey.url(REDIS_DATABASE_NUMBERS[is_simulated])
         if addresses := servers.addresses():
             say(f"{' and '.join(addresses)} started in {time.monotonic() - start:.1f} s")
         yield servers

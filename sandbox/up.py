@@ -63,32 +63,32 @@ def say(line: str) -> None:
 
 
 def _run(stack: ExitStack, environ: Mapping[str, str], folder: Path) -> None:
-    # 1. what is asked for
+    # 1. Read the settings of the environment and of .env.
     state = _make_state_folder(folder)
     stack.enter_context(_lock(state / "lock"))
     dotenv = read_dotenv(folder / ".env")
     given = merge_settings(environ, dotenv)
-    simulated = needs_simulator(given)
+    is_simulated = needs_simulator(given)
     Settings.from_env(given, needs=())  # a malformed setting is reported before anything is written
-    # 2. what it needs
-    ports = choose_ports(given, say, simulated=simulated)
+    # 2. Choose the ports, start the servers, migrate.
+    ports = choose_ports(given, say, is_simulated=is_simulated)
     secrets = load_secrets(state / "secrets", given)
-    servers = stack.enter_context(run_servers(state, given, say, simulated=simulated))
+    servers = stack.enter_context(run_servers(state, given, say, is_simulated=is_simulated))
     config = make_run_config(given, ports, secrets, servers.urls)
     environment = {**given, **config.settings, **CHILD_ENVIRONMENT}
     settings = Settings.from_env(environment)
     migrate(settings.database_url)
-    # 3. files for another terminal
+    # 3. Write files for another terminal.
     write_shell_settings(state / "env", {name: environment.get(name, "") for name in {*dotenv, *config.settings}})
     if servers.postgres:
         write_psql_script(state / "psql", servers.postgres, servers.database)
-    # 4. the processes, until they are stopped
+    # 4. Run the processes until they are stopped.
     checks = {
         "web": make_http_check(f"http://127.0.0.1:{ports.web}/readyz"),
         "flower": make_http_check(f"http://127.0.0.1:{ports.flower}/healthcheck"),
         "the first sweep of beat and worker": make_sweep_check(settings.database_url),
     }
-    if config.is_simulated:
+    if is_simulated:
         checks["simulator"] = make_http_check(f"http://127.0.0.1:{ports.simulator}/_sim/health")
     ended_servers: list[str] = []
 

@@ -42,8 +42,8 @@ TASK_QUEUES = tuple(
 )
 #: A message that is not acknowledged for so long is delivered again. Longer than any retry's countdown.
 VISIBILITY_TIMEOUT_SECONDS = 300
-#: For the answer of one Sentinel, then the next one is asked. redis-py itself would retry a dead one for longer than a
-#: request to web may take.
+#: For the answer of one Sentinel, then the next one is asked. redis-py itself would retry one that is down for longer
+#: than a request to web may take.
 SENTINEL_TIMEOUT_SECONDS = 0.5
 
 

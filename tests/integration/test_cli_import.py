@@ -78,14 +78,14 @@ def test_an_import_of_many_ends_with_a_note_on_the_revocation_brake(tokenkeeper:
     assert tokenkeeper("import", "-", stdin=few).out.count("\n") == 1
     output = tokenkeeper("import", "-", stdin=many)
     assert output.out.startswith("11 new, ")
-    assert "more than 10 of them dead" in output.out
+    assert "HubSpot rejects more than 10 of them" in output.out
     assert "tokenkeeper revocations confirm" in output.out
     assert tokenkeeper("import", "-", stdin=many).out.count("\n") == 1, "nothing is due by it"
     machine = tokenkeeper("import", "-", "--json", stdin=csv(*((hub_id, TOKEN) for hub_id in range(31, 50))))
     assert json.loads(machine.out)["new"] == 19
 
 
-def test_a_working_connection_keeps_its_token_and_a_dead_one_gets_the_files(
+def test_a_working_connection_keeps_its_token_and_a_revoked_one_gets_the_files(
     tokenkeeper: Command, cipher: TokenCipher, sql: SqlFixture
 ) -> None:
     tokenkeeper("import", "-", stdin=csv(*((hub_id, f"{TOKEN}-old") for hub_id in range(1, 6))))

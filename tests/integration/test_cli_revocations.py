@@ -56,7 +56,7 @@ def test_with_the_brake_off_there_is_nothing_to_confirm_or_dismiss(tokenkeeper: 
 def test_confirm_asks_and_revokes_those_held(tokenkeeper: Command, sql: SqlFixture) -> None:
     unsure = tokenkeeper("revocations", "confirm", stdin="n\n")
     assert unsure.status == 1
-    assert "5 connections are held. Are they really dead?" in unsure.out
+    assert "5 connections are held. Are they really revoked?" in unsure.out
     assert statuses(sql) == {"active": 5, "suspect": 5, "revoked": 10}
     sure = tokenkeeper("revocations", "confirm", stdin="y\n")
     assert sure.status == 0

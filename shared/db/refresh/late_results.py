@@ -1,7 +1,9 @@
-"""Keeps a rotated refresh token whose result came too late to be saved: it is the only copy, and the old one is dead.
+"""Keeps a rotated refresh token whose result came too late to be saved.
+
+It is the only copy, and the old token is invalid.
 
 It happens where PostgreSQL hung, or one worker could not reach it, for longer than a lease. Another worker has claimed
-the row meanwhile, refreshes with the old token, and HubSpot calls that one dead: its result must not be saved.
+the row meanwhile, refreshes with the old token, and HubSpot rejects that one: its result must not be saved.
 """
 
 from __future__ import annotations

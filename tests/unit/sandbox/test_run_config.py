@@ -101,7 +101,7 @@ def test_a_port_in_use_is_replaced_by_the_next_free_one_with_a_message() -> None
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
-        chosen = choose_ports({"WEB_PORT": str(port)}, messages.append, simulated=True)
+        chosen = choose_ports({"WEB_PORT": str(port)}, messages.append, is_simulated=True)
 
     assert chosen.web > port
     assert messages[0].startswith(f"port {port} is taken: {chosen.web} instead")
@@ -110,7 +110,7 @@ def test_a_port_in_use_is_replaced_by_the_next_free_one_with_a_message() -> None
 def test_web_flower_and_simulator_get_different_ports() -> None:
     given = {"WEB_PORT": "15700", "FLOWER_PORT": "15700", "SIMULATOR_PORT": "15700"}
 
-    ports = choose_ports(given, lambda _: None, simulated=True)
+    ports = choose_ports(given, lambda _: None, is_simulated=True)
 
     assert len({ports.web, ports.flower, ports.simulator}) == 3
 
@@ -118,4 +118,4 @@ def test_web_flower_and_simulator_get_different_ports() -> None:
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1", "5e3"])
 def test_a_malformed_port_is_refused_by_its_setting(port: str) -> None:
     with pytest.raises(InvalidPort, match="WEB_PORT"):
-        choose_ports({"WEB_PORT": port}, lambda _: None, simulated=False)
+        choose_ports({"WEB_PORT": port}, lambda _: None, is_simulated=False)
