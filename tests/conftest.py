@@ -24,26 +24,26 @@ from tests.support.environment import inherited_environment, product_environment
 from tests.support.folders import server_folder
 from tests.support.product import Product, url_responds
 
-#: Number 0 is left to people, 15 to `shared_deployment`.
+#: Database 0 is for interactive use, 15 for `shared_deployment`.
 _redis_numbers = cycle(range(1, 15))
 
 
 @pytest.fixture(scope="session")
 def state() -> Iterator[Path]:
-    """For the files of the session's servers."""
+    """The folder for the files of the session's servers."""
     with server_folder("tests") as folder:
         yield folder
 
 
 @pytest.fixture(scope="session")
 def databases(state: Path) -> Iterator[Databases]:
-    """On TEST_DATABASE_URL, where that is set: a superuser's URL of a server made for tests."""
+    """On the server of TEST_DATABASE_URL, where that is set: the URL of a superuser."""
     from shared.db.schema.migrate import migrate
 
     if external := os.environ.get("TEST_DATABASE_URL"):
-        made = Databases(external, migrate)
-        yield made
-        made.close()
+        databases = Databases(external, migrate)
+        yield databases
+        databases.close()
         return
     server = EmbeddedPostgres(state, durable=False)
     server.start()
@@ -53,7 +53,7 @@ def databases(state: Path) -> Iterator[Databases]:
 
 @pytest.fixture
 def database_url(databases: Databases) -> Iterator[str]:
-    """A migrated database of this test's own."""
+    """A new migrated database for this test."""
     with databases.create_migrated() as url:
         yield url
 
@@ -67,7 +67,7 @@ def empty_database_url(databases: Databases) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_server(state: Path) -> Iterator[Callable[[int], str]]:
-    """From a number to a URL. On TEST_REDIS_URL, where that is set: its numbers 1 to 15 are WIPED."""
+    """Returns the URL of a database number, on the server of TEST_REDIS_URL if set: its databases 1 to 15 are WIPED."""
     if external := os.environ.get("TEST_REDIS_URL"):
         base = external.rstrip("/").removesuffix("/0")
         yield lambda number: f"{base}/{number}"
@@ -80,7 +80,7 @@ def redis_server(state: Path) -> Iterator[Callable[[int], str]]:
 
 @pytest.fixture
 def redis_url(redis_server: Callable[[int], str]) -> str:
-    """An empty number of Redis, not the one of the test before."""
+    """An empty database of Redis, another one than that of the previous test."""
     url = redis_server(next(_redis_numbers))
     with redis.Redis.from_url(url) as client:
         client.flushdb()
@@ -121,7 +121,7 @@ def simulator_process(state: Path) -> Iterator[ChildProcess]:
 
 @pytest.fixture
 def simulator(simulator_process: ChildProcess) -> Iterator[SimulatorControl]:
-    """HubSpot, played: no accounts, no faults, access tokens that live 1,800 s."""
+    """The HubSpot simulator without accounts and faults; access tokens are valid for 1,800 s."""
     with SimulatorControl(simulator_process.url) as control:
         control.reset(settings=True, accounts=True)
         yield control
@@ -161,20 +161,20 @@ def environment(
 def new_product(
     tmp_path: Path, database_url: str, redis_url: str, simulator: SimulatorControl
 ) -> Iterator[Callable[[dict[str, str]], Product]]:
-    """From an environment to a Product, for tests with settings of their own.
+    """Makes a Product from an environment, for tests with settings of their own.
 
-    It asks for what the processes use only so that they are stopped before it goes.
+    It depends on database, Redis and simulator so that the processes stop before those.
     """
-    made: list[Product] = []
+    products: list[Product] = []
 
     def new(environment: dict[str, str]) -> Product:
-        folder = tmp_path / f"product-{len(made)}"
+        folder = tmp_path / f"product-{len(products)}"
         folder.mkdir()
-        made.append(Product(environment, folder))
-        return made[-1]
+        products.append(Product(environment, folder))
+        return products[-1]
 
     yield new
-    for product in made:
+    for product in products:
         product.stop()
 
 
@@ -198,7 +198,7 @@ def connect(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 
 def pytest_configure() -> None:
-    """A shell has what it starts in the background ignore Ctrl-C, and our processes would inherit that."""
+    """What a shell starts in the background ignores SIGINT, and the product's processes would inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

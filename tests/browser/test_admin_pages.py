@@ -1,4 +1,4 @@
-"""The operator's pages in a browser, with JavaScript and without: they are used, kept up to date, and protected."""
+"""The operator's pages in a browser, with JavaScript and without: their use, their updates and their protection."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_the_tab_key_reaches_everything_in_order_with_a_visible_focus(
 def test_a_connection_is_found_and_disconnected_by_the_keyboard_alone(
     admin: AdminBrowser, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
-    """Past the menu, into the search, to a connection, and to its end."""
+    """Through the menu and the search to a connection, and to its disconnect."""
     for hub_id in (62515, 777):
         connections.install(hub_id)
     page = admin.open("/connections")

@@ -21,7 +21,7 @@ IS_CONNECTED = re.compile("is connected")
 
 
 def choose_account(page: Page, hub_id: int) -> None:
-    """On HubSpot's consent page."""
+    """Choose the account on HubSpot's consent page."""
     page.get_by_label("or type any other hub id").fill(str(hub_id))
     page.get_by_role("button", name="Connect app").click()
 

@@ -1,4 +1,4 @@
-"""The commands that the documentation shows, as they stand there."""
+"""Reads the code blocks of the documentation."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Ran:
+class CommandResult:
     status: int
     out: str
     err: str
@@ -41,10 +41,10 @@ class Job:
             "NO_PROXY": "*",
         }
 
-    def run(self, *argv: str | Path, stdin: str = "") -> Ran:
-        """`argv` begins with a program, or an example's path. What it prints may hold no token."""
+    def run(self, *argv: str | Path, stdin: str = "") -> CommandResult:
+        """`argv` begins with a program or an example's path. AssertionError if the output contains a token."""
         before = self._world.tokens()
-        ran = subprocess.run(
+        result = subprocess.run(
             self._command(argv),
             env=self.environment,
             input=stdin,
@@ -54,18 +54,18 @@ class Job:
             check=False,
         )
         for token in {*before.values(), *self._world.tokens().values()}:
-            assert token not in ran.stdout + ran.stderr, "a token was printed"
-        return Ran(ran.returncode, ran.stdout, ran.stderr)
+            assert token not in result.stdout + result.stderr, "a token was printed"
+        return CommandResult(result.returncode, result.stdout, result.stderr)
 
     def as_role(self, role: str, statement: str) -> str:
-        """What psql answers to somebody whose password is the one of docs/downstream.md."""
+        """The output of psql with this role and the password in docs/downstream.md."""
         changed = {**self.environment, "PGUSER": role, "PGPASSWORD": "a-password-of-its-own"}
         argv = ["psql", "-XAt", "-c", statement]
-        ran = subprocess.run(argv, env=changed, capture_output=True, text=True, timeout=SECONDS, check=False)
-        return (ran.stdout + ran.stderr).strip()
+        result = subprocess.run(argv, env=changed, capture_output=True, text=True, timeout=SECONDS, check=False)
+        return (result.stdout + result.stderr).strip()
 
     def start(self, *argv: str | Path) -> subprocess.Popen[str]:
-        """Ended with the test."""
+        """Start a process that ends with the test."""
         command = self._command(argv)
         process = subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

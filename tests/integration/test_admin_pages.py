@@ -73,13 +73,13 @@ def operator(environ: dict[str, str]) -> Operator:
 
 @pytest.fixture
 def count_interactive_messages(environ: dict[str, str]) -> Iterator[Callable[[], int]]:
-    """How many messages are in the queue for what people wait for."""
+    """The number of messages in the interactive queue."""
     with redis.Redis.from_url(environ["REDIS_URL"]) as client:
         yield lambda: int(client.llen("tokenkeeper.interactive"))  # type: ignore[arg-type]
 
 
 def visible_text(html: str) -> str:
-    """Without tags, on one line."""
+    """The text without tags, on one line."""
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
 
 

@@ -57,14 +57,14 @@ def raise_new_alert(engine: Engine) -> Callable[..., None]:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """The log as people read it."""
+    """The log in its text format."""
     structlog.configure(
         processors=[structlog.stdlib.add_log_level, structlog.processors.KeyValueRenderer()],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     caplog.set_level(logging.DEBUG)
-    caplog.set_level(logging.INFO, "urllib3")  # as shared/logs.py has it
+    caplog.set_level(logging.INFO, "urllib3")  # as in shared/logs.py
     yield caplog
     structlog.reset_defaults()
 

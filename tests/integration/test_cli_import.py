@@ -1,4 +1,4 @@
-"""`tokenkeeper import`: what is imported, what is left alone, what is refused."""
+"""`tokenkeeper import`: what is imported, left unchanged or refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_tokens(sql: SqlFixture, cipher: TokenCipher) -> dict[int, str]:
     return {hub_id: cipher.decrypt_refresh_token(hub_id, ciphertext) for hub_id, ciphertext in rows}
 
 
-def test_good_lines_are_imported_and_due_and_bad_ones_are_named(
+def test_valid_lines_are_imported_and_due_and_invalid_ones_are_reported(
     tokenkeeper: Command, cipher: TokenCipher, sql: SqlFixture
 ) -> None:
     file = csv((1, f"{TOKEN}-1"), (0, TOKEN), (2, f"{TOKEN}-early"), (2**63 - 1, f"{TOKEN}-last"), (2, f"{TOKEN}-late"))
@@ -130,9 +130,9 @@ def test_no_token_is_printed_or_stored_in_clear(tokenkeeper: Command, sql: SqlFi
     assert TOKEN not in str(everything)
 
 
-def test_twenty_thousand_lines_take_seconds(tokenkeeper: Command, sql: SqlFixture, tmp_path: Path) -> None:
+def test_an_import_of_20000_lines_takes_seconds(tokenkeeper: Command, sql: SqlFixture, tmp_path: Path) -> None:
     file = tmp_path / "many.csv"
     file.write_text(csv(*((hub_id, f"{TOKEN}-{hub_id}") for hub_id in range(1, 20_001))))
-    result = tokenkeeper("import", file)  # a busy machine has a minute for it
+    result = tokenkeeper("import", file)  # the limit is a minute, for a busy machine
     assert result.status == 0, result
     assert sql.value("SELECT connections FROM tokenkeeper.connection_counts") == 20_000

@@ -59,7 +59,7 @@ def test_rotate_reencrypts_every_row_and_a_second_run_changes_nothing(
     assert sql.rows("SELECT * FROM tokenkeeper.connections ORDER BY hub_id") == before
 
 
-def test_rotate_names_a_row_that_no_key_decrypts_and_does_the_rest(
+def test_rotate_reports_a_row_that_no_key_decrypts_and_rotates_the_others(
     tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     fill(connections, range(1, 11), OLD)
@@ -96,7 +96,7 @@ def test_a_refresh_in_flight_is_still_saved_after_rotation(
     assert (sql.read_served_token(1), sql.row(1)["encrypted_refresh_token"]) == ("new-access", "reencrypted")
 
 
-def test_lost_ends_what_no_key_decrypts_and_it_may_be_installed_again(
+def test_lost_ends_connections_that_no_key_decrypts_and_they_can_be_installed_again(
     tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     fill(connections, range(1, 4), OLD)

@@ -1,4 +1,4 @@
-"""What an operator reads and does about connections: status, connections, history, refresh, disconnect."""
+"""The commands status, connections, history, refresh and disconnect."""
 
 from __future__ import annotations
 

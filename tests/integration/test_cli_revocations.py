@@ -53,7 +53,7 @@ def test_with_the_brake_off_there_is_nothing_to_confirm_or_dismiss(tokenkeeper: 
 
 
 @pytest.mark.usefixtures("brake_on")
-def test_confirm_asks_and_revokes_those_held(tokenkeeper: Command, sql: SqlFixture) -> None:
+def test_confirm_asks_and_revokes_the_held_connections(tokenkeeper: Command, sql: SqlFixture) -> None:
     unsure = tokenkeeper("revocations", "confirm", stdin="n\n")
     assert unsure.status == 1
     assert "5 connections are held. Are they really revoked?" in unsure.out
@@ -65,7 +65,9 @@ def test_confirm_asks_and_revokes_those_held(tokenkeeper: Command, sql: SqlFixtu
 
 
 @pytest.mark.usefixtures("brake_on")
-def test_dismiss_with_yes_activates_all_without_a_question(tokenkeeper: Command, sql: SqlFixture) -> None:
+def test_dismiss_with_yes_makes_all_held_connections_active_without_a_question(
+    tokenkeeper: Command, sql: SqlFixture
+) -> None:
     result = tokenkeeper("revocations", "dismiss", "--yes")
     assert (result.status, result.err) == (0, "")
     assert result.out == "15 active and due again; the revocation brake is off\n"

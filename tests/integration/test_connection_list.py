@@ -102,8 +102,8 @@ def test_paging_backwards_shows_the_same_pages(directory: ConnectionList, sql: S
         assert hubs(back[::-1]) == hubs(there)
 
 
-def encode(told: object) -> str:
-    return urlsafe_b64encode(json.dumps(told).encode()).decode().rstrip("=")
+def encode(value: object) -> str:
+    return urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
 
 @pytest.mark.parametrize(
@@ -212,16 +212,16 @@ def test_a_page_is_read_along_an_index(
     keys = {Sort.HUB: (9,), Sort.DUE: (sql.now(), 9), Sort.FAILURES: (1, 9), Sort.DOMAIN: ("\tshop", 9)}
     for (sort, status), index in expected.items():
         for at, backwards in ((None, False), (keys[sort], False), (keys[sort], True)):
-            told = plan(engine, connection_list_sql.scan(PageRequest(sort, status, at, backwards, 51)))
-            page = told.partition("CTE page")[2].partition("CTE Scan")[0]
-            assert index in page, told
-            assert "Seq Scan" not in told, told
-            assert "Sort" not in page, told
+            query_plan = plan(engine, connection_list_sql.scan(PageRequest(sort, status, at, backwards, 51)))
+            page = query_plan.partition("CTE page")[2].partition("CTE Scan")[0]
+            assert index in page, query_plan
+            assert "Seq Scan" not in query_plan, query_plan
+            assert "Sort" not in page, query_plan
 
 
 def test_a_rare_status_is_read_by_its_index(engine: Engine, sql: SqlFixture) -> None:
     sql.rows(MANY)
     sql.rows("ANALYZE tokenkeeper.connections, tokenkeeper.accounts")
     for sort in (Sort.HUB, Sort.DOMAIN, Sort.FAILURES):
-        told = plan(engine, connection_list_sql.scan(PageRequest(sort, Status.REVOKED, None, False, 51)))
-        assert "Seq Scan" not in told, told
+        query_plan = plan(engine, connection_list_sql.scan(PageRequest(sort, Status.REVOKED, None, False, 51)))
+        assert "Seq Scan" not in query_plan, query_plan

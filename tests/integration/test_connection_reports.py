@@ -83,9 +83,9 @@ def test_connections_are_read_in_pages_by_hub_id(
     while pages[-1]:
         pages.append(reports.read_page(after=pages[-1][-1].hub_id, limit=10))
     assert [len(page) for page in pages] == [10, 10, 5, 0]
-    assert [seen.hub_id for page in pages for seen in page] == list(range(1, 26))
-    assert [seen.hub_id for seen in reports.read_page(status=Status.SUSPECT)] == [7, 20]
-    assert [seen.hub_id for seen in reports.read_page(status=Status.SUSPECT, after=7)] == [20]
+    assert [connection.hub_id for page in pages for connection in page] == list(range(1, 26))
+    assert [connection.hub_id for connection in reports.read_page(status=Status.SUSPECT)] == [7, 20]
+    assert [connection.hub_id for connection in reports.read_page(status=Status.SUSPECT, after=7)] == [20]
 
 
 def test_a_connection_and_its_history_are_read_with_the_newest_event_first(
@@ -93,10 +93,10 @@ def test_a_connection_and_its_history_are_read_with_the_newest_event_first(
 ) -> None:
     connections.install()
     connections.stores.results.save([connections.make_failure(connections.claim_one())])
-    seen = reports.find(HUB)
-    assert seen is not None
-    assert (seen.status, seen.failures, seen.last_error) == (Status.ACTIVE, 1, "timeout")
-    assert seen.scopes == ("oauth", "crm.objects.contacts.read")
+    connection = reports.find(HUB)
+    assert connection is not None
+    assert (connection.status, connection.failures, connection.last_error) == (Status.ACTIVE, 1, "timeout")
+    assert connection.scopes == ("oauth", "crm.objects.contacts.read")
     lines = reports.read_history(HUB)
     assert [line.event for line in lines] == ["refresh_failed", "installed"]
     assert lines[0].detail == {"code": "timeout"}

@@ -101,7 +101,7 @@ def test_a_host_that_accepts_and_does_not_answer_is_given_two_seconds() -> None:
         assert 1.5 < time.monotonic() - began < 10
 
 
-def test_a_wrong_password_and_a_wrong_database_are_told_apart(own_postgres: EmbeddedPostgres) -> None:
+def test_a_wrong_password_and_a_wrong_database_have_different_errors(own_postgres: EmbeddedPostgres) -> None:
     url = make_url(own_postgres.url())
     for wrong, words in (
         (url.set(password="wrong"), "user or the password"),

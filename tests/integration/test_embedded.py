@@ -128,7 +128,7 @@ def test_committed_data_of_postgres_survives_sigkill(folder: Path, start: Callab
     query(server.url(), "CREATE TABLE kept AS SELECT 42 AS answer")
     server.process.kill()
     server.stop()
-    time.sleep(0.2)  # its children notice, and let go of the shared memory
+    time.sleep(0.2)  # its children exit and release the shared memory
 
     server.start()
 

@@ -90,7 +90,7 @@ def form_of(request: bytes) -> dict[str, str]:
     return {name: values[0] for name, values in fields.items()}
 
 
-# ---- what is sent
+# ---- requests
 
 
 def test_a_request_is_one_form_with_the_secrets_in_its_body() -> None:
@@ -198,7 +198,7 @@ def test_attempts_with_all_secrets_share_the_timeout_of_one_call() -> None:
         assert monotonic() - start < TIMEOUT_SECONDS + GRACE_SECONDS
 
 
-# ---- what an install needs
+# ---- the hub and the refresh token of an install
 
 
 def test_after_an_exchange_without_a_hub_introspection_is_asked_for_it() -> None:

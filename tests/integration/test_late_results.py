@@ -25,7 +25,7 @@ def late(connections: ConnectionFixture, sql: SqlFixture) -> RefreshResult:
 
 
 def refuse_old_token(connections: ConnectionFixture, claimed: ClaimedConnection) -> RefreshResult:
-    """The result of a refresh with the old token, which HubSpot calls dead."""
+    """The result of a refresh with the old token, which HubSpot rejects."""
     error = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
     return RefreshResult(
         claimed.lease, rules.apply_failure(claimed.connection, error, connections.stores.claims.clock.now())

@@ -21,9 +21,9 @@ def test_the_token_of_an_install_is_readable_at_once(connections: ConnectionFixt
     added = connections.install(install_id=install_id)
     assert (added.outcome, added.needs_account_info) == (InstallOutcome.INSTALLED, True)
     assert sql.read_served_token() == f"access-of-{HUB}"
-    seen = connections.stores.installs.find(install_id)
-    assert seen is not None
-    assert (seen.hub_id, seen.status, seen.hub_domain) == (HUB, Status.ACTIVE, None)
+    install = connections.stores.installs.find(install_id)
+    assert install is not None
+    assert (install.hub_id, install.status, install.hub_domain) == (HUB, Status.ACTIVE, None)
     assert connections.stores.installs.find(str(uuid4())) is None
     assert sql.events() == ["installed"]
 
@@ -111,9 +111,9 @@ def test_an_install_older_than_the_disconnect_does_not_undo_it(connections: Conn
     install_id = str(uuid4())
     assert connections.install(granted_at=late, install_id=install_id).outcome is InstallOutcome.DISCONNECTED_SINCE
     assert sql.row()["status"] == "disconnected"
-    seen = connections.stores.installs.find(install_id)
-    assert seen is not None, "the waiting page shows how it ended"
-    assert seen.status is Status.DISCONNECTED
+    install = connections.stores.installs.find(install_id)
+    assert install is not None, "the waiting page shows how it ended"
+    assert install.status is Status.DISCONNECTED
     assert connections.install().outcome is InstallOutcome.REINSTALLED
 
 
@@ -240,8 +240,8 @@ def test_an_import_that_replaces_an_active_connection_is_no_change_of_status(
     connections.stores.imports.import_rows([ImportRow(HUB, "wrong")])
     before = sql.row()["status_since"]
     connections.stores.imports.import_rows([ImportRow(HUB, "right", may_replace=True)])
-    told = sql.rows("SELECT status FROM tokenkeeper.history WHERE hub_id = %s ORDER BY id", HUB)
-    assert told == [("active",), (None,)]
+    statuses = sql.rows("SELECT status FROM tokenkeeper.history WHERE hub_id = %s ORDER BY id", HUB)
+    assert statuses == [("active",), (None,)]
     assert sql.row()["status_since"] == before
 
 
@@ -318,7 +318,7 @@ def test_wiping_leaves_a_connection_that_was_installed_again(connections: Connec
 def test_an_unfinished_disconnect_is_claimed_once_a_minute(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     connections.stores.disconnects.mark_and_read_tokens(HUB)
-    assert connections.stores.disconnects.claim_unfinished() == [], "somebody may be at it"
+    assert connections.stores.disconnects.claim_unfinished() == [], "another process may be finishing the disconnect"
     sql.set("status_since = status_since - interval '2 minutes'")
     assert connections.stores.disconnects.claim_unfinished() == [HUB]
     assert connections.stores.disconnects.claim_unfinished() == []

@@ -123,7 +123,7 @@ def test_refreshes_are_counted_by_outcome_and_lateness(
     assert outcomes == set(OUTCOMES)
 
 
-def test_every_histogram_bucket_is_exported_from_the_start(scraper: Scraper) -> None:
+def test_every_histogram_bucket_is_exported_before_its_first_value(scraper: Scraper) -> None:
     for name, bounds in (
         ("token_remaining_life_seconds", LIFETIME_BOUNDS_SECONDS),
         ("refresh_lateness_seconds", LATENESS_BOUNDS_SECONDS),

@@ -211,7 +211,7 @@ def test_views_and_grants_of_others_on_the_public_schema_survive_the_migration_f
     assert database_0_1.value("SELECT has_table_privilege('hubspot_reader', 'hubspot.connections', 'SELECT')")
 
 
-def test_three_migrations_from_0_1_at_once_are_safe(empty_database_url: str, database_0_1: SqlFixture) -> None:
+def test_three_concurrent_migrations_from_0_1_are_safe(empty_database_url: str, database_0_1: SqlFixture) -> None:
     before = read_tables(database_0_1)
     at_once([lambda: migrate(empty_database_url)] * 3)
     assert read_tables(database_0_1) == rename(before)

@@ -217,7 +217,7 @@ def test_every_change_of_status_is_sent_by_notify(connections: ConnectionFixture
     connections.install()
     connections.install(scopes=("oauth",))
     connections.stores.disconnects.mark_and_read_tokens(HUB)
-    assert [tuple(sorted(told.items())) for told in read_notifications(listener, 5)] == [
+    assert [tuple(sorted(payload.items())) for payload in read_notifications(listener, 5)] == [
         (("event", event), ("hub_id", HUB))
         for event in ("installed", "suspected", "revoked", "reinstalled", "disconnected")
     ]

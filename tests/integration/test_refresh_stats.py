@@ -41,8 +41,8 @@ def test_slots_have_no_gaps_and_end_with_the_current_one(activity: RefreshStats,
     assert len(slots) == 12
     assert {later.at - slot.at for slot, later in zip(slots, slots[1:], strict=False)} == {timedelta(minutes=10)}
     assert slots[-1].at <= now < slots[-1].at + timedelta(minutes=10, seconds=60)
-    told = [(slot.refreshed, slot.failed) for slot in slots if slot.refreshed or slot.failed]
-    assert told == [(1, 0), (2, 1)]
+    counts = [(slot.refreshed, slot.failed) for slot in slots if slot.refreshed or slot.failed]
+    assert counts == [(1, 0), (2, 1)]
     assert all(slot.at.minute % 10 == 0 for slot in slots)
     assert isinstance(slots[0], Slot)
 

@@ -223,13 +223,13 @@ def test_the_roles_command_creates_logins_and_may_be_repeated(
     url = login(database_url)
     command = Command(environment(DATABASE_URL=database_url, WEB_DATABASE_URL=url))
     for _ in range(2):
-        ran = command.run_process("roles")
-        assert (ran.status, ran.err) == (0, "")
-    assert ran.out.splitlines()[1] == f"{WORKER}: GRANT {WORKER} TO a login of yours"
-    made = SqlFixture(connect(url))
-    assert made.value("SELECT count(*) FROM tokenkeeper.connections") == 0
+        result = command.run_process("roles")
+        assert (result.status, result.err) == (0, "")
+    assert result.out.splitlines()[1] == f"{WORKER}: GRANT {WORKER} TO a login of yours"
+    web_sql = SqlFixture(connect(url))
+    assert web_sql.value("SELECT count(*) FROM tokenkeeper.connections") == 0
     with pytest.raises(errors.InsufficientPrivilege):
-        made.rows("SELECT encrypted_refresh_token FROM tokenkeeper.connections")
+        web_sql.rows("SELECT encrypted_refresh_token FROM tokenkeeper.connections")
     with pytest.raises(psycopg2.OperationalError):
         connect(url.replace(quote("p%s", safe=""), "another"))
 
@@ -243,10 +243,10 @@ def test_no_password_is_sent_to_the_server(
     SqlFixture(connect(url)).rows("SELECT pg_reload_conf()")
     new_login = Login.from_url(login(url))
     create_roles(url, {WEB: new_login})
-    said = (Path(SqlFixture(connect(url)).value("SHOW data_directory")).parent / "postgres.log").read_text()
-    assert "SCRAM-SHA-256$" in said, "else the log was not found"
-    assert new_login.password not in said
-    assert new_login.password.rpartition('"')[2] not in said
+    server_log = (Path(SqlFixture(connect(url)).value("SHOW data_directory")).parent / "postgres.log").read_text()
+    assert "SCRAM-SHA-256$" in server_log, "this is the log of the statements"
+    assert new_login.password not in server_log
+    assert new_login.password.rpartition('"')[2] not in server_log
 
 
 @pytest.mark.parametrize("powerful", ["current_user", "other"])
@@ -266,18 +266,18 @@ def test_without_the_privilege_to_create_roles_the_command_says_what_to_run(
     """As the owner of the schemas, on a server where only an administrator may create roles."""
     own = databases.as_worker(database_url)
     new = {"WEB_DATABASE_URL": own.replace("tokenkeeper_worker_", "another_")}
-    ran = Command(environment(DATABASE_URL=own, **new))("roles")
-    assert (ran.status, ran.out) == (1, "")
-    assert ran.err.count("\n") == 1
-    assert "have an administrator run: " in ran.err
+    result = Command(environment(DATABASE_URL=own, **new))("roles")
+    assert (result.status, result.out) == (1, "")
+    assert result.err.count("\n") == 1
+    assert "have an administrator run: " in result.err
     assert sql.rows("SELECT FROM pg_roles WHERE rolname LIKE 'another_%%'", 0) == []
-    ran = Command(environment(DATABASE_URL=own, WEB_DATABASE_URL=databases.as_web(database_url)))("roles")
-    assert (ran.status, ran.err) == (0, ""), "where an administrator has created them, nothing is missing"
+    result = Command(environment(DATABASE_URL=own, WEB_DATABASE_URL=databases.as_web(database_url)))("roles")
+    assert (result.status, result.err) == (0, ""), "where an administrator has created them, nothing is missing"
 
 
 def read_check_value(sql: SqlFixture) -> str | None:
-    found = sql.rows("SELECT encrypted_check_value FROM tokenkeeper.key_check")
-    return found[0][0] if found else None
+    rows = sql.rows("SELECT encrypted_check_value FROM tokenkeeper.key_check")
+    return rows[0][0] if rows else None
 
 
 def test_web_checks_its_keys_by_the_check_value_that_the_worker_writes(
@@ -291,10 +291,10 @@ def test_web_checks_its_keys_by_the_check_value_that_the_worker_writes(
     # The worker's keys decrypt every row that there is, so they are right: it writes a new check value.
     check_database(Settings.from_env(environ))
     check_database(Settings.from_env(web))
-    kept = read_check_value(sql)
+    check_value = read_check_value(sql)
     with pytest.raises(SettingsError, match="TOKEN_KEYS decrypts nothing"):
         check_database(Settings.from_env({**web, "TOKEN_KEYS": other}))
-    assert read_check_value(sql) == kept, "a refusal leaves the check value"
+    assert read_check_value(sql) == check_value, "a refusal leaves the check value"
     check_database(Settings.from_env({**web, "TOKEN_KEYS": f"{other},{environ['TOKEN_KEYS']}"}))
 
 
@@ -305,11 +305,11 @@ def test_a_worker_with_wrong_keys_writes_no_check_value(
     encrypted = TokenCipher([environ["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, "a-refresh-token")
     connections.install(encrypted_refresh_token=encrypted)
     check_database(Settings.from_env(environ))
-    kept = read_check_value(sql)
-    assert kept
+    check_value = read_check_value(sql)
+    assert check_value
     with pytest.raises(SettingsError, match="TOKEN_KEYS decrypts nothing"):
         check_database(Settings.from_env({**environ, "TOKEN_KEYS": Fernet.generate_key().decode()}))
-    assert read_check_value(sql) == kept
+    assert read_check_value(sql) == check_value
 
 
 def test_after_a_rotation_the_newest_key_alone_decrypts_the_check_value(

@@ -28,7 +28,7 @@ UP = "tokenkeeper is up."
 
 
 class Home:
-    """A newcomer's folder, and what runs in it."""
+    """A folder in which `tokenkeeper up` runs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,7 +55,7 @@ class Home:
         )
 
     def ask(self, statement: str) -> str:
-        """As the banner says, in another terminal."""
+        """The result of a statement, by the psql command that the banner shows."""
         command = [".tokenkeeper/psql", "-At", "-c", statement]
         asked = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True, timeout=20)
         return asked.stdout.strip()
@@ -85,11 +85,11 @@ class Home:
 @contextmanager
 def a_home() -> Iterator[Home]:
     with server_folder("up") as folder:
-        made = Home(folder)
+        home = Home(folder)
         try:
-            yield made
+            yield home
         finally:
-            made.stop()
+            home.stop()
 
 
 #: Of the settings of this run.
@@ -98,15 +98,15 @@ SECRETS = {"DATABASE_URL", "REDIS_URL", "HUBSPOT_CLIENT_SECRET", "TOKEN_KEYS", "
 
 @pytest.fixture
 def home() -> Iterator[Home]:
-    with a_home() as made:
-        yield made
+    with a_home() as home:
+        yield home
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[Home, ChildProcess]]:
-    """Up and running, for the tests that leave it so."""
-    with a_home() as made:
-        yield made, made.up()
+    """A running `up`, shared by the tests that do not stop it."""
+    with a_home() as home:
+        yield home, home.up()
 
 
 def family(run: ChildProcess) -> list[psutil.Process]:
@@ -120,11 +120,11 @@ def find_remaining(processes: list[psutil.Process], seconds: float = 15.0) -> li
 
 
 def find_process(run: ChildProcess, words: str) -> psutil.Process:
-    """The process itself, not the one that starts it again."""
-    found = [
+    """The process itself, not its supervisor."""
+    processes = [
         each for each in family(run) if words in " ".join(each.cmdline()) and "respawn" not in " ".join(each.cmdline())
     ]
-    return min(found, key=lambda each: each.create_time())
+    return min(processes, key=lambda each: each.create_time())
 
 
 def test_a_connected_account_is_still_there_after_up_is_stopped_and_started_again(home: Home) -> None:
@@ -256,6 +256,6 @@ def test_an_invalid_line_of_dotenv_is_reported_by_its_number(home: Home) -> None
 
 
 def password(run: ChildProcess) -> str:
-    found = re.search(r"user operator, password (\S+)", run.output())
-    assert found is not None
-    return found[1]
+    match = re.search(r"user operator, password (\S+)", run.output())
+    assert match is not None
+    return match[1]

@@ -1,4 +1,4 @@
-"""The whole product on servers of its own, with a mark in every secret, and a record of all that it says on the way."""
+"""The whole product on servers of its own, with a mark in every secret, and a record of all its output."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ ACCESS, REFRESH, CODE = "access token", "refresh token", "code"
 CLIENT_SECRET, TOKEN_KEY, SECRET_KEY = "client secret", "token key", "secret key"
 PASSWORD, WEBHOOK_SECRET, WEBHOOK_URL = "operator's password", "webhook's secret", "webhook's URL"
 DATABASE_PASSWORD, REDIS_PASSWORD = "PostgreSQL's password", "Redis's password"
-MADE = (ACCESS, REFRESH, CODE, CLIENT_SECRET, TOKEN_KEY, SECRET_KEY, PASSWORD, WEBHOOK_SECRET, WEBHOOK_URL)
+MARKED = (ACCESS, REFRESH, CODE, CLIENT_SECRET, TOKEN_KEY, SECRET_KEY, PASSWORD, WEBHOOK_SECRET, WEBHOOK_URL)
 
 
 class DurableServers(Servers):
-    """Valkey keeps its file, as in production: what is in there is looked at."""
+    """Valkey writes files, as in production: the audit searches them."""
 
     def __init__(self, folder: Path) -> None:
         self.postgres = EmbeddedPostgres(folder, durable=True)
@@ -61,8 +61,8 @@ class Audit:
     servers: DurableServers
     receiver: Receiver
     marks: dict[str, Mark]
-    settings: dict[str, str]  #: what the files hold that the environment names
-    said: list[tuple[str, bytes]] = field(default_factory=list)  #: place and content, noted on the way
+    settings: dict[str, str]  #: the contents of the secret files, by setting
+    notes: list[tuple[str, bytes]] = field(default_factory=list)  #: place and content of all output
 
     @property
     def hubspot(self) -> SimulatorControl:
@@ -73,53 +73,53 @@ class Audit:
         return Search(self.marks.values())
 
     def note(self, place: str, content: bytes | str) -> None:
-        self.said.append((place, content.encode() if isinstance(content, str) else content))
+        self.notes.append((place, content.encode() if isinstance(content, str) else content))
 
     @contextmanager
     def visitor(self) -> Iterator[Visitor]:
-        """A browser; every answer that it gets is noted."""
+        """A browser whose responses are noted."""
         with Visitor(self.deployment.url, self.hubspot) as visitor:
-            visitor.session.hooks["response"].append(self._note_answer)
+            visitor.session.hooks["response"].append(self.note_answer)
             yield visitor
 
     def open(self, path: str, *, home: str = "", signed_in: bool = True, **options: Any) -> requests.Response:
-        """One page, noted."""
+        """Open a page and note the response."""
         auth = ("operator", self.settings["OPERATOR_PASSWORD"]) if signed_in else None
         address = f"{home or self.deployment.url}{path}"
         answer = requests.get(address, auth=auth, timeout=20, allow_redirects=False, **options)
-        self._note_answer(answer)
+        self.note_answer(answer)
         return answer
 
     def command(self, *arguments: str, stdin: str = "") -> int:
-        told = self.deployment.product.tokenkeeper(*arguments, stdin=stdin)
-        self.note(f"tokenkeeper {arguments[0]}", told.stdout + told.stderr)
-        return told.returncode
+        result = self.deployment.product.tokenkeeper(*arguments, stdin=stdin)
+        self.note(f"tokenkeeper {arguments[0]}", result.stdout + result.stderr)
+        return result.returncode
 
     def note_processes(self) -> None:
-        """Command lines and environments of all that runs: ours, PostgreSQL's and Valkey's."""
+        """Command lines and environments of all processes of the product, PostgreSQL and Valkey."""
         servers = [self.servers.postgres.process, self.servers.valkey.process]
         pids = [running.pid for running in self.deployment.product.running if running.status is None]
         pids += [server.pid for server in servers if server is not None]
         for pid in pids:
             for each in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-                for what in ("cmdline", "environ"):
-                    self.note(f"/proc: {what} of {each.name()}", Path(f"/proc/{each.pid}/{what}").read_bytes())
+                for file in ("cmdline", "environ"):
+                    self.note(f"/proc: {file} of {each.name()}", Path(f"/proc/{each.pid}/{file}").read_bytes())
 
     def note_redis(self) -> None:
-        """Each key as it is kept, and what Valkey knows of its clients."""
+        """Each key as it is stored, and the list of clients."""
         with redis.Redis.from_url(self.servers.valkey.url()) as broker:
             for key in broker.scan_iter():
                 self.note(f"Redis key {key.decode()}", key + b"\0" + (broker.dump(key) or b""))  # type: ignore[operator]
             self.note("Redis clients", repr(broker.client_list()))
 
-    def _note_answer(self, answer: requests.Response, *_: Any, **__: Any) -> None:
+    def note_answer(self, answer: requests.Response, *_: Any, **__: Any) -> None:
         path = urlsplit(answer.request.url or "").path
         self.note(f"answer to {answer.request.method} {path}", f"{answer.headers}\n{answer.text}")
 
 
 @contextmanager
 def start_audit(logs: Path) -> Iterator[Audit]:
-    marks = {kind: new_mark(kind) for kind in MADE}
+    marks = {kind: new_mark(kind) for kind in MARKED}
     secret = f"client-{marks[CLIENT_SECRET].text}-secret"
     with ExitStack() as stack:
         folder = stack.enter_context(server_folder("audit"))
@@ -143,7 +143,7 @@ def start_audit(logs: Path) -> Iterator[Audit]:
             marks,
             settings,
         )
-        stack.enter_context(_overheard(audit))
+        stack.enter_context(_record_redis_traffic(audit))
         yield audit
 
 
@@ -164,14 +164,14 @@ def _settings(
 
 
 def _environment(settings: dict[str, str], folder: Path, hubspot_url: str) -> dict[str, str]:
-    """Secrets come from files, as in production: no environment has a reason to hold one."""
-    place = folder / "secrets"
-    place.mkdir(mode=0o700)
+    """Secrets come from files, as in production, so that no environment contains one."""
+    secrets = folder / "secrets"
+    secrets.mkdir(mode=0o700)
     for name, value in settings.items():
-        (place / name).write_text(value)
+        (secrets / name).write_text(value)
     return {
         **inherited_environment(),
-        **{f"{name}_FILE": str(place / name) for name in settings},
+        **{f"{name}_FILE": str(secrets / name) for name in settings},
         **SHORT_TIMEOUTS,
         "HUBSPOT_CLIENT_ID": DEMO_CLIENT_ID,
         "HUBSPOT_REDIRECT_URI": f"http://localhost:{find_free_port()}/oauth/callback",
@@ -186,37 +186,37 @@ def _environment(settings: dict[str, str], folder: Path, hubspot_url: str) -> di
 
 
 @contextmanager
-def _overheard(audit: Audit) -> Iterator[None]:
-    """Every word that is said to Valkey, also what is gone a moment later."""
-    over = threading.Event()
-    thread = threading.Thread(target=_listen, args=(audit, over), daemon=True)
+def _record_redis_traffic(audit: Audit) -> Iterator[None]:
+    """Record every command that Valkey receives, because its data may be deleted a moment later."""
+    is_over = threading.Event()
+    thread = threading.Thread(target=_monitor, args=(audit, is_over), daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        is_over.set()
         thread.join(10)
 
 
-def _listen(audit: Audit, over: threading.Event) -> None:
+def _monitor(audit: Audit, is_over: threading.Event) -> None:
     address = urlsplit(audit.servers.valkey.url())
-    while not over.wait(0.1):
+    while not is_over.wait(0.1):
         try:
-            with socket.create_connection(("127.0.0.1", address.port or 0), timeout=1) as line:
-                line.sendall(f"AUTH {address.password}\r\nMONITOR\r\n".encode())
-                _take_down(audit, line, over)
+            with socket.create_connection(("127.0.0.1", address.port or 0), timeout=1) as connection:
+                connection.sendall(f"AUTH {address.password}\r\nMONITOR\r\n".encode())
+                _note_commands(audit, connection, is_over)
         except OSError:
             continue
 
 
-def _take_down(audit: Audit, line: socket.socket, over: threading.Event) -> None:
-    heard = b""
-    while not over.is_set():
+def _note_commands(audit: Audit, connection: socket.socket, is_over: threading.Event) -> None:
+    commands = b""
+    while not is_over.is_set():
         try:
-            piece = line.recv(1 << 16)
+            chunk = connection.recv(1 << 16)
         except TimeoutError:
             continue
-        if not piece:
+        if not chunk:
             break
-        heard += piece
-    audit.note("words to Redis", heard)
+        commands += chunk
+    audit.note("commands to Redis", commands)

@@ -1,4 +1,4 @@
-"""A failed audit shows what the product's processes said."""
+"""A failed audit shows the output of the product's processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where secrets could have come to rest: what PostgreSQL and Valkey keep in files, and what a dump holds."""
+"""The places where secrets could be stored: the files of PostgreSQL and Valkey, a dump, logs and alerts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import redis
 from tests.security.audit import Audit
 
 #: A table's lines in a dump.
-COPIED = re.compile(rb"^COPY ([\w.]+) .*?^\\\.$", re.MULTILINE | re.DOTALL)
-#: Where access tokens live, and where what becomes of them is written.
-HOME = "PostgreSQL table tokenkeeper.connections"
-JOURNAL = "PostgreSQL write-ahead log"
-HEAP = """
+TABLE_DUMP = re.compile(rb"^COPY ([\w.]+) .*?^\\\.$", re.MULTILINE | re.DOTALL)
+#: The two places where access tokens are allowed.
+CONNECTIONS_TABLE = "PostgreSQL table tokenkeeper.connections"
+WRITE_AHEAD_LOG = "PostgreSQL write-ahead log"
+TABLE_FILES = """
 SELECT pg_relation_filepath(oid) FROM pg_class WHERE oid = 'tokenkeeper.connections'::regclass
  UNION SELECT pg_relation_filepath(reltoastrelid) FROM pg_class
         WHERE oid = 'tokenkeeper.connections'::regclass AND reltoastrelid <> 0
@@ -25,34 +25,34 @@ SELECT pg_relation_filepath(oid) FROM pg_class WHERE oid = 'tokenkeeper.connecti
 
 
 def dump_tables(audit: Audit) -> Iterator[tuple[str, bytes]]:
-    """By table, and the rest."""
+    """The dump of each table, and the rest of the dump."""
     binary = audit.servers.postgres.binaries / "pg_dump"
     command = [str(binary), "--no-owner", audit.deployment.database_url]
     dump = subprocess.run(command, check=True, capture_output=True, env={"PATH": os.defpath}).stdout
-    for table in COPIED.finditer(dump):
+    for table in TABLE_DUMP.finditer(dump):
         yield f"PostgreSQL table {table[1].decode()}", table[0]
-    yield "pg_dump", COPIED.sub(b"", dump)
+    yield "pg_dump", TABLE_DUMP.sub(b"", dump)
 
 
 def postgres_files(audit: Audit) -> Iterator[tuple[str, bytes]]:
-    """All that is in its folder. After a checkpoint, what a table holds is in its file, and not in the log alone."""
+    """All files of its folder, after a checkpoint: rows are then in the tables' files and not only in the log."""
     audit.deployment.sql.rows("CHECKPOINT")
-    heap = {path for (path,) in audit.deployment.sql.rows(HEAP)}
+    table_files = {path for (path,) in audit.deployment.sql.rows(TABLE_FILES)}
     data = audit.servers.postgres.folder / "data"
     for path in sorted(data.rglob("*")):
         if path.is_file():
             name = str(path.relative_to(data))
-            place = HOME if re.sub(r"\.\d+$", "", name) in heap else f"PostgreSQL file {name}"
-            yield JOURNAL if name.startswith("pg_wal/") else place, path.read_bytes()
+            place = CONNECTIONS_TABLE if re.sub(r"\.\d+$", "", name) in table_files else f"PostgreSQL file {name}"
+            yield WRITE_AHEAD_LOG if name.startswith("pg_wal/") else place, path.read_bytes()
     yield "PostgreSQL log", (audit.servers.postgres.folder / "postgres.log").read_bytes()
 
 
 def valkey_files(audit: Audit) -> Iterator[tuple[str, bytes]]:
     with redis.Redis.from_url(audit.servers.valkey.url()) as broker:
         broker.save()
-    home = audit.servers.valkey.folder
-    for path in sorted(home.rglob("*")):
-        if path.is_file() and path != home / "password":
+    folder = audit.servers.valkey.folder
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / "password":
             yield f"Valkey file {path.name}", path.read_bytes()
 
 
@@ -62,14 +62,14 @@ def logs(audit: Audit) -> Iterator[tuple[str, bytes]]:
 
 
 def posts(audit: Audit) -> Iterator[tuple[str, bytes]]:
-    """What the webhook was sent; it is addressed by its URL, which is therefore left out."""
+    """Headers and bodies of the posts to the webhook, without the request line, which contains its URL."""
     for headers, body in audit.receiver.posts():
-        told = {name: value for name, value in headers.items() if name}
-        yield "alert", repr(told).encode() + body
+        named_headers = {name: value for name, value in headers.items() if name}
+        yield "alert", repr(named_headers).encode() + body
 
 
 def root_files(root: Path) -> Iterator[tuple[str, bytes]]:
-    """What beat and others leave where they were started."""
+    """Files that beat and other processes write to their working directory."""
     for path in root.iterdir():
         if path.is_file():
             yield f"file {path.name}", path.read_bytes()

@@ -1,4 +1,4 @@
-"""HubSpot, run_marked_simulator, with a mark in everything secret that it hands out."""
+"""The HubSpot simulator with a mark in every code and token that it issues."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class MarkedTokens(AccessTokens):
         self._dice = b64decode(mark.text)  # six bytes, that begin a group of base64
 
     def encode(self, token: AccessToken, length: int) -> str:
-        """Within its first 64 characters: PostgreSQL shows so many of a row that it refuses."""
+        """The mark is in the first 64 characters, because PostgreSQL quotes 64 characters of a refused row."""
         times = int(token.issued_at * 1000), int(token.expires_at * 1000)
         facts = TOKEN_FIELDS.pack(token.hub_id, token.generation, *times, os.urandom(2) + self._dice + os.urandom(1))
         filler = "x" * (length - len(TOKEN_PREFIX) - 72)

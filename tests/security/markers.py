@@ -1,4 +1,4 @@
-"""Marks: texts that stand in every secret of a run, and how to find them again, whatever was done to them."""
+"""Marks: texts in every secret of a run, and a search that finds them in every encoding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-#: Characters. 62^8 of them: none comes up by chance in a few hundred megabytes.
+#: Characters. None of the 62^8 marks occurs by chance in a few hundred megabytes.
 LENGTH = 8
 LETTERS = string.ascii_letters + string.digits
 
@@ -35,20 +35,20 @@ def new_mark(kind: str) -> Mark:
 class Finding:
     kind: str
     place: str
-    around: str  #: what stands before and after it
+    around: str  #: the text before and after it
 
     def __str__(self) -> str:
         return f"{self.kind} in {self.place}: …{self.around}…"
 
 
 class Search:
-    """Looks for all marks."""
+    """Searches for all marks."""
 
     def __init__(self, marks: Iterable[Mark]) -> None:
         self._forms = [(mark.kind, form) for mark in marks for form in mark.forms()]
 
     def find(self, place: str, content: bytes | str) -> list[Finding]:
-        """The first of each form."""
+        """The first finding of each form."""
         raw = content.encode(errors="surrogateescape") if isinstance(content, str) else content
         found = []
         for kind, form in self._forms:
@@ -59,11 +59,11 @@ class Search:
 
 
 def _in_base64(raw: bytes) -> set[bytes]:
-    """What is the same in base64 whatever stands before and after it; of both alphabets."""
+    """The part of the base64 text that does not depend on the text before and after the mark, in both alphabets."""
     found = set()
     for lead in range(3):
         for encode in (b64encode, urlsafe_b64encode):
             text = encode(b"\0" * lead + raw + b"\0" * 3)
-            first = -(-lead * 8 // 6)  # characters that hold a bit of what stands before
+            first = -(-lead * 8 // 6)  # characters that contain a bit of the text before
             found.add(text[first : (lead + len(raw)) * 8 // 6])
     return found

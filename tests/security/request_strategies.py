@@ -1,4 +1,4 @@
-"""Requests that no browser sends, and some that one might: what the fuzz of the web is made of."""
+"""Hypothesis strategies for valid and invalid requests to web."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HEADERS = (
     "X-HTTP-Method-Override",
     "X-Original-URL",
 )
-#: What a field of a request is often good for, or famous for.
+#: Values that often cause errors in fields of requests.
 FAMOUS = (
     "",
     "0",
@@ -90,12 +90,12 @@ class Visit:
 
 
 def latin(raw: bytes) -> str:
-    """As WSGI hands bytes on."""
+    """Bytes as WSGI passes them: decoded as Latin-1."""
     return raw.decode("latin-1")
 
 
 def visits(paths: list[str], genuine: dict[str, str]) -> st.SearchStrategy[Visit]:
-    """`genuine`: parameters and cookies that are good, by name, to be sent as they are, spoiled, or as another one."""
+    """`genuine`: valid parameters and cookies by name, sent unchanged, corrupted or under another name."""
     values = sorted(genuine.values())
     text = st.one_of(
         st.sampled_from(FAMOUS),
@@ -131,7 +131,7 @@ def visits(paths: list[str], genuine: dict[str, str]) -> st.SearchStrategy[Visit
 
 
 def well_made(genuine: dict[str, str]) -> list[Visit]:
-    """So that all that lies behind the checks is met again and again, between whatever came before."""
+    """Valid requests, so that the code behind the checks runs in every order."""
     cookies = "; ".join(f"{name}={value}" for name, value in genuine.items() if name.startswith("tk_"))
     headers = [("Cookie", cookies), ("Content-Type", "application/x-www-form-urlencoded")]
     form = f"csrf_token={genuine['csrf_token']}".encode()

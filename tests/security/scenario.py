@@ -37,10 +37,10 @@ FAULTS = (
 )
 PAGES = ("/", "/operator", "/connections", "/metrics", "/readyz", "/nowhere", "/connections?q=1&sort=failures")
 HUB = 62515
-REFUSES_ROWS = "ALTER TABLE tokenkeeper.connections ADD CONSTRAINT audit CHECK (failures < 0) NOT VALID"
-#: So that the next fault need not wait for one of six probes a minute.
-ALL_IS_WELL = "UPDATE tokenkeeper.provider SET condition = 'ok', reason = NULL, paused_until = NULL, rate = NULL"
-TAKES_THEM_AGAIN = "ALTER TABLE tokenkeeper.connections DROP CONSTRAINT audit"
+REFUSE_ROWS = "ALTER TABLE tokenkeeper.connections ADD CONSTRAINT audit CHECK (failures < 0) NOT VALID"
+#: Without this the next fault waits for one of six probes a minute.
+RESET_PROVIDER = "UPDATE tokenkeeper.provider SET condition = 'ok', reason = NULL, paused_until = NULL, rate = NULL"
+ACCEPT_ROWS = "ALTER TABLE tokenkeeper.connections DROP CONSTRAINT audit"
 
 
 def run_scenario(audit: Audit) -> None:
@@ -48,12 +48,12 @@ def run_scenario(audit: Audit) -> None:
     flower = audit.deployment.product.flower()
     _install(audit)
     _import_connections(audit)
-    _hubspot_fails(audit)
+    _make_hubspot_fail(audit)
     _end_connections(audit)
-    _processes_die(audit)
-    _statements_fail(audit)
-    _servers_go(audit)
-    _queue_fills(audit)
+    _end_processes(audit)
+    _make_statements_fail(audit)
+    _stop_servers(audit)
+    _fill_queue(audit)
     _open_every_page(audit, flower.url)
     audit.note_processes()
     audit.note_redis()
@@ -80,25 +80,25 @@ def _import_connections(audit: Audit) -> None:
     audit.deployment.hubs += tokens
 
 
-def _hubspot_fails(audit: Audit) -> None:
-    """While somebody installs, and while a token is refreshed."""
+def _make_hubspot_fail(audit: Audit) -> None:
+    """During an install and during a refresh."""
     secret = audit.settings["HUBSPOT_CLIENT_SECRET"]
     for kind, hub_id in zip(FAULTS, itertools.cycle(audit.deployment.hubs), strict=False):
         with audit.visitor() as visitor:
             back = visitor.allow(HUB)
-            _order(audit, kind)
+            _add_fault(audit, kind)
             visitor.get(back)
             audit.deployment.make_due(hub_id)
             until(lambda kind=kind: _has_happened(audit, kind))  # type: ignore[misc]
             visitor.get(back)  # reloaded
         audit.hubspot.change_settings(client_secrets=[secret])
         audit.hubspot.clear_faults()
-        audit.deployment.sql.rows(ALL_IS_WELL)
+        audit.deployment.sql.rows(RESET_PROVIDER)
 
 
-def _order(audit: Audit, kind: str | None) -> None:
+def _add_fault(audit: Audit, kind: str | None) -> None:
     if kind is None:
-        audit.hubspot.change_settings(client_secrets=["somebody-elses"])
+        audit.hubspot.change_settings(client_secrets=["the-secret-of-another-app"])
         return
     for grant in ("code", "refresh"):
         audit.hubspot.add_fault(kind, grant=grant, times=1, seconds=0.5 if kind == "drip" else None)
@@ -111,7 +111,7 @@ def _has_happened(audit: Audit, kind: str | None) -> bool:
 
 
 def _end_connections(audit: Audit) -> None:
-    """By the customer, by the operator's button and by the command."""
+    """By an uninstall, by the operator's page and by the command."""
     first, second, third = audit.deployment.hubs[:3]
     audit.hubspot.uninstall(first)
     audit.deployment.make_due(first)
@@ -123,7 +123,7 @@ def _end_connections(audit: Audit) -> None:
         data={"csrf_token": token},
         cookies=question.cookies,
         auth=("operator", audit.settings["OPERATOR_PASSWORD"]),
-        hooks={"response": audit._note_answer},
+        hooks={"response": audit.note_answer},
         allow_redirects=False,
         timeout=20,
     )
@@ -131,13 +131,13 @@ def _end_connections(audit: Audit) -> None:
     for hub_id in (second, third):
         until(lambda hub_id=hub_id: audit.deployment.status(hub_id) == "disconnected")  # type: ignore[misc]
     del audit.deployment.hubs[:3]
-    for verb in ("status", "connections", "doctor"):
-        audit.command(verb)
+    for command in ("status", "connections", "doctor"):
+        audit.command(command)
     audit.command("history", str(HUB))
 
 
-def _processes_die(audit: Audit) -> None:
-    """Each in the middle of its work, killed and stopped."""
+def _end_processes(audit: Audit) -> None:
+    """Kill and terminate each process during its work."""
     audit.hubspot.change_settings(latency=0.5)
     for signum in (signal.SIGKILL, signal.SIGABRT, signal.SIGTERM):
         audit.deployment.make_due()
@@ -152,37 +152,37 @@ def _processes_die(audit: Audit) -> None:
     audit.deployment.newest_process("web").wait_until(url_responds("/healthz"))
 
 
-def _while_installing(audit: Audit, happens: Callable[[], object]) -> None:
+def _while_installing(audit: Audit, action: Callable[[], object]) -> None:
     with audit.visitor() as visitor:
         back = visitor.allow(HUB)
         with contextlib.suppress(requests.RequestException):
             visitor.session.get(back, timeout=0.2, allow_redirects=False)
-        happens()
+        action()
         with contextlib.suppress(requests.RequestException):
             visitor.get(back)
 
 
-def _statements_fail(audit: Audit) -> None:
+def _make_statements_fail(audit: Audit) -> None:
     """PostgreSQL refuses rows, loses a table, and cancels statements: each of them contains secrets."""
     sql = audit.deployment.sql
-    for spoil, repair in (
-        (REFUSES_ROWS, TAKES_THEM_AGAIN),
+    for break_statement, repair_statement in (
+        (REFUSE_ROWS, ACCEPT_ROWS),
         ("ALTER TABLE tokenkeeper.connections RENAME TO gone", "ALTER TABLE tokenkeeper.gone RENAME TO connections"),
         ("ALTER DATABASE {} SET statement_timeout = 1", "ALTER DATABASE {} RESET statement_timeout"),
     ):
         name = sql.value("SELECT current_database()")
         audit.deployment.make_due()
-        sql.rows(spoil.format(name))
+        sql.rows(break_statement.format(name))
         audit.deployment.terminate_sessions()
         with audit.visitor() as visitor:
             path = visitor.install(HUB)
             visitor.get(path)
-            time.sleep(2)  # retries and sweeps go wrong meanwhile
-        sql.rows(repair.format(name))
+            time.sleep(2)  # retries and sweeps fail in this time
+        sql.rows(repair_statement.format(name))
         audit.deployment.terminate_sessions()
 
 
-def _servers_go(audit: Audit) -> None:
+def _stop_servers(audit: Audit) -> None:
     for stop, start in (
         (audit.servers.valkey.stop, audit.servers.valkey.start),
         (audit.servers.postgres.stop, audit.servers.postgres.start),
@@ -201,8 +201,8 @@ def _servers_go(audit: Audit) -> None:
         visitor.wait(path)
 
 
-def _queue_fills(audit: Audit) -> None:
-    """Nobody takes installs from the queue: they are looked at there."""
+def _fill_queue(audit: Audit) -> None:
+    """Suspend the worker, so that installs stay in the queue and the audit finds them there."""
     worker = audit.deployment.newest_process("worker")
     for child in (psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)):
         child.suspend()
@@ -215,7 +215,7 @@ def _queue_fills(audit: Audit) -> None:
 
 
 def _open_every_page(audit: Audit, flower: str) -> None:
-    """By the operator, on every page, Flower's too; and by somebody who may not."""
+    """Open every page, Flower's too, with and without the operator's password."""
     for path in (*PAGES, f"/connections/{HUB}", f"/connections/{HUB}/disconnect"):
         audit.open(path)
         audit.open(path, signed_in=False)

@@ -254,7 +254,9 @@ def _check_running(broker: AttackedBroker, name: str) -> bool:
     return False
 
 
-def test_messages_of_tokenkeeper_are_accepted_as_sent_retried_redelivered_and_newer(broker: AttackedBroker) -> None:
+def test_messages_of_tokenkeeper_are_accepted_as_sent_retried_redelivered_and_with_a_new_header(
+    broker: AttackedBroker,
+) -> None:
     """Otherwise the tests above would prove nothing."""
     before = len(broker.find_log_lines())
     message = capture_message(broker, lambda dispatch: dispatch.disconnect(404))
@@ -350,7 +352,7 @@ def test_a_replayed_install_changes_nothing_even_after_a_disconnect(broker: Atta
     deployment.sql.set("status = 'disconnected', status_since = now(), encrypted_refresh_token = NULL", hub)
     deployment.sql.set("access_token = NULL, expires_at = NULL", hub)
     broker.push(message)
-    # Nor where the list of installs was pruned, and the row does not name its newest install any more.
+    # The same where the list of installs was pruned and the row does not name its newest install any more.
     until(broker.is_empty)
     deployment.sql.rows("DELETE FROM tokenkeeper.installs WHERE hub_id = %s", hub)
     deployment.sql.set("install_id = NULL", hub)

@@ -1,4 +1,4 @@
-"""Flower opens with the operator's whole password, and with nothing less."""
+"""Flower accepts the operator's whole password only."""
 
 from __future__ import annotations
 

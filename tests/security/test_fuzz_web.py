@@ -26,7 +26,7 @@ from sandbox.child_processes import ChildProcess
 from shared.db.lifecycle.installs import NewInstall
 from shared.settings import Settings
 from shared.token_cipher import TokenCipher
-from tests.security.audit import MADE
+from tests.security.audit import MARKED
 from tests.security.marked_simulator import run_marked_simulator
 from tests.security.markers import Mark, Search, new_mark
 from tests.security.request_strategies import Visit, latin, visits, well_made
@@ -82,8 +82,8 @@ class Target:
 
 @pytest.fixture(scope="module")
 def target(databases: Databases, redis_server: Callable[[int], str]) -> Iterator[Target]:
-    marks = {kind: new_mark(kind) for kind in MADE}
-    access, refresh, code = (marks[kind] for kind in MADE[:3])
+    marks = {kind: new_mark(kind) for kind in MARKED}
+    access, refresh, code = (marks[kind] for kind in MARKED[:3])
     with (
         databases.create_migrated() as database_url,
         run_marked_simulator(access, refresh, code, f"client-{marks['client secret'].text}") as hubspot,
@@ -118,9 +118,9 @@ def _make_marked_settings(marks: dict[str, Mark]) -> dict[str, str]:
         "HUBSPOT_CLIENT_SECRET": f"client-{marks['client secret'].text}",
         "TOKEN_KEYS": f"{key[:8]}{marks['token key'].text}{key[16:]}",
         "SECRET_KEY": f"secret-key-{marks['secret key'].text}",
-        "OPERATOR_PASSWORD": f"password-{marks[MADE[6]].text}",
-        "ALERT_WEBHOOK_SECRET": f"webhook-{marks[MADE[7]].text}",
-        "ALERT_WEBHOOK_URL": f"http://127.0.0.1:1/{marks[MADE[8]].text}",
+        "OPERATOR_PASSWORD": f"password-{marks[MARKED[6]].text}",
+        "ALERT_WEBHOOK_SECRET": f"webhook-{marks[MARKED[7]].text}",
+        "ALERT_WEBHOOK_URL": f"http://127.0.0.1:1/{marks[MARKED[8]].text}",
     }
 
 
@@ -146,7 +146,7 @@ _addresses = count()
 
 
 def _send(target: Target, visit: Visit) -> tuple[int, bytes]:
-    """Each from an address of its own: the rate limit would refuse all but the first hundred of one address."""
+    """Send each request from another address, because the rate limit refuses more than a hundred of one address."""
     environ = EnvironBuilder(method=visit.method, data=visit.body).get_environ()
     address = socket.inet_ntoa((0x0A000000 + next(_addresses)).to_bytes(4, "big"))
     environ |= {"PATH_INFO": visit.path, "QUERY_STRING": visit.query, "REMOTE_ADDR": address}

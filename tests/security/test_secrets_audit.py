@@ -9,13 +9,13 @@ import pytest
 import redis
 
 from tests.security import locations
-from tests.security.audit import ACCESS, MADE, Audit
+from tests.security.audit import ACCESS, MARKED, Audit
 from tests.security.markers import Finding, Mark, Search, new_mark
 from tests.security.scenario import run_scenario
 from tests.support.environment import ROOT
 
 #: Access tokens are in the table from which SQL reads them, and in PostgreSQL's write-ahead log of it.
-ALLOWED = {(ACCESS, locations.HOME), (ACCESS, locations.JOURNAL)}
+ALLOWED = {(ACCESS, locations.CONNECTIONS_TABLE), (ACCESS, locations.WRITE_AHEAD_LOG)}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def finished_audit(audit: Audit) -> Audit:
 
 def read_all_places(audit: Audit) -> Iterator[tuple[str, bytes]]:
     return chain(
-        audit.said,
+        audit.notes,
         locations.logs(audit),
         locations.posts(audit),
         locations.dump_tables(audit),
@@ -38,13 +38,13 @@ def read_all_places(audit: Audit) -> Iterator[tuple[str, bytes]]:
 
 @pytest.mark.timeout(400)
 def test_no_secret_is_found_outside_its_allowed_places(finished_audit: Audit) -> None:
-    found = [
+    findings = [
         finding
         for place, content in read_all_places(finished_audit)
         for finding in finished_audit.search.find(place, content)
         if (finding.kind, finding.place) not in ALLOWED
     ]
-    assert not found, "\n".join(map(str, found[:40]))
+    assert not findings, "\n".join(map(str, findings[:40]))
 
 
 def test_the_audit_reads_content_of_every_place(finished_audit: Audit) -> None:
@@ -57,12 +57,12 @@ def test_the_audit_reads_content_of_every_place(finished_audit: Audit) -> None:
         "answer to GET /metrics",
         "answer to GET /operator",
         "answer to GET /api/tasks",
-        "words to Redis",
+        "commands to Redis",
         "Redis key tokenkeeper.interactive",
         "alert",
         "PostgreSQL log",
-        locations.HOME,
-        locations.JOURNAL,
+        locations.CONNECTIONS_TABLE,
+        locations.WRITE_AHEAD_LOG,
         "PostgreSQL table tokenkeeper.history",
         "Valkey file dump.rdb",
         "/proc: environ of postgres",
@@ -81,7 +81,7 @@ def test_the_audit_finds_access_tokens_where_they_are_allowed(finished_audit: Au
     assert places >= ALLOWED
 
 
-@pytest.mark.parametrize("kind", MADE)
+@pytest.mark.parametrize("kind", MARKED)
 def test_a_planted_mark_is_found(finished_audit: Audit, kind: str) -> None:
     """A mark of each kind, in the tables and files of both servers."""
     mark = finished_audit.marks[kind]

@@ -1,4 +1,4 @@
-"""Builds what tests need, with sensible values for all that a test does not speak of."""
+"""Builds domain objects with default values for the fields that a test does not set."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from tests.support import fork_server
 
 TOKENKEEPER = Path(sys.executable).parent / "tokenkeeper"
 TIMEOUT_SECONDS = 60
-#: Control sequences, which a terminal obeys and does not show.
+#: Control sequences, which a terminal does not show.
 CONTROL_SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|\][^\x07]*\x07)")
 
 
@@ -96,5 +96,5 @@ class Command:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65_536)
-    except OSError:  # Linux reports a closed terminal so
+    except OSError:  # Linux reports a closed terminal like this
         return b""

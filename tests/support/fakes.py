@@ -1,4 +1,4 @@
-"""Stand-ins for what we do not own, and for servers that are out of order: set what they do, read what they saw."""
+"""Fakes of the stores for tests without a database: a test sets their behaviour and reads their calls."""
 
 from __future__ import annotations
 

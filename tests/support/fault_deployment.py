@@ -151,7 +151,7 @@ class FaultDeployment(Deployment):
         return self
 
     def count_calls_in_flight(self) -> int:
-        """Refreshes that HubSpot is answering now."""
+        """The number of refreshes that HubSpot is answering now."""
         by_hub: Mapping[str, Mapping[str, int]] = self.simulator.get_stats()["by_hub"]
         return sum(row["in_flight"] for row in by_hub.values())
 
@@ -174,7 +174,7 @@ class FaultDeployment(Deployment):
         return int(self.sql.value(TERMINATE_SESSIONS))
 
     def count_refreshes(self) -> int:
-        """Refreshes that HubSpot was asked for so far."""
+        """The number of refreshes that HubSpot received so far."""
         return sum(row["refreshes"] for row in self.simulator.get_stats()["by_hub"].values())
 
     def hubspot_condition(self) -> str:

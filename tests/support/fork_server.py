@@ -172,7 +172,9 @@ def _stop_server(server: subprocess.Popen[bytes], connection: socket.socket) -> 
 
 def serve(connection: socket.socket) -> Sequence[str] | None:
     """Fork for each request. Returns the command line in each child, and None when the connection is closed."""
-    children: dict[int, tuple[int, int]] = {}  #: pid and status pipe, by the file descriptor that tells of its end
+    children: dict[
+        int, tuple[int, int]
+    ] = {}  #: pid and status pipe, by the file descriptor that becomes readable at its end
     before_exec = die_with_parent(signal.SIGTERM)
     assert before_exec
     poller = select.poll()

@@ -1,4 +1,4 @@
-"""The one way in which tests wait for something to become true."""
+"""Tests wait for a condition with `until`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that answers with any bytes at any pace, to see what a client makes of them."""
+"""A server that sends any bytes at any rate, for tests of clients."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class RawServer:
         except OSError:
             pass
         finally:
-            connection.close()  # first: who waits for the news asks over this connection at once
+            connection.close()  # before the event is set: the test uses it at once
             self.hung_up.set()
 
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that holds back everything for a while: a server that is reached, but slowly."""
+"""A TCP proxy that delays all data, in both directions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SlowProxy(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Carrier)
         self.target = (host, port)
         self.seconds = seconds
-        self.carried = 0  #: pieces, to see that it was used
+        self.carried = 0  #: number of pieces passed on
 
     @property
     def port(self) -> int:
@@ -49,7 +49,7 @@ class _Carrier(socketserver.BaseRequestHandler):
                 self._carry(self.request, there)
                 back.join()
         except OSError:
-            return  # the target is gone: so are we
+            return  # the target is unreachable: close the connection
 
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         try:
@@ -59,4 +59,4 @@ class _Carrier(socketserver.BaseRequestHandler):
                 target.sendall(piece)
             target.shutdown(socket.SHUT_WR)
         except OSError:
-            return  # one side hung up: the other reads its end
+            return  # one side closed its connection: close the other

@@ -81,7 +81,7 @@ class ConnectionFixture:
         self.sql = sql
 
     def install(self, hub_id: int = HUB, *, ago: float = 0.0, **but: Any) -> InstallResult:
-        """Granted `ago` seconds before now."""
+        """Add an install that was granted `ago` seconds before now."""
         values: dict[str, Any] = {
             "hub_id": hub_id,
             "granted_at": self.sql.now() - timedelta(seconds=ago),
@@ -95,7 +95,7 @@ class ConnectionFixture:
         return self.stores.installs.add(NewInstall(**{**values, **but}))
 
     def install_due(self, *hub_ids: int) -> None:
-        """Installed a while ago, and due now."""
+        """Install the connections and make them due."""
         for hub_id in hub_ids:
             self.install(hub_id)
             self.sql.set("due_at = now() - interval '1 second'", hub_id)
@@ -126,7 +126,7 @@ class ConnectionFixture:
 
 
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Run them in threads that all start at the same moment."""
+    """Run the calls in threads that start at the same time."""
     barrier = Barrier(len(calls))
 
     def run(call: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""A person with a browser, over HTTP: presses Connect, is sent to HubSpot and back, and watches the page."""
+"""A browser over HTTP: it submits the Connect form, is redirected to HubSpot and back, and polls the install's page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A webhook's receiver: a real server that takes alerts, or does not, and shows what it was sent."""
+"""A webhook receiver: a real server that accepts or refuses alerts and stores the posts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Receiver:
         self.url = f"{server.url}{SECRET_PATH}"
 
     def posts(self) -> list[tuple[dict[str, str], bytes]]:
-        """Headers by their names in small letters (the request line under ""), and the body as it came."""
+        """Headers by their names in lower case (the request line under ""), and the raw body."""
         return [_parse_request(request) for request in list(self.server.requests)]
 
     def read_alerts(self) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ class Receiver:
 
 @contextmanager
 def receiving(*answers: Answer) -> Iterator[Receiver]:
-    """Answers as told, then takes whatever comes."""
+    """Gives `answers` in their order, then accepts every post."""
     script = chain(answers, repeat(TAKEN))
 
     def answer(connection: socket.socket, request: bytes) -> object:
@@ -44,7 +44,7 @@ def receiving(*answers: Answer) -> Iterator[Receiver]:
 
 
 def well_signed(secret: str, headers: dict[str, str], body: bytes) -> bool:
-    """As docs/alerts.md tells receivers to look."""
+    """Check the signature as docs/alerts.md describes."""
     timestamp = headers["x-tokenkeeper-timestamp"]
     expected = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
     return hmac.compare_digest(headers["x-tokenkeeper-signature"], f"sha256={expected}")

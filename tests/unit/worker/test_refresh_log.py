@@ -68,7 +68,7 @@ def test_a_revocation_is_logged_with_the_refusal_and_the_introspection(read_line
         (InvalidClient("BAD_CLIENT_SECRET", http_status=401, correlation_id=CORRELATION_ID), "info"),
     ],
 )
-def test_every_refusal_is_logged_for_debugging_and_those_of_our_app_always(
+def test_every_refusal_is_logged_at_debug_and_those_of_the_app_at_every_level(
     error: ProviderError, level: str, read_lines: ReadLines
 ) -> None:
     refresh_row(ScriptedHubSpot(error), make_claimed_row(failures=3))
