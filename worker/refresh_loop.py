@@ -142,7 +142,7 @@ class RefreshLoop:
             finished=self._finished_since_claim,
             is_provider_healthy=self._is_provider_healthy,
         )
-        if wanted < max(1, self._concurrency * MIN_CLAIM_FRACTION):
+        if wanted < max(1, int(self._concurrency * MIN_CLAIM_FRACTION)):
             return
 
         # 2. Claim them.
@@ -151,9 +151,9 @@ class RefreshLoop:
             batch = self._claims.claim(wanted)
             span.set_attributes(claimed=len(batch.rows))
         self._is_provider_healthy = batch.provider.is_healthy
-        # Safe: the thread that set it has skipped the rows that were queued, and the claim obeys HubSpot's state as the
-        # last save recorded it. If it was set during this claim, the next save records it; until then the first refusal
-        # of one of these rows sets it again.
+        # This reset is safe: the thread that set it has skipped the rows that were queued; the claim obeys HubSpot's
+        # state as the last save recorded it. If it was set during this claim, the next save records it; until then the
+        # first refusal of one of these rows sets it again.
         self._stop_calls = False
         self._finished_since_claim = 0
 

@@ -165,9 +165,12 @@ def limit_revocations(
         lease_length = timedelta(seconds=lease_seconds)
         current = [result for result in current if result.lease.until - lease_length > brake.brake_reset_at]
     # 3. What an operator has confirmed since the claim is revoked, and in the history, already.
-    confirmed = [result for result in current if statuses[result.lease.hub_id] == Status.REVOKED]
+    confirmed = [
+        replace(result, transition=replace(result.transition, events=()))
+        for result in current
+        if statuses[result.lease.hub_id] == Status.REVOKED
+    ]
     new = [result for result in current if statuses[result.lease.hub_id] != Status.REVOKED]
-    confirmed = [replace(result, transition=replace(result.transition, events=())) for result in confirmed]
     # 4. Hold what exceeds the limit; the first time, turn the brake on.
     allowed = 0 if brake.brake_since else _count_allowed(connection, brake, len(new))
     to_revoke, to_hold = new[:allowed], new[allowed:]
