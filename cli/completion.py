@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
 from cli.output import make_epilog
 
-SHELLS = ("bash", "zsh", "fish")
+SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 #: The name that click derives from the command's.
 VARIABLE = "_TOKENKEEPER_COMPLETE"
 
@@ -27,7 +27,5 @@ def print_completion_script(context: click.Context, shell: str) -> None:
 
     `tokenkeeper` itself must be on the PATH. Completion asks no database.
     """
-    completion_class = get_completion_class(shell)
-    if completion_class is None:
-        raise click.ClickException(f"this version of click does not know {shell}")
-    click.echo(completion_class(context.find_root().command, {}, "tokenkeeper", VARIABLE).source())
+    completion = SHELLS[shell](context.find_root().command, {}, "tokenkeeper", VARIABLE)
+    click.echo(completion.source())

@@ -6,7 +6,6 @@ the production image, which has no sandbox, lacks `up` alone.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -85,10 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         exit_with_message(error.format_message() + where, error.exit_code)
     except click.Abort:
         exit_with_message("stopped", 1)
-    except BrokenPipeError:
-        # The reader has closed the pipe, as `head` does. At exit, Python would fail on the same pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except Exception as error:  # noqa: BLE001  whatever it is, its traceback may hold a token
         exit_with_message(describe_error(error), 1)
     sys.exit(status if isinstance(status, int) else 0)

@@ -10,8 +10,11 @@ from cryptography.fernet import Fernet
 
 from sandbox.simulator.control import SimulatorControl
 from shared.db.lifecycle.imports import ImportRow
+from shared.domain.errors import InvalidClient
+from shared.domain.provider import CallOutcome
 from shared.token_cipher import TokenCipher
 from tests.support.command import Command, CommandResult
+from tests.support.environment import web_environment
 from tests.support.stores import ConnectionFixture, SqlFixture
 
 CLOSED_PORT = "127.0.0.1:1"
@@ -180,3 +183,48 @@ def test_a_nonsense_answer_from_hubspot_is_a_failure(tokenkeeper: Command, simul
     simulator.add_fault("html_200", where="introspect")
     result = tokenkeeper("doctor")
     assert (result.status, findings(result)["HubSpot"][0]) == (1, "FAIL")
+
+
+@pytest.mark.usefixtures("healthy")
+def test_hubspot_knows_the_app_where_it_calls_the_probe_token_unknown(
+    tokenkeeper: Command, simulator: SimulatorControl
+) -> None:
+    simulator.add_fault("bad_refresh_token", where="introspect")
+    result = tokenkeeper("doctor")
+    assert (result.status, findings(result)["HubSpot"]) == (0, ("ok", "answers, and knows our app"))
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_refusal_by_hubspot_that_no_table_knows_is_a_warning(
+    tokenkeeper: Command, simulator: SimulatorControl
+) -> None:
+    simulator.add_fault("unknown_refusal", where="introspect")
+    result = tokenkeeper("doctor")
+    assert (result.status, list(problems(result))) == (0, ["HubSpot"])
+    assert findings(result)["HubSpot"][1].startswith("refuses the request, ")
+
+
+@pytest.mark.usefixtures("healthy")
+def test_the_reason_why_refreshes_wait_for_hubspot_is_a_warning(
+    tokenkeeper: Command, connections: ConnectionFixture
+) -> None:
+    connections.stores.provider.record_outcomes(
+        [CallOutcome(is_first_attempt=True, error=InvalidClient("BAD_CLIENT_SECRET", http_status=401))]
+    )
+    result = tokenkeeper("doctor")
+    assert (result.status, list(problems(result))) == (0, ["refreshes"])
+    assert findings(result)["refreshes"][1].startswith("HubSpot is app_rejected since ")
+    assert findings(result)["refreshes"][1].endswith(": BAD_CLIENT_SECRET (HTTP 401)")
+
+
+@pytest.mark.usefixtures("healthy")
+def test_doctor_with_the_login_of_web_checks_the_keys_by_the_check_value(
+    tokenkeeper: Command, connections: ConnectionFixture
+) -> None:
+    web = Command(web_environment(tokenkeeper.environment))
+    assert problems(web("doctor"))["rows"][0] == "warn", "no check value is stored"
+    cipher = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]])
+    connections.stores.key_check.write_check_value(cipher.encrypt_check_value())
+    assert findings(web("doctor"))["rows"][0] == "ok"
+    level, what = findings(web("doctor", TOKEN_KEYS=Fernet.generate_key().decode()))["rows"]
+    assert (level, "give web and worker the same keys" in what) == ("FAIL", True)

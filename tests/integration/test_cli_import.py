@@ -88,21 +88,24 @@ def test_an_import_of_many_ends_with_a_note_on_the_revocation_brake(tokenkeeper:
 def test_a_working_connection_keeps_its_token_and_a_revoked_one_gets_the_files(
     tokenkeeper: Command, cipher: TokenCipher, sql: SqlFixture
 ) -> None:
-    tokenkeeper("import", "-", stdin=csv(*((hub_id, f"{TOKEN}-old") for hub_id in range(1, 6))))
+    tokenkeeper("import", "-", stdin=csv(*((hub_id, f"{TOKEN}-old") for hub_id in range(1, 7))))
     gone = "access_token = NULL, expires_at = NULL, due_at = NULL, refreshed_at = now(), status ="
     sql.set("refreshed_at = now()", 1)
     sql.set("status = 'suspect', status_reason = 'another_hub'", 2)
     sql.set(f"{gone} 'revoked'", 3)
     sql.set(f"{gone} 'revoked'", 4)
     sql.set(f"{gone} 'disconnected', encrypted_refresh_token = NULL", 5)
-    file = csv((1, f"{TOKEN}-new"), (2, f"{TOKEN}-new"), (3, f"{TOKEN}-new"), (4, f"{TOKEN}-old"), (5, f"{TOKEN}-new"))
+    sql.set(f"{gone} 'revoked', encrypted_refresh_token = 'encrypted with a lost key'", 6)
+    suffixes = {1: "new", 2: "new", 3: "new", 4: "old", 5: "new", 6: "old"}
+    file = csv(*((hub_id, f"{TOKEN}-{suffix}") for hub_id, suffix in suffixes.items()))
     result = tokenkeeper("import", "-", stdin=file)
-    assert result.out == "0 new, 2 given another token, 2 left as they are, 1 refused\n"
+    assert result.out == "0 new, 3 given another token, 2 left as they are, 1 refused\n"
     assert result.err == "line 6: refused: hub 5 was disconnected here: connect it by an install\n"
     assert result.status == 1
-    assert read_tokens(sql, cipher) == {1: f"{TOKEN}-old", 2: f"{TOKEN}-new", 3: f"{TOKEN}-new", 4: f"{TOKEN}-old"}
+    stored = {1: "old", 2: "new", 3: "new", 4: "old", 6: "old"}
+    assert read_tokens(sql, cipher) == {hub_id: f"{TOKEN}-{suffix}" for hub_id, suffix in stored.items()}
     statuses = sql.rows("SELECT status FROM tokenkeeper.connections ORDER BY hub_id")
-    assert [status for (status,) in statuses] == ["active", "active", "active", "revoked", "disconnected"]
+    assert [status for (status,) in statuses] == ["active", "active", "active", "revoked", "disconnected", "active"]
 
 
 @pytest.mark.parametrize("file", [b"", f"1,{TOKEN}".encode(), b"\x89PNG\r\n\x1a\n\0\0", f'["{TOKEN}"]'.encode()])

@@ -72,6 +72,25 @@ def test_rotate_reports_a_row_that_no_key_decrypts_and_rotates_the_others(
     assert list(read_tokens(sql, LOST)) == list(range(11, 18)), "left as they were"
 
 
+def test_rotate_fails_where_a_process_still_encrypts_with_the_older_key(
+    tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    """The trigger stands for a worker that stores its own token right after each update by `keys rotate`."""
+    fill(connections, range(1, 4), OLD)
+    sql.rows("CREATE FUNCTION keep_old() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'")
+    sql.rows("CREATE TRIGGER keep BEFORE UPDATE ON tokenkeeper.connections FOR EACH ROW EXECUTE FUNCTION keep_old()")
+    result = tokenkeeper("keys", "rotate")
+    assert result.status == 1
+    assert result.err.startswith("tokenkeeper: 3 rows need an older key again: ")
+    assert result.err.count("\n") == 1
+
+
+def test_keys_new_on_a_terminal_says_what_to_do_with_the_key(tokenkeeper: Command) -> None:
+    key, *hint = tokenkeeper.run_on_terminal("keys", "new").screen_lines
+    Fernet(key)
+    assert "TOKEN_KEYS" in "".join(hint)
+
+
 def test_rotate_does_not_overwrite_a_token_that_changed_meanwhile(
     engine: Engine, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:

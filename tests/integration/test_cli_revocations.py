@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Callable
 
 import pytest
 
 from shared.domain.brake import MIN_REVOCATIONS
-from tests.support.command import Command
+from tests.support.command import TOKENKEEPER, Command
 from tests.support.stores import ConnectionFixture, SqlFixture
 
 ON = "DELETE FROM tokenkeeper.history; UPDATE tokenkeeper.provider SET brake_since = now()"
@@ -41,6 +43,8 @@ def test_revocations_says_how_many_are_held_since_when_and_what_to_do(tokenkeepe
     assert "5 connections held" in result.out
     assert "tokenkeeper revocations confirm" in result.out
     assert "tokenkeeper revocations dismiss" in result.out
+    as_json = json.loads(tokenkeeper("revocations", "--json").out)
+    assert (as_json["held"], as_json["on_since"] is None) == (5, False)
 
 
 @pytest.mark.usefixtures("connections")
@@ -71,6 +75,27 @@ def test_dismiss_with_yes_makes_all_held_connections_active_without_a_question(
     result = tokenkeeper("revocations", "dismiss", "--yes")
     assert (result.status, result.err) == (0, "")
     assert result.out == "15 active and due again; the revocation brake is off\n"
+    assert statuses(sql) == {"active": 20}
+
+
+@pytest.mark.usefixtures("brake_on")
+@pytest.mark.parametrize("decision", ["confirm", "dismiss"])
+def test_a_brake_that_another_operator_ends_during_the_question_is_left_alone(
+    tokenkeeper: Command, sql: SqlFixture, decision: str
+) -> None:
+    with subprocess.Popen(
+        [TOKENKEEPER, "revocations", decision],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=tokenkeeper.environment,
+    ) as asking:
+        assert asking.stdout is not None
+        assert asking.stdout.read(1), "it asks"
+        assert tokenkeeper("revocations", "dismiss", "--yes").status == 0
+        _, errors = asking.communicate(b"y\n", timeout=30)
+    assert asking.returncode == 1
+    assert errors.decode() == f"tokenkeeper: the revocation brake is off: there is nothing to {decision}\n"
     assert statuses(sql) == {"active": 20}
 
 

@@ -106,6 +106,7 @@ def test_a_bad_json_line_is_refused_by_its_number_and_the_rest_is_read(line: str
         (f"1,{TOKEN}\n".encode(), "the header"),
         (f"hub_id;refresh_token\n1;{TOKEN}".encode(), "the header"),
         (b"hub_id,hub_id,refresh_token\n", "the header"),
+        (b'hub_id,"refresh_token\n', "the header"),
         (b'[{"hub_id": 1}]', "the header"),
         ("hub_id,refresh_token".encode("utf-16"), "line 1: not UTF-8"),
         (b"x" * (MAX_LINE_BYTES + 1), "line 1: longer than"),

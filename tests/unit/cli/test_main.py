@@ -1,5 +1,6 @@
 """How every command fails and helps: one line, the right exit status, no values."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from cli.main import COMMANDS, describe_error, main
+from tests.support.command import TOKENKEEPER
 from tests.support.environment import ROOT
 from tools.generated_docs import list_commands
 
@@ -78,6 +80,14 @@ def test_wrong_use_is_reported_in_one_line_with_status_2(arguments: Sequence[str
     assert output.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("arguments", "usage"), [([], "Usage: tokenkeeper "), (["keys"], "Usage: tokenkeeper keys ")])
+def test_without_a_command_there_is_help_and_status_2(arguments: Sequence[str], usage: str, capsys: Output) -> None:
+    assert run(*arguments) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith(usage)
+    assert "Commands:" in output.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["status"], ["connections"], ["history", "1"], ["refresh", "--revoked"], ["disconnect", "1"], ["migrate"]],
@@ -115,3 +125,11 @@ def test_a_new_key_is_all_that_stdout_gets(capsys: Output) -> None:
     output = capsys.readouterr()
     Fernet(output.out.removesuffix("\n"))
     assert output.err == "", "no hint where stderr is not a terminal"
+
+
+def test_a_reader_that_has_gone_before_the_first_line_causes_no_error_message() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run([TOKENKEEPER, "keys", "new"], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, b"")

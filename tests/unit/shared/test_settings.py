@@ -86,6 +86,8 @@ HOSTILE = [
     ("REFRESH_CONCURRENCY", "1_0"),
     ("DATABASE_URL", "postgresql://u:hidden%00@db/keeper"),
     ("REDIS_URL", "redis://:hidden%00@cache/0"),
+    ("HUBSPOT_CLIENT_SECRET", " , "),
+    ("HUBSPOT_REDIRECT_URI", "https://hidden.example/oauth/callback?account=1"),
     ("REDIS_URL", "redis://:hidden@cache/zero"),
     ("HUBSPOT_REDIRECT_URI", "https://hidden.example\r\nSet-Cookie: a=b/oauth/callback"),
     ("HUBSPOT_APP_URL", "https://[::1"),
