@@ -19,8 +19,8 @@ def make_printable(text: str) -> str:
 
 
 def format_ago(then: datetime, now: datetime) -> str:
-    """`3 min ago`, `in 12 s`."""
-    seconds = (now - then).total_seconds()
+    """`3 min ago`, `in 12 s`. Between whole seconds, so that times of the same second get the same text."""
+    seconds = (now.replace(microsecond=0) - then.replace(microsecond=0)).total_seconds()
     return f"{format_duration(seconds)} ago" if seconds >= 0 else f"in {format_duration(-seconds)}"
 
 

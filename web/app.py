@@ -11,6 +11,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from shared.text_format import make_printable
 from web import error_pages, exception_summary
 from web.admin import error_pages as admin_error_pages
 from web.admin.routes import add_routes as add_admin_routes
@@ -36,6 +37,7 @@ def create_app(services: Services) -> Flask:
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.merge_slashes = False  # it would redirect to an absolute URL, built from the Host header
+    app.jinja_env.filters["printable"] = make_printable
     _add_routes(app, services)
 
     wsgi_app = app.wsgi_app

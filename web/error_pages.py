@@ -189,7 +189,14 @@ RATE_LIMITED = ErrorPage(
     "Nothing was lost or stored. Wait a few seconds, then reload this page.",
     badge="",
 )
-NOT_FOUND = ErrorPage(404, "There is no such page", "The address leads nowhere.", "You can start here:", badge="")
+NOT_FOUND = ErrorPage(
+    404,
+    "There is no such page",
+    "No page has this address.",
+    advice="",
+    badge="",
+    links=(Link("home", "Connect an account"),),
+)
 BAD_REQUEST = ErrorPage(
     400, "We do not understand that", "Your browser sent a request that this site cannot read.", badge=""
 )
@@ -205,7 +212,7 @@ INTERNAL_ERROR = ErrorPage(
 
 SIGN_IN = ErrorPage(
     401,
-    "This page is the operator's",
+    "This page requires the operator's password",
     "It shows the state of the connections. To read it, sign in as the user “operator”.",
     "The password is the setting OPERATOR_PASSWORD. “make up” prints it; in the containers it is in the file "
     "/run/tokenkeeper/OPERATOR_PASSWORD. Reload this page to be asked for it.",

@@ -54,7 +54,7 @@ class Description:
 
 
 DESCRIPTIONS: Mapping[Condition, Description] = {
-    Condition.OK: Description("HubSpot answers", "Refreshes run as they fall due."),
+    Condition.OK: Description("HubSpot answers", "Refreshes run on schedule."),
     Condition.UNAVAILABLE: Description(
         "HubSpot does not answer",
         "Tokens are served until they expire. Six calls a minute test whether HubSpot answers; refreshes resume by "

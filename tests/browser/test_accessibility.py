@@ -32,7 +32,7 @@ CHECKED_PART = {"include": [["html"]], "exclude": [["tbody tr:nth-child(n+21)"]]
 #: State of the database, address, and the page's first heading.
 ADMIN_PAGES = [
     ("empty", "/operator", "Nothing is refreshed."),
-    ("healthy", "/operator", "All 60 connections are fresh."),
+    ("healthy", "/operator", "All 60 connections have a valid token."),
     ("troubled", "/operator", "2 connections are held by the brake."),
     ("empty", "/connections", "Connections"),
     ("healthy", "/connections", "Connections"),
@@ -63,7 +63,7 @@ ADMIN_PAGES = [
     (
         "troubled",
         f"/connections/{database_states.DISCONNECTED_HUB}/disconnect",
-        "shop-22.example is disconnected already",
+        "shop-22.example is already disconnected",
     ),
     ("empty", "/connections/7", "There is no such connection"),
     ("empty", "/connections?sort=x", "This address is not valid"),
@@ -158,7 +158,7 @@ def test_a_public_page_is_accessible(sites: Sites, open_page: OpenPage, path: st
 
 def test_the_page_for_a_wrong_password_is_accessible(sites: Sites, open_page: OpenPage) -> None:
     page = AdminBrowser(sites["empty"].url, "wrong", open_page).open()
-    expect_heading(page, "This page is the operator's")
+    expect_heading(page, "This page requires the operator's password")
     assert find_violations(page) == []
 
 

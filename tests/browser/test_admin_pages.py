@@ -124,7 +124,7 @@ def test_the_list_is_filtered_and_sorted(
     expect(account_links(page)).to_have_text(["3", "1"])
     search(page, "zoo")
     expect(account_links(page)).to_have_text(["1"])
-    page.get_by_role("link", name="revoked (1)").click()
+    page.get_by_role("link", name="revoked").click()
     expect(page.get_by_text("No connection that is revoked matches “zoo”.")).to_be_visible()
     page.get_by_role("link", name="Show all connections").click()
     page.get_by_role("link", name="Failures").click()
@@ -168,8 +168,9 @@ def test_open_pages_are_updated_without_a_reload(
         page.clock.install()
         page.goto(path)
         page.evaluate("document.wasNotReloaded = true")
-    expect_heading(overview, "All 60 connections are fresh.")
-    one.get_by_text("SELECT access_token").select_text()
+    expect_heading(overview, "All 60 connections have a valid token.")
+    expect(one.get_by_text("SELECT access_token")).to_be_visible()
+    one.get_by_text("Account number").select_text()
     rows.get_by_role("searchbox").fill("typed so far")
     connections.stores.results.save([connections.make_revocation(connections.claim_one(62515))])
     for page in pages:
@@ -179,9 +180,30 @@ def test_open_pages_are_updated_without_a_reload(
     expect(rows.get_by_role("row", name="62515").locator(".badge")).to_have_text("revoked")
     expect(one.locator("#head .badge")).to_have_text("revoked")
     expect(one.get_by_label("Link for the customer")).to_be_visible()
-    assert "SELECT access_token" in one.evaluate("String(getSelection())")
+    expect(one.get_by_text("SELECT access_token")).to_have_count(0)
+    assert one.evaluate("String(getSelection())") == "Account number"
     expect(rows.get_by_role("searchbox")).to_have_value("typed so far")
     assert all(page.evaluate("document.wasNotReloaded") for page in pages)
+
+
+def test_the_result_of_an_action_is_removed_once_the_page_shows_another_state(
+    admin: AdminBrowser, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    """A time alone is no other state."""
+    connections.install()
+    page = admin.new_page()
+    page.clock.install()
+    page.goto("/connections/62515")
+    page.get_by_role("button", name="Refresh now").click()
+    notice = page.get_by_text("Due now; the next sweep refreshes it.")
+    expect(notice).to_be_visible()
+    sql.rows("UPDATE tokenkeeper.connections SET expires_at = expires_at + interval '2 days'")
+    page.clock.run_for(UPDATE_MS)
+    expect(page.locator("#facts")).to_contain_text("(in 2 d)")
+    expect(notice).to_be_visible()
+    connections.stores.results.save([connections.make_success(connections.claim_one(62515))])
+    page.clock.run_for(UPDATE_MS)
+    expect(notice).to_have_count(0)
 
 
 def test_a_page_says_that_it_gets_no_answer_and_recovers(admin: AdminBrowser, console_errors: list[str]) -> None:
@@ -247,5 +269,5 @@ def test_a_page_shows_nothing_without_the_password(
         assert response is not None
         assert response.status == 401
         assert response.header_value("www-authenticate") == 'Basic realm="tokenkeeper", charset="UTF-8"'
-        expect_heading(page, "This page is the operator's")
+        expect_heading(page, "This page requires the operator's password")
         assert "62515" not in page.locator("main").inner_text()

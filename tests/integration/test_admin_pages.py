@@ -110,7 +110,7 @@ def test_the_overview_reports_revoked_connections(
     for hub_id in (1, 2, 3):
         connections.install(hub_id)
     record_sweep(sql)
-    assert read_headline(operator) == "All 3 connections are fresh."
+    assert read_headline(operator) == "All 3 connections have a valid token."
     connections.stores.results.save([connections.make_revocation(connections.claim_one(3))])
     text = visible_text(operator.open("/operator"))
     assert "1 connection is revoked." in text
@@ -243,6 +243,7 @@ def test_the_list_is_filtered_searched_and_sorted(
     assert 'aria-sort="descending"' in operator.open("/connections?sort=failures")
     assert "No connection matches" in operator.open("/connections?q=unknown")
     assert "revoked (1)" in operator.open("/connections")
+    assert "revoked (1)" not in operator.open("/connections?q=1"), "the counts are of all connections"
 
 
 @pytest.mark.parametrize("query", ["status=x", "sort=x", "after=x", "before=%00", "after=a&before=b", "q=" + "x" * 999])
@@ -305,6 +306,8 @@ def test_a_revoked_connection_shows_the_reason_and_the_link_for_the_customer(
     assert "HubSpot says that the refresh token is no longer valid" in visible
     assert "BAD_REFRESH_TOKEN" in visible
     assert "Ask the customer to install the app again" in visible
+    assert "What the app was allowed to do" in visible
+    assert "hubspot.tokens" not in visible, "it returns no row"
 
 
 def test_text_from_hubspot_is_escaped(operator: Operator, connections: ConnectionFixture, stores: Stores) -> None:
@@ -376,7 +379,7 @@ def test_disconnect_asks_first_and_then_ends_the_connection_at_once(
     assert "being uninstalled at HubSpot" in text
     assert sql.read_served_token() is None
     assert count_interactive_messages() == 1
-    assert "disconnected already" in operator.open(question)
+    assert "is already disconnected" in operator.open(question)
     assert "Refresh now" not in text
 
 

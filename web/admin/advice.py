@@ -20,6 +20,14 @@ STATUS_DESCRIPTIONS = {
     Status.REVOKED: "HubSpot ended it: a refresh and an introspection both say so. No token is served.",
     Status.DISCONNECTED: "It was disconnected here. No token is served.",
 }
+#: Below the number of connections that have the status.
+COUNT_DESCRIPTIONS = {
+    Status.ACTIVE: "Each is refreshed on schedule, and its token is served.",
+    Status.SUSPECT: "HubSpot refused the refresh token of each once. Each token is served until it expires, while "
+    "HubSpot is asked again.",
+    Status.REVOKED: "HubSpot ended each: a refresh and an introspection both say so. No token is served.",
+    Status.DISCONNECTED: "Each was disconnected here. No token is served.",
+}
 
 
 @dataclass(frozen=True, slots=True)

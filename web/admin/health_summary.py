@@ -117,14 +117,13 @@ def _check_failing(facts: HealthFacts) -> HealthSummary | None:
 def _summarize_healthy(facts: HealthFacts) -> HealthSummary:
     if not facts.live:
         return HealthSummary(Severity.GOOD, "No account is connected.", "Connect one to see it here.")
-    connections = {1: "The one connection is", 2: "Both connections are"}.get(
-        facts.live, f"All {facts.live:,} connections are"
+    connections = {1: "The one connection has", 2: "Both connections have"}.get(
+        facts.live, f"All {facts.live:,} connections have"
     )
     soonest = facts.overview.soonest_expiry
-    text = (
-        f"The next token expires {format_ago(soonest, facts.overview.now)}; it is refreshed before." if soonest else ""
-    )
-    return HealthSummary(Severity.GOOD, f"{connections} fresh.", text)
+    expires = format_ago(soonest, facts.overview.now) if soonest else ""
+    text = f"The next token expires {expires}; it is refreshed before then." if expires else ""
+    return HealthSummary(Severity.GOOD, f"{connections} a valid token.", text)
 
 
 def _count_connections(count: int) -> str:

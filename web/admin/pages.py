@@ -13,7 +13,7 @@ from shared.domain.connection import Status
 from shared.domain.provider import DESCRIPTIONS
 from shared.net.deadline import deadline
 from web.admin import charts, error_pages
-from web.admin.advice import STATUS_DESCRIPTIONS, advise
+from web.admin.advice import COUNT_DESCRIPTIONS, STATUS_DESCRIPTIONS, advise
 from web.admin.error_descriptions import describe_error
 from web.admin.health_summary import HealthFacts, summarize_health
 from web.admin.history_descriptions import describe_event
@@ -55,7 +55,7 @@ class Pages:
             lifetimes=charts.build_histogram(lifetimes.counts),
             lifetimes_are_estimated=lifetimes.is_estimated,
             statuses=Status,
-            status_descriptions=STATUS_DESCRIPTIONS,
+            count_descriptions=COUNT_DESCRIPTIONS,
         )
 
     def show_connections(self) -> Response:
@@ -90,14 +90,15 @@ class Pages:
             now = self._services.reports.read_time()
             history = self._services.reports.read_history(connection.hub_id, MAX_HISTORY_LINES)
             provider = self._services.provider.read()
-        is_live = connection.status in {Status.ACTIVE, Status.SUSPECT}
+        has_ended = connection.status in {Status.REVOKED, Status.DISCONNECTED}
         return self._view.render(
             "connection.html",
             connection=connection,
             now=now,
             status_descriptions=STATUS_DESCRIPTIONS,
+            has_ended=has_ended,
             # The same condition as in the view hubspot.tokens.
-            is_served=is_live and connection.expires_at is not None and connection.expires_at > now,
+            is_served=not has_ended and connection.expires_at is not None and connection.expires_at > now,
             error_description=describe_error(connection.last_error) if connection.last_error else "",
             advice=advise(connection, provider),
             install_link=self._services.origin + url_for("start", hub_id=connection.hub_id),

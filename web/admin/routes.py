@@ -13,7 +13,7 @@ import structlog
 from flask import Flask, Response, request
 
 from shared.db.core.errors import SchemaError, StatementRejected, StoreUnavailable
-from shared.text_format import format_ago, make_printable
+from shared.text_format import format_ago
 from web.admin import error_pages
 from web.admin.actions import Actions
 from web.admin.pages import Pages
@@ -55,7 +55,7 @@ def add_routes(app: Flask, services: Services, cookies: Cookies, require_operato
     app.register_error_handler(StoreUnavailable, _handle_unavailable)
     app.register_error_handler(StatementRejected, _handle_wrong_schema)
     app.register_error_handler(SchemaError, _handle_wrong_schema)
-    app.jinja_env.filters.update(ago=format_ago, printable=make_printable, utc=_format_utc, iso=_format_iso)
+    app.jinja_env.filters.update(ago=format_ago, utc=_format_utc, iso=_format_iso)
 
 
 def _handle_unavailable(error: StoreUnavailable) -> Response:

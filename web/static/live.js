@@ -53,6 +53,7 @@ function updateNode(current, fetched) {
 }
 
 function updatePage(html) {
+  const stateBefore = readState();
   const fetchedPage = new DOMParser().parseFromString(html, "text/html");
   for (const element of document.querySelectorAll("[data-live]")) {
     const fetched = fetchedPage.getElementById(element.id);
@@ -60,6 +61,19 @@ function updatePage(html) {
       updateNode(element, fetched);
     }
   }
+  // The result of an action describes the state right after it.
+  if (readState() !== stateBefore) {
+    document.querySelector(".notice")?.remove();
+  }
+}
+
+// The text that is kept up to date, without times: those differ at every update.
+function readState() {
+  return [...document.querySelectorAll("[data-live]")].map((element) => {
+    const copy = element.cloneNode(true);
+    copy.querySelectorAll("time, .ago").forEach((time) => time.remove());
+    return copy.textContent;
+  }).join();
 }
 
 function showIndicator(text) {

@@ -29,5 +29,11 @@ def test_the_past_is_ago_and_the_future_is_in() -> None:
     assert format_ago(START + timedelta(seconds=5), START) == "in 5 s"
 
 
+def test_times_of_the_same_second_have_the_same_distance() -> None:
+    now = START.replace(microsecond=500_000)
+    first, last = (START - timedelta(seconds=5) + timedelta(microseconds=each) for each in (0, 999_999))
+    assert format_ago(first, now) == format_ago(last, now) == "5 s ago"
+
+
 def test_control_characters_and_line_ends_are_replaced() -> None:
     assert make_printable("acme.com\x1b[2J\r\n\u202eevil") == "acme.com?[2J???evil"

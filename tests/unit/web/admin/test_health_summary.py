@@ -23,9 +23,9 @@ def summarize(*, without_token=0, **changes):
     ("active", "headline"),
     [
         (0, "No account is connected."),
-        (1, "The one connection is fresh."),
-        (2, "Both connections are fresh."),
-        (1234, "All 1,234 connections are fresh."),
+        (1, "The one connection has a valid token."),
+        (2, "Both connections have a valid token."),
+        (1234, "All 1,234 connections have a valid token."),
     ],
 )
 def test_a_healthy_system_is_reported_as_good(active, headline):
