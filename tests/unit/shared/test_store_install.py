@@ -1,5 +1,7 @@
 """An encrypted install is stored with nothing in clear but the access token."""
 
+from dataclasses import replace
+
 import pytest
 from cryptography.fernet import Fernet
 
@@ -47,5 +49,12 @@ def test_an_install_from_a_cookie_is_stored_without_an_access_token(cipher, inst
 def test_an_install_under_an_unknown_key_is_not_stored(cipher, installs):
     encrypted = TokenCipher([Fernet.generate_key().decode()]).encrypt_install(install())
     with pytest.raises(DecryptionError):
+        store_install(encrypted, cipher, installs, Schedule())
+    assert not installs.rows
+
+
+def test_a_message_that_names_another_hub_than_its_ciphertext_is_not_stored(cipher, installs):
+    encrypted = replace(cipher.encrypt_install(install()), hub_id=HUB + 1)
+    with pytest.raises(DecryptionError, match="another install"):
         store_install(encrypted, cipher, installs, Schedule())
     assert not installs.rows

@@ -96,6 +96,19 @@ def test_arguments_of_a_newer_version_are_accepted() -> None:
     assert validate_or_none(newer) == newer
 
 
+@pytest.mark.parametrize("body", ["not base64!", "Ä", "====", encode_body()[:-1]])
+def test_a_body_that_is_not_base64_is_refused(body: str) -> None:
+    assert validate_or_none(make_message()) is not None
+    with pytest.raises(InvalidMessage, match="its body is not base64"):
+        validate(json.dumps(make_message(body=body)).encode())
+
+
+@pytest.mark.parametrize("task_id", ["not-a-uuid", "", 7, None])
+def test_a_task_id_that_is_not_a_uuid_is_refused(task_id: object) -> None:
+    headers = make_message()["headers"] | {"id": task_id}
+    assert validate_or_none(make_message(headers=headers)) is None
+
+
 def test_the_table_has_every_task() -> None:
     assert set(TASK_ARGUMENTS) == set(dispatch.TASK_ROUTES)
 
