@@ -227,13 +227,13 @@ def fill_database(connections: ConnectionFixture, sql: SqlFixture) -> list[int]:
     sql.rows(INSERT_HISTORY.replace("%(hub)s", str(hubs[REVOKED_INDEX])))
     connections.stores.results.save(
         [
-            connections.failed(
+            connections.make_failure(
                 connections.claim_one(hubs[FAILING_INDEX]), TemporarilyUnavailable("server_error", http_status=502)
             )
         ]
     )
     connections.stores.results.save(
-        [connections.failed(connections.claim_one(hubs[SUSPECT_INDEX]), INVALID_REFRESH_TOKEN)]
+        [connections.make_failure(connections.claim_one(hubs[SUSPECT_INDEX]), INVALID_REFRESH_TOKEN)]
     )
     connections.stores.results.save([make_revocation(connections, hubs[REVOKED_INDEX])])
     connections.stores.disconnects.mark_and_read_tokens(hubs[DISCONNECTED_INDEX])
