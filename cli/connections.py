@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cli.context import load_settings, open_database
-from cli.output import format_time, json_option, make_epilog, to_json_line
+from cli.context import NumberInRange, load_settings, open_database
+from cli.output import format_table_time, format_time, json_option, make_epilog, to_json_line
 from shared.db.reports.connection_list import ConnectionList, ConnectionPage, Sort
 from shared.db.reports.connections import ConnectionRow
 from shared.domain.connection import Status
@@ -70,7 +70,7 @@ GAP_WIDTH = 2
     show_default=True,
     help="`due`: those that have a refresh ahead, soonest first; `failures`: those that fail, most first.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="So many at most.")
+@click.option("--limit", type=NumberInRange(min=1), help="So many at most.")
 @json_option
 def list_connections(status: str | None, search: str, sort: str, limit: int | None, as_json: bool) -> None:
     """List the connections: a table on a terminal, else tab-separated lines with a heading.
@@ -148,5 +148,5 @@ def _choose_columns(width: int) -> list[Column]:
 
 def _make_cell(row: ConnectionRow, column: Column) -> Text:
     value = getattr(row, column.field)
-    text = f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else format_field(value)
+    text = format_table_time(value) if isinstance(value, datetime) else format_field(value)
     return Text(text, style=STATUS_COLOURS[row.status] if column.field == "status" else "")

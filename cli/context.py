@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 from sqlalchemy import Engine
@@ -14,7 +15,25 @@ from shared.db.schema.migrate import check_schema
 from shared.domain.hub_id import MAX_HUB_ID
 from shared.settings import Settings
 
-HUB_ID = click.IntRange(1, MAX_HUB_ID)
+
+class NumberInRange(click.IntRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and not value.removeprefix("-").isdecimal():
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class HubIdType(click.ParamType[int]):
+    name = "hub"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Digits only; the largest is what a bigint holds."""
+        if not (str(value).isascii() and str(value).isdecimal() and 1 <= int(value) <= MAX_HUB_ID):
+            self.fail(f"{value!r} is not a HubSpot account number", param, ctx)
+        return int(value)
+
+
+HUB_ID = HubIdType()
 
 
 def load_settings(*needs: str) -> Settings:

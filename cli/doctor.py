@@ -26,8 +26,9 @@ COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red", Level.SKI
 def run_doctor(as_json: bool) -> None:
     """Check settings, database, rows, clock, beat, Redis and HubSpot: one line each, exit status 1 if any fails.
 
-    Each line begins with ok, warn (it works, but look), FAIL (it does not, and what to do), or skip (something that it
-    depends on fails). Run it where web runs, with web's settings: it compares this host's clock with PostgreSQL's.
+    Each line begins with ok, warn (works, but should be checked), FAIL (does not work, and what to do), or skip
+    (something that it depends on fails). Run it where web runs, with web's settings: it compares this host's clock with
+    PostgreSQL's.
 
     It checks all that web and worker check at their start, and more: it decrypts each stored refresh token, and asks
     HubSpot about a token that belongs to no account. With a million connections the rows take some minutes; a bar

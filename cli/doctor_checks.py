@@ -115,7 +115,7 @@ def _load(environ: Mapping[str, str], *names: str) -> Settings:
 
 def _check_settings(environ: Mapping[str, str]) -> str:
     Settings.from_env(environ)
-    return "all there and well-formed"
+    return "complete and well-formed"
 
 
 class _DatabaseChecks:
@@ -163,7 +163,7 @@ class _DatabaseChecks:
 
     def check_schema(self) -> str:
         check_schema(self._engine)
-        return "is the one that this code needs"
+        return "matches this version"
 
     def check_rows(self) -> Result:
         cipher = TokenCipher(_load(self._environ, "TOKEN_KEYS").token_keys)
@@ -234,7 +234,7 @@ def _check_redis(environ: Mapping[str, str]) -> str:
 
 def _check_redirect_uri(environ: Mapping[str, str]) -> str:
     uri = _load(environ, "HUBSPOT_REDIRECT_URI").hubspot_redirect_uri
-    return f"{uri} follows HubSpot's rules; the app's settings must have it letter by letter"
+    return f"{uri} follows HubSpot's rules; the app's settings must have exactly this one"
 
 
 def _check_api_version(environ: Mapping[str, str]) -> str:
@@ -257,11 +257,15 @@ def _check_hubspot(environ: Mapping[str, str]) -> Result:
         return Level.WARN, what
     except ProviderError as error:
         raise CheckFailed(
-            f"does not answer, {error}: check the network to HUBSPOT_API_URL, and status.hubspot.com"
+            f"does not answer ({_describe(error)}): check the network to HUBSPOT_API_URL, and status.hubspot.com"
         ) from None
     finally:
         hubspot.close()
-    return "answers, and knows our app"
+    return "answers; client id and secret accepted"
+
+
+def _describe(error: ProviderError) -> str:
+    return "connection failed" if error.code == "connection" else str(error)
 
 
 def _read_host_clock() -> datetime:

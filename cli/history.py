@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.connections import FIELDS, STATUS_COLOURS, format_field
-from cli.context import HUB_ID, load_settings, open_database
-from cli.output import format_time, make_epilog, to_json_line
+from cli.context import HUB_ID, NumberInRange, load_settings, open_database
+from cli.output import format_table_time, format_time, make_epilog, to_json_line
 from shared.db.reports.connections import ConnectionReports, ConnectionRow, HistoryLine
 from shared.text_format import make_printable
 
@@ -30,12 +30,12 @@ NEEDS = ("DATABASE_URL",)
     ),
 )
 @click.argument("hub_id", metavar="HUB", type=HUB_ID)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Events at most.")
+@click.option("--limit", type=NumberInRange(1, 10_000), default=100, show_default=True, help="Events at most.")
 @click.option("--json", "as_json", is_flag=True, help="For machines: one JSON object with connection and history.")
 def show_history(hub_id: int, limit: int, as_json: bool) -> None:
-    """Show the connection of HUB, and what happened to it with the evidence, newest first.
+    """Show the connection of HUB, and what happened to it, newest first.
 
-    The correlation ids in it are HubSpot's: its support finds a call by them.
+    The correlation ids in the detail are HubSpot's: its support finds a call by them.
     """
     with open_database(load_settings(*NEEDS)) as engine:
         reports = ConnectionReports(engine)
@@ -78,10 +78,11 @@ def _make_card(connection: ConnectionRow) -> Table:
 
 def _make_table(events: list[HistoryLine]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("at", "event", "evidence"):
+    table.add_column("at (UTC)", no_wrap=True)
+    for heading in ("event", "detail"):
         table.add_column(heading, overflow="fold")
     for event in events:
-        table.add_row(format_time(event.at), make_printable(event.event), "\n".join(_list_pairs(event.detail)))
+        table.add_row(format_table_time(event.at), make_printable(event.event), "\n".join(_list_pairs(event.detail)))
     return table
 
 

@@ -26,7 +26,7 @@ PROGRESS_LINES = 1000
 #: An old table may contain more revoked tokens than the brake lets pass.
 NEXT_STEPS = f"""\
 They are due now; see: tokenkeeper status
-If HubSpot rejects more than {MIN_REVOCATIONS} of them, the revocation brake holds the rest and asks you.
+If HubSpot reports more than {MIN_REVOCATIONS} of them as revoked, the revocation brake holds the rest and asks you.
 If others are refreshed, answer: tokenkeeper revocations confirm. If none is: docs/moving-in.md"""
 
 
@@ -37,7 +37,7 @@ class Counts:
     new: int = 0
     replaced: int = 0  #: revoked, or never worked: active with another token
     kept: int = 0  #: left alone: it works, or the token is the same
-    repeated: int = 0  #: a later line is of the same hub
+    repeated: int = 0  #: a later line has the same hub
     refused: int = 0
 
     @property
@@ -46,7 +46,7 @@ class Counts:
         return self.new + self.replaced
 
     def __str__(self) -> str:
-        parts = [f"{self.new:,} new", f"{self.replaced:,} given another token", f"{self.kept:,} left as they are"]
+        parts = [f"{self.new:,} new", f"{self.replaced:,} given another token", f"{self.kept:,} unchanged"]
         parts += [f"{self.repeated:,} repeated"] if self.repeated else []
         return ", ".join([*parts, f"{self.refused:,} refused"])
 
@@ -126,7 +126,7 @@ class ImportJob:
         earlier = self._staging.put_line(StagedLine(line.hub_id, line.number, ciphertext))
         if earlier is not None:
             self.counts.repeated += 1
-            self._report(earlier, f"not taken: line {line.number} is of the same hub, {line.hub_id}, and counts")
+            self._report(earlier, f"replaced by line {line.number}, same hub {line.hub_id}")
 
     def _make_row(self, line: StagedLine, existing: ExistingConnection | None) -> ImportRow | None:
         """None where the connection is left as it is, or the line is refused."""

@@ -55,7 +55,7 @@ def read_lines(stream: BinaryIO) -> Iterator[ImportLine | RefusedLine]:
     lines = _read_numbered(stream)
     number, raw = next(lines, (0, b""))
     if not number:
-        raise UnreadableFile("it is empty")
+        raise UnreadableFile("the file is empty")
     try:
         first = _decode(raw)
     except _BadLine as error:
@@ -109,7 +109,7 @@ def _parse_header(text: str) -> list[str]:
         names = []
     if any(names.count(name) != 1 for name in (HUB_ID_FIELD, REFRESH_TOKEN_FIELD)):
         raise UnreadableFile(
-            "it begins neither with the header hub_id,refresh_token nor with a JSON object on one line"
+            "the file begins neither with the header hub_id,refresh_token nor with a JSON object on one line"
         )
     return names
 

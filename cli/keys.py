@@ -9,7 +9,7 @@ import click
 from cryptography.fernet import Fernet
 
 from cli.context import load_settings, open_database
-from cli.output import format_hubs, make_epilog, track_pages, yes_option
+from cli.output import confirm_or_abort, format_hubs, make_epilog, track_pages, yes_option
 from shared.db.lifecycle.key_check import KeyCheckStore
 from shared.db.lifecycle.key_rotation import KeyRotationStore
 from shared.db.reports.connections import ConnectionReports
@@ -90,9 +90,12 @@ def end_undecryptable(yes: bool) -> None:
         rows = [row for page in read_undecryptable(ConnectionReports(engine), cipher, track) for row in page]
         if rows and not yes:
             hubs = format_hubs([hub_id for hub_id, _ in rows])
-            click.confirm(f"No key decrypts {hubs}. End them for good? Each has to be installed again", abort=True)
+            confirm_or_abort(f"No key decrypts {hubs}. End them for good? Each has to be installed again")
         ended = sum(
             store.disconnect_undecryptable(rows[start : start + PAGE_ROWS]) for start in range(0, len(rows), PAGE_ROWS)
         )
         KeyCheckStore(engine).write_check_value(cipher.encrypt_check_value())
-    click.echo(f"{ended:,} connections wait to be installed again")
+    if rows:
+        click.echo(f"{ended:,} connections wait to be installed again")
+    else:
+        click.echo("TOKEN_KEYS decrypts every refresh token: there is nothing to do")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from datetime import datetime
@@ -27,6 +28,19 @@ def make_epilog(*examples: str, needs: Sequence[str] = ()) -> str:
     return settings + "\n".join(("\b", "Example:", *(f"  {line}" for line in examples)))
 
 
+def confirm_or_abort(question: str) -> None:
+    """Raises UsageError where there is no terminal to ask at, Abort where the answer is no."""
+    if sys.stdin is None or not sys.stdin.isatty():  # None: it was closed
+        raise click.UsageError("this asks before it acts, and stdin is no terminal: add --yes")
+    try:
+        is_confirmed = click.confirm(question)
+    except click.Abort:
+        click.echo(err=True)  # the cursor is behind the question
+        raise
+    if not is_confirmed:
+        raise click.Abort
+
+
 def to_json_line(values: Mapping[str, object]) -> str:
     """Times as in ISO 8601."""
     return json.dumps(values, default=format_time, separators=(",", ":"))
@@ -34,6 +48,11 @@ def to_json_line(values: Mapping[str, object]) -> str:
 
 def format_time(value: datetime) -> str:
     return value.isoformat(timespec="seconds")
+
+
+def format_table_time(value: datetime) -> str:
+    """For a table on a terminal, whose heading says UTC."""
+    return f"{value:%Y-%m-%d %H:%M:%S}"
 
 
 @contextmanager

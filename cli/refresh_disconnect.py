@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from cli.context import HUB_ID, load_settings, open_database
-from cli.output import json_option, make_epilog, to_json_line, track_pages, yes_option
+from cli.output import confirm_or_abort, json_option, make_epilog, to_json_line, track_pages, yes_option
 from shared import logs
 from shared.db.lifecycle.disconnects import DisconnectStore
 from shared.db.refresh.requests import RefreshRequestOutcome, RefreshRequests
@@ -42,9 +42,9 @@ FAILURES = (RefreshRequestOutcome.DISCONNECTED, RefreshRequestOutcome.UNKNOWN)
 def request_refresh(hub_ids: tuple[int, ...], revoked: bool, as_json: bool) -> None:
     """Make connections due now, so that the next sweep refreshes them; a revoked one is tried again, too.
 
-    Asking is harmless: a connection whose refresh token is invalid stays revoked, and while a refresh is in flight none
-    is added. Exit status 1 where one of those named is unknown or disconnected. In JSON, `answer` is asked, in_flight,
-    already_due, disconnected or unknown.
+    Asking is harmless: a connection whose refresh token is invalid stays revoked, and while a refresh is in flight
+    none is added. Exit status 1 where one of those named is unknown or disconnected. In JSON, `answer` is asked,
+    in_flight, already_due, disconnected or unknown.
 
     --revoked is for the day after a mass revocation by mistake that was confirmed: all that are revoked are tried
     again, at the pace of any backlog. Those whose refresh token works are active again; the others stay revoked, and
@@ -87,6 +87,9 @@ def _print_summary(outcomes: Counter[RefreshRequestOutcome], *, as_json: bool) -
     if as_json:
         click.echo(to_json_line(dict(outcomes.items())))
         return
+    if not outcomes:
+        click.echo("no connection is revoked: there is nothing to do")
+        return
     others = [f"{outcomes[outcome]:,} {words}" for outcome, words in SUMMARIES.items() if outcomes[outcome]]
     asked = f"{outcomes[RefreshRequestOutcome.ASKED]:,} due now, the next sweeps try them again"
     click.echo("; ".join([asked, *others]))
@@ -101,7 +104,7 @@ def _print_summary(outcomes: Counter[RefreshRequestOutcome], *, as_json: bool) -
 @click.argument("hub_id", metavar="HUB", type=HUB_ID)
 @yes_option
 def disconnect(hub_id: int, yes: bool) -> None:
-    """End a connection: uninstall the app at HubSpot, revoke the refresh token, wipe both tokens here.
+    """End a connection: uninstall the app at HubSpot, revoke the refresh token, delete both tokens here.
 
     Its token is not served from the first instant on. Where HubSpot refuses or does not answer, the connection ends
     here all the same, and stderr says so: then remove the app in the account by hand.
@@ -113,7 +116,7 @@ def disconnect(hub_id: int, yes: bool) -> None:
         if connection is None:
             raise click.ClickException(f"{hub_id}: no such connection")
         if connection.status is not Status.DISCONNECTED and not yes:
-            click.confirm(f"End the connection of {hub_id} for good? Only a new install brings it back", abort=True)
+            confirm_or_abort(f"End the connection of {hub_id} for good? Only a new install brings it back")
         hubspot = HubSpot.from_settings(settings, max_idle_connections=1)
         try:
             has_ended = disconnect_connection(
@@ -121,4 +124,6 @@ def disconnect(hub_id: int, yes: bool) -> None:
             )
         finally:
             hubspot.close()
-    click.echo(f"{hub_id}: disconnected, its tokens are wiped" if has_ended else f"{hub_id}: was disconnected already")
+    click.echo(
+        f"{hub_id}: disconnected; its tokens are deleted" if has_ended else f"{hub_id}: was disconnected already"
+    )

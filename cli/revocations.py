@@ -8,16 +8,17 @@ from contextlib import contextmanager
 import click
 
 from cli.context import load_settings, open_database
-from cli.output import json_option, make_epilog, to_json_line, yes_option
+from cli.output import confirm_or_abort, json_option, make_epilog, to_json_line, yes_option
 from shared.db.refresh.brake import BrakeState, RevocationBrake
 from shared.text_format import format_ago
 
 NEEDS = ("DATABASE_URL",)
 BRAKE_IS_OFF = "the revocation brake is off: there is nothing to {decision}"
 QUESTIONS = {
-    "confirm": "{held:,} connections are held. Are they really revoked? Once confirmed, they are not served any more",
-    "dismiss": "{held:,} connections are held. Were they rejected by mistake? They, and those revoked in the ten "
-    "minutes before, become active and are asked again",
+    "confirm": "{held:,} connections are held. Are their grants really invalid? Once revoked, they are not served any "
+    "more",
+    "dismiss": "{held:,} connections are held. Were they reported as revoked by mistake? They, and those revoked in "
+    "the ten minutes before, become active and are asked again",
 }
 
 
@@ -31,8 +32,8 @@ QUESTIONS = {
 def revocations(context: click.Context, as_json: bool) -> None:
     """Say how many connections the revocation brake holds, and since when; end it by confirm or dismiss.
 
-    HubSpot rejected more connections than is plausible. They stay suspect, and are retried now and then. Often the
-    cause is on this side, such as the client id of another app: correct that, then dismiss.
+    HubSpot reported more connections as revoked than is plausible. They stay suspect, and HubSpot is asked again now
+    and then. Often the cause is on this side, such as the client id of another app: correct that, then dismiss.
     """
     if context.invoked_subcommand is None:
         with _open_brake() as brake:
@@ -45,12 +46,12 @@ def revocations(context: click.Context, as_json: bool) -> None:
 
 @revocations.command(
     "confirm",
-    short_help="It was right: revoke those that are held.",
+    short_help="The grants are invalid: revoke those that are held.",
     epilog=make_epilog("tokenkeeper revocations confirm", needs=NEEDS),
 )
 @yes_option
 def confirm(yes: bool) -> None:
-    """HubSpot was right: revoke those that are held. They do not count towards the next brake."""
+    """The grants are invalid: revoke those that are held. They do not count towards the next brake."""
     with _open_brake() as brake:
         _ask("confirm", brake.read(), yes)
         revoked = brake.confirm()
@@ -80,8 +81,8 @@ def _describe(state: BrakeState) -> str:
         return "the revocation brake is off"
     return (
         f"the revocation brake is on since {state.since:%Y-%m-%d %H:%M:%S %Z} ({format_ago(state.since, state.now)}): "
-        f"{state.held:,} connections held suspect, which HubSpot rejected twice\n"
-        "If it was right: tokenkeeper revocations confirm. If it was a mistake, once its cause is corrected: "
+        f"{state.held:,} connections held suspect, which HubSpot reported as revoked twice\n"
+        "If the grants are invalid: tokenkeeper revocations confirm. If it was a mistake, once its cause is corrected: "
         "tokenkeeper revocations dismiss"
     )
 
@@ -90,7 +91,7 @@ def _ask(decision: str, state: BrakeState, yes: bool) -> None:
     if state.since is None:
         raise click.ClickException(BRAKE_IS_OFF.format(decision=decision))
     if not yes:
-        click.confirm(QUESTIONS[decision].format(held=state.held), abort=True)
+        confirm_or_abort(QUESTIONS[decision].format(held=state.held))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from shared.db.schema.privileges import WEB, WORKER
 from shared.db.schema.roles import Login
 
 NEEDS = ("DATABASE_URL",)
+OWNERS = {WEB: "web", WORKER: "worker"}
 
 
 @click.command("roles", epilog=make_epilog("tokenkeeper roles", needs=NEEDS))
@@ -31,4 +32,4 @@ def create_database_roles() -> None:
         if role in logins:
             click.echo(f"{role}: login {logins[role].name} is in it")
         else:
-            click.echo(f"{role}: GRANT {role} TO a login of yours")
+            click.echo(f"{role}: then run: GRANT {role} TO <{OWNERS[role]}'s login>")

@@ -23,7 +23,7 @@ def format_banner(config: RunConfig, password: str, servers: dict[str, str], *, 
         **hubspot,
         **servers,
         "Overview": f"{config.web_url}operator",
-        "Operator": f"user operator, password {password}",
+        "Login": f"user operator, password {password}  (for Overview and Flower)",
     }
     width = max(map(len, rows)) + 3
     select = SELECT.format(hub_id=HUB_ID)

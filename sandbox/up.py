@@ -132,7 +132,7 @@ def _lock(path: Path) -> Iterator[None]:
         except OSError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise UpFailed(f"it runs here already, as process {holder}: stop that one first") from None
+            raise UpFailed(f"tokenkeeper up already runs in this folder (process {holder}): stop it first") from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

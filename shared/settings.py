@@ -72,7 +72,7 @@ class Settings:
         "",
         hint="https://your.host/oauth/callback; http only for localhost",
         example="https://connect.example.com/oauth/callback",
-        meaning="where a browser reaches web's `/oauth/callback`: as registered at HubSpot, letter by letter. "
+        meaning="where a browser reaches web's `/oauth/callback`: exactly as registered at HubSpot. "
         "`make up` and compose use localhost where it is not set",
         required_by=WEB_AND_WORKER,
     )

@@ -44,7 +44,7 @@ class RefreshLog:
         is_due = is_idle or time.monotonic() - self._logged_at > TOTALS_SECONDS
         if not is_due or not self._refreshed + self._failed:
             return
-        log.info("refreshed", connections=self._refreshed, failed=self._failed)
+        log.info("refreshes", connections=self._refreshed, failed=self._failed)
         self._refreshed = self._failed = 0
         self._logged_at = time.monotonic()
 

@@ -47,7 +47,7 @@ def register(app: Celery, get_services: Callable[[], Services]) -> None:
                 services = get_services()
                 stored = store_install(grant, services.cipher, services.installs, services.schedule)
                 span.set_attributes(outcome=stored.outcome.value)
-                log.info("install", hub_id=hub_id, install_id=install_id, outcome=stored.outcome.value)
+                log.info("install stored", hub_id=hub_id, install_id=install_id, outcome=stored.outcome.value)
         except (StoreError, SchemaError) as error:
             seconds = RETRY_SECONDS[min(task.request.retries, len(RETRY_SECONDS) - 1)]
             log.warning("an install waits for PostgreSQL", hub_id=hub_id, seconds=seconds, why=str(error))

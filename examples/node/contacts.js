@@ -6,6 +6,11 @@ import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 
+if (!/^[0-9]+$/.test(process.argv[2] ?? "")) {
+  console.error("usage: node contacts.js HUB");
+  process.exit(2);
+}
+
 const API = process.env.HUBSPOT_API_URL ?? "https://api.hubapi.com";
 const TIMEOUT_MS = 30_000; // for a new token: a sweep, a call to HubSpot and a retry
 const POLL_MS = 250;

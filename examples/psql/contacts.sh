@@ -6,7 +6,13 @@
 set -eu
 
 api=${HUBSPOT_API_URL:-https://api.hubapi.com}
-hub=${1:?usage: contacts.sh HUB}
+hub=${1:-}
+case $hub in
+'' | *[!0-9]*)
+    echo "usage: contacts.sh HUB (an account's number)" >&2
+    exit 2
+    ;;
+esac
 
 run_sql() {
     psql --no-psqlrc --quiet --no-align --tuples-only --set ON_ERROR_STOP=1 --set hub="$hub"
@@ -21,4 +27,4 @@ fi
 
 # printf is built into the shell: it starts no process that `ps` could show
 printf 'header = "Authorization: Bearer %s"\n' "$token" |
-    curl --silent --show-error --fail-with-body --max-time 30 --config - "$api/crm/v3/objects/contacts"
+    curl --silent --show-error --fail-with-body --max-time 30 --write-out '\n' --config - "$api/crm/v3/objects/contacts"

@@ -41,6 +41,9 @@ class HubSpot:
 
 
 def main() -> None:
+    if len(sys.argv) != 2 or not sys.argv[1].isdecimal():  # noqa: PLR2004
+        print("usage: python contacts.py HUB", file=sys.stderr)
+        sys.exit(2)
     hub_id = int(sys.argv[1])
     with ConnectionPool(min_size=1, open=True) as pool:
         try:

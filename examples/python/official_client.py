@@ -38,9 +38,13 @@ def read_page(token: str) -> Any:
 
 
 def main() -> None:
+    if len(sys.argv) != 2 or not sys.argv[1].isdecimal():  # noqa: PLR2004
+        print("usage: python official_client.py HUB", file=sys.stderr)
+        sys.exit(2)
+    hub_id = int(sys.argv[1])
     with ConnectionPool(min_size=1, open=True) as pool:
         try:
-            found = read_contacts(Tokens(pool), int(sys.argv[1]))
+            found = read_contacts(Tokens(pool), hub_id)
         except (NoToken, StillRefused) as error:
             sys.exit(str(error))
         except ApiException as error:  # its text holds HubSpot's whole answer

@@ -61,7 +61,11 @@ def now(connection: psycopg.Connection) -> datetime:
 
 
 def main() -> None:
-    revocations = Revocations(datetime.fromisoformat(sys.argv[1])) if len(sys.argv) > 1 else None
+    try:
+        revocations = Revocations(datetime.fromisoformat(sys.argv[1])) if len(sys.argv) > 1 else None
+    except ValueError:
+        print("usage: python revocations.py [SINCE], for example 2026-11-24T05:03:02+00:00", file=sys.stderr)
+        sys.exit(2)
     while True:
         try:
             with psycopg.connect(autocommit=True, connect_timeout=10) as connection:

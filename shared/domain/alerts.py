@@ -29,7 +29,7 @@ class AlertKind(StrEnum):
     REVOKED = "connection_revoked"
     #: access tokens expire because no refresh works; `detail`: count, hubs (the first of them)
     STALE = "stale_connections"
-    #: HubSpot rejected more refresh tokens than is plausible; `detail`: held, confirmed or dismissed (counts)
+    #: HubSpot reported more connections as revoked than is plausible; `detail`: held, confirmed or dismissed (counts)
     BRAKE = "revocation_brake"
 
 
@@ -93,9 +93,13 @@ def _describe_revoked(detail: Mapping[str, Any], *, recovered: bool) -> str:
     connections = _list_hubs(detail)
     if recovered:
         return f"no longer revoked (installed again, refreshed or disconnected): {connections}."
+    hubs = detail.get("hubs", ())
+    is_one = int(detail.get("count", 0)) == 1
+    tokens = "Its token is" if is_one else "Their tokens are"
+    hub = hubs[0] if is_one and hubs else "HUB"
     return (
-        f"HubSpot ended {connections}: a refresh and an introspection both say so. Their tokens are not served any "
-        "more. Ask the customer to install the app again. If HubSpot was wrong: tokenkeeper refresh HUB."
+        f"HubSpot ended {connections}: a refresh and an introspection both say so. {tokens} not served any "
+        f"more. Ask the customer to install the app again. If HubSpot was wrong: tokenkeeper refresh {hub}."
     )
 
 
@@ -103,7 +107,9 @@ def _describe_stale(detail: Mapping[str, Any], *, recovered: bool) -> str:
     if recovered:
         return "no connection's token is about to expire any more."
     connections = _list_hubs(detail)
-    return f"no refresh works for {connections}: their tokens expire soon, or have expired. See: tokenkeeper status."
+    is_one = int(detail.get("count", 0)) == 1
+    tokens = "its token expires soon, or has" if is_one else "their tokens expire soon, or have"
+    return f"no refresh works for {connections}: {tokens} expired. See: tokenkeeper status."
 
 
 def _describe_brake(detail: Mapping[str, Any], *, recovered: bool) -> str:
@@ -112,9 +118,9 @@ def _describe_brake(detail: Mapping[str, Any], *, recovered: bool) -> str:
         return f"the revocation brake is off again{decision}."
     held = f" {detail['held']} are held so far." if detail.get("held") else ""
     return (
-        f"the revocation brake is on: HubSpot rejected more refresh tokens than is plausible.{held} Those connections "
-        "stay suspect, and their tokens are served until they expire. Decide: tokenkeeper revocations confirm, or "
-        "tokenkeeper revocations dismiss."
+        f"the revocation brake is on: HubSpot reported more connections as revoked than is plausible.{held} Those "
+        "connections stay suspect, and their tokens are served until they expire. Decide: tokenkeeper revocations "
+        "confirm, or tokenkeeper revocations dismiss."
     )
 
 

@@ -48,6 +48,15 @@ def test_an_example_prints_the_contacts_of_the_account(
     assert "@" in result.out
 
 
+@pytest.mark.parametrize("arguments", [(), ("abc",)])
+def test_an_example_without_an_account_number_prints_its_usage(
+    job: Job, example: tuple[str | Path, ...], arguments: tuple[str, ...]
+) -> None:
+    ran = job.run(*example, *arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert re.fullmatch(r"usage: .*HUB.*\n", ran.err)
+
+
 def test_an_example_says_why_there_is_no_token(
     deployment: Deployment, job: Job, example: tuple[str | Path, ...]
 ) -> None:

@@ -84,7 +84,7 @@ def test_a_table_is_imported_and_its_readers_see_the_same_columns(
     move = find_code_block("moving-in.md", "psql -X -d crm -c")
     result = shell(move)
     assert (result.status, result.err) == (0, "")
-    assert result.out.splitlines()[0] == "50 new, 0 given another token, 0 left as they are, 0 refused"
+    assert result.out.splitlines()[0] == "50 new, 0 given another token, 0 unchanged, 0 refused"
     until(lambda: hubs.keys() <= shared_deployment.tokens().keys())
     assert shared_deployment.sql.rows(find_code_block("moving-in.md", "SELECT status, status_reason")) == []
     shared_deployment.sql.rows(find_code_block("moving-in.md", "BEGIN;"))
@@ -95,7 +95,7 @@ def test_a_table_is_imported_and_its_readers_see_the_same_columns(
     shared_deployment.sql.rows(
         "DROP VIEW hubspot_accounts; ALTER TABLE hubspot_accounts_before RENAME TO hubspot_accounts"
     )
-    assert "0 new, 0 given another token, 50 left as they are" in shell(move).out
+    assert "0 new, 0 given another token, 50 unchanged" in shell(move).out
 
 
 def test_a_table_without_account_numbers_is_imported(
@@ -108,7 +108,7 @@ def test_a_table_without_account_numbers_is_imported(
     shared_deployment.sql.rows("DELETE FROM hubspot_accounts WHERE refresh_token IS NULL")
     result = shell(find_code_block("moving-in.md", "psql -X -d crm -Atc"))
     assert result.status == 1
-    assert result.out == "3 new, 0 given another token, 0 left as they are, 0 refused\n"
+    assert result.out == "3 new, 0 given another token, 0 unchanged, 0 refused\n"
     assert result.err == "line 4: HubSpot does not know it as ours (HTTP 200)\n"
     until(lambda: hubs.keys() <= shared_deployment.tokens().keys())
 

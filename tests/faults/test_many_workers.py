@@ -27,7 +27,7 @@ def connected_deployment(started_deployment: FaultDeployment) -> FaultDeployment
 
 def count_logged_by(worker: ChildProcess) -> tuple[int, int]:
     """The number of refreshes that the worker saved, and of attempts without a token."""
-    sums = re.findall(r"refreshed +\S+ connections=(\d+) failed=(\d+)", worker.output())
+    sums = re.findall(r"refreshes +\S+ connections=(\d+) failed=(\d+)", worker.output())
     return sum(int(saved) for saved, _ in sums), sum(int(failed) for _, failed in sums)
 
 

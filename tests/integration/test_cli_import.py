@@ -43,10 +43,10 @@ def test_valid_lines_are_imported_and_due_and_invalid_ones_are_reported(
     file = csv((1, f"{TOKEN}-1"), (0, TOKEN), (2, f"{TOKEN}-early"), (2**63 - 1, f"{TOKEN}-last"), (2, f"{TOKEN}-late"))
     result = tokenkeeper("import", "-", stdin=file)
     assert result.status == 1
-    assert result.out == "3 new, 0 given another token, 0 left as they are, 1 repeated, 1 refused\n"
+    assert result.out == "3 new, 0 given another token, 0 unchanged, 1 repeated, 1 refused\n"
     assert result.err.splitlines() == [
         f"line 3: refused: hub_id is not a whole number from 1 to {2**63 - 1}",
-        "line 4: not taken: line 6 is of the same hub, 2, and counts",
+        "line 4: replaced by line 6, same hub 2",
     ]
     assert read_tokens(sql, cipher) == {1: f"{TOKEN}-1", 2: f"{TOKEN}-late", 2**63 - 1: f"{TOKEN}-last"}
     assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now() AND status = 'active'") == 3
@@ -68,7 +68,7 @@ def test_importing_a_file_twice_changes_nothing(tokenkeeper: Command, sql: SqlFi
     assert tokenkeeper("import", "-", stdin=file).status == 0
     before = sql.rows(ALL)
     again = tokenkeeper("import", "-", stdin=file)
-    assert again.out == "0 new, 0 given another token, 49 left as they are, 1 repeated, 0 refused\n"
+    assert again.out == "0 new, 0 given another token, 49 unchanged, 1 repeated, 0 refused\n"
     assert sql.rows(ALL) == before
     assert sql.events(7) == ["imported"]
 
@@ -99,7 +99,7 @@ def test_a_working_connection_keeps_its_token_and_a_revoked_one_gets_the_files(
     suffixes = {1: "new", 2: "new", 3: "new", 4: "old", 5: "new", 6: "old"}
     file = csv(*((hub_id, f"{TOKEN}-{suffix}") for hub_id, suffix in suffixes.items()))
     result = tokenkeeper("import", "-", stdin=file)
-    assert result.out == "0 new, 3 given another token, 2 left as they are, 1 refused\n"
+    assert result.out == "0 new, 3 given another token, 2 unchanged, 1 refused\n"
     assert result.err == "line 6: refused: hub 5 was disconnected here: connect it by an install\n"
     assert result.status == 1
     stored = {1: "old", 2: "new", 3: "new", 4: "old", 6: "old"}

@@ -122,7 +122,10 @@ def test_lost_ends_connections_that_no_key_decrypts_and_they_can_be_installed_ag
     fill(connections, range(4, 7), LOST)
     connections.stores.disconnects.mark_and_read_tokens(6)
     asked = tokenkeeper("keys", "lost")
-    assert (asked.status, len(read_tokens(sql, LOST))) == (1, 3), "not confirmed"
+    assert (asked.status, len(read_tokens(sql, LOST))) == (2, 3)
+    assert "add --yes" in asked.err
+    refused = tokenkeeper.run_on_terminal("keys", "lost", answer="n\n")
+    assert (refused.status, len(read_tokens(sql, LOST))) == (1, 3)
     result = tokenkeeper("keys", "lost", "--yes")
     assert (result.status, result.out, result.err) == (0, "3 connections wait to be installed again\n", "")
     statuses = dict(sql.rows("SELECT hub_id, status FROM hubspot.connections"))  # type: ignore[arg-type]
@@ -133,7 +136,7 @@ def test_lost_ends_connections_that_no_key_decrypts_and_they_can_be_installed_ag
     assert [sql.events(hub_id) for hub_id in (4, 6)] == [["imported", "disconnected"]] * 2
     connections.install(4, encrypted_refresh_token=TokenCipher([NEW]).encrypt_refresh_token(4, "a-new-one"))
     assert sql.read_served_token(4)
-    assert tokenkeeper("keys", "lost").out == "0 connections wait to be installed again\n", "and there is no question"
+    assert tokenkeeper("keys", "lost").out == "TOKEN_KEYS decrypts every refresh token: there is nothing to do\n"
 
 
 def test_after_lost_web_and_worker_start_with_a_new_key_alone(

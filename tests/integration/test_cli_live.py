@@ -39,7 +39,7 @@ def test_keys_rotate_while_the_worker_stores_new_refresh_tokens(
     before = sql.value(REFRESHES)
     until(lambda: sql.value(REFRESHES) >= before + len(accounts), WAIT_SECONDS)
     again = tokenkeeper.run_process("import", "-", stdin="\n".join(lines))
-    assert again.out == "0 new, 0 given another token, 40 left as they are, 0 refused\n"
+    assert again.out == "0 new, 0 given another token, 40 unchanged, 0 refused\n"
     rows = sql.rows("SELECT hub_id, encrypted_refresh_token FROM tokenkeeper.connections")
     assert not any(TokenCipher([NEW]).needs_reencryption(ciphertext) for _, ciphertext in rows)
     until(lambda: sql.value(SERVED) == len(accounts), WAIT_SECONDS)

@@ -149,6 +149,8 @@ def test_history_shows_the_connection_and_its_events(tokenkeeper: Command, conne
     assert (event[:2], json.loads(event[2])) == ([output["history"][0]["at"], "refresh_failed"], refused.evidence())
     on_terminal = tokenkeeper.run_on_terminal("history", str(HUB))
     assert "correlation_id 0f6a0f3a" in on_terminal.out
+    narrow = tokenkeeper.run_on_terminal("history", str(HUB), COLUMNS="60")
+    assert any(re.match(r" +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for line in narrow.screen_lines)
     assert "access-of" not in on_terminal.out + piped
 
 
@@ -268,6 +270,11 @@ def test_the_refresh_command_prints_json(tokenkeeper: Command, four_states: Conn
     ]
 
 
+def test_refresh_revoked_says_that_there_is_nothing_to_do(tokenkeeper: Command, sql: SqlFixture) -> None:
+    result = tokenkeeper("refresh", "--revoked")
+    assert (result.status, result.out) == (0, "no connection is revoked: there is nothing to do\n")
+
+
 def test_refresh_revoked_makes_all_revoked_connections_due_and_no_other(
     tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
@@ -289,11 +296,17 @@ def test_disconnect_asks_and_ends_the_connection_here_and_at_hubspot(
     refresh_token = simulator.install(HUB)
     ciphertext = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, refresh_token)
     connections.stores.imports.import_rows([ImportRow(HUB, ciphertext)])
-    unanswered = tokenkeeper.run_process("disconnect", str(HUB), stdin="n\n")
-    assert (unanswered.status, sql.row()["status"]) == (1, "active")
-    result = tokenkeeper.run_process("disconnect", str(HUB), stdin="y\n")
+    without_terminal = tokenkeeper.run_process("disconnect", str(HUB), stdin="y\n")
+    assert (without_terminal.status, without_terminal.out) == (2, "")
+    assert without_terminal.err.startswith("tokenkeeper: this asks before it acts, and stdin is no terminal: add --yes")
+    refused = tokenkeeper.run_on_terminal("disconnect", str(HUB), answer="n\n")
+    assert (refused.status, sql.row()["status"]) == (1, "active")
+    interrupted = tokenkeeper.run_on_terminal("disconnect", str(HUB), ctrl_c_after="[y/N]")
+    assert (interrupted.status, interrupted.screen_lines[-2:]) == (1, ["tokenkeeper: stopped", ""])
+    assert sql.row()["status"] == "active"
+    result = tokenkeeper.run_on_terminal("disconnect", str(HUB), answer="y\n")
     assert result.status == 0, result
-    assert result.out.endswith(f"{HUB}: disconnected, its tokens are wiped\n")
+    assert result.screen_lines[-2].endswith(f"{HUB}: disconnected; its tokens are deleted")
     assert (sql.row()["status"], sql.row()["encrypted_refresh_token"]) == ("disconnected", None)
     assert sum(simulator.get_stats()["calls"]["revoke"].values()) == 1
     again = tokenkeeper.run_process("disconnect", str(HUB), "--yes")

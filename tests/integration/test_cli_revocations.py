@@ -58,14 +58,23 @@ def test_with_the_brake_off_there_is_nothing_to_confirm_or_dismiss(tokenkeeper: 
 
 @pytest.mark.usefixtures("brake_on")
 def test_confirm_asks_and_revokes_the_held_connections(tokenkeeper: Command, sql: SqlFixture) -> None:
-    unsure = tokenkeeper("revocations", "confirm", stdin="n\n")
+    unsure = tokenkeeper.run_on_terminal("revocations", "confirm", answer="n\n")
     assert unsure.status == 1
-    assert "5 connections are held. Are they really revoked?" in unsure.out
+    assert "5 connections are held. Are their grants really invalid?" in unsure.out
     assert statuses(sql) == {"active": 5, "suspect": 5, "revoked": 10}
-    sure = tokenkeeper("revocations", "confirm", stdin="y\n")
+    sure = tokenkeeper.run_on_terminal("revocations", "confirm", answer="y\n")
     assert sure.status == 0
-    assert sure.out.endswith("5 revoked; the revocation brake is off\n")
+    assert sure.screen_lines[-2].endswith("5 revoked; the revocation brake is off")
     assert statuses(sql) == {"active": 5, "revoked": 15}
+
+
+@pytest.mark.usefixtures("brake_on")
+@pytest.mark.parametrize("decision", ["confirm", "dismiss"])
+def test_without_a_terminal_a_decision_asks_for_yes(tokenkeeper: Command, sql: SqlFixture, decision: str) -> None:
+    result = tokenkeeper("revocations", decision, stdin="y\n")
+    assert (result.status, result.out) == (2, "")
+    assert "stdin is no terminal: add --yes" in result.err
+    assert statuses(sql) == {"active": 5, "suspect": 5, "revoked": 10}
 
 
 @pytest.mark.usefixtures("brake_on")

@@ -225,7 +225,7 @@ def test_the_roles_command_creates_logins_and_may_be_repeated(
     for _ in range(2):
         result = command.run_process("roles")
         assert (result.status, result.err) == (0, "")
-    assert result.out.splitlines()[1] == f"{WORKER}: GRANT {WORKER} TO a login of yours"
+    assert result.out.splitlines()[1] == f"{WORKER}: then run: GRANT {WORKER} TO <worker's login>"
     web_sql = SqlFixture(connect(url))
     assert web_sql.value("SELECT count(*) FROM tokenkeeper.connections") == 0
     with pytest.raises(errors.InsufficientPrivilege):

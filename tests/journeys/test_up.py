@@ -136,7 +136,10 @@ def test_a_connected_account_is_still_there_after_up_is_stopped_and_started_agai
 
     second = home.fails()
     assert second.returncode == 1
-    assert second.stderr == f"tokenkeeper: it runs here already, as process {first.pid}: stop that one first\n"
+    assert (
+        second.stderr
+        == f"tokenkeeper: tokenkeeper up already runs in this folder (process {first.pid}): stop it first\n"
+    )
 
     processes = family(first)
     first.kill(signal.SIGINT)  # Ctrl-C goes to the whole group

@@ -70,14 +70,19 @@ class Command:
         )
         return CommandResult(result.returncode, result.stdout.decode(), result.stderr.decode())
 
-    def run_on_terminal(self, *arguments: str, ctrl_c_after: str = "", **changes: str) -> CommandResult:
-        """A process; all three streams are a terminal of 160 columns, unless COLUMNS is given; `err` is in `out`."""
+    def run_on_terminal(
+        self, *arguments: str, answer: str = "", ctrl_c_after: str = "", **changes: str
+    ) -> CommandResult:
+        """A process; all three streams are a terminal of 160 columns, unless COLUMNS is given; `err` is in `out`.
+
+        `answer` is typed at once."""
         controller, terminal = pty.openpty()
         environment = {**self.environment, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "40", **changes}
         process = subprocess.Popen(
             [TOKENKEEPER, *arguments], stdin=terminal, stdout=terminal, stderr=terminal, env=environment
         )
         os.close(terminal)
+        os.write(controller, answer.encode())
         output = b""
         timer = threading.Timer(TIMEOUT_SECONDS, process.kill)
         timer.start()

@@ -101,8 +101,8 @@ def test_a_bad_json_line_is_refused_by_its_number_and_the_rest_is_read(line: str
 @pytest.mark.parametrize(
     ("file", "reason"),
     [
-        (b"", "it is empty"),
-        (b"\n \r\n", "it is empty"),
+        (b"", "the file is empty"),
+        (b"\n \r\n", "the file is empty"),
         (f"1,{TOKEN}\n".encode(), "the header"),
         (f"hub_id;refresh_token\n1;{TOKEN}".encode(), "the header"),
         (b"hub_id,hub_id,refresh_token\n", "the header"),

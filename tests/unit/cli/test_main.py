@@ -89,6 +89,19 @@ def test_without_a_command_there_is_help_and_status_2(arguments: Sequence[str], 
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["history", "abc"], "'abc' is not a HubSpot account number"),
+        (["disconnect", str(2**63)], f"'{2**63}' is not a HubSpot account number"),
+        (["connections", "--limit", "x"], "'x' is not a number"),
+    ],
+)
+def test_wrong_use_says_what_is_no_number(arguments: Sequence[str], message: str, capsys: Output) -> None:
+    assert run(*arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "arguments",
     [["status"], ["connections"], ["history", "1"], ["refresh", "--revoked"], ["disconnect", "1"], ["migrate"]],
 )

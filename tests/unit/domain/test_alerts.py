@@ -42,6 +42,13 @@ def test_the_text_of_each_kind_says_what_happened(kind, part):
     assert part in describe(kind)
 
 
+def test_an_alert_about_one_connection_names_its_command_and_is_in_the_singular():
+    assert "Its token is not served any more" in (revoked := describe(AlertKind.REVOKED))
+    assert revoked.endswith("tokenkeeper refresh 62515.")
+    assert "tokenkeeper refresh HUB." in describe(AlertKind.REVOKED, count=2, hubs=[1, 2])
+    assert "(hub 5): its token expires soon, or has expired" in describe(AlertKind.STALE, count=1, hubs=[5])
+
+
 @pytest.mark.parametrize("kind", AlertKind)
 def test_each_text_is_one_line_and_a_recovery_reads_differently(kind):
     started, recovered_text = describe(kind), describe(kind, recovered=True)
