@@ -191,7 +191,7 @@ def test_hubspot_knows_the_app_where_it_calls_the_probe_token_unknown(
 ) -> None:
     simulator.add_fault("bad_refresh_token", where="introspect")
     result = tokenkeeper("doctor")
-    assert (result.status, findings(result)["HubSpot"]) == (0, ("ok", "answers, and knows our app"))
+    assert (result.status, findings(result)["HubSpot"]) == (0, ("ok", "answers; client id and secret accepted"))
 
 
 @pytest.mark.usefixtures("healthy")
