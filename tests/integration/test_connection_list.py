@@ -225,3 +225,19 @@ def test_a_rare_status_is_read_by_its_index(engine: Engine, sql: SqlFixture) -> 
     for sort in (Sort.HUB, Sort.DOMAIN, Sort.FAILURES):
         query_plan = plan(engine, connection_list_sql.scan(PageRequest(sort, Status.REVOKED, None, False, 51)))
         assert "Seq Scan" not in query_plan, query_plan
+
+
+def test_a_search_that_thousands_of_ids_and_names_match_is_sorted_and_paged(
+    directory: ConnectionList, sql: SqlFixture
+) -> None:
+    sql.rows("""
+        INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, due_at)
+        SELECT n, 'active', 'encrypted', now() + interval '1 second' * (30000 - n)
+          FROM generate_series(10000, 30001) AS n;
+        UPDATE tokenkeeper.accounts SET hub_domain = 'shop-' || hub_id || '.example';
+    """)
+    ids = directory.read_page(search="1", sort=Sort.DUE)
+    assert hubs([ids])[:3] == [19_999, 19_998, 19_997]
+    names = directory.read_page(search="shop-", sort=Sort.DUE)
+    assert hubs([names])[:3] == [30_001, 30_000, 29_999]
+    assert hubs([directory.read_page(search="shop-", sort=Sort.DUE, after=names.after)])[0] < hubs([names])[-1]
