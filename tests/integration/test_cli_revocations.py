@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 from collections.abc import Callable
 
@@ -92,9 +94,10 @@ def test_dismiss_with_yes_makes_all_held_connections_active_without_a_question(
 def test_a_brake_that_another_operator_ends_during_the_question_is_left_alone(
     tokenkeeper: Command, sql: SqlFixture, decision: str
 ) -> None:
+    controller, terminal = pty.openpty()
     with subprocess.Popen(
         [TOKENKEEPER, "revocations", decision],
-        stdin=subprocess.PIPE,
+        stdin=terminal,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=tokenkeeper.environment,
@@ -102,7 +105,10 @@ def test_a_brake_that_another_operator_ends_during_the_question_is_left_alone(
         assert asking.stdout is not None
         assert asking.stdout.read(1), "it asks"
         assert tokenkeeper("revocations", "dismiss", "--yes").status == 0
-        _, errors = asking.communicate(b"y\n", timeout=30)
+        os.write(controller, b"y\n")
+        _, errors = asking.communicate(timeout=30)
+    os.close(controller)
+    os.close(terminal)
     assert asking.returncode == 1
     assert errors.decode() == f"tokenkeeper: the revocation brake is off: there is nothing to {decision}\n"
     assert statuses(sql) == {"active": 20}
