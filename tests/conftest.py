@@ -13,6 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
@@ -23,6 +24,14 @@ from tests.support.deployment import Deployment, start_deployment
 from tests.support.environment import inherited_environment, product_environment
 from tests.support.folders import server_folder
 from tests.support.product import Product, url_responds
+
+# Hypothesis measures wall-clock time, which says nothing on a busy machine. Fixtures may be shared by the examples of a test.
+settings.register_profile(
+    "tokenkeeper",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("tokenkeeper")
 
 #: Database 0 is for interactive use, 15 for `shared_deployment`.
 _redis_numbers = cycle(range(1, 15))

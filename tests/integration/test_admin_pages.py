@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 import redis
 from flask.testing import FlaskClient
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
@@ -263,7 +263,7 @@ def test_any_search_text_is_accepted(operator: Operator, connections: Connection
 any_text = st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.decode("latin-1"))
 
 
-@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.settings(max_examples=60, deadline=None)
 @given(
     path=st.sampled_from(["/connections", "/operator"])
     | any_text.map(lambda text: "/connections/" + text.replace("?", "")),

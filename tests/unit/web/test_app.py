@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -98,7 +98,7 @@ def test_a_path_with_double_slashes_is_not_redirected(site, path):
 any_text = st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.decode("latin-1"))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None)
 @given(
     path=st.sampled_from(["/", "/install", "/oauth/callback", "/installs/", "/installs/x/status"])
     | any_text.map(lambda text: text.replace("?", "")),  # the test client wants the query apart
@@ -115,7 +115,7 @@ def test_no_request_of_a_browser_is_a_server_error(site, path, query, cookies):
     assert response.status_code < 500
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(query=st.binary(max_size=80), cookie=st.binary(max_size=80))
 def test_raw_bytes_in_query_and_cookie_are_no_server_error(site, query, cookie):
     environ = {"QUERY_STRING": query.decode("latin-1"), "HTTP_COOKIE": cookie.decode("latin-1")}

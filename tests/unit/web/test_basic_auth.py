@@ -3,7 +3,7 @@
 import base64
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -85,7 +85,7 @@ def test_a_password_may_have_non_ascii_characters(site):
         assert view() == "in"
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None)
 @given(header=st.binary(max_size=80), path=st.sampled_from(PAGES))
 def test_no_authorization_header_is_a_server_error(site, header, path):
     for text in (header.decode("latin-1"), "Basic " + base64.b64encode(header).decode()):
