@@ -25,7 +25,7 @@ from tests.support.environment import inherited_environment, product_environment
 from tests.support.folders import server_folder
 from tests.support.product import Product, url_responds
 
-# Hypothesis measures wall-clock time, which says nothing on a busy machine. Fixtures may be shared by the examples of a test.
+# Hypothesis measures wall-clock time, which says nothing on a busy machine. Examples of a test may share fixtures.
 settings.register_profile(
     "tokenkeeper",
     deadline=None,
