@@ -78,7 +78,7 @@ def test_an_import_of_many_ends_with_a_note_on_the_revocation_brake(tokenkeeper:
     assert tokenkeeper("import", "-", stdin=few).out.count("\n") == 1
     output = tokenkeeper("import", "-", stdin=many)
     assert output.out.startswith("11 new, ")
-    assert "HubSpot rejects more than 10 of them" in output.out
+    assert "HubSpot reports more than 10 of them" in output.out
     assert "tokenkeeper revocations confirm" in output.out
     assert tokenkeeper("import", "-", stdin=many).out.count("\n") == 1, "nothing is due by it"
     machine = tokenkeeper("import", "-", "--json", stdin=csv(*((hub_id, TOKEN) for hub_id in range(31, 50))))

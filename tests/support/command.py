@@ -79,7 +79,13 @@ class Command:
         controller, terminal = pty.openpty()
         environment = {**self.environment, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "40", **changes}
         process = subprocess.Popen(
-            [TOKENKEEPER, *arguments], stdin=terminal, stdout=terminal, stderr=terminal, env=environment
+            [TOKENKEEPER, *arguments],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            env=environment,
+            # Whatever started the tests may ignore Ctrl-C, and a child would inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
         )
         os.close(terminal)
         os.write(controller, answer.encode())
