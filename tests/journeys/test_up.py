@@ -113,7 +113,7 @@ def family(run: ChildProcess) -> list[psutil.Process]:
     return [*psutil.Process(run.pid).children(recursive=True), psutil.Process(run.pid)]
 
 
-def find_remaining(processes: list[psutil.Process], seconds: float = 15.0) -> list[str]:
+def find_remaining(processes: list[psutil.Process], seconds: float = 60.0) -> list[str]:
     """The command lines of the processes that still run."""
     _, left = psutil.wait_procs(processes, timeout=seconds)
     return [" ".join(process.cmdline()) for process in left if process.status() != psutil.STATUS_ZOMBIE]
