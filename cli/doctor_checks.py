@@ -234,7 +234,7 @@ def _check_redis(environ: Mapping[str, str]) -> str:
 
 def _check_redirect_uri(environ: Mapping[str, str]) -> str:
     uri = _load(environ, "HUBSPOT_REDIRECT_URI").hubspot_redirect_uri
-    return f"{uri} follows HubSpot's rules; the app's settings must have exactly this one"
+    return f"{uri} follows HubSpot's rules; register exactly this URL in the app's settings at HubSpot"
 
 
 def _check_api_version(environ: Mapping[str, str]) -> str:
