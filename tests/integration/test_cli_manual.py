@@ -57,7 +57,9 @@ def connections(tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFi
 
 
 def normalize(text: str) -> list[str]:
-    return [" ".join(VARIABLE.sub("·", line).split()) for line in text.splitlines()]
+    """Lines with variable values as dots; one dot for a duration of one unit or two ("30 min", "29 min 59 s")."""
+    lines = (" ".join(VARIABLE.sub("·", line).split()) for line in text.splitlines())
+    return [re.sub(r"·( ·)+", "·", line) for line in lines]
 
 
 @pytest.mark.usefixtures("connections")
