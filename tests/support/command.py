@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tests.support import fork_server
 
 TOKENKEEPER = Path(sys.executable).parent / "tokenkeeper"
 TIMEOUT_SECONDS = 60
+CTRL_C_REPEAT_SECONDS = 3.0
 #: Control sequences, which a terminal does not show.
 CONTROL_SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|\][^\x07]*\x07)")
 
@@ -89,14 +91,18 @@ class Command:
         )
         os.close(terminal)
         os.write(controller, answer.encode())
-        output = b""
+        output, is_interrupted = b"", False
         timer = threading.Timer(TIMEOUT_SECONDS, process.kill)
         timer.start()
         with process:
-            while chunk := _read(controller):
-                output += chunk
-                if ctrl_c_after and ctrl_c_after.encode() in output:
-                    ctrl_c_after = ""
+            while True:
+                has_output = bool(select.select([controller], [], [], CTRL_C_REPEAT_SECONDS)[0])
+                if has_output and not (chunk := _read(controller)):
+                    break
+                output += chunk if has_output else b""
+                # Again where nothing came of it: Python loses a signal that arrives just before input() begins to read.
+                if ctrl_c_after and ctrl_c_after.encode() in output and not (has_output and is_interrupted):
+                    is_interrupted = True
                     process.send_signal(signal.SIGINT)
             status = process.wait(TIMEOUT_SECONDS)
         timer.cancel()
