@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from typing import Any
 from urllib.parse import urlsplit
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from werkzeug.serving import make_server
 
@@ -22,7 +24,7 @@ def serving(environment: Mapping[str, str]) -> Iterator[str]:
     settings = Settings.from_env(web_environment(environment))
     port = urlsplit(settings.hubspot_redirect_uri).port or 0
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", port, create_app(make_services(settings)), threaded=True)
+    server = make_server("127.0.0.1", port, close_each_response(create_app(make_services(settings))), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -31,3 +33,18 @@ def serving(environment: Mapping[str, str]) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def close_each_response(app: WSGIApplication) -> WSGIApplication:
+    """Reads and closes each response before it is sent.
+
+    Werkzeug's server does not close the response to a client that resets its connection, as Chromium does for a page
+    that is left: the file of a static page then stays open until some later test fails with a ResourceWarning.
+    """
+
+    def call(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        response: Any = app(environ, start_response)
+        with closing(response):
+            return [b"".join(response)]
+
+    return call

@@ -79,7 +79,8 @@ class Site:
 
     def visit(self, url, **options):
         parts = urlsplit(self.redirect_uri)
-        return self.browser.get(url, base_url=f"{parts.scheme}://{parts.netloc}", **options)
+        # Buffered, so that the file of a static page is closed.
+        return self.browser.get(url, base_url=f"{parts.scheme}://{parts.netloc}", buffered=True, **options)
 
     def state(self, url="/install"):
         """Follows the Connect link; the state in the redirect to HubSpot."""

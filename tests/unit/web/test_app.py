@@ -26,9 +26,7 @@ PATHS = [
 
 @pytest.mark.parametrize("path", PATHS)
 def test_every_response_has_the_security_headers(site, path):
-    response = site.visit(path)
-    response.close()
-    headers = response.headers
+    headers = site.visit(path).headers
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
