@@ -99,8 +99,7 @@ def _show_error_page(error: AbortWithPage) -> Response:
 
 
 def _show_http_error(error: HTTPException) -> Response:
-    if error.code is None or error.code < 400:  # noqa: PLR2004  a redirect by the router
-        return Response(status=error.code, headers=error.get_headers())
+    """Of 400 and above: Flask itself answers with the router's redirects."""
     texts = _error_texts()
     page = texts.NOT_FOUND if error.code == 404 else texts.BAD_REQUEST  # noqa: PLR2004
     response = render_error_page(replace(page, status=error.code))

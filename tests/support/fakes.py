@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from shared.db.core.errors import StoreUnavailable
+from shared.db.core.errors import StoreError, StoreUnavailable
 from shared.db.lifecycle.installs import InstallOutcome, InstallResult, NewInstall, StoredInstall
 from shared.dispatch import QueueUnavailable
 from shared.domain.connection import Status
@@ -40,6 +40,7 @@ class FakeInstalls:
     """Installs in memory; the ordering rules are the real store's and are tested there."""
 
     down: bool = False
+    error: StoreError | None = None  #: raised by every call
     rows: dict[int, NewInstall] = field(default_factory=dict)
     asked: int = 0
     domain: str | None = None
@@ -65,6 +66,8 @@ class FakeInstalls:
         self.asked += 1
         if self.down:
             raise StoreUnavailable("PostgreSQL does not answer: connection refused")
+        if self.error:
+            raise self.error
 
 
 @dataclass

@@ -14,9 +14,8 @@ RUN_UP_WITHOUT = (
 )
 
 
-@pytest.mark.parametrize("module", ["honcho", "sandbox"])
-def test_up_without_the_sandbox_says_in_one_line_what_to_install(module: str) -> None:
-    run = subprocess.run(
+def run_up_without(module: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", RUN_UP_WITHOUT.format(module=module)],
         cwd=ROOT,
         env=inherited_environment(),
@@ -25,6 +24,17 @@ def test_up_without_the_sandbox_says_in_one_line_what_to_install(module: str) ->
         check=False,
     )
 
+
+@pytest.mark.parametrize("module", ["honcho", "sandbox"])
+def test_up_without_the_sandbox_says_in_one_line_what_to_install(module: str) -> None:
+    run = run_up_without(module)
     assert run.returncode == 1
     assert run.stderr.count("\n") == 1
     assert "pip install 'tokenkeeper[sandbox]'" in run.stderr
+
+
+def test_a_missing_module_that_the_extra_does_not_bring_is_not_reported_as_a_missing_extra() -> None:
+    run = run_up_without("deploy")
+    assert run.returncode == 1
+    assert "ModuleNotFoundError" in run.stderr
+    assert "pip install" not in run.stderr

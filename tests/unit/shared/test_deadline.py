@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 
 import pytest
 
 from shared.net.deadline import deadline, deadline_passed, seconds_left
+from shared.net.http_adapter import connect
 
 
 def test_outside_of_a_deadline_there_is_no_limit() -> None:
@@ -43,3 +45,18 @@ def test_the_deadline_of_one_thread_does_not_limit_another() -> None:
         thread.start()
         thread.join()
     assert left == [None]
+
+
+def test_no_connection_is_made_outside_of_a_deadline_or_after_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        host, port = server.getsockname()
+        with pytest.raises(TimeoutError):
+            connect(host, port)
+        with deadline(0), pytest.raises(TimeoutError):
+            connect(host, port)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        with deadline(60):
+            connect(host, port).close()
+        server.accept()[0].close()

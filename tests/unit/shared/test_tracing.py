@@ -165,3 +165,16 @@ def test_a_missing_sdk_is_reported_and_the_process_continues() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert "pip install 'tokenkeeper[otel]'" in result.stdout + result.stderr
+
+
+def test_a_module_that_is_missing_beside_opentelemetry_is_an_error_and_not_reported_as_a_missing_sdk() -> None:
+    code = (
+        "import sys; sys.modules['shared.tracing.otel'] = None\n"
+        "from shared import tracing; tracing.configure('x', {'OTEL_EXPORTER_OTLP_ENDPOINT': 'http://c:4318'})"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, env=inherited_environment()
+    )
+    assert result.returncode == 1
+    assert "ModuleNotFoundError" in result.stderr
+    assert "tokenkeeper[otel]" not in result.stdout + result.stderr

@@ -5,6 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from structlog.testing import capture_logs
 
+from shared.db.core.errors import StatementRejected
 from shared.domain.errors import (
     AccountMigrating,
     CodeRejected,
@@ -282,6 +283,23 @@ def test_with_queue_and_postgres_down_the_grant_is_in_a_cookie(site, cookies):
     response = site.callback()
     assert response.status_code == 303
     assert "tk_grant" in cookies(response)
+
+
+def test_a_statement_that_postgres_rejects_is_logged_as_an_error_and_does_not_lose_the_grant(site, cookies):
+    site.queue.down = True
+    site.installs.error = StatementRejected("PostgreSQL rejected a statement: 42P01 UndefinedTable")
+    with capture_logs() as logs:
+        response = site.callback()
+    assert response.status_code == 303
+    assert "tk_grant" in cookies(response)
+    (line,) = [line for line in logs if line["log_level"] == "error"]
+    assert (line["by"], line["why"]) == ("postgres", "PostgreSQL rejected a statement: 42P01 UndefinedTable")
+
+
+def test_a_code_that_hubspot_rejects_while_postgres_is_down_gets_the_page_of_a_used_code(site):
+    site.installs.down = True
+    site.hubspot.exchange_error = CodeRejected("BAD_AUTH_CODE", http_status=400)
+    assert is_error_page(site, site.callback(), 400, "cannot be used again")
 
 
 def test_an_unexpected_exception_while_storing_does_not_lose_the_grant(site, cookies):
