@@ -16,7 +16,8 @@ from sandbox.embedded.server import EmbeddedError, Launch, find_orphan_port, loa
 USER = "tokenkeeper"
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
-STATUS_LINE = 8  #: of postmaster.pid: "ready" once connections are accepted
+STATUS_LINE = 8  #: of postmaster.pid
+READY = ("ready", "standby")  #: the status once connections are accepted
 
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 _SETTINGS = {
@@ -124,6 +125,6 @@ class EmbeddedPostgres:
 def _is_ready(pid_file: Path, pid: int) -> bool:
     try:
         lines = pid_file.read_text(encoding="utf-8").splitlines()
-        return int(lines[0]) == pid and len(lines) >= STATUS_LINE and lines[STATUS_LINE - 1].strip() == "ready"
+        return int(lines[0]) == pid and len(lines) >= STATUS_LINE and lines[STATUS_LINE - 1].strip() in READY
     except (OSError, ValueError, IndexError):
         return False

@@ -11,7 +11,7 @@ import requests
 from tests.support.fault_deployment import FaultDeployment
 from tests.support.polling import until
 from tests.support.product import has_printed
-from tests.support.slow_proxy import SlowProxy
+from tests.support.tcp_proxy import TcpProxy
 
 
 @pytest.fixture(autouse=True)
@@ -105,9 +105,8 @@ def test_every_connection_recovers_after_redis_is_frozen(deployment: FaultDeploy
 def test_installs_and_refreshes_succeed_with_a_slow_redis(deployment: FaultDeployment) -> None:
     """Each packet to and from Redis is delayed by 0.2 s."""
     broker = urlsplit(deployment.servers.valkey.url())
-    with SlowProxy("127.0.0.1", int(broker.port or 0), seconds=0.2) as proxy:
-        url = broker._replace(netloc=f"{broker.username or ''}:{broker.password}@127.0.0.1:{proxy.port}").geturl()
-        slow = {"REDIS_URL": url}
+    with TcpProxy("127.0.0.1", int(broker.port or 0), delay_seconds=0.2) as proxy:
+        slow = {"REDIS_URL": proxy.lead(broker.geturl())}
         for name in ("worker", "beat", "web"):
             assert deployment.newest_process(name).stop() == 0
             deployment.product.running.remove(deployment.newest_process(name))

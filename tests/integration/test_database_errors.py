@@ -17,12 +17,16 @@ from sqlalchemy.engine import make_url
 from sandbox.embedded import EmbeddedPostgres
 from shared.db.core.engine import make_engine as connect_engine
 from shared.db.core.engine import ping
-from shared.db.core.errors import StatementRejected, StoreUnavailable, translate_errors
+from shared.db.core.errors import StatementRejected, StoreReadOnly, StoreUnavailable, translate_errors
+from shared.db.core.server_watch import server_watch
 from shared.db.core.statements import Database, single_statement
 from shared.db.schema.migrate import migrate
 from shared.net.deadline import deadline
 from tests.support.builders import HUB
+from tests.support.polling import until
+from tests.support.replication import open_sql
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
+from web.monitoring.health import NotReady, readiness_checks
 
 SECRET = "do-not-show-this-token"
 
@@ -173,3 +177,59 @@ def test_a_statement_in_a_database_that_is_not_migrated_is_rejected(empty_databa
     with pytest.raises(StatementRejected, match="42P01"):
         Stores(engine, lease_seconds=60).claims.claim(1)
     engine.dispose()
+
+
+def test_a_server_that_becomes_read_only_is_left_at_the_next_statement_and_taken_again_later(
+    own_postgres: EmbeddedPostgres,
+) -> None:
+    """As a former primary does that stays up: its connections live on, and reads would succeed."""
+    engine = connect_engine(own_postgres.url())
+    ping(engine)
+    sql = open_sql(own_postgres)
+    sql.rows("SET default_transaction_read_only = off")
+    try:
+        set_read_only(sql, "ALTER SYSTEM SET default_transaction_read_only = on")
+        with pytest.raises(StoreReadOnly, match="PostgreSQL is read-only"):
+            until(lambda: ping(engine))
+        with pytest.raises(StoreReadOnly, match="PostgreSQL is read-only"):
+            ping(connect_engine(f"{own_postgres.url()}?target_session_attrs=any"))
+        with pytest.raises(NotReady, match="read-only"):
+            readiness_checks(engine, "redis://unused")["postgres"]()
+    finally:
+        set_read_only(sql, "ALTER SYSTEM RESET default_transaction_read_only")
+    until(lambda: succeeds(lambda: ping(engine)))
+
+
+def set_read_only(sql: SqlFixture, statement: str) -> None:
+    sql.rows(statement)
+    sql.rows("SELECT pg_reload_conf()")
+
+
+def succeeds(call: Callable[[], None]) -> bool:
+    try:
+        call()
+    except StoreUnavailable:
+        return False
+    return True
+
+
+def test_each_of_several_hosts_has_a_time_limit_of_its_own(own_postgres: EmbeddedPostgres) -> None:
+    url = make_url(own_postgres.url())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hosts = (f"127.0.0.1:{silent.getsockname()[1]}", f"127.0.0.1:{url.port}")
+        several = url.set(host=None, port=None, query={"host": hosts})
+        ping(connect_engine(several.render_as_string(hide_password=False)), seconds=30)
+
+
+def test_an_old_connection_is_replaced_so_that_the_servers_name_is_resolved_again(engine: Engine) -> None:
+    def read_backend() -> int:
+        with engine.connect() as connection:
+            return int(connection.scalar(text("SELECT pg_backend_pid()")) or 0)
+
+    first = read_backend()
+    assert read_backend() == first, "a young one is used again"
+    with engine.connect() as connection:
+        connection.connection.dbapi_connection.connected_at -= 60
+    losses = server_watch(engine).losses
+    assert read_backend() != first
+    assert server_watch(engine).losses == losses, "nothing was lost"

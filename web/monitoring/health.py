@@ -9,16 +9,18 @@ from functools import partial
 from flask import Response, jsonify
 from kombu import Connection
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 from sqlalchemy import Engine
 
-from shared.db.core.errors import SchemaError, StatementRejected, StoreUnavailable
+from shared.db.core.errors import SchemaError, StatementRejected, StoreReadOnly, StoreUnavailable
 from shared.db.schema.migrate import check_schema
 from shared.dispatch import build_broker_config
 from web.server.timeouts import run_in_thread
 
 #: For all checks together.
 READY_TIMEOUT_SECONDS = 2.0
+#: No such key exists, and LPUSHX creates none.
+READY_KEY = "tokenkeeper.readyz"
 
 Check = Callable[[], None]
 
@@ -58,14 +60,20 @@ def _check_postgres(engine: Engine) -> None:
         check_schema(engine)
     except SchemaError:
         raise NotReady("not migrated") from None
+    except StoreReadOnly:
+        raise NotReady("read-only") from None
     except (StoreUnavailable, StatementRejected):
         raise NotReady("down") from None
 
 
 def _check_redis(redis_url: str) -> None:
+    """By a write that changes nothing: a replica, and a Redis without memory, answer everything else."""
     url, options = build_broker_config(redis_url, {"socket_connect_timeout": 1, "socket_timeout": 1})
     try:
         with Connection(url, transport_options=options) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=READY_TIMEOUT_SECONDS)
+            connection.default_channel.client.lpushx(READY_KEY, "")
+    except ReadOnlyError:
+        raise NotReady("read-only") from None
     except (OperationalError, RedisError, OSError):
         raise NotReady("down") from None

@@ -1,5 +1,9 @@
 """Connections to PostgreSQL: every wait has a limit, and nothing needs a session, so PgBouncer may stand in between.
 
+After a failover a name leads to another server, and the old one may live on as a standby or read-only. So each
+connection is checked when it is taken from the pool (docs/adr/0029): it must lead to a server that accepts writes, and
+it is replaced when it is old, so that the name is resolved again.
+
 libpq's timeouts end the wait for a dead network, not for a server that is up and does not answer (it is frozen, or its
 disk is). So psycopg2 waits through _wait_for_server(), which also obeys the thread's deadline (shared/net/deadline.py).
 psycopg2 has this setting per process, not per connection.
@@ -7,9 +11,12 @@ psycopg2 has this setting per process, not per connection.
 
 from __future__ import annotations
 
+import itertools
 import math
 import select
 import time
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import psycopg2
@@ -17,8 +24,10 @@ from psycopg2.extensions import POLL_OK, POLL_READ, STATUS_SETUP, set_wait_callb
 from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  its own name is too short
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
-from shared.db.core.errors import TIMED_OUT, translate_errors
+from shared.db.core.errors import READ_ONLY, TIMED_OUT, StoreReadOnly, translate_errors
+from shared.db.core.server_watch import OPTION, ServerWatch
 from shared.net.deadline import deadline, seconds_left
 
 CONNECT_TIMEOUT_SECONDS = 2.0
@@ -26,6 +35,11 @@ CONNECT_TIMEOUT_SECONDS = 2.0
 STATEMENT_TIMEOUT_SECONDS = 12.0
 #: To wait for one of the pool's connections.
 POOL_TIMEOUT_SECONDS = 5.0
+#: An older connection is replaced: where a name leads to another server now, while the old one still accepts writes,
+#: nothing else would lead there. Below the time for which saved results are remembered (recent_writes.py).
+MAX_CONNECTION_AGE_SECONDS = 40.0
+#: pg_postmaster_start_time() is a mark of the server that PgBouncer does not hide. As quick as SELECT 1.
+CHECK_SERVER = "SELECT pg_postmaster_start_time(), current_setting('transaction_read_only')"
 LIBPQ_OPTIONS = {
     "application_name": "tokenkeeper",
     "connect_timeout": int(CONNECT_TIMEOUT_SECONDS),
@@ -34,6 +48,7 @@ LIBPQ_OPTIONS = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # milliseconds until what was sent must be acknowledged
+    "target_session_attrs": "read-write",  # of several hosts, or addresses of a name, the one that accepts writes
 }
 
 
@@ -44,20 +59,34 @@ def make_engine(
     set_wait_callback(_wait_for_server)
     url = make_url(database_url).set(drivername="postgresql+psycopg2")
     options = {name: value for name, value in LIBPQ_OPTIONS.items() if name not in url.query}
+    watch = ServerWatch()
     engine = create_engine(
         url,
         connect_args={**options, "connection_factory": _Connection},
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=POOL_TIMEOUT_SECONDS,
-        pool_pre_ping=True,  # after a restart of the server no statement fails
         hide_parameters=True,
         use_native_hstore=False,  # asks the server about an unused type at each connect
+        execution_options={OPTION: watch},
     )
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> Any:
+        return _connect_to_one_host(options)
 
     @event.listens_for(engine, "connect")
     def _set_statement_limit(connection: Any, _record: object) -> None:
         connection.statement_seconds = statement_seconds
+
+    @event.listens_for(engine, "checkout")
+    def _check(connection: Any, _record: object, _fairy: object) -> None:
+        _check_connection(connection, watch)
+
+    @event.listens_for(engine, "invalidate")
+    def _note_loss(_connection: object, _record: object, error: BaseException | None) -> None:
+        if not isinstance(error, _ConnectionTooOld):
+            watch.note_lost_connection()
 
     return engine
 
@@ -70,6 +99,64 @@ def ping(engine: Engine, seconds: float = 2.5) -> None:
 
 class _Connection(Psycopg2Connection):
     statement_seconds: float | None = None  #: time limit of each statement; None: no limit
+    was_checked = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.connected_at = time.monotonic()
+
+    def ask_server(self) -> tuple[datetime, bool]:
+        """When the server was started, and whether it is read-only. Leaves no transaction open."""
+        in_autocommit, self.autocommit = self.autocommit, True
+        try:
+            with self.cursor() as cursor:
+                cursor.execute(CHECK_SERVER)
+                row: tuple[Any, ...] = cursor.fetchone() or ()
+        finally:
+            if not self.closed:
+                self.autocommit = in_autocommit
+        started_at, is_read_only = row
+        return started_at, is_read_only == "on"
+
+
+def _connect_to_one_host(options: Mapping[str, Any]) -> _Connection:
+    """A connection to the first host that accepts one, each within CONNECT_TIMEOUT_SECONDS.
+
+    Given all hosts, libpq would spend that time, which psycopg2 limits as a whole, on a first one that does not answer.
+    """
+    hosts, ports = (str(options.get(name, "")).split(",") for name in ("host", "port"))
+    for host, port in itertools.zip_longest(hosts, ports, fillvalue=ports[-1]):
+        own = {**options, **({"host": host} if host else {}), **({"port": port} if port else {})}
+        try:
+            connection: _Connection = psycopg2.connect(**own)
+        except psycopg2.OperationalError as error:
+            failure = error
+        else:
+            return connection
+    raise failure
+
+
+class _ConnectionTooOld(DisconnectionError):
+    """The pool replaces this connection alone."""
+
+
+def _check_connection(connection: _Connection, watch: ServerWatch) -> None:
+    """Called as a connection leaves the pool. The pool replaces it, or all, where this raises a DisconnectionError.
+
+    Raises StoreReadOnly or psycopg2's error where a new connection is no better.
+    """
+    is_new, connection.was_checked = not connection.was_checked, True
+    if time.monotonic() - connection.connected_at > MAX_CONNECTION_AGE_SECONDS:
+        raise _ConnectionTooOld
+    try:
+        started_at, is_read_only = connection.ask_server()
+    except psycopg2.Error:
+        if is_new:
+            raise
+        raise InvalidatePoolError from None
+    watch.note_server(started_at)
+    if is_read_only:
+        raise StoreReadOnly(READ_ONLY) if is_new else InvalidatePoolError
 
 
 def _wait_for_server(connection: Psycopg2Connection) -> None:

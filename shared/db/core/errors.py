@@ -2,6 +2,7 @@
 
     StoreError
     ├── StoreUnavailable    PostgreSQL does not answer, or not now: the same call may succeed later
+    │   └── StoreReadOnly   its server takes no writes: a standby, or an old primary, in the middle of a failover
     └── StatementRejected   PostgreSQL rejects a statement: a bug, a missing privilege, or a schema changed by hand
     SchemaError             the database is not migrated, or behind or ahead of the code: one line that says what to do
 
@@ -29,9 +30,14 @@ RETRYABLE_SQLSTATE_CLASSES = (
 )
 RETRYABLE_SQLSTATES = (
     errorcodes.LOCK_NOT_AVAILABLE,
-    errorcodes.READ_ONLY_SQL_TRANSACTION,  # a standby, in the middle of a failover
     errorcodes.IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
 )
+READ_ONLY = (
+    "PostgreSQL is read-only: DATABASE_URL leads to a standby, or to a former primary. "
+    "It is tried again; if this stays, let DATABASE_URL lead to the primary"
+)
+#: Parts of libpq's messages where target_session_attrs rejects a server.
+READ_ONLY_ERRORS = ("session is read-only", "server is in hot standby mode")
 #: What shared/db/core/engine.py raises when a wait has reached its limit.
 TIMED_OUT = "timed out waiting for the server"
 #: Part of such a message, or of one of libpq, which have no SQLSTATE; and what to tell people.
@@ -55,6 +61,10 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):
     """PostgreSQL does not answer, or not now. The only thing to do is to try again later."""
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The server takes no writes: a standby, or a former primary."""
 
 
 class StatementRejected(StoreError):
@@ -86,8 +96,12 @@ def translate_error(error: BaseException | None, *, is_disconnect: bool) -> Stor
     if sqlstate is None or is_disconnect:
         if is_disconnect or isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
             message = str(error)
+            if any(part in message for part in READ_ONLY_ERRORS):
+                return StoreReadOnly(READ_ONLY)
             reasons = (reason for part, reason in CONNECTION_ERRORS if part in message)
             return StoreUnavailable(f"PostgreSQL does not answer: {next(reasons, type(error).__name__)}")
+    elif sqlstate == errorcodes.READ_ONLY_SQL_TRANSACTION:
+        return StoreReadOnly(READ_ONLY)
     elif sqlstate in RETRYABLE_SQLSTATES or sqlstate[:2] in RETRYABLE_SQLSTATE_CLASSES:
         return StoreUnavailable(f"PostgreSQL could not do it now ({sqlstate} {type(error).__name__})")
     diagnostics = getattr(error, "diag", None)

@@ -1,4 +1,4 @@
-"""A TCP proxy that delays all data, in both directions."""
+"""A TCP proxy that leads to another server at a test's word, as a name does, or delays all data."""
 
 from __future__ import annotations
 
@@ -8,23 +8,33 @@ import threading
 import time
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 
-class SlowProxy(socketserver.ThreadingTCPServer):
-    """Listens on `port`; each piece waits `seconds` before it is passed on, in both directions."""
+class TcpProxy(socketserver.ThreadingTCPServer):
+    """Listens on `port`. New connections go to `target`, which a test may change; existing ones stay where they are.
+
+    Each piece waits `delay_seconds` before it is passed on, in both directions.
+    """
 
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, *, seconds: float) -> None:
+    def __init__(self, host: str, port: int, *, delay_seconds: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), _Carrier)
         self.target = (host, port)
-        self.seconds = seconds
+        self.delay_seconds = delay_seconds
         self.carried = 0  #: number of pieces passed on
 
     @property
     def port(self) -> int:
         return int(self.server_address[1])
+
+    def lead(self, url: str) -> str:
+        """The URL of a server, through this proxy."""
+        parts = urlsplit(url)
+        login, at, _ = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{login}{at}127.0.0.1:{self.port}").geturl()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -38,7 +48,7 @@ class SlowProxy(socketserver.ThreadingTCPServer):
 
 
 class _Carrier(socketserver.BaseRequestHandler):
-    server: SlowProxy
+    server: TcpProxy
 
     def handle(self) -> None:
         try:
@@ -54,7 +64,7 @@ class _Carrier(socketserver.BaseRequestHandler):
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         try:
             while piece := source.recv(65536):
-                time.sleep(self.server.seconds)
+                time.sleep(self.server.delay_seconds)
                 self.server.carried += 1
                 target.sendall(piece)
             target.shutdown(socket.SHUT_WR)

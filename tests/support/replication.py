@@ -1,0 +1,74 @@
+"""A standby of an embedded PostgreSQL, which tests let fall behind and promote."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import psycopg2
+
+from sandbox.embedded import EmbeddedPostgres
+from sandbox.embedded.data_dir import choose_data_directory
+from tests.support.polling import until
+from tests.support.stores import SqlFixture
+
+
+class Standby(EmbeddedPostgres):
+    """A hot standby with streaming replication, asynchronous unless the primary's settings say otherwise."""
+
+    def __init__(self, primary: EmbeddedPostgres, folder: Path) -> None:
+        super().__init__(folder, durable=False)
+        directory = choose_data_directory(folder)
+        url = urlsplit(primary.url())
+        shutil.copy(primary.folder / "password", directory.folder / "password")
+        subprocess.run(  # type: ignore[call-overload]
+            [
+                *(str(directory.binaries / "pg_basebackup"), "--pgdata", str(directory.folder / "data")),
+                *("--host", "127.0.0.1", "--port", str(primary.port), "--username", str(url.username)),
+                *("--checkpoint=fast", "--no-sync", "--write-recovery-conf"),
+            ],
+            cwd=directory.folder,
+            env={"PATH": os.defpath, "PGPASSWORD": str(url.password)},
+            stdin=subprocess.DEVNULL,
+            check=True,
+            **directory.account.popen_arguments(),
+        )
+        self.start()
+
+    def stop_receiving(self) -> None:
+        """From now on it lacks what the primary commits."""
+        sql = self.open_sql()
+        sql.rows("ALTER SYSTEM SET primary_conninfo = ''")
+        sql.rows("SELECT pg_reload_conf()")
+        until(lambda: not sql.rows("SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'"))
+
+    def has_received(self, primary: EmbeddedPostgres) -> bool:
+        """Whether it has replayed everything that the primary has committed so far."""
+        written = open_sql(primary).value("SELECT pg_current_wal_lsn()::text")
+        return bool(self.open_sql().value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", written))
+
+    def promote(self) -> None:
+        self.open_sql().rows("SELECT pg_promote()")
+
+    def open_sql(self) -> SqlFixture:
+        return open_sql(self)
+
+
+def open_sql(server: EmbeddedPostgres, database: str = "postgres") -> SqlFixture:
+    connection = psycopg2.connect(server.url(database))
+    connection.autocommit = True
+    return SqlFixture(connection)
+
+
+def kill(server: EmbeddedPostgres) -> None:
+    """As if the machine were switched off: no process of it answers or writes any more."""
+    assert server.process is not None
+    main = psutil.Process(server.process.pid)
+    for process in [main, *main.children(recursive=True)]:
+        process.kill()
+    server.process.wait(30)
+    server.process = None
