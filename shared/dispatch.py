@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from shared import tracing
 from shared.domain.grant import EncryptedInstall
+from shared.redis_transport import use_reconnecting_transports
 from shared.tracing import SpanKind
 
 STORE_INSTALL = "tokenkeeper.store_install"
@@ -60,6 +61,7 @@ class Dispatch:
     @classmethod
     def from_url(cls, redis_url: str) -> Dispatch:
         """For a process that only sends. One try and short timeouts: a browser waits for the answer."""
+        use_reconnecting_transports()
         url, options = build_broker_config(redis_url, {"socket_connect_timeout": 1, "socket_timeout": 1})
         app = Celery("tokenkeeper", broker=url, set_as_current=False)
         app.conf.update(

@@ -8,10 +8,12 @@ from typing import Any
 import structlog
 from celery.worker.control import Panel
 from kombu.exceptions import OperationalError
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import redis
+from kombu.transport.virtual import QoS
 from redis.exceptions import RedisError
 
 from shared.dispatch import BACKGROUND_QUEUE, INTERACTIVE_QUEUE
+from shared.redis_transport import CONNECTION_ERRORS, ReconnectingChannelMixin, use_transports
 from worker.message_validation import InvalidMessage, validate
 
 log = structlog.get_logger(__name__)
@@ -45,10 +47,7 @@ REDIS_ERRORS = (OperationalError, RedisError, OSError, Empty)
 
 def install_validating_transport() -> None:
     """Call it before the process connects."""
-    for name in ("redis", "rediss", "unix"):
-        if name in TRANSPORT_ALIASES:
-            TRANSPORT_ALIASES[name] = "worker.broker:ValidatingTransport"
-    TRANSPORT_ALIASES["sentinel"] = "worker.broker:ValidatingSentinelTransport"
+    use_transports(f"{__name__}:ValidatingTransport", f"{__name__}:ValidatingSentinelTransport")
 
 
 def disable_remote_control() -> None:
@@ -58,6 +57,18 @@ def disable_remote_control() -> None:
 
 class ValidatingQoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
     """Messages that were taken and not acknowledged are in Redis too, where others could change them."""
+
+    def append(self, message: Any, delivery_tag: Any) -> None:
+        """BRPOP has removed the message from its queue: where Redis does not keep a copy, it is executed all the same.
+
+        A full Redis refuses the copy (OOM), a lost connection cannot make it. Without the message an install would be
+        lost; with it, only one whose worker dies before it is stored.
+        """
+        try:
+            super().append(message, delivery_tag)
+        except REDIS_ERRORS as error:
+            log.warning("Redis does not keep a copy of a message in work", why=f"{type(error).__name__}: {error}")
+            QoS.append(self, message, delivery_tag)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         try:
@@ -69,7 +80,7 @@ class ValidatingQoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
             self._remove_from_indices(tag).execute()
 
 
-class _ValidatingChannelMixin:
+class _ValidatingChannelMixin(ReconnectingChannelMixin):
     QoS = ValidatingQoS
 
     def _create_client(self, *arguments: Any, **options: Any) -> Any:
@@ -94,6 +105,7 @@ class ValidatingChannel(_ValidatingChannelMixin, redis.Channel):  # type: ignore
 
 class ValidatingTransport(redis.Transport):  # type: ignore[misc]  # kombu has no types
     Channel = ValidatingChannel
+    connection_errors = CONNECTION_ERRORS
 
 
 class ValidatingSentinelChannel(_ValidatingChannelMixin, redis.SentinelChannel):  # type: ignore[misc]  # no types
@@ -102,6 +114,7 @@ class ValidatingSentinelChannel(_ValidatingChannelMixin, redis.SentinelChannel):
 
 class ValidatingSentinelTransport(redis.SentinelTransport):  # type: ignore[misc]  # kombu has no types
     Channel = ValidatingSentinelChannel
+    connection_errors = CONNECTION_ERRORS
 
 
 def _validate_brpop_reply(reply: list[bytes] | None, **_options: Any) -> tuple[bytes, bytes] | None:

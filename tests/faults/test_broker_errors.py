@@ -1,0 +1,136 @@
+"""Redis answers, and refuses what it is asked: no process ends, and work goes on as soon as Redis accepts it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import psutil
+import pytest
+import redis
+
+from tests.support.fault_deployment import FaultDeployment
+from tests.support.polling import until
+
+NEW_PASSWORD = "another-password"
+FIRST_NEW_HUB = 4_000
+CONNECTION_LOST = "the broker failed; the worker connects again"
+
+
+@pytest.fixture
+def admin(deployment: FaultDeployment) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(deployment.servers.valkey.url(), single_connection_client=True) as admin:
+        admin.ping()
+        yield admin
+
+
+@pytest.fixture
+def processes(deployment: FaultDeployment) -> Iterator[list[psutil.Process]]:
+    """The product's processes with their children: the same ones must run at the end of the test."""
+    running = [
+        process
+        for main in (psutil.Process(child.pid) for child in deployment.product.running)
+        for process in (main, *main.children(recursive=True))
+    ]
+    yield running
+    assert [process for process in running if not process.is_running()] == []
+
+
+class Refusal(NamedTuple):
+    refuse: Sequence[str]  #: commands after which Redis refuses work
+    accept: Sequence[str]  #: commands after which it accepts work again
+    why: str  #: what the worker logs
+
+
+REFUSALS = {
+    "a primary that became a replica": Refusal(
+        ["REPLICAOF 127.0.0.1 1"],
+        ["REPLICAOF NO ONE"],
+        "You can't write against a read only replica",
+    ),
+    "a replica without its primary": Refusal(
+        ["CONFIG SET replica-serve-stale-data no", "REPLICAOF 127.0.0.1 1"],
+        ["REPLICAOF NO ONE", "CONFIG SET replica-serve-stale-data yes"],
+        "Link with MASTER is down",
+    ),
+    "a primary that lost its replicas": Refusal(
+        ["CONFIG SET min-replicas-to-write 1"],
+        ["CONFIG SET min-replicas-to-write 0"],
+        "NOREPLICAS",
+    ),
+    "a user without the right to read queues": Refusal(
+        ["ACL SETUSER default -brpop"],
+        ["ACL SETUSER default +brpop"],
+        "no permissions to run the 'brpop' command",
+    ),
+    "a changed password": Refusal(
+        [f"CONFIG SET requirepass {NEW_PASSWORD}", "CLIENT KILL TYPE normal", "CLIENT KILL TYPE pubsub"],
+        ["CONFIG SET requirepass {password}"],
+        "invalid username-password pair",
+    ),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
+def test_every_process_survives(
+    deployment: FaultDeployment, admin: redis.Redis, processes: list[psutil.Process], refusal: Refusal
+) -> None:
+    password = str(admin.config_get("requirepass")["requirepass"])
+    worker = deployment.newest_process("worker")
+    before = worker.output().count(refusal.why)
+    for command in refusal.refuse:
+        admin.execute_command(command)
+    try:
+        until(lambda: worker.output().count(refusal.why) > before)
+        # An install is stored by web itself where the queue does not take it.
+        hub_id = FIRST_NEW_HUB
+        assert deployment.install(hub_id).status_code == 303
+        until(lambda: deployment.token(hub_id))
+    finally:
+        for command in refusal.accept:
+            admin.execute_command(command.format(password=password))
+    deployment.wait_for_new_tokens(deployment.make_due())
+    assert deployment.install(hub_id).status_code == 303
+    deployment.check_recovered()
+    assert "Traceback" not in worker.output()
+    assert processes
+
+
+def test_installs_in_the_queue_of_a_redis_without_memory_are_stored(
+    deployment: FaultDeployment, admin: redis.Redis, processes: list[psutil.Process]
+) -> None:
+    """Redis gives messages away and refuses to keep a copy of those in work."""
+    old = {hub_id: deployment.token(hub_id) for hub_id in deployment.hubs[:4]}
+    worker = psutil.Process(deployment.newest_process("worker").pid)
+    worker.suspend()
+    for hub_id in old:
+        assert deployment.install(hub_id).status_code == 303
+    admin.config_set("maxmemory", 1)
+    worker.resume()
+    try:
+        until(lambda: all(deployment.token(hub_id) not in {None, token} for hub_id, token in old.items()))
+        assert deployment.install(FIRST_NEW_HUB + 1).status_code == 303
+        until(lambda: deployment.token(FIRST_NEW_HUB + 1))
+    finally:
+        admin.config_set("maxmemory", 0)
+    deployment.check_recovered()
+    assert processes
+
+
+def test_a_worker_with_an_unacknowledged_install_survives_the_end_of_redis(
+    deployment: FaultDeployment, admin: redis.Redis, processes: list[psutil.Process]
+) -> None:
+    """One install waits for PostgreSQL in a pool process while the other one's main process waits for messages."""
+    hub_id = deployment.hubs[0]
+    old = deployment.token(hub_id)
+    worker = deployment.newest_process("worker")
+    losses = worker.output().count(CONNECTION_LOST)
+    with deployment.servers.freeze_postgres():
+        assert deployment.install(hub_id).status_code == 303
+        until(lambda: admin.hlen("unacked"))
+        deployment.servers.kill_valkey()
+        until(lambda: worker.output().count(CONNECTION_LOST) > losses)
+        deployment.servers.valkey.start()
+    until(lambda: deployment.token(hub_id) != old)
+    deployment.check_recovered()
+    assert processes
