@@ -1,0 +1,181 @@
+"""`tokenkeeper app`: the files that define a HubSpot app, from the settings and against them."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.main import main
+
+Output = pytest.CaptureFixture[str]
+REDIRECT_URI = "https://connect.example.com/oauth/callback"
+DEFINITION = {
+    "uid": "acme",
+    "type": "app",
+    "config": {
+        "name": "Acme",
+        "description": "Connects accounts.",
+        "distribution": "marketplace",
+        "auth": {
+            "type": "oauth",
+            "redirectUrls": [REDIRECT_URI, "http://localhost:5000/oauth/callback"],
+            "requiredScopes": ["oauth", "crm.objects.contacts.read"],
+            "optionalScopes": ["crm.objects.deals.read"],
+            "conditionallyRequiredScopes": [],
+        },
+    },
+}
+
+
+def run(*arguments: str) -> int:
+    """The exit status."""
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    return int(error.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "HUBSPOT_CLIENT_ID": "0b1c2d3e-0000-4000-8000-000000000001",
+        "HUBSPOT_CLIENT_SECRET": "never-shown",
+        "HUBSPOT_REDIRECT_URI": REDIRECT_URI,
+        "HUBSPOT_SCOPES": "oauth crm.objects.contacts.read",
+        "HUBSPOT_OPTIONAL_SCOPES": "crm.objects.deals.read",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_init_writes_a_project_that_check_agrees_with(tmp_path: Path, capsys: Output) -> None:
+    directory = tmp_path / "app"
+    assert run("app", "init", str(directory), "--name", "Acme Ltd") == 0
+    output = capsys.readouterr().out
+    assert json.loads((directory / "hsproject.json").read_text()) == {
+        "name": "Acme Ltd",
+        "srcDir": "src",
+        "platformVersion": "2026.09",
+    }
+    definition = json.loads((directory / "src/app/app-hsmeta.json").read_text())
+    assert (definition["uid"], definition["type"]) == ("acme_ltd", "app")
+    assert definition["config"]["auth"] == {
+        "type": "oauth",
+        "redirectUrls": [REDIRECT_URI],
+        "requiredScopes": ["oauth", "crm.objects.contacts.read"],
+        "optionalScopes": ["crm.objects.deals.read"],
+        "conditionallyRequiredScopes": [],
+    }
+    assert "never-shown" not in output + json.dumps(definition)
+    assert "hs project upload" in output
+    assert run("app", "check", str(directory / "src/app/app-hsmeta.json")) == 0
+    assert capsys.readouterr().out.endswith("and the settings agree\n")
+
+
+def test_init_never_overwrites_a_file(tmp_path: Path, capsys: Output) -> None:
+    (tmp_path / "src/app").mkdir(parents=True)
+    (tmp_path / "src/app/app-hsmeta.json").write_text("mine")
+    assert run("app", "init", str(tmp_path)) == 1
+    assert "exists already, so nothing was written" in capsys.readouterr().err
+    assert (tmp_path / "src/app/app-hsmeta.json").read_text() == "mine"
+    assert not (tmp_path / "hsproject.json").exists()
+
+
+def test_init_says_why_it_cannot_write(tmp_path: Path, capsys: Output) -> None:
+    (tmp_path / "src").write_text("a file where a folder should be")
+    assert run("app", "init", str(tmp_path)) == 1
+    assert capsys.readouterr().err.startswith("tokenkeeper: cannot write ")
+
+
+def change_auth(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda definition: definition["config"]["auth"].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (change_auth(redirectUrls=[REDIRECT_URI + "/"]), f"redirectUrls lacks {REDIRECT_URI}"),
+        (change_auth(redirectUrls=[REDIRECT_URI, "http://a.example/oauth/callback"]), "HubSpot takes https, and http"),
+        (change_auth(requiredScopes=["oauth"]), "requiredScopes lacks crm.objects.contacts.read, which HUBSPOT_SCOPES"),
+        (change_auth(requiredScopes=["crm.objects.contacts.read"]), "requiredScopes lacks oauth: account information"),
+        (change_auth(optionalScopes=[]), "optionalScopes lacks crm.objects.deals.read"),
+        (change_auth(optionalScopes=["crm.objects.deals.read", "files"]), "optionalScopes has files, which"),
+        (change_auth(conditionallyRequiredScopes=["files"]), "conditionallyRequiredScopes has files, which"),
+        (change_auth(optionalScopes=["oauth", "crm.objects.deals.read"]), "oauth is in requiredScopes and in optional"),
+        (change_auth(requiredScopes=["oauth,crm.objects.contacts.read"]), "without commas and spaces"),
+        (change_auth(requiredScopes=["oauth", "crm.objects.contacts.read", "contacts"]), "contacts is a scope that"),
+        (change_auth(type="static"), 'config.auth.type is not "oauth"'),
+        (lambda definition: definition["config"].update(isUserLevel=True), 'the file has "isUserLevel": true'),
+        (lambda definition: definition.pop("config"), "the file has no config.auth"),
+    ],
+)
+def test_check_names_each_difference(
+    change: Callable[[dict[str, Any]], None], expected: str, tmp_path: Path, capsys: Output
+) -> None:
+    definition = copy.deepcopy(DEFINITION)
+    change(definition)
+    file = tmp_path / "app-hsmeta.json"
+    file.write_text(json.dumps(definition))
+    assert run("app", "check", str(file)) == 1
+    output = capsys.readouterr()
+    assert any(line.startswith("difference: ") and expected in line for line in output.out.splitlines()), output.out
+    assert output.err.count("\n") == 1
+
+
+def test_check_agrees_with_another_order_and_a_byte_order_mark(tmp_path: Path, capsys: Output) -> None:
+    definition = copy.deepcopy(DEFINITION)
+    change_auth(requiredScopes=["crm.objects.contacts.read", "oauth", "oauth"])(definition)
+    file = tmp_path / "app-hsmeta.json"
+    file.write_text("\ufeff" + json.dumps(definition), encoding="utf-8")
+    assert run("app", "check", str(file)) == 0
+    assert capsys.readouterr().out == f"{file} and the settings agree\n"
+
+
+def test_a_coarse_scope_is_a_note_and_no_difference(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUBSPOT_SCOPES", "oauth hubdb")
+    definition = copy.deepcopy(DEFINITION)
+    change_auth(requiredScopes=["oauth", "hubdb"])(definition)
+    file = tmp_path / "app-hsmeta.json"
+    file.write_text(json.dumps(definition))
+    assert run("app", "check", str(file)) == 0
+    assert "note: HubSpot replaces hubdb by hubdb.tables.read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"{", "is not JSON: line 1, column 2"),
+        (b"\xff\xfe", "is not JSON in UTF-8"),
+        (b"[" * 100_000, "is not JSON"),
+        (b" " * (1024 * 1024 + 1), "is too large"),
+        (b"[]", "1 difference between"),
+    ],
+)
+def test_a_file_that_is_no_definition_is_one_clear_line(
+    content: bytes, expected: str, tmp_path: Path, capsys: Output
+) -> None:
+    file = tmp_path / "app-hsmeta.json"
+    file.write_bytes(content)
+    assert run("app", "check", str(file)) == 1
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+
+
+def test_list_shows_the_app_without_its_secret(capsys: Output) -> None:
+    assert run("app", "list") == 0
+    text = capsys.readouterr().out
+    assert run("app", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "app": "default",
+        "client_id": "0b1c2d3e-0000-4000-8000-000000000001",
+        "redirect_uri": REDIRECT_URI,
+        "api_version": "2026-09",
+        "scopes": ["oauth", "crm.objects.contacts.read"],
+        "optional_scopes": ["crm.objects.deals.read"],
+    }
+    assert "client_id        0b1c2d3e" in text
+    assert "never-shown" not in text
