@@ -5,10 +5,15 @@ from contextlib import suppress
 from typing import Any
 
 from shared.db.core.errors import StoreUnavailable
+from shared.foreign_environment import GUNICORN_ARGUMENTS, remove_foreign_variables
+from shared.logs import log_ignored_variables
 from shared.startup_checks import check_database
 from web.server import slow_client_worker
 from web.server.startup import exit_on_configuration_error, load_settings
 
+# gunicorn would take these two from PORT and WEB_CONCURRENCY.
+bind = "127.0.0.1:8000"
+workers = 1
 # Threads that wait for HubSpot do not block the others; 8 slow exchanges still leave the other process for /healthz.
 worker_class = "gthread"
 threads = 8
@@ -25,8 +30,15 @@ control_socket_disable = True
 
 def on_starting(server: Any) -> None:
     """Checks the database in the master, before the fork: a refusal by each worker would print gunicorn's traceback."""
+    ignored = remove_foreign_variables(os.environ)  # noqa: TID251  an entry point
+    if os.environ.pop(GUNICORN_ARGUMENTS, ""):  # noqa: TID251
+        ignored = (*ignored, GUNICORN_ARGUMENTS)
+        server.app.reload()  # reads the options again, as after SIGHUP
+        server.setup(server.app)
     with exit_on_configuration_error(), suppress(StoreUnavailable):  # each worker waits for PostgreSQL and logs it
-        check_database(load_settings(os.environ))  # noqa: TID251  an entry point
+        settings = load_settings(os.environ)  # noqa: TID251
+        log_ignored_variables(ignored)
+        check_database(settings)
     on_reload(server)
 
 

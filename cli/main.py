@@ -6,6 +6,7 @@ the production image, which has no sandbox, lacks `up` alone.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,6 +15,8 @@ from typing import NoReturn
 
 import click
 from click.shell_completion import CompletionItem
+
+from shared.foreign_environment import remove_foreign_variables
 
 COMMANDS = {
     "up": ("cli.up:run_product", "Run the whole product here, in the foreground."),
@@ -73,8 +76,9 @@ def commands() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Errors are one line on stderr; exit status 2 for wrong use, 1 for failure."""
+    ignored = remove_foreign_variables(os.environ)  # noqa: TID251  an entry point
     try:
-        status = commands.main(arguments, prog_name="tokenkeeper", standalone_mode=False)
+        status = commands.main(arguments, prog_name="tokenkeeper", standalone_mode=False, obj=ignored)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

@@ -41,6 +41,7 @@ HUBSPOT_SETTINGS = (
     "HUBSPOT_REDIRECT_URI",
     "HUBSPOT_OPTIONAL_SCOPES",
     "HUBSPOT_API_VERSION",
+    "HUBSPOT_PROXY",
     *APP_ONLY_SETTINGS,
 )
 ALERT_SETTINGS = ("ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET")
@@ -132,6 +133,7 @@ def make_values(given: Mapping[str, str], stored: Mapping[str, str], *, simulate
             "HUBSPOT_SCOPES": "oauth crm.objects.contacts.read",
             "HUBSPOT_API_URL": "http://simulator:8090",
             "HUBSPOT_APP_URL": f"http://localhost:{given.get('SIMULATOR_PORT', '8090')}",
+            "HUBSPOT_PROXY": "",
         }
     postgres, redis = stored["POSTGRES_PASSWORD"], stored["REDIS_PASSWORD"]
     return values | {

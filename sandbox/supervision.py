@@ -21,7 +21,7 @@ honcho.manager.KILL_WAIT = STOP_SECONDS + 5
 #: For processes with nothing to finish. Flower waits for minutes for a broker that is gone.
 SHORT_STOP_SECONDS = 8.0
 STOP_STATUSES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-_WEB_AND_WORKER_SECRETS = {"DATABASE_URL", "REDIS_URL", "HUBSPOT_CLIENT_SECRET", "TOKEN_KEYS"}
+_WEB_AND_WORKER_SECRETS = {"DATABASE_URL", "REDIS_URL", "HUBSPOT_CLIENT_SECRET", "HUBSPOT_PROXY", "TOKEN_KEYS"}
 #: The secret settings that each process works with.
 PROCESS_SECRETS = {
     "simulator": {"HUBSPOT_CLIENT_SECRET"},

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 import structlog
 
 from shared import tracing
+
+log = structlog.get_logger(__name__)
 
 Event = MutableMapping[str, Any]
 
@@ -80,6 +82,12 @@ def configure(log_format: str, log_level: str, secrets: Iterable[str] = ()) -> N
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
     # At warning this one logs the raw headers of a malformed response.
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
+
+
+def log_ignored_variables(names: Sequence[str]) -> None:
+    """Those that shared/foreign_environment.py has removed."""
+    if names:
+        log.warning("ignored variables of other programs: only our own settings count", names=", ".join(names))
 
 
 def quieten_logger(name: str) -> None:

@@ -8,9 +8,12 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shared.setting_parsers import WrongForm
+
 T = TypeVar("T")
 
 MAX_FILE_BYTES = 64 * 1024
+QUOTES = "\"'`"
 
 
 class Process(StrEnum):
@@ -84,9 +87,18 @@ def read_setting(declared: Setting, environ: Mapping[str, str], *, is_needed: bo
             raise BadSetting(f"{declared.name} is missing ({declared.hint})")
         return declared.default
     try:
+        _refuse_quotes(text)
         return declared.parse(text)
+    except WrongForm as error:
+        raise BadSetting(f"{declared.name} is malformed: {error} ({declared.hint})") from None
     except (ValueError, OverflowError):
         raise BadSetting(f"{declared.name} is malformed ({declared.hint})") from None
+
+
+def _refuse_quotes(text: str) -> None:
+    """Quotes around a value belong to a shell: `docker run --env-file` and systemd's LoadCredential keep them."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in QUOTES:
+        raise WrongForm("remove the quotes around it")
 
 
 def _find_text(name: str, environ: Mapping[str, str]) -> str:
@@ -99,7 +111,7 @@ def _find_text(name: str, environ: Mapping[str, str]) -> str:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise FileTooLarge
-        return content.decode().strip()
+        return content.decode("utf-8-sig").strip()  # Windows editors begin a file with a byte order mark
     except (OSError, ValueError) as error:
         why = f"{type(error).__name__}: a file that holds {name}"
         raise BadSetting(f"{name}_FILE cannot be read ({why})") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,7 +18,13 @@ DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
 BROKER_SCHEMES = ("redis", "rediss", "sentinel", "unix", "redis+socket")
 #: Brokers whose URL's path is the number of a database.
 NUMBERED_BROKER_SCHEMES = ("redis", "rediss", "sentinel")
+#: As in HubSpot's list of scopes, such as `crm.objects.contacts.read` and `e-commerce`.
+SCOPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+class WrongForm(ValueError):
+    """What is wrong with the text of a setting, in a few words that contain no part of it."""
 
 
 def parse_word(text: str) -> str:
@@ -35,9 +42,16 @@ def parse_comma_list(text: str) -> tuple[str, ...]:
     return words
 
 
-def parse_space_list(text: str) -> tuple[str, ...]:
-    """Words, without duplicates."""
-    return tuple(dict.fromkeys(parse_word(item) for item in text.split()))
+def parse_scopes(text: str) -> tuple[str, ...]:
+    """Without duplicates."""
+    scopes = tuple(dict.fromkeys(text.split()))
+    if all(SCOPE.fullmatch(scope) for scope in scopes):
+        return scopes
+    if "," in text or ";" in text:
+        raise WrongForm("separate scopes by spaces, not by commas")
+    if "%" in text or "+" in text:
+        raise WrongForm("write it as plain text, not as in a URL: a space for %20 or +")
+    raise WrongForm("a scope has letters, digits, and . _ - alone")
 
 
 def parse_database_url(text: str) -> str:
@@ -73,6 +87,14 @@ def parse_http_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def parse_proxy_url(text: str) -> str:
+    """A user's name and password may be in it, percent-encoded."""
+    url = urlsplit(parse_http_url(text))
+    if url.path or url.query or url.fragment:
+        raise WrongForm("a proxy's URL ends after its port")
+    return text.rstrip("/")
+
+
 def parse_webhook_url(text: str) -> str:
     """Any host that the operator wants, except one that hands out a cloud machine's credentials."""
     url = parse_http_url(text)
@@ -101,6 +123,13 @@ def parse_token_keys(text: str) -> tuple[str, ...]:
     keys = parse_comma_list(text)
     TokenCipher(keys)  # raises ValueError on a malformed one
     return keys
+
+
+def parse_password(text: str, min_length: int) -> str:
+    """Printable ASCII: browsers differ in how they send other characters, and Flower fails with them."""
+    if not (text.isascii() and text.isprintable()):
+        raise WrongForm("it has characters other than ASCII letters, digits and signs")
+    return parse_secret(text, min_length)
 
 
 def parse_secret(text: str, min_length: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from shared import setting_parsers as parsers
 from shared.setting_fields import BadSetting, Process, Source, list_declared, read_setting, setting
@@ -50,7 +50,7 @@ class Settings:
     )
     hubspot_scopes: tuple[str, ...] = setting(
         "HUBSPOT_SCOPES",
-        parsers.parse_space_list,
+        parsers.parse_scopes,
         (),
         hint="scopes separated by spaces",
         example="oauth crm.objects.contacts.read",
@@ -60,7 +60,7 @@ class Settings:
     )
     hubspot_optional_scopes: tuple[str, ...] = setting(
         "HUBSPOT_OPTIONAL_SCOPES",
-        parsers.parse_space_list,
+        parsers.parse_scopes,
         (),
         hint="scopes separated by spaces",
         example="tickets",
@@ -100,6 +100,16 @@ class Settings:
         example="2026-03",
         meaning="path segment of the token endpoint; `v3` also works; `v1` is refused: HubSpot ends it on 2027-02-16",
     )
+    hubspot_proxy: str = setting(
+        "HUBSPOT_PROXY",
+        parsers.parse_proxy_url,
+        "",
+        hint="http://user:password@proxy.internal:3128, or https://…",
+        example="http://user:its-password@proxy.internal:3128",
+        meaning="the egress proxy for calls to HubSpot, where there is no direct way out. `HTTPS_PROXY` and its like "
+        "are not read",
+        is_secret=True,
+    )
     token_keys: tuple[str, ...] = setting(
         "TOKEN_KEYS",
         parsers.parse_token_keys,
@@ -126,11 +136,11 @@ class Settings:
     )
     operator_password: str = setting(
         "OPERATOR_PASSWORD",
-        partial(parsers.parse_secret, min_length=8),
+        partial(parsers.parse_password, min_length=8),
         "",
-        hint="8 characters or more",
+        hint="8 ASCII characters or more",
         example="correct-horse-battery-staple",
-        meaning="8 characters or more; HTTP Basic password of user `operator`",
+        meaning="8 ASCII characters or more; HTTP Basic password of user `operator`, for web's pages and Flower",
         required_by=(Process.WEB, Process.FLOWER),
         is_secret=True,
         source=Source.FIRST_START,
@@ -303,10 +313,12 @@ class Settings:
 
     def list_secrets(self) -> tuple[str, ...]:
         """What a log must never contain: secret settings, and of URLs with a password the password alone."""
-        secrets = (self.secret_key, self.operator_password, self.alert_webhook_url, self.alert_webhook_secret)
-        urls = (self.database_url, self.web_database_url, self.worker_database_url, *self.redis_url.split(";"))
-        passwords = (urlsplit(url).password or "" for url in urls)
-        return (*self.hubspot_client_secrets, *self.token_keys, *filter(None, (*secrets, *passwords)))
+        secrets = [self.secret_key, self.operator_password, self.alert_webhook_url, self.alert_webhook_secret]
+        urls = (self.database_url, self.web_database_url, self.worker_database_url, self.hubspot_proxy)
+        for url in (*urls, *self.redis_url.split(";")):
+            password = urlsplit(url).password or ""
+            secrets += dict.fromkeys((password, unquote(password)))
+        return (*self.hubspot_client_secrets, *self.token_keys, *filter(None, secrets))
 
 
 #: Field's name to setting.

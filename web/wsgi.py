@@ -11,6 +11,7 @@ from flask import Flask
 
 from shared import tracing
 from shared.db.core.errors import StoreUnavailable
+from shared.foreign_environment import remove_foreign_variables
 from shared.startup_checks import check_database
 from web.app import create_app
 from web.server.startup import (
@@ -18,6 +19,7 @@ from web.server.startup import (
     exit_on_configuration_error,
     load_settings,
     make_services,
+    refuse_gunicorn_arguments,
 )
 
 log = structlog.get_logger(__name__)
@@ -26,6 +28,8 @@ log = structlog.get_logger(__name__)
 def main() -> Flask:
     """The application; for a wrong setting or schema, one line on stderr and the exit of gunicorn."""
     with exit_on_configuration_error():
+        refuse_gunicorn_arguments(os.environ)  # noqa: TID251  an entry point
+        remove_foreign_variables(os.environ)  # noqa: TID251  an entry point
         settings = load_settings(os.environ)  # noqa: TID251  an entry point
         try:
             check_database(settings)

@@ -14,6 +14,7 @@ from celery import Celery, signals
 
 from shared import logs, tracing
 from shared.db.core.errors import SchemaError
+from shared.foreign_environment import remove_foreign_variables
 from shared.setting_fields import Process
 from shared.settings import Settings, SettingsError, list_required
 from worker import broker, heartbeat
@@ -29,6 +30,8 @@ RESULT_WAIT_TENTHS = 20
 #: Loggers that write a line for every message: a sweep every two seconds would hide all other lines.
 PER_MESSAGE_LOGGERS = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
 WORKER_SETTINGS = list_required(Process.WORKER)
+#: Removed while Celery imports this module: before it reads them, and before Flower and libpq do.
+IGNORED_VARIABLES = remove_foreign_variables(os.environ)  # noqa: TID251  an entry point
 
 
 def make_app() -> Celery:
@@ -71,12 +74,14 @@ def _configure_logging(**_: Any) -> None:
 def _prepare_worker(**_: Any) -> None:
     settings = read_settings(WORKER_SETTINGS)
     broker.disable_remote_control()
+    logs.log_ignored_variables(IGNORED_VARIABLES)
     _exit_on_failure(partial(check_broker, app))
     _exit_on_failure(partial(check_database, settings))
 
 
 @signals.beat_init.connect
 def _prepare_beat(**_: Any) -> None:
+    logs.log_ignored_variables(IGNORED_VARIABLES)
     _exit_on_failure(partial(check_broker, app))
 
 
@@ -114,8 +119,6 @@ def _require_password_for_flower() -> None:
     from flower.options import options  # noqa: PLC0415  worker and beat need not load it
 
     password = read_settings(needs=("REDIS_URL", "OPERATOR_PASSWORD")).operator_password
-    # Not by this variable: it would override the option, and it splits a password with commas into several ones.
-    os.environ.pop("FLOWER_BASIC_AUTH", None)  # noqa: TID251
     options.basic_auth = [f"operator:{password}"]
 
 

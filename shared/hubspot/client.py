@@ -43,8 +43,12 @@ class HubSpot:
         api_version: str,
         timeout: float,
         max_idle_connections: int,
+        proxy: str = "",
     ) -> None:
-        """`client_secrets` are tried in this order. `max_idle_connections` to HubSpot stay open between calls."""
+        """`client_secrets` are tried in this order. `max_idle_connections` to HubSpot stay open between calls.
+
+        `proxy` is the URL of an egress proxy; empty: none.
+        """
         self._app = {"client_id": client_id, "redirect_uri": redirect_uri, "scope": " ".join(scopes)}
         if optional_scopes:
             self._app["optional_scope"] = " ".join(optional_scopes)
@@ -53,7 +57,7 @@ class HubSpot:
         self._credentials = tuple(urlencode({"client_id": client_id, "client_secret": each}) for each in self._secrets)
         self._preferred_secret = 0
         self._timeout = timeout
-        self._transport = Transport(max_idle_connections)
+        self._transport = Transport(max_idle_connections, proxy)
         form_headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         token_url = f"{api_url.rstrip('/')}/oauth/{api_version}/token"
         install_url = f"{api_url.rstrip('/')}/appinstalls/{api_version}/external-install"
@@ -75,6 +79,7 @@ class HubSpot:
             api_version=settings.hubspot_api_version,
             timeout=settings.http_timeout_seconds,
             max_idle_connections=max_idle_connections,
+            proxy=settings.hubspot_proxy,
         )
 
     def authorize_url(self, state: str, hub_id: int | None = None) -> str:

@@ -6,12 +6,13 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
 import requests
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import DecodeError
+from urllib3.exceptions import DecodeError, ProxyError
 from urllib3.util import Retry
 
 from shared import tracing
@@ -23,6 +24,8 @@ from shared.net.http_adapter import TRANSPORT_ERRORS, DeadlineAdapter
 #: Of a body, decompressed. HubSpot's replies have less than a thousandth of it.
 MAX_BODY_BYTES = 1024 * 1024
 #: A code must not be sent twice, and a refresh is due again later.
+#: How http.client begins the message of an OSError after a proxy's refusal of CONNECT.
+TUNNEL_FAILED = "Tunnel connection failed"
 NO_RETRIES = Retry(total=False, redirect=False, respect_retry_after_header=False)
 
 
@@ -47,7 +50,9 @@ class Transport:
     and a response object per call) are not needed here and cost two thirds of the CPU of a call.
     """
 
-    def __init__(self, max_idle_connections: int) -> None:
+    def __init__(self, max_idle_connections: int, proxy: str = "") -> None:
+        """`proxy`: the URL of an egress proxy, with its user and password; empty: none."""
+        self._proxy = proxy
         self._session = requests.Session()
         self._session.trust_env = False
         self._adapter = DeadlineAdapter(pool_maxsize=max_idle_connections, pool_block=False)
@@ -63,9 +68,13 @@ class Transport:
         """Raises ValueError for a malformed URL."""
         request = self._session.prepare_request(requests.Request(method, url, headers=headers))
         fixed = {name: value for name, value in request.headers.items() if name != "Content-Length"}
-        pool = self._adapter.poolmanager.connection_from_url(str(request.url))
+        manager = self._adapter.proxy_manager_for(self._proxy) if self._proxy else self._adapter.poolmanager
+        pool = manager.connection_from_url(str(request.url))
         self._pools.append(pool)
-        return Endpoint(method, pool, request.path_url, fixed)
+        target = request.path_url
+        if self._proxy and pool.scheme == "http":  # no tunnel: the proxy reads the request itself
+            target, fixed = str(request.url), {**fixed, **self._adapter.proxy_headers(self._proxy)}
+        return Endpoint(method, pool, target, fixed)
 
     def send(
         self,
@@ -91,6 +100,9 @@ class Transport:
                 preload_content=False,
                 decode_content=True,
             )
+            if raw.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+                raw.close()
+                raise ProxyError("it refuses user and password", OSError())
             tracing.set_attributes(http_status=raw.status, correlation_id=find_correlation_id(raw.headers, secrets, {}))
             return Reply(raw.status, raw.headers, _read_body(raw), secrets)
         except TRANSPORT_ERRORS as error:
@@ -126,6 +138,8 @@ def _classify(error: BaseException) -> str:
     while link is not None:
         chain.append(link)
         link = link.__cause__ or link.__context__
+    if any(isinstance(each, ProxyError) or TUNNEL_FAILED in str(each) for each in chain):
+        return "proxy"
     codes: tuple[tuple[type[BaseException], str], ...] = (
         (_TooLarge, "too_large"),
         (TimeoutError, "timeout"),

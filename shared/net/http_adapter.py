@@ -6,11 +6,14 @@ Here every operation gets what is left of the deadline. Outside of a deadline a 
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+from base64 import b64encode
 from http.client import HTTPException
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -48,6 +51,10 @@ class DeadlineSocket(socket.socket):
         self.limit_next_operation(_require_seconds_left())
         return super().recv_into(buffer, len(memoryview(buffer)) if nbytes is None else nbytes, flags)
 
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:  # named as in SSLSocket
+        self.limit_next_operation(_require_seconds_left())
+        return super().recv(buflen, flags)
+
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
         self.limit_next_operation(_require_seconds_left())
         return super().send(data, flags)
@@ -78,6 +85,16 @@ class DeadlineTLSConnection(HTTPSConnection):
     def _new_conn(self) -> socket.socket:
         return connect(self._dns_host, self.port)
 
+    def _tunnel(self) -> None:
+        """Where the proxy refuses, Python 3.11 and 3.12 leave the socket open until garbage collection."""
+        sock: Any = self.sock
+        try:
+            super()._tunnel()
+        except OSError:
+            if sock.fileno() >= 0:
+                os.close(sock.detach())
+            raise
+
 
 class DeadlinePool(HTTPConnectionPool):
     """Closes a connection that was idle for MAX_IDLE_SECONDS; it opens itself again."""
@@ -100,6 +117,9 @@ class DeadlineTLSPool(DeadlinePool, HTTPSConnectionPool):
     ConnectionCls = DeadlineTLSConnection  # type: ignore[assignment]  # urllib3 declares it per pool class as well
 
 
+POOL_CLASSES = {"http": DeadlinePool, "https": DeadlineTLSPool}
+
+
 class DeadlineAdapter(HTTPAdapter):
     """The pools of `requests`, made of the classes above.
 
@@ -107,11 +127,25 @@ class DeadlineAdapter(HTTPAdapter):
     """
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
-        tls = ssl.create_default_context()
-        tls.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
-        tls.sslsocket_class = DeadlineTLSSocket
-        super().init_poolmanager(connections, maxsize, block=block, ssl_context=tls, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": DeadlinePool, "https": DeadlineTLSPool}
+        self._tls = ssl.create_default_context()
+        self._tls.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
+        self._tls.sslsocket_class = DeadlineTLSSocket
+        super().init_poolmanager(connections, maxsize, block=block, ssl_context=self._tls, **options)
+        self.poolmanager.pool_classes_by_scheme = POOL_CLASSES
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Pools of connections through the proxy: by CONNECT to https hosts, with the proxy's certificate verified."""
+        manager = super().proxy_manager_for(proxy, ssl_context=self._tls, proxy_ssl_context=self._tls, **options)
+        manager.pool_classes_by_scheme = POOL_CLASSES
+        return manager
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        """Encodes user and password in UTF-8; `requests` fails where they are not in Latin-1."""
+        url = urlsplit(proxy)
+        if url.username is None:
+            return {}
+        login = f"{unquote(url.username)}:{unquote(url.password or '')}"
+        return {"Proxy-Authorization": f"Basic {b64encode(login.encode()).decode()}"}
 
 
 def connect(host: str, port: int) -> DeadlineSocket:

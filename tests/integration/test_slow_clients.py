@@ -74,7 +74,7 @@ def web(
         config = product.folder / "show_unclosed_files.py"
         config.write_text(SHOW_UNCLOSED_FILES, encoding="utf-8")
         try:
-            yield product.web(GUNICORN_CMD_ARGS=f"--access-logfile=- --config={config}")
+            yield product.web("--access-logfile=-", f"--config={config}")
         finally:
             product.stop()
 
@@ -176,7 +176,7 @@ def test_a_client_that_does_not_finish_its_header_is_dropped_in_time_and_costs_n
 ) -> None:
     config = tmp_path / "short_timeout.py"
     config.write_text(SHORT_TIMEOUT_CONFIG, encoding="utf-8")
-    web = product.web(GUNICORN_CMD_ARGS=f"--config={config}")
+    web = product.web(f"--config={config}")
     workers = psutil.Process(web.pid).children()
     with open_connections(web.url) as connect:
         assert read_health_check(connect) == OK
@@ -209,7 +209,7 @@ def test_a_path_cannot_forge_a_line_of_the_access_log(web: ChildProcess, connect
 
 def test_with_tls_in_gunicorn_itself_requests_are_answered(product: Product, certificate: Path) -> None:
     """The slow-client worker cannot read a header that is encrypted: gunicorn's own worker runs instead."""
-    web = product.web(wait=False, GUNICORN_CMD_ARGS=f"--certfile={certificate} --keyfile={certificate}")
+    web = product.web(f"--certfile={certificate}", f"--keyfile={certificate}", wait=False)
     web.wait_until(has_printed("Booting worker"))
     address = web.url.replace("http:", "https:")
     assert until(lambda: requests.get(f"{address}/healthz", verify=str(certificate), timeout=5).ok)

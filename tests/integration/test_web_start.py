@@ -107,7 +107,7 @@ def test_a_database_behind_the_code_is_not_ready(product, connect):
 
 
 def test_no_log_line_of_an_install_holds_a_secret(product, simulator):
-    web = product.web(GUNICORN_CMD_ARGS="--access-logfile=-", LOG_LEVEL="debug")
+    web = product.web("--access-logfile=-", LOG_LEVEL="debug")
     simulator.change_settings(client_secrets=["another"])
     with Visitor(web.url, simulator) as visitor:
         rejected = visitor.get(visitor.allow(HUB))
@@ -143,7 +143,7 @@ def test_raw_bytes_over_a_socket_are_never_a_500(product):
 
 
 def test_forks_of_a_preloaded_application_share_no_connection(product, simulator):
-    web = product.web(GUNICORN_CMD_ARGS="--preload")
+    web = product.web("--preload")
     product.worker()
     paths = []
     for hub_id in range(1, 9):

@@ -117,6 +117,9 @@ class Audit:
         self.note(f"answer to {answer.request.method} {path}", f"{answer.headers}\n{answer.text}")
 
 
+WEB_OPTIONS = ("--access-logfile=-", "--log-level=debug")
+
+
 @contextmanager
 def start_audit(logs: Path) -> Iterator[Audit]:
     marks = {kind: new_mark(kind) for kind in MARKED}
@@ -132,7 +135,7 @@ def start_audit(logs: Path) -> Iterator[Audit]:
         for kind, url in ((DATABASE_PASSWORD, database_url), (REDIS_PASSWORD, servers.valkey.url())):
             marks[kind] = Mark(kind, str(urlsplit(url).password))
         settings = _settings(marks, secret, database_url, servers, receiver)
-        product = Product(_environment(settings, folder, hubspot.base_url), logs)
+        product = Product(_environment(settings, folder, hubspot.base_url), logs, WEB_OPTIONS)
         stack.callback(product.stop)
         sql = ReconnectingSql(database_url)
         stack.callback(sql.close)
@@ -180,7 +183,6 @@ def _environment(settings: dict[str, str], folder: Path, hubspot_url: str) -> di
         "HUBSPOT_APP_URL": hubspot_url,
         "LOG_LEVEL": "debug",
         "PYTHONDEVMODE": "0",
-        "GUNICORN_CMD_ARGS": "--access-logfile=- --log-level=debug",
         "PATH": os.environ["PATH"],
     }
 

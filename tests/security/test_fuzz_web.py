@@ -205,7 +205,7 @@ def raw(target: Target) -> st.SearchStrategy[bytes]:
 def web(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChildProcess]:
     product = Product(target.environment, tmp_path_factory.mktemp("fuzz"))
     try:
-        yield product.web(GUNICORN_CMD_ARGS="--access-logfile=- --log-level=debug", LOG_LEVEL="debug")
+        yield product.web("--access-logfile=-", "--log-level=debug", LOG_LEVEL="debug")
     finally:
         product.stop()
 

@@ -36,17 +36,19 @@ class ForkedChildProcess(ChildProcess):
 class Product:
     """Starts the product's processes, any number of each; `stop` ends them all."""
 
-    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], folder: Path, web_options: Sequence[str] = ()) -> None:
+        """`web_options`: of gunicorn, for every web process."""
         self.environment = dict(environment)
+        self._web_options = web_options
         self.folder = folder
         self.running: list[ChildProcess] = []
 
-    def web(self, *, wait: bool = True, **changes: str) -> ChildProcess:
+    def web(self, *options: str, wait: bool = True, **changes: str) -> ChildProcess:
         """The first one listens on the port of HUBSPOT_REDIRECT_URI, the others on free ports."""
         is_first = not any(process.name.startswith("web") for process in self.running)
         port = urlsplit(self.environment["HUBSPOT_REDIRECT_URI"]).port if is_first else find_free_port()
         argv = ["gunicorn", "web.wsgi:app", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"]
-        argv += ["--threads", "8", "--workers", "2", "--no-control-socket"]
+        argv += ["--threads", "8", "--workers", "2", "--no-control-socket", *self._web_options, *options]
         is_ready = url_responds("/healthz") if wait else None
         url = f"http://127.0.0.1:{port}"
         return self.start("web", argv, is_ready, url=url, **web_environment(self.environment | changes))

@@ -33,6 +33,7 @@ DESCRIPTIONS = {
     "unsupported_media_type": _INVALID_REQUEST,
     "timeout": "HubSpot did not answer in time",
     "connection": "the connection to HubSpot failed or broke",
+    "proxy": "the proxy of HUBSPOT_PROXY does not answer, or refuses the connection",
     "name_resolution": "the name of HubSpot's host could not be resolved",
     "tls": "no TLS connection to HubSpot could be established",
     "throttled": "HubSpot is limiting our requests",

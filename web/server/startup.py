@@ -23,6 +23,7 @@ from shared.db.reports.connections import ConnectionReports
 from shared.db.reports.refresh_stats import RefreshStats
 from shared.dispatch import Dispatch
 from shared.domain.schedule import Schedule
+from shared.foreign_environment import GUNICORN_ARGUMENTS
 from shared.hubspot.client import HubSpot
 from shared.settings import Settings, SettingsError
 from shared.startup_checks import check_database
@@ -48,6 +49,12 @@ def exit_on_configuration_error() -> Iterator[None]:
     except (SettingsError, SchemaError) as error:
         print(f"tokenkeeper: {error}", file=sys.stderr, flush=True)  # noqa: T201
         sys.exit(APP_LOAD_ERROR_STATUS)
+
+
+def refuse_gunicorn_arguments(environ: Mapping[str, str]) -> None:
+    """gunicorn.conf.py has removed them, unless they name another configuration file. Raises SettingsError."""
+    if environ.get(GUNICORN_ARGUMENTS):
+        raise SettingsError(f"{GUNICORN_ARGUMENTS} is set: unset it, and give gunicorn its options on its command line")
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:

@@ -189,3 +189,63 @@ def test_no_secret_is_in_the_repr_and_every_secret_is_listed_for_the_log():
 def test_any_environment_gives_settings_or_a_settings_error(environ):
     with contextlib.suppress(SettingsError):
         Settings.from_env(environ)
+
+
+@pytest.mark.parametrize("name", ["HUBSPOT_SCOPES", "HUBSPOT_OPTIONAL_SCOPES"])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("oauth,crm.objects.contacts.read", "separate scopes by spaces, not by commas"),
+        ("oauth, tickets", "separate scopes by spaces, not by commas"),
+        ("oauth%20tickets", "a space for %20 or +"),
+        ("oauth+tickets", "a space for %20 or +"),
+        ("['oauth']", "a scope has letters, digits, and . _ - alone"),
+    ],
+)
+def test_scopes_that_hubspot_would_not_know_are_refused_with_the_right_form(name, value, reason):
+    assert f"{name} is malformed: " in read_error(**{name: value})
+    assert f"{reason} (scopes separated by spaces)" in read_error(**{name: value})
+
+
+def test_scopes_of_every_form_that_hubspot_documents_are_taken():
+    scopes = "oauth e-commerce crm.objects.marketing_events.read settings.users.teams.read"
+    assert read(HUBSPOT_SCOPES=f"  {scopes.replace(' ', '   ')}\r\n").hubspot_scopes == tuple(scopes.split())
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize("name", [*GOOD, "LOG_LEVEL", "SWEEP_SECONDS"])
+def test_a_value_that_is_still_in_quotes_is_refused(name, quote):
+    value = GOOD.get(name, "1")
+    message = read_error(**{name: f"{quote}{value}{quote}"})
+    assert message.startswith(f"bad settings: {name} is malformed: remove the quotes around it (")
+    assert value not in message.replace("scopes separated", "")
+
+
+@pytest.mark.parametrize("value", ["pässwort-1", "пароль-123", "pass\x07word", "pass\u200bword"])
+def test_an_operators_password_that_flower_or_a_browser_cannot_send_is_refused(value):
+    message = read_error(OPERATOR_PASSWORD=value)
+    assert "OPERATOR_PASSWORD is malformed: it has characters other than ASCII letters" in message
+    assert value not in message
+
+
+def test_a_password_may_have_spaces_signs_and_quotes_inside():
+    assert read(OPERATOR_PASSWORD="a 'b', \"c\": d%").operator_password == "a 'b', \"c\": d%"
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", " \r\n\r\n"])
+def test_a_files_byte_order_mark_and_line_ends_are_no_part_of_the_value(tmp_path, ending):
+    file = tmp_path / "secret"
+    file.write_bytes(b"\xef\xbb\xbf" + KEY.encode() + ending.encode())
+    assert read(TOKEN_KEYS="", TOKEN_KEYS_FILE=str(file)).token_keys == (KEY,)
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "secret").write_text(KEY, encoding="utf-16")
+    assert "TOKEN_KEYS_FILE cannot be read (UnicodeDecodeError" in read_error(
+        TOKEN_KEYS="", TOKEN_KEYS_FILE=str(tmp_path / "secret")
+    )
+
+
+@pytest.mark.parametrize("value", ["proxy:3128", "socks5://proxy:1080", "http://proxy:3128/path", "http://"])
+def test_a_proxy_that_cannot_be_used_is_refused(value):
+    assert "HUBSPOT_PROXY is malformed" in read_error(HUBSPOT_PROXY=value)

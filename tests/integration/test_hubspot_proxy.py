@@ -1,0 +1,97 @@
+"""HUBSPOT_PROXY: calls to HubSpot through a real proxy, by CONNECT, with a password, and when it refuses."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from sandbox.ports import find_free_port
+from shared.domain.errors import TemporarilyUnavailable
+from shared.hubspot.client import HubSpot
+from shared.settings import Settings
+from tests.support.http_proxy import HttpProxy
+from tests.support.raw_http_server import GRANT, http, sends, serving
+
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
+USER, PASSWORD = "keeper", "p@ss:word/ü"
+QUOTED = "keeper:p%40ss%3Aword%2F%C3%BC"
+
+
+@contextmanager
+def make_client(url: str, proxy: str) -> Iterator[HubSpot]:
+    environment = {"HUBSPOT_API_URL": url, "HUBSPOT_PROXY": proxy, "HUBSPOT_CLIENT_SECRET": "client-secret"}
+    settings = Settings.from_env({"HTTP_TIMEOUT_SECONDS": "10", **environment}, needs=())
+    client = HubSpot.from_settings(settings, max_idle_connections=2)
+    yield client
+    client.close()
+
+
+def refresh(client: HubSpot) -> Any:
+    return client.refresh("na1-refresh", NOW)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_call_over_https_goes_through_a_tunnel_that_the_proxy_cannot_read(scheme: str, tls: ssl.SSLContext) -> None:
+    with (
+        HttpProxy(USER, PASSWORD, tls if scheme == "https" else None) as proxy,
+        serving(sends(http(200, GRANT)), tls) as hubspot,
+        make_client(hubspot.url, f"{scheme}://{QUOTED}@{proxy.address}") as client,
+    ):
+        assert refresh(client).access_token == "CIaccess"
+        assert refresh(client).access_token == "CIaccess"
+        assert [request.split()[:2] for request in proxy.requests] == [[b"CONNECT", b"127.0.0.1:%d" % hubspot.port]], (
+            "the tunnel is kept open"
+        )
+        assert not any(b"proxy-authorization" in request.lower() for request in hubspot.requests)
+
+
+def test_a_call_over_plain_http_is_sent_by_the_proxy() -> None:
+    with (
+        HttpProxy(USER, PASSWORD) as proxy,
+        serving(sends(http(200, GRANT))) as hubspot,
+        make_client(hubspot.url, f"http://{QUOTED}@{proxy.address}") as client,
+    ):
+        assert refresh(client).access_token == "CIaccess"
+        assert proxy.requests == [b"POST %s/oauth/2026-09/token HTTP/1.1" % hubspot.url.encode()]
+        assert b"refresh_token=na1-refresh" in hubspot.requests[0]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "https://127.0.0.1:9"])
+def test_a_proxy_that_refuses_the_password_is_named(url: str) -> None:
+    with HttpProxy(USER, PASSWORD) as proxy, make_client(url, f"http://keeper:wrong@{proxy.address}") as client:
+        with pytest.raises(TemporarilyUnavailable) as raised:
+            refresh(client)
+        assert raised.value.code == "proxy"
+        assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_does_not_answer_is_named(scheme: str) -> None:
+    with (
+        make_client("https://127.0.0.1:9", f"{scheme}://127.0.0.1:{find_free_port()}") as client,
+        pytest.raises(TemporarilyUnavailable) as raised,
+    ):
+        refresh(client)
+    assert raised.value.code == "proxy"
+
+
+def test_a_proxy_with_an_untrusted_certificate_gets_no_password(self_signed_tls: ssl.SSLContext) -> None:
+    with (
+        HttpProxy(USER, PASSWORD, self_signed_tls) as proxy,
+        make_client("https://127.0.0.1:9", f"https://{QUOTED}@{proxy.address}") as client,
+    ):
+        with pytest.raises(TemporarilyUnavailable) as raised:
+            refresh(client)
+        assert (raised.value.code, proxy.requests) == ("proxy", [])
+
+
+def test_the_proxys_password_is_a_secret_in_every_spelling() -> None:
+    settings = Settings.from_env({"HUBSPOT_PROXY": f"http://{QUOTED}@proxy:3128"}, needs=())
+    assert {PASSWORD, QUOTED.partition(":")[2]} <= set(settings.list_secrets())
+    assert PASSWORD not in repr(settings)
+    assert "p%40ss" not in repr(settings)
