@@ -148,10 +148,7 @@ def _parse_hub_id(value: Any) -> int:
 
 
 def _parse_refresh_token(value: Any) -> str:
-    try:
-        token = response_fields.parse_refresh_token(value)
-    except response_fields.MalformedField:
-        token = None
+    token = response_fields.parse_token(value)
     if token is None:
         raise _BadLine(BAD_REFRESH_TOKEN)
     return token

@@ -12,7 +12,8 @@ from shared.db.core.clock import DatabaseClock
 from shared.db.refresh.claims import ClaimedConnection, Lease, RefreshResult
 from shared.domain import connection as rules
 from shared.domain.connection import Status
-from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, WrongHub
+from shared.domain.errors import InvalidClient, InvalidGrant, NoAccessToken, ProviderError, WrongHub
+from shared.domain.grant import Grant
 from shared.domain.provider import CallOutcome
 from shared.domain.refresh_counters import DECRYPTION_FAILED, classify_outcome
 from shared.domain.schedule import Schedule
@@ -73,20 +74,21 @@ class Refresher:
             transition = rules.apply_decryption_failure(connection, self._clock.now())
             return RefreshAttempt(lease, RefreshResult(lease, transition), due_at=connection.due_at)
 
-        # 3. Call HubSpot. A grant of this account ends it here; of its refresh token only a new one is stored.
+        # 3. Call HubSpot. What it issued for another account is not stored; of a refresh token only a new one is.
         error: ProviderError
+        issued: Grant | NoAccessToken | None = None
         try:
-            grant = self._hubspot.refresh(refresh_token, self._clock.now())
+            issued = self._hubspot.refresh(refresh_token, self._clock.now())
+        except NoAccessToken as reply:
+            issued = error = reply
         except ProviderError as refusal:
             error = refusal
-        else:
-            if grant.hub_id in (None, hub_id):
-                encrypted = None
-                if grant.refresh_token is not None and grant.refresh_token != refresh_token:
-                    encrypted = self._cipher.encrypt_refresh_token(hub_id, grant.refresh_token)
-                result = RefreshResult(lease, rules.apply_refresh(connection, grant, self._schedule), encrypted)
-                return RefreshAttempt(lease, result, (CallOutcome(is_first),), connection.due_at)
-            error = WrongHub("another_hub")
+        if issued is not None and issued.hub_id not in (None, hub_id):
+            issued, error = None, WrongHub("another_hub")
+        encrypted = self._encrypt_rotated_token(hub_id, refresh_token, issued)
+        if isinstance(issued, Grant):
+            result = RefreshResult(lease, rules.apply_refresh(connection, issued, self._schedule), encrypted)
+            return RefreshAttempt(lease, result, (CallOutcome(is_first),), connection.due_at)
 
         # 4. Classify the failure. The history has the first one of a streak; each one is only logged for debugging,
         #    except that HubSpot refuses our app, which the history of an account does not have.
@@ -108,7 +110,12 @@ class Refresher:
                 transition = rules.apply_introspection(transition, error, answer)
 
         # 6. The result, for RefreshResults to save.
-        return RefreshAttempt(lease, RefreshResult(lease, transition), tuple(outcomes), connection.due_at)
+        return RefreshAttempt(lease, RefreshResult(lease, transition, encrypted), tuple(outcomes), connection.due_at)
+
+    def _encrypt_rotated_token(self, hub_id: int, old: str, issued: Grant | NoAccessToken | None) -> str | None:
+        """None where HubSpot sent none, or the old one again."""
+        new = None if issued is None else issued.refresh_token
+        return None if new is None or new == old else self._cipher.encrypt_refresh_token(hub_id, new)
 
     def _has_time_for_call(self, lease: Lease) -> bool:
         return lease.until - self._clock.now() > self._timeout

@@ -49,9 +49,10 @@ class _Refusal:
     error: str
     message: str
     has_description: bool = True  #: whether HubSpot was seen to send `error_description`
+    http_status: int = 400
 
 
-#: All are HTTP 400. `status`, and the messages of BAD_REFRESH_TOKEN, BAD_HUB, BAD_CLIENT_ID and BAD_AUTH_CODE, are
+#: `status`, and the messages of BAD_REFRESH_TOKEN, BAD_HUB, BAD_CLIENT_ID, BAD_AUTH_CODE and BAD_SCOPES, are
 #: HubSpot's; the texts of the others are invented.
 REFUSALS = {
     "BAD_REFRESH_TOKEN": _Refusal("invalid_grant", "refresh token is invalid, expired or revoked"),
@@ -64,7 +65,7 @@ REFUSALS = {
     "BAD_REDIRECT_URI": _Refusal("invalid_request", "missing or invalid redirect uri"),
     "BAD_CODE_VERIFIER": _Refusal("invalid_grant", "code verifier does not match"),
     "BAD_GRANT_TYPE": _Refusal("unsupported_grant_type", "missing or unknown grant type"),
-    "BAD_SCOPES": _Refusal("invalid_scope", "missing or invalid scopes"),
+    "BAD_SCOPES": _Refusal("access_denied", "missing or invalid scopes", has_description=False, http_status=403),
     # HubSpot is not known to send this one: it tests how a client treats a code that it does not know
     "UNKNOWN_REFUSAL": _Refusal("no_such_word_in_any_table", "Your request has been declined."),
 }
@@ -82,7 +83,7 @@ def make_refusal(status: str, *, legacy: bool = False, bad_client_id_error: str 
         fields["error"] = bad_client_id_error if status == "BAD_CLIENT_ID" else entry.error
         if entry.has_description:
             fields["error_description"] = entry.message
-    return Answer(400, _dump(fields), outcome=status)
+    return Answer(entry.http_status, _dump(fields), outcome=status)
 
 
 def make_http_error(status: int, retry_after: str | None = None) -> Answer:

@@ -145,6 +145,17 @@ def _change_types(answer: Answer) -> Answer:
     return answer.with_fields(**{name: WRONG_TYPES[name] for name in answer.parse_fields() if name in WRONG_TYPES})
 
 
+def _change_forms(answer: Answer) -> Answer:
+    """Other types with the same meaning."""
+    fields = answer.parse_fields()
+    odd: dict[str, Callable[[Any], Any]] = {
+        "expires_in": str,
+        "hub_id": str,
+        "scopes": lambda scopes: [*scopes, None, 7],
+    }
+    return answer.with_fields(**{name: change(fields[name]) for name, change in odd.items() if name in fields})
+
+
 def _change_hub(answer: Answer) -> Answer:
     hub_id = answer.parse_fields().get("hub_id")
     return answer if hub_id is None else answer.with_fields(hub_id=hub_id + 1)
@@ -163,6 +174,8 @@ _CORRUPTIONS: dict[str, Callable[[Answer], Answer]] = {
     "truncated": _cut_in_half,
     "huge": lambda answer: answer.with_fields(padding="x" * PADDING_CHARS),
     "wrong_types": _change_types,
+    "odd_forms": _change_forms,
+    "no_access_token": lambda answer: answer.with_fields(access_token=None),
     "negative_expires_in": lambda answer: answer.with_fields(expires_in=-60),
     "wrong_hub": _change_hub,
 }

@@ -19,7 +19,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, TemporarilyUnavailable, WrongHub
+from shared.domain.errors import (
+    InvalidClient,
+    InvalidGrant,
+    ProviderError,
+    ScopesRejected,
+    TemporarilyUnavailable,
+    WrongHub,
+)
 from shared.domain.grant import Grant, Introspection
 from shared.domain.schedule import Schedule, retry_at
 
@@ -47,6 +54,12 @@ class EventName(StrEnum):
     SUSPECTED = "suspected"
     REVOKED = "revoked"
     DISCONNECTED = "disconnected"
+
+
+#: For an operator, of a connection whose refresh HubSpot answered with BAD_SCOPES.
+CONSENT_AGAIN_REASON = (
+    "HubSpot rejects the scopes of its grant (BAD_SCOPES): the account must consent again, by installing the app again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +99,9 @@ class Transition:
 
 def apply_refresh(connection: Connection, grant: Grant, schedule: Schedule) -> Transition:
     """HubSpot issued a new access token: the connection is active, whatever it was."""
+    if not grant.is_lifetime_known and connection.lifetime_seconds is not None:
+        shortest = max(1, int(min(grant.expires_in, connection.lifetime_seconds)))
+        grant = replace(grant, expires_in=shortest)
     scopes = connection.scopes if grant.scopes is None else grant.scopes
     events = []
     if connection.failures or connection.status is Status.SUSPECT:
@@ -116,6 +132,8 @@ def apply_failure(connection: Connection, error: ProviderError, now: datetime) -
     if isinstance(error, InvalidGrant) and connection.status is not Status.SUSPECT:
         events.append(Event(EventName.SUSPECTED, error.evidence(), Status.SUSPECT))
         failed = replace(failed, status=Status.SUSPECT, status_reason=f"HubSpot answered {error} to a refresh")
+    if isinstance(error, ScopesRejected) and connection.status is Status.ACTIVE:
+        failed = replace(failed, status_reason=CONSENT_AGAIN_REASON)
     return Transition(failed, events=tuple(events))
 
 

@@ -5,10 +5,12 @@
     │   └── WrongHub             the grant belongs to another account than the row that it is for
     ├── InvalidClient            our app is misconfigured: never costs a connection anything
     ├── UnknownRefusal           a refusal that is in no table: never costs a connection anything
+    │   └── ScopesRejected       the grant and the app's scopes do not match: the account has to consent again
     ├── CodeRejected             this attempt to install has failed: the handshake has to start again
     └── TemporarilyUnavailable   HubSpot or the network is failing: retried without end
         ├── Throttled            429: every connection waits
-        └── AccountMigrating     477 or "migration in progress": this account waits
+        ├── AccountMigrating     477 or "migration in progress": this account waits
+        └── NoAccessToken        a 2xx without a usable access token, but with a refresh token: it is stored
 
 `shared/hubspot/response_parsing.py` decides which reply is which error.
 """
@@ -67,6 +69,14 @@ class UnknownRefusal(ProviderError):
     """A refusal with a code that ERROR_CLASSIFICATION does not contain."""
 
 
+class ScopesRejected(UnknownRefusal):
+    """BAD_SCOPES to a refresh: the scopes of the app and of the grant have come apart.
+
+    One account has to consent again. Many in a row mean that the app's scopes are wrong: they count as unknown refusals
+    do.
+    """
+
+
 class CodeRejected(ProviderError):
     """The authorization code is unknown, used, expired or was issued for another redirect URI."""
 
@@ -81,3 +91,13 @@ class Throttled(TemporarilyUnavailable):
 
 class AccountMigrating(TemporarilyUnavailable):
     """HubSpot moves this account to another data centre; its Retry-After can be 24 hours."""
+
+
+class NoAccessToken(TemporarilyUnavailable):
+    """HubSpot sent a refresh token, which may replace the stored one, without an access token that can be used."""
+
+    def __init__(self, code: str, *, refresh_token: str, hub_id: int | None = None, **facts: Any) -> None:
+        """`hub_id`: the account that the reply names; None where it names none. `facts`: as for ProviderError."""
+        super().__init__(code, **facts)
+        self.refresh_token = refresh_token  #: in clear, and in no text of the error
+        self.hub_id = hub_id

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+#: For how long an access token is served where neither its reply nor introspection says how long it lives, unless the
+#: last one lived shorter. HubSpot's live for 1,800 (docs/adr/0027).
+UNKNOWN_LIFETIME_SECONDS = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What HubSpot returned for a code or a refresh token, in clear. `repr` hides the tokens.
+    """What HubSpot returned for a refresh token, in clear. `repr` hides the tokens.
 
     Never queued, logged or stored in this form: only an `EncryptedInstall` leaves the process. A field that a reply may
     leave out is None there; the stored value then stays.
@@ -20,18 +24,26 @@ class Grant:
     refresh_token: str | None = field(default=None, repr=False)
     hub_id: int | None = None
     scopes: tuple[str, ...] | None = None
+    is_lifetime_known: bool = True  #: False: `expires_in` is UNKNOWN_LIFETIME_SECONDS
 
     @property
     def expires_at(self) -> datetime:
         return self.granted_at + timedelta(seconds=self.expires_in)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangedGrant(Grant):
-    """What HubSpot returned for a code: always with a refresh token and an account."""
+@dataclass(frozen=True, slots=True)
+class ExchangedGrant:
+    """What HubSpot returned for a code: always with a refresh token and an account.
+
+    The access token is None where the reply had no usable one: then a refresh fetches another.
+    """
 
     refresh_token: str = field(repr=False)
     hub_id: int
+    granted_at: datetime  #: the start of the request that brought it
+    access_token: str | None = field(default=None, repr=False)
+    expires_in: int | None = None  #: seconds, counted from `granted_at`; None without an access token
+    scopes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +55,7 @@ class Introspection:
     hub_domain: str | None = None  #: the domain of the customer's account
     user: str | None = None  #: the e-mail address of the user who installed the app
     scopes: tuple[str, ...] | None = None
+    expires_in: int | None = None  #: seconds that an access token still lives; None for a refresh token
 
 
 @dataclass(frozen=True, slots=True)

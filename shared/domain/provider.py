@@ -66,7 +66,8 @@ DESCRIPTIONS: Mapping[Condition, Description] = {
     ),
     Condition.APP_REJECTED: Description(
         "HubSpot does not accept our app",
-        "No connection is lost. Correct HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET, then restart web and worker.",
+        "No connection is lost. Correct HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET (for BAD_SCOPES HUBSPOT_SCOPES, "
+        "and the scopes in the app's settings at HubSpot), then restart web and worker.",
     ),
 }
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Literal, TypeVar
 from urllib.parse import quote, urlencode
 
-from shared.domain.errors import InvalidClient, TemporarilyUnavailable
-from shared.domain.grant import ExchangedGrant, Grant, Introspection
-from shared.hubspot.response_parsing import Reply, parse_empty, parse_exchange, parse_introspection, parse_refresh
+from shared.domain.errors import InvalidClient, ProviderError, TemporarilyUnavailable
+from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS, ExchangedGrant, Grant, Introspection
+from shared.hubspot.response_parsing import (
+    IssuedTokens,
+    Reply,
+    parse_empty,
+    parse_exchange,
+    parse_introspection,
+    parse_refresh,
+)
 from shared.hubspot.transport import Endpoint, Transport
 from shared.net.deadline import deadline
 from shared.settings import Settings
@@ -94,32 +102,40 @@ class HubSpot:
 
         `granted_at` is the time now, before the request: the token's lifetime counts from there.
         """
+        # 1. Exchange it. Without a refresh token there is nothing to keep.
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._app["redirect_uri"]}
-        parse = partial(parse_exchange, granted_at=granted_at)
-        grant = self._post(self._token_endpoint, form, parse, code, SECRET_REFUSED_BEFORE_CODE)
-        if grant.refresh_token is None:
+        tokens = self._post(self._token_endpoint, form, parse_exchange, code, SECRET_REFUSED_BEFORE_CODE)
+        if tokens.refresh_token is None:
             raise TemporarilyUnavailable("no_refresh_token")
-        hub_id, scopes = grant.hub_id, grant.scopes
-        if hub_id is None:
-            # HubSpot may leave the hub out. The code cannot be sent again, so introspection is asked for it.
-            introspection = self.introspect(grant.access_token, "access_token")
-            hub_id, scopes = introspection.hub_id, scopes or introspection.scopes
+
+        # 2. The code cannot be sent again, so introspection is asked for what the reply left out.
+        has_lifetime = tokens.access_token is None or tokens.expires_in is not None
+        found = Introspection(active=True)
+        if tokens.hub_id is None or not has_lifetime:
+            found = self._introspect_issued(tokens)
+        hub_id = found.hub_id if tokens.hub_id is None else tokens.hub_id
         if hub_id is None:
             raise TemporarilyUnavailable("no_hub_id")
+
+        # 3. The grant. Without an access token it has no lifetime either.
+        expires_in = tokens.expires_in or found.expires_in or UNKNOWN_LIFETIME_SECONDS
         return ExchangedGrant(
-            access_token=grant.access_token,
-            expires_in=grant.expires_in,
-            granted_at=granted_at,
-            refresh_token=grant.refresh_token,
+            refresh_token=tokens.refresh_token,
             hub_id=hub_id,
-            scopes=scopes,
+            granted_at=granted_at,
+            access_token=tokens.access_token,
+            expires_in=None if tokens.access_token is None else expires_in,
+            scopes=found.scopes if tokens.scopes is None else tokens.scopes,
         )
 
     @trace_calls("hubspot.refresh", SpanKind.CLIENT)
     def refresh(self, refresh_token: str, granted_at: datetime) -> Grant:
-        """Fetch the next access token. `granted_at` as in `exchange`."""
+        """Fetch the next access token. `granted_at` as in `exchange`. Raises NoAccessToken among others."""
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
-        return self._post(self._token_endpoint, form, partial(parse_refresh, granted_at=granted_at), refresh_token)
+        parse = partial(parse_refresh, granted_at=granted_at)
+        with deadline(self._timeout):
+            grant = self._post(self._token_endpoint, form, parse, refresh_token)
+            return grant if grant.is_lifetime_known else self._find_lifetime(grant)
 
     @trace_calls("hubspot.introspect", SpanKind.CLIENT)
     def introspect(self, token: str, kind: Literal["access_token", "refresh_token"]) -> Introspection:
@@ -142,6 +158,27 @@ class HubSpot:
 
     def close(self) -> None:
         self._transport.close()
+
+    def _find_lifetime(self, grant: Grant) -> Grant:
+        """Introspection knows how long an access token lives. Where it does not answer, the lifetime stays unknown."""
+        try:
+            answer = self.introspect(grant.access_token, "access_token")
+        except ProviderError:
+            return grant
+        if answer.expires_in is None:
+            return grant
+        return replace(grant, expires_in=answer.expires_in, is_lifetime_known=True)
+
+    def _introspect_issued(self, tokens: IssuedTokens) -> Introspection:
+        """Raises ProviderError only where the account is not known without the answer."""
+        try:
+            if tokens.access_token is not None:
+                return self.introspect(tokens.access_token, "access_token")
+            return self.introspect(str(tokens.refresh_token), "refresh_token")
+        except ProviderError:
+            if tokens.hub_id is None:
+                raise
+            return Introspection(active=True)
 
     def _post(
         self,

@@ -1,4 +1,8 @@
-"""Parses the body, the fields and the headers of a reply. What HubSpot does not document is MalformedField."""
+"""Parses the body, the fields and the headers of a reply.
+
+A field of another type than HubSpot documents is read where its meaning is plain, and otherwise is None: one odd field
+must not cost the others.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +11,48 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from math import isnan
-from typing import Any, NoReturn
+from typing import Any
 
-from shared.domain.hub_id import is_hub_id
+from shared.domain import hub_id as hub_ids
 
 #: HubSpot advises room for 512 characters, and says elsewhere that there is no maximum.
 MAX_TOKEN_CHARS = 16 * 1024
+#: Far beyond any token, so that none is lost; small enough for the message that carries an install.
+MAX_REFRESH_TOKEN_CHARS = 128 * 1024
 #: A year. HubSpot's access tokens live for 1,800 seconds.
 MAX_EXPIRES_IN_SECONDS = 31_536_000
 #: 24 hours, the longest Retry-After that HubSpot documents. A longer one is shortened to it.
 MAX_RETRY_AFTER_SECONDS = 86_400.0
+#: Digits of an integer in JSON: more than any field has, and fewer than Python refuses to parse.
+MAX_INTEGER_DIGITS = 400
 #: Printable ASCII without spaces: safe in a header, in a form and in a text column.
 _TOKEN = re.compile(r"[!-~]+")
+#: In a body that is not JSON, such as one that was cut off: the field up to its closing quote.
+_REFRESH_TOKEN_FIELD = re.compile(rb'"refresh_token"\s*:\s*("(?:[^"\\]|\\.)+")')
 
 
-class MalformedField(Exception):
-    """A field is not of the type that HubSpot documents. The message is one word, and never the value."""
+def _parse_integer(digits: str) -> int | None:
+    return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else None
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)  # NaN and Infinity are in Python's JSON and not in the standard's
-
-
-#: One for all calls: json.loads makes a decoder per call where it is given `parse_constant`.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+#: One for all calls: json.loads makes a decoder per call where it is given hooks. NaN and Infinity are not JSON.
+_DECODER = json.JSONDecoder(parse_int=_parse_integer, parse_constant=lambda _name: None)
 
 
 def parse_object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object in the body; None where it is anything else."""
+    """The JSON object in the body; None where it is anything else. Bytes that are not UTF-8 spoil only their field."""
     try:
-        value = _DECODER.decode(body.decode())
+        value = _DECODER.decode(body.decode("utf-8-sig", errors="replace"))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def find_refresh_token(body: bytes) -> str | None:
+    """The refresh token in a body that is not a JSON object as a whole; None where there is none."""
+    match = _REFRESH_TOKEN_FIELD.search(body)
+    field = parse_object(b'{"refresh_token":' + match[1] + b"}") if match else None
+    return parse_refresh_token((field or {}).get("refresh_token"))
 
 
 def classify_body(body: bytes) -> str:
@@ -50,39 +63,50 @@ def classify_body(body: bytes) -> str:
     return "html" if start == b"<" else "not_json"
 
 
-def parse_access_token(value: Any) -> str:
-    if not value:
-        raise MalformedField("no_grant")
-    return _parse_token(value)
+def parse_token(value: Any) -> str | None:
+    """Text that can be sent in a header."""
+    if not isinstance(value, str) or len(value) > MAX_TOKEN_CHARS:
+        return None
+    token = value.strip()
+    return token if _TOKEN.fullmatch(token) else None
 
 
 def parse_refresh_token(value: Any) -> str | None:
-    return _parse_token(value) if value not in (None, "") else None
+    """Any text that can be sent back as it came: it is stored encrypted, and goes into forms only."""
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_REFRESH_TOKEN_CHARS:
+        return None
+    is_damaged = "\ufffd" in value or value.encode(errors="ignore").decode() != value  # lone surrogates
+    return None if is_damaged else value
 
 
-def parse_expires_in(value: Any) -> int:
-    """Seconds. A number in quotes is refused: HubSpot documents an int64."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise MalformedField("wrong_types")
-    if not 1 <= value <= MAX_EXPIRES_IN_SECONDS:
-        raise MalformedField("bad_expires_in")
-    return int(value)
+def parse_expires_in(value: Any) -> int | None:
+    """Whole seconds, of a number or of a text with a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = int(float(value))
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 1 <= seconds <= MAX_EXPIRES_IN_SECONDS else None
 
 
 def parse_hub_id(value: Any) -> int | None:
-    if value is None:
-        return None
-    if not is_hub_id(value):
-        raise MalformedField("wrong_types")
-    return int(value)
+    """Of a number or of a text with a number."""
+    if isinstance(value, str):
+        return hub_ids.parse_hub_id(value.strip())
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return int(value) if hub_ids.is_hub_id(value) else None
 
 
 def parse_scopes(value: Any) -> tuple[str, ...] | None:
-    if value is None:
+    """Of a list or of a text with spaces or commas; what is no scope is left out. None where none is left."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list):
         return None
-    if not isinstance(value, list) or not all(isinstance(scope, str) and _TOKEN.fullmatch(scope) for scope in value):
-        raise MalformedField("wrong_types")
-    return tuple(value)
+    words = [word for text in texts if isinstance(text, str) for word in text.replace(",", " ").split()]
+    scopes = tuple(word for word in words if _TOKEN.fullmatch(word))
+    return scopes if scopes or value == [] else None
 
 
 def parse_line(value: Any, max_chars: int) -> str | None:
@@ -109,9 +133,3 @@ def _seconds_between(earlier: str, later: str) -> float:
         return (parsedate_to_datetime(later) - parsedate_to_datetime(earlier)).total_seconds()
     except (ValueError, TypeError, OverflowError):  # TypeError: only one of them has a time zone
         return float("nan")
-
-
-def _parse_token(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TOKEN_CHARS or not _TOKEN.fullmatch(value):
-        raise MalformedField("wrong_types")
-    return value

@@ -1,4 +1,4 @@
-"""Parses one reply of HubSpot into a Grant, an Introspection or nothing, or raises the right ProviderError. No I/O.
+"""Parses one reply of HubSpot into tokens, an Introspection or nothing, or raises the right ProviderError. No I/O.
 
 ERROR_CLASSIFICATION and STATUS_CLASSIFICATION decide what a refusal means. No other code reads a status of HubSpot.
 """
@@ -6,30 +6,31 @@ ERROR_CLASSIFICATION and STATUS_CLASSIFICATION decide what a refusal means. No o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 from shared.domain.errors import (
     AccountMigrating,
     CodeRejected,
     InvalidClient,
     InvalidGrant,
+    NoAccessToken,
     ProviderError,
+    ScopesRejected,
     TemporarilyUnavailable,
     Throttled,
     UnknownRefusal,
 )
-from shared.domain.grant import Grant, Introspection
+from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS, Grant, Introspection
 from shared.hubspot import response_fields
-
-T = TypeVar("T")
 
 #: The meaning of HubSpot's error codes. Its own code (`status`) is looked up first, then OAuth's (`error`), as in
 #: {"status": "BAD_REFRESH_TOKEN", "message": …, "error": "invalid_grant", "error_description": …}; only in a reply 4xx.
-#: A code that is not here is an UnknownRefusal and costs no connection anything. Left out on purpose:
+#: That order matters: HubSpot sends `access_denied` with BAD_HUB, which ends a connection, and with BAD_SCOPES, which
+#: does not. A code that is not here is an UnknownRefusal and costs no connection anything. Left out on purpose:
 #: - `invalid_request`: HubSpot sends it for an unknown client id, other servers for anything malformed;
 #: - the message "refresh token was not issued to this client": HubSpot sends it with BAD_REFRESH_TOKEN or alone, and a
 #:   text may change. It may mean that our client id is another app's; then the revocation brake limits the loss.
@@ -44,11 +45,12 @@ ERROR_CLASSIFICATION: Mapping[str, type[ProviderError]] = {
     "BAD_CLIENT_SECRET": InvalidClient,
     "BAD_GRANT_TYPE": InvalidClient,
     "BAD_REDIRECT_URI": InvalidClient,
-    "BAD_SCOPES": InvalidClient,
     "invalid_client": InvalidClient,
     "unauthorized_client": InvalidClient,
     "unsupported_grant_type": InvalidClient,
     "invalid_scope": InvalidClient,
+    # the scopes of the app and of the grant have come apart
+    "BAD_SCOPES": ScopesRejected,
     # this attempt to install has failed
     "BAD_AUTH_CODE": CodeRejected,
     "EXPIRED_AUTH_CODE": CodeRejected,
@@ -59,7 +61,7 @@ ERROR_CLASSIFICATION: Mapping[str, type[ProviderError]] = {
 Classification = tuple[type[ProviderError], str]
 Overrides = Mapping[type[ProviderError], type[ProviderError]]
 #: What a code means in the reply to an authorization code, before there is a connection, and to a token.
-EXCHANGE_OVERRIDES: Overrides = {InvalidGrant: CodeRejected}
+EXCHANGE_OVERRIDES: Overrides = {InvalidGrant: CodeRejected, ScopesRejected: InvalidClient}
 TOKEN_OVERRIDES: Overrides = {CodeRejected: UnknownRefusal}
 
 #: The meaning of statuses, whatever the body says. Every other 1xx, 3xx and 5xx is TemporarilyUnavailable.
@@ -91,34 +93,63 @@ class Reply:
         return self.http_status // 100
 
 
+@dataclass(frozen=True, slots=True)
+class IssuedTokens:
+    """The fields of a 2xx that can be used; None for the others. At least one of the two tokens is there."""
+
+    access_token: str | None = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    expires_in: int | None
+    hub_id: int | None
+    scopes: tuple[str, ...] | None
+
+
 def parse_refresh(reply: Reply, granted_at: datetime) -> Grant:
-    """The reply to a refresh token. Raises ProviderError."""
-    return _parse_grant(reply, granted_at, TOKEN_OVERRIDES)
+    """The reply to a refresh token. Raises ProviderError: NoAccessToken where only a refresh token came."""
+    answer = response_fields.parse_object(reply.body)
+    tokens = _parse_tokens(reply, answer, TOKEN_OVERRIDES)
+    if tokens.access_token is None:
+        facts = _read_facts(reply, answer)
+        raise NoAccessToken(
+            _describe_missing_token(answer), refresh_token=str(tokens.refresh_token), hub_id=tokens.hub_id, **facts
+        )
+    return Grant(
+        access_token=tokens.access_token,
+        expires_in=tokens.expires_in or UNKNOWN_LIFETIME_SECONDS,
+        granted_at=granted_at,
+        refresh_token=tokens.refresh_token,
+        hub_id=tokens.hub_id,
+        scopes=tokens.scopes,
+        is_lifetime_known=tokens.expires_in is not None,
+    )
 
 
-def parse_exchange(reply: Reply, granted_at: datetime) -> Grant:
+def parse_exchange(reply: Reply) -> IssuedTokens:
     """The reply to an authorization code. Raises ProviderError."""
-    return _parse_grant(reply, granted_at, EXCHANGE_OVERRIDES)
+    return _parse_tokens(reply, response_fields.parse_object(reply.body), EXCHANGE_OVERRIDES)
 
 
 def parse_introspection(reply: Reply) -> Introspection:
     """Raises ProviderError also where `active` is missing: only a plain false may count against a connection."""
-    answer = _require_success(reply, TOKEN_OVERRIDES)
-    if not isinstance(active := answer.get("active"), bool):
+    answer = response_fields.parse_object(reply.body)
+    _raise_unless_success(reply, answer, TOKEN_OVERRIDES)
+    fields = answer or {}
+    if not isinstance(active := fields.get("active"), bool):
         raise _make_error(reply, (TemporarilyUnavailable, "no_answer"))
     return Introspection(
         active=active,
-        hub_id=_none_if_malformed(response_fields.parse_hub_id, answer.get("hub_id")),
-        hub_domain=response_fields.parse_line(answer.get("hub_domain"), 255),
-        user=response_fields.parse_line(answer.get("user"), 320),
-        scopes=_none_if_malformed(response_fields.parse_scopes, answer.get("scopes")),
+        hub_id=response_fields.parse_hub_id(fields.get("hub_id")),
+        hub_domain=response_fields.parse_line(fields.get("hub_domain"), 255),
+        user=response_fields.parse_line(fields.get("user"), 320),
+        scopes=response_fields.parse_scopes(fields.get("scopes")),
+        expires_in=response_fields.parse_expires_in(fields.get("expires_in")),
     )
 
 
 def parse_empty(reply: Reply) -> None:
     """The reply to a revocation or an uninstall, which may be empty. Raises ProviderError."""
     if reply.body.strip() or reply.status_class != SUCCESS:
-        _require_success(reply, TOKEN_OVERRIDES)
+        _raise_unless_success(reply, response_fields.parse_object(reply.body), TOKEN_OVERRIDES)
 
 
 def find_correlation_id(headers: Mapping[str, str], secrets: tuple[str, ...], answer: Mapping[str, Any]) -> str | None:
@@ -129,31 +160,44 @@ def find_correlation_id(headers: Mapping[str, str], secrets: tuple[str, ...], an
     return None
 
 
-def _parse_grant(reply: Reply, granted_at: datetime, overrides: Overrides) -> Grant:
-    answer = _require_success(reply, overrides)
-    try:
-        return Grant(
-            access_token=response_fields.parse_access_token(answer.get("access_token")),
-            expires_in=response_fields.parse_expires_in(answer.get("expires_in")),
-            granted_at=granted_at,
-            refresh_token=response_fields.parse_refresh_token(answer.get("refresh_token")),
-            hub_id=response_fields.parse_hub_id(answer.get("hub_id")),
-            scopes=response_fields.parse_scopes(answer.get("scopes")),
-        )
-    except response_fields.MalformedField as error:
-        code = str(error)
-    # Raised outside of the `except`, so that the caught error and the fields in it are not its context.
-    raise _make_error(reply, (TemporarilyUnavailable, code))
+def _parse_tokens(reply: Reply, answer: dict[str, Any] | None, overrides: Overrides) -> IssuedTokens:
+    """Raises ProviderError where there is neither token.
+
+    A 2xx with a refresh token is read as far as it goes, whatever else is in it: HubSpot may have rotated the token,
+    and this is the only copy.
+    """
+    fields = answer or {}
+    if reply.status_class == SUCCESS:
+        access_token = response_fields.parse_token(fields.get("access_token"))
+        if answer is None:
+            refresh_token = response_fields.find_refresh_token(reply.body)
+        else:
+            refresh_token = response_fields.parse_refresh_token(fields.get("refresh_token"))
+        if access_token is not None or refresh_token is not None:
+            return IssuedTokens(
+                access_token,
+                refresh_token,
+                expires_in=response_fields.parse_expires_in(fields.get("expires_in")),
+                hub_id=response_fields.parse_hub_id(fields.get("hub_id")),
+                scopes=response_fields.parse_scopes(fields.get("scopes")),
+            )
+    _raise_unless_success(reply, answer, overrides)
+    raise _make_error(reply, (TemporarilyUnavailable, _describe_missing_token(answer)), answer)
 
 
-def _require_success(reply: Reply, overrides: Overrides) -> dict[str, Any]:
-    """The JSON object of a 2xx. Raises what any other reply means."""
-    answer = response_fields.parse_object(reply.body)
+def _describe_missing_token(answer: Mapping[str, Any] | None) -> str:
+    """A code for a 2xx without a usable access token."""
+    if answer is None:
+        return "not_json"
+    return "wrong_types" if answer.get("access_token") else "no_grant"
+
+
+def _raise_unless_success(reply: Reply, answer: dict[str, Any] | None, overrides: Overrides) -> None:
+    """Raises what a reply other than a 2xx with a JSON object means."""
     classification = _classify(reply, answer)
-    if classification is None:
-        return answer or {}
-    kind, code = classification
-    raise _make_error(reply, (overrides.get(kind, kind), code), answer)
+    if classification is not None:
+        kind, code = classification
+        raise _make_error(reply, (overrides.get(kind, kind), code), answer)
 
 
 def _classify(reply: Reply, answer: dict[str, Any] | None) -> Classification | None:
@@ -194,20 +238,17 @@ def _find_unknown_code(reply: Reply, answer: dict[str, Any]) -> str:
 
 def _make_error(reply: Reply, classification: Classification, answer: Mapping[str, Any] | None = None) -> ProviderError:
     kind, code = classification
-    return kind(
-        code,
-        http_status=reply.http_status,
-        retry_after=response_fields.parse_retry_after(reply.headers),
-        correlation_id=find_correlation_id(reply.headers, reply.secrets, answer or {}),
-    )
+    return kind(code, **_read_facts(reply, answer))
+
+
+def _read_facts(reply: Reply, answer: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What every ProviderError keeps of a reply."""
+    return {
+        "http_status": reply.http_status,
+        "retry_after": response_fields.parse_retry_after(reply.headers),
+        "correlation_id": find_correlation_id(reply.headers, reply.secrets, answer or {}),
+    }
 
 
 def _echoes(text: str, secrets: tuple[str, ...]) -> bool:
     return any(text in secret or secret in text for secret in secrets)
-
-
-def _none_if_malformed(parse: Callable[[Any], T], value: Any) -> T | None:
-    try:
-        return parse(value)
-    except response_fields.MalformedField:
-        return None

@@ -54,6 +54,36 @@ def test_a_connection_survives_an_answer_with_a_rotated_refresh_token_that_comes
     deployment.check_recovered()
 
 
+def test_no_odd_field_of_an_answer_costs_a_rotated_refresh_token(deployment: FaultDeployment) -> None:
+    """The old refresh token is invalid at once, so the one in the odd answer is the only one. So at an install."""
+    deployment.simulator.change_settings(rotation=0)
+    suspected = deployment.count_events("suspected")
+    kinds = ("odd_forms", "negative_expires_in", "no_access_token", "truncated")
+    for hub_id, kind in zip(deployment.hubs, kinds, strict=False):
+        deployment.simulator.add_fault(kind, hub_id=hub_id, times=1)
+    deployment.wait_for_new_tokens(deployment.make_due())
+    installed, before = deployment.hubs[-1], deployment.tokens()
+    deployment.simulator.add_fault("no_access_token", hub_id=installed, grant="code", times=1)
+    assert deployment.install(installed).status_code == 303
+    deployment.wait_for_new_tokens({installed: before[installed]})
+    assert deployment.count_events("suspected") == suspected
+    deployment.check_recovered()
+
+
+def test_rejected_scopes_of_one_account_delay_no_other_and_end_no_connection(deployment: FaultDeployment) -> None:
+    rejected = deployment.hubs[0]
+    deployment.simulator.add_fault("bad_scopes", hub_id=rejected)
+    before = deployment.make_due()
+    deployment.wait_for_new_tokens({hub_id: token for hub_id, token in before.items() if hub_id != rejected})
+    reason = "SELECT status || ': ' || status_reason FROM hubspot.connections WHERE hub_id = %s"
+    until(lambda: "consent again" in (deployment.sql.value(reason, rejected) or ""))
+    assert str(deployment.sql.value(reason, rejected)).startswith("active: ")
+    assert deployment.hubspot_condition() == "ok"
+    deployment.simulator.clear_faults()
+    deployment.wait_for_new_tokens({rejected: before[rejected]})
+    deployment.check_recovered()
+
+
 def test_a_429_stops_all_refreshes_until_its_retry_after(deployment: FaultDeployment) -> None:
     deployment.simulator.add_fault(429, hub_id=deployment.hubs[0], retry_after=3, times=1)
     deployment.make_due(deployment.hubs[0])

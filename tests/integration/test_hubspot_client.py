@@ -29,6 +29,7 @@ from shared.domain.errors import (
     Throttled,
     UnknownRefusal,
 )
+from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS
 from shared.hubspot.client import HubSpot
 from shared.net.deadline import deadline
 from shared.net.http_adapter import MAX_IDLE_SECONDS, DeadlineConnection, DeadlinePool
@@ -217,6 +218,36 @@ def test_an_exchange_without_refresh_token_or_hub_names_what_is_missing() -> Non
     answer = Scripted(http(200, {**GRANT, "hub_id": None}), http(200, {"active": True}))
     with serving(answer) as server, a_client(server.url) as hubspot:
         assert refusal_of(lambda: hubspot.exchange("na1-code", NOW)).code == "no_hub_id"
+
+
+def test_an_exchange_without_an_access_token_brings_the_refresh_token_and_its_account() -> None:
+    answer = Scripted(http(200, {**GRANT, "access_token": 5, "hub_id": None}), http(200, {"active": True, "hub_id": 9}))
+    with serving(answer) as server, a_client(server.url) as hubspot:
+        grant = hubspot.exchange("na1-code", NOW)
+    assert (grant.hub_id, grant.refresh_token, grant.access_token, grant.expires_in) == (9, "na1-refresh", None, None)
+    assert form_of(server.requests[1])["token_type_hint"] == "refresh_token"
+
+
+@pytest.mark.parametrize(
+    ("introspection", "seconds"),
+    [
+        (http(200, {"active": True, "expires_in": 1790}), 1790),
+        (http(200, {"active": True}), UNKNOWN_LIFETIME_SECONDS),
+        (http(503), UNKNOWN_LIFETIME_SECONDS),
+    ],
+    ids=["it says", "it does not say", "it does not answer"],
+)
+def test_introspection_is_asked_how_long_an_access_token_of_unknown_lifetime_lives(
+    introspection: bytes, seconds: int
+) -> None:
+    for call in ("exchange", "refresh"):
+        answer = Scripted(http(200, {**GRANT, "expires_in": "soon"}), introspection)
+        with serving(answer) as server, a_client(server.url) as hubspot:
+            grant = getattr(hubspot, call)("na1-code-or-token", NOW)
+        assert grant.expires_in == seconds
+        assert [form_of(request).get("token") for request in server.requests] == [None, "CIaccess"]
+        if call == "refresh":
+            assert grant.is_lifetime_known is (seconds == 1790)
 
 
 # ---- timeouts

@@ -156,7 +156,6 @@ def test_a_wrong_client_secret_gets_an_error_page(visitor, simulator, nothing_is
         ("html_503", {}, 502),
         ("html_200", {}, 502),
         ("empty_200", {}, 502),
-        ("truncated", {}, 502),
         ("huge", {}, 502),
         ("wrong_types", {}, 502),
         ("reset", {}, 502),

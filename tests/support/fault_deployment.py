@@ -177,6 +177,10 @@ class FaultDeployment(Deployment):
         """The number of refreshes that HubSpot received so far."""
         return sum(row["refreshes"] for row in self.simulator.get_stats()["by_hub"].values())
 
+    def count_events(self, name: str) -> int:
+        """The number of lines with this event in the history of all connections."""
+        return int(self.sql.value("SELECT count(*) FROM hubspot.history WHERE event = %s", name))
+
     def hubspot_condition(self) -> str:
         return str(self.sql.value("SELECT condition FROM tokenkeeper.provider"))
 

@@ -61,6 +61,13 @@ HELD_BY_BRAKE = Advice(
     "suspect. Find out whether HubSpot is right, then confirm or dismiss on the overview.",
 )
 APP_REJECTED = Advice("Check the app's settings", str(DESCRIPTIONS[Condition.APP_REJECTED]))
+CONSENT_AGAIN = Advice(
+    "Ask the customer to install the app again",
+    "HubSpot rejects the scopes of its grant: the app's scopes have changed since, or the account's plan has. Send the "
+    "customer this link; it leads to their account, and the new consent resolves it. Until then it is tried again at "
+    "least every 15 minutes.",
+    shows_install_link=True,
+)
 MISSING_KEY = Advice(
     "Add the missing key to TOKEN_KEYS",
     "Its refresh token is encrypted with a key that is not in TOKEN_KEYS. Add that key and restart worker and web: "
@@ -102,6 +109,7 @@ def advise(connection: ConnectionRow, provider: Provider) -> Advice:
         (provider.condition is Condition.APP_REJECTED, APP_REJECTED),
         (code in APP_SETTINGS_CODES, APP_REJECTED),
         (code == "another_hub", WRONG_HUB),
+        (code == "BAD_SCOPES", CONSENT_AGAIN),
         (code == "decryption_failed", MISSING_KEY),
         (connection.failures >= UNKNOWN_REFUSAL_FAILURES and not is_known(code), UNKNOWN_REFUSAL),
         (connection.status is Status.SUSPECT, SUSPECT),

@@ -10,7 +10,6 @@ _STORED_ERROR = re.compile(r"(?P<code>\S+)(?: \(HTTP (?P<status>[0-9]{3})\))?")
 _INVALID_REFRESH_TOKEN = "HubSpot says that the refresh token is no longer valid"  # noqa: S105  words, not a secret
 _NO_ACCESS = "HubSpot says that the account no longer gives the app access"
 _INVALID_REQUEST = "HubSpot does not accept the form of our request"
-_INVALID_SCOPES = "HubSpot does not accept the requested scopes"
 _ACCOUNT_MIGRATION = "HubSpot is moving this account to another data centre"
 _MALFORMED_RESPONSE = "HubSpot's response did not match its documentation"
 
@@ -27,8 +26,8 @@ DESCRIPTIONS = {
     "no_client_secret": "no client secret is configured",
     "BAD_GRANT_TYPE": _INVALID_REQUEST,
     "BAD_REDIRECT_URI": "HubSpot does not know our redirect URL",
-    "BAD_SCOPES": _INVALID_SCOPES,
-    "invalid_scope": _INVALID_SCOPES,
+    "BAD_SCOPES": "the scopes of the grant and of the app do not match",
+    "invalid_scope": "HubSpot does not accept the requested scopes",
     "unsupported_grant_type": _INVALID_REQUEST,
     "unsupported_media_type": _INVALID_REQUEST,
     "timeout": "HubSpot did not answer in time",
@@ -52,7 +51,6 @@ DESCRIPTIONS = {
     "no_grant": "HubSpot's response contained no token",
     "no_answer": _MALFORMED_RESPONSE,
     "wrong_types": _MALFORMED_RESPONSE,
-    "bad_expires_in": _MALFORMED_RESPONSE,
     "no_hub_id": _MALFORMED_RESPONSE,
     "no_refresh_token": _MALFORMED_RESPONSE,
     "decryption_failed": "its refresh token is encrypted with a key that is not in TOKEN_KEYS",
@@ -62,7 +60,7 @@ DESCRIPTIONS = {
 ACCOUNT_MIGRATION_CODES = frozenset({"account_migrating", "migration_in_progress"})
 #: The cause is in the settings of the app, not in the connection whose refresh failed.
 APP_SETTINGS_CODES = frozenset(
-    {"BAD_CLIENT_ID", "BAD_CLIENT_SECRET", "BAD_REDIRECT_URI", "BAD_SCOPES", "BAD_GRANT_TYPE"}
+    {"BAD_CLIENT_ID", "BAD_CLIENT_SECRET", "BAD_REDIRECT_URI", "BAD_GRANT_TYPE"}
     | {"invalid_client", "unauthorized_client", "no_client_secret", "invalid_scope"}
     | {"unsupported_grant_type", "unsupported_media_type"}
 )

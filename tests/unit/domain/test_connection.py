@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.domain.connection import (
+    CONSENT_AGAIN_REASON,
     Connection,
     EventName,
     Status,
@@ -18,12 +19,13 @@ from shared.domain.errors import (
     AccountMigrating,
     InvalidClient,
     InvalidGrant,
+    ScopesRejected,
     TemporarilyUnavailable,
     Throttled,
     UnknownRefusal,
     WrongHub,
 )
-from shared.domain.grant import Grant, Introspection
+from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS, Grant, Introspection
 from shared.domain.schedule import Schedule
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -71,6 +73,18 @@ def test_changed_scopes_are_an_event_with_the_scopes_before_and_after():
 def test_a_reply_without_scopes_keeps_the_stored_scopes():
     transition = apply_refresh(HEALTHY, replace(GRANT, scopes=None), Schedule())
     assert (transition.connection.scopes, transition.events) == (("oauth",), ())
+
+
+@pytest.mark.parametrize(("last", "served"), [(None, 60), (1800.0, 60), (60.0, 60), (20.0, 20), (0.4, 1)])
+def test_a_token_of_unknown_lifetime_is_served_for_the_shortest_lifetime_known(last, served):
+    grant = replace(GRANT, expires_in=UNKNOWN_LIFETIME_SECONDS, is_lifetime_known=False)
+    transition = apply_refresh(replace(HEALTHY, lifetime_seconds=last), grant, Schedule())
+    assert transition.grant.expires_in == transition.connection.lifetime_seconds == served
+    assert NOON < transition.connection.due_at < NOON + timedelta(seconds=served)
+
+
+def test_a_known_lifetime_counts_also_where_the_last_one_was_shorter():
+    assert apply_refresh(replace(HEALTHY, lifetime_seconds=20.0), GRANT, Schedule()).grant.expires_in == 1800
 
 
 def test_the_first_scopes_of_an_imported_connection_are_not_a_change():
@@ -136,6 +150,18 @@ def test_a_connection_stays_suspect_where_introspection_does_not_answer():
 
 def test_a_suspect_connection_is_not_suspected_twice():
     assert names(apply_failure(SUSPECT, DEAD, NOON)) == []
+
+
+def test_rejected_scopes_end_no_connection_and_say_that_the_account_must_consent_again():
+    error = ScopesRejected("BAD_SCOPES", http_status=403)
+    failed = apply_failure(HEALTHY, error, NOON).connection
+    assert (failed.status, failed.status_reason, failed.failures) == (Status.ACTIVE, CONSENT_AGAIN_REASON, 1)
+    assert "consent again" in CONSENT_AGAIN_REASON
+    assert failed.due_at > NOON
+    again = apply_failure(failed, TemporarilyUnavailable("timeout"), NOON).connection
+    assert again.status_reason == CONSENT_AGAIN_REASON, "an outage in between says nothing about the scopes"
+    assert apply_refresh(again, GRANT, Schedule()).connection.status_reason is None
+    assert apply_failure(SUSPECT, error, NOON).connection.status_reason == SUSPECT.status_reason
 
 
 def test_a_grant_of_another_account_never_revokes_a_connection():

@@ -9,6 +9,7 @@ from shared.domain.errors import (
     AccountMigrating,
     InvalidClient,
     InvalidGrant,
+    ScopesRejected,
     TemporarilyUnavailable,
     Throttled,
     UnknownRefusal,
@@ -101,6 +102,14 @@ def test_one_unknown_refusal_changes_nothing_but_five_in_a_row_do():
     unknown = failure(UnknownRefusal("NEW_WORD"))
     assert apply_outcomes(HEALTHY, [unknown, SUCCESS] * 100, NOON).condition is Condition.OK
     assert apply_outcomes(HEALTHY, [unknown] * FAILURES_BEFORE_OUTAGE, NOON).condition is Condition.APP_REJECTED
+
+
+def test_rejected_scopes_of_one_account_change_nothing_but_those_of_five_in_a_row_do():
+    rejected = failure(ScopesRejected("BAD_SCOPES", http_status=403))
+    repeated = failure(ScopesRejected("BAD_SCOPES", http_status=403), first=False)
+    assert apply_outcomes(HEALTHY, [rejected, *[repeated] * 100], NOON).condition is Condition.OK
+    state = apply_outcomes(HEALTHY, [rejected] * FAILURES_BEFORE_OUTAGE, NOON)
+    assert (state.condition, state.reason) == (Condition.APP_REJECTED, "BAD_SCOPES (HTTP 403)")
 
 
 def test_a_429_pauses_all_refreshes_for_its_retry_after():

@@ -19,6 +19,7 @@ from shared.domain.errors import (
     InvalidClient,
     InvalidGrant,
     ProviderError,
+    ScopesRejected,
     TemporarilyUnavailable,
     Throttled,
     UnknownRefusal,
@@ -26,6 +27,8 @@ from shared.domain.errors import (
 from shared.domain.grant import Grant, Introspection
 from shared.hubspot.response_parsing import (
     ERROR_CLASSIFICATION,
+    TOKEN_OVERRIDES,
+    IssuedTokens,
     Reply,
     find_correlation_id,
     parse_empty,
@@ -60,7 +63,7 @@ def a_reply(status: int, body: Any = b"", **headers: str) -> Reply:
 
 def the_error(reply: Reply, read: Any = parse_refresh) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
-        read(reply, NOW) if read in (parse_refresh, parse_exchange) else read(reply)
+        read(reply, NOW) if read is parse_refresh else read(reply)
     return caught.value
 
 
@@ -123,7 +126,15 @@ REFUSALS: list[tuple[str, int, Any, type[ProviderError], type[ProviderError], st
         "unsupported_grant_type",
     ),
     ("redirect", 400, refusal("BAD_REDIRECT_URI"), InvalidClient, InvalidClient, "BAD_REDIRECT_URI"),
-    ("scopes", 400, refusal("BAD_SCOPES"), InvalidClient, InvalidClient, "BAD_SCOPES"),
+    ("scopes", 400, refusal("BAD_SCOPES"), ScopesRejected, InvalidClient, "BAD_SCOPES"),
+    (
+        "scopes, as seen in June 2026",
+        403,
+        refusal("BAD_SCOPES", "access_denied", "missing or invalid scopes"),
+        ScopesRejected,
+        InvalidClient,
+        "BAD_SCOPES",
+    ),
     ("scope, in OAuth's words", 400, refusal(None, "invalid_scope"), InvalidClient, InvalidClient, "invalid_scope"),
     ("not a form", 415, b"", InvalidClient, InvalidClient, "unsupported_media_type"),
     ("not a form, in HTML", 415, HTML, InvalidClient, InvalidClient, "unsupported_media_type"),
@@ -199,20 +210,11 @@ REFUSALS: list[tuple[str, int, Any, type[ProviderError], type[ProviderError], st
     ("empty 200", 200, b"", TemporarilyUnavailable, TemporarilyUnavailable, "empty"),
     ("empty 204", 204, b"", TemporarilyUnavailable, TemporarilyUnavailable, "empty"),
     ("empty 404", 404, b" \r\n", TemporarilyUnavailable, TemporarilyUnavailable, "empty"),
-    ("truncated", 200, json.dumps(GOOD).encode()[:-9], TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
+    ("truncated", 200, b'{"access_token":"CIacc', TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
     ("a list", 200, b"[]", TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
     ("null", 200, b"null", TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
-    ("not UTF-8", 200, b'{"access_token":"\xff"}', TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
+    ("not UTF-8", 200, b'{"access_token":"\xff"}', TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
     ("nested too deep", 200, b'{"a":' * 100_000, TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
-    (
-        "a number of 10,000 digits",
-        200,
-        b'{"expires_in":' + b"9" * 10_000 + b"}",
-        TemporarilyUnavailable,
-        TemporarilyUnavailable,
-        "not_json",
-    ),
-    ("not a number", 200, b'{"expires_in":NaN}', TemporarilyUnavailable, TemporarilyUnavailable, "not_json"),
     ("no grant", 200, {"status": "ok"}, TemporarilyUnavailable, TemporarilyUnavailable, "no_grant"),
     (
         "an error under 200",
@@ -221,104 +223,6 @@ REFUSALS: list[tuple[str, int, Any, type[ProviderError], type[ProviderError], st
         TemporarilyUnavailable,
         TemporarilyUnavailable,
         "no_grant",
-    ),
-    ("empty token", 200, {**GOOD, "access_token": ""}, TemporarilyUnavailable, TemporarilyUnavailable, "no_grant"),
-    ("token a number", 200, {**GOOD, "access_token": 7}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
-    (
-        "token with a space",
-        200,
-        {**GOOD, "access_token": "a b"},
-        TemporarilyUnavailable,
-        TemporarilyUnavailable,
-        "wrong_types",
-    ),
-    (
-        "token with NUL",
-        200,
-        {**GOOD, "access_token": "a\0"},
-        TemporarilyUnavailable,
-        TemporarilyUnavailable,
-        "wrong_types",
-    ),
-    (
-        "token half a character",
-        200,
-        {**GOOD, "access_token": "a\ud800"},
-        TemporarilyUnavailable,
-        TemporarilyUnavailable,
-        "wrong_types",
-    ),
-    (
-        "token too long",
-        200,
-        {**GOOD, "access_token": "a" * 16385},
-        TemporarilyUnavailable,
-        TemporarilyUnavailable,
-        "wrong_types",
-    ),
-    (
-        "refresh token a list",
-        200,
-        {**GOOD, "refresh_token": []},
-        TemporarilyUnavailable,
-        TemporarilyUnavailable,
-        "wrong_types",
-    ),
-    (
-        "lifetime missing",
-        200,
-        {**GOOD, "expires_in": None},
-        TemporarilyUnavailable,
-        TemporarilyUnavailable,
-        "wrong_types",
-    ),
-    (
-        "lifetime a text",
-        200,
-        {**GOOD, "expires_in": "1800"},
-        TemporarilyUnavailable,
-        TemporarilyUnavailable,
-        "wrong_types",
-    ),
-    (
-        "lifetime a fraction",
-        200,
-        {**GOOD, "expires_in": 1800.0},
-        TemporarilyUnavailable,
-        TemporarilyUnavailable,
-        "wrong_types",
-    ),
-    ("lifetime true", 200, {**GOOD, "expires_in": True}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
-    (
-        "lifetime negative",
-        200,
-        {**GOOD, "expires_in": -1},
-        TemporarilyUnavailable,
-        TemporarilyUnavailable,
-        "bad_expires_in",
-    ),
-    ("lifetime zero", 200, {**GOOD, "expires_in": 0}, TemporarilyUnavailable, TemporarilyUnavailable, "bad_expires_in"),
-    (
-        "lifetime absurd",
-        200,
-        {**GOOD, "expires_in": 31_536_001},
-        TemporarilyUnavailable,
-        TemporarilyUnavailable,
-        "bad_expires_in",
-    ),
-    ("hub a text", 200, {**GOOD, "hub_id": "62515"}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
-    ("hub true", 200, {**GOOD, "hub_id": True}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
-    ("hub zero", 200, {**GOOD, "hub_id": 0}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
-    ("hub too large", 200, {**GOOD, "hub_id": 2**63}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
-    ("scopes a text", 200, {**GOOD, "scopes": "oauth"}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
-    ("scopes of numbers", 200, {**GOOD, "scopes": [1]}, TemporarilyUnavailable, TemporarilyUnavailable, "wrong_types"),
-    (
-        "scopes with NUL",
-        200,
-        {**GOOD, "scopes": ["a\0"]},
-        TemporarilyUnavailable,
-        TemporarilyUnavailable,
-        "wrong_types",
     ),
 ]
 
@@ -337,30 +241,14 @@ def test_every_code_of_the_table_is_tested() -> None:
     assert set(ERROR_CLASSIFICATION) <= {row[5] for row in REFUSALS}
 
 
-def test_all_fields_of_a_grant_are_parsed() -> None:
-    assert parse_refresh(a_reply(200, GOOD), NOW) == Grant(
-        access_token="CIaccess",
-        expires_in=1800,
-        granted_at=NOW,
-        refresh_token="na1-aaaa-bbbb",
-        hub_id=62515,
-        scopes=("oauth", "crm.objects.contacts.read"),
-    )
-
-
-@pytest.mark.parametrize("empty", [{}, {"refresh_token": None, "hub_id": None, "scopes": None}, {"refresh_token": ""}])
-def test_a_field_that_a_reply_leaves_out_is_none(empty: dict[str, Any]) -> None:
-    grant = parse_refresh(a_reply(200, {"access_token": "a", "expires_in": 1, **empty}), NOW)
-    assert (grant.refresh_token, grant.hub_id, grant.scopes) == (None, None, None)
-
-
-def test_a_token_may_be_much_longer_than_todays() -> None:
-    assert len(parse_refresh(a_reply(200, {**GOOD, "access_token": "a" * 16384}), NOW).access_token) == 16384
-
-
-def test_of_a_duplicate_field_the_last_one_counts() -> None:
-    body = b'{"access_token":"first","access_token":"last","expires_in":1}'
-    assert parse_refresh(a_reply(200, body), NOW).access_token == "last"
+@pytest.mark.parametrize("http_status", [400, 401, 403])
+def test_hubspots_own_code_decides_whatever_oauths_code_says(http_status: int) -> None:
+    """HubSpot sends the same `error` with codes of different consequences, such as BAD_HUB and BAD_SCOPES."""
+    own_codes = {code: kind for code, kind in ERROR_CLASSIFICATION.items() if code.isupper()}
+    for code, kind in own_codes.items():
+        for error in set(ERROR_CLASSIFICATION) - set(own_codes) | {"invalid_request", "new_word"}:
+            answer = the_error(a_reply(http_status, refusal(code, error)))
+            assert (type(answer), answer.code) == (TOKEN_OVERRIDES.get(kind, kind), code)
 
 
 @pytest.mark.parametrize(
@@ -426,7 +314,7 @@ def test_introspection_of_an_inactive_token_has_no_more_fields() -> None:
 
 
 def test_introspection_fields_of_wrong_types_are_none() -> None:
-    odd = {"active": True, "hub_id": "7", "hub_domain": "a\0b", "user": "x" * 400, "scopes": [None]}
+    odd = {"active": True, "hub_id": "seven", "hub_domain": "a\0b", "user": "x" * 400, "scopes": [None]}
     assert parse_introspection(a_reply(200, odd)) == Introspection(active=True)
     assert parse_introspection(a_reply(200, {"active": True, "hub_domain": "\ud800", "user": 5})) == Introspection(
         active=True
@@ -507,17 +395,12 @@ def test_any_reply_is_a_result_or_a_provider_error_without_secrets(
             assert len(outcome.code) <= 100
             assert outcome.retry_after is None or 0 <= outcome.retry_after <= 86_400
         else:
-            assert outcome is None or isinstance(outcome, Grant | Introspection)
+            assert outcome is None or isinstance(outcome, Grant | Introspection | IssuedTokens)
             assert 200 <= status < 300
 
 
-def outcomes(reply: Reply) -> Iterator[Grant | Introspection | ProviderError | None]:
-    for read in (
-        partial(parse_refresh, granted_at=NOW),
-        partial(parse_exchange, granted_at=NOW),
-        parse_introspection,
-        parse_empty,
-    ):
+def outcomes(reply: Reply) -> Iterator[Grant | Introspection | IssuedTokens | ProviderError | None]:
+    for read in (partial(parse_refresh, granted_at=NOW), parse_exchange, parse_introspection, parse_empty):
         try:
             yield read(reply)
         except ProviderError as error:

@@ -8,7 +8,7 @@ from cryptography.fernet import Fernet
 
 from shared.db.core.clock import DatabaseClock
 from shared.domain.connection import Status
-from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavailable, Throttled
+from shared.domain.errors import InvalidClient, InvalidGrant, NoAccessToken, TemporarilyUnavailable, Throttled
 from shared.domain.grant import Grant, Introspection
 from shared.token_cipher import TokenCipher
 from tests.support.builders import HUB, REFRESH_TOKEN, START, grant
@@ -39,6 +39,24 @@ def test_a_refresh_token_that_did_not_change_is_not_encrypted_again():
 def test_a_new_refresh_token_is_encrypted_for_its_hub():
     attempt = refresh_row(ScriptedHubSpot(grant(refresh_token="rotated")), make_claimed_row())
     assert CIPHER.decrypt_refresh_token(HUB, attempt.result.encrypted_refresh_token) == "rotated"
+
+
+def test_a_new_refresh_token_is_kept_where_no_usable_access_token_came_with_it():
+    error = NoAccessToken("no_grant", refresh_token="rotated", hub_id=HUB, http_status=200)
+    attempt = refresh_row(ScriptedHubSpot(error), make_claimed_row())
+    assert CIPHER.decrypt_refresh_token(HUB, attempt.result.encrypted_refresh_token) == "rotated"
+    after = attempt.result.transition.connection
+    assert (after.status, after.failures, after.last_error) == (Status.ACTIVE, 1, "no_grant (HTTP 200)")
+    assert after.due_at > START
+    assert attempt.outcomes[0].error is error, "it is HubSpot's fault, and counts against HubSpot"
+
+
+def test_without_a_usable_access_token_only_a_new_refresh_token_of_this_account_is_kept():
+    for token, hub_id, code in ((REFRESH_TOKEN, HUB, "no_grant"), ("rotated", HUB + 1, "another_hub")):
+        error = NoAccessToken("no_grant", refresh_token=token, hub_id=hub_id, http_status=200)
+        attempt = refresh_row(ScriptedHubSpot(error), make_claimed_row())
+        assert attempt.result.encrypted_refresh_token is None
+        assert attempt.outcomes[0].error.code == code
 
 
 def test_a_row_whose_lease_ends_within_a_call_is_released_without_a_call():

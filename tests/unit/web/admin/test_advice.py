@@ -46,6 +46,11 @@ def test_a_refresh_token_of_another_account_asks_for_a_correct_import():
     assert advice.title == "Correct the import"
 
 
+def test_rejected_scopes_of_one_account_ask_for_a_new_consent_and_not_for_other_settings():
+    advice = advise_on(last_error="BAD_SCOPES (HTTP 403)", failures=2)
+    assert (advice.title, advice.shows_install_link) == ("Ask the customer to install the app again", True)
+
+
 def test_a_missing_encryption_key_names_its_setting():
     assert "TOKEN_KEYS" in advise_on(last_error="decryption_failed", failures=9).text
 
