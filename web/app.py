@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
@@ -61,7 +62,7 @@ def create_app(services: Services) -> Flask:
 
 
 def _add_routes(app: Flask, services: Services) -> None:
-    cookies = Cookies(services.is_https)
+    cookies = Cookies(is_https=services.is_https)
     new_limiter = partial(RateLimiter, clock=services.monotonic_clock)
 
     # The handshake: all that a customer ever sees.
@@ -95,6 +96,8 @@ def _show_error_page(error: AbortWithPage) -> Response:
     response = render_error_page(error.page)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(round(error.retry_after))
+    if error.refresh_seconds is not None:  # without a URL: the page's own, which holds the code
+        response.headers["Refresh"] = str(math.ceil(error.refresh_seconds))
     return response
 
 

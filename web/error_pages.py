@@ -37,7 +37,7 @@ class ErrorPage:
     status: int
     title: str
     text: str
-    advice: str = "Nothing was stored. You can start again."
+    advice: str = "This attempt stored nothing. You can start again."
     badge: str = "Not connected"
     links: tuple[Link, ...] = (START_AGAIN, FRONT_PAGE)  #: the first is shown as a button
 
@@ -45,11 +45,14 @@ class ErrorPage:
 class AbortWithPage(Exception):
     """Ends the request with this error page."""
 
-    def __init__(self, page: ErrorPage, retry_after: float | None = None) -> None:
-        """`retry_after` in seconds, for the header of that name."""
+    def __init__(
+        self, page: ErrorPage, retry_after: float | None = None, *, refresh_seconds: float | None = None
+    ) -> None:
+        """`retry_after` in seconds, for the header of that name; after `refresh_seconds` the browser asks again."""
         super().__init__(page.title)
         self.page = page
         self.retry_after = retry_after
+        self.refresh_seconds = refresh_seconds
 
 
 def render_error_page(page: ErrorPage) -> Response:
@@ -106,7 +109,7 @@ OTHER_BROWSER = ErrorPage(
     403,
     "This sign-in was begun in another browser",
     "A sign-in has to be finished in the browser in which it was begun, with cookies allowed.",
-    "Nothing was stored. Start again here, and finish in this browser.",
+    "This attempt stored nothing. Start again here, and finish in this browser.",
 )
 CODE_MISSING = ErrorPage(
     400,
@@ -120,25 +123,45 @@ CONSENT_DENIED = ErrorPage(
     403,
     "You did not allow the connection",
     "HubSpot says that access was denied, so your account was not connected.",
-    "Nothing was stored. If that was not what you wanted, start again and choose to allow it.",
+    "This attempt stored nothing. If that was not what you wanted, start again and choose to allow it.",
 )
 CONSENT_FAILED = ErrorPage(
     400,
     "HubSpot did not grant the connection",
     "HubSpot ended this sign-in with an error. The account may lack something that this app needs, "
     "or you may lack the right to install apps in it.",
-    "Nothing was stored. Start again, perhaps with another account, or ask a super admin of the account to do it.",
+    "This attempt stored nothing. Start again, perhaps with another account, or ask a super admin of the account to "
+    "do it.",
 )
 CODE_REJECTED = ErrorPage(
     400,
     "This sign-in cannot be used again",
     "HubSpot gives out a code that works once and for a short while. This one was used already, or is too old.",
+    "If you came here twice, by a double click or a reload, your account may be connected already: for a few seconds "
+    "this page looks for it. Otherwise start again; connecting an account again does no harm.",
+)
+EXCHANGE_WAITS = ErrorPage(
+    503,
+    "One moment, please",
+    "Many sign-ins are being finished at this moment. Yours waits here and continues by itself.",
+    "Nothing is lost. Please keep this page open.",
+    badge="",
+    links=(),
+)
+TOO_MANY_CODES = ErrorPage(
+    429,
+    "One moment, please",
+    "HubSpot rejected many sign-ins that came from your address, or that of your office. Yours waits here "
+    "and continues by itself.",
+    "Nothing is lost. Please keep this page open, or start again a little later.",
+    badge="",
 )
 APP_MISCONFIGURED = ErrorPage(
     502,
     "This app is not set up correctly",
     "HubSpot refused this app, not you: its settings here do not match those at HubSpot.",
-    "Nothing was stored. Only the people who run this site can correct it; please tell them. Then start again.",
+    "This attempt stored nothing. Only the people who run this site can correct it: please tell them, "
+    "then start again.",
 )
 UNKNOWN_REFUSAL = ErrorPage(
     502,
@@ -149,7 +172,7 @@ HUBSPOT_UNAVAILABLE = ErrorPage(
     502,
     "HubSpot does not answer as it should",
     "HubSpot, or the network between, has a problem at the moment. Your account was not connected.",
-    "Nothing was stored. Wait a moment and reload this page; if that does not help, start again.",
+    "This attempt stored nothing. Wait a moment and reload this page; if that does not help, start again.",
 )
 HUBSPOT_TIMED_OUT = ErrorPage(
     504,
@@ -169,13 +192,13 @@ HUBSPOT_THROTTLES = ErrorPage(
 NOT_STORED = ErrorPage(
     503,
     "We cannot store your connection just now",
-    "HubSpot allowed the connection, but neither the database nor the queue of this site can be reached.",
-    "Nothing was stored. Please start again in a few minutes.",
+    "HubSpot allowed the connection, but neither the database nor the queue of this site answers in time.",
+    "Please start again in a few minutes. Connecting an account again does no harm.",
 )
 INSTALL_NOT_FOUND = ErrorPage(
     404,
     "There is no such connection here",
-    "Only the browser that made a connection can see its page, and only for a day.",
+    "Only the browser that made a connection can see its page, for a day, and of many connections the last ones only.",
     "If your account is connected already, it stays so. Connecting it again does no harm.",
     badge="",
 )
@@ -186,7 +209,7 @@ RATE_LIMITED = ErrorPage(
     429,
     "That was too often",
     "Your address, or that of your office, sent more requests than people do.",
-    "Nothing was lost or stored. Wait a few seconds, then reload this page.",
+    "Nothing is lost. Wait a few seconds: this page reloads itself.",
     badge="",
 )
 NOT_FOUND = ErrorPage(

@@ -65,7 +65,7 @@ def test_an_install_is_queued_encrypted_and_its_page_waits(visitor, settings):
     assert page.status_code == 200
     assert "Connecting account 62515" in page.text
     assert visitor.status(path) == {"state": "storing", "hub_id": HUB}
-    install = TokenCipher([settings["TOKEN_KEYS"]]).decrypt_install(visitor.cookie("tk_grant"))
+    install = TokenCipher([settings["TOKEN_KEYS"]]).decrypt_install(visitor.cookie("tk_grant_"))
     assert install.hub_id == HUB
     for secret in (install.refresh_token, settings["HUBSPOT_CLIENT_SECRET"]):
         assert secret not in page.text

@@ -79,7 +79,7 @@ def test_with_redis_down_the_install_is_stored_directly_with_its_token(
         cursor.execute("SELECT access_token FROM hubspot.tokens")
         [[token]] = cursor.fetchall()
     assert visitor.simulator.check_tokens([token])[0].is_live
-    assert visitor.cookie("tk_grant") is None
+    assert visitor.cookie("tk_grant_") is None
 
 
 def test_with_postgres_down_the_install_is_queued_and_its_page_answers(visitor, own_postgres, own_valkey):
@@ -103,7 +103,7 @@ def test_with_both_down_the_install_is_in_the_browser_until_postgres_is_back(
     own_postgres.start()
     visitor.wait(path)
     assert read_active_hubs() == [HUB]
-    assert visitor.cookie("tk_grant") is None
+    assert visitor.cookie("tk_grant_") is None
 
 
 def test_with_both_down_the_install_is_in_the_browser_until_redis_is_back(visitor, own_postgres, own_valkey):

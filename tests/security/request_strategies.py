@@ -69,11 +69,11 @@ FAMOUS = (
 PARAMETERS = ("state", "code", "error", "hub_id", "status", "q", "sort", "after", "before", "notice", "csrf_token", "x")
 COOKIES = (
     "tk_browser",
-    "tk_install",
-    "tk_grant",
+    "tk_install_0123456789ab",
+    "tk_grant_0123456789ab",
+    "tk_used",
     "tk_restarts",
     "__Host-tk_browser",
-    "__Secure-tk_grant",
     "session",
     "",
 )

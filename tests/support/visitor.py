@@ -61,8 +61,9 @@ class Visitor:
             time.sleep(0.1)
         return found
 
-    def cookie(self, name: str) -> str | None:
-        return next((cookie.value for cookie in self.session.cookies if cookie.name == name), None)
+    def cookie(self, start: str) -> str | None:
+        """The value of the first cookie whose name starts so."""
+        return next((cookie.value for cookie in self.session.cookies if cookie.name.startswith(start)), None)
 
 
 def state_in(address: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import structlog
@@ -11,18 +13,21 @@ from flask import Response, abort, render_template, request, url_for
 
 from shared import tracing
 from shared.db.lifecycle.installs import StoredInstall
-from shared.domain.errors import CodeRejected, InvalidClient, ProviderError
+from shared.domain.errors import CodeRejected, InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
 from shared.domain.grant import ExchangedGrant, Install
 from shared.domain.hub_id import parse_hub_id
 from shared.tracing import SpanKind
 from web import error_pages
 from web.error_pages import AbortWithPage, classify_exchange_error
-from web.oauth.install_cookie import InstallCookie, InstallCookieSigner
+from web.oauth.exchange_limits import Attempt, ExchangeLimits, ExchangeRefused
+from web.oauth.install_cookie import InstallCookie
+from web.oauth.install_cookie_jar import InstallCookieJar
 from web.oauth.install_storage import find_install, submit_install
 from web.oauth.scope_descriptions import describe_scopes
 from web.oauth.state import STATE_LIFETIME, StateExpired, StateOfAnotherBrowser, StateRejected, States
 from web.security.cookies import MAX_RESTARTS, Cookies
 from web.security.host_header import original_host
+from web.security.rate_limits import client_network
 from web.services import Services
 
 log = structlog.get_logger(__name__)
@@ -30,6 +35,8 @@ log = structlog.get_logger(__name__)
 _LOOPBACK_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
 #: HubSpot's codes are na1-<uuid>. Whatever else could be one is left for HubSpot to refuse.
 _CODE = re.compile(r"[!-~]{1,2048}")
+#: Until the page of a rejected code asks whether another request stored its install, and for how long it asks again.
+RECHECK_SECONDS, RECHECKING_SECONDS = 2.0, 15.0
 #: Between two queries for the install that the other request of a double click stores.
 INSTALL_POLL_SECONDS = 0.1
 
@@ -41,7 +48,8 @@ class Handshake:
         self._services = services
         self._cookies = cookies
         self._states = States(services.secret_key)
-        self._signer = InstallCookieSigner(services.secret_key)
+        self._jar = InstallCookieJar(cookies, services.secret_key)
+        self._limits = ExchangeLimits(services.monotonic_clock, services.double_click_seconds)
 
     def home(self) -> Response:
         """The front page. Sets the browser's identifier, so that tabs opened from it share it."""
@@ -90,27 +98,21 @@ class Handshake:
         if not _CODE.fullmatch(code):
             raise AbortWithPage(error_pages.MALFORMED_LINK)
 
-        # 5. Was the code exchanged already? Then this is a reload.
+        # 5. Was the code exchanged already? Then this is a reload, or a double click.
         install_id = self._states.install_id(handshake_id, code)
         if self._cookies.is_code_used(request, install_id):
-            return Response(status=303, headers={"Location": url_for("install_page", install_id=install_id)})
+            return _redirect_to_install_page(install_id)
+        hub_id = self._limits.find_exchanged(handshake_id, install_id)
+        if hub_id is not None:
+            return self._redirect_to_known_install(install_id, hub_id)
 
-        return self._exchange_and_store(install_id, code)
+        return self._exchange_and_store(handshake_id, install_id, code)
 
-    def _exchange_and_store(self, install_id: str, code: str) -> Response:
+    def _exchange_and_store(self, handshake_id: str, install_id: str, code: str) -> Response:
         # 1. Exchange the code. It works once.
-        try:
-            grant = self._services.hubspot.exchange(code, self._services.clock())
-        except CodeRejected as refusal:
-            stored = self._wait_for_install(install_id)
-            if stored is None:
-                _log_refusal(refusal)
-                raise classify_exchange_error(refusal) from None
-            cookie = InstallCookie(install_id, stored.hub_id, self._services.clock().timestamp())
-            return self._redirect_to_install_page(cookie)
-        except ProviderError as refusal:
-            _log_refusal(refusal)
-            raise classify_exchange_error(refusal) from None
+        grant = self._exchange(handshake_id, install_id, code)
+        if isinstance(grant, StoredInstall):
+            return self._redirect_to_known_install(install_id, grant.hub_id)
         install = _make_install(install_id, grant)
         tracing.set_attributes(hub_id=install.hub_id, install_id=install_id)
 
@@ -122,13 +124,13 @@ class Handshake:
             cookie = cookie.mark_submitted(now, is_accepted=True)
 
         # 3. Redirect to the page that waits until the grant is stored.
-        response = self._redirect_to_install_page(cookie)
-        path = url_for("install_page", install_id=install_id)
+        response = _redirect_to_install_page(install_id)
         browser_copy = self._services.cipher.encrypt_install(install.without_access_token()).ciphertext
-        is_in_cookie = self._cookies.set_if_small_enough(response, "grant", browser_copy, path=path)
+        is_in_cookie = self._jar.add(request, response, cookie, browser_copy)
         if not is_in_cookie and not is_accepted:
             raise AbortWithPage(error_pages.NOT_STORED)
-        self._cookies.mark_code_used(response, install_id, url_for("callback"), STATE_LIFETIME)
+        self._limits.remember(install_id, install.hub_id)
+        self._cookies.mark_code_used(request, response, install_id, STATE_LIFETIME)
         log.info(
             "HubSpot granted a connection",
             hub_id=install.hub_id,
@@ -138,12 +140,44 @@ class Handshake:
         )
         return response
 
+    def _exchange(self, handshake_id: str, install_id: str, code: str) -> ExchangedGrant | StoredInstall:
+        """What HubSpot grants for the code, or what another process has stored for it. Raises AbortWithPage."""
+        with self._admit(handshake_id) as attempt:
+            if attempt.seconds_since_rejection is not None:
+                stored = find_install(self._services, install_id)
+            else:
+                try:
+                    return self._services.hubspot.exchange(code, self._services.clock())
+                except CodeRejected as refusal:
+                    stored = self._wait_for_install(install_id) if attempt.is_trusted else None
+                    attempt.is_rejected = stored is None
+                    if stored is None:
+                        _log_refusal(refusal)
+                except ProviderError as refusal:
+                    attempt.is_rejected = isinstance(refusal, (InvalidGrant, UnknownRefusal))
+                    _log_refusal(refusal)
+                    raise classify_exchange_error(refusal) from None
+        if stored is not None:
+            return stored
+        is_recent = (attempt.seconds_since_rejection or 0.0) < RECHECKING_SECONDS
+        raise AbortWithPage(error_pages.CODE_REJECTED, refresh_seconds=RECHECK_SECONDS if is_recent else None)
+
+    @contextmanager
+    def _admit(self, handshake_id: str) -> Iterator[Attempt]:
+        """Raises AbortWithPage, with a page that asks again by itself, where too much is in flight."""
+        try:
+            with self._limits.admit(client_network(request), handshake_id) as attempt:
+                yield attempt
+        except ExchangeRefused as refusal:
+            page = error_pages.TOO_MANY_CODES if refusal.is_allowance_spent else error_pages.EXCHANGE_WAITS
+            raise AbortWithPage(page, refusal.wait_seconds, refresh_seconds=refusal.wait_seconds) from None
+
     def _restart(self) -> Response:
         restarts = self._cookies.read_restarts(request)
         if restarts >= MAX_RESTARTS:
             raise AbortWithPage(error_pages.STATE_MISSING)
         response = self._redirect_to_hubspot()
-        self._cookies.set_restarts(response, restarts + 1, url_for("callback"))
+        self._cookies.set_restarts(response, restarts + 1)
         return response
 
     def _redirect_to_hubspot(self, hub_id: int | None = None) -> Response:
@@ -171,11 +205,15 @@ class Handshake:
             time.sleep(INSTALL_POLL_SECONDS)
         return stored
 
-    def _redirect_to_install_page(self, cookie: InstallCookie) -> Response:
-        path = url_for("install_page", install_id=cookie.install_id)
-        response = Response(status=303, headers={"Location": path})
-        self._cookies.set(response, "install", self._signer.sign(cookie), path=path)
+    def _redirect_to_known_install(self, install_id: str, hub_id: int) -> Response:
+        """For a code that was exchanged by another request, whose response the browser may have dropped."""
+        response = _redirect_to_install_page(install_id)
+        self._jar.update(response, InstallCookie(install_id, hub_id, self._services.clock().timestamp()))
         return response
+
+
+def _redirect_to_install_page(install_id: str) -> Response:
+    return Response(status=303, headers={"Location": url_for("install_page", install_id=install_id)})
 
 
 def _read_parameter(name: str) -> str | None:

@@ -51,8 +51,12 @@ class InstallCookieSigner:
 
     def verify(self, value: str, install_id: str) -> InstallCookie | None:
         """None where the signature is wrong or the cookie is another install's."""
+        cookie = self.read(value)
+        return cookie if cookie is not None and cookie.install_id == install_id else None
+
+    def read(self, value: str) -> InstallCookie | None:
+        """Of whichever install; None where the signature is wrong."""
         try:
-            cookie = InstallCookie(**self._serializer.loads(value))
+            return InstallCookie(**self._serializer.loads(value))
         except (BadData, TypeError):
             return None
-        return cookie if cookie.install_id == install_id else None

@@ -7,7 +7,8 @@ from uuid import UUID
 from flask import Response, jsonify, render_template, request, url_for
 
 from web.error_pages import INSTALL_NOT_FOUND, AbortWithPage
-from web.oauth.install_cookie import InstallCookie, InstallCookieSigner
+from web.oauth.install_cookie import InstallCookie
+from web.oauth.install_cookie_jar import InstallCookieJar
 from web.oauth.install_storage import InstallProgress, check_and_resubmit, decrypt_browser_copy
 from web.oauth.scope_descriptions import describe_scopes
 from web.security.cookies import Cookies
@@ -22,8 +23,7 @@ class InstallStatus:
 
     def __init__(self, services: Services, cookies: Cookies) -> None:
         self._services = services
-        self._cookies = cookies
-        self._signer = InstallCookieSigner(services.secret_key)
+        self._jar = InstallCookieJar(cookies, services.secret_key)
 
     def page(self, install_id: UUID) -> Response:
         progress = self._read_progress(str(install_id))
@@ -55,8 +55,7 @@ class InstallStatus:
 
     def _read_progress(self, install_id: str) -> InstallProgress | None:
         """None where this browser cannot prove that the install is its own: by the install's cookie or by the grant."""
-        cookie = self._signer.verify(self._cookies.read(request, "install") or "", install_id)
-        encrypted = self._cookies.read(request, "grant")
+        cookie, encrypted = self._jar.read(request, install_id)
         install = decrypt_browser_copy(self._services, encrypted, install_id) if encrypted else None
         if install is None:
             return check_and_resubmit(self._services, cookie, None) if cookie else None
@@ -66,8 +65,8 @@ class InstallStatus:
 
     def _update_cookies(self, response: Response, progress: InstallProgress) -> None:
         """Records when the grant was submitted; once it is stored, deletes the browser's copy."""
-        path = url_for("install_page", install_id=progress.cookie.install_id)
+        _, encrypted = self._jar.read(request, progress.cookie.install_id)
         if progress.state != "connected":
-            self._cookies.set(response, "install", self._signer.sign(progress.cookie), path=path)
-        elif self._cookies.read(request, "grant") is not None:
-            self._cookies.delete(response, "grant", path=path)
+            self._jar.update(response, progress.cookie)
+        elif encrypted is not None:
+            self._jar.delete_grant(response, progress.cookie.install_id)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 import structlog
@@ -23,8 +24,11 @@ log = structlog.get_logger(__name__)
 MAX_ADDRESSES = 10_000
 #: A household or a server has at least all IPv6 addresses that share this many leading bits.
 IPV6_PREFIX_BITS = 64
-#: Characters of an address that is no IP address.
-MAX_ADDRESS_CHARACTERS = 45
+#: The most that one customer of a provider is given.
+IPV6_CUSTOMER_PREFIX_BITS = 48
+
+#: With or without a port.
+_BRACKETED_OR_IPV4 = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[0-9.]+))(?::[0-9]{1,5})?")
 
 View = Callable[..., Response]
 
@@ -41,6 +45,10 @@ class Rate:
 HANDSHAKE_RATE = Rate(120, 20.0)
 #: 10 a minute are 14,400 a day, of 2^60 possible ones for the weakest password that `make up` generates.
 WRONG_PASSWORD_RATE = Rate(10, 1 / 6)
+
+
+#: Until a page above the limit reloads itself: a crowd that waits must not fill its limit by that.
+MIN_REFRESH_SECONDS = 5
 
 
 @dataclass(slots=True)
@@ -83,6 +91,10 @@ class RateLimiter:
             bucket = self._fill_bucket(address)
             return 0.0 if bucket.tokens >= 1 else self._seconds_until_token(bucket, address)
 
+    def tokens_left(self, address: str) -> float:
+        with self._lock:
+            return self._fill_bucket(address).tokens
+
     def __len__(self) -> int:
         """Addresses in memory."""
         return len(self._buckets)
@@ -111,7 +123,8 @@ def limit_rate(view: View, limiter: RateLimiter) -> View:
     @wraps(view)
     def check(*args: Any, **kwargs: Any) -> Response:
         if wait_seconds := limiter.take(client_address(request)):
-            raise AbortWithPage(RATE_LIMITED, math.ceil(wait_seconds))
+            wait_seconds = math.ceil(wait_seconds)
+            raise AbortWithPage(RATE_LIMITED, wait_seconds, refresh_seconds=max(wait_seconds, MIN_REFRESH_SECONDS))
         return view(*args, **kwargs)
 
     return check
@@ -120,14 +133,29 @@ def limit_rate(view: View, limiter: RateLimiter) -> View:
 def client_address(request: Request) -> str:
     """The address that limits count by: for IPv6 the network of the household.
 
-    With TRUSTED_PROXIES, ProxyFix has replaced the peer's address by the client's (web/app.py). What a proxy sends
-    instead of an IP address counts as it is, cut off.
+    With TRUSTED_PROXIES, ProxyFix has replaced the peer's address by what the proxies say of the client (web/app.py).
+    Where that is no address, the peer's own counts: a client cannot escape its count by what a proxy passes on.
     """
-    peer = request.remote_addr or ""
-    try:
-        address = ip_address(peer)
-    except ValueError:
-        return peer[:MAX_ADDRESS_CHARACTERS]
+    return _client_network(request, IPV6_PREFIX_BITS)
+
+
+def client_network(request: Request) -> str:
+    """As `client_address`, but for IPv6 all networks that one customer of a provider may have count as one."""
+    return _client_network(request, IPV6_CUSTOMER_PREFIX_BITS)
+
+
+def _client_network(request: Request, ipv6_prefix_bits: int) -> str:
+    peer = request.environ.get("werkzeug.proxy_fix.orig", {}).get("REMOTE_ADDR")
+    address = _parse_address(request.remote_addr or "") or _parse_address(peer or "")
     if isinstance(address, IPv6Address):
-        return str(address.ipv4_mapped or ip_network((address, IPV6_PREFIX_BITS), strict=False))
-    return str(address)
+        return str(address.ipv4_mapped or ip_network((int(address), ipv6_prefix_bits), strict=False))
+    return str(address or "")
+
+
+def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Some proxies write the client's port, too: `192.0.2.1:5060`, `[2001:db8::1]:5060`."""
+    host = _BRACKETED_OR_IPV4.fullmatch(text.strip())
+    try:
+        return ip_address(host["v6"] or host["v4"] if host else text.strip())
+    except ValueError:
+        return None

@@ -19,6 +19,7 @@ from tests.support.builders import grant
 from tests.support.fakes import FakeBrake, FakeClock, FakeInstalls, FakeQueue
 from tests.support.hubspot import ScriptedHubSpot
 from web.app import create_app
+from web.security.cookies import shorten_install_id
 from web.services import Services
 
 HTTP_REDIRECT_URI = "http://localhost:5000/oauth/callback"
@@ -96,6 +97,10 @@ class Site:
         response = self.callback(code, **grant_values)
         assert response.status_code == 303, response.text
         return response.headers["Location"]
+
+    def cookie_name(self, name, path):
+        """The browser's name of the `install` or `grant` cookie of the install with this page."""
+        return f"tk_{name}_{shorten_install_id(path.rpartition('/')[2])}"
 
     def store_queued(self):
         """Stores the queued installs, as the worker does."""

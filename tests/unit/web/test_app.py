@@ -98,11 +98,13 @@ any_text = st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.dec
 
 @settings(max_examples=150, deadline=None)
 @given(
-    path=st.sampled_from(["/", "/install", "/oauth/callback", "/installs/", "/installs/x/status"])
+    path=st.sampled_from(
+        ["/", "/install", "/oauth/callback", "/installs/", "/installs/6e9d9c4e-0000-4000-8000-000000000000/status"]
+    )
     | any_text.map(lambda text: text.replace("?", "")),  # the test client wants the query apart
     query=st.dictionaries(st.sampled_from(["state", "code", "error", "hub_id", "x"]), st.lists(any_text, max_size=2)),
     cookies=st.dictionaries(
-        st.sampled_from(["tk_browser", "tk_install", "tk_grant", "tk_restarts", "x"]),
+        st.sampled_from(["tk_browser", "tk_install_6e9d9c4e0000", "tk_grant_6e9d9c4e0000", "tk_used", "x"]),
         st.text('abc"\\;=%é ', max_size=40),
     ),
 )

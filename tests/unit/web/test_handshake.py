@@ -242,7 +242,7 @@ def test_a_double_click_whose_first_response_was_lost_finds_the_install(site):
     site.store_queued()
     for cookie in list(site.browser._cookies.values()):
         if cookie.key != "tk_browser":
-            site.browser.delete_cookie(cookie.key, path=cookie.path)
+            site.browser.delete_cookie(cookie.key)
     again = site.visit(f"/oauth/callback?code=the-code&state={state}")
     assert again.headers["Location"] == first.headers["Location"]
     assert "is connected" in site.visit(again.headers["Location"]).text
@@ -282,7 +282,7 @@ def test_with_queue_and_postgres_down_the_grant_is_in_a_cookie(site, cookies):
     site.queue.down = site.installs.down = True
     response = site.callback()
     assert response.status_code == 303
-    assert "tk_grant" in cookies(response)
+    assert site.cookie_name("grant", response.headers["Location"]) in cookies(response)
 
 
 def test_a_statement_that_postgres_rejects_is_logged_as_an_error_and_does_not_lose_the_grant(site, cookies):
@@ -307,7 +307,7 @@ def test_an_unexpected_exception_while_storing_does_not_lose_the_grant(site, coo
     with capture_logs() as logs:
         response = site.callback()
     assert response.status_code == 303
-    assert "tk_grant" in cookies(response)
+    assert site.cookie_name("grant", response.headers["Location"]) in cookies(response)
     assert [line["error"] for line in logs if line["log_level"] == "error"] == ["TypeError", "TypeError"]
     assert REFRESH_TOKEN not in str(logs)
 
@@ -317,38 +317,48 @@ def test_a_grant_that_cannot_be_stored_anywhere_gets_an_error_page(site):
     response = site.callback(refresh_token="r" * 5000)
     assert response.status_code == 503
     assert "start again" in response.text
-    assert "tk_done" not in str(response.headers)
+    assert "tk_used" not in str(response.headers)
 
 
 def test_a_grant_too_large_for_a_cookie_is_still_queued(site, cookies):
     response = site.callback(refresh_token="r" * 5000)
     assert response.status_code == 303
-    assert "tk_grant" not in cookies(response)
+    assert "tk_grant" not in str(cookies(response))
     assert len(site.queue.messages) == 1
 
 
-def test_the_cookie_of_a_grant_is_small_encrypted_and_for_its_page_only(site, cookies):
+def test_the_cookie_of_a_grant_is_small_and_encrypted(site, cookies):
     response = site.callback(access_token="a" * 3000, refresh_token="r" * 512)
-    line = cookies(response)["tk_grant"]
-    assert len(line) < 4096
-    assert f"Path={response.headers['Location']}" in line
+    name = site.cookie_name("grant", response.headers["Location"])
+    line = cookies(response)[name]
+    assert len(line) < 1200
     assert "HttpOnly" in line
     assert "SameSite=Lax" in line
     assert "Secure" not in line
-    ciphertext = line.split(";")[0].removeprefix("tk_grant=")
+    ciphertext = line.split(";")[0].removeprefix(f"{name}=")
     install = site.cipher.decrypt_install(ciphertext)
     assert install.refresh_token == "r" * 512
     assert install.access_token is None
 
 
-def test_over_https_every_cookie_is_secure_and_prefixed(https_site, cookies):
+def test_over_https_no_neighbouring_site_can_set_any_of_the_cookies(https_site, cookies):
     start = https_site.visit("/install")
+    restart = https_site.visit("/oauth/callback?code=c")
     response = https_site.callback(state=https_site.state())
-    lines = {**cookies(start), **cookies(response)}
-    assert "__Host-tk_browser" in lines
-    assert all("Secure" in line and "HttpOnly" in line for line in lines.values())
-    assert all(name.startswith(("__Host-tk_", "__Secure-tk_")) for name in lines)
+    lines = {**cookies(start), **cookies(restart), **cookies(response)}
+    assert len(lines) == 5
+    assert all(name.startswith("__Host-tk_") for name in lines)
+    assert all("Secure" in line and "HttpOnly" in line and "Path=/;" in line + ";" for line in lines.values())
+    assert not any("Domain" in line for line in lines.values())
     assert https_site.visit(response.headers["Location"]).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["tk_browser", "__Secure-tk_browser"])
+def test_over_https_a_browser_identifier_that_a_neighbouring_site_planted_is_ignored(https_site, name):
+    planted = "p" * 43
+    https_site.browser.set_cookie(name, planted, domain="connect.example")
+    https_site.visit("/install")
+    assert https_site.browser.get_cookie("__Host-tk_browser", domain="connect.example").value != planted
 
 
 def test_no_response_and_no_log_line_of_an_install_shows_a_secret(site):
