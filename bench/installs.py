@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg2
@@ -12,6 +13,7 @@ import requests
 
 from bench.hubspot import make_refresh_token
 from bench.testbed import BenchmarkError, Testbed
+from sandbox.child_processes import ChildProcess
 from sandbox.supervision import WEB_OPTIONS
 
 READ_TOKEN = "SELECT 1 FROM hubspot.tokens WHERE hub_id = %s"  # noqa: S105 a statement
@@ -22,14 +24,20 @@ TIMEOUT_SECONDS = 20.0
 WEB_STOP_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class RunningWeb:
+    url: str
+    process: ChildProcess
+
+
 @contextmanager
-def run_web(testbed: Testbed) -> Iterator[str]:
-    """Its URL. Raises ProcessFailed."""
+def run_web(testbed: Testbed) -> Iterator[RunningWeb]:
+    """Raises ProcessFailed."""
     redirect = urlsplit(testbed.environment["HUBSPOT_REDIRECT_URI"])
     process = testbed.start("web", "gunicorn", "web.wsgi:app", "--bind", f"127.0.0.1:{redirect.port}", *WEB_OPTIONS)
     try:
         process.wait_for_output("Booting worker")
-        yield f"{redirect.scheme}://{redirect.netloc}"
+        yield RunningWeb(f"{redirect.scheme}://{redirect.netloc}", process)
         process.check_running()
     finally:
         process.stop(WEB_STOP_SECONDS)

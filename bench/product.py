@@ -50,15 +50,18 @@ class Bloat:
 
 
 @contextmanager
-def run_product(testbed: Testbed) -> Iterator[Meter]:
-    """Runs until the end of the block; then calls in flight are finished and saved. Raises ProcessFailed."""
+def run_product(testbed: Testbed, **other_roots: int) -> Iterator[Meter]:
+    """Runs until the end of the block; then calls in flight are finished and saved. Raises ProcessFailed.
+
+    `other_roots`: further processes to measure, by the name of their group.
+    """
     celery = ("celery", "-A", "worker.app")
     schedule = ("--schedule", str(testbed.folder / "schedule"), "--pidfile=")
     worker = testbed.start("worker", *celery, "worker", "-c", "2", "-n", "bench@%h", "-l", "info")
     beat = testbed.start("beat", *celery, "beat", *schedule)
     try:
         worker.wait_for_output(r" ready\.")
-        yield Meter(testbed, {"worker": worker.pid, "beat": beat.pid})
+        yield Meter(testbed, {"worker": worker.pid, "beat": beat.pid, **other_roots})
         worker.check_running()
     finally:
         beat.kill()

@@ -22,6 +22,13 @@ class Figure:
 FIGURES: Mapping[str, Figure] = {
     "hubspot_ceiling": Figure("simulated HubSpot alone, answering at once", "/s"),
     "hubspot_ceiling_cpu": Figure("its CPU per answer", "ms", 3),
+    "rest_memory": Figure("at rest, 1,000 connections: memory, shared pages once", "MB"),
+    "rest_web": Figure("  web", "MB"),
+    "rest_worker": Figure("  worker", "MB"),
+    "rest_beat": Figure("  beat", "MB"),
+    "rest_postgres": Figure("  PostgreSQL", "MB"),
+    "rest_valkey": Figure("  Valkey", "MB"),
+    "rest_cpu": Figure("  CPU of all, of one core", "%", 1),
     "import": Figure("import", "rows/s"),
     "product": Figure("product, sustained", "refreshes/s"),
     "bare": Figure("bare loop of requests, 2 x 200 threads", "refreshes/s"),
@@ -143,4 +150,6 @@ GOALS = (
     Goal("callback to readable p95", False, 200, find_highest("install_p95"), "ms"),
     Goal("the same while a backlog drains", False, 300, find_highest("backlog_p95"), "ms"),
     Goal("memory of a worker process", False, 120, find_highest("memory_worker"), "MB"),
+    Goal("memory at rest, 1,000 connections", False, 300, find_at(ANY_SIZE, "rest_memory"), "MB"),
+    Goal("CPU at rest, of one core", False, 2, find_at(ANY_SIZE, "rest_cpu"), "%"),
 )

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from bench import baselines, installs, product, stored_connections
 from bench.measure import PRODUCT_GROUPS, Interval, Meter
 from bench.reads import measure_reads
+from bench.rest import GROUPS as REST_GROUPS
+from bench.rest import measure_rest
 from bench.results import ANY_SIZE, Results
 from bench.stats import percentile
 from bench.testbed import Testbed
 
 HUBSPOT_DELAY_SECONDS = 0.2
 CEILING_CONNECTIONS = 64
+#: A small installation.
+REST_CONNECTIONS = 1000
 CEILING_SECONDS = 2
 
 
@@ -37,16 +41,17 @@ class Plan:
     read_runs: int
     read_seconds: int
     installs: int
+    rest_seconds: float
 
 
 QUICK = Plan(
     sizes=(10_000,), runs=2, task_runs=1, warm_up_seconds=2, seconds=4, late_runs=1, late_warm_up_seconds=2,
-    late_seconds=8, bloat_rounds=1, bloat_sizes=(), read_runs=1, read_seconds=1, installs=10,
+    late_seconds=8, bloat_rounds=1, bloat_sizes=(), read_runs=1, read_seconds=1, installs=10, rest_seconds=10,
 )  # fmt: skip
 FULL = Plan(
     sizes=(10_000, 100_000, 1_000_000), runs=3, task_runs=3, warm_up_seconds=5, seconds=15, late_runs=3,
     late_warm_up_seconds=5, late_seconds=30, bloat_rounds=10, bloat_sizes=(100_000,), read_runs=3, read_seconds=3,
-    installs=60,
+    installs=60, rest_seconds=60,
 )  # fmt: skip
 
 
@@ -60,7 +65,8 @@ class Suite:
     def run(self) -> Results:
         """Raises BenchmarkError, ProcessFailed."""
         self._measure_hubspot_ceiling()
-        existing = 0
+        existing = REST_CONNECTIONS
+        self._measure_rest(existing)
         for size in self._plan.sizes:
             self._say(f"{size:,} connections: import")
             import_rate = stored_connections.import_connections(self._testbed, existing, size)
@@ -85,6 +91,14 @@ class Suite:
             rate = float(self._testbed.run_command("ceiling", "python", "-m", "bench.ceiling", *options))
             cpu = Interval.between(before, meter.read()).cpu_ms_per_refresh("hubspot")
             self._results.add(ANY_SIZE, hubspot_ceiling=rate, hubspot_ceiling_cpu=cpu)
+
+    def _measure_rest(self, size: int) -> None:
+        self._say(f"{size:,} connections: at rest")
+        stored_connections.import_connections(self._testbed, 0, size)
+        self._configure_hubspot(stored_connections.make_balanced(self._testbed, size))
+        rest = measure_rest(self._testbed, self._plan.rest_seconds)
+        by_group = {f"rest_{group}": rest.memory[group].total_mb for group in REST_GROUPS}
+        self._results.add(ANY_SIZE, rest_memory=rest.total_mb, rest_cpu=rest.cpu_percent, **by_group)
 
     def _measure_throughput(self, size: int) -> None:
         plan, testbed = self._plan, self._testbed
@@ -162,14 +176,14 @@ class Suite:
         testbed, count = self._testbed, self._plan.installs
         self._say(f"{size:,} connections: installs")
         self._configure_hubspot(stored_connections.make_balanced(testbed, size))
-        with installs.run_web(testbed) as web_url:
+        with installs.run_web(testbed) as web:
             with product.run_product(testbed):
                 product.wait_for_first_refresh(testbed)
-                idle = installs.measure_installs(testbed, web_url, installs.FIRST_HUB_ID, count)
+                idle = installs.measure_installs(testbed, web.url, installs.FIRST_HUB_ID, count)
             self._configure_hubspot(stored_connections.make_overdue(testbed, size))
             with product.run_product(testbed):
                 product.wait_for_first_refresh(testbed)
-                busy = installs.measure_installs(testbed, web_url, installs.FIRST_HUB_ID + count, count)
+                busy = installs.measure_installs(testbed, web.url, installs.FIRST_HUB_ID + count, count)
         self._results.add(
             size,
             install_p50=1000 * percentile(idle, 50),
