@@ -25,9 +25,12 @@ class Standby(EmbeddedPostgres):
         directory = choose_data_directory(folder)
         url = urlsplit(primary.url())
         shutil.copy(primary.folder / "password", directory.folder / "password")
+        data = directory.folder / "data"
+        data.mkdir(mode=0o700)
+        directory.account.take_ownership(data)
         subprocess.run(  # type: ignore[call-overload]
             [
-                *(str(directory.binaries / "pg_basebackup"), "--pgdata", str(directory.folder / "data")),
+                *(str(directory.binaries / "pg_basebackup"), "--pgdata", str(data)),
                 *("--host", "127.0.0.1", "--port", str(primary.port), "--username", str(url.username)),
                 *("--checkpoint=fast", "--no-sync", "--write-recovery-conf"),
             ],

@@ -26,6 +26,7 @@ class InstallCookie:
         0.0  #: epoch seconds at which the grant was last submitted to the queue or PostgreSQL; 0: never
     )
     is_accepted: bool = False  #: whether the queue or PostgreSQL accepted it then
+    is_stored: bool = False  #: whether the row was seen in PostgreSQL; a failover may lose it all the same
 
     def mark_submitted(self, now: datetime, *, is_accepted: bool) -> InstallCookie:
         return replace(self, submitted_at=now.timestamp(), is_accepted=is_accepted)

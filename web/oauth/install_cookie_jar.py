@@ -5,6 +5,8 @@ All of them are sent with every request, so a new install replaces the oldest on
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flask import Request, Response
 
 from web.oauth.install_cookie import InstallCookie, InstallCookieSigner
@@ -14,6 +16,8 @@ from web.security.cookies import Cookies, shorten_install_id
 MAX_COOKIES_BYTES = 2000
 #: The same where these are the only copies of grants: a new one above it is refused, not an older one lost.
 MAX_ONLY_COPIES_BYTES = 6000
+#: The life of a grant in the browser after it was stored.
+STORED_GRANT_SECONDS = 300
 #: Names of cookies, each followed by the start of an install's identifier.
 INSTALL, GRANT = "install_", "grant_"
 
@@ -54,8 +58,12 @@ class InstallCookieJar:
     def update(self, response: Response, cookie: InstallCookie) -> None:
         self._cookies.set(response, INSTALL + shorten_install_id(cookie.install_id), self._signer.sign(cookie))
 
-    def delete_grant(self, response: Response, install_id: str) -> None:
-        self._cookies.delete(response, GRANT + shorten_install_id(install_id))
+    def let_grant_expire(self, response: Response, cookie: InstallCookie, encrypted: str) -> None:
+        """Call it once the grant is stored. It is kept for some minutes: a failover of PostgreSQL may lose the row."""
+        if not cookie.is_stored:
+            name = GRANT + shorten_install_id(cookie.install_id)
+            self._cookies.set(response, name, encrypted, max_age=STORED_GRANT_SECONDS)
+            self.update(response, replace(cookie, is_stored=True))
 
     def _list_replaceable(self, others: dict[str, str]) -> list[str]:
         """The names of cookies that no grant depends on, oldest first, the two of each install together."""

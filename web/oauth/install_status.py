@@ -64,9 +64,9 @@ class InstallStatus:
         return check_and_resubmit(self._services, cookie, encrypted)
 
     def _update_cookies(self, response: Response, progress: InstallProgress) -> None:
-        """Records when the grant was submitted; once it is stored, deletes the browser's copy."""
+        """Records when the grant was submitted; once it is stored, lets the browser's copy expire."""
         _, encrypted = self._jar.read(request, progress.cookie.install_id)
         if progress.state != "connected":
             self._jar.update(response, progress.cookie)
         elif encrypted is not None:
-            self._jar.delete_grant(response, progress.cookie.install_id)
+            self._jar.let_grant_expire(response, progress.cookie, encrypted)

@@ -88,6 +88,10 @@ def make_engine(
         if not isinstance(error, _ConnectionTooOld):
             watch.note_lost_connection()
 
+    @event.listens_for(engine, "engine_disposed")
+    def _close(_engine: Engine) -> None:
+        watch.closed.set()
+
     return engine
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from datetime import datetime
 
@@ -16,6 +17,7 @@ class ServerWatch:
     """What the connections of one engine have learned about the server that they lead to. Safe in several threads."""
 
     def __init__(self) -> None:
+        self.closed = threading.Event()  #: set once the engine is disposed
         self.losses = 0  #: differs from an earlier value where a connection was lost or the server changed since
         self._server_started_at: datetime | None = None
         self._changed_at = -math.inf  #: by time.monotonic()

@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, TextClause, text
 
-from shared.db.core.errors import translate_errors
+from shared.db.core.errors import StoreUnavailable, translate_errors
+from shared.db.core.server_watch import server_watch
 
 #: The server's own time limits, sent with each statement: behind PgBouncer a session cannot keep a setting.
 STATEMENT_LIMITS = "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '8s'; "
@@ -20,13 +21,17 @@ def single_statement(sql: str) -> TextClause:
 
 
 class Database:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, settle_seconds: float = 0.0) -> None:
+        """`settle_seconds`: after the server was restarted or replaced, nothing is executed for so long."""
         self._engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._watch = server_watch(engine)
+        self._settle_seconds = settle_seconds
 
     def execute(self, statement: TextClause, **values: Any) -> Sequence[Row[Any]]:
         """Run what single_statement() made. Raises StoreUnavailable, StatementRejected."""
         with translate_errors(), self._autocommit.connect() as connection:
+            self._check_settled()
             result = connection.execute(statement, values)
             return result.all() if result.returns_rows else ()
 
@@ -34,5 +39,14 @@ class Database:
     def transaction(self) -> Iterator[Connection]:
         """Raises StoreUnavailable or StatementRejected: then nothing of it was stored."""
         with translate_errors(), self._engine.begin() as connection:
+            self._check_settled()
             connection.exec_driver_sql(STATEMENT_LIMITS)
             yield connection
+
+    def _check_settled(self) -> None:
+        """Call it with a connection: taking it from the pool has noticed another server. Raises StoreUnavailable."""
+        if self._watch.seconds_since_change() < self._settle_seconds:
+            seconds = f"{self._settle_seconds:g} s"
+            raise StoreUnavailable(
+                f"PostgreSQL was restarted or replaced: for {seconds}, lost commits are repeated first"
+            )

@@ -9,10 +9,17 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Engine, Row, text
 
+from shared.db.core.recent_writes import RecentWrites
 from shared.db.core.statements import Database, single_statement
 from shared.domain.connection import Event, EventName, Status
+
+log = structlog.get_logger(__name__)
+
+#: Of this process, remembered for a minute.
+MAX_RECENT_INSTALLS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +133,29 @@ SELECT c.hub_id, a.hub_domain, c.scopes, c.status
  WHERE i.install_id = CAST(:install_id AS uuid)
 """)
 
+FIND_LOST = single_statement("""
+SELECT given.install_id FROM unnest(CAST(:install_ids AS uuid[])) AS given(install_id)
+ WHERE NOT EXISTS (SELECT FROM tokenkeeper.installs AS i WHERE i.install_id = given.install_id)
+""")
+
 
 class InstallStore:
     """Installs. Every method raises StoreUnavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
+        self._recent: RecentWrites[str, NewInstall] = RecentWrites(
+            engine, self._store_lost_again, max_items=MAX_RECENT_INSTALLS, name="recent-installs"
+        )
 
     def add(self, install: NewInstall) -> InstallResult:
         """Store it, unless it or a newer one is stored already."""
+        result = self._add(install)
+        if result.outcome.is_stored and install.install_id is not None:
+            self._recent.remember({install.install_id: install})
+        return result
+
+    def _add(self, install: NewInstall) -> InstallResult:
         with self._database.transaction() as connection:
             # 1. One install of a hub at a time. PostgreSQL's clock limits the web host's.
             connection.execute(LOCK_HUB, {"hub_id": install.hub_id})
@@ -168,6 +189,18 @@ class InstallStore:
             return None
         row = rows[0]
         return StoredInstall(row.hub_id, row.hub_domain, tuple(row.scopes), Status(row.status))
+
+    def _store_lost_again(self, installs: Sequence[NewInstall]) -> bool:
+        """After a failover. An install or a disconnect since then wins, as over any install that comes late."""
+        given = [install.install_id for install in installs]
+        lost = {str(row.install_id) for row in self._database.execute(FIND_LOST, install_ids=given)}
+        for install in installs:
+            if install.install_id in lost:
+                outcome = self.add(install).outcome
+                log.warning(
+                    "stored an install again that a failover had lost", hub_id=install.hub_id, outcome=outcome.value
+                )
+        return True
 
 
 def _decide_outcome(install: NewInstall, granted_at: datetime, row: Row[Any]) -> InstallOutcome:

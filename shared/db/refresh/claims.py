@@ -51,6 +51,9 @@ class RefreshResult:
     encrypted_refresh_token: str | None = field(default=None, repr=False)  #: None: HubSpot sent no new one
 
 
+#: After a failover no row is claimed for so long: other processes notice it too and save refresh tokens again that it
+#: lost (recent_grants.py). Otherwise a row could be claimed with the old refresh token, which HubSpot rejects.
+SETTLE_SECONDS = 3.0
 #: now(), not clock_timestamp(): it is constant within a statement, so that the index can be searched for it.
 _IS_CLAIMABLE = "due_at <= now() AND (lease_until IS NULL OR lease_until <= now())"
 _CLAIM = f"""
@@ -97,6 +100,7 @@ class ConnectionClaims:
     def __init__(self, engine: Engine, *, lease_seconds: float, max_refreshes_per_second: float = 0.0) -> None:
         """`max_refreshes_per_second`: of all workers together; 0: no limit."""
         self._database = Database(engine)
+        self._claiming = Database(engine, settle_seconds=SETTLE_SECONDS)
         self._lease_seconds = lease_seconds
         self._max_refreshes_per_second = max_refreshes_per_second
         self.clock = DatabaseClock()  #: set by every claim
@@ -108,7 +112,7 @@ class ConnectionClaims:
         2. Where the setting or HubSpot's state limits the rate, the rows are claimed within the shared bucket.
         """
         if not self._max_refreshes_per_second:
-            rows = self._database.execute(CLAIM_UNLESS_LIMITED, limit=max_rows, lease_seconds=self._lease_seconds)
+            rows = self._claiming.execute(CLAIM_UNLESS_LIMITED, limit=max_rows, lease_seconds=self._lease_seconds)
             now, provider = rows[0].now, row_to_provider(rows[0])
             if provider.rate is None or provider.is_paused(now):
                 self.clock.set(now)
@@ -127,7 +131,7 @@ class ConnectionClaims:
 
     def _claim_from_bucket(self, max_rows: int) -> ClaimBatch:
         """Claim no more than the bucket holds, and take from it only what was claimed."""
-        with self._database.transaction() as connection:
+        with self._claiming.transaction() as connection:
             bucket = Bucket.lock(connection)
             rate = rate_limit(bucket.provider, self._max_refreshes_per_second)
             if rate is None or bucket.provider.is_paused(bucket.now):

@@ -3,7 +3,8 @@
 It is the only copy, and the old token is invalid.
 
 It happens where PostgreSQL hung, or one worker could not reach it, for longer than a lease. Another worker has claimed
-the row meanwhile, refreshes with the old token, and HubSpot rejects that one: its result must not be saved.
+the row meanwhile, refreshes with the old token, and HubSpot rejects that one: its result must not be saved. And after a
+failover that lost the claim the row has an older lease number than the result.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ UPDATE tokenkeeper.connections AS c
        pending_revocation = NULL,
        lease_number = c.lease_number + 1
   FROM late
- WHERE c.hub_id = late.hub_id AND c.generation = late.generation AND c.lease_number > late.lease_number
+ WHERE c.hub_id = late.hub_id AND c.generation = late.generation AND c.lease_number <> late.lease_number
    AND c.encrypted_refresh_token IS NOT NULL AND late.granted_at > coalesce(c.refreshed_at, '-infinity')
 RETURNING c.hub_id
 """)

@@ -15,6 +15,7 @@ from shared.db.core.statements import Database, single_statement
 from shared.db.refresh.brake import limit_revocations
 from shared.db.refresh.claims import RefreshResult, release
 from shared.db.refresh.late_results import keep_rotated_tokens
+from shared.db.refresh.recent_grants import RecentGrants
 from shared.domain.brake import is_revocation
 
 SAVE = single_statement("""
@@ -111,6 +112,7 @@ class RefreshResults:
 
     def __init__(self, engine: Engine, *, lease_seconds: float) -> None:
         self._database = Database(engine)
+        self._recent_grants = RecentGrants(engine)
         self._lease_seconds = lease_seconds
 
     def save(self, results: Sequence[RefreshResult]) -> SaveOutcome:
@@ -142,7 +144,11 @@ class RefreshResults:
         late = [result for result in ordered if result.lease.hub_id not in outcome.saved]
         rescued |= keep_rotated_tokens(self._database, late)
         release(self._database, [result.lease for result in late])
-        return replace(outcome, rescued=rescued)
+        outcome = replace(outcome, rescued=rescued)
+        # 4. Remember refresh tokens that HubSpot rotated: a failover may lose what was just saved.
+        stored = outcome.saved | outcome.rescued
+        self._recent_grants.remember(result for result in results if result.lease.hub_id in stored)
+        return outcome
 
     def _save_newest(self, results: Sequence[RefreshResult]) -> SaveOutcome:
         """Those that revoke apart from the others: the revocation brake locks a row that all workers share."""

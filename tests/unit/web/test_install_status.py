@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from shared.domain.connection import Status
 from tests.support.builders import HUB
 from web.oauth.install_cookie import LOST_AFTER_SECONDS, RESUBMIT_QUEUED_SECONDS, RESUBMIT_SECONDS
+from web.oauth.install_cookie_jar import STORED_GRANT_SECONDS
 
 
 def status(site, path):
@@ -90,14 +91,25 @@ def test_the_cookie_of_one_install_does_not_open_another(site):
     assert other_browser.visit(two).status_code == 404
 
 
-def test_once_stored_the_browsers_copy_is_deleted_and_the_page_stays(site):
+def test_once_stored_the_browsers_copy_lives_for_five_more_minutes(site):
     path = site.install()
-    site.visit(path)
-    assert site.browser.get_cookie(site.cookie_name("grant", path))
     site.store_queued()
-    site.visit(f"{path}/status")
-    assert site.browser.get_cookie(site.cookie_name("grant", path)) is None
-    assert "is connected" in site.visit(path).text
+    first, second = site.visit(path), site.visit(path)
+    assert "is connected" in first.text
+    assert site.browser.get_cookie(site.cookie_name("grant", path)).max_age == STORED_GRANT_SECONDS
+    assert "is connected" in second.text
+    assert "Set-Cookie" not in second.headers, "its life does not begin again"
+
+
+def test_an_install_that_was_seen_stored_and_that_a_failover_lost_is_handed_in_again(site):
+    path = site.install()
+    site.store_queued()
+    assert status(site, path)["state"] == "connected"
+    site.installs.rows.clear()
+    site.clock.step(60)
+    assert status(site, path)["state"] == "storing"
+    assert list(site.installs.rows) == [HUB]
+    assert status(site, path)["state"] == "connected"
 
 
 def test_after_a_wiped_queue_the_browsers_copy_is_submitted(site):

@@ -1,0 +1,194 @@
+"""PostgreSQL fails over to a standby that lacks the newest commits, or leads to one for a while; Redis likewise.
+
+HubSpot rotates refresh tokens: one that was saved and lost ends its connection, unless it is saved again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+import requests
+
+from sandbox.child_processes import ChildProcess
+from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.support.fault_deployment import FaultDeployment, ReconnectingSql, start_fault_deployment
+from tests.support.folders import server_folder
+from tests.support.polling import until
+from tests.support.replication import Standby, kill
+from tests.support.tcp_proxy import TcpProxy
+from tests.support.visitor import Visitor
+
+#: Accounts that install while the standby lacks what is committed.
+NEW_HUB = 62515
+#: "Within a minute", on a busy machine.
+FAILOVER_SECONDS = 90.0
+
+
+class Names:
+    """What the product's URLs lead to, as a name does that a failover changes."""
+
+    def __init__(self, deployment: FaultDeployment, stack: ExitStack) -> None:
+        self.deployment = deployment
+        self._stack = stack
+        servers = deployment.servers
+        self._first_primary = servers.postgres
+        stack.callback(self.restart_first_primary)
+        self.postgres = stack.enter_context(TcpProxy("127.0.0.1", servers.postgres.port))
+        self.redis = stack.enter_context(TcpProxy("127.0.0.1", servers.valkey.port))
+        environment = deployment.product.environment
+        environment["DATABASE_URL"] = self.postgres.lead(environment["DATABASE_URL"])
+        environment["REDIS_URL"] = self.redis.lead(environment["REDIS_URL"])
+        deployment.database_url = environment["DATABASE_URL"]
+        deployment.sql = ReconnectingSql(deployment.database_url)
+        stack.callback(deployment.sql.close)
+
+    def add_standby(self) -> Standby:
+        primary = self.deployment.servers.postgres
+        standby = Standby(primary, self._stack.enter_context(server_folder("standby")))
+        self._stack.callback(standby.stop)
+        until(lambda: standby.has_received(primary))
+        return standby
+
+    def fail_over(self, standby: Standby) -> None:
+        """The primary dies at once, and the standby takes its place with what it has."""
+        kill(self.deployment.servers.postgres)
+        standby.promote()
+        self.lead_to(standby)
+        self.deployment.servers.postgres = standby
+
+    def restart_first_primary(self) -> None:
+        """The end of the deployment drops its database there."""
+        self.deployment.servers.postgres = self._first_primary
+        if self._first_primary.process is None:
+            self._first_primary.start()
+
+    def lead_to(self, server: EmbeddedPostgres) -> None:
+        self.postgres.target = ("127.0.0.1", server.port)
+
+
+@pytest.fixture(scope="module")
+def names(simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Names]:
+    logs = tmp_path_factory.mktemp("product")
+    with ExitStack() as stack:
+        deployment = stack.enter_context(start_fault_deployment(logs, simulator_process.url, {}))
+        names = Names(deployment, stack)
+        stack.callback(deployment.product.stop)
+        deployment.start()
+        yield names
+
+
+@pytest.fixture(scope="module")
+def started_deployment(names: Names) -> FaultDeployment:
+    return names.deployment
+
+
+@pytest.fixture(autouse=True)
+def rotation(deployment: FaultDeployment) -> None:
+    """HubSpot revokes a refresh token as soon as it is used."""
+    deployment.simulator.change_settings(rotation=0)
+
+
+def read_readiness(deployment: FaultDeployment) -> dict[str, str]:
+    return dict(requests.get(f"{deployment.url}/readyz", timeout=20).json())
+
+
+def test_what_a_promoted_standby_lacks_is_written_again_and_no_connection_ends(
+    deployment: FaultDeployment, names: Names
+) -> None:
+    """The control are connections that were refreshed while the standby received everything."""
+    control, saved, in_flight = deployment.hubs[:4], deployment.hubs[4:8], deployment.hubs[8:]
+    standby = names.add_standby()
+    deployment.wait_for_new_tokens(deployment.make_due(*control))
+    until(lambda: standby.has_received(deployment.servers.postgres))
+    tokens_of_control = {hub: deployment.token(hub) for hub in control}
+
+    standby.stop_receiving()
+    deployment.wait_for_new_tokens(deployment.make_due(*saved))
+    with Visitor(deployment.url, deployment.simulator) as visitor:
+        visitor.wait(visitor.install(NEW_HUB))
+    lost = {hub: deployment.token(hub) for hub in (*saved, NEW_HUB)}
+    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.9, times=len(in_flight))
+    before = deployment.make_due_and_await_calls(*in_flight, at_least=len(in_flight))
+    names.fail_over(standby)
+
+    until(lambda: lost.items() <= deployment.tokens().items(), FAILOVER_SECONDS)
+    deployment.wait_for_new_tokens(before, FAILOVER_SECONDS)
+    assert {hub: deployment.token(hub) for hub in control} == tokens_of_control
+    assert deployment.sql.events(NEW_HUB) == ["installed"]
+    deployment.hubs.append(NEW_HUB)
+    deployment.check_recovered()
+
+
+def test_with_a_synchronous_standby_nothing_is_lost_even_where_the_worker_dies_with_the_primary(
+    deployment: FaultDeployment, names: Names
+) -> None:
+    """Then no process remembers what was saved: everything depends on the standby."""
+    standby = names.add_standby()
+    deployment.sql.rows("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    deployment.sql.rows("SELECT pg_reload_conf()")
+    until(lambda: deployment.sql.value("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1)
+    deployment.wait_for_new_tokens(deployment.make_due())
+    saved = deployment.tokens()
+    deployment.newest_process("worker").kill()
+    deployment.product.running.remove(deployment.newest_process("worker"))
+    names.fail_over(standby)
+    deployment.sql.rows("ALTER SYSTEM RESET synchronous_standby_names")  # of the new primary, which has no standby
+    deployment.sql.rows("SELECT pg_reload_conf()")
+    assert {hub: deployment.token(hub) for hub in saved} == saved
+    deployment.product.worker()
+    deployment.check_recovered()
+
+
+def test_a_name_that_leads_to_a_standby_for_a_while_is_noticed_and_left_without_a_restart(
+    deployment: FaultDeployment, names: Names
+) -> None:
+    standby = names.add_standby()
+    names.lead_to(standby)
+    deployment.terminate_sessions()
+    before = deployment.make_due()  # by a session that leads to the primary still
+    until(lambda: read_readiness(deployment)["postgres"] == "read-only")
+    status = deployment.product.tokenkeeper("status")
+    assert (status.returncode, "PostgreSQL is read-only" in status.stderr) == (1, True), status
+    doctor = deployment.product.tokenkeeper("doctor")
+    assert "PostgreSQL is read-only" in doctor.stdout, doctor
+    assert deployment.tokens().items() >= before.items(), "tokens are served by the standby, too"
+    with Visitor(deployment.url, deployment.simulator) as visitor:
+        page = visitor.install(NEW_HUB + 1)
+        assert visitor.status(page)["state"] == "storing"
+        names.lead_to(deployment.servers.postgres)
+        visitor.wait(page, seconds=FAILOVER_SECONDS)
+    deployment.wait_for_new_tokens(before, FAILOVER_SECONDS)
+    assert read_readiness(deployment)["postgres"] == "ok"
+    assert all(process.status is None for process in deployment.product.running)
+    deployment.check_recovered()
+
+
+def test_a_redis_that_becomes_a_replica_is_left_by_web_worker_and_beat_without_a_restart(
+    deployment: FaultDeployment, names: Names, tmp_path: Path
+) -> None:
+    former, replacement = deployment.servers.valkey, EmbeddedValkey(tmp_path, durable=False)
+    replacement.folder.mkdir()
+    shutil.copy(former.folder / "password", replacement.folder / "password")
+    replacement.start()
+    try:
+        with redis.Redis.from_url(former.url()) as primary, redis.Redis.from_url(replacement.url()) as new_primary:
+            primary.replicaof("127.0.0.1", str(replacement.port))
+            until(lambda: read_readiness(deployment)["redis"] == "read-only")
+            with Visitor(deployment.url, deployment.simulator) as visitor:
+                visitor.wait(visitor.install(NEW_HUB + 2))  # web stores it itself
+            names.redis.target = ("127.0.0.1", replacement.port)
+            deployment.wait_for_new_tokens(deployment.make_due(), FAILOVER_SECONDS)
+            until(lambda: read_readiness(deployment)["redis"] == "ok")
+            with Visitor(deployment.url, deployment.simulator) as visitor:
+                visitor.wait(visitor.install(NEW_HUB + 3))
+            assert new_primary.info("commandstats")["cmdstat_lpush"]["calls"] > 0
+            primary.replicaof("NO", "ONE")
+        deployment.check_recovered()
+    finally:
+        names.redis.target = ("127.0.0.1", former.port)
+        replacement.stop()
