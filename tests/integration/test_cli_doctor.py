@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -228,3 +229,19 @@ def test_doctor_with_the_login_of_web_checks_the_keys_by_the_check_value(
     assert findings(web("doctor"))["rows"][0] == "ok"
     level, what = findings(web("doctor", TOKEN_KEYS=Fernet.generate_key().decode()))["rows"]
     assert (level, "give web and worker the same keys" in what) == ("FAIL", True)
+
+
+@pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize(("ahead", "says"), [("-60", "ahead of PostgreSQL"), ("60", "behind PostgreSQL")])
+def test_a_host_whose_clock_differs_from_that_of_postgres_fails(
+    tokenkeeper: Command, sql: SqlFixture, ahead: str, says: str
+) -> None:
+    """PostgreSQL's clock_timestamp() is hidden by a function of this database, which is that far ahead."""
+    sql.rows(
+        "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql"
+        f" RETURN pg_catalog.clock_timestamp() + interval '{ahead} seconds'"
+    )
+    sql.rows(f"ALTER DATABASE {sql.value('SELECT current_database()')} SET search_path = public, pg_catalog")
+    level, what = findings(tokenkeeper("doctor"))["clock"]
+    assert level == "FAIL"
+    assert re.fullmatch(rf"this host is (59|60|61)\.\d s {says}: synchronise both with NTP", what)

@@ -7,16 +7,18 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from sandbox.simulator.control import SimulatorControl
 from shared.db.lifecycle.imports import ImportRow
-from shared.domain.errors import InvalidClient, TemporarilyUnavailable
+from shared.domain.errors import InvalidClient, TemporarilyUnavailable, Throttled
 from shared.domain.provider import CallOutcome
 from shared.token_cipher import TokenCipher
 from tests.support.builders import HUB
-from tests.support.command import TOKENKEEPER, Command
+from tests.support.command import CONTROL_SEQUENCE, TOKENKEEPER, Command
+from tests.support.databases import Databases
 from tests.support.stores import ConnectionFixture, SqlFixture
 
 
@@ -84,6 +86,16 @@ def test_status_gives_the_reason_for_hubspots_state_and_what_to_do(
     assert "BAD_CLIENT_SECRET (HTTP 401): HubSpot does not accept our app" in output
 
 
+def test_status_says_when_a_pause_that_hubspot_asked_for_ends(
+    tokenkeeper: Command, connections: ConnectionFixture
+) -> None:
+    throttled = Throttled("rate_limit", http_status=429, retry_after=3_600)
+    connections.stores.provider.record_outcomes([CallOutcome(is_first_attempt=True, error=throttled)])
+    assert re.search(
+        r"^HubSpot +throttled since .*, paused, resumes in (1 h|59 min)", tokenkeeper("status").out, re.MULTILINE
+    )
+
+
 def test_the_status_command_prints_json(tokenkeeper: Command, four_states: ConnectionFixture) -> None:
     four_states.stores.provider.begin_sweep(2)
     result = tokenkeeper("status", "--json")
@@ -134,6 +146,27 @@ def test_watch_fills_the_terminal_and_restores_it(tokenkeeper: Command, four_sta
     assert "stopped" not in result.out
 
 
+def test_watch_keeps_what_it_showed_last_while_postgres_does_not_answer(
+    tokenkeeper: Command,
+    four_states: ConnectionFixture,
+    databases: Databases,
+    database_url: str,
+    connect: Callable[..., Any],
+) -> None:
+    admin, name = SqlFixture(connect(databases.url("postgres"))), database_url.rpartition("/")[2]
+
+    def refuse_connections() -> None:
+        admin.rows(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        admin.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", name)
+
+    result = tokenkeeper.run_on_terminal(
+        "status", "--watch", on_text=("Ctrl-C ends", refuse_connections), ctrl_c_after="looking again"
+    )
+    assert result.status == 0
+    last_screen = CONTROL_SEQUENCE.sub("", result.out.split("\x1b[H")[-1])
+    assert last_screen.index("4: 1 active") < last_screen.index("PostgreSQL does not answer")
+
+
 def test_history_shows_the_connection_and_its_events(tokenkeeper: Command, connections: ConnectionFixture) -> None:
     connections.install(HUB)
     refused = TemporarilyUnavailable("html", http_status=502, correlation_id="0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11")
@@ -147,8 +180,11 @@ def test_history_shows_the_connection_and_its_events(tokenkeeper: Command, conne
     heading, event = (line.split("\t") for line in piped.splitlines()[-2:])
     assert heading == ["at", "event", "detail"]
     assert (event[:2], json.loads(event[2])) == ([output["history"][0]["at"], "refresh_failed"], refused.evidence())
+    connections.stores.results.save([connections.make_revocation(connections.claim_one())])
     on_terminal = tokenkeeper.run_on_terminal("history", str(HUB))
     assert "correlation_id 0f6a0f3a" in on_terminal.out
+    assert "refresh.code BAD_REFRESH_TOKEN" in on_terminal.out
+    assert "introspection.active False" in on_terminal.out
     narrow = tokenkeeper.run_on_terminal("history", str(HUB), COLUMNS="60")
     assert any(re.match(r" +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for line in narrow.screen_lines)
     assert "access-of" not in on_terminal.out + piped

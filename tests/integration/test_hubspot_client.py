@@ -166,6 +166,12 @@ def test_where_all_secrets_are_refused_the_error_is_invalid_client() -> None:
     assert secrets_sent(server) == list(SECRETS)
 
 
+def test_without_a_secret_nothing_is_sent_and_the_error_is_invalid_client() -> None:
+    with serving(sends(http(200, GRANT))) as server, a_client(server.url, client_secrets=()) as hubspot:
+        error = refusal_of(lambda: hubspot.refresh("na1-refresh", NOW))
+    assert (type(error), error.code, server.requests) == (InvalidClient, "no_client_secret", [])
+
+
 def test_an_invalid_grant_is_not_tried_with_another_secret() -> None:
     answer = sends(http(400, {"status": "BAD_REFRESH_TOKEN"}))
     with serving(answer) as server, a_client(server.url, client_secrets=SECRETS) as hubspot:

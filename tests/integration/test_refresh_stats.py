@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
-from shared.db.reports.refresh_stats import RefreshStats, Slot
+from shared.db.reports.refresh_stats import SAMPLE_ROWS, RefreshStats, Slot
 from shared.domain.refresh_counters import LATENESS_BOUNDS_SECONDS, LIFETIME_BOUNDS_SECONDS, OUTCOMES, RefreshCounters
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
@@ -93,6 +93,18 @@ def test_live_connections_without_a_valid_token_are_counted(
     sql.set(f"{ended}, due_at = now() + interval '5 seconds', status = 'suspect', failures = 0", 13)
     sql.set(f"{ended}, due_at = NULL, status = 'disconnected', failures = 3", 14)
     assert activity.count_without_token() == 6
+
+
+def test_connections_without_a_valid_token_are_estimated_where_they_are_too_many_to_count(
+    activity: RefreshStats, sql: SqlFixture
+) -> None:
+    due = SAMPLE_ROWS * 3 // 2
+    sql.rows(
+        "INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, due_at)"
+        f" SELECT hub_id, 'active', 'encrypted', now() FROM generate_series(1, {due}) AS hub_id"
+    )
+    sql.set("access_token = 'served', expires_at = now() + interval '1 hour' WHERE hub_id % 3 = 0")
+    assert activity.count_without_token() == pytest.approx(SAMPLE_ROWS, rel=0.2)
 
 
 def test_undelivered_alerts_are_counted(activity: RefreshStats, sql: SqlFixture) -> None:

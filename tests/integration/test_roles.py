@@ -19,7 +19,7 @@ from psycopg2 import errors
 from sqlalchemy import text
 
 from shared.db.core.engine import make_engine as connect_engine
-from shared.db.core.errors import SchemaError
+from shared.db.core.errors import SchemaError, StatementRejected
 from shared.db.schema.migrate import create_roles, migrate
 from shared.db.schema.privileges import PRIVILEGES, WEB, WORKER, Privilege
 from shared.db.schema.roles import GRANTED_PRIVILEGES, Login
@@ -247,6 +247,11 @@ def test_no_password_is_sent_to_the_server(
     assert "SCRAM-SHA-256$" in server_log, "this is the log of the statements"
     assert new_login.password not in server_log
     assert new_login.password.rpartition('"')[2] not in server_log
+
+
+def test_an_error_other_than_of_a_role_that_exists_is_not_hidden(database_url: str) -> None:
+    with pytest.raises(StatementRejected, match="ReservedName"):
+        create_roles(database_url, {WEB: Login("pg_web", "a-password")})
 
 
 @pytest.mark.parametrize("powerful", ["current_user", "other"])

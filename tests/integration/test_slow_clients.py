@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import select
+import signal
 import socket
 import struct
 import time
@@ -47,6 +48,20 @@ class ShortTimeoutWorker(SlowClientWorker):
 
 def on_starting(server):
     server.worker_class = ShortTimeoutWorker
+"""
+
+#: Both time limits are far above what the test waits for.
+PATIENT_SECONDS = 600.0
+PATIENT_CONFIG = f"""
+from web.server.slow_client_worker import SlowClientWorker
+
+graceful_timeout = {PATIENT_SECONDS:.0f}
+
+class PatientWorker(SlowClientWorker):
+    header_timeout_seconds = {PATIENT_SECONDS}
+
+def on_starting(server):
+    server.worker_class = PatientWorker
 """
 
 #: gunicorn hides a warning about a file that was not closed; with this configuration it is in the output.
@@ -184,6 +199,47 @@ def test_a_client_that_does_not_finish_its_header_is_dropped_in_time_and_costs_n
         assert read_status_line(connect(REQUEST)) == b""
         assert time.monotonic() - started_at >= SHORT_TIMEOUT_SECONDS
         assert cpu_seconds(workers) - cpu_before < 0.3
+
+
+def test_a_client_that_resets_its_connection_in_the_middle_of_a_header_frees_it(connect: Connect) -> None:
+    """One address may hold only so many: without the release, the last of them would be refused."""
+    for _ in range(3 * MAX_WAITING_PER_ADDRESS):
+        reset(connect(REQUEST))
+    assert until(lambda: read_health_check(connect) == OK)
+
+
+def test_a_client_that_does_not_close_after_the_last_response_is_disconnected(connect: Connect) -> None:
+    connection = connect(REQUEST + b"Connection: close\r\n\r\n")
+    assert read_status_line(connection) == OK
+    assert connection.recv(1) == b"", "the server sends no more, but still reads"
+    until(lambda: is_reset(connection))
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def is_reset(connection: socket.socket) -> bool:
+    try:
+        connection.send(b"x")
+    except (ConnectionResetError, BrokenPipeError):
+        return True
+    return False
+
+
+def test_connections_that_wait_for_their_header_do_not_delay_the_end_of_the_server(
+    product: Product, tmp_path: Path
+) -> None:
+    config = tmp_path / "patient.py"
+    config.write_text(PATIENT_CONFIG, encoding="utf-8")
+    web = product.web(f"--config={config}")
+    with open_connections(web.url) as connect:
+        for _ in range(4):
+            connect(REQUEST)
+        assert read_health_check(connect) == OK
+        web.send_signal(signal.SIGTERM)
+        assert web.wait(PATIENT_SECONDS / 10) == 0
 
 
 def cpu_seconds(processes: list[psutil.Process]) -> float:

@@ -8,10 +8,13 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from cryptography.fernet import Fernet
+from structlog.testing import capture_logs
 
 from shared.db.schema.migrate import migrate
+from shared.settings import Settings
 from tests.support.product import has_printed, url_responds
 from tests.support.visitor import Visitor
+from web.server.startup import check_database_when_it_answers
 
 HUB = 62515
 APP_LOAD_ERROR_STATUS = 4
@@ -78,6 +81,15 @@ def test_web_starts_with_its_servers_down_and_is_ready_once_they_are_up(
     own_postgres.start()
     assert read_readiness(web.url) == (200, {"postgres": "ok", "redis": "ok"})
     web.wait_until(has_printed("PostgreSQL answers"), 20)
+
+
+def test_a_database_that_turns_out_to_be_the_wrong_one_is_logged_with_what_to_do(environment, empty_database_url):
+    """In this process: gunicorn's workers run it in a thread where PostgreSQL does not answer at the start."""
+    with capture_logs() as lines:
+        check_database_when_it_answers(Settings.from_env(environment(DATABASE_URL=empty_database_url)))
+    (line,) = [line for line in lines if line["log_level"] == "error"]
+    assert "wrong database" in line["event"]
+    assert "tokenkeeper migrate" in line["why"]
 
 
 def test_frozen_servers_are_named_by_readyz_and_healthz_still_answers(

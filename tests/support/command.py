@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,11 +73,17 @@ class Command:
         return CommandResult(result.returncode, result.stdout.decode(), result.stderr.decode())
 
     def run_on_terminal(
-        self, *arguments: str, answer: str = "", ctrl_c_after: str = "", **changes: str
+        self,
+        *arguments: str,
+        answer: str = "",
+        ctrl_c_after: str = "",
+        on_text: tuple[str, Callable[[], None]] | None = None,
+        **changes: str,
     ) -> CommandResult:
         """A process; all three streams are a terminal of 160 columns, unless COLUMNS is given; `err` is in `out`.
 
-        `answer` is typed at once."""
+        `answer` is typed at once. `on_text`: what to call once when the text has appeared.
+        """
         controller, terminal = pty.openpty()
         environment = {**self.environment, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "40", **changes}
         process = subprocess.Popen(
@@ -100,6 +106,9 @@ class Command:
                 if has_output and not (chunk := _read(controller)):
                     break
                 output += chunk if has_output else b""
+                if on_text and on_text[0].encode() in output:
+                    on_text[1]()
+                    on_text = None
                 # Again where nothing came of it: Python loses a signal that arrives just before input() begins to read.
                 if ctrl_c_after and ctrl_c_after.encode() in output and not (has_output and is_interrupted):
                     is_interrupted = True

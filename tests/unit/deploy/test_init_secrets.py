@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +13,7 @@ from cryptography.fernet import Fernet
 
 from deploy.init_secrets import EX_CONFIG, SERVICE_FILES, main
 from shared.settings import Settings
+from tests.support.environment import ROOT, inherited_environment
 
 APP = {"HUBSPOT_CLIENT_ID": "an-app", "HUBSPOT_CLIENT_SECRET": "app-secret", "HUBSPOT_SCOPES": "oauth tickets"}
 
@@ -161,3 +164,17 @@ def test_only_postgres_and_redis_get_files_that_other_users_can_read(secrets: Pa
     main({}, secrets)
     modes = {path.parent.name: stat.S_IMODE(path.stat().st_mode) for path in secrets.rglob("*") if path.is_file()}
     assert {name for name, mode in modes.items() if mode != 0o400} == {"postgres", "redis"}
+
+
+def test_the_module_is_a_script_that_exits_with_the_status_of_a_configuration_error() -> None:
+    """As the service `init` of docker-compose.yml runs it. The settings are incomplete, so that it writes nothing."""
+    run = subprocess.run(
+        [sys.executable, "-m", "deploy.init_secrets"],
+        cwd=ROOT,
+        env={**inherited_environment(), "HUBSPOT_CLIENT_ID": "an-app"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (EX_CONFIG, "")
+    assert run.stderr.startswith("tokenkeeper: .env gives HUBSPOT_CLIENT_ID, but not HUBSPOT_CLIENT_SECRET")

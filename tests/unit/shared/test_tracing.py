@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
-from shared import tracing
+from shared import logs, tracing
 from shared.domain.errors import InvalidGrant
 from shared.tracing import SpanKind
 from tests.support.environment import ROOT, inherited_environment
@@ -37,6 +40,16 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         tracing.configure("tokenkeeper-test", {ENDPOINT: collector.url})
         yield collector
         tracing.shut_down()
+
+
+@pytest.fixture
+def json_log(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
+    root = logging.getLogger()
+    before = root.handlers, root.level, logging.raiseExceptions
+    logs.configure("json", "info", [])
+    yield capsys
+    root.handlers, root.level, logging.raiseExceptions = before
+    structlog.reset_defaults()
 
 
 def test_without_a_collector_spans_do_nothing_and_opentelemetry_is_not_imported() -> None:
@@ -129,6 +142,17 @@ def test_an_exception_is_recorded_by_its_type_and_codes_and_never_by_its_text(co
     }
     assert first.failed
     assert not [body for body in collector.bodies if SECRET.encode() in body]
+
+
+def test_a_log_line_inside_a_span_names_its_trace(collector: Collector, json_log: pytest.CaptureFixture[str]) -> None:
+    log = structlog.get_logger("own")
+    with tracing.start_span("outer"):
+        log.info("inside")
+    log.info("outside")
+    tracing.shut_down()
+    inside, outside = (json.loads(line) for line in json_log.readouterr().err.splitlines()[:2])
+    assert inside["trace_id"] == collector.find_spans("outer")[0].trace.hex()
+    assert "trace_id" not in outside
 
 
 def test_otel_service_name_overrides_the_services_name(monkeypatch: pytest.MonkeyPatch) -> None:
