@@ -43,11 +43,10 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 
 @pytest.fixture
-def json_log(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
+def restore_logging() -> Iterator[None]:
     root = logging.getLogger()
     before = root.handlers, root.level, logging.raiseExceptions
-    logs.configure("json", "info", [])
-    yield capsys
+    yield
     root.handlers, root.level, logging.raiseExceptions = before
     structlog.reset_defaults()
 
@@ -144,13 +143,15 @@ def test_an_exception_is_recorded_by_its_type_and_codes_and_never_by_its_text(co
     assert not [body for body in collector.bodies if SECRET.encode() in body]
 
 
-def test_a_log_line_inside_a_span_names_its_trace(collector: Collector, json_log: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("restore_logging")
+def test_a_log_line_inside_a_span_names_its_trace(collector: Collector, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "info")
     log = structlog.get_logger("own")
     with tracing.start_span("outer"):
         log.info("inside")
     log.info("outside")
     tracing.shut_down()
-    inside, outside = (json.loads(line) for line in json_log.readouterr().err.splitlines()[:2])
+    inside, outside = (json.loads(line) for line in capsys.readouterr().err.splitlines()[:2])
     assert inside["trace_id"] == collector.find_spans("outer")[0].trace.hex()
     assert "trace_id" not in outside
 
