@@ -6,19 +6,18 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 import structlog
 
 from shared import tracing
 from shared.db.core.errors import StoreError
-from shared.db.refresh.claims import ClaimedConnection, ConnectionClaims, Lease
+from shared.db.refresh.claims import ClaimedConnection, ConnectionClaims
 from shared.db.refresh.counters import CounterStore
 from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.results import RefreshResults
 from shared.domain.errors import InvalidClient, Throttled
-from shared.domain.provider import CallOutcome
+from worker.pending_results import PendingResults
 from worker.refresh import RefreshAttempt, Refresher
 from worker.refresh_counters import CounterReporter
 from worker.refresh_log import RefreshLog
@@ -33,6 +32,8 @@ RATE_LIMITED_PAUSE_SECONDS = 0.1
 CLAIM_PAUSE_SECONDS = 0.2
 #: Until PostgreSQL is asked again after a failure: doubled after each one.
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.2, 3.0
+#: A process that stops waits so long for rows that another transaction has locked. Rotated refresh tokens are stored.
+DRAIN_LOCKED_SECONDS = 5.0
 #: Of the concurrency: a claim of fewer rows waits, so that each statement claims many.
 MIN_CLAIM_FRACTION = 1 / 8
 
@@ -69,6 +70,7 @@ class RefreshLoop:
         self._is_provider_healthy = True
         self._stop_calls = False  #: HubSpot asked all to stop: rows that no thread has taken yet are not called
         self._is_draining = False
+        self._drain_locked_until = 0.0  #: by time.monotonic(): when it stops to wait for locked rows
         self._activated = threading.Event()
         self._active_until = 0.0  #: this and the next one by time.monotonic()
         self._next_claim_at = 0.0
@@ -87,6 +89,7 @@ class RefreshLoop:
 
     def drain(self, timeout_seconds: float) -> bool:
         """Claim no more rows, let calls in flight end and save them. False where the time was too short for that."""
+        self._drain_locked_until = time.monotonic() + DRAIN_LOCKED_SECONDS
         self._is_draining = True
         self._activated.set()
         self._thread.join(timeout_seconds)
@@ -99,7 +102,7 @@ class RefreshLoop:
         return True
 
     def _run(self) -> None:
-        while not self._is_draining or self._is_busy():
+        while not self._is_draining or self._has_work_to_finish():
             try:
                 self._run_once()
                 self._retry_seconds = MIN_RETRY_SECONDS
@@ -112,20 +115,23 @@ class RefreshLoop:
                 log.exception("the refresh loop raised an exception")
                 time.sleep(MAX_RETRY_SECONDS)
         self._counter_reporter.report()
+        if self._pending.locked:
+            hubs = [attempt.lease.hub_id for attempt in self._pending.locked]
+            log.warning("stopped while another transaction keeps rows locked: they are refreshed again", hubs=hubs)
 
     def _run_once(self) -> None:
-        # 1. Claim due rows, as many as there is room for.
-        if not self._is_draining and self._next_claim_at <= time.monotonic() < self._active_until:
-            self._claim()
+        # 1. Gather what has finished, and save it. Where PostgreSQL does not take it, nothing is claimed.
         if self._is_busy():
-            # 2. Gather what has finished, and save it.
             attempts = self._gather(GATHER_SECONDS)
             self._finished_since_claim += len(attempts)
             self._pending.add(attempts)
             self._save()
             self._refresh_log.log_totals_if_due(is_idle=not self._is_busy())
-        elif not self._is_draining:
-            # 3. Nothing to do: wait for the next claim or activation.
+        # 2. Claim due rows, as many as there is room for.
+        if self._may_claim():
+            self._claim()
+        # 3. Nothing to do: wait for the next claim or activation.
+        if not self._is_busy() and not self._is_draining:
             self._activated.wait(self._idle_seconds())
             self._activated.clear()
         # 4. Report the counters.
@@ -133,6 +139,16 @@ class RefreshLoop:
 
     def _is_busy(self) -> bool:
         return bool(self._in_flight or self._pending)
+
+    def _has_work_to_finish(self) -> bool:
+        """Where it drains. For rows that another transaction has locked it waits a short time only."""
+        if self._in_flight or self._pending.attempts or self._pending.uncalled:
+            return True
+        return bool(self._pending.locked) and time.monotonic() < self._drain_locked_until
+
+    def _may_claim(self) -> bool:
+        is_time = self._next_claim_at <= time.monotonic() < self._active_until
+        return is_time and not self._is_draining and len(self._pending.locked) < self._concurrency
 
     def _claim(self) -> None:
         # 1. How many? A few rows are not worth a statement yet.
@@ -203,36 +219,40 @@ class RefreshLoop:
         """Raises StoreUnavailable; what is not saved yet stays pending then."""
         pending = self._pending
 
-        # 1. HubSpot's state. While it is healthy, a batch without errors changes nothing.
+        # 1. The connections: new results and, after a pause, those whose rows were locked.
+        pending.retry_locked_if_due()
+        if pending.attempts:
+            locked_now = pending.finish(self._save_results(pending.attempts))
+            if locked_now:
+                log.warning(
+                    "rows are locked by another transaction: their results are saved later", hubs=sorted(locked_now)
+                )
+
+        # 2. Leases of rows that were not called.
+        if pending.uncalled:
+            pending.uncalled_locked += self._claims.release(pending.uncalled)
+            pending.uncalled = []
+
+        # 3. HubSpot's state. While it is healthy, a batch without errors changes nothing.
         if not self._is_provider_healthy or any(outcome.error for outcome in pending.outcomes):
             self._provider.record_outcomes(pending.outcomes)
         pending.outcomes = []
 
-        # 2. The connections.
-        if pending.attempts:
-            accepted = self._save_results(pending.attempts)
-            self._counter_reporter.add(accepted, self._claims.clock.now())
-            pending.attempts = []
-
-        # 3. Leases of rows that were not called.
-        if pending.uncalled:
-            self._claims.release(pending.uncalled)
-            pending.uncalled = []
-
-    def _save_results(self, attempts: list[RefreshAttempt]) -> list[RefreshAttempt]:
-        """Those of `attempts` whose result PostgreSQL did not reject. Raises StoreUnavailable."""
+    def _save_results(self, attempts: list[RefreshAttempt]) -> frozenset[int]:
+        """The hubs whose rows another transaction has locked. Raises StoreUnavailable."""
         results = [attempt.result for attempt in attempts if attempt.result]
         with tracing.start_span("refresh.save", results=len(results)):
             outcome = self._results.save(results)
         self._refresh_log.log_results(outcome.select_saved(results), outcome.held_by_brake)
         if outcome.rescued:
-            log.warning(
-                "kept refresh tokens that HubSpot rotated after the lease had ended", hubs=sorted(outcome.rescued)
-            )
+            log.warning("kept refresh tokens that HubSpot rotated, without their results", hubs=sorted(outcome.rescued))
         if outcome.rejected:
             # They would be rejected again: their leases run out, and the rows are claimed again.
             log.error("PostgreSQL refused a result: a bug in tokenkeeper", why=str(dict(outcome.rejected)))
-        return [attempt for attempt in attempts if attempt.lease.hub_id not in outcome.rejected]
+        excluded = outcome.rejected.keys() | outcome.locked
+        accepted = [attempt for attempt in attempts if attempt.lease.hub_id not in excluded]
+        self._counter_reporter.add(accepted, self._claims.clock.now())
+        return outcome.locked
 
     def _idle_seconds(self) -> float | None:
         """Seconds until there is something to do; None where only an activation brings it."""
@@ -240,27 +260,6 @@ class RefreshLoop:
         until_claim = max(0.0, self._next_claim_at - now) if now < self._active_until else None
         until_report = self._counter_reporter.seconds_until_report(is_idle=True)
         return min((seconds for seconds in (until_claim, until_report) if seconds is not None), default=None)
-
-
-@dataclass(slots=True)
-class PendingResults:
-    """What HubSpot answered and PostgreSQL does not have yet."""
-
-    outcomes: list[CallOutcome] = field(default_factory=list)
-    attempts: list[RefreshAttempt] = field(default_factory=list)  #: those with a result
-    uncalled: list[Lease] = field(default_factory=list)
-
-    def add(self, attempts: list[RefreshAttempt]) -> None:
-        for attempt in attempts:
-            self.outcomes += attempt.outcomes
-            if attempt.result:
-                self.attempts.append(attempt)
-            else:
-                self.uncalled.append(attempt.lease)
-
-    def __len__(self) -> int:
-        """Rows that PostgreSQL waits for."""
-        return len(self.attempts) + len(self.uncalled)
 
 
 def count_rows_wanted(concurrency: int, *, in_flight: int, finished: int, is_provider_healthy: bool) -> int:

@@ -16,6 +16,7 @@ from shared.db.lifecycle.installs import InstallStore
 from shared.db.refresh.claims import ConnectionClaims
 from shared.db.refresh.counters import CounterStore
 from shared.db.refresh.provider import ProviderStore
+from shared.db.refresh.requests import RefreshRequests
 from shared.db.refresh.results import RefreshResults
 from shared.db.schema.migrate import check_schema
 from shared.dispatch import Dispatch
@@ -39,6 +40,8 @@ class Services:
     settings: Settings
     engine: Engine
     claims: ConnectionClaims
+    results: RefreshResults
+    refresh_requests: RefreshRequests
     provider: ProviderStore
     installs: InstallStore
     account_info: AccountInfoStore
@@ -63,13 +66,14 @@ class Services:
             max_refreshes_per_second=settings.max_refreshes_per_second,
         )
         provider = ProviderStore(engine)
+        results = RefreshResults(engine, lease_seconds=settings.lease_seconds)
         hubspot = HubSpot.from_settings(settings, max_idle_connections=settings.refresh_concurrency + OTHER_CONNECTIONS)
         cipher = TokenCipher(settings.token_keys)
         schedule = Schedule(settings.refresh_from, settings.refresh_until)
         refresher = Refresher(hubspot, cipher, claims.clock, schedule, settings.http_timeout_seconds)
         refresh_loop = RefreshLoop(
             claims,
-            RefreshResults(engine, lease_seconds=settings.lease_seconds),
+            results,
             provider,
             CounterStore(engine),
             refresher,
@@ -81,6 +85,8 @@ class Services:
             settings=settings,
             engine=engine,
             claims=claims,
+            results=results,
+            refresh_requests=RefreshRequests(engine),
             provider=provider,
             installs=InstallStore(engine),
             account_info=AccountInfoStore(engine),

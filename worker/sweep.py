@@ -27,14 +27,18 @@ def sweep(services: Services) -> int:
     if provider is None:
         return 0
 
-    # 2. How much is due, and how many pool processes does that need?
+    # 2. Make due what jobs and operators have requested, and give back refresh tokens that waited for a locked row.
+    services.refresh_requests.apply()
+    services.results.apply_rotated_tokens()
+
+    # 3. How much is due, and how many pool processes does that need?
     due = services.claims.count_due(at_most=MAX_COUNTED_ROWS)
     activations = -(-due // ROWS_PER_ACTIVATION)
     if due and provider.condition is not Condition.OK:
         log.warning("HubSpot is unhealthy", state=provider.condition, reason=provider.reason, due=due)
     tracing.set_attributes(due=due, activations=activations, state=provider.condition.value)
 
-    # 3. Enqueue the work. Each message expires with this sweep: the next one enqueues what is still to do.
+    # 4. Enqueue the work. Each message expires with this sweep: the next one enqueues what is still to do.
     try:
         services.dispatch.refresh(activations, expires_seconds=seconds)
         if services.account_info.any_missing():
@@ -46,6 +50,6 @@ def sweep(services: Services) -> int:
     except QueueUnavailable as error:
         log.warning("the broker does not take messages; the next sweep tries again", why=str(error))
 
-    # 4. Delete what is older than it is kept for.
+    # 5. Delete what is older than it is kept for.
     prune(services.engine)
     return activations

@@ -62,7 +62,7 @@ def test_after_a_lease_another_worker_claims_and_the_first_result_is_not_saved(
     assert connections.stores.claims.claim(1).rows == []
     sql.set("lease_until = now() - interval '1 millisecond'")
     second = connections.claim_one()
-    assert second.lease.number == first.lease.number + 1
+    assert second.lease.number > first.lease.number
     assert connections.stores.results.save([connections.make_success(first, "late")]).saved == set()
     assert sql.read_served_token() == f"access-of-{HUB}"
     assert sql.row()["lease_until"] is not None, "the second worker's lease goes on"
@@ -216,7 +216,7 @@ def test_a_released_row_can_be_claimed_at_once_and_an_old_lease_releases_nothing
     again = connections.claim_one()
     connections.stores.claims.release([claimed.lease])
     assert sql.row()["lease_until"] is not None, "an old lease releases nothing"
-    assert again.lease.number == claimed.lease.number + 1
+    assert again.lease.number > claimed.lease.number
 
 
 def test_a_claim_updates_no_index(connections: ConnectionFixture, sql: SqlFixture, engine: Engine) -> None:

@@ -79,7 +79,7 @@ def test_a_reinstall_resets_the_connection_but_not_its_lease(connections: Connec
     added = connections.install(scopes=("oauth",), access_token="new", encrypted_refresh_token="encrypted-new")
     row = sql.row()
     assert added.outcome is InstallOutcome.REINSTALLED
-    assert row["generation"] == claimed.lease.generation + 1
+    assert row["generation"] > claimed.lease.generation
     assert (row["failures"], row["last_error"], row["retry_not_before"]) == (0, None, None)
     assert (row["refresh_requested"], row["encrypted_refresh_token"]) == (False, "encrypted-new")
     assert row["lease_number"] == claimed.lease.number

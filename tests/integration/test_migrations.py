@@ -122,6 +122,20 @@ def read_public_views(sql: SqlFixture) -> dict[str, list[tuple[Any, ...]]]:
     return {view: sql.rows(f"SELECT to_jsonb(v) - 'expires_in' FROM hubspot.{view} AS v") for view in PUBLIC_VIEWS}
 
 
+#: In this version only.
+NEW_TABLES = {"refresh_requests", "rotated_tokens", "install_locks"}
+NEW_COLUMNS = {"connections": {"requested_refresh_at"}, "provider": {"has_postponed"}}
+
+
+def read_old_tables(sql: SqlFixture) -> dict[str, list[dict[str, Any]]]:
+    """What a database of 0.1.0 had, under the new names."""
+    return {
+        table: [{name: row[name] for name in row if name not in NEW_COLUMNS.get(table, ())} for row in rows]
+        for table, rows in read_tables(sql).items()
+        if table not in NEW_TABLES
+    }
+
+
 def rename(tables: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
     return {
         RENAMED_TABLES.get(table, table): [
@@ -139,7 +153,7 @@ def test_a_database_of_0_1_keeps_every_row_under_the_new_names(
         columns = {column for row in rows for column, value in row.items() if value is not None}
         assert columns == set(rows[0]), f"a column of {table} has no value in the test's data"
     migrate(empty_database_url)
-    assert read_tables(database_0_1) == rename(before)
+    assert read_old_tables(database_0_1) == rename(before)
     assert read_public_views(database_0_1) == views_before
     engine = connect_engine(empty_database_url)
     check_schema(engine)
@@ -214,7 +228,7 @@ def test_views_and_grants_of_others_on_the_public_schema_survive_the_migration_f
 def test_three_concurrent_migrations_from_0_1_are_safe(empty_database_url: str, database_0_1: SqlFixture) -> None:
     before = read_tables(database_0_1)
     at_once([lambda: migrate(empty_database_url)] * 3)
-    assert read_tables(database_0_1) == rename(before)
+    assert read_old_tables(database_0_1) == rename(before)
 
 
 def test_a_migration_from_0_1_that_fails_changes_nothing(empty_database_url: str, database_0_1: SqlFixture) -> None:

@@ -188,6 +188,7 @@ def test_a_job_that_got_a_401_can_request_a_refresh(connections: ConnectionFixtu
     connections.install()
     token = job.read_served_token()
     assert job.value("SELECT hubspot.request_refresh(%s, %s)", HUB, token) is True
+    connections.stores.refresh_requests.apply()
     assert connections.stores.claims.count_due(1) == 1
     assert job.value("SELECT hubspot.request_refresh(hub_id => %s)", HUB) is False
 
@@ -197,7 +198,8 @@ def test_no_object_in_the_callers_search_path_is_used(
 ) -> None:
     """A security definer function must not call a caller's own `now` or `greatest`."""
     assert sql.value("SELECT proconfig FROM pg_proc WHERE proname = 'request_refresh'") == [
-        "search_path=pg_catalog, pg_temp"
+        "search_path=pg_catalog, pg_temp",
+        "lock_timeout=100ms",
     ]
     connections.install()
     job.rows("CREATE TEMP TABLE connections (hub_id bigint)")

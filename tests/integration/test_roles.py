@@ -184,7 +184,7 @@ def test_every_function_has_a_fixed_search_path(sql: SqlFixture) -> None:
         "track_deleted_connections",
         "notify_status_change",
     }
-    assert {str(each) for each in functions.values()} == {"['search_path=pg_catalog, pg_temp']"}
+    assert {each[0] for each in functions.values()} == {"search_path=pg_catalog, pg_temp"}
 
 
 def test_a_migration_corrects_privileges_and_then_changes_nothing(database_url: str, sql: SqlFixture) -> None:

@@ -73,12 +73,9 @@ class ConnectionModel(RefreshModel):
             return False
         if access_token is not None and self.access and self.access.is_valid(at) and access_token != self.access.token:
             return False
-        if self.is_leased(at):
-            self.make_due_by(at)
-            return True
         if self.refresh_requested:
-            return False
-        self.make_due_by(at.or_later(self.not_before))
+            return self.is_leased(at)
+        self.make_due_by(at.or_later(self.not_before).or_later(self.next_request_at()))
         return True
 
     def check_operator_request(self, outcome: RefreshRequestOutcome, at: TimeRange) -> None:

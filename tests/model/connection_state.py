@@ -55,6 +55,7 @@ class ConnectionState:
     due: TimeRange | None = None
     not_before: TimeRange | None = None
     refresh_requested: bool = False
+    requested_refresh_at: TimeRange | None = None  #: newest refresh that was requested and brought a token
     held_by_brake: bool = False  #: by the revocation brake
     #: Runs until its time is over; its result can be saved until another worker claims the row.
     lease: ModelLease | None = None
@@ -99,6 +100,10 @@ class ConnectionState:
     def release(self, lease: ModelLease) -> None:
         if self.lease is lease:
             self.lease = None
+
+    def next_request_at(self) -> TimeRange | None:
+        """A job's request makes it due no earlier: a sixtieth of the lifetime after a requested refresh."""
+        return self.requested_refresh_at and self.requested_refresh_at.plus(max(1.0, (self.life or 0.0) / 60))
 
     def make_due_by(self, at: TimeRange) -> None:
         self.due, self.refresh_requested = at.or_earlier(self.due), True

@@ -127,10 +127,9 @@ class Operations:
         return AnsweredClaim(flight, answer, attempt, hubspot, asked, self.world.advanced)
 
     def save(self, answered: Sequence[AnsweredClaim]) -> None:
-        """As the loop does: record HubSpot's state, save the results, release what was not called."""
+        """As the loop does: save the results, release what was not called, record HubSpot's state."""
         attempts = [self.age_attempt(each) for each in answered]
         outcomes = [outcome for attempt in attempts for outcome in attempt.outcomes]
-        self.watch_recovery(lambda: self.world.stores.provider.record_outcomes(outcomes))
         results = [attempt.result for attempt in attempts if attempt.result]
         outcome, at = self.time_call(lambda: self.world.stores.results.save(results))
         saved, rescued = self._apply_results([each for each in answered if each.attempt.result], at)
@@ -139,6 +138,7 @@ class Operations:
         for each in answered:
             if each.attempt.result is None:
                 self.release(each.flight)
+        self.watch_recovery(lambda: self.world.stores.provider.record_outcomes(outcomes))
 
     def age_attempt(self, answered: AnsweredClaim) -> RefreshAttempt:
         return age_attempt(answered.attempt, self.world.advanced - answered.advanced)

@@ -28,6 +28,8 @@ class RefreshModel(ConnectionState):
         granted = TimeRange.at_instant(granted_at)
         self._take_grant(grant, granted)
         self.failures = 0
+        if self.refresh_requested:
+            self.requested_refresh_at = granted
         self.set_scopes(grant.scopes)
         self.due, self.not_before = expect_due(granted, grant.expires_in), None
         self.refresh_requested = self.held_by_brake = False

@@ -203,12 +203,15 @@ class ConnectionMachine(RuleBasedStateMachine):
         model = self.models[hub_id]
         given = {"none": None, "served": model.access.token if model.access else None, "another": "of yesterday"}[token]
         statement = "SELECT hubspot.request_refresh(%s, %s)"
-        answer, at = self.operations.time_call(lambda: self.world.reader.value(statement, hub_id, given))
+        answer, at = self.operations.time_call(
+            lambda: (self.world.reader.value(statement, hub_id, given), self.world.stores.refresh_requests.apply())[0]
+        )
         assert answer is model.request_by_job(given, at)
 
     @rule(hub_ids=st.sampled_from([HUBS[:1], HUBS[1:], HUBS]))
     def request_refresh_by_operator(self, hub_ids: Sequence[int]) -> None:
-        outcomes, at = self.operations.time_call(lambda: self.world.stores.refresh_requests.request(hub_ids))
+        requests = self.world.stores.refresh_requests
+        outcomes, at = self.operations.time_call(lambda: (requests.request(hub_ids), requests.apply())[0])
         assert set(outcomes) == set(hub_ids)
         for hub_id, outcome in outcomes.items():
             self.models[hub_id].check_operator_request(outcome, at)

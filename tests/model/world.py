@@ -31,6 +31,8 @@ SELECT table_name, column_name FROM information_schema.columns
 """
 DELETE_ALL_ROWS = """
 DELETE FROM tokenkeeper.connections;
+DELETE FROM tokenkeeper.refresh_requests;
+DELETE FROM tokenkeeper.rotated_tokens;
 DELETE FROM tokenkeeper.history;
 DELETE FROM tokenkeeper.installs;
 DELETE FROM tokenkeeper.alerts;

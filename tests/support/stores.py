@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from threading import Barrier, Lock
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from shared.db.lifecycle.disconnects import DisconnectStore
 from shared.db.lifecycle.imports import ImportRow, ImportStore
 from shared.db.lifecycle.installs import InstallResult, InstallStore, NewInstall
 from shared.db.lifecycle.key_check import KeyCheckStore
+from shared.db.lifecycle.key_rotation import KeyRotationStore
 from shared.db.lifecycle.pruning import prune
 from shared.db.refresh.brake import RevocationBrake
 from shared.db.refresh.claims import ClaimedConnection, ConnectionClaims, RefreshResult
@@ -125,6 +127,17 @@ class ConnectionFixture:
         return RefreshResult(claimed.lease, rules.apply_introspection(transition, error, Introspection(active=False)))
 
 
+@contextmanager
+def open_transaction(connect: Callable[..., Any], isolation: str = "READ COMMITTED") -> Iterator[SqlFixture]:
+    """A session of its own within a transaction, which ends with the block."""
+    sql = SqlFixture(connect())
+    sql.rows(f"BEGIN ISOLATION LEVEL {isolation}")
+    try:
+        yield sql
+    finally:
+        sql.rows("ROLLBACK")
+
+
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
     """Run the calls in threads that start at the same time."""
     barrier = Barrier(len(calls))
@@ -143,7 +156,10 @@ class Stores:
     def __init__(self, engine: Engine, *, lease_seconds: float = 60, max_refreshes_per_second: float = 0.0) -> None:
         self._engine = engine
         self.claims = ConnectionClaims(
-            engine, lease_seconds=lease_seconds, max_refreshes_per_second=max_refreshes_per_second
+            engine,
+            lease_seconds=lease_seconds,
+            max_refreshes_per_second=max_refreshes_per_second,
+            full_scan_seconds=0.0,  # tests change due times
         )
         self.results = RefreshResults(engine, lease_seconds=lease_seconds)
         self.provider = ProviderStore(engine)
@@ -155,6 +171,7 @@ class Stores:
         self.disconnects = DisconnectStore(engine)
         self.account_info = AccountInfoStore(engine)
         self.key_check = KeyCheckStore(engine)
+        self.key_rotation = KeyRotationStore(engine)
 
     def prune(self) -> int:
         return prune(self._engine)

@@ -14,11 +14,15 @@ INSERT INTO tokenkeeper.alerts (kind, recovered, subject, detail)
 VALUES (:kind, :recovered, :subject, CAST(:detail AS jsonb))
 """)
 #: Alerts of one kind are posted in order, and the first one may be waiting up to an hour for its next attempt: with a
-#: new alert behind it, it is attempted at once.
+#: new alert behind it, it is attempted at once. SKIP LOCKED: the caller may have locked the provider's row.
 RETRY_FIRST_NOW = text("""
-UPDATE tokenkeeper.alerts SET due_at = now()
- WHERE due_at > now()
-   AND number = (SELECT min(number) FROM tokenkeeper.alerts WHERE kind = :kind AND due_at IS NOT NULL)
+WITH first AS MATERIALIZED (
+    SELECT number FROM tokenkeeper.alerts
+     WHERE due_at > now()
+       AND number = (SELECT min(number) FROM tokenkeeper.alerts WHERE kind = :kind AND due_at IS NOT NULL)
+       FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE tokenkeeper.alerts AS a SET due_at = now() FROM first WHERE a.number = first.number
 """)
 
 

@@ -11,13 +11,26 @@ from sqlalchemy import Connection, Engine, Row, TextClause, text
 from shared.db.core.errors import StoreUnavailable, translate_errors
 from shared.db.core.server_watch import server_watch
 
-#: The server's own time limits, sent with each statement: behind PgBouncer a session cannot keep a setting.
-STATEMENT_LIMITS = "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '8s'; "
+#: The server's own time limits, sent with each statement: behind PgBouncer a session cannot keep a setting. The last
+#: one ends the transaction of a process that was suspended within it, or whose host was: it may hold locks.
+STATEMENT_LIMITS = (
+    "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '8s'; "
+    "SET LOCAL idle_in_transaction_session_timeout = '15s'; "
+)
 
 
 def single_statement(sql: str) -> TextClause:
     """A statement that is a transaction of its own: sent together with its limits in one message."""
     return text(STATEMENT_LIMITS + sql)
+
+
+def next_number(column: str) -> str:
+    """An SQL expression: the next value of a column with lease numbers or generations.
+
+    It is PostgreSQL's clock in microseconds, so that a server that lacks the last commits of its predecessor does not
+    give out a number a second time; and always greater than the one before.
+    """
+    return f"greatest({column} + 1, CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint))"
 
 
 class Database:

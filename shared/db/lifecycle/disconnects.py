@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
-from shared.db.core.statements import Database, single_statement
+from shared.db.core.statements import Database, next_number, single_statement
 
 #: A disconnect that is not finished within this time is finished by another process.
 RECLAIM_SECONDS = 60
@@ -21,19 +21,19 @@ class DisconnectTokens:
 
 
 #: From this statement on the view does not show the token. The tokens stay until HubSpot has ended them.
-_MARK = """
+_MARK = f"""
 WITH old AS MATERIALIZED (
     SELECT hub_id, status FROM tokenkeeper.connections
-     WHERE hub_id = :hub_id AND {not_wiped} FOR NO KEY UPDATE
+     WHERE hub_id = :hub_id AND {{not_wiped}} FOR NO KEY UPDATE
 ), marked AS (
     UPDATE tokenkeeper.connections AS c
        SET status = 'disconnected', status_reason = 'the operator disconnected it',
            status_since = CASE WHEN old.status = 'disconnected' THEN c.status_since ELSE clock_timestamp() END,
-           generation = c.generation + CASE WHEN old.status = 'disconnected' THEN 0 ELSE 1 END,
+           generation = CASE WHEN old.status = 'disconnected' THEN c.generation ELSE {next_number("c.generation")} END,
            due_at = NULL, retry_not_before = NULL, pending_revocation = NULL, account_info_due_at = NULL,
            refresh_requested = false
       FROM old WHERE c.hub_id = old.hub_id
-    RETURNING c.hub_id, old.status AS old_status, {returned}
+    RETURNING c.hub_id, old.status AS old_status, {{returned}}
 ), history AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
     SELECT hub_id, 'disconnected', jsonb_build_object('was', old_status), 'disconnected'
@@ -71,7 +71,7 @@ WITH unfinished AS MATERIALIZED (
      ORDER BY hub_id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE tokenkeeper.connections AS c
-   SET lease_until = now() + interval '{RECLAIM_SECONDS} seconds', lease_number = c.lease_number + 1
+   SET lease_until = now() + interval '{RECLAIM_SECONDS} seconds', lease_number = {next_number("c.lease_number")}
   FROM unfinished WHERE c.hub_id = unfinished.hub_id
 RETURNING c.hub_id
 """)

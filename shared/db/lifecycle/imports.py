@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
-from shared.db.core.statements import Database, single_statement
+from shared.db.core.statements import Database, next_number, single_statement
 from shared.domain.connection import Status
 
 
@@ -44,7 +44,7 @@ class ExistingConnection:
 
 #: A connection that has worked never gets a token from a file, and one that the operator disconnected comes back by an
 #: install only: so the same import can be run twice, and a wrong line can be corrected.
-IMPORT = single_statement("""
+IMPORT = single_statement(f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:ciphertexts AS text[]), CAST(:may_replace AS boolean[]))
                AS g(hub_id, ciphertext, may_replace)
@@ -59,14 +59,14 @@ WITH given AS MATERIALIZED (
            status_reason = NULL, retry_not_before = NULL, failures = 0, last_error = NULL, pending_revocation = NULL,
            refresh_requested = false,
            encrypted_refresh_token = excluded.encrypted_refresh_token,
-           account_info_due_at = now(), due_at = now(), generation = c.generation + 1
+           account_info_due_at = now(), due_at = now(), generation = {next_number("c.generation")}
      WHERE (c.status = 'revoked' OR (c.status <> 'disconnected' AND c.refreshed_at IS NULL AND c.installed_at IS NULL))
        AND c.hub_id = ANY (SELECT given.hub_id FROM given WHERE given.may_replace)
-    RETURNING c.hub_id, c.generation = 0 AS new
+    RETURNING c.hub_id, c.created_at = now() AS new
 ), history AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
     SELECT stored.hub_id, 'imported',
-           CASE WHEN new THEN '{}' ELSE jsonb_build_object('was', before.status) END,
+           CASE WHEN new THEN '{{}}' ELSE jsonb_build_object('was', before.status) END,
            CASE WHEN before.status IS DISTINCT FROM 'active' THEN 'active' END
       FROM stored LEFT JOIN before ON before.hub_id = stored.hub_id
 )

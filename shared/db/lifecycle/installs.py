@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Connection, Engine, Row, text
 
 from shared.db.core.recent_writes import RecentWrites
-from shared.db.core.statements import Database, single_statement
+from shared.db.core.statements import Database, next_number, single_statement
 from shared.domain.connection import Event, EventName, Status
 
 log = structlog.get_logger(__name__)
@@ -73,8 +73,12 @@ class StoredInstall:
     status: Status
 
 
-#: One install of a hub at a time, also where the hub has no row yet.
-LOCK_HUB = text("SELECT pg_advisory_xact_lock(:hub_id)")
+#: One install of a hub at a time, also where the hub has no row yet. A row of our own table, not an advisory lock:
+#: every login that can connect may take one of those.
+LOCK_HUB = text("""
+INSERT INTO tokenkeeper.install_locks (hub_id) VALUES (:hub_id)
+ON CONFLICT (hub_id) DO UPDATE SET hub_id = excluded.hub_id
+""")
 READ = text("""
 SELECT clock_timestamp() AS now, known.install_id AS known_install_id, c.*
   FROM (SELECT) AS always
@@ -91,7 +95,7 @@ VALUES (CAST(:install_id AS uuid), :hub_id, :granted_at) ON CONFLICT DO NOTHING
 """)
 #: The lease stays: a call may be in flight, and no hub may have two. Web's role may not read tokens
 #: (shared/db/schema/privileges.py), and `excluded` reads: so the tokens are bound twice.
-_WRITE = """
+_WRITE = f"""
 INSERT INTO tokenkeeper.connections AS c (
     hub_id, status, status_since, access_token, expires_at, lifetime_seconds, scopes, refreshed_at,
     encrypted_refresh_token, installed_at, install_id, account_info_due_at, due_at)
@@ -102,7 +106,7 @@ ON CONFLICT (hub_id) DO UPDATE
    SET status = 'active',
        status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE excluded.status_since END,
        status_reason = NULL,
-       {access_columns}
+       {{access_columns}}
        lifetime_seconds = excluded.lifetime_seconds,
        scopes = excluded.scopes,
        refreshed_at = excluded.refreshed_at,
@@ -116,7 +120,7 @@ ON CONFLICT (hub_id) DO UPDATE
        last_error = NULL,
        pending_revocation = NULL,
        refresh_requested = false,
-       generation = c.generation + 1
+       generation = {next_number("c.generation")}
 """
 WRITE = text(_WRITE.format(access_columns="access_token = :access_token, expires_at = excluded.expires_at,"))
 #: The stored access token stays.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
-from shared.db.core.statements import Database, single_statement
+from shared.db.core.statements import Database, next_number, single_statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class ReencryptedToken:
 
 
 #: Only where the row is as it was read: a refresh or an install since then brought a newer token. The generation stays,
-#: because the token is the same, so a refresh in flight is still saved. Rows are locked in the same order as by saves.
+#: because the token is the same, so a refresh in flight is still saved. A row that is locked is left to the next round.
 REPLACE = single_statement("""
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:old_ciphertexts AS text[]), CAST(:new_ciphertexts AS text[]))
@@ -27,7 +27,7 @@ WITH given AS MATERIALIZED (
     SELECT c.hub_id, given.new_ciphertext
       FROM tokenkeeper.connections AS c JOIN given ON given.hub_id = c.hub_id
      WHERE c.encrypted_refresh_token = given.old_ciphertext
-     ORDER BY c.hub_id FOR NO KEY UPDATE OF c
+     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
 )
 UPDATE tokenkeeper.connections AS c SET encrypted_refresh_token = locked.new_ciphertext
   FROM locked WHERE c.hub_id = locked.hub_id
@@ -36,7 +36,7 @@ RETURNING c.hub_id
 
 
 #: Only where the row is as it was read. As a disconnect by the operator, but HubSpot cannot be asked to end the token.
-DISCONNECT = single_statement("""
+DISCONNECT = single_statement(f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:ciphertexts AS text[])) AS g(hub_id, ciphertext)
 ), locked AS MATERIALIZED (
@@ -48,7 +48,8 @@ WITH given AS MATERIALIZED (
     UPDATE tokenkeeper.connections AS c
        SET status = 'disconnected', status_reason = 'the key to its refresh token is lost: have it installed again',
            status_since = CASE WHEN locked.status = 'disconnected' THEN c.status_since ELSE clock_timestamp() END,
-           encrypted_refresh_token = NULL, access_token = NULL, expires_at = NULL, generation = c.generation + 1,
+           encrypted_refresh_token = NULL, access_token = NULL, expires_at = NULL,
+           generation = {next_number("c.generation")},
            due_at = NULL, retry_not_before = NULL, pending_revocation = NULL, account_info_due_at = NULL,
            refresh_requested = false
       FROM locked WHERE c.hub_id = locked.hub_id

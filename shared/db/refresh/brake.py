@@ -7,12 +7,13 @@ the brake turns on, with one alert, and further revocations are held: saved as s
 operator turns the brake off: `confirm` revokes what is held; `dismiss` makes it active and due, and what became revoked
 just before as well.
 
-Revocations are counted under a lock on the provider's row, taken before that of any connection: two workers that save
-at the same time stay within the limit together, and cannot deadlock.
+Revocations are counted under a lock on the provider's row, so that two workers that save at the same time stay within
+the limit together. While it is held no connection's row is waited for: one that is locked is left to a later save.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from shared.db.alerts.raising import raise_alert
+from shared.db.core.errors import StoreUnavailable
 from shared.db.core.statements import Database, single_statement
 from shared.db.refresh.claims import RefreshResult
 from shared.domain.alerts import AlertKind
@@ -30,6 +32,12 @@ from shared.domain.provider import RAMP_START_RATE, Condition
 
 #: Connections that one statement of confirm() or dismiss() changes: many more could exceed the statement's time limit.
 BATCH_ROWS = 5000
+#: For rows that another transaction has locked: between two tries, and in all.
+LOCKED_ROWS_PAUSE_SECONDS, LOCKED_ROWS_WAIT_SECONDS = 0.2, 5.0
+ROWS_STAY_LOCKED = (
+    "{changed} {name}, and other transactions keep the remaining rows locked, so the brake stays on: end those, and "
+    "repeat the command"
+)
 #: An SQL condition: the brake holds the connection's revocation.
 IS_HELD = "status = 'suspect' AND pending_revocation IS NOT NULL"
 
@@ -42,15 +50,17 @@ SELECT clock_timestamp() AS now, brake_since,
 LOCK_BRAKE = text("""
 SELECT brake_since, brake_reset_at, clock_timestamp() AS now FROM tokenkeeper.provider FOR NO KEY UPDATE
 """)
-#: The rows whose result can still be saved: only those count. Locked, so that this stays so.
-LOCK_LEASED_ROWS = text("""
-SELECT c.hub_id, c.status
+_LEASED = """
   FROM tokenkeeper.connections AS c
   JOIN unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[]), CAST(:generations AS bigint[]))
        AS lease(hub_id, number, generation) ON c.hub_id = lease.hub_id
  WHERE c.lease_number = lease.number AND c.generation = lease.generation AND c.lease_until IS NOT NULL
- ORDER BY c.hub_id FOR NO KEY UPDATE OF c
-""")
+"""
+#: The rows whose result can still be saved: only those count. Locked, so that this stays so. While the provider's row
+#: is locked, which all workers share, no other row is waited for.
+LOCK_LEASED_ROWS = text(f"SELECT c.hub_id, c.status {_LEASED} ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED")
+#: Those and, of the rows that another transaction has locked, the ones that are leased as far as can be seen.
+READ_LEASED_ROWS = text(f"SELECT c.hub_id {_LEASED}")
 COUNT_REVOKED_SINCE = text("""
 SELECT count(*) FROM tokenkeeper.history
  WHERE event = 'revoked' AND at > :since AND detail -> 'confirmed' IS NULL
@@ -71,7 +81,7 @@ TURN_ON = text("UPDATE tokenkeeper.provider SET brake_since = :now")
 CONFIRM_BATCH = text(f"""
 WITH held AS MATERIALIZED (
     SELECT hub_id, pending_revocation FROM tokenkeeper.connections
-     WHERE {IS_HELD} ORDER BY hub_id LIMIT {BATCH_ROWS} FOR NO KEY UPDATE
+     WHERE {IS_HELD} ORDER BY hub_id LIMIT {BATCH_ROWS} FOR NO KEY UPDATE SKIP LOCKED
 ), revoked AS (
     UPDATE tokenkeeper.connections AS c
        SET status = 'revoked', status_since = clock_timestamp(), pending_revocation = NULL,
@@ -93,7 +103,7 @@ _IS_TO_DISMISS = f"(({IS_HELD}) OR (status = 'revoked' AND status_since > :since
 DISMISS_BATCH = text(f"""
 WITH dismissed AS MATERIALIZED (
     SELECT hub_id, status FROM tokenkeeper.connections
-     WHERE {_IS_TO_DISMISS} ORDER BY hub_id LIMIT {BATCH_ROWS} FOR NO KEY UPDATE
+     WHERE {_IS_TO_DISMISS} ORDER BY hub_id LIMIT {BATCH_ROWS} FOR NO KEY UPDATE SKIP LOCKED
 ), activated AS (
     UPDATE tokenkeeper.connections AS c
        SET status = 'active', status_since = clock_timestamp(), status_reason = NULL, pending_revocation = NULL,
@@ -143,14 +153,20 @@ class RevocationBrake:
         return _decide(self._database, DISMISS_DECISION)
 
 
+@dataclass(frozen=True, slots=True)
+class LimitedRevocations:
+    to_save: list[RefreshResult]  #: in this transaction: as they are, or held by the brake
+    locked: frozenset[int]  #: hubs whose rows another transaction has locked: to be saved again later
+
+
 def limit_revocations(
     connection: Connection, results: Sequence[RefreshResult], *, lease_seconds: float
-) -> list[RefreshResult]:
-    """Of `results`, which all revoke, those to save in this transaction: as they are, or held by the brake.
+) -> LimitedRevocations:
+    """What is to become of `results`, which all revoke.
 
     Results of leases from before a dismissal are left out: those connections are refreshed again.
     """
-    # 1. Lock the brake, then the rows; leave out results that can no longer be saved.
+    # 1. Lock the brake, then the rows; leave out results that can no longer be saved, and those whose rows are locked.
     brake = connection.execute(LOCK_BRAKE).one()
     leases = [result.lease for result in results]
     values = {
@@ -159,6 +175,9 @@ def limit_revocations(
         "generations": [lease.generation for lease in leases],
     }
     statuses = {row.hub_id: row.status for row in connection.execute(LOCK_LEASED_ROWS, values)}
+    locked = frozenset[int]()
+    if len(statuses) < len(results):
+        locked = frozenset(row.hub_id for row in connection.execute(READ_LEASED_ROWS, values)) - statuses.keys()
     current = [result for result in results if result.lease.hub_id in statuses]
     # 2. Leave out results of leases that began before the newest dismissal.
     if brake.brake_reset_at is not None:
@@ -178,7 +197,7 @@ def limit_revocations(
         connection.execute(TURN_ON, {"now": brake.now})
         raise_alert(connection, AlertKind.BRAKE, detail={"held": len(to_hold)})
     held = [replace(result, transition=hold_revocation(result.transition, brake.now)) for result in to_hold]
-    return [*confirmed, *to_revoke, *held]
+    return LimitedRevocations([*confirmed, *to_revoke, *held], locked)
 
 
 def _count_allowed(connection: Connection, brake: Row[Any], wanted: int) -> int:
@@ -209,8 +228,12 @@ DISMISS_DECISION = _Decision("dismissed", DISMISS_BATCH, ANY_TO_DISMISS, TURN_OF
 
 
 def _decide(database: Database, decision: _Decision) -> int | None:
-    """Change the rows in batches. The brake stays on until the last: if this is interrupted, it can be repeated."""
+    """Change the rows in batches. The brake stays on until the last: if this is interrupted, it can be repeated.
+
+    Raises StoreUnavailable where other transactions keep rows locked.
+    """
     changed: int | None = None
+    stop_waiting_at = time.monotonic() + LOCKED_ROWS_WAIT_SECONDS
     while True:
         with database.transaction() as connection:
             brake = connection.execute(LOCK_BRAKE).one()
@@ -219,8 +242,14 @@ def _decide(database: Database, decision: _Decision) -> int | None:
             since = {"since": brake.brake_since - REVOCATION_WINDOW}
             if decision.start is not None and changed is None:
                 connection.execute(decision.start)
-            changed = (changed or 0) + int(connection.execute(decision.change_batch, since).scalar_one())
+            batch = int(connection.execute(decision.change_batch, since).scalar_one())
+            changed = (changed or 0) + batch
             if not connection.execute(decision.any_left, since).scalar_one():
                 connection.execute(decision.turn_off)
                 raise_alert(connection, AlertKind.BRAKE, recovered=True, detail={decision.name: changed})
                 return changed
+        if batch == 0:
+            # The rows that are left are locked. Wait for them without a lock of our own.
+            if time.monotonic() > stop_waiting_at:
+                raise StoreUnavailable(ROWS_STAY_LOCKED.format(changed=changed, name=decision.name))
+            time.sleep(LOCKED_ROWS_PAUSE_SECONDS)

@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import Engine, Row, text
 
 from shared.db.core.clock import DatabaseClock
-from shared.db.core.statements import Database, single_statement
+from shared.db.core.statements import Database, next_number, single_statement
+from shared.db.refresh.due_cursor import FULL_SCAN_SECONDS, DueCursor, Scan
 from shared.db.refresh.provider import PROVIDER_COLUMNS, Bucket, row_to_provider
 from shared.domain.connection import Connection, Status, Transition
 from shared.domain.provider import Provider, rate_limit
@@ -27,6 +28,7 @@ class Lease:
     generation: int
     until: datetime  #: by PostgreSQL's clock; after it another worker may claim the row
     claimed_status: Status  #: status when claimed; an operator's decision may change it before the save
+    due_at: datetime | None = None  #: when the row was due
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +56,26 @@ class RefreshResult:
 #: After a failover no row is claimed for so long: other processes notice it too and save refresh tokens again that it
 #: lost (recent_grants.py). Otherwise a row could be claimed with the old refresh token, which HubSpot rejects.
 SETTLE_SECONDS = 3.0
-#: now(), not clock_timestamp(): it is constant within a statement, so that the index can be searched for it.
-_IS_CLAIMABLE = "due_at <= now() AND (lease_until IS NULL OR lease_until <= now())"
+#: A lease that ends later than so many seconds from now was given out while PostgreSQL's clock was ahead, and does not
+#: count. Twice LEASE_SECONDS, so that the setting can be changed while other workers run, plus that of a disconnect.
+_MAX_LEASE_SECONDS = "2 * :lease_seconds + 60"
+#: now(), not clock_timestamp(): it is constant within a statement, so that the index can be searched for it. A
+#: connection whose newest refresh token waits in rotated_tokens must not be refreshed with the one before.
+_IS_CLAIMABLE = f"""
+due_at >= CAST(:begins_at AS timestamptz) AND due_at <= now()
+       AND (lease_until IS NULL OR lease_until <= now()
+            OR lease_until > now() + make_interval(secs => {_MAX_LEASE_SECONDS}))
+       AND NOT EXISTS (SELECT FROM tokenkeeper.rotated_tokens AS r WHERE r.hub_id = c.hub_id)
+"""
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
-    SELECT hub_id FROM tokenkeeper.connections
+    SELECT hub_id FROM tokenkeeper.connections AS c
      WHERE {_IS_CLAIMABLE} {{condition}}
      ORDER BY due_at LIMIT :limit
-       FOR NO KEY UPDATE SKIP LOCKED
+       FOR NO KEY UPDATE OF c SKIP LOCKED
 ), claimed AS (
     UPDATE tokenkeeper.connections AS c
-       SET lease_until = now() + make_interval(secs => :lease_seconds), lease_number = c.lease_number + 1
+       SET lease_until = now() + make_interval(secs => :lease_seconds), lease_number = {next_number("c.lease_number")}
       FROM due WHERE c.hub_id = due.hub_id
     RETURNING c.hub_id, c.status, c.failures, c.lifetime_seconds, c.scopes, c.due_at, c.retry_not_before, c.last_error,
               c.status_reason, c.encrypted_refresh_token, c.lease_number, c.generation, c.lease_until
@@ -83,26 +94,47 @@ SELECT now() AS now, {PROVIDER_COLUMNS}, claimed.*
 )
 CLAIM = text(_CLAIM.format(condition="") + "SELECT * FROM claimed")
 
+#: A row that another transaction has locked keeps its lease, and is returned.
 RELEASE = single_statement("""
-UPDATE tokenkeeper.connections AS c SET lease_until = NULL
-  FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[])) AS lease(hub_id, number)
- WHERE c.hub_id = lease.hub_id AND c.lease_number = lease.number
-   AND c.lease_until IS NOT NULL  -- ended already: do not rewrite the row
-""")
-COUNT_DUE = single_statement(
-    f"SELECT count(*) FROM (SELECT FROM tokenkeeper.connections WHERE {_IS_CLAIMABLE} LIMIT :at_most) AS due"
+WITH lease AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[])) AS lease(hub_id, number)
+), held AS MATERIALIZED (
+    SELECT c.hub_id FROM tokenkeeper.connections AS c JOIN lease ON lease.hub_id = c.hub_id
+     WHERE c.lease_number = lease.number
+       AND c.lease_until IS NOT NULL  -- ended already: do not rewrite the row
+), locked AS MATERIALIZED (
+    SELECT c.hub_id FROM tokenkeeper.connections AS c JOIN lease ON lease.hub_id = c.hub_id
+     WHERE c.hub_id IN (SELECT hub_id FROM held) AND c.lease_number = lease.number
+     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+), released AS (
+    UPDATE tokenkeeper.connections AS c SET lease_until = NULL FROM locked WHERE c.hub_id = locked.hub_id
 )
+SELECT hub_id FROM held WHERE hub_id NOT IN (SELECT hub_id FROM locked)
+""")
+COUNT_DUE = single_statement(f"""
+SELECT count(*) FROM (
+    SELECT FROM tokenkeeper.connections AS c WHERE {_IS_CLAIMABLE} LIMIT :at_most
+) AS due
+""")
 
 
 class ConnectionClaims:
     """Claims due rows under a lease. Every method raises StoreUnavailable where PostgreSQL does not answer."""
 
-    def __init__(self, engine: Engine, *, lease_seconds: float, max_refreshes_per_second: float = 0.0) -> None:
-        """`max_refreshes_per_second`: of all workers together; 0: no limit."""
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        lease_seconds: float,
+        max_refreshes_per_second: float = 0.0,
+        full_scan_seconds: float = FULL_SCAN_SECONDS,
+    ) -> None:
+        """`max_refreshes_per_second`: of all workers together; 0: no limit. `full_scan_seconds`: see DueCursor."""
         self._database = Database(engine)
         self._claiming = Database(engine, settle_seconds=SETTLE_SECONDS)
         self._lease_seconds = lease_seconds
         self._max_refreshes_per_second = max_refreshes_per_second
+        self._cursor = DueCursor(full_scan_seconds)
         self.clock = DatabaseClock()  #: set by every claim
 
     def claim(self, max_rows: int) -> ClaimBatch:
@@ -112,26 +144,37 @@ class ConnectionClaims:
         2. Where the setting or HubSpot's state limits the rate, the rows are claimed within the shared bucket.
         """
         if not self._max_refreshes_per_second:
-            rows = self._claiming.execute(CLAIM_UNLESS_LIMITED, limit=max_rows, lease_seconds=self._lease_seconds)
+            with self._cursor.scan() as scan:
+                rows = self._claiming.execute(CLAIM_UNLESS_LIMITED, limit=max_rows, **self._scan_values(scan))
             now, provider = rows[0].now, row_to_provider(rows[0])
             if provider.rate is None or provider.is_paused(now):
                 self.clock.set(now)
-                return ClaimBatch([_row_to_claim(row) for row in rows if row.hub_id is not None], now, provider)
+                claimed = [_row_to_claim(row) for row in rows if row.hub_id is not None]
+                if not provider.is_paused(now):
+                    self._cursor.move_to(_last_due_at(claimed) or now)
+                return ClaimBatch(claimed, now, provider)
         batch = self._claim_from_bucket(max_rows)
         self.clock.set(batch.now)
         return batch
 
-    def release(self, leases: Sequence[Lease]) -> None:
-        """End these leases now, so that any worker may claim the rows."""
-        release(self._database, leases)
+    def release(self, leases: Sequence[Lease]) -> list[Lease]:
+        """End these leases now, so that any worker may claim the rows.
+
+        Returns those whose rows another transaction has locked: they go on.
+        """
+        locked_hub_ids = release(self._database, leases)
+        if first := min((lease.due_at for lease in leases if lease.due_at), default=None):
+            self._cursor.move_back_to(first)
+        return [lease for lease in leases if lease.hub_id in locked_hub_ids]
 
     def count_due(self, at_most: int) -> int:
         """How many rows could be claimed now, counted no further than `at_most`."""
-        return int(self._database.execute(COUNT_DUE, at_most=at_most)[0][0])
+        with self._cursor.scan() as scan:
+            return int(self._database.execute(COUNT_DUE, at_most=at_most, **self._scan_values(scan))[0][0])
 
     def _claim_from_bucket(self, max_rows: int) -> ClaimBatch:
         """Claim no more than the bucket holds, and take from it only what was claimed."""
-        with self._claiming.transaction() as connection:
+        with self._cursor.scan() as scan, self._claiming.transaction() as connection:
             bucket = Bucket.lock(connection)
             rate = rate_limit(bucket.provider, self._max_refreshes_per_second)
             if rate is None or bucket.provider.is_paused(bucket.now):
@@ -141,18 +184,28 @@ class ConnectionClaims:
             limit = min(max_rows, int(level))
             rows: Sequence[Row[Any]] = ()
             if limit:
-                rows = connection.execute(CLAIM, {"limit": limit, "lease_seconds": self._lease_seconds}).all()
+                rows = connection.execute(CLAIM, {"limit": limit, **self._scan_values(scan)}).all()
             bucket.save(connection, level - len(rows))
         is_rate_limited = limit < max_rows and len(rows) == limit
-        return ClaimBatch([_row_to_claim(row) for row in rows], bucket.now, bucket.provider, is_rate_limited)
+        claimed = [_row_to_claim(row) for row in rows]
+        if last_due_at := _last_due_at(claimed):
+            self._cursor.move_to(last_due_at)
+        return ClaimBatch(claimed, bucket.now, bucket.provider, is_rate_limited)
+
+    def _scan_values(self, scan: Scan) -> dict[str, Any]:
+        return {"begins_at": scan.begins_at, "lease_seconds": self._lease_seconds}
 
 
-def release(database: Database, leases: Sequence[Lease]) -> None:
-    """End these leases now, where they are still the newest of their row."""
-    if leases:
-        ordered = sorted(leases, key=lambda lease: lease.hub_id)
-        hub_ids, numbers = [lease.hub_id for lease in ordered], [lease.number for lease in ordered]
-        database.execute(RELEASE, hub_ids=hub_ids, numbers=numbers)
+def release(database: Database, leases: Sequence[Lease]) -> frozenset[int]:
+    """End these leases now, where they are still the newest of their row. Returns the hubs whose rows are locked."""
+    if not leases:
+        return frozenset()
+    hub_ids, numbers = [lease.hub_id for lease in leases], [lease.number for lease in leases]
+    return frozenset(row.hub_id for row in database.execute(RELEASE, hub_ids=hub_ids, numbers=numbers))
+
+
+def _last_due_at(claimed: Sequence[ClaimedConnection]) -> datetime | None:
+    return max((row.lease.due_at for row in claimed if row.lease.due_at), default=None)
 
 
 def _row_to_claim(row: Row[Any]) -> ClaimedConnection:
@@ -168,5 +221,5 @@ def _row_to_claim(row: Row[Any]) -> ClaimedConnection:
         last_error=row.last_error,
         status_reason=row.status_reason,
     )
-    lease = Lease(row.hub_id, row.lease_number, row.generation, row.lease_until, status)
+    lease = Lease(row.hub_id, row.lease_number, row.generation, row.lease_until, status, row.due_at)
     return ClaimedConnection(connection, lease, row.encrypted_refresh_token)

@@ -1,10 +1,12 @@
-"""Keeps a rotated refresh token whose result came too late to be saved.
+"""Keeps a rotated refresh token whose result could not be saved.
 
 It is the only copy, and the old token is invalid.
 
-It happens where PostgreSQL hung, or one worker could not reach it, for longer than a lease. Another worker has claimed
-the row meanwhile, refreshes with the old token, and HubSpot rejects that one: its result must not be saved. And after a
-failover that lost the claim the row has an older lease number than the result.
+It came too late where PostgreSQL hung, or one worker could not reach it, for longer than a lease. Another worker has
+claimed the row meanwhile, refreshes with the old token, and HubSpot rejects that one: its result must not be saved. And
+after a failover that lost the claim the row has an older lease number than the result.
+Or another transaction has locked the row, for as long as it likes: then a row of its own keeps the refresh token, so
+that the worker may stop.
 """
 
 from __future__ import annotations
@@ -12,36 +14,88 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from shared.db.core.statements import Database, single_statement
+from shared.db.core.statements import Database, next_number, single_statement
 from shared.db.refresh.claims import RefreshResult
+
+#: Of rotated_tokens, applied in one statement.
+BATCH_ROWS = 1000
 
 #: A re-install or a disconnect since the claim wins here as well, and so does a newer grant. The new lease number
 #: fences out the worker that refreshes with the old token, while its lease goes on: no hub ever has two refreshes in
 #: flight. The status stays: the refresh that is due at once finds out what it is, and writes the history.
-KEEP_ROTATED_TOKENS = single_statement("""
+#: Where another transaction has locked the row, the refresh token waits in rotated_tokens.
+KEEP_ROTATED_TOKENS = single_statement(f"""
 WITH late AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:late AS json)) AS late(
         hub_id bigint, lease_number bigint, generation bigint, encrypted_refresh_token text,
         access_token text, expires_at timestamptz, granted_at timestamptz, lifetime_seconds real)
+), locked AS MATERIALIZED (
+    SELECT c.hub_id FROM tokenkeeper.connections AS c
+     WHERE c.hub_id IN (SELECT hub_id FROM late)
+     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+), kept AS (
+    UPDATE tokenkeeper.connections AS c
+       SET encrypted_refresh_token = late.encrypted_refresh_token,
+           access_token = CASE WHEN c.status = 'revoked' THEN NULL ELSE late.access_token END,
+           expires_at = CASE WHEN c.status = 'revoked' THEN NULL ELSE late.expires_at END,
+           refreshed_at = late.granted_at,
+           lifetime_seconds = late.lifetime_seconds,
+           due_at = greatest(now(), c.retry_not_before),
+           pending_revocation = NULL,
+           lease_number = {next_number("c.lease_number")}
+      FROM late JOIN locked ON locked.hub_id = late.hub_id
+     WHERE c.hub_id = late.hub_id AND c.generation = late.generation AND c.lease_number <> late.lease_number
+       AND c.encrypted_refresh_token IS NOT NULL AND late.granted_at > coalesce(c.refreshed_at, '-infinity')
+    RETURNING c.hub_id
+), stored AS (
+    INSERT INTO tokenkeeper.rotated_tokens (hub_id, lease_number, generation, encrypted_refresh_token, granted_at)
+    SELECT late.hub_id, late.lease_number, late.generation, late.encrypted_refresh_token, late.granted_at
+      FROM late JOIN tokenkeeper.connections AS c ON c.hub_id = late.hub_id
+     WHERE late.hub_id NOT IN (SELECT hub_id FROM locked)
+    ON CONFLICT DO NOTHING
+    RETURNING hub_id
 )
-UPDATE tokenkeeper.connections AS c
-   SET encrypted_refresh_token = late.encrypted_refresh_token,
-       access_token = CASE WHEN c.status = 'revoked' THEN NULL ELSE late.access_token END,
-       expires_at = CASE WHEN c.status = 'revoked' THEN NULL ELSE late.expires_at END,
-       refreshed_at = late.granted_at,
-       lifetime_seconds = late.lifetime_seconds,
-       due_at = greatest(now(), c.retry_not_before),
-       pending_revocation = NULL,
-       lease_number = c.lease_number + 1
-  FROM late
- WHERE c.hub_id = late.hub_id AND c.generation = late.generation AND c.lease_number <> late.lease_number
-   AND c.encrypted_refresh_token IS NOT NULL AND late.granted_at > coalesce(c.refreshed_at, '-infinity')
-RETURNING c.hub_id
+SELECT hub_id FROM kept UNION SELECT hub_id FROM stored
+""")
+#: The access token of the same refresh is not stored (docs/adr/0004), so another refresh is due. While the lease of
+#: that claim goes on, its worker may save the whole result: then the refresh token here is not newer any more.
+APPLY_ROTATED_TOKENS = single_statement(f"""
+WITH stored AS MATERIALIZED (
+    SELECT * FROM tokenkeeper.rotated_tokens ORDER BY granted_at LIMIT {BATCH_ROWS} FOR UPDATE SKIP LOCKED
+), locked AS MATERIALIZED (
+    SELECT c.hub_id, c.lease_number, c.lease_until FROM tokenkeeper.connections AS c
+     WHERE c.hub_id IN (SELECT hub_id FROM stored)
+     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+), finished AS MATERIALIZED (
+    SELECT stored.* FROM stored JOIN locked ON locked.hub_id = stored.hub_id
+     WHERE stored.lease_number <> locked.lease_number OR coalesce(locked.lease_until <= now(), true)
+), newest AS (
+    SELECT DISTINCT ON (hub_id) * FROM finished ORDER BY hub_id, granted_at DESC
+), applied AS (
+    UPDATE tokenkeeper.connections AS c
+       SET encrypted_refresh_token = newest.encrypted_refresh_token,
+           due_at = greatest(now(), c.retry_not_before),
+           pending_revocation = NULL,
+           lease_number = {next_number("c.lease_number")}
+      FROM newest
+     WHERE c.hub_id = newest.hub_id AND c.generation = newest.generation
+       AND c.encrypted_refresh_token IS NOT NULL AND newest.granted_at > coalesce(c.refreshed_at, '-infinity')
+    RETURNING c.hub_id
+), deleted AS (
+    DELETE FROM tokenkeeper.rotated_tokens AS r USING stored
+     WHERE r.hub_id = stored.hub_id AND r.lease_number = stored.lease_number
+       AND ((r.hub_id, r.lease_number) IN (SELECT hub_id, lease_number FROM finished)
+            OR NOT EXISTS (SELECT FROM tokenkeeper.connections AS c WHERE c.hub_id = r.hub_id))
+)
+SELECT hub_id FROM applied
 """)
 
 
 def keep_rotated_tokens(database: Database, late: Sequence[RefreshResult]) -> frozenset[int]:
-    """Of results that were not saved, the hubs whose new refresh token is kept all the same."""
+    """Of results that were not saved, the hubs whose new refresh token is kept all the same.
+
+    A result whose row was locked is left to be saved again where that is possible now.
+    """
     rows = [
         {
             "hub_id": result.lease.hub_id,
@@ -59,3 +113,8 @@ def keep_rotated_tokens(database: Database, late: Sequence[RefreshResult]) -> fr
     if not rows:
         return frozenset()
     return frozenset(row.hub_id for row in database.execute(KEEP_ROTATED_TOKENS, late=json.dumps(rows)))
+
+
+def apply_rotated_tokens(database: Database) -> frozenset[int]:
+    """Give each connection the refresh token that waits for it, and make it due. The hubs; locked ones keep waiting."""
+    return frozenset(row.hub_id for row in database.execute(APPLY_ROTATED_TOKENS))

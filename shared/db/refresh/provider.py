@@ -6,6 +6,7 @@ The rules by which the state changes are in `shared/domain/provider.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, text
 
 from shared.db.alerts.raising import raise_alert
+from shared.db.core.errors import StoreError
 from shared.db.core.statements import Database, single_statement
 from shared.domain.alerts import AlertKind
 from shared.domain.provider import CallOutcome, Condition, Provider, apply_outcomes, start_sweep
@@ -21,6 +23,8 @@ from shared.domain.provider import CallOutcome, Condition, Provider, apply_outco
 PROVIDER_COLUMNS = "condition, since, reason, consecutive_no_answer, consecutive_unknown, paused_until, rate"
 #: The bucket holds the refreshes of so many seconds: they may begin at once after a quiet time.
 BUCKET_SECONDS = 0.25
+#: Connections that one statement makes due after a fault, and statements of one sweep: a sweep must be short.
+POSTPONED_BATCH_ROWS, POSTPONED_BATCHES = 5000, 20
 #: Share of the interval between two sweeps. A sweep that began less than this ago was this sweep, begun by another
 #: beat.
 MIN_SWEEP_INTERVAL = 0.6
@@ -34,7 +38,8 @@ SAVE_BUCKET = text("UPDATE tokenkeeper.provider SET bucket_level = :level, bucke
 SAVE = text("""
 UPDATE tokenkeeper.provider
    SET condition = :condition, since = :since, reason = :reason, consecutive_no_answer = :consecutive_no_answer,
-       consecutive_unknown = :consecutive_unknown, paused_until = :paused_until, rate = :rate
+       consecutive_unknown = :consecutive_unknown, paused_until = :paused_until, rate = :rate,
+       has_postponed = has_postponed OR :is_over
 """)
 #: clock_timestamp(), not now(): a beat that waited for another one's lock must not use the time from before the wait.
 #: A swept_at in the future comes from a clock that was set back: it must not stop the sweeps.
@@ -42,21 +47,29 @@ BEGIN_SWEEP = text(f"""
 UPDATE tokenkeeper.provider SET swept_at = clock_timestamp()
  WHERE swept_at IS NULL
     OR swept_at < clock_timestamp() - make_interval(secs => :seconds) OR swept_at > clock_timestamp()
-RETURNING {PROVIDER_COLUMNS}, swept_at AS now
+RETURNING {PROVIDER_COLUMNS}, has_postponed, swept_at AS now
 """)
-#: Rows are locked in the order in which every save locks them.
-MAKE_POSTPONED_DUE = text("""
+_IS_POSTPONED = "failures > 0 AND due_at > greatest(now(), retry_not_before) AND status IN ('active', 'suspect')"
+#: In the order of the index connections_failing. Rows that another transaction has locked are left to the next sweep.
+MAKE_POSTPONED_DUE = single_statement(f"""
 WITH postponed AS MATERIALIZED (
+    SELECT failures, hub_id FROM tokenkeeper.connections
+     WHERE {_IS_POSTPONED} AND (failures, hub_id) > (:failures, :hub_id)
+     ORDER BY failures, hub_id LIMIT {POSTPONED_BATCH_ROWS}
+), locked AS MATERIALIZED (
     SELECT hub_id FROM tokenkeeper.connections
-     WHERE failures > 0 AND due_at > now() AND status IN ('active', 'suspect')
-     ORDER BY hub_id FOR NO KEY UPDATE
+     WHERE hub_id IN (SELECT hub_id FROM postponed) AND {_IS_POSTPONED} FOR NO KEY UPDATE SKIP LOCKED
 ), made_due AS (
-    UPDATE tokenkeeper.connections AS c SET due_at = least(c.due_at, greatest(now(), c.retry_not_before))
-      FROM postponed WHERE c.hub_id = postponed.hub_id
+    UPDATE tokenkeeper.connections AS c SET due_at = greatest(now(), c.retry_not_before)
+      FROM locked WHERE c.hub_id = locked.hub_id
     RETURNING c.hub_id
 )
-SELECT count(*) FROM made_due
+SELECT count(*) AS total, (SELECT count(*) FROM made_due) AS made_due,
+       (array_agg(failures ORDER BY failures DESC, hub_id DESC))[1] AS failures,
+       (array_agg(hub_id ORDER BY failures DESC, hub_id DESC))[1] AS hub_id
+  FROM postponed
 """)
+FORGET_POSTPONED = single_statement("UPDATE tokenkeeper.provider SET has_postponed = false WHERE has_postponed")
 
 
 @dataclass(slots=True)
@@ -95,24 +108,47 @@ class ProviderStore:
         return row_to_provider(self._database.execute(READ)[0])
 
     def begin_sweep(self, sweep_seconds: float) -> Provider | None:
-        """The state at the start of this sweep; None where another beat has begun it already."""
+        """The state at the start of this sweep; None where another beat has begun it already.
+
+        Where a fault is over, what it postponed is made due.
+        """
         with self._database.transaction() as connection:
             row = connection.execute(BEGIN_SWEEP, {"seconds": MIN_SWEEP_INTERVAL * sweep_seconds}).one_or_none()
             if row is None:
                 return None
             before = row_to_provider(row)
-            return _save_change(connection, before, start_sweep(before, row.now))
+            after = _save_change(connection, before, start_sweep(before, row.now))
+        if row.has_postponed or _is_over(before, after):
+            self.make_postponed_due()
+        return after
 
     def record_outcomes(self, outcomes: Iterable[CallOutcome]) -> Provider:
         """The state after these answers of HubSpot. Waits for other workers' lock, so that no outcome is lost."""
         with self._database.transaction() as connection:
             bucket = Bucket.lock(connection)
-            return _save_change(connection, bucket.provider, apply_outcomes(bucket.provider, outcomes, bucket.now))
+            after = _save_change(connection, bucket.provider, apply_outcomes(bucket.provider, outcomes, bucket.now))
+        if _is_over(bucket.provider, after):
+            with suppress(StoreError):  # it is recorded that there are some: the next sweep makes them due
+                self.make_postponed_due(max_batches=1)
+        return after
 
-    def make_postponed_due(self) -> int:
-        """Make the connections due that failed and wait for a retry. How many."""
-        with self._database.transaction() as connection:
-            return int(connection.execute(MAKE_POSTPONED_DUE).scalar_one())
+    def make_postponed_due(self, max_batches: int = POSTPONED_BATCHES) -> int:
+        """Make the connections due that failed and wait for a retry. How many.
+
+        No row that all workers share is locked meanwhile. What is left, because it is too much or locked, is left to
+        the next sweep.
+        """
+        made_due, is_any_left, last = 0, False, {"failures": 0, "hub_id": 0}
+        for _ in range(max_batches):
+            batch = self._database.execute(MAKE_POSTPONED_DUE, **last)[0]
+            made_due += batch.made_due
+            is_any_left |= batch.made_due < batch.total
+            if batch.total < POSTPONED_BATCH_ROWS:
+                if not is_any_left:
+                    self._database.execute(FORGET_POSTPONED)
+                break
+            last = {"failures": batch.failures, "hub_id": batch.hub_id}
+        return made_due
 
 
 def row_to_provider(row: Row[Any]) -> Provider:
@@ -128,7 +164,7 @@ def row_to_provider(row: Row[Any]) -> Provider:
 
 
 def _save_change(connection: Connection, before: Provider, after: Provider) -> Provider:
-    """Save `after`, alert operators to a new condition, and after a fault make due what it postponed."""
+    """Save `after`, alert operators to a new condition, and record where a fault may have postponed connections."""
     if after != before:
         values = {
             "condition": after.condition.value,
@@ -138,6 +174,7 @@ def _save_change(connection: Connection, before: Provider, after: Provider) -> P
             "consecutive_unknown": after.consecutive_unknown,
             "paused_until": after.paused_until,
             "rate": after.rate,
+            "is_over": _is_over(before, after),
         }
         connection.execute(SAVE, values)
     if after.condition is not before.condition:
@@ -148,6 +185,9 @@ def _save_change(connection: Connection, before: Provider, after: Provider) -> P
             "reason": before.reason if recovered else after.reason,
         }
         raise_alert(connection, AlertKind.PROVIDER, recovered=recovered, detail=detail)
-        if recovered:
-            connection.execute(MAKE_POSTPONED_DUE)
     return after
+
+
+def _is_over(before: Provider, after: Provider) -> bool:
+    """A fault of HubSpot as a whole has ended."""
+    return after.condition is Condition.OK and before.condition is not Condition.OK

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import Engine
 
 from shared.db.core.recent_writes import RecentWrites
-from shared.db.core.statements import Database, single_statement
+from shared.db.core.statements import Database, next_number, single_statement
 from shared.db.refresh.claims import RefreshResult
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,7 @@ BATCH_ROWS = 500
 #: The fences: no install, import or disconnect since, which have another generation, and no newer grant. A refresh in
 #: flight, which uses an old token, is fenced out by a new lease number while its lease goes on, and what HubSpot
 #: said about an old token is followed by a refresh at once. A locked row is written the next time.
-WRITE_LOST_AGAIN = single_statement("""
+WRITE_LOST_AGAIN = single_statement(f"""
 WITH grants AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:grants AS json)) AS grants(
         hub_id bigint, lease_number bigint, generation bigint, encrypted_refresh_token text, access_token text,
@@ -50,7 +50,7 @@ WITH grants AS MATERIALIZED (
            due_at = CASE WHEN is_in_flight OR c.status <> 'active' OR c.failures > 0
                          THEN greatest(now(), c.retry_not_before) ELSE grants.due_at END,
            pending_revocation = NULL,
-           lease_number = c.lease_number + 1,
+           lease_number = {next_number("c.lease_number")},
            lease_until = CASE WHEN is_in_flight THEN c.lease_until END
       FROM grants JOIN locked ON locked.hub_id = grants.hub_id
      WHERE c.hub_id = grants.hub_id

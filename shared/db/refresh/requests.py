@@ -1,4 +1,7 @@
-"""Requests of operators to refresh connections now, and their outcomes."""
+"""Requests to refresh connections now: those of operators, with their outcomes, and how a sweep applies all requests.
+
+A job's request is stored by the SQL function `hubspot.request_refresh`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,11 @@ from enum import StrEnum
 from sqlalchemy import Engine
 
 from shared.db.core.statements import Database, single_statement
+
+#: Requests that one statement applies, and statements of one sweep: a sweep must be short.
+BATCH_ROWS, MAX_BATCHES = 1000, 20
+#: A token that came by a request is replaced by a job's request after one of so many parts of its lifetime.
+MIN_INTERVAL_SHARE = 60
 
 
 class RefreshRequestOutcome(StrEnum):
@@ -33,25 +41,59 @@ _DESCRIPTIONS = {
     RefreshRequestOutcome.UNKNOWN: "no such connection",
 }
 
-#: As hubspot.request_refresh(), but an operator may ask again after a failure, and for a revoked connection.
+#: A request is a row: no connection is locked, and none that is locked is waited for (docs/adr/0022).
 REQUEST = single_statement("""
-WITH locked AS MATERIALIZED (
-    SELECT hub_id, status, lease_until, due_at, greatest(now(), retry_not_before) AS earliest
-      FROM tokenkeeper.connections WHERE hub_id = ANY (CAST(:hub_ids AS bigint[]))
-     ORDER BY hub_id FOR NO KEY UPDATE
-), decided AS MATERIALIZED (
-    SELECT hub_id, earliest,
+WITH decided AS MATERIALIZED (
+    SELECT c.hub_id, token_granted_at, requested.hub_id IS NULL AS is_first,
            CASE WHEN status = 'disconnected' THEN 'disconnected'
                 WHEN lease_until > now() THEN 'in_flight'
-                WHEN due_at <= earliest THEN 'already_due'
+                WHEN due_at <= greatest(now(), retry_not_before) OR requested.hub_id IS NOT NULL THEN 'already_due'
                 ELSE 'asked' END AS outcome
-      FROM locked
-), requested AS (
-    UPDATE tokenkeeper.connections AS c
-       SET due_at = least(c.due_at, decided.earliest), refresh_requested = true
-      FROM decided WHERE c.hub_id = decided.hub_id AND decided.outcome IN ('asked', 'in_flight')
+      FROM tokenkeeper.connections AS c
+     CROSS JOIN LATERAL (SELECT coalesce(c.refreshed_at, '-infinity') AS token_granted_at) AS token
+      LEFT JOIN LATERAL (
+          SELECT r.hub_id FROM tokenkeeper.refresh_requests AS r
+           WHERE r.hub_id = c.hub_id AND r.token_granted_at = token.token_granted_at AND r.is_operator LIMIT 1
+      ) AS requested ON true
+     WHERE c.hub_id = ANY (CAST(:hub_ids AS bigint[]))
+), stored AS (
+    INSERT INTO tokenkeeper.refresh_requests (hub_id, token_granted_at, is_operator)
+    SELECT hub_id, token_granted_at, true FROM decided WHERE is_first AND outcome IN ('asked', 'in_flight')
 )
 SELECT hub_id, outcome FROM decided
+""")
+#: A request counts while the access token that it is about is the newest. A job's also only while the connection is
+#: live and, where a token came by a request before, not until a sixtieth of its lifetime has passed: 30 s of HubSpot's
+#: 30 minutes. An operator's request has no such limit, and another one may follow a failure.
+APPLY = single_statement(f"""
+WITH stored AS MATERIALIZED (
+    SELECT id, hub_id, token_granted_at, is_operator FROM tokenkeeper.refresh_requests
+     WHERE id > :after ORDER BY id LIMIT {BATCH_ROWS} FOR UPDATE SKIP LOCKED
+), locked AS MATERIALIZED (
+    SELECT c.hub_id, coalesce(c.refreshed_at, '-infinity') AS token_granted_at FROM tokenkeeper.connections AS c
+     WHERE c.hub_id IN (SELECT hub_id FROM stored)
+     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+), current AS (
+    SELECT hub_id, bool_or(stored.is_operator) AS is_operator
+      FROM stored JOIN locked USING (hub_id, token_granted_at) GROUP BY hub_id
+), applied AS (
+    UPDATE tokenkeeper.connections AS c
+       SET due_at = least(c.due_at, greatest(now(), c.retry_not_before,
+               CASE WHEN c.requested_refresh_at IS NOT NULL AND NOT current.is_operator
+                    THEN least(c.requested_refresh_at, now())
+                         + make_interval(secs => greatest(1, c.lifetime_seconds / {MIN_INTERVAL_SHARE})) END)),
+           refresh_requested = true
+      FROM current
+     WHERE c.hub_id = current.hub_id
+       AND CASE WHEN current.is_operator THEN c.status <> 'disconnected'
+                ELSE c.status IN ('active', 'suspect') AND NOT c.refresh_requested END
+), deleted AS (
+    DELETE FROM tokenkeeper.refresh_requests AS r USING stored
+     WHERE r.id = stored.id
+       AND (r.hub_id IN (SELECT hub_id FROM locked)
+            OR NOT EXISTS (SELECT FROM tokenkeeper.connections AS c WHERE c.hub_id = r.hub_id))
+)
+SELECT count(*) AS total, max(id) AS last_id FROM stored
 """)
 
 
@@ -62,7 +104,16 @@ class RefreshRequests:
         self._database = Database(engine)
 
     def request(self, hub_ids: Sequence[int]) -> dict[int, RefreshRequestOutcome]:
-        """Make these connections due now, revoked ones too. The outcome for each of `hub_ids`."""
+        """Let the next sweep make these connections due, revoked ones too. The outcome for each of `hub_ids`."""
         rows = self._database.execute(REQUEST, hub_ids=list(hub_ids))
         outcomes = {row.hub_id: RefreshRequestOutcome(row.outcome) for row in rows}
         return {hub_id: outcomes.get(hub_id, RefreshRequestOutcome.UNKNOWN) for hub_id in hub_ids}
+
+    def apply(self) -> None:
+        """Make due what was requested since the last sweep. A request for a locked row waits for the next one."""
+        after = 0
+        for _ in range(MAX_BATCHES):
+            batch = self._database.execute(APPLY, after=after)[0]
+            if batch.total < BATCH_ROWS:
+                return
+            after = batch.last_id

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Row
 
 from shared.db.core.errors import StatementRejected
 from shared.db.core.statements import Database, single_statement
 from shared.db.refresh.brake import limit_revocations
 from shared.db.refresh.claims import RefreshResult, release
-from shared.db.refresh.late_results import keep_rotated_tokens
+from shared.db.refresh.late_results import apply_rotated_tokens, keep_rotated_tokens
 from shared.db.refresh.recent_grants import RecentGrants
 from shared.domain.brake import is_revocation
 
@@ -26,11 +26,11 @@ WITH results AS MATERIALIZED (
         encrypted_refresh_token text, due_at timestamptz, retry_not_before timestamptz, failures integer,
         last_error text, status_reason text, pending_revocation jsonb, is_status_change boolean)
 ), locked AS MATERIALIZED (
-    -- In one order, whatever plan the update below gets: two saves of the same rows must not deadlock. Nor can an
-    -- operator's decision on revocations, which changes a status without a lease, fall between this and the update.
+    -- A row that another transaction has locked costs its own result only: that one is saved again later. No operator's
+    -- decision on revocations, which changes a status without a lease, can fall between this and the update.
     SELECT c.hub_id, c.status FROM tokenkeeper.connections AS c
      WHERE c.hub_id IN (SELECT hub_id FROM results)
-     ORDER BY c.hub_id FOR NO KEY UPDATE OF c
+     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
 ), saved AS (
     UPDATE tokenkeeper.connections AS c
        SET status = results.status,
@@ -51,6 +51,8 @@ WITH results AS MATERIALIZED (
            pending_revocation = CASE WHEN results.status = 'suspect'
                                      THEN coalesce(results.pending_revocation, c.pending_revocation) END,
            refresh_requested = c.refresh_requested AND results.access_token IS NULL,
+           requested_refresh_at = CASE WHEN c.refresh_requested AND results.access_token IS NOT NULL
+                                       THEN results.granted_at ELSE c.requested_refresh_at END,
            lease_until = NULL
       FROM results JOIN locked ON locked.hub_id = results.hub_id
      WHERE c.hub_id = results.hub_id
@@ -77,7 +79,12 @@ WITH results AS MATERIALIZED (
                            AND coalesce(last_success_at < now() - interval '5 seconds', true)
                            FOR NO KEY UPDATE SKIP LOCKED)
 )
-SELECT hub_id FROM saved
+SELECT results.hub_id, saved.hub_id IS NOT NULL AS is_saved,
+       locked.hub_id IS NULL
+       AND EXISTS (SELECT FROM tokenkeeper.connections AS c WHERE c.hub_id = results.hub_id) AS is_locked
+  FROM results
+  LEFT JOIN locked ON locked.hub_id = results.hub_id
+  LEFT JOIN saved ON saved.hub_id = results.hub_id
 """)
 
 
@@ -90,6 +97,8 @@ class SaveOutcome:
     held_by_brake: frozenset[int] = frozenset()
     #: Not saved, but HubSpot had rotated their refresh token, and the new one is kept.
     rescued: frozenset[int] = frozenset()
+    #: Not saved yet, because another transaction has locked the row: to be saved again.
+    locked: frozenset[int] = frozenset()
     #: Not saved: PostgreSQL rejects them, and would each time. The values say why.
     rejected: Mapping[int, str] = field(default_factory=dict)
 
@@ -98,6 +107,7 @@ class SaveOutcome:
             self.saved | other.saved,
             self.held_by_brake | other.held_by_brake,
             self.rescued | other.rescued,
+            self.locked | other.locked,
             {**self.rejected, **other.rejected},
         )
 
@@ -116,7 +126,7 @@ class RefreshResults:
         self._lease_seconds = lease_seconds
 
     def save(self, results: Sequence[RefreshResult]) -> SaveOutcome:
-        """Save each result whose row is still as it was claimed, and end the leases of all.
+        """Save each result whose row is still as it was claimed, and end the leases of all but those in `locked`.
 
         Where PostgreSQL rejects some of them the others are saved; the leases of those rejected end by themselves.
         """
@@ -130,6 +140,10 @@ class RefreshResults:
             outcome |= self.save([result])
         return outcome
 
+    def apply_rotated_tokens(self) -> frozenset[int]:
+        """Give refresh tokens that waited for a locked row to their connections. The hubs."""
+        return apply_rotated_tokens(self._database)
+
     def _save_together(self, results: Sequence[RefreshResult]) -> SaveOutcome:
         """Raises StatementRejected; then none, or a part, is saved."""
         # 1. Of two results for one hub, only that of the newer lease can be saved. If the older one has a new refresh
@@ -137,15 +151,16 @@ class RefreshResults:
         newest = _select_newest(results)
         overtaken = [result for result in results if result.lease.number < newest[result.lease.hub_id].lease.number]
         rescued = keep_rotated_tokens(self._database, overtaken)
-        # 2. Save, in the order of hubs: two workers that save at once cannot deadlock.
+        # 2. Save, with the lines of the history in the order of hubs.
         ordered = sorted(newest.values(), key=lambda result: result.lease.hub_id)
         outcome = self._save_newest(ordered)
-        # 3. What was not saved is late: keep new refresh tokens, and end the leases if they are still the newest.
-        late = [result for result in ordered if result.lease.hub_id not in outcome.saved]
-        rescued |= keep_rotated_tokens(self._database, late)
-        release(self._database, [result.lease for result in late])
+        # 3. What was not saved is late, or its row is locked: keep new refresh tokens.
+        unsaved = [result for result in ordered if result.lease.hub_id not in outcome.saved]
+        rescued |= keep_rotated_tokens(self._database, unsaved)
+        # 4. End the leases of what is late, if they are still the newest.
+        release(self._database, [result.lease for result in unsaved if result.lease.hub_id not in outcome.locked])
         outcome = replace(outcome, rescued=rescued)
-        # 4. Remember refresh tokens that HubSpot rotated: a failover may lose what was just saved.
+        # 5. Remember refresh tokens that HubSpot rotated: a failover may lose what was just saved.
         stored = outcome.saved | outcome.rescued
         self._recent_grants.remember(result for result in results if result.lease.hub_id in stored)
         return outcome
@@ -154,17 +169,22 @@ class RefreshResults:
         """Those that revoke apart from the others: the revocation brake locks a row that all workers share."""
         revocations = [result for result in results if is_revocation(result.transition)]
         others = [result for result in results if not is_revocation(result.transition)] if revocations else results
-        saved: set[int] = set()
-        held_by_brake: set[int] = set()
+        outcome = SaveOutcome()
         if others:
-            saved.update(row.hub_id for row in self._database.execute(SAVE, **_statement_values(others)))
+            outcome = _read_outcome(self._database.execute(SAVE, **_statement_values(others)))
         if revocations:
             with self._database.transaction() as connection:
                 limited = limit_revocations(connection, revocations, lease_seconds=self._lease_seconds)
-                if limited:
-                    saved.update(row.hub_id for row in connection.execute(SAVE, _statement_values(limited)))
-            held_by_brake = {result.lease.hub_id for result in limited if result.transition.pending_revocation}
-        return SaveOutcome(frozenset(saved), frozenset(held_by_brake & saved))
+                rows = connection.execute(SAVE, _statement_values(limited.to_save)).all() if limited.to_save else ()
+            saved = _read_outcome(rows)
+            held = {result.lease.hub_id for result in limited.to_save if result.transition.pending_revocation}
+            outcome |= replace(saved, held_by_brake=saved.saved & held, locked=saved.locked | limited.locked)
+        return outcome
+
+
+def _read_outcome(rows: Sequence[Row[Any]]) -> SaveOutcome:
+    saved = frozenset(row.hub_id for row in rows if row.is_saved)
+    return SaveOutcome(saved, locked=frozenset(row.hub_id for row in rows if row.is_locked))
 
 
 def _select_newest(results: Sequence[RefreshResult]) -> dict[int, RefreshResult]:

@@ -52,6 +52,8 @@ def _web_privileges() -> Iterator[Privilege]:
     yield from _table("tokenkeeper.connection_counts", select="", update="connections")  # update: the same trigger
     yield from _table("tokenkeeper.history", select="", insert="hub_id event detail status")
     yield from _table("tokenkeeper.installs", select="", insert="install_id hub_id granted_at")
+    yield from _table("tokenkeeper.install_locks", select="", insert="", update="")
+    yield from _table("tokenkeeper.refresh_requests", select="", insert="hub_id token_granted_at is_operator")
     yield from _table("tokenkeeper.alerts", select="", insert="kind recovered subject detail", update="due_at")
     yield from _table("tokenkeeper.provider", select="", update="rate brake_since brake_reset_at")
     for table in ("refreshes_by_minute", "refresh_counters", "key_check"):
@@ -61,9 +63,9 @@ def _web_privileges() -> Iterator[Privilege]:
 def _worker_privileges() -> Iterator[Privilege]:
     """The worker, and the command with the worker's login, refresh, sweep and prune. They cannot change the schema."""
     yield from _common_privileges()
-    for table in ("connections", "accounts", "refresh_counters", "key_check"):
+    for table in ("connections", "accounts", "refresh_counters", "key_check", "install_locks"):
         yield from _table(f"tokenkeeper.{table}", select="", insert="", update="")
-    for table in ("alerts", "refreshes_by_minute"):
+    for table in ("alerts", "refreshes_by_minute", "refresh_requests", "rotated_tokens"):
         yield from _table(f"tokenkeeper.{table}", select="", insert="", update="", delete="")
     for table in ("provider", "connection_counts", "pruning_state"):
         yield from _table(f"tokenkeeper.{table}", select="", update="")

@@ -47,9 +47,15 @@ connections = Table(
     Column("pending_revocation", JSONB),
     Column("lease_until", _instant),
     Column("lease_number", BigInteger, nullable=False, server_default=text("0")),
-    Column("generation", BigInteger, nullable=False, server_default=text("0")),
+    Column(
+        "generation",
+        BigInteger,
+        nullable=False,
+        server_default=text("((EXTRACT(epoch FROM clock_timestamp()) * (1000000)::numeric))::bigint"),
+    ),
     Column("revocation_alerted", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", _instant, nullable=False, server_default=text("now()")),
+    Column("requested_refresh_at", _instant),
 )
 _c = connections.c
 Index("connections_due", _c.due_at, _c.hub_id, postgresql_where=_c.due_at.is_not(None))
@@ -160,7 +166,32 @@ provider = Table(
     Column("last_success_at", _instant),
     Column("brake_since", _instant),
     Column("brake_reset_at", _instant),
+    Column("has_postponed", Boolean, nullable=False, server_default=text("false")),
 )
+
+refresh_requests = Table(
+    "refresh_requests",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("hub_id", BigInteger, nullable=False),
+    Column("token_granted_at", _instant, nullable=False),
+    Column("attempt", Integer),
+    Column("is_operator", Boolean, nullable=False, server_default=text("false")),
+    Column("requested_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+    Index("refresh_requests_once", "hub_id", "token_granted_at", "attempt", unique=True),
+)
+
+rotated_tokens = Table(
+    "rotated_tokens",
+    metadata,
+    Column("hub_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("lease_number", BigInteger, primary_key=True, autoincrement=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("encrypted_refresh_token", Text, nullable=False),
+    Column("granted_at", _instant, nullable=False),
+)
+
+install_locks = Table("install_locks", metadata, Column("hub_id", BigInteger, primary_key=True, autoincrement=False))
 
 connection_counts = Table(
     "connection_counts",

@@ -20,6 +20,9 @@ ALTER INDEX tokenkeeper.connections_unidentified RENAME TO connections_account_i
 ALTER INDEX tokenkeeper.connections_revocation_untold RENAME TO connections_revocation_alert_due;
 ALTER INDEX tokenkeeper.connections_unwiped RENAME TO connections_disconnect_unfinished;
 
+ALTER TABLE tokenkeeper.connections ALTER COLUMN generation SET DEFAULT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+ALTER TABLE tokenkeeper.connections ADD COLUMN requested_refresh_at timestamptz;
+
 ALTER TABLE tokenkeeper.accounts RENAME COLUMN listed TO sort_key;
 ALTER TABLE tokenkeeper.accounts RENAME COLUMN sought TO search_text;
 ALTER INDEX tokenkeeper.accounts_listed RENAME TO accounts_sorted;
@@ -32,6 +35,7 @@ ALTER TABLE tokenkeeper.provider RENAME COLUMN refused TO consecutive_unknown;
 ALTER TABLE tokenkeeper.provider RENAME COLUMN allowance TO bucket_level;
 ALTER TABLE tokenkeeper.provider RENAME COLUMN refilled_at TO bucket_refilled_at;
 ALTER TABLE tokenkeeper.provider RENAME CONSTRAINT provider_is_one TO provider_singleton;
+ALTER TABLE tokenkeeper.provider ADD COLUMN has_postponed boolean NOT NULL DEFAULT false;
 
 ALTER TABLE tokenkeeper.totals RENAME TO connection_counts;
 ALTER TABLE tokenkeeper.connection_counts RENAME COLUMN one TO singleton;
@@ -58,6 +62,28 @@ ALTER TABLE tokenkeeper.pruning_state RENAME CONSTRAINT pruned_pkey TO pruning_s
 ALTER TABLE tokenkeeper.key_check RENAME COLUMN one TO singleton;
 ALTER TABLE tokenkeeper.key_check RENAME COLUMN sealed TO encrypted_check_value;
 ALTER TABLE tokenkeeper.key_check RENAME CONSTRAINT key_check_is_one TO key_check_singleton;
+
+-- New tables.
+CREATE TABLE tokenkeeper.refresh_requests (
+    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    hub_id           bigint NOT NULL,
+    token_granted_at timestamptz NOT NULL,           -- refreshed_at of the access token that it is about; -infinity: none
+    attempt          integer,                        -- of one request for one token; null: apart from all others
+    is_operator      boolean NOT NULL DEFAULT false, -- requested by an operator, not by a job
+    requested_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX refresh_requests_once ON tokenkeeper.refresh_requests (hub_id, token_granted_at, attempt);
+CREATE TABLE tokenkeeper.rotated_tokens (
+    hub_id                  bigint NOT NULL,
+    lease_number            bigint NOT NULL,      -- this and the next one: of the claim whose refresh brought it
+    generation              bigint NOT NULL,
+    encrypted_refresh_token text NOT NULL,
+    granted_at              timestamptz NOT NULL, -- start of the request that brought it
+    PRIMARY KEY (hub_id, lease_number)
+);
+CREATE TABLE tokenkeeper.install_locks (
+    hub_id bigint PRIMARY KEY
+);
 
 -- Functions hold the text of their statements, so those that name what was renamed are replaced. Privileges stay.
 DROP TRIGGER count_in ON tokenkeeper.connections;
@@ -99,12 +125,15 @@ CREATE OR REPLACE FUNCTION tokenkeeper.has_refresh_token(hub_id bigint) RETURNS 
     AS $$ SELECT c.encrypted_refresh_token IS NOT NULL FROM tokenkeeper.connections AS c WHERE c.hub_id = $1 $$;
 
 CREATE OR REPLACE FUNCTION hubspot.request_refresh(hub_id bigint, access_token text DEFAULT NULL) RETURNS boolean
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
-    connection tokenkeeper.connections;
-    earliest   timestamptz;
+    connection   record;
+    is_in_flight boolean;
+    next_attempt integer;
 BEGIN
-    SELECT c.* INTO connection FROM tokenkeeper.connections AS c WHERE c.hub_id = $1 FOR NO KEY UPDATE;
+    SELECT c.status, c.access_token, c.expires_at, c.lease_until, c.refresh_requested,
+           coalesce(c.refreshed_at, '-infinity') AS token_granted_at
+      INTO connection FROM tokenkeeper.connections AS c WHERE c.hub_id = $1;
     IF NOT FOUND OR connection.status NOT IN ('active', 'suspect') THEN
         RETURN false;
     END IF;
@@ -112,20 +141,28 @@ BEGIN
     IF $2 <> connection.access_token AND connection.expires_at > clock_timestamp() THEN
         RETURN false;
     END IF;
-    -- A refresh is in flight, or was until its worker stopped: due when the lease ends, and no second one is added.
-    IF connection.lease_until > clock_timestamp() THEN
-        UPDATE tokenkeeper.connections AS c
-           SET due_at = least(c.due_at, clock_timestamp()), refresh_requested = true
-         WHERE c.hub_id = $1 AND NOT (c.refresh_requested AND c.due_at <= clock_timestamp());
-        RETURN true;
+    -- While a refresh is in flight the answer is true, whether it was requested before or not.
+    is_in_flight := coalesce(connection.lease_until > clock_timestamp(), false);
+    IF connection.refresh_requested OR EXISTS (
+        SELECT FROM tokenkeeper.refresh_requests AS r
+         WHERE r.hub_id = $1 AND r.token_granted_at = connection.token_granted_at
+    ) THEN
+        RETURN is_in_flight;
     END IF;
-    IF connection.refresh_requested THEN
-        RETURN false;
-    END IF;
-    earliest := greatest(clock_timestamp(), connection.retry_not_before);
-    UPDATE tokenkeeper.connections AS c
-       SET due_at = least(c.due_at, earliest), refresh_requested = true
-     WHERE c.hub_id = $1;
+    -- Of concurrent requests for one token the first one counts; the others wait until it is committed. Where that
+    -- takes too long, and it may be rolled back, a second one is stored, and at last one that waits for no other.
+    FOREACH next_attempt IN ARRAY ARRAY[1, 2, NULL] LOOP
+        BEGIN
+            INSERT INTO tokenkeeper.refresh_requests (hub_id, token_granted_at, attempt)
+            VALUES ($1, connection.token_granted_at, next_attempt) ON CONFLICT DO NOTHING;
+            RETURN FOUND OR is_in_flight;
+        EXCEPTION
+            WHEN lock_not_available THEN
+                NULL;
+            WHEN serialization_failure THEN
+                RETURN is_in_flight;  -- stored already, and not visible to the caller's repeatable snapshot
+        END;
+    END LOOP;
     RETURN true;
 END
 $$;

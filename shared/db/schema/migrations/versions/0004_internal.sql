@@ -24,9 +24,12 @@ CREATE TABLE tokenkeeper.connections (
     pending_revocation      jsonb,                 -- detail of a revocation that the revocation brake holds; null: none
     lease_until             timestamptz,           -- until then one worker alone refreshes this row; null: no lease
     lease_number            bigint NOT NULL DEFAULT 0,       -- of the newest lease: fences out results of older ones
-    generation              bigint NOT NULL DEFAULT 0,       -- plus one at each re-install and disconnect: fences as well
+    -- Grows with each re-install and disconnect, and fences as well. Both numbers are microseconds of PostgreSQL's clock, so
+    -- that after a failover none is given out a second time.
+    generation              bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
     revocation_alerted      boolean NOT NULL DEFAULT false,  -- the newest alert about this connection says it is revoked
     created_at              timestamptz NOT NULL DEFAULT now(),
+    requested_refresh_at    timestamptz,           -- newest refresh that was requested and brought a token; null: none
     CONSTRAINT connections_status_known
         CHECK (status IN ('active', 'suspect', 'revoked', 'disconnected')),
     CONSTRAINT connections_pending_revocation_is_suspect
@@ -139,10 +142,39 @@ CREATE TABLE tokenkeeper.provider (
     last_success_at        timestamptz,                  -- newest refresh that worked, to five seconds; null before the first
     brake_since            timestamptz,                  -- null: the revocation brake is off
     brake_reset_at         timestamptz,                  -- newest dismissal: earlier revocations do not count; null: none
+    has_postponed          boolean NOT NULL DEFAULT false,  -- a fault is over, and not all that it postponed is due yet
     CONSTRAINT provider_condition_known
         CHECK (condition IN ('ok', 'unavailable', 'throttled', 'app_rejected'))
 );
 INSERT INTO tokenkeeper.provider DEFAULT VALUES;
+
+-- Requests to refresh a connection now, by jobs and operators. The next sweep applies and deletes them: a caller's
+-- transaction that stays open locks no connection (docs/adr/0022).
+CREATE TABLE tokenkeeper.refresh_requests (
+    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    hub_id           bigint NOT NULL,
+    token_granted_at timestamptz NOT NULL,           -- refreshed_at of the access token that it is about; -infinity: none
+    attempt          integer,                        -- of one request for one token; null: apart from all others
+    is_operator      boolean NOT NULL DEFAULT false, -- requested by an operator, not by a job
+    requested_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX refresh_requests_once ON tokenkeeper.refresh_requests (hub_id, token_granted_at, attempt);
+
+-- Refresh tokens that HubSpot rotated, while another transaction had locked the connection. A sweep applies and deletes
+-- them; a connection that has one here is not claimed.
+CREATE TABLE tokenkeeper.rotated_tokens (
+    hub_id                  bigint NOT NULL,
+    lease_number            bigint NOT NULL,      -- this and the next one: of the claim whose refresh brought it
+    generation              bigint NOT NULL,
+    encrypted_refresh_token text NOT NULL,
+    granted_at              timestamptz NOT NULL, -- start of the request that brought it
+    PRIMARY KEY (hub_id, lease_number)
+);
+
+-- A row of this table is locked while an install of that hub is stored, also where the hub has no connection yet.
+CREATE TABLE tokenkeeper.install_locks (
+    hub_id bigint PRIMARY KEY
+);
 
 -- The number of rows in `connections`, which would take long to count: exactly one row, kept by the triggers below.
 CREATE TABLE tokenkeeper.connection_counts (

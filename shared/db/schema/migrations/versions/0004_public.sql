@@ -52,14 +52,18 @@ CREATE VIEW hubspot.history WITH (security_barrier) AS
 SELECT hub_id, at, event, detail
   FROM tokenkeeper.history;
 
--- For a job that got a 401. The row is locked, so that of several requests at once one comes first.
+-- For a job that got a 401. The connection's row is read without a lock, and the request is a row of its own, which the
+-- next sweep applies: a transaction that stays open after it makes neither a refresh nor another request wait for long.
 CREATE FUNCTION hubspot.request_refresh(hub_id bigint, access_token text DEFAULT NULL) RETURNS boolean
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
-    connection tokenkeeper.connections;
-    earliest   timestamptz;
+    connection   record;
+    is_in_flight boolean;
+    next_attempt integer;
 BEGIN
-    SELECT c.* INTO connection FROM tokenkeeper.connections AS c WHERE c.hub_id = $1 FOR NO KEY UPDATE;
+    SELECT c.status, c.access_token, c.expires_at, c.lease_until, c.refresh_requested,
+           coalesce(c.refreshed_at, '-infinity') AS token_granted_at
+      INTO connection FROM tokenkeeper.connections AS c WHERE c.hub_id = $1;
     IF NOT FOUND OR connection.status NOT IN ('active', 'suspect') THEN
         RETURN false;
     END IF;
@@ -67,20 +71,28 @@ BEGIN
     IF $2 <> connection.access_token AND connection.expires_at > clock_timestamp() THEN
         RETURN false;
     END IF;
-    -- A refresh is in flight, or was until its worker stopped: due when the lease ends, and no second one is added.
-    IF connection.lease_until > clock_timestamp() THEN
-        UPDATE tokenkeeper.connections AS c
-           SET due_at = least(c.due_at, clock_timestamp()), refresh_requested = true
-         WHERE c.hub_id = $1 AND NOT (c.refresh_requested AND c.due_at <= clock_timestamp());
-        RETURN true;
+    -- While a refresh is in flight the answer is true, whether it was requested before or not.
+    is_in_flight := coalesce(connection.lease_until > clock_timestamp(), false);
+    IF connection.refresh_requested OR EXISTS (
+        SELECT FROM tokenkeeper.refresh_requests AS r
+         WHERE r.hub_id = $1 AND r.token_granted_at = connection.token_granted_at
+    ) THEN
+        RETURN is_in_flight;
     END IF;
-    IF connection.refresh_requested THEN
-        RETURN false;
-    END IF;
-    earliest := greatest(clock_timestamp(), connection.retry_not_before);
-    UPDATE tokenkeeper.connections AS c
-       SET due_at = least(c.due_at, earliest), refresh_requested = true
-     WHERE c.hub_id = $1;
+    -- Of concurrent requests for one token the first one counts; the others wait until it is committed. Where that
+    -- takes too long, and it may be rolled back, a second one is stored, and at last one that waits for no other.
+    FOREACH next_attempt IN ARRAY ARRAY[1, 2, NULL] LOOP
+        BEGIN
+            INSERT INTO tokenkeeper.refresh_requests (hub_id, token_granted_at, attempt)
+            VALUES ($1, connection.token_granted_at, next_attempt) ON CONFLICT DO NOTHING;
+            RETURN FOUND OR is_in_flight;
+        EXCEPTION
+            WHEN lock_not_available THEN
+                NULL;
+            WHEN serialization_failure THEN
+                RETURN is_in_flight;  -- stored already, and not visible to the caller's repeatable snapshot
+        END;
+    END LOOP;
     RETURN true;
 END
 $$;

@@ -1,0 +1,206 @@
+"""Another transaction has locked rows: no statement of the product waits for them, and only those rows wait.
+
+Each call here would fail after a lock timeout if it waited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from shared.db.lifecycle.key_rotation import ReencryptedToken
+from shared.db.refresh.claims import ClaimedConnection, RefreshResult
+from shared.domain.errors import TemporarilyUnavailable
+from shared.domain.provider import FAILURES_BEFORE_OUTAGE, CallOutcome, Condition
+from tests.support.polling import until
+from tests.support.stores import ConnectionFixture, SqlFixture, open_transaction
+
+LOCKED, OTHER = 1, 2
+LOCK = "SELECT FROM tokenkeeper.connections WHERE hub_id = %s FOR UPDATE"
+END_LEASES = "lease_until = now() - interval '1 millisecond'"
+
+
+@pytest.fixture
+def claimed(connections: ConnectionFixture) -> dict[int, ClaimedConnection]:
+    """Both connections, by hub."""
+    connections.install_due(LOCKED, OTHER)
+    return {row.lease.hub_id: row for row in connections.stores.claims.claim(2).rows}
+
+
+@pytest.fixture
+def lock(connections: ConnectionFixture, connect: Callable[..., Any]) -> Iterator[SqlFixture]:
+    """A transaction of another program, to lock rows in."""
+    with open_transaction(connect) as sql:
+        yield sql
+
+
+def rotate(result: RefreshResult) -> RefreshResult:
+    return replace(result, encrypted_refresh_token="encrypted-new")
+
+
+def count_rotated(sql: SqlFixture) -> int:
+    return int(sql.value("SELECT count(*) FROM tokenkeeper.rotated_tokens"))
+
+
+@pytest.mark.parametrize("make", ["make_success", "make_failure", "make_revocation"])
+def test_a_save_leaves_out_a_locked_row_and_saves_the_others(
+    connections: ConnectionFixture, claimed: dict[int, ClaimedConnection], lock: SqlFixture, make: str
+) -> None:
+    results = [getattr(connections, make)(row) for row in claimed.values()]
+    lock.rows(LOCK, LOCKED)
+    outcome = connections.stores.results.save(results)
+    assert (outcome.saved, outcome.locked, outcome.rescued) == ({OTHER}, {LOCKED}, set())
+    lock.rows("ROLLBACK")
+    outcome = connections.stores.results.save(results)
+    assert (outcome.saved, outcome.locked) == ({LOCKED}, set())
+
+
+def test_a_release_leaves_out_a_locked_row(
+    connections: ConnectionFixture, sql: SqlFixture, claimed: dict[int, ClaimedConnection], lock: SqlFixture
+) -> None:
+    leases = [row.lease for row in claimed.values()]
+    lock.rows(LOCK, LOCKED)
+    assert connections.stores.claims.release(leases) == [claimed[LOCKED].lease]
+    assert (sql.row(LOCKED)["lease_until"] is None, sql.row(OTHER)["lease_until"]) == (False, None)
+    lock.rows("ROLLBACK")
+    assert connections.stores.claims.release(leases) == []
+    assert sql.row(LOCKED)["lease_until"] is None
+
+
+def test_a_rotated_refresh_token_of_a_locked_row_survives_its_worker_and_no_claim_uses_the_old_one(
+    connections: ConnectionFixture, sql: SqlFixture, claimed: dict[int, ClaimedConnection], lock: SqlFixture
+) -> None:
+    stores = connections.stores
+    results = [rotate(connections.make_success(row)) for row in claimed.values()]
+    lock.rows(LOCK, LOCKED)
+    for _ in range(2):
+        stores.results.save(results)
+    assert count_rotated(sql) == 1
+    assert stores.results.apply_rotated_tokens() == set(), "the row is locked"
+    lock.rows("ROLLBACK")
+    sql.set(END_LEASES, LOCKED)
+    assert stores.claims.claim(1).rows == [], "it would use the old refresh token"
+    assert stores.results.apply_rotated_tokens() == {LOCKED}
+    (row,) = stores.claims.claim(1).rows
+    assert (row.lease.hub_id, row.encrypted_refresh_token, count_rotated(sql)) == (LOCKED, "encrypted-new", 0)
+    assert sql.row(OTHER)["access_token"] == "new-access"
+
+
+def test_a_rotated_refresh_token_waits_for_its_worker_while_the_lease_goes_on(
+    connections: ConnectionFixture, sql: SqlFixture, claimed: dict[int, ClaimedConnection], lock: SqlFixture
+) -> None:
+    result = rotate(connections.make_success(claimed[LOCKED]))
+    lock.rows(LOCK, LOCKED)
+    assert connections.stores.results.save([result]).rescued == {LOCKED}
+    lock.rows("ROLLBACK")
+    assert connections.stores.results.apply_rotated_tokens() == set()
+    assert connections.stores.results.save([result]).saved == {LOCKED}
+    assert connections.stores.results.apply_rotated_tokens() == set()
+    assert (sql.read_served_token(LOCKED), count_rotated(sql)) == ("new-access", 0)
+
+
+@pytest.mark.parametrize("overtaking", ["an install", "a disconnect"])
+def test_an_install_or_a_disconnect_wins_over_a_rotated_refresh_token_that_waits(
+    connections: ConnectionFixture,
+    sql: SqlFixture,
+    claimed: dict[int, ClaimedConnection],
+    lock: SqlFixture,
+    overtaking: str,
+) -> None:
+    lock.rows(LOCK, LOCKED)
+    connections.stores.results.save([rotate(connections.make_success(claimed[LOCKED]))])
+    lock.rows("ROLLBACK")
+    if overtaking == "an install":
+        connections.install(LOCKED, encrypted_refresh_token="encrypted-again")
+    else:
+        connections.stores.disconnects.mark_and_read_tokens(LOCKED)
+    before = sql.row(LOCKED)["encrypted_refresh_token"]
+    sql.set(END_LEASES, LOCKED)
+    assert connections.stores.results.apply_rotated_tokens() == set()
+    assert (sql.row(LOCKED)["encrypted_refresh_token"], count_rotated(sql)) == (before, 0)
+
+
+def test_a_late_rotated_refresh_token_does_not_wait_for_a_locked_row(
+    connections: ConnectionFixture, sql: SqlFixture, claimed: dict[int, ClaimedConnection], lock: SqlFixture
+) -> None:
+    late = [rotate(connections.make_success(row)) for row in claimed.values()]
+    sql.set(END_LEASES)
+    assert len(connections.stores.claims.claim(2).rows) == 2
+    lock.rows(LOCK, LOCKED)
+    assert connections.stores.results.save(late).rescued == {LOCKED, OTHER}
+    assert sql.row(OTHER)["encrypted_refresh_token"] == "encrypted-new"
+    lock.rows("ROLLBACK")
+    assert connections.stores.results.apply_rotated_tokens() == {LOCKED}
+    assert sql.row(LOCKED)["encrypted_refresh_token"] == "encrypted-new"
+
+
+@pytest.mark.parametrize("decision", ["confirm", "dismiss"])
+def test_a_decision_on_revocations_waits_for_a_locked_row_without_a_lock_of_its_own(
+    connections: ConnectionFixture, sql: SqlFixture, lock: SqlFixture, decision: str
+) -> None:
+    connections.import_due(14)
+    rows = connections.stores.claims.claim(14).rows
+    held = connections.stores.results.save([connections.make_revocation(row) for row in rows]).held_by_brake
+    assert len(held) == 4
+    lock.rows(LOCK, min(held))
+    with ThreadPoolExecutor(1) as operator:
+        changed = operator.submit(getattr(connections.stores.brake, decision))
+        until(lambda: connections.stores.brake.read().held == 1)
+        assert connections.stores.provider.record_outcomes([CallOutcome(is_first_attempt=True)])
+        lock.rows("ROLLBACK")
+        assert changed.result(30) == (4 if decision == "confirm" else 14)
+    assert connections.stores.brake.read().since is None
+
+
+def test_after_an_outage_a_locked_row_is_made_due_by_a_later_sweep(
+    connections: ConnectionFixture, sql: SqlFixture, lock: SqlFixture
+) -> None:
+    provider, no_answer = connections.stores.provider, CallOutcome(True, TemporarilyUnavailable("timeout"))
+    connections.install(LOCKED)
+    connections.install(OTHER)
+    sql.set("failures = 3, due_at = now() + interval '10 minutes'")
+    provider.record_outcomes([no_answer] * FAILURES_BEFORE_OUTAGE)
+    lock.rows(LOCK, LOCKED)
+    assert provider.record_outcomes([CallOutcome(is_first_attempt=False)]).condition is Condition.OK
+    assert connections.stores.claims.count_due(10) == 1
+    assert provider.begin_sweep(0.0) is not None
+    lock.rows("ROLLBACK")
+    assert provider.begin_sweep(0.0) is not None
+    assert connections.stores.claims.count_due(10) == 2
+    assert sql.value("SELECT has_postponed FROM tokenkeeper.provider") is False
+
+
+def test_postponed_connections_of_more_than_one_batch_are_all_made_due(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.import_due(12_000)
+    sql.set("failures = 1 + hub_id % 3, due_at = now() + interval '10 minutes'")
+    assert connections.stores.provider.make_postponed_due(max_batches=1) == 5000
+    assert connections.stores.provider.make_postponed_due() == 7000
+    assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now()") == 12_000
+
+
+def test_an_alert_is_raised_while_an_older_one_of_its_kind_is_locked(
+    connections: ConnectionFixture, sql: SqlFixture, lock: SqlFixture
+) -> None:
+    no_answer = CallOutcome(True, TemporarilyUnavailable("timeout"))
+    connections.stores.provider.record_outcomes([no_answer] * FAILURES_BEFORE_OUTAGE)
+    sql.rows("UPDATE tokenkeeper.alerts SET due_at = now() + interval '1 hour'")
+    lock.rows("SELECT FROM tokenkeeper.alerts FOR UPDATE")
+    connections.stores.provider.record_outcomes([CallOutcome(is_first_attempt=False)])
+    assert sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE kind = 'provider'") == 2
+
+
+def test_keys_are_rotated_for_the_rows_that_are_not_locked(
+    connections: ConnectionFixture, lock: SqlFixture, sql: SqlFixture
+) -> None:
+    connections.install(LOCKED)
+    connections.install(OTHER)
+    lock.rows(LOCK, LOCKED)
+    rows = [ReencryptedToken(hub_id, f"encrypted-of-{hub_id}", "again") for hub_id in (LOCKED, OTHER)]
+    assert connections.stores.key_rotation.replace_tokens(rows) == 1
+    assert sql.row(OTHER)["encrypted_refresh_token"] == "again"

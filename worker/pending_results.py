@@ -1,0 +1,62 @@
+"""What HubSpot answered and PostgreSQL does not have yet, in one pool process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from shared.db.refresh.claims import Lease
+from shared.domain.provider import CallOutcome
+from worker.refresh import RefreshAttempt
+
+#: Until a row that another transaction has locked is tried again: doubled after each try.
+MIN_LOCKED_PAUSE_SECONDS, MAX_LOCKED_PAUSE_SECONDS = 0.1, 2.0
+
+
+@dataclass(slots=True)
+class PendingResults:
+    outcomes: list[CallOutcome] = field(default_factory=list)
+    attempts: list[RefreshAttempt] = field(default_factory=list)  #: those with a result
+    uncalled: list[Lease] = field(default_factory=list)
+    #: Both again, where another transaction has locked the row: tried again after a pause.
+    locked: list[RefreshAttempt] = field(default_factory=list)
+    uncalled_locked: list[Lease] = field(default_factory=list)
+    _locked_hub_ids: set[int] = field(default_factory=set)  #: those of `locked` after the last save
+    _retry_locked_at: float = 0.0  #: by time.monotonic()
+    _locked_pause_seconds: float = MIN_LOCKED_PAUSE_SECONDS
+
+    def add(self, attempts: Iterable[RefreshAttempt]) -> None:
+        for attempt in attempts:
+            self.outcomes += attempt.outcomes
+            if attempt.result:
+                self.attempts.append(attempt)
+            else:
+                self.uncalled.append(attempt.lease)
+
+    def finish(self, locked_hub_ids: Collection[int]) -> set[int]:
+        """All attempts are dealt with, but for those of hubs whose rows are locked: they wait.
+
+        The hubs that were not among those already.
+        """
+        self.locked += [attempt for attempt in self.attempts if attempt.lease.hub_id in locked_hub_ids]
+        self.attempts = []
+        known, self._locked_hub_ids = self._locked_hub_ids, {attempt.lease.hub_id for attempt in self.locked}
+        return self._locked_hub_ids - known
+
+    def retry_locked_if_due(self) -> None:
+        if not self.has_locked():
+            self._retry_locked_at, self._locked_pause_seconds = 0.0, MIN_LOCKED_PAUSE_SECONDS
+        elif time.monotonic() >= self._retry_locked_at:
+            self.attempts += self.locked
+            self.uncalled += self.uncalled_locked
+            self.locked, self.uncalled_locked = [], []
+            self._retry_locked_at = time.monotonic() + self._locked_pause_seconds
+            self._locked_pause_seconds = min(2 * self._locked_pause_seconds, MAX_LOCKED_PAUSE_SECONDS)
+
+    def has_locked(self) -> bool:
+        return bool(self.locked or self.uncalled_locked)
+
+    def __len__(self) -> int:
+        """Rows that PostgreSQL waits for."""
+        return len(self.attempts) + len(self.uncalled) + len(self.locked) + len(self.uncalled_locked)
