@@ -25,7 +25,7 @@ END_LEASES = "lease_until = now() - interval '1 millisecond'"
 
 
 @pytest.fixture
-def claimed(connections: ConnectionFixture) -> dict[int, ClaimedConnection]:
+def rows_in_flight(connections: ConnectionFixture) -> dict[int, ClaimedConnection]:
     """Both connections, by hub."""
     connections.install_due(LOCKED, OTHER)
     return {row.lease.hub_id: row for row in connections.stores.claims.claim(2).rows}
@@ -48,9 +48,9 @@ def count_rotated(sql: SqlFixture) -> int:
 
 @pytest.mark.parametrize("make", ["make_success", "make_failure", "make_revocation"])
 def test_a_save_leaves_out_a_locked_row_and_saves_the_others(
-    connections: ConnectionFixture, claimed: dict[int, ClaimedConnection], lock: SqlFixture, make: str
+    connections: ConnectionFixture, rows_in_flight: dict[int, ClaimedConnection], lock: SqlFixture, make: str
 ) -> None:
-    results = [getattr(connections, make)(row) for row in claimed.values()]
+    results = [getattr(connections, make)(row) for row in rows_in_flight.values()]
     lock.rows(LOCK, LOCKED)
     outcome = connections.stores.results.save(results)
     assert (outcome.saved, outcome.locked, outcome.rescued) == ({OTHER}, {LOCKED}, set())
@@ -60,11 +60,11 @@ def test_a_save_leaves_out_a_locked_row_and_saves_the_others(
 
 
 def test_a_release_leaves_out_a_locked_row(
-    connections: ConnectionFixture, sql: SqlFixture, claimed: dict[int, ClaimedConnection], lock: SqlFixture
+    connections: ConnectionFixture, sql: SqlFixture, rows_in_flight: dict[int, ClaimedConnection], lock: SqlFixture
 ) -> None:
-    leases = [row.lease for row in claimed.values()]
+    leases = [row.lease for row in rows_in_flight.values()]
     lock.rows(LOCK, LOCKED)
-    assert connections.stores.claims.release(leases) == [claimed[LOCKED].lease]
+    assert connections.stores.claims.release(leases) == [rows_in_flight[LOCKED].lease]
     assert (sql.row(LOCKED)["lease_until"] is None, sql.row(OTHER)["lease_until"]) == (False, None)
     lock.rows("ROLLBACK")
     assert connections.stores.claims.release(leases) == []
@@ -72,10 +72,10 @@ def test_a_release_leaves_out_a_locked_row(
 
 
 def test_a_rotated_refresh_token_of_a_locked_row_survives_its_worker_and_no_claim_uses_the_old_one(
-    connections: ConnectionFixture, sql: SqlFixture, claimed: dict[int, ClaimedConnection], lock: SqlFixture
+    connections: ConnectionFixture, sql: SqlFixture, rows_in_flight: dict[int, ClaimedConnection], lock: SqlFixture
 ) -> None:
     stores = connections.stores
-    results = [rotate(connections.make_success(row)) for row in claimed.values()]
+    results = [rotate(connections.make_success(row)) for row in rows_in_flight.values()]
     lock.rows(LOCK, LOCKED)
     for _ in range(2):
         stores.results.save(results)
@@ -91,9 +91,9 @@ def test_a_rotated_refresh_token_of_a_locked_row_survives_its_worker_and_no_clai
 
 
 def test_a_rotated_refresh_token_waits_for_its_worker_while_the_lease_goes_on(
-    connections: ConnectionFixture, sql: SqlFixture, claimed: dict[int, ClaimedConnection], lock: SqlFixture
+    connections: ConnectionFixture, sql: SqlFixture, rows_in_flight: dict[int, ClaimedConnection], lock: SqlFixture
 ) -> None:
-    result = rotate(connections.make_success(claimed[LOCKED]))
+    result = rotate(connections.make_success(rows_in_flight[LOCKED]))
     lock.rows(LOCK, LOCKED)
     assert connections.stores.results.save([result]).rescued == {LOCKED}
     lock.rows("ROLLBACK")
@@ -107,12 +107,12 @@ def test_a_rotated_refresh_token_waits_for_its_worker_while_the_lease_goes_on(
 def test_an_install_or_a_disconnect_wins_over_a_rotated_refresh_token_that_waits(
     connections: ConnectionFixture,
     sql: SqlFixture,
-    claimed: dict[int, ClaimedConnection],
+    rows_in_flight: dict[int, ClaimedConnection],
     lock: SqlFixture,
     overtaking: str,
 ) -> None:
     lock.rows(LOCK, LOCKED)
-    connections.stores.results.save([rotate(connections.make_success(claimed[LOCKED]))])
+    connections.stores.results.save([rotate(connections.make_success(rows_in_flight[LOCKED]))])
     lock.rows("ROLLBACK")
     if overtaking == "an install":
         connections.install(LOCKED, encrypted_refresh_token="encrypted-again")
@@ -125,9 +125,9 @@ def test_an_install_or_a_disconnect_wins_over_a_rotated_refresh_token_that_waits
 
 
 def test_a_late_rotated_refresh_token_does_not_wait_for_a_locked_row(
-    connections: ConnectionFixture, sql: SqlFixture, claimed: dict[int, ClaimedConnection], lock: SqlFixture
+    connections: ConnectionFixture, sql: SqlFixture, rows_in_flight: dict[int, ClaimedConnection], lock: SqlFixture
 ) -> None:
-    late = [rotate(connections.make_success(row)) for row in claimed.values()]
+    late = [rotate(connections.make_success(row)) for row in rows_in_flight.values()]
     sql.set(END_LEASES)
     assert len(connections.stores.claims.claim(2).rows) == 2
     lock.rows(LOCK, LOCKED)
