@@ -36,7 +36,7 @@ class Services:
     connection_list: ConnectionList
     refresh_stats: RefreshStats
     schedule: Schedule
-    #: This host's wall clock: it dates a grant, because PostgreSQL may be down at that moment.
+    #: This host's wall clock. It dates a grant only where PostgreSQL has never answered this process.
     clock: Callable[[], datetime]
     #: The checks of /readyz by name; each raises NotReady.
     readiness_checks: Mapping[str, Callable[[], None]]

@@ -187,3 +187,16 @@ def test_another_browser_does_not_see_the_page_of_an_install(visitor, visitors):
     other = visitors()
     assert other.get(path).status_code == 404
     assert other.get(f"{path}/status").status_code == 404
+
+
+def test_the_newer_of_two_installs_wins_where_its_host_has_a_clock_that_is_behind(environment, simulator, connect):
+    settings = environment(REDIS_URL="redis://127.0.0.1:1/0")  # so that web stores them itself
+    tokens = []
+    for seconds in (0, -240):
+        with serving(settings, clock_ahead_seconds=seconds) as url, Visitor(url, simulator) as visitor:
+            visitor.wait(visitor.install(HUB))
+        with connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT access_token FROM hubspot.tokens")
+            tokens += [token for (token,) in cursor.fetchall()]
+    assert len(set(tokens)) == 2, "the second install was dropped as older"
+    assert simulator.check_tokens([tokens[1]])[0].is_live

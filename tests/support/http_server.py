@@ -6,6 +6,8 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -19,12 +21,14 @@ from web.server.startup import make_services
 
 
 @contextmanager
-def serving(environment: Mapping[str, str]) -> Iterator[str]:
-    """Where it listens: as HUBSPOT_REDIRECT_URI says."""
+def serving(environment: Mapping[str, str], *, clock_ahead_seconds: float = 0.0) -> Iterator[str]:
+    """Where it listens: as HUBSPOT_REDIRECT_URI says. The clock of its host may be wrong."""
     settings = Settings.from_env(web_environment(environment))
     port = urlsplit(settings.hubspot_redirect_uri).port or 0
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", port, close_each_response(create_app(make_services(settings))), threaded=True)
+    ahead = timedelta(seconds=clock_ahead_seconds)
+    services = replace(make_services(settings), clock=lambda: datetime.now(UTC) + ahead)
+    server = make_server("127.0.0.1", port, close_each_response(create_app(services)), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -33,6 +37,7 @@ def serving(environment: Mapping[str, str]) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+        services.installs._database._engine.dispose()  # ends the thread that remembers recent installs
 
 
 def close_each_response(app: WSGIApplication) -> WSGIApplication:

@@ -61,6 +61,11 @@ class Visitor:
             time.sleep(0.1)
         return found
 
+    def seconds_until_expiry(self, start: str) -> float:
+        """Of the first cookie whose name starts so."""
+        cookie = next(cookie for cookie in self.session.cookies if cookie.name.startswith(start))
+        return (cookie.expires or 0) - time.time()
+
     def cookie(self, start: str) -> str | None:
         """The value of the first cookie whose name starts so."""
         return next((cookie.value for cookie in self.session.cookies if cookie.name.startswith(start)), None)

@@ -20,6 +20,7 @@ from shared.tracing import SpanKind
 from web import error_pages
 from web.error_pages import AbortWithPage, classify_exchange_error
 from web.oauth.exchange_limits import Attempt, ExchangeLimits, ExchangeRefused
+from web.oauth.grant_clock import GrantClock
 from web.oauth.install_cookie import InstallCookie
 from web.oauth.install_cookie_jar import InstallCookieJar
 from web.oauth.install_storage import find_install, submit_install
@@ -48,6 +49,7 @@ class Handshake:
         self._services = services
         self._cookies = cookies
         self._states = States(services.secret_key)
+        self._grant_clock = GrantClock(services.reports.read_time, services.clock)
         self._jar = InstallCookieJar(cookies, services.secret_key)
         self._limits = ExchangeLimits(services.monotonic_clock, services.double_click_seconds)
 
@@ -147,7 +149,7 @@ class Handshake:
                 stored = find_install(self._services, install_id)
             else:
                 try:
-                    return self._services.hubspot.exchange(code, self._services.clock())
+                    return self._services.hubspot.exchange(code, self._grant_clock.now())
                 except CodeRejected as refusal:
                     stored = self._wait_for_install(install_id) if attempt.is_trusted else None
                     attempt.is_rejected = stored is None

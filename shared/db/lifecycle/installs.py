@@ -26,8 +26,8 @@ MAX_RECENT_INSTALLS = 1_000
 class NewInstall:
     """An install to store.
 
-    `granted_at` is by the web host's clock; a date in the future counts as now by PostgreSQL's. `due_at` is
-    `Schedule.due_at`, which is called with that date.
+    `granted_at` is by PostgreSQL's clock as web knows it (web/oauth/grant_clock.py); a date in the future counts as
+    now. `due_at` is `Schedule.due_at`, which is called with that date.
     """
 
     hub_id: int
