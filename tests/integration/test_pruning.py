@@ -80,7 +80,10 @@ def test_an_install_that_comes_again_after_its_id_was_pruned_changes_nothing(
     assert sql.read_served_token(HUB) == f"access-of-{HUB}"
 
 
-@pytest.mark.parametrize("statement", ["DELETE_FAILURES", "DELETE_INSTALLS"])
+PRUNE_HISTORY = "SELECT prosrc FROM pg_proc WHERE proname = 'prune_history'"
+
+
+@pytest.mark.parametrize("statement", ["prune_history", "DELETE_INSTALLS"])
 def test_pruning_finds_old_rows_by_an_index(connections: ConnectionFixture, sql: SqlFixture, statement: str) -> None:
     sql.rows(
         """
@@ -91,5 +94,9 @@ def test_pruning_finds_old_rows_by_an_index(connections: ConnectionFixture, sql:
         VACUUM ANALYZE tokenkeeper.history;
     """.replace("VACUUM ", "")
     )
-    plan = str(sql.rows("EXPLAIN " + getattr(pruning, statement).text.split(";")[-1]))
+    if statement == "prune_history":
+        pruned = sql.value(PRUNE_HISTORY).replace("$1", "1000")
+    else:
+        pruned = pruning.DELETE_INSTALLS.text.split(";")[-1]
+    plan = str(sql.rows("EXPLAIN " + pruned))
     assert "history_of_failures" in plan or "installs_stored" in plan

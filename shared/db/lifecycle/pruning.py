@@ -15,25 +15,18 @@ UPDATE tokenkeeper.pruning_state SET pruned_at = now()
  WHERE pruned_at IS NULL OR pruned_at < now() - interval '1 hour' OR pruned_at > now()
 RETURNING pruned_at
 """)
-#: Failures and recoveries without a change of status. Every other row of the history stays.
-DELETE_FAILURES = single_statement(f"""
-WITH old AS MATERIALIZED (
-    SELECT id FROM tokenkeeper.history
-     WHERE status IS NULL AND event IN ('refresh_failed', 'recovered') AND at < now() - interval '90 days'
-     ORDER BY at LIMIT {BATCH_ROWS} FOR UPDATE SKIP LOCKED
-)
-DELETE FROM tokenkeeper.history AS h USING old WHERE h.id = old.id
-RETURNING 1
-""")
+#: Failures and recoveries without a change of status. Every other row of the history stays, and may not be deleted.
+DELETE_FAILURES = single_statement(f"SELECT tokenkeeper.prune_history({BATCH_ROWS}) AS deleted")
 #: The browser's cookie hands an install in again for a day at most. The row of the connection keeps the newest install.
 DELETE_INSTALLS = single_statement(f"""
 WITH old AS MATERIALIZED (
     SELECT install_id FROM tokenkeeper.installs
      WHERE stored_at < now() - interval '30 days'
      ORDER BY stored_at LIMIT {BATCH_ROWS} FOR UPDATE SKIP LOCKED
+), deleted AS (
+    DELETE FROM tokenkeeper.installs AS i USING old WHERE i.install_id = old.install_id RETURNING 1
 )
-DELETE FROM tokenkeeper.installs AS i USING old WHERE i.install_id = old.install_id
-RETURNING 1
+SELECT count(*) AS deleted FROM deleted
 """)
 #: Reports show two days at most.
 DELETE_MINUTES = single_statement(
@@ -52,7 +45,7 @@ def prune(engine: Engine) -> int:
     deleted = len(database.execute(DELETE_MINUTES))
     for statement in (DELETE_FAILURES, DELETE_INSTALLS):
         for _ in range(MAX_BATCHES):
-            batch = len(database.execute(statement))
+            batch = int(database.execute(statement)[0].deleted)
             deleted += batch
             if batch < BATCH_ROWS:
                 break

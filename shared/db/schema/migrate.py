@@ -25,8 +25,11 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 REVISIONS = tuple(sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")))
 #: The revision of tokenkeeper 0.1.0.
 REVISION_0_1 = "0003"
-#: Two keys, so that it never equals a lock of one hub (shared/db/lifecycle/installs.py), which has one key.
-LOCK_MIGRATIONS = "SELECT pg_advisory_xact_lock(1953459562, 1)"
+#: Whether there is a table by which to lock, and this login may.
+CAN_LOCK_MIGRATIONS = text("""
+SELECT has_table_privilege(to_regclass('tokenkeeper.alembic_version'), 'UPDATE')
+""")
+LOCK_MIGRATIONS = text("LOCK TABLE tokenkeeper.alembic_version IN SHARE ROW EXCLUSIVE MODE")
 NO_ROLE = (
     "the role hubspot_reader does not exist, and this login may not create it: "
     "have an administrator run: CREATE ROLE hubspot_reader NOLOGIN;"
@@ -50,8 +53,6 @@ def migrate(database_url: str) -> None:
     Two at once are safe: the second waits for the first. Raises SchemaError, StoreUnavailable.
     """
     with _schema_transaction(database_url) as connection:
-        if connection.scalar(text("SELECT to_regnamespace('tokenkeeper')")) is None:
-            connection.execute(text("CREATE SCHEMA tokenkeeper"))
         revision = _read_revision(connection)
         _check_supported(revision)
         if revision == REVISION_0_1:
@@ -86,11 +87,11 @@ def _schema_transaction(database_url: str) -> Iterator[Connection]:
     engine = make_engine(database_url, pool_size=1, statement_seconds=None)
     try:
         with translate_errors(), engine.begin() as connection:
-            connection.execute(text("SET LOCAL lock_timeout = '60s'"))
-            connection.execute(text(LOCK_MIGRATIONS))
-            # A statement that waits for a table's lock makes every reader wait behind it: better to fail soon.
-            connection.execute(text("SET LOCAL lock_timeout = '5s'"))
             try:
+                connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+                _wait_for_other_migrations(connection)
+                # A statement that waits for a table's lock makes every reader wait behind it: better to fail soon.
+                connection.execute(text("SET LOCAL lock_timeout = '5s'"))
                 yield connection
             except DBAPIError as error:
                 if getattr(error.orig, "pgcode", None) == "TK001":  # raised by 0004_public.sql
@@ -100,6 +101,22 @@ def _schema_transaction(database_url: str) -> Iterator[Connection]:
                 raise
     finally:
         engine.dispose()
+
+
+def _wait_for_other_migrations(connection: Connection) -> None:
+    """One at a time, by locks that only the owner can take: any login that can connect may take an advisory lock.
+
+    In a new database it is the name of the schema, of which PostgreSQL lets only one transaction insert a row.
+    """
+    if connection.scalar(text("SELECT to_regnamespace('tokenkeeper')")) is None:
+        try:
+            with connection.begin_nested():
+                connection.execute(text("CREATE SCHEMA tokenkeeper"))
+        except DBAPIError as error:
+            if not isinstance(error.orig, (psycopg2.errors.UniqueViolation, psycopg2.errors.DuplicateSchema)):
+                raise
+    if connection.scalar(CAN_LOCK_MIGRATIONS):
+        connection.execute(LOCK_MIGRATIONS)
 
 
 def _read_revision(connection: Connection) -> str | None:

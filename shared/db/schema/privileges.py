@@ -69,8 +69,10 @@ def _worker_privileges() -> Iterator[Privilege]:
         yield from _table(f"tokenkeeper.{table}", select="", insert="", update="", delete="")
     for table in ("provider", "connection_counts", "pruning_state"):
         yield from _table(f"tokenkeeper.{table}", select="", update="")
-    # No statement updates these, but pruning locks rows, for which PostgreSQL demands UPDATE on some column.
-    yield from _table("tokenkeeper.history", select="", insert="", update="id", delete="")
+    # History is only added to: what may be deleted of it, a function of the owner deletes.
+    yield from _table("tokenkeeper.history", select="", insert="hub_id event detail status")
+    yield Privilege("FUNCTION", "tokenkeeper.prune_history", "", "EXECUTE")
+    # No statement updates it, but pruning locks rows, for which PostgreSQL demands UPDATE on some column.
     yield from _table("tokenkeeper.installs", select="", insert="", update="stored_at", delete="")
 
 

@@ -244,7 +244,11 @@ CREATE TRIGGER track_deleted_connections AFTER DELETE ON tokenkeeper.connections
 CREATE FUNCTION tokenkeeper.notify_status_change() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pg_notify('hubspot_connections', json_build_object('hub_id', NEW.hub_id, 'event', NEW.event)::text);
+    -- PostgreSQL cannot shorten the queue while a session that listens has a transaction open, and where it is full no
+    -- transaction that notifies can be committed. The history must be written whatever another session does.
+    IF pg_notification_queue_usage() < 0.5 THEN
+        PERFORM pg_notify('hubspot_connections', json_build_object('hub_id', NEW.hub_id, 'event', NEW.event)::text);
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -256,6 +260,20 @@ CREATE TRIGGER notify_status_change AFTER INSERT ON tokenkeeper.history
 CREATE FUNCTION tokenkeeper.has_refresh_token(hub_id bigint) RETURNS boolean
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$ SELECT c.encrypted_refresh_token IS NOT NULL FROM tokenkeeper.connections AS c WHERE c.hub_id = $1 $$;
+
+-- The only way to delete lines of the history, for roles that may not: failures and recoveries without a change of status
+-- that are older than 90 days. Returns how many of at most max_rows were deleted.
+CREATE FUNCTION tokenkeeper.prune_history(max_rows integer) RETURNS bigint
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH old AS MATERIALIZED (
+        SELECT h.id FROM tokenkeeper.history AS h
+         WHERE h.status IS NULL AND h.event IN ('refresh_failed', 'recovered') AND h.at < now() - interval '90 days'
+         ORDER BY h.at LIMIT $1 FOR UPDATE SKIP LOCKED
+    ), deleted AS (
+        DELETE FROM tokenkeeper.history AS h USING old WHERE h.id = old.id RETURNING 1
+    )
+    SELECT count(*) FROM deleted
+$$;
 
 REVOKE ALL ON SCHEMA tokenkeeper FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tokenkeeper FROM PUBLIC;
