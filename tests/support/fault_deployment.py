@@ -32,7 +32,7 @@ SHORT_TIMEOUTS = {"SWEEP_SECONDS": "0.5", "HTTP_TIMEOUT_SECONDS": "1", "LEASE_SE
 TOKEN_LIFETIME_SECONDS = 60
 FIRST_HUB_ID, HUBS = 1_000, 12
 #: A lease expires, HubSpot is probed six times a minute, and then the rate rises in steps.
-RECOVERY_SECONDS = 40.0
+RECOVERY_SECONDS = 90.0
 TERMINATE_SESSIONS = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
  WHERE application_name = 'tokenkeeper' AND datname = current_database()
@@ -138,7 +138,7 @@ class FaultDeployment(Deployment):
     def default_hub_ids(self) -> list[int]:
         return self.hubs
 
-    def new_watcher(self, *, interval_seconds: float = 0.05) -> TokenWatcher:
+    def new_watcher(self, *, interval_seconds: float = 0.1) -> TokenWatcher:
         return TokenWatcher(self.database_url, self.simulator.base_url, interval_seconds=interval_seconds)
 
     def import_connections(self, count: int = HUBS, first: int = FIRST_HUB_ID) -> FaultDeployment:

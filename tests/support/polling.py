@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05
 
 
 def until(condition: Callable[[], T], seconds: float = 30) -> T:

@@ -20,7 +20,7 @@ SELECT_ENDED = "SELECT hub_id FROM hubspot.connections WHERE status IN ('revoked
 class TokenWatcher:
     """Records what it read between `__enter__` and `__exit__`. It ignores a database that does not answer."""
 
-    def __init__(self, database_url: str, simulator_url: str, *, interval_seconds: float = 0.05) -> None:
+    def __init__(self, database_url: str, simulator_url: str, *, interval_seconds: float = 0.1) -> None:
         self.reads = 0  #: tokens read
         self.refused: list[str] = []  #: tokens that were served and not live at HubSpot
         self.ended_hub_ids: set[int] = set()  #: seen revoked or disconnected
