@@ -34,7 +34,7 @@ task_ignore_result = True
 task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 
 # A lost install would lose a customer: the tasks that need it have acks_late (worker/tasks.py). The others are
-# acknowledged on arrival: the next sweep enqueues again what a lost one left undone.
+# acknowledged on arrival: a later sweep does what a lost one left undone.
 worker_prefetch_multiplier = 1
 worker_hijack_root_logger = False
 worker_send_task_events = True
@@ -43,11 +43,6 @@ task_send_sent_event = True
 worker_cancel_long_running_tasks_on_connection_loss = False
 
 beat_max_loop_interval = _settings.sweep_seconds
-beat_schedule = {
-    "sweep": {
-        "task": SWEEP,
-        "schedule": _settings.sweep_seconds,
-        # A sweep that no worker took in time is of no use: the next one is on its way.
-        "options": {"expires": _settings.sweep_seconds},
-    }
-}
+# No `expires`: Celery compares it with the worker's clock. Beat sends no message while one waits (worker/beat.py).
+beat_schedule = {"sweep": {"task": SWEEP, "schedule": _settings.sweep_seconds}}
+beat_scheduler = "worker.beat:MonotonicScheduler"

@@ -23,7 +23,7 @@ from shared.db.schema.server_info import read_server_info
 from shared.dispatch import build_broker_config
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
 from shared.domain.provider import Condition
-from shared.domain.sweep_liveness import is_sweep_overdue
+from shared.domain.sweep_liveness import is_beat_missing, is_sweep_overdue
 from shared.hubspot.client import HubSpot
 from shared.settings import REQUIRED, Settings, SettingsError
 from shared.text_format import format_ago, make_printable
@@ -187,8 +187,11 @@ class _DatabaseChecks:
         if swept_at is None:
             raise CheckFailed("there was no sweep yet: start beat and worker")
         last = f"the last sweep was {format_ago(swept_at, now)}"
-        if is_sweep_overdue(swept_at, now, _load(self._environ, "SWEEP_SECONDS").sweep_seconds):
-            raise CheckFailed(f"{last}: is beat running, and a worker, and Redis?")
+        sweep_seconds = _load(self._environ, "SWEEP_SECONDS").sweep_seconds
+        if is_sweep_overdue(swept_at, now, sweep_seconds):
+            raise CheckFailed(f"{last}: is a worker running, and does it reach PostgreSQL?")
+        if is_beat_missing(self._overview.swept_without_beat_since, now, sweep_seconds):
+            raise CheckFailed(f"{last}, but no message of beat reaches a worker: is beat running, and Redis?")
         return last
 
     def check_refreshes(self) -> Result:

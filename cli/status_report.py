@@ -9,7 +9,7 @@ from shared.db.reports.connections import Overview
 from shared.domain.connection import Status
 from shared.domain.provider import DESCRIPTIONS, Condition
 from shared.domain.severity import Severity
-from shared.domain.sweep_liveness import is_sweep_overdue
+from shared.domain.sweep_liveness import is_beat_missing, is_sweep_overdue
 from shared.text_format import format_ago, make_printable
 
 #: A backlog that is later than this is marked.
@@ -64,6 +64,7 @@ def make_json_report(overview: Overview) -> dict[str, object]:
         "brake": {"on_since": overview.brake_since, "held": overview.held},
         "last_success_at": overview.last_success_at,
         "last_sweep_at": overview.swept_at,
+        "swept_without_beat_since": overview.swept_without_beat_since,
     }
 
 
@@ -105,7 +106,11 @@ def _make_sweep_line(overview: Overview, sweep_seconds: float) -> StatusLine:
         return StatusLine("last sweep", "never: start worker and beat", Severity.BAD)
     text = format_ago(overview.swept_at, overview.now)
     if is_sweep_overdue(overview.swept_at, overview.now, sweep_seconds):
-        return StatusLine("last sweep", f"{text}: do beat and worker run?", Severity.BAD)
+        return StatusLine("last sweep", f"{text}: does a worker run?", Severity.BAD)
+    since = overview.swept_without_beat_since
+    if since is not None and is_beat_missing(since, overview.now, sweep_seconds):
+        without = f"without beat since {format_ago(since, overview.now)}: start beat, or repair Redis"
+        return StatusLine("last sweep", f"{text}, {without}", Severity.WAIT)
     return StatusLine("last sweep", text)
 
 

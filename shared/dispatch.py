@@ -21,27 +21,22 @@ from shared.tracing import SpanKind
 
 STORE_INSTALL = "tokenkeeper.store_install"
 SWEEP = "tokenkeeper.sweep"
-REFRESH = "tokenkeeper.refresh"
-FETCH_ACCOUNT_INFO = "tokenkeeper.fetch_account_info"
 DISCONNECT = "tokenkeeper.disconnect"
-DELIVER_ALERTS = "tokenkeeper.deliver_alerts"
 
-#: For tasks that a person waits for: they do not queue behind a backlog of refreshes.
+#: For what a person began.
 INTERACTIVE_QUEUE = "tokenkeeper.interactive"
+#: For beat's messages alone: beat sends none while an old one waits.
 BACKGROUND_QUEUE = "tokenkeeper.background"
 TASK_ROUTES = {
     STORE_INSTALL: {"queue": INTERACTIVE_QUEUE},
     DISCONNECT: {"queue": INTERACTIVE_QUEUE},
-    FETCH_ACCOUNT_INFO: {"queue": BACKGROUND_QUEUE},
     SWEEP: {"queue": BACKGROUND_QUEUE},
-    REFRESH: {"queue": BACKGROUND_QUEUE},
-    DELIVER_ALERTS: {"queue": BACKGROUND_QUEUE},
 }
 #: Each with its own exchange: bound to one exchange with the same key, both queues would get each message.
 TASK_QUEUES = tuple(
     Queue(name, Exchange(name, type="direct"), routing_key=name) for name in (INTERACTIVE_QUEUE, BACKGROUND_QUEUE)
 )
-#: A message that is not acknowledged for so long is delivered again. Longer than any retry's countdown.
+#: A message that is not acknowledged for so long is delivered again.
 VISIBILITY_TIMEOUT_SECONDS = 300
 #: For the answer of one Sentinel, then the next one is asked. redis-py itself would retry one that is down for longer
 #: than a request to web may take.
@@ -86,27 +81,12 @@ class Dispatch:
     def disconnect(self, hub_id: int) -> None:
         self._send(DISCONNECT, {"hub_id": hub_id})
 
-    def refresh(self, activations: int, expires_seconds: float) -> None:
-        """Activate so many pool processes, which then claim what is due."""
-        for _ in range(activations):
-            self._send(REFRESH, {}, expires_seconds=expires_seconds)
-
-    def fetch_account_info(self, expires_seconds: float | None = None) -> None:
-        """Have HubSpot asked for new connections' domains and installers."""
-        self._send(FETCH_ACCOUNT_INFO, {}, expires_seconds=expires_seconds)
-
-    def deliver_alerts(self, expires_seconds: float) -> None:
-        """Have alerts logged and posted."""
-        self._send(DELIVER_ALERTS, {}, expires_seconds=expires_seconds)
-
-    def _send(
-        self, task: str, kwargs: dict[str, Any], *, shown: str = "()", expires_seconds: float | None = None
-    ) -> None:
+    def _send(self, task: str, kwargs: dict[str, Any], *, shown: str = "()") -> None:
+        """Without Celery's `expires` and `eta`: they would compare the clocks of two hosts."""
         try:
             self._app.send_task(
                 task,
                 kwargs=kwargs,
-                expires=expires_seconds,
                 headers=tracing.get_trace_headers(),
                 argsrepr="()",
                 kwargsrepr=shown,

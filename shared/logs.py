@@ -90,10 +90,10 @@ def log_ignored_variables(names: Sequence[str]) -> None:
         log.warning("ignored variables of other programs: only our own settings count", names=", ".join(names))
 
 
-def quieten_logger(name: str) -> None:
-    """Let this logger log warnings and errors only, unless the level is debug."""
+def quieten_logger(name: str, level: int = logging.WARNING) -> None:
+    """Let this logger log nothing below `level`, unless the level of all is debug."""
     if logging.getLogger().level > logging.DEBUG:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(level)
 
 
 def redact(text: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Collection
 from functools import cache, partial
+from threading import RLock
 from typing import Any, NoReturn
 
 import billiard.pool
@@ -20,6 +22,7 @@ from shared.settings import Settings, SettingsError, list_required
 from worker import broker, heartbeat
 from worker.services import Services
 from worker.startup_checks import check_broker, check_database
+from worker.sweeper import Sweeper
 from worker.tasks import register
 
 #: EX_CONFIG of sysexits.h: a configuration error. A supervisor need not start the process again.
@@ -27,11 +30,18 @@ EXIT_CONFIG_ERROR = 78
 #: Tenths of a second that a pool process waits at its end until the parent has read its last result. billiard's own
 #: 30 s pass in full where the parent has stopped reading, and no result of our tasks says anything.
 RESULT_WAIT_TENTHS = 20
-#: Loggers that write a line for every message: a sweep every two seconds would hide all other lines.
-PER_MESSAGE_LOGGERS = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
+#: Loggers that write a line for every message: a sweep every two seconds would hide all other lines. Celery's trace
+#: also warns, with a traceback, of each install that is put back into the queue.
+PER_MESSAGE_LOGGERS = {
+    "celery.app.trace": logging.ERROR,
+    "celery.worker.strategy": logging.WARNING,
+    "celery.beat": logging.WARNING,
+}
 WORKER_SETTINGS = list_required(Process.WORKER)
 #: Removed while Celery imports this module: before it reads them, and before Flower and libpq do.
 IGNORED_VARIABLES = remove_foreign_variables(os.environ)  # noqa: TID251  an entry point
+#: Tasks and the sweeper's thread both build what a pool process uses. Reentrant: so does the signal handler.
+_building = RLock()
 
 
 def make_app() -> Celery:
@@ -39,7 +49,7 @@ def make_app() -> Celery:
     broker.install_validating_transport()
     celery_app = Celery("tokenkeeper")
     celery_app.config_from_object("celeryconfig")
-    register(celery_app, get_services)
+    register(celery_app, get_services, get_sweeper)
     heartbeat.register(celery_app)
     return celery_app
 
@@ -51,9 +61,23 @@ def read_settings(needs: Collection[str]) -> Settings:
         exit_with_error(error)
 
 
-@cache
 def get_services() -> Services:
-    return Services.build(read_settings(WORKER_SETTINGS), app)
+    """Raises SchemaError, StoreUnavailable: then the next call tries again."""
+    with _building:
+        return _build_services()
+
+
+@cache
+def _build_services() -> Services:
+    return Services.build(read_settings(WORKER_SETTINGS))
+
+
+@cache
+def get_sweeper() -> Sweeper:
+    """Of this pool process, whose main thread alone calls this."""
+    sweeper = Sweeper(get_services, read_settings(WORKER_SETTINGS).sweep_seconds)
+    sweeper.start()
+    return sweeper
 
 
 def exit_with_error(error: Exception) -> NoReturn:
@@ -66,8 +90,8 @@ def exit_with_error(error: Exception) -> NoReturn:
 def _configure_logging(**_: Any) -> None:
     settings = read_settings(needs=())
     logs.configure(settings.log_format, settings.log_level, settings.list_secrets())
-    for name in PER_MESSAGE_LOGGERS:
-        logs.quieten_logger(name)
+    for name, level in PER_MESSAGE_LOGGERS.items():
+        logs.quieten_logger(name, level)
 
 
 @signals.celeryd_init.connect
@@ -98,6 +122,7 @@ def _prepare_pool_process(**_: Any) -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _drain_and_exit)
     tracing.configure("tokenkeeper-worker", os.environ)  # noqa: TID251  an entry point
+    get_sweeper()
 
 
 def _drain_and_exit(_signal: int, _frame: object) -> NoReturn:
@@ -109,7 +134,9 @@ def _drain_and_exit(_signal: int, _frame: object) -> NoReturn:
 @signals.worker_process_shutdown.connect
 @signals.worker_shutdown.connect
 def _shut_down(**_: Any) -> None:
-    if get_services.cache_info().currsize:
+    if get_sweeper.cache_info().currsize:
+        get_sweeper().stop()
+    if _build_services.cache_info().currsize:
         get_services().close()
     tracing.shut_down()
 

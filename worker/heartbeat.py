@@ -1,4 +1,5 @@
-"""Writes the heartbeat file that worker/liveness.py reads: from the event loop of the worker and from beat's scheduler.
+"""Writes the heartbeat file that worker/liveness.py reads: from the event loop of the worker and from beat's scheduler
+(worker/beat.py).
 
 A broker that does not answer is no reason to restart a process: it may hold answers of HubSpot that are not saved yet.
 So a thread writes heartbeats while the process waits for a connection; once connected, only its own loop does.
@@ -13,7 +14,6 @@ from typing import Any
 
 import structlog
 from celery import Celery, bootsteps
-from celery.beat import Scheduler, beat_nodename
 
 from worker.liveness import HEARTBEAT_SECONDS, HeartbeatFile
 
@@ -22,7 +22,6 @@ log = structlog.get_logger(__name__)
 
 def register(app: Celery) -> None:
     app.steps["consumer"].add(HeartbeatStep)
-    app.conf.beat_scheduler = "worker.heartbeat:HeartbeatScheduler"
 
 
 class Heartbeat:
@@ -82,34 +81,3 @@ class HeartbeatStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ha
             self._timer.cancel()
             self._timer = None
             self._heartbeat.start_thread()
-
-
-class HeartbeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
-    """Celery's scheduler, with a heartbeat at every tick.
-
-    Not Celery's PersistentScheduler, which keeps the last run in a file: our one entry runs every few seconds anyway.
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._heartbeat = Heartbeat(beat_nodename())
-        self._is_closed = False
-        super().__init__(*arguments, **options)
-
-    def tick(self, *arguments: Any, **options: Any) -> Any:
-        if self._is_closed:
-            # SIGTERM came during a call to the broker, whose library can swallow the SystemExit that Celery raised.
-            raise SystemExit
-        seconds = super().tick(*arguments, **options)
-        self._heartbeat.write()
-        return min(seconds, HEARTBEAT_SECONDS)  # also where sweeps are further apart
-
-    def close(self) -> None:
-        self._is_closed = True
-        super().close()
-
-    def _ensure_connected(self) -> Any:
-        self._heartbeat.start_thread()
-        try:
-            return super()._ensure_connected()
-        finally:
-            self._heartbeat.stop_thread()

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 Check = Callable[[Any], bool]
-
-#: In which a task may be due or expire. At the ends of the calendar a change of the time zone would overflow.
-ALLOWED_YEARS = range(2020, 2200)
 
 
 def is_text(value: object) -> bool:
@@ -28,13 +24,6 @@ def is_count(value: object) -> bool:
 def is_uuid(value: object) -> bool:
     try:
         return isinstance(value, str) and bool(UUID(value))
-    except ValueError:
-        return False
-
-
-def is_date(value: object) -> bool:
-    try:
-        return isinstance(value, str) and datetime.fromisoformat(value).year in ALLOWED_YEARS
     except ValueError:
         return False
 

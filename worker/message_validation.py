@@ -17,7 +17,6 @@ from worker.message_checks import (
     Check,
     is_bool,
     is_count,
-    is_date,
     is_delivery_info,
     is_empty,
     is_none_or,
@@ -34,11 +33,9 @@ TASK_ARGUMENTS: Mapping[str, Mapping[str, Check]] = {
     dispatch.STORE_INSTALL: {"install_id": is_uuid, "hub_id": is_hub_id, "ciphertext": is_text},
     dispatch.DISCONNECT: {"hub_id": is_hub_id},
     dispatch.SWEEP: {},
-    dispatch.REFRESH: {},
-    dispatch.FETCH_ACCOUNT_INFO: {},
-    dispatch.DELIVER_ALERTS: {},
 }
-#: The headers of Celery's message protocol 2. An absent one is checked as None.
+#: The headers of Celery's message protocol 2. An absent one is checked as None. `eta` and `expires` are not among them:
+#: Celery would compare them with this host's clock.
 HEADERS: Mapping[str, Check] = {
     "task": is_one_of(*TASK_ARGUMENTS),
     "id": is_uuid,
@@ -47,8 +44,6 @@ HEADERS: Mapping[str, Check] = {
     "parent_id": is_none_or(is_text),
     "group": is_empty,
     "compression": is_empty,
-    "eta": is_none_or(is_date),
-    "expires": is_none_or(is_date),
     "retries": is_none_or(is_count),
     "timelimit": is_one_of(None, [None, None]),
     "argsrepr": is_none_or(is_text),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 
@@ -41,7 +40,7 @@ MIN_CLAIM_FRACTION = 1 / 8
 class RefreshLoop:
     """Runs in its own thread, and works while it is active and rows are due.
 
-    A Celery task only activates it and returns, so that no install waits in the queue behind a backlog of refreshes.
+    A sweep or a stored install only activates it, and waits for nothing.
     The leases in PostgreSQL keep two threads, as they keep two machines, from holding the same row.
     """
 
@@ -82,10 +81,6 @@ class RefreshLoop:
         """Let the loop claim rows for `seconds` from now; it becomes inactive earlier where nothing is due."""
         self._active_until = max(self._active_until, time.monotonic() + seconds)
         self._activated.set()
-
-    def run_in_background(self, work: Callable[[], None]) -> None:
-        """Run something that waits for other services in one of the loop's threads, so that the task can return."""
-        self._executor.submit(_run_and_log_exception, work)
 
     def drain(self, timeout_seconds: float) -> bool:
         """Claim no more rows, let calls in flight end and save them. False where the time was too short for that."""
@@ -271,14 +266,6 @@ def count_rows_wanted(concurrency: int, *, in_flight: int, finished: int, is_pro
     """
     queued = min(2 * finished, concurrency) if is_provider_healthy else 0
     return concurrency + queued - in_flight
-
-
-def _run_and_log_exception(work: Callable[[], None]) -> None:
-    try:
-        work()
-    except Exception:
-        # The executor keeps an exception in a future that no code reads.
-        log.exception("work in the background raised an exception")
 
 
 def _asks_all_to_stop(attempt: RefreshAttempt) -> bool:

@@ -1,10 +1,10 @@
-"""What the tasks of a pool process use, built at its first task: neither connections nor threads survive a fork."""
+"""What a pool process uses, built after its start: neither connections nor threads survive a fork."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
-from celery import Celery
 from sqlalchemy import Engine
 
 from shared.db.alerts.detection import AlertDetector
@@ -19,11 +19,11 @@ from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.requests import RefreshRequests
 from shared.db.refresh.results import RefreshResults
 from shared.db.schema.migrate import check_schema
-from shared.dispatch import Dispatch
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
 from shared.settings import Settings
 from shared.token_cipher import TokenCipher
+from worker.background import BackgroundWork
 from worker.refresh import Refresher
 from worker.refresh_loop import RefreshLoop
 from worker.webhook import Webhook
@@ -49,14 +49,16 @@ class Services:
     hubspot: HubSpot
     cipher: TokenCipher
     schedule: Schedule
-    dispatch: Dispatch
     refresh_loop: RefreshLoop
     outbox: Outbox
     alert_detector: AlertDetector
     webhook: Webhook | None  #: None: alerts are only logged
+    account_info_work: BackgroundWork
+    disconnect_work: BackgroundWork
+    alert_work: BackgroundWork
 
     @classmethod
-    def build(cls, settings: Settings, app: Celery) -> Services:
+    def build(cls, settings: Settings) -> Services:
         """Raises SchemaError where the database is of another version, StoreUnavailable where it does not answer."""
         engine = make_engine(settings.database_url)
         check_schema(engine)
@@ -94,11 +96,13 @@ class Services:
             hubspot=hubspot,
             cipher=cipher,
             schedule=schedule,
-            dispatch=Dispatch(app),
             refresh_loop=refresh_loop,
             outbox=Outbox(engine),
             alert_detector=AlertDetector(engine, settings.sweep_seconds),
             webhook=webhook,
+            account_info_work=BackgroundWork("account-info", threads=2, max_queued=2),
+            disconnect_work=BackgroundWork("disconnect", threads=3, max_queued=40),
+            alert_work=BackgroundWork("alerts", threads=1, max_queued=1),
         )
 
     def activate_refresh_loop(self) -> None:
@@ -106,4 +110,9 @@ class Services:
 
     def close(self) -> bool:
         """Let calls in flight end, and save their results. False where that took longer than two calls can take."""
-        return self.refresh_loop.drain(2 * self.settings.http_timeout_seconds + 5)
+        works = (self.account_info_work, self.disconnect_work, self.alert_work)
+        for work in works:
+            work.stop()
+        ends_at = time.monotonic() + 2 * self.settings.http_timeout_seconds + 5
+        is_drained = self.refresh_loop.drain(ends_at - time.monotonic())
+        return all([is_drained, *(work.join(max(0.0, ends_at - time.monotonic())) for work in works)])

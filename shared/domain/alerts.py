@@ -31,6 +31,8 @@ class AlertKind(StrEnum):
     STALE = "stale_connections"
     #: HubSpot reported more connections as revoked than is plausible; `detail`: held, confirmed or dismissed (counts)
     BRAKE = "revocation_brake"
+    #: workers sweep by themselves, because no message of beat comes; `detail`: seconds
+    BEAT = "beat_missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ def describe_alert(alert: Alert) -> str:
         text = _describe_revoked(alert.detail, recovered=alert.recovered)
     elif alert.kind is AlertKind.STALE:
         text = _describe_stale(alert.detail, recovered=alert.recovered)
+    elif alert.kind is AlertKind.BEAT:
+        text = _describe_beat(alert.detail, recovered=alert.recovered)
     else:
         text = _describe_brake(alert.detail, recovered=alert.recovered)
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -121,6 +125,15 @@ def _describe_brake(detail: Mapping[str, Any], *, recovered: bool) -> str:
         f"the revocation brake is on: HubSpot reported more connections as revoked than is plausible.{held} Those "
         "connections stay suspect, and their tokens are served until they expire. Decide: tokenkeeper revocations "
         "confirm, or tokenkeeper revocations dismiss."
+    )
+
+
+def _describe_beat(detail: Mapping[str, Any], *, recovered: bool) -> str:
+    if recovered:
+        return "beat's messages reach the workers again."
+    return (
+        f"no message of beat has reached a worker for {detail.get('seconds', 0)} s. The workers sweep without it, so "
+        "tokens stay fresh. Start beat, or repair Redis. See: tokenkeeper doctor."
     )
 
 

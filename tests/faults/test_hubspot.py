@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from shared.dispatch import INTERACTIVE_QUEUE, Dispatch
+from shared.dispatch import INTERACTIVE_QUEUE
 from tests.support.fault_deployment import TOKEN_LIFETIME_SECONDS, FaultDeployment
 from tests.support.polling import until
 
@@ -126,17 +126,6 @@ def test_a_477_stops_the_refreshes_of_its_account_only(deployment: FaultDeployme
     assert time.monotonic() - started_at > 2.9, "the Retry-After of 3 s"
     last_refreshed = "SELECT hub_id FROM hubspot.tokens WHERE hub_id = ANY(%s) ORDER BY refreshed_at DESC LIMIT 1"
     assert deployment.sql.value(last_refreshed, [moving, *before]) == moving
-    deployment.check_recovered()
-
-
-def test_repeated_and_expired_messages_start_no_additional_refresh(deployment: FaultDeployment) -> None:
-    dispatch = Dispatch.from_url(deployment.product.environment["REDIS_URL"])
-    deployment.simulator.change_settings(latency=0.2)
-    calls, before = deployment.count_refreshes(), deployment.make_due()
-    dispatch.refresh(30, expires_seconds=60)
-    dispatch.refresh(5, expires_seconds=-60)
-    deployment.wait_for_new_tokens(before)
-    assert deployment.count_refreshes() == calls + len(before)
     deployment.check_recovered()
 
 

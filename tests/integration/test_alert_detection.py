@@ -226,7 +226,9 @@ def test_the_detection_reads_indexes_not_the_table(
     sql.set(FRESH + ", access_token = 'a', lifetime_seconds = 1800, refreshed_at = now()")
     sql.rows("VACUUM ANALYZE tokenkeeper.connections")
     plan = Database(engine).execute(
-        text(DETECT.text.replace("SELECT EXISTS", "EXPLAIN SELECT EXISTS", 1)), overdue_seconds=10.0
+        text(DETECT.text.replace("SELECT EXISTS", "EXPLAIN SELECT EXISTS", 1)),
+        overdue_seconds=10.0,
+        beat_missing_seconds=30.0,
     )
     lines = [line for (line,) in plan]
     assert any("connections_revocation_alert_due" in line for line in lines)

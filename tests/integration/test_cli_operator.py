@@ -63,7 +63,7 @@ def test_status_calls_a_sweep_overdue_by_the_interval_of_sweep_seconds(
 ) -> None:
     connections.stores.provider.begin_sweep(2)
     sql.rows("UPDATE tokenkeeper.provider SET swept_at = now() - interval '119 seconds'")
-    overdue = "do beat and worker run?"
+    overdue = "does a worker run?"
     assert overdue in tokenkeeper("status").out
     assert overdue not in tokenkeeper("status", SWEEP_SECONDS="120").out
 

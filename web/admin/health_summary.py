@@ -9,7 +9,7 @@ from shared.db.reports.connections import Overview
 from shared.domain.connection import Status
 from shared.domain.provider import DESCRIPTIONS, Condition
 from shared.domain.severity import Severity
-from shared.domain.sweep_liveness import is_sweep_overdue
+from shared.domain.sweep_liveness import is_beat_missing, is_sweep_overdue
 from shared.text_format import format_ago
 
 
@@ -43,6 +43,7 @@ def summarize_health(facts: HealthFacts) -> HealthSummary:
         _check_sweep,
         _check_provider,
         _check_tokens,
+        _check_beat,
         _check_revoked,
         _check_suspect,
         _check_failing,
@@ -69,8 +70,16 @@ def _check_sweep(facts: HealthFacts) -> HealthSummary | None:
     if not is_sweep_overdue(swept_at, now, facts.sweep_seconds):
         return None
     last = "There has been no sweep yet." if swept_at is None else f"The last sweep was {format_ago(swept_at, now)}."
-    text = f"{last} Start beat and the worker. If they run, read their logs."
+    text = f"{last} Start a worker and beat. If they run, read their logs."
     return HealthSummary(Severity.BAD, "Nothing is refreshed.", text)
+
+
+def _check_beat(facts: HealthFacts) -> HealthSummary | None:
+    since, now = facts.overview.swept_without_beat_since, facts.overview.now
+    if since is None or not is_beat_missing(since, now, facts.sweep_seconds):
+        return None
+    text = f"The last one came {format_ago(since, now)}. Tokens stay fresh. Start beat, or repair Redis."
+    return HealthSummary(Severity.WAIT, "The workers sweep without beat.", text)
 
 
 def _check_provider(facts: HealthFacts) -> HealthSummary | None:

@@ -200,6 +200,12 @@ def _sweep(overview: Overview, sweep_seconds: float) -> Iterator[Metric]:
         "When the last sweep began; 0: there was none.",
         _epoch_seconds(overview.swept_at),
     )
+    since = overview.swept_without_beat_since
+    yield make_gauge(
+        "swept_without_beat_seconds",
+        "For how long workers have swept by themselves, because no message of beat reaches them; 0: beat works.",
+        max(0.0, (overview.now - since).total_seconds()) if since else 0.0,
+    )
 
 
 def _provider(overview: Overview) -> Iterator[Metric]:

@@ -12,6 +12,7 @@ from shared.db.alerts.outbox import ANY_TO_DELIVER
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.statements import Database, single_statement
 from shared.domain.alerts import RECENT_WINDOW, AlertKind, pause_seconds
+from shared.domain.sweep_liveness import sweep_overdue_seconds
 
 #: A connection is stale when its token has less than this share of its lifetime left, and no refresh has worked.
 STALE_LIFETIME_SHARE = 0.1
@@ -42,6 +43,12 @@ SELECT hub_id FROM (
    AND (failures >= {STALE_FAILURES} OR due_at < now() - make_interval(secs => :overdue_seconds))
  GROUP BY hub_id
 """
+_IS_BEAT_MISSING = """
+coalesce(swept_without_beat_since < clock_timestamp() - make_interval(secs => :beat_missing_seconds), false)
+"""
+_IS_BEAT_ALERT_OPEN = """
+coalesce((SELECT NOT recovered FROM tokenkeeper.alerts WHERE kind = 'beat_missing' ORDER BY at DESC LIMIT 1), false)
+"""
 #: Makes the planner use the partial indexes. It assumes that half of all rows need a revocation alert, and would read
 #: the whole table to find the first of them, when there is none; with statistics from before a backlog it would sort
 #: the table.
@@ -51,7 +58,9 @@ DETECT = single_statement(f"""
            AS any_revocation,
        (SELECT count(*) FROM ({_STALE}) AS stale) AS stale_count,
        (SELECT NOT recovered FROM tokenkeeper.alerts
-         WHERE kind = 'stale_connections' ORDER BY at DESC LIMIT 1) AS is_stale_alert_open
+         WHERE kind = 'stale_connections' ORDER BY at DESC LIMIT 1) AS is_stale_alert_open,
+       {_IS_BEAT_MISSING} AS is_beat_missing, {_IS_BEAT_ALERT_OPEN} AS is_beat_alert_open
+  FROM tokenkeeper.provider
 """)
 #: SKIP LOCKED: a row that is being saved at this moment gets its alert at the next sweep.
 MARK_ALERTED = text(f"""
@@ -66,8 +75,13 @@ MARK_ALERTED = text(f"""
 )
 SELECT count(*) AS total, (array_agg(hub_id ORDER BY hub_id))[1:{NAMED_HUBS}] AS hubs FROM alerted
 """)
+READ_BEAT = text(f"""
+SELECT {_IS_BEAT_MISSING} AS is_missing, {_IS_BEAT_ALERT_OPEN} AS is_alert_open,
+       CAST(extract(epoch FROM clock_timestamp() - swept_without_beat_since) AS integer) AS seconds
+  FROM tokenkeeper.provider
+""")
 #: Of two sweeps at once, the second one waits, and sees what the first one has raised.
-LOCK_STALE_ALERTS = text("SELECT FROM tokenkeeper.provider FOR NO KEY UPDATE")
+LOCK_ALERTS = text("SELECT FROM tokenkeeper.provider FOR NO KEY UPDATE")
 COUNT_STALE = text(f"""
 {_USE_INDEXES}SELECT count(*) AS total, (array_agg(hub_id ORDER BY hub_id))[1:{NAMED_HUBS}] AS hubs
   FROM ({_STALE}) AS stale
@@ -90,18 +104,22 @@ class AlertDetector:
     def __init__(self, engine: Engine, sweep_seconds: float) -> None:
         self._database = Database(engine)
         self._overdue_seconds = max(STALE_OVERDUE_SECONDS, STALE_OVERDUE_SWEEPS * sweep_seconds)
+        self._beat_missing_seconds = sweep_overdue_seconds(sweep_seconds)
 
     def detect(self) -> bool:
         """Raise new alerts. Whether the outbox has any to deliver now, new or old.
 
         Raises StoreUnavailable; then the next sweep detects the same again.
         """
-        found = self._database.execute(DETECT, overdue_seconds=self._overdue_seconds)[0]
+        values = {"overdue_seconds": self._overdue_seconds, "beat_missing_seconds": self._beat_missing_seconds}
+        found = self._database.execute(DETECT, **values)[0]
         if found.any_revocation:
             for recovered in (False, True):
                 self._alert_to_revocations(recovered=recovered)
         if found.stale_count or found.is_stale_alert_open:
             self._alert_to_stale_connections()
+        if found.is_beat_missing != found.is_beat_alert_open:
+            self._alert_to_missing_beat()
         return bool(self._database.execute(ANY_TO_DELIVER)[0][0])
 
     def _alert_to_revocations(self, *, recovered: bool) -> None:
@@ -116,7 +134,7 @@ class AlertDetector:
     def _alert_to_stale_connections(self) -> None:
         """An alert when the first become stale, when many more are stale, and when none is any more."""
         with self._database.transaction() as connection:
-            connection.execute(LOCK_STALE_ALERTS)
+            connection.execute(LOCK_ALERTS)
             stale = connection.execute(COUNT_STALE, {"overdue_seconds": self._overdue_seconds}).one()
             recent = {"recent_seconds": RECENT_WINDOW.total_seconds()}
             newest = connection.execute(READ_NEWEST_STALE_ALERT, recent).one_or_none()
@@ -127,6 +145,17 @@ class AlertDetector:
                 is_news = recovered or (newest.is_old and stale.total >= WORSENING_FACTOR * newest.total)
             if is_news and _is_pause_over(connection, AlertKind.STALE, recovered=recovered):
                 _raise_about(connection, AlertKind.STALE, stale, recovered=recovered)
+
+    def _alert_to_missing_beat(self) -> None:
+        with self._database.transaction() as connection:
+            connection.execute(LOCK_ALERTS)
+            beat = connection.execute(READ_BEAT, {"beat_missing_seconds": self._beat_missing_seconds}).one()
+            if beat.is_missing == beat.is_alert_open:
+                return
+            if _is_pause_over(connection, AlertKind.BEAT, recovered=beat.is_alert_open):
+                raise_alert(
+                    connection, AlertKind.BEAT, recovered=beat.is_alert_open, detail={"seconds": beat.seconds or 0}
+                )
 
 
 def _is_pause_over(connection: Connection, kind: AlertKind, *, recovered: bool) -> bool:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
+
+from shared.boot_clock import boot_seconds
 
 
 class DatabaseClock:
     """Behind the server's clock by at most the time that the newest reply took, and never ahead of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, elapsed_clock: Callable[[], float] = boot_seconds) -> None:
+        self._elapsed_clock = elapsed_clock
         self._anchor: tuple[datetime, float] | None = None
 
     def set(self, database_now: datetime) -> None:
         """Call this, in any thread, when a reply with the server's time has just arrived."""
-        self._anchor = (database_now, time.monotonic())  # one assignment: no thread reads one half of it
+        self._anchor = (database_now, self._elapsed_clock())  # one assignment: no thread reads one half of it
 
     def now(self) -> datetime:
         """Raises RuntimeError before the first set()."""
         if self._anchor is None:
             raise RuntimeError("the database's time is not known yet: claim rows before asking for it")
-        database_now, monotonic = self._anchor
-        return database_now + timedelta(seconds=time.monotonic() - monotonic)
+        database_now, anchor_seconds = self._anchor
+        return database_now + timedelta(seconds=self._elapsed_clock() - anchor_seconds)

@@ -30,6 +30,7 @@ POSTPONED_BATCH_ROWS, POSTPONED_BATCHES = 5000, 20
 MIN_SWEEP_INTERVAL = 0.6
 
 READ = single_statement(f"SELECT {PROVIDER_COLUMNS} FROM tokenkeeper.provider")
+READ_NEWEST_SWEEP = single_statement("SELECT swept_at, clock_timestamp() AS now FROM tokenkeeper.provider")
 LOCK = text(f"""
 SELECT {PROVIDER_COLUMNS}, bucket_level, bucket_refilled_at, clock_timestamp() AS now
   FROM tokenkeeper.provider FOR NO KEY UPDATE
@@ -44,7 +45,10 @@ UPDATE tokenkeeper.provider
 #: clock_timestamp(), not now(): a beat that waited for another one's lock must not use the time from before the wait.
 #: A swept_at in the future comes from a clock that was set back: it must not stop the sweeps.
 BEGIN_SWEEP = text(f"""
-UPDATE tokenkeeper.provider SET swept_at = clock_timestamp()
+UPDATE tokenkeeper.provider
+   SET swept_at = clock_timestamp(),
+       swept_without_beat_since = CASE WHEN NOT :is_from_beat
+           THEN coalesce(least(swept_without_beat_since, clock_timestamp()), clock_timestamp()) END
  WHERE swept_at IS NULL
     OR swept_at < clock_timestamp() - make_interval(secs => :seconds) OR swept_at > clock_timestamp()
 RETURNING {PROVIDER_COLUMNS}, has_postponed, swept_at AS now
@@ -107,13 +111,21 @@ class ProviderStore:
     def read(self) -> Provider:
         return row_to_provider(self._database.execute(READ)[0])
 
-    def begin_sweep(self, sweep_seconds: float) -> Provider | None:
-        """The state at the start of this sweep; None where another beat has begun it already.
+    def read_newest_sweep(self) -> tuple[datetime | None, datetime]:
+        """When the newest sweep began, None before the first, and PostgreSQL's clock."""
+        row = self._database.execute(READ_NEWEST_SWEEP)[0]
+        return row.swept_at, row.now
+
+    def begin_sweep(self, sweep_seconds: float, *, is_from_beat: bool = True) -> Provider | None:
+        """The state at the start of this sweep; None where another beat or worker has begun it already.
+
+        `is_from_beat`: False for a sweep that a worker begins because beat's message does not come.
 
         Where a fault is over, what it postponed is made due.
         """
         with self._database.transaction() as connection:
-            row = connection.execute(BEGIN_SWEEP, {"seconds": MIN_SWEEP_INTERVAL * sweep_seconds}).one_or_none()
+            values = {"seconds": MIN_SWEEP_INTERVAL * sweep_seconds, "is_from_beat": is_from_beat}
+            row = connection.execute(BEGIN_SWEEP, values).one_or_none()
             if row is None:
                 return None
             before = row_to_provider(row)

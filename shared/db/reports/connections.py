@@ -32,6 +32,7 @@ class Overview:
     soonest_expiry: datetime | None  #: of the tokens served now
     provider: Provider
     swept_at: datetime | None  #: None before the first sweep
+    swept_without_beat_since: datetime | None  #: the first of the newest sweeps that workers began; None: beat did
     last_success_at: datetime | None  #: to within five seconds
     brake_since: datetime | None  #: the revocation brake is on since then; None: off
     held: int  #: suspect connections whose revocation the brake holds
@@ -87,7 +88,7 @@ OVERVIEW = single_statement(f"""
     (SELECT expires_at FROM tokenkeeper.connections
       WHERE failures > 0 AND due_at IS NOT NULL LIMIT {MAX_CANDIDATE_ROWS})
 )
-SELECT now() AS at, {PROVIDER_COLUMNS}, swept_at, last_success_at, brake_since, by_status.*,
+SELECT now() AS at, {PROVIDER_COLUMNS}, swept_at, swept_without_beat_since, last_success_at, brake_since, by_status.*,
        {_ACTIVE}, connection_counts.connections,
        (SELECT count(*) FROM ({_COUNTED.format(_FAILING)}) AS counted) AS failing,
        (SELECT count(*) FROM tokenkeeper.connections WHERE {IS_HELD}) AS held,
@@ -136,6 +137,7 @@ class ConnectionReports:
             soonest_expiry=row.soonest_expiry,
             provider=row_to_provider(row),
             swept_at=row.swept_at,
+            swept_without_beat_since=row.swept_without_beat_since,
             last_success_at=row.last_success_at,
             brake_since=row.brake_since,
             held=row.held,

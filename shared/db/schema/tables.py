@@ -167,6 +167,7 @@ provider = Table(
     Column("brake_since", _instant),
     Column("brake_reset_at", _instant),
     Column("has_postponed", Boolean, nullable=False, server_default=text("false")),
+    Column("swept_without_beat_since", _instant),
 )
 
 refresh_requests = Table(

@@ -47,6 +47,7 @@ def render_samples() -> list[Sample]:
         soonest_expiry=START,
         provider=Provider(),
         swept_at=START,
+        swept_without_beat_since=None,
         last_success_at=START,
         brake_since=None,
         held=0,

@@ -22,6 +22,7 @@ DETAILS = {
     AlertKind.REVOKED: {"count": 1, "hubs": [62515]},
     AlertKind.STALE: {"count": 14, "hubs": list(range(1, 11))},
     AlertKind.BRAKE: {"held": 190},
+    AlertKind.BEAT: {"seconds": 31},
 }
 
 
@@ -36,6 +37,7 @@ def describe(kind: AlertKind, *, recovered: bool = False, **detail: object) -> s
         (AlertKind.REVOKED, "ended 1 connection (hub 62515)"),
         (AlertKind.STALE, "14 connections (hubs 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 4 more)"),
         (AlertKind.BRAKE, "190 are held so far"),
+        (AlertKind.BEAT, "has reached a worker for 31 s. The workers sweep without it"),
     ],
 )
 def test_the_text_of_each_kind_says_what_happened(kind, part):

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.domain.sweep_liveness import is_sweep_overdue, sweep_overdue_seconds
+from shared.domain.sweep_liveness import is_beat_late, is_sweep_overdue, sweep_overdue_seconds
 from tests.support.builders import START
 
 
@@ -22,3 +22,12 @@ def test_a_first_sweep_that_never_came_is_overdue():
 
 def test_a_sweep_dated_ahead_of_the_clock_is_not_overdue():
     assert not is_sweep_overdue(START + timedelta(seconds=1), START, 2.0)
+
+
+@pytest.mark.parametrize(("age_seconds", "is_late"), [(0, False), (4, False), (4.1, True), (-0.1, True)])
+def test_beat_is_late_after_two_intervals_or_where_the_last_sweep_is_in_the_future(age_seconds, is_late):
+    assert is_beat_late(START - timedelta(seconds=age_seconds), START, 2.0) is is_late
+
+
+def test_beat_is_late_before_the_first_sweep():
+    assert is_beat_late(None, START, 2.0)

@@ -28,6 +28,9 @@ ALTER TABLE tokenkeeper.accounts RENAME COLUMN sought TO search_text;
 ALTER INDEX tokenkeeper.accounts_listed RENAME TO accounts_sorted;
 
 ALTER TABLE tokenkeeper.alerts RENAME COLUMN stands_for TO summarized_count;
+ALTER TABLE tokenkeeper.alerts DROP CONSTRAINT alerts_kind_known;
+ALTER TABLE tokenkeeper.alerts ADD CONSTRAINT alerts_kind_known
+    CHECK (kind IN ('provider', 'connection_revoked', 'stale_connections', 'revocation_brake', 'beat_missing'));
 
 ALTER TABLE tokenkeeper.provider RENAME COLUMN one TO singleton;
 ALTER TABLE tokenkeeper.provider RENAME COLUMN silent TO consecutive_no_answer;
@@ -36,6 +39,7 @@ ALTER TABLE tokenkeeper.provider RENAME COLUMN allowance TO bucket_level;
 ALTER TABLE tokenkeeper.provider RENAME COLUMN refilled_at TO bucket_refilled_at;
 ALTER TABLE tokenkeeper.provider RENAME CONSTRAINT provider_is_one TO provider_singleton;
 ALTER TABLE tokenkeeper.provider ADD COLUMN has_postponed boolean NOT NULL DEFAULT false;
+ALTER TABLE tokenkeeper.provider ADD COLUMN swept_without_beat_since timestamptz;
 
 ALTER TABLE tokenkeeper.totals RENAME TO connection_counts;
 ALTER TABLE tokenkeeper.connection_counts RENAME COLUMN one TO singleton;

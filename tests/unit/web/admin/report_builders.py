@@ -18,6 +18,7 @@ def make_overview(*, active=3, suspect=0, revoked=0, disconnected=0, **changes):
         "soonest_expiry": START + timedelta(minutes=10),
         "provider": Provider(since=START),
         "swept_at": START - timedelta(seconds=1),
+        "swept_without_beat_since": None,
         "last_success_at": START,
         "brake_since": None,
         "held": 0,

@@ -60,7 +60,14 @@ def test_an_overdue_sweep_is_reported_as_bad(swept_at):
     summary = summarize(swept_at=swept_at)
     assert summary.headline == "Nothing is refreshed."
     assert summary.severity is Severity.BAD
-    assert "Start beat and the worker" in summary.text
+    assert "Start a worker and beat" in summary.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "severity"), [(OVERDUE_SECONDS - 1, Severity.GOOD), (OVERDUE_SECONDS + 1, Severity.WAIT)]
+)
+def test_sweeps_without_beat_are_reported_once_a_restart_of_beat_would_be_over(seconds, severity):
+    assert summarize(swept_without_beat_since=START - timedelta(seconds=seconds)).severity is severity
 
 
 def test_a_sweep_that_is_not_overdue_yet_is_not_reported():

@@ -120,7 +120,7 @@ CREATE TABLE tokenkeeper.alerts (
     summarized_count integer NOT NULL DEFAULT 0,           -- earlier alerts of its kind that this one replaces
     delivered_at     timestamptz,                          -- null: not delivered
     CONSTRAINT alerts_kind_known
-        CHECK (kind IN ('provider', 'connection_revoked', 'stale_connections', 'revocation_brake'))
+        CHECK (kind IN ('provider', 'connection_revoked', 'stale_connections', 'revocation_brake', 'beat_missing'))
 );
 CREATE INDEX alerts_pending ON tokenkeeper.alerts (kind, number) WHERE due_at IS NOT NULL;
 CREATE INDEX alerts_delivered ON tokenkeeper.alerts (delivered_at) WHERE delivered_at IS NOT NULL;
@@ -143,6 +143,7 @@ CREATE TABLE tokenkeeper.provider (
     brake_since            timestamptz,                  -- null: the revocation brake is off
     brake_reset_at         timestamptz,                  -- newest dismissal: earlier revocations do not count; null: none
     has_postponed          boolean NOT NULL DEFAULT false,  -- a fault is over, and not all that it postponed is due yet
+    swept_without_beat_since timestamptz,                -- first of the newest sweeps that workers began; null: beat began it
     CONSTRAINT provider_condition_known
         CHECK (condition IN ('ok', 'unavailable', 'throttled', 'app_rejected'))
 );

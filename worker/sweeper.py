@@ -1,0 +1,77 @@
+"""The thread of a pool process that sweeps, so that no sweep waits for a free pool process, a queue or a broker."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from shared.db.core.errors import SchemaError, StoreError
+from shared.domain.sweep_liveness import is_beat_late
+from worker.services import Services
+from worker.sweep import ROWS_PER_PROCESS, sweep
+
+log = structlog.get_logger(__name__)
+
+#: Between two looks at the newest sweep, as shares of SWEEP_SECONDS: at random, so that processes do not look together.
+MIN_LOOK_SHARE, MAX_LOOK_SHARE = 0.4, 0.8
+
+
+class Sweeper:
+    """Sweeps when beat's message says so, and by itself where no sweep has begun for too long.
+
+    PostgreSQL's clock decides, and begin_sweep() lets only one of many processes begin. So tokens stay fresh without
+    beat, without Redis, and while every pool process is busy with something else.
+    """
+
+    def __init__(self, get_services: Callable[[], Services], sweep_seconds: float) -> None:
+        self._get_services = get_services
+        self._sweep_seconds = sweep_seconds
+        self._is_requested = threading.Event()
+        self._is_stopping = threading.Event()
+        self._seen: object = None  #: the newest sweep whose backlog this process has looked at
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def request_sweep(self) -> None:
+        """Beat asks for a sweep. Returns at once."""
+        self._is_requested.set()
+
+    def stop(self) -> None:
+        """Begin no more sweeps. One that runs ends with the process: the next sweep does what it left undone."""
+        self._is_stopping.set()
+        self._is_requested.set()
+
+    def _run(self) -> None:
+        while not self._is_stopping.is_set():
+            try:
+                self._take_turn()
+            except (StoreError, SchemaError) as error:
+                log.warning("PostgreSQL is not ready; the next sweep tries again", why=str(error))
+            except Exception:
+                # A bug must not end the thread: all accounts depend on it.
+                log.exception("a sweep raised an exception")
+            self._is_requested.wait(self._sweep_seconds * random.uniform(MIN_LOOK_SHARE, MAX_LOOK_SHARE))  # noqa: S311
+
+    def _take_turn(self) -> None:
+        # 1. Beat's sweep.
+        services = self._get_services()
+        if self._is_requested.is_set():
+            self._is_requested.clear()
+            sweep(services, is_from_beat=True)
+            return
+
+        # 2. Beat's message did not come to any process: sweep without it.
+        swept_at, now = services.provider.read_newest_sweep()
+        if is_beat_late(swept_at, now, self._sweep_seconds):
+            sweep(services, is_from_beat=False)
+
+        # 3. Another process swept: help it where more is due than it refreshes at once.
+        elif swept_at != self._seen:
+            self._seen = swept_at
+            if services.claims.count_due(at_most=ROWS_PER_PROCESS + 1) > ROWS_PER_PROCESS:
+                services.activate_refresh_loop()
