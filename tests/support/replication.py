@@ -21,7 +21,7 @@ class Standby(EmbeddedPostgres):
     """A hot standby with streaming replication, asynchronous unless the primary's settings say otherwise."""
 
     def __init__(self, primary: EmbeddedPostgres, folder: Path) -> None:
-        super().__init__(folder, durable=False)
+        super().__init__(folder, durable=True)
         directory = choose_data_directory(folder)
         url = urlsplit(primary.url())
         shutil.copy(primary.folder / "password", directory.folder / "password")
