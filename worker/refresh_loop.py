@@ -11,7 +11,7 @@ import structlog
 
 from shared import tracing
 from shared.db.core.errors import StoreError
-from shared.db.refresh.claims import ClaimedConnection, ConnectionClaims
+from shared.db.refresh.claims import ClaimedConnection, ConnectionClaims, Lease
 from shared.db.refresh.counters import CounterStore
 from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.results import RefreshResults
@@ -61,7 +61,7 @@ class RefreshLoop:
         self._concurrency = concurrency
         self._executor = ThreadPoolExecutor(concurrency, thread_name_prefix="refresh")
         self._finished: SimpleQueue[RefreshAttempt] = SimpleQueue()
-        self._in_flight = 0  #: rows claimed and not yet gathered, also those that wait for a thread
+        self._in_flight: set[Lease] = set()  #: of rows claimed and not yet gathered, also those that wait for a thread
         self._finished_since_claim = 0
         self._pending = PendingResults()
         self._refresh_log = RefreshLog()
@@ -90,9 +90,8 @@ class RefreshLoop:
         self._thread.join(timeout_seconds)
         self._executor.shutdown(wait=False, cancel_futures=True)
         if self._thread.is_alive():
-            log.error(
-                "stopped with calls in flight or results unsaved", in_flight=self._in_flight, unsaved=len(self._pending)
-            )
+            counts = {"in_flight": len(self._in_flight), "unsaved": len(self._pending)}
+            log.error("stopped with calls in flight or results unsaved", **counts)
             return False
         return True
 
@@ -115,21 +114,23 @@ class RefreshLoop:
             log.warning("stopped while another transaction keeps rows locked: they are refreshed again", hubs=hubs)
 
     def _run_once(self) -> None:
-        # 1. Gather what has finished, and save it. Where PostgreSQL does not take it, nothing is claimed.
+        # 1. A failover may have lost the claims of calls in flight.
+        self._claims.renew_lost_leases(self._in_flight)
+        # 2. Gather what has finished, and save it. Where PostgreSQL does not take it, nothing is claimed.
         if self._is_busy():
             attempts = self._gather(GATHER_SECONDS)
             self._finished_since_claim += len(attempts)
             self._pending.add(attempts)
             self._save()
             self._refresh_log.log_totals_if_due(is_idle=not self._is_busy())
-        # 2. Claim due rows, as many as there is room for.
+        # 3. Claim due rows, as many as there is room for.
         if self._may_claim():
             self._claim()
-        # 3. Nothing to do: wait for the next claim or activation.
+        # 4. Nothing to do: wait for the next claim or activation.
         if not self._is_busy() and not self._is_draining:
             self._activated.wait(self._idle_seconds())
             self._activated.clear()
-        # 4. Report the counters.
+        # 5. Report the counters.
         self._counter_reporter.report_if_due(is_idle=not self._is_busy())
 
     def _is_busy(self) -> bool:
@@ -149,7 +150,7 @@ class RefreshLoop:
         # 1. How many? A few rows are not worth a statement yet.
         wanted = count_rows_wanted(
             self._concurrency,
-            in_flight=self._in_flight,
+            in_flight=len(self._in_flight),
             finished=self._finished_since_claim,
             is_provider_healthy=self._is_provider_healthy,
         )
@@ -170,7 +171,7 @@ class RefreshLoop:
 
         # 3. Hand them to the threads.
         for claimed in batch.rows:
-            self._in_flight += 1
+            self._in_flight.add(claimed.lease)
             self._executor.submit(self._refresh, claimed)
 
         # 4. When to claim again?
@@ -204,7 +205,7 @@ class RefreshLoop:
                 attempt = self._finished.get(timeout=left)
             except Empty:
                 break
-            self._in_flight -= 1
+            self._in_flight.discard(attempt.lease)
             attempts.append(attempt)
             if _asks_all_to_stop(attempt):
                 break

@@ -15,60 +15,16 @@ import redis
 import requests
 
 from sandbox.child_processes import ChildProcess
-from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
-from tests.support.fault_deployment import FaultDeployment, ReconnectingSql, start_fault_deployment
-from tests.support.folders import server_folder
+from sandbox.embedded import EmbeddedValkey
+from tests.support.fault_deployment import FaultDeployment, start_fault_deployment
 from tests.support.polling import until
-from tests.support.replication import Standby, kill
-from tests.support.tcp_proxy import TcpProxy
+from tests.support.replication import Names
 from tests.support.visitor import Visitor
 
 #: Accounts that install while the standby lacks what is committed.
 NEW_HUB = 62515
 #: "Within a minute", on a busy machine.
 FAILOVER_SECONDS = 90.0
-
-
-class Names:
-    """What the product's URLs lead to, as a name does that a failover changes."""
-
-    def __init__(self, deployment: FaultDeployment, stack: ExitStack) -> None:
-        self.deployment = deployment
-        self._stack = stack
-        servers = deployment.servers
-        self._first_primary = servers.postgres
-        stack.callback(self.restart_first_primary)
-        self.postgres = stack.enter_context(TcpProxy("127.0.0.1", servers.postgres.port))
-        self.redis = stack.enter_context(TcpProxy("127.0.0.1", servers.valkey.port))
-        environment = deployment.product.environment
-        environment["DATABASE_URL"] = self.postgres.lead(environment["DATABASE_URL"])
-        environment["REDIS_URL"] = self.redis.lead(environment["REDIS_URL"])
-        deployment.database_url = environment["DATABASE_URL"]
-        deployment.sql = ReconnectingSql(deployment.database_url)
-        stack.callback(deployment.sql.close)
-
-    def add_standby(self) -> Standby:
-        primary = self.deployment.servers.postgres
-        standby = Standby(primary, self._stack.enter_context(server_folder("standby")))
-        self._stack.callback(standby.stop)
-        until(lambda: standby.has_received(primary))
-        return standby
-
-    def fail_over(self, standby: Standby) -> None:
-        """The primary dies at once, and the standby takes its place with what it has."""
-        kill(self.deployment.servers.postgres)
-        standby.promote()
-        self.lead_to(standby)
-        self.deployment.servers.postgres = standby
-
-    def restart_first_primary(self) -> None:
-        """The end of the deployment drops its database there."""
-        self.deployment.servers.postgres = self._first_primary
-        if self._first_primary.process is None:
-            self._first_primary.start()
-
-    def lead_to(self, server: EmbeddedPostgres) -> None:
-        self.postgres.target = ("127.0.0.1", server.port)
 
 
 @pytest.fixture(scope="module")

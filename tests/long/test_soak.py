@@ -11,6 +11,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,7 @@ import pytest
 from sandbox.child_processes import ChildProcess, signal_group
 from tests.support.fault_deployment import FaultDeployment, start_fault_deployment
 from tests.support.polling import until
+from tests.support.replication import Names
 
 SETTINGS = {"SWEEP_SECONDS": "1", "HTTP_TIMEOUT_SECONDS": "4", "LEASE_SECONDS": "13"}
 HUBS, LIFETIME_SECONDS, WORKERS, BEATS = 2_000, 30, 3, 2
@@ -38,8 +40,9 @@ GRACE_SECONDS = 120
 class RandomFaults:
     """Every kind of fault, each in a method; `dice` chooses."""
 
-    def __init__(self, deployment: FaultDeployment, dice: random.Random) -> None:
-        self.deployment = deployment
+    def __init__(self, names: Names, dice: random.Random) -> None:
+        self.names = names
+        self.deployment = names.deployment
         self.dice = dice
         self.counts: Counter[str] = Counter()
         self.terminated: list[ChildProcess] = []
@@ -56,6 +59,7 @@ class RandomFaults:
         servers = [
             self.restart_postgres,
             self.crash_postgres,
+            self.fail_over,
             self.terminate_sessions,
             self.kill_redis,
             self.flush,
@@ -96,6 +100,15 @@ class RandomFaults:
         self.deployment.servers.crash_postgres()
         self.deployment.servers.postgres.start()
         return "PostgreSQL crashed"
+
+    def fail_over(self) -> str:
+        """Half of the times the new primary lacks the newest commits."""
+        standby = self.names.add_standby()
+        if is_behind := self.dice.random() < 0.5:
+            standby.stop_receiving()
+            self._wait(0, 1)
+        self.names.fail_over(standby)
+        return f"PostgreSQL failed over{' and lost commits' if is_behind else ''}"
 
     def terminate_sessions(self) -> str:
         for _ in range(self.dice.randrange(1, 10)):
@@ -165,18 +178,22 @@ class RandomFaults:
 
 
 @pytest.fixture
-def deployment(simulator_process: ChildProcess, tmp_path: Path) -> Iterator[FaultDeployment]:
-    with start_fault_deployment(tmp_path, simulator_process.url, SETTINGS) as deployment:
+def names(simulator_process: ChildProcess, tmp_path: Path) -> Iterator[Names]:
+    with ExitStack() as stack:
+        deployment = stack.enter_context(start_fault_deployment(tmp_path, simulator_process.url, SETTINGS))
+        names = Names(deployment, stack)
+        stack.callback(deployment.product.stop)
         deployment.simulator.change_settings(lifetime=LIFETIME_SECONDS, latency=0.05)
         deployment.import_connections(HUBS)
         deployment.start(workers=WORKERS, beats=BEATS, web=False)
         until(lambda: len(deployment.tokens()) == HUBS, 90)
-        yield deployment
+        yield names
 
 
 @pytest.mark.timeout(RUN_SECONDS + 400)
-def test_random_faults_end_no_connection(deployment: FaultDeployment, capsys: pytest.CaptureFixture[str]) -> None:
-    faults, deadline = RandomFaults(deployment, random.Random(SEED)), time.monotonic() + RUN_SECONDS
+def test_random_faults_end_no_connection(names: Names, capsys: pytest.CaptureFixture[str]) -> None:
+    deployment = names.deployment
+    faults, deadline = RandomFaults(names, random.Random(SEED)), time.monotonic() + RUN_SECONDS
     with capsys.disabled():
         print(f"\nSEED={SEED} SOAK_SECONDS={RUN_SECONDS:g}", flush=True)
     with deployment.new_watcher(interval_seconds=0.2) as deployment.watcher:

@@ -1,10 +1,11 @@
-"""A standby of an embedded PostgreSQL, which tests let fall behind and promote."""
+"""A standby of an embedded PostgreSQL, which tests let fall behind and promote, and names that lead to servers."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,8 +14,11 @@ import psycopg2
 
 from sandbox.embedded import EmbeddedPostgres
 from sandbox.embedded.data_dir import choose_data_directory
+from tests.support.fault_deployment import FaultDeployment, ReconnectingSql
+from tests.support.folders import server_folder
 from tests.support.polling import until
 from tests.support.stores import SqlFixture
+from tests.support.tcp_proxy import TcpProxy
 
 
 class Standby(EmbeddedPostgres):
@@ -59,6 +63,48 @@ class Standby(EmbeddedPostgres):
 
     def open_sql(self) -> SqlFixture:
         return open_sql(self)
+
+
+class Names:
+    """What the product's URLs lead to, as a name does that a failover changes."""
+
+    def __init__(self, deployment: FaultDeployment, stack: ExitStack) -> None:
+        self.deployment = deployment
+        self._stack = stack
+        servers = deployment.servers
+        self._first_primary = servers.postgres
+        stack.callback(self.restart_first_primary)
+        self.postgres = stack.enter_context(TcpProxy("127.0.0.1", servers.postgres.port))
+        self.redis = stack.enter_context(TcpProxy("127.0.0.1", servers.valkey.port))
+        environment = deployment.product.environment
+        environment["DATABASE_URL"] = self.postgres.lead(environment["DATABASE_URL"])
+        environment["REDIS_URL"] = self.redis.lead(environment["REDIS_URL"])
+        deployment.database_url = environment["DATABASE_URL"]
+        deployment.sql = ReconnectingSql(deployment.database_url)
+        stack.callback(deployment.sql.close)
+
+    def add_standby(self) -> Standby:
+        primary = self.deployment.servers.postgres
+        standby = Standby(primary, self._stack.enter_context(server_folder("standby")))
+        self._stack.callback(standby.stop)
+        until(lambda: standby.has_received(primary))
+        return standby
+
+    def fail_over(self, standby: Standby) -> None:
+        """The primary dies at once, and the standby takes its place with what it has."""
+        kill(self.deployment.servers.postgres)
+        standby.promote()
+        self.lead_to(standby)
+        self.deployment.servers.postgres = standby
+
+    def restart_first_primary(self) -> None:
+        """The end of the deployment drops its database there."""
+        self.deployment.servers.postgres = self._first_primary
+        if self._first_primary.process is None:
+            self._first_primary.start()
+
+    def lead_to(self, server: EmbeddedPostgres) -> None:
+        self.postgres.target = ("127.0.0.1", server.port)
 
 
 def open_sql(server: EmbeddedPostgres, database: str = "postgres") -> SqlFixture:

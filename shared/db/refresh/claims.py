@@ -6,7 +6,7 @@ of the claim: a re-install or a disconnect in between wins, and the late result 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, text
 
 from shared.db.core.clock import DatabaseClock
+from shared.db.core.server_watch import server_watch
 from shared.db.core.statements import Database, next_number, single_statement
 from shared.db.refresh.due_cursor import FULL_SCAN_SECONDS, DueCursor, Scan
 from shared.db.refresh.provider import PROVIDER_COLUMNS, Bucket, row_to_provider
@@ -53,9 +54,10 @@ class RefreshResult:
     encrypted_refresh_token: str | None = field(default=None, repr=False)  #: None: HubSpot sent no new one
 
 
-#: After a failover no row is claimed for so long: other processes notice it too and save refresh tokens again that it
-#: lost (recent_grants.py). Otherwise a row could be claimed with the old refresh token, which HubSpot rejects.
-SETTLE_SECONDS = 3.0
+#: After a failover no row is claimed for so long: other processes notice it too, renew lost leases of calls in flight,
+#: and save refresh tokens again that it lost (recent_grants.py). Otherwise a row could be claimed with the old refresh
+#: token, which HubSpot rejects. Longer than the refresh loop waits between two attempts to reach PostgreSQL.
+SETTLE_SECONDS = 5.0
 #: A lease that ends later than so many seconds from now was given out while PostgreSQL's clock was ahead, and does not
 #: count. Twice LEASE_SECONDS, so that the setting can be changed while other workers run, plus that of a disconnect.
 _MAX_LEASE_SECONDS = "2 * :lease_seconds + 60"
@@ -111,6 +113,21 @@ WITH lease AS MATERIALIZED (
 )
 SELECT hub_id FROM held WHERE hub_id NOT IN (SELECT hub_id FROM locked)
 """)
+#: Only where the claim was lost: the row's lease number is older, and no other worker has claimed it since.
+RENEW_LOST_LEASES = single_statement("""
+WITH lease AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[]), CAST(:generations AS bigint[]),
+                         CAST(:untils AS timestamptz[])) AS lease(hub_id, number, generation, until)
+), locked AS MATERIALIZED (
+    SELECT c.hub_id FROM tokenkeeper.connections AS c JOIN lease ON lease.hub_id = c.hub_id
+     WHERE c.generation = lease.generation AND c.lease_number < lease.number AND lease.until > now()
+       AND coalesce(c.lease_until <= now(), true)
+     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+)
+UPDATE tokenkeeper.connections AS c SET lease_number = lease.number, lease_until = lease.until
+  FROM locked JOIN lease ON lease.hub_id = locked.hub_id
+ WHERE c.hub_id = locked.hub_id
+""")
 COUNT_DUE = single_statement(f"""
 SELECT count(*) FROM (
     SELECT FROM tokenkeeper.connections AS c WHERE {_IS_CLAIMABLE} LIMIT :at_most
@@ -135,6 +152,8 @@ class ConnectionClaims:
         self._lease_seconds = lease_seconds
         self._max_refreshes_per_second = max_refreshes_per_second
         self._cursor = DueCursor(full_scan_seconds)
+        self._watch = server_watch(engine)
+        self._renewed_losses = self._watch.losses  #: when leases were last compared with the rows
         self.clock = DatabaseClock()  #: set by every claim
 
     def claim(self, max_rows: int) -> ClaimBatch:
@@ -166,6 +185,20 @@ class ConnectionClaims:
         if first := min((lease.due_at for lease in leases if lease.due_at), default=None):
             self._cursor.move_back_to(first)
         return [lease for lease in leases if lease.hub_id in locked_hub_ids]
+
+    def renew_lost_leases(self, leases: Collection[Lease]) -> None:
+        """Lease the rows of calls in flight again where a failover lost their claims. Costs nothing otherwise."""
+        losses = self._watch.losses
+        if losses != self._renewed_losses:
+            if leases:
+                self._database.execute(
+                    RENEW_LOST_LEASES,
+                    hub_ids=[lease.hub_id for lease in leases],
+                    numbers=[lease.number for lease in leases],
+                    generations=[lease.generation for lease in leases],
+                    untils=[lease.until for lease in leases],
+                )
+            self._renewed_losses = losses
 
     def count_due(self, at_most: int) -> int:
         """How many rows could be claimed now, counted no further than `at_most`."""
