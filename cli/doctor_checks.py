@@ -18,15 +18,17 @@ from shared.db.core.engine import make_engine
 from shared.db.core.errors import SchemaError, StoreError
 from shared.db.lifecycle.key_check import KeyCheckStore
 from shared.db.reports.connections import ConnectionReports, Overview
+from shared.db.reports.oldest_snapshot import read_oldest_snapshot
 from shared.db.schema.migrate import check_schema
 from shared.db.schema.server_info import read_server_info
 from shared.dispatch import build_broker_config
+from shared.domain.alerts import MAX_QUEUE_USAGE, MAX_SNAPSHOT_AGE, describe_holder
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
 from shared.domain.provider import Condition
 from shared.domain.sweep_liveness import is_beat_missing, is_sweep_overdue
 from shared.hubspot.client import HubSpot
 from shared.settings import REQUIRED, Settings, SettingsError
-from shared.text_format import format_ago, make_printable
+from shared.text_format import format_ago, format_duration, make_printable
 from shared.token_cipher import TokenCipher
 from shared.workflows.key_rotation import audit_tokens, count_tokens
 
@@ -79,6 +81,7 @@ def check_all(environ: Mapping[str, str]) -> Iterator[Finding]:
             Check("beat", database.check_beat),
             Check("refreshes", database.check_refreshes),
             Check("brake", database.check_brake),
+            Check("snapshots", database.check_snapshots),
         )
     finally:
         database.close()
@@ -201,6 +204,18 @@ class _DatabaseChecks:
         since = f" since {format_ago(provider.since, self._overview.now)}" if provider.since else ""
         reason = make_printable(provider.reason or "no reason given")
         return Level.WARN, f"HubSpot is {provider.condition}{since}: {reason}"
+
+    def check_snapshots(self) -> Result:
+        oldest = read_oldest_snapshot(self._engine)
+        age, holder = format_duration(oldest.age_seconds), make_printable(describe_holder(oldest.holder))
+        if oldest.queue_usage > MAX_QUEUE_USAGE:
+            return Level.WARN, (
+                f"PostgreSQL's queue of notifications is {oldest.queue_usage:.0%} full: end the transaction of the "
+                f"session that listens; the oldest one has been open for {age}: {holder}"
+            )
+        if oldest.age_seconds > MAX_SNAPSHOT_AGE.total_seconds():
+            return Level.WARN, f"{holder} has kept one open for {age}: tables grow until it is closed"
+        return f"none is older than {format_duration(MAX_SNAPSHOT_AGE.total_seconds())}"
 
     def check_brake(self) -> Result:
         if (on_since := self._overview.brake_since) is None:

@@ -8,6 +8,7 @@ import structlog
 
 from shared import tracing
 from shared.db.lifecycle.pruning import prune
+from shared.db.refresh.future_dates import correct_future_dates
 from shared.domain.provider import Condition
 from shared.workflows.disconnect import finish_disconnect
 from worker.account_info import fetch_account_info
@@ -28,9 +29,11 @@ def sweep(services: Services, *, is_from_beat: bool) -> bool:
     if provider is None:
         return False
 
-    # 2. Make due what jobs and operators have requested, and give back refresh tokens that waited for a locked row.
+    # 2. Make due what jobs and operators have requested, give back refresh tokens that waited for a locked row, and
+    #    correct dates of a clock that was ahead.
     services.refresh_requests.apply()
     services.results.apply_rotated_tokens()
+    correct_future_dates(services.engine)
 
     # 3. Refresh what is due. Other pool processes notice by themselves that there is more (worker/sweeper.py).
     due = services.claims.count_due(at_most=1)

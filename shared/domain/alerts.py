@@ -20,6 +20,12 @@ RECENT_WINDOW = timedelta(minutes=10)
 FIRST_PAUSE_SECONDS = 10.0
 
 
+#: A snapshot in PostgreSQL that is older than this is worth an alert.
+MAX_SNAPSHOT_AGE = timedelta(minutes=30)
+#: Of PostgreSQL's queue of notifications. From half of it on, tokenkeeper sends none.
+MAX_QUEUE_USAGE = 0.25
+
+
 class AlertKind(StrEnum):
     """Each kind is sent when it begins and once more, as `recovered`, when it is over."""
 
@@ -33,6 +39,10 @@ class AlertKind(StrEnum):
     BRAKE = "revocation_brake"
     #: workers sweep by themselves, because no message of beat comes; `detail`: seconds
     BEAT = "beat_missing"
+    #: a snapshot in PostgreSQL stays open; `detail`: seconds, and what holds it: kind, name, user, application
+    OLD_SNAPSHOT = "old_snapshot"
+    #: a session that listens does not read: soon no change of status is notified; `detail`: percent, and as above
+    NOTIFICATION_QUEUE = "notification_queue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,10 @@ def describe_alert(alert: Alert) -> str:
         text = _describe_stale(alert.detail, recovered=alert.recovered)
     elif alert.kind is AlertKind.BEAT:
         text = _describe_beat(alert.detail, recovered=alert.recovered)
+    elif alert.kind is AlertKind.OLD_SNAPSHOT:
+        text = _describe_old_snapshot(alert.detail, recovered=alert.recovered)
+    elif alert.kind is AlertKind.NOTIFICATION_QUEUE:
+        text = _describe_notification_queue(alert.detail, recovered=alert.recovered)
     else:
         text = _describe_brake(alert.detail, recovered=alert.recovered)
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -135,6 +149,35 @@ def _describe_beat(detail: Mapping[str, Any], *, recovered: bool) -> str:
         f"no message of beat has reached a worker for {detail.get('seconds', 0)} s. The workers sweep without it, so "
         "tokens stay fresh. Start beat, or repair Redis. See: tokenkeeper doctor."
     )
+
+
+def _describe_old_snapshot(detail: Mapping[str, Any], *, recovered: bool) -> str:
+    if recovered:
+        return "the snapshot in PostgreSQL that was open for too long is closed."
+    minutes = int(detail.get("seconds", 0)) // 60
+    return (
+        f"a snapshot in PostgreSQL has been open for {minutes} minutes, held by {describe_holder(detail)}. Tokens stay "
+        "fresh, but tables and indexes grow until it is closed. End that transaction, or drop the slot."
+    )
+
+
+def _describe_notification_queue(detail: Mapping[str, Any], *, recovered: bool) -> str:
+    if recovered:
+        return "PostgreSQL's queue of notifications is being read again."
+    return (
+        f"PostgreSQL's queue of notifications is {detail.get('percent', 0)} % full: a session that listens has a "
+        f"transaction open. The oldest one is held by {describe_holder(detail)}. From 50 % on, changes of status are "
+        "not notified; the views and the history have them all the same. End that transaction."
+    )
+
+
+def describe_holder(holder: Mapping[str, Any]) -> str:
+    """What keeps a snapshot open, in words: `holder` has kind, name, user and application."""
+    if not holder.get("kind"):
+        return "an unknown session"
+    user = f" of user {holder['user']}" if holder.get("user") else ""
+    application = f" ({holder['application']})" if holder.get("application") else ""
+    return f"{holder['kind']} {holder.get('name', '')}{user}{application}"
 
 
 def _list_hubs(detail: Mapping[str, Any]) -> str:

@@ -110,5 +110,5 @@ def do_all_that_the_product_does(connections: ConnectionFixture, engine: Engine)
     stores.account_info.save(1, "acme.example", None)
     assert stores.disconnects.mark_and_read_tokens(5) is not None
     stores.disconnects.wipe_tokens(5)
-    assert AlertDetector(engine, 2.0).detect()
+    assert AlertDetector(engine, 2.0, search_share=0).detect()
     stores.prune()

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from shared.db.core.errors import StoreError
 from shared.db.reports.connections import ConnectionReports, Overview
+from shared.db.reports.oldest_snapshot import OldestSnapshot
 from shared.db.reports.refresh_stats import RefreshStats, TokenLifetimes, Totals
 from shared.domain.provider import Condition
 from shared.domain.sweep_liveness import sweep_overdue_seconds
@@ -45,6 +46,7 @@ class Snapshot:
     life: TokenLifetimes
     stale: int
     alerts_waiting: int
+    oldest_snapshot: OldestSnapshot
     sweep_seconds: float  #: the setting SWEEP_SECONDS
 
 
@@ -88,6 +90,7 @@ class Metrics:
             life=self._refresh_stats.read_lifetimes(),
             stale=self._refresh_stats.count_without_token(),
             alerts_waiting=self._refresh_stats.count_undelivered_alerts(),
+            oldest_snapshot=self._refresh_stats.read_oldest_snapshot(),
             sweep_seconds=self._sweep_seconds,
         )
         self._latest = started_at, snapshot
@@ -117,6 +120,7 @@ class _SnapshotCollector(Collector):
         yield from _sweep(self._snapshot.overview, self._snapshot.sweep_seconds)
         yield from _provider(self._snapshot.overview)
         yield from _brake_and_alerts(self._snapshot)
+        yield from _neighbours(self._snapshot.oldest_snapshot)
 
 
 def _connections(snapshot: Snapshot) -> Iterator[Metric]:
@@ -237,6 +241,19 @@ def _brake_and_alerts(snapshot: Snapshot) -> Iterator[Metric]:
         "revocations_held", "Suspect connections that would be revoked, were it not for the brake.", overview.held
     )
     yield make_gauge("alerts_waiting", "Alerts that were raised and are not delivered yet.", snapshot.alerts_waiting)
+
+
+def _neighbours(oldest: OldestSnapshot) -> Iterator[Metric]:
+    yield make_gauge(
+        "oldest_snapshot_age_seconds",
+        "How long the oldest snapshot in PostgreSQL has been open, as sweeps see it; 0: none is.",
+        oldest.age_seconds,
+    )
+    yield make_gauge(
+        "notification_queue_usage",
+        "How full PostgreSQL's queue of notifications is, 0 to 1. From 0.5 on no change of status is notified.",
+        oldest.queue_usage,
+    )
 
 
 def make_gauge(name: str, help_text: str, value: float | Mapping[tuple[str, str], float] | None) -> GaugeMetricFamily:

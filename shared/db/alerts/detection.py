@@ -4,12 +4,14 @@ expire.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, text
 
 from shared.db.alerts.outbox import ANY_TO_DELIVER
 from shared.db.alerts.raising import raise_alert
+from shared.db.alerts.snapshot_watch import SnapshotWatch
 from shared.db.core.statements import Database, single_statement
 from shared.domain.alerts import RECENT_WINDOW, AlertKind, pause_seconds
 from shared.domain.sweep_liveness import sweep_overdue_seconds
@@ -25,6 +27,8 @@ CANDIDATE_ROWS = 5000
 #: While an alert about stale connections stands, another one follows only when so many times as many are stale, and not
 #: within RECENT_WINDOW.
 WORSENING_FACTOR = 10
+#: The search for connections that need an alert may take one of so many parts of the time.
+SEARCH_SHARE = 10
 #: Hubs that one alert names; the others are counted.
 NAMED_HUBS = 10
 #: Hubs that one alert counts; the others get the next one.
@@ -95,14 +99,19 @@ COUNT_RECENT_ALERTS = text("""
 SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - max(at))::double precision AS seconds_since_newest
   FROM tokenkeeper.alerts
  WHERE kind = :kind AND recovered = :recovered AND at > clock_timestamp() - make_interval(secs => :recent_seconds)
+   AND at <= clock_timestamp()  -- a later one is of a clock that was ahead
 """)
 
 
 class AlertDetector:
     """Raises each alert once, also where sweeps overlap: its transaction marks what the alert is about."""
 
-    def __init__(self, engine: Engine, sweep_seconds: float) -> None:
+    def __init__(self, engine: Engine, sweep_seconds: float, *, search_share: float = SEARCH_SHARE) -> None:
+        """`search_share`: 0 lets each call search, whatever the last one took."""
         self._database = Database(engine)
+        self._snapshot_watch = SnapshotWatch(engine)
+        self._search_share = search_share
+        self._next_search_at = 0.0  #: by time.monotonic()
         self._overdue_seconds = max(STALE_OVERDUE_SECONDS, STALE_OVERDUE_SWEEPS * sweep_seconds)
         self._beat_missing_seconds = sweep_overdue_seconds(sweep_seconds)
 
@@ -111,8 +120,18 @@ class AlertDetector:
 
         Raises StoreUnavailable; then the next sweep detects the same again.
         """
+        self._snapshot_watch.measure()
+        if time.monotonic() >= self._next_search_at:
+            self._search_connections()
+        return bool(self._database.execute(ANY_TO_DELIVER)[0][0])
+
+    def _search_connections(self) -> None:
         values = {"overdue_seconds": self._overdue_seconds, "beat_missing_seconds": self._beat_missing_seconds}
+        started_at = time.monotonic()
         found = self._database.execute(DETECT, **values)[0]
+        ended_at = time.monotonic()
+        # An old snapshot makes it slow, because it begins at the first due row: it may take a part of the time only.
+        self._next_search_at = ended_at + (ended_at - started_at) * self._search_share
         if found.any_revocation:
             for recovered in (False, True):
                 self._alert_to_revocations(recovered=recovered)
@@ -120,7 +139,6 @@ class AlertDetector:
             self._alert_to_stale_connections()
         if found.is_beat_missing != found.is_beat_alert_open:
             self._alert_to_missing_beat()
-        return bool(self._database.execute(ANY_TO_DELIVER)[0][0])
 
     def _alert_to_revocations(self, *, recovered: bool) -> None:
         """One alert about all that became revoked, or stopped being so, since the last one."""

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, text
 
 from shared.db.core.statements import Database, single_statement
-from shared.domain.alerts import GIVE_UP_AFTER, Alert, AlertKind
+from shared.domain.alerts import GIVE_UP_AFTER, MAX_RETRY_SECONDS, Alert, AlertKind
 
 #: For one post: three times as long as it may take.
 LEASE_SECONDS = 30
@@ -31,11 +31,16 @@ _FIRST_OF_KIND = """
 SELECT DISTINCT ON (kind) number FROM tokenkeeper.alerts WHERE due_at IS NOT NULL ORDER BY kind, number
 """
 _PAUSED_KINDS = f"""
-SELECT kind FROM tokenkeeper.alerts WHERE delivered_at > now() - interval '1 hour' AND NOT {_NEVER_SUMMARIZED}
+SELECT kind FROM tokenkeeper.alerts
+ WHERE delivered_at > now() - interval '1 hour' AND delivered_at <= now() AND NOT {_NEVER_SUMMARIZED}
  GROUP BY kind HAVING count(*) >= {MAX_POSTS_PER_HOUR} AND max(delivered_at) > now() - interval '{PAUSE}'
 """
-_IS_UNLEASED = "(a.lease_until IS NULL OR a.lease_until <= now())"
-_IS_POSTABLE = f"a.due_at <= now() AND {_IS_UNLEASED} AND a.kind NOT IN ({_PAUSED_KINDS})"
+#: Dates further ahead than they can be are of a clock that was ahead, and do not count.
+_IS_UNLEASED = f"""
+(a.lease_until IS NULL OR a.lease_until <= now() OR a.lease_until > now() + interval '{LEASE_SECONDS} seconds')
+"""
+_IS_DUE = f"(a.due_at <= now() OR a.due_at > now() + interval '{MAX_RETRY_SECONDS:.0f} seconds')"
+_IS_POSTABLE = f"{_IS_DUE} AND {_IS_UNLEASED} AND a.kind NOT IN ({_PAUSED_KINDS})"
 #: Whether there is anything to log, or to post now.
 ANY_TO_DELIVER = single_statement(f"""
 SELECT EXISTS (SELECT FROM tokenkeeper.alerts WHERE due_at IS NOT NULL AND logged_at IS NULL)

@@ -215,9 +215,10 @@ def _decide_outcome(install: NewInstall, granted_at: datetime, row: Row[Any]) ->
     is_newest = install.install_id is not None and install.install_id == str(row.install_id)
     if row.known_install_id is not None or is_same_date or is_newest:
         return InstallOutcome.ALREADY_STORED
-    if row.installed_at is not None and granted_at < row.installed_at:
+    # A stored date in the future is of a clock that was ahead: it does not make an install older.
+    if row.installed_at is not None and granted_at < row.installed_at <= row.now:
         return InstallOutcome.OLDER_THAN_STORED
-    if row.status == Status.DISCONNECTED and granted_at < row.status_since:
+    if row.status == Status.DISCONNECTED and granted_at < row.status_since <= row.now:
         return InstallOutcome.DISCONNECTED_SINCE
     return InstallOutcome.REINSTALLED
 

@@ -69,16 +69,18 @@ due_at >= CAST(:begins_at AS timestamptz) AND due_at <= now()
             OR lease_until > now() + make_interval(secs => {_MAX_LEASE_SECONDS}))
        AND NOT EXISTS (SELECT FROM tokenkeeper.rotated_tokens AS r WHERE r.hub_id = c.hub_id)
 """
+#: By ctid, which is that of the locked version: the primary key has an entry for each version that an old snapshot
+#: keeps. A row that was changed after the statement began is left to the next claim.
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
-    SELECT hub_id FROM tokenkeeper.connections AS c
+    SELECT ctid FROM tokenkeeper.connections AS c
      WHERE {_IS_CLAIMABLE} {{condition}}
      ORDER BY due_at LIMIT :limit
        FOR NO KEY UPDATE OF c SKIP LOCKED
 ), claimed AS (
     UPDATE tokenkeeper.connections AS c
        SET lease_until = now() + make_interval(secs => :lease_seconds), lease_number = {next_number("c.lease_number")}
-      FROM due WHERE c.hub_id = due.hub_id
+      FROM due WHERE c.ctid = due.ctid
     RETURNING c.hub_id, c.status, c.failures, c.lifetime_seconds, c.scopes, c.due_at, c.retry_not_before, c.last_error,
               c.status_reason, c.encrypted_refresh_token, c.lease_number, c.generation, c.lease_until
 )

@@ -42,11 +42,13 @@ UPDATE tokenkeeper.provider
        consecutive_unknown = :consecutive_unknown, paused_until = :paused_until, rate = :rate,
        has_postponed = has_postponed OR :is_over
 """)
+_PAST_DATES = ("since", "brake_since", "brake_reset_at")
+_NOT_IN_FUTURE = "CASE WHEN {0} > clock_timestamp() THEN clock_timestamp() ELSE {0} END"
 #: clock_timestamp(), not now(): a beat that waited for another one's lock must not use the time from before the wait.
-#: A swept_at in the future comes from a clock that was set back: it must not stop the sweeps.
+#: A date in the future comes from a clock that was set back: it must not stop the sweeps, or count for longer.
 BEGIN_SWEEP = text(f"""
 UPDATE tokenkeeper.provider
-   SET swept_at = clock_timestamp(),
+   SET swept_at = clock_timestamp(), {", ".join(f"{name} = {_NOT_IN_FUTURE.format(name)}" for name in _PAST_DATES)},
        swept_without_beat_since = CASE WHEN NOT :is_from_beat
            THEN coalesce(least(swept_without_beat_since, clock_timestamp()), clock_timestamp()) END
  WHERE swept_at IS NULL

@@ -76,7 +76,7 @@ WITH results AS MATERIALIZED (
     UPDATE tokenkeeper.provider SET last_success_at = now()
      WHERE singleton = (SELECT singleton FROM tokenkeeper.provider
                          WHERE EXISTS (SELECT FROM results WHERE access_token IS NOT NULL)
-                           AND coalesce(last_success_at < now() - interval '5 seconds', true)
+                           AND coalesce(last_success_at NOT BETWEEN now() - interval '5 seconds' AND now(), true)
                            FOR NO KEY UPDATE SKIP LOCKED)
 )
 SELECT results.hub_id, saved.hub_id IS NOT NULL AS is_saved,

@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from shared.db.core.statements import Database, single_statement
+from shared.db.reports.oldest_snapshot import OldestSnapshot, read_oldest_snapshot
 from shared.domain.refresh_counters import (
     LATENESS_BOUNDS_SECONDS,
     LIFETIME_BOUNDS_SECONDS,
@@ -104,6 +105,7 @@ class RefreshStats:
     """Every method raises StoreUnavailable, and is fast with a million connections."""
 
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._database = Database(engine)
 
     def read_slots(self, *, hours: int = 6, minutes: int = 5) -> list[Slot]:
@@ -149,6 +151,9 @@ class RefreshStats:
             row = self._database.execute(SAMPLE_WITHOUT_TOKEN, percent=_sample_percent(connections))[0]
             return round(row.without_token * connections / row.sampled) if row.sampled else 0
         return int(self._database.execute(COUNT_WITHOUT_TOKEN)[0][0])
+
+    def read_oldest_snapshot(self) -> OldestSnapshot:
+        return read_oldest_snapshot(self._engine)
 
     def count_undelivered_alerts(self) -> int:
         return int(self._database.execute(COUNT_UNDELIVERED_ALERTS)[0][0])

@@ -56,7 +56,7 @@ def _web_privileges() -> Iterator[Privilege]:
     yield from _table("tokenkeeper.refresh_requests", select="", insert="hub_id token_granted_at is_operator")
     yield from _table("tokenkeeper.alerts", select="", insert="kind recovered subject detail", update="due_at")
     yield from _table("tokenkeeper.provider", select="", update="rate brake_since brake_reset_at")
-    for table in ("refreshes_by_minute", "refresh_counters", "key_check"):
+    for table in ("refreshes_by_minute", "refresh_counters", "key_check", "oldest_snapshot"):
         yield from _table(f"tokenkeeper.{table}", select="")
 
 
@@ -67,7 +67,7 @@ def _worker_privileges() -> Iterator[Privilege]:
         yield from _table(f"tokenkeeper.{table}", select="", insert="", update="")
     for table in ("alerts", "refreshes_by_minute", "refresh_requests", "rotated_tokens"):
         yield from _table(f"tokenkeeper.{table}", select="", insert="", update="", delete="")
-    for table in ("provider", "connection_counts", "pruning_state"):
+    for table in ("provider", "connection_counts", "pruning_state", "oldest_snapshot"):
         yield from _table(f"tokenkeeper.{table}", select="", update="")
     # History is only added to: what may be deleted of it, a function of the owner deletes.
     yield from _table("tokenkeeper.history", select="", insert="hub_id event detail status")

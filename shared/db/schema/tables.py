@@ -194,6 +194,18 @@ rotated_tokens = Table(
 
 install_locks = Table("install_locks", metadata, Column("hub_id", BigInteger, primary_key=True, autoincrement=False))
 
+oldest_snapshot = Table(
+    "oldest_snapshot",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("xmin_horizon", Text),
+    Column("since", _instant),
+    Column("holder", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("queue_usage", Double, nullable=False, server_default=text("0")),
+    Column("is_alerted", Boolean, nullable=False, server_default=text("false")),
+    Column("is_queue_alerted", Boolean, nullable=False, server_default=text("false")),
+)
+
 connection_counts = Table(
     "connection_counts",
     metadata,

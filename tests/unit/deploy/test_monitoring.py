@@ -17,6 +17,7 @@ from prometheus_client.samples import Sample
 from ruamel.yaml import YAML
 
 from shared.db.reports.connections import Overview
+from shared.db.reports.oldest_snapshot import OldestSnapshot
 from shared.db.reports.refresh_stats import TokenLifetimes, Totals
 from shared.domain.connection import Status
 from shared.domain.provider import Provider
@@ -53,8 +54,15 @@ def render_samples() -> list[Sample]:
         held=0,
     )
     totals = Totals(dict.fromkeys(OUTCOMES, 1), dict.fromkeys(LATENESS_BOUNDS_SECONDS, 1), 1.0)
+    lifetimes = TokenLifetimes(dict.fromkeys(LIFETIME_BOUNDS_SECONDS, 1), 1.0, is_estimated=False)
     reading = Snapshot(
-        overview, totals, TokenLifetimes(dict.fromkeys(LIFETIME_BOUNDS_SECONDS, 1), 1.0, is_estimated=False), 0, 0, 2.0
+        overview,
+        totals,
+        lifetimes,
+        stale=0,
+        alerts_waiting=0,
+        oldest_snapshot=OldestSnapshot(0.0, {}, 0.0),
+        sweep_seconds=2.0,
     )
     text = render_metrics(reading, accept="").get_data(as_text=True)
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]

@@ -23,6 +23,8 @@ DETAILS = {
     AlertKind.STALE: {"count": 14, "hubs": list(range(1, 11))},
     AlertKind.BRAKE: {"held": 190},
     AlertKind.BEAT: {"seconds": 31},
+    AlertKind.OLD_SNAPSHOT: {"seconds": 1900, "kind": "session", "name": "4711", "user": "etl", "application": "psql"},
+    AlertKind.NOTIFICATION_QUEUE: {"percent": 31, "kind": "session", "name": "4711", "user": "etl", "application": ""},
 }
 
 
@@ -38,6 +40,8 @@ def describe(kind: AlertKind, *, recovered: bool = False, **detail: object) -> s
         (AlertKind.STALE, "14 connections (hubs 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 4 more)"),
         (AlertKind.BRAKE, "190 are held so far"),
         (AlertKind.BEAT, "has reached a worker for 31 s. The workers sweep without it"),
+        (AlertKind.OLD_SNAPSHOT, "open for 31 minutes, held by session 4711 of user etl (psql)"),
+        (AlertKind.NOTIFICATION_QUEUE, "is 31 % full: a session that listens has a transaction open"),
     ],
 )
 def test_the_text_of_each_kind_says_what_happened(kind, part):

@@ -30,7 +30,8 @@ ALTER INDEX tokenkeeper.accounts_listed RENAME TO accounts_sorted;
 ALTER TABLE tokenkeeper.alerts RENAME COLUMN stands_for TO summarized_count;
 ALTER TABLE tokenkeeper.alerts DROP CONSTRAINT alerts_kind_known;
 ALTER TABLE tokenkeeper.alerts ADD CONSTRAINT alerts_kind_known
-    CHECK (kind IN ('provider', 'connection_revoked', 'stale_connections', 'revocation_brake', 'beat_missing'));
+    CHECK (kind IN ('provider', 'connection_revoked', 'stale_connections', 'revocation_brake', 'beat_missing',
+                    'old_snapshot', 'notification_queue'));
 
 ALTER TABLE tokenkeeper.provider RENAME COLUMN one TO singleton;
 ALTER TABLE tokenkeeper.provider RENAME COLUMN silent TO consecutive_no_answer;
@@ -88,6 +89,16 @@ CREATE TABLE tokenkeeper.rotated_tokens (
 CREATE TABLE tokenkeeper.install_locks (
     hub_id bigint PRIMARY KEY
 );
+CREATE TABLE tokenkeeper.oldest_snapshot (
+    singleton         boolean PRIMARY KEY DEFAULT true CONSTRAINT oldest_snapshot_singleton CHECK (singleton),
+    xmin_horizon      text,                          -- the oldest transaction id that it sees as running; null: none
+    since             timestamptz,                   -- when a sweep first saw it; null: none
+    holder            jsonb NOT NULL DEFAULT '{}',   -- what holds it: kind, name, user, application
+    queue_usage       double precision NOT NULL DEFAULT 0,   -- of the queue of notifications, from 0 to 1
+    is_alerted        boolean NOT NULL DEFAULT false,        -- the newest alert says that it is too old
+    is_queue_alerted  boolean NOT NULL DEFAULT false         -- the newest alert says that the queue is filling
+);
+INSERT INTO tokenkeeper.oldest_snapshot DEFAULT VALUES;
 
 -- Functions hold the text of their statements, so those that name what was renamed are replaced. Privileges stay.
 DROP TRIGGER count_in ON tokenkeeper.connections;

@@ -120,7 +120,8 @@ CREATE TABLE tokenkeeper.alerts (
     summarized_count integer NOT NULL DEFAULT 0,           -- earlier alerts of its kind that this one replaces
     delivered_at     timestamptz,                          -- null: not delivered
     CONSTRAINT alerts_kind_known
-        CHECK (kind IN ('provider', 'connection_revoked', 'stale_connections', 'revocation_brake', 'beat_missing'))
+        CHECK (kind IN ('provider', 'connection_revoked', 'stale_connections', 'revocation_brake', 'beat_missing',
+                        'old_snapshot', 'notification_queue'))
 );
 CREATE INDEX alerts_pending ON tokenkeeper.alerts (kind, number) WHERE due_at IS NOT NULL;
 CREATE INDEX alerts_delivered ON tokenkeeper.alerts (delivered_at) WHERE delivered_at IS NOT NULL;
@@ -176,6 +177,19 @@ CREATE TABLE tokenkeeper.rotated_tokens (
 CREATE TABLE tokenkeeper.install_locks (
     hub_id bigint PRIMARY KEY
 );
+
+-- The oldest snapshot that keeps PostgreSQL from removing old versions of rows, and how full its queue of notifications
+-- is, as each sweep measures them: exactly one row.
+CREATE TABLE tokenkeeper.oldest_snapshot (
+    singleton         boolean PRIMARY KEY DEFAULT true CONSTRAINT oldest_snapshot_singleton CHECK (singleton),
+    xmin_horizon      text,                          -- the oldest transaction id that it sees as running; null: none
+    since             timestamptz,                   -- when a sweep first saw it; null: none
+    holder            jsonb NOT NULL DEFAULT '{}',   -- what holds it: kind, name, user, application
+    queue_usage       double precision NOT NULL DEFAULT 0,   -- of the queue of notifications, from 0 to 1
+    is_alerted        boolean NOT NULL DEFAULT false,        -- the newest alert says that it is too old
+    is_queue_alerted  boolean NOT NULL DEFAULT false         -- the newest alert says that the queue is filling
+);
+INSERT INTO tokenkeeper.oldest_snapshot DEFAULT VALUES;
 
 -- The number of rows in `connections`, which would take long to count: exactly one row, kept by the triggers below.
 CREATE TABLE tokenkeeper.connection_counts (
