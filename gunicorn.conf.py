@@ -14,9 +14,15 @@ from web.server.startup import exit_on_configuration_error, load_settings
 # gunicorn would take these two from PORT and WEB_CONCURRENCY.
 bind = "127.0.0.1:8000"
 workers = 1
-# Threads that wait for HubSpot do not block the others; 8 slow exchanges still leave the other process for /healthz.
+# Threads for pages that wait for no other server; what waits has threads of its own (web/server/lanes.py).
 worker_class = "gthread"
 threads = 8
+# Seconds, more than balancers keep an idle connection (AWS 60, Traefik 90, Azure 240, Google 600): they must close it,
+# or now and then a request meets a connection that has just been closed.
+keepalive = 620
+# What browsers send: cookies of neighbouring sites, of 4 KB each, and a callback's URL with code and state.
+limit_request_field_size = slow_client_worker.MAX_HEADER_BYTES
+limit_request_line = 8190
 # The request's path, never its query: the callback's holds the code and the state.
 access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(M)sms'
 logger_class = "web.server.access_log.AccessLogger"

@@ -17,7 +17,7 @@ from web import error_pages, exception_summary
 from web.admin import error_pages as admin_error_pages
 from web.admin.routes import add_routes as add_admin_routes
 from web.error_pages import AbortWithPage, is_admin_path, render_error_page
-from web.monitoring.health import healthz, readyz
+from web.monitoring.health import Readiness, healthz
 from web.monitoring.metrics import Metrics
 from web.oauth.handshake import Handshake
 from web.oauth.install_status import InstallStatus
@@ -81,7 +81,7 @@ def _add_routes(app: Flask, services: Services) -> None:
     add_admin_routes(app, services, cookies, basic_auth.require)
     app.add_url_rule("/metrics", "metrics", basic_auth.require(metrics.page))
     app.add_url_rule("/healthz", "healthz", healthz)
-    app.add_url_rule("/readyz", "readyz", lambda: readyz(services.readiness_checks))
+    app.add_url_rule("/readyz", "readyz", Readiness(services.readiness_checks).page)
 
 
 def _refuse_raw_bytes() -> None:

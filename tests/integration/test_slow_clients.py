@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import select
 import signal
 import socket
@@ -34,6 +35,10 @@ from web.server.slow_client_worker import (
 CROWD = 40
 #: Before gunicorn drops the crowd's connections, so that an answer in this time did not wait for that.
 ANSWER_SECONDS = HEADER_TIMEOUT_SECONDS - 2
+#: Google's. gunicorn's own default is 2.
+LONGEST_IDLE_SECONDS_OF_BALANCERS = 600
+#: For each process; gunicorn's default is 1000, more sockets than a test may have open.
+WORKER_CONNECTIONS = 400
 #: For everything else; only a failing test waits this long.
 SOCKET_SECONDS = 20
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
@@ -246,8 +251,33 @@ def cpu_seconds(processes: list[psutil.Process]) -> float:
     return sum(process.cpu_times().user + process.cpu_times().system for process in processes)
 
 
-def test_a_header_that_is_too_large_ends_the_connection(connect: Connect) -> None:
-    assert read_status_line(connect(REQUEST + b"X: " + b"a" * MAX_HEADER_BYTES)) == b""
+def test_a_header_that_is_too_large_is_refused_and_ends_the_connection(connect: Connect) -> None:
+    connection = connect(REQUEST + b"X: " + b"a" * MAX_HEADER_BYTES)
+    assert read_status_line(connection).startswith(b"HTTP/1.1 431")
+    assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("size", [9_000, 48_000])
+def test_large_cookies_of_neighbouring_sites_are_accepted(connect: Connect, size: int) -> None:
+    cookies = b"; ".join(b"neighbour%d=" % number + b"a" * 4000 for number in range(size // 4000))
+    assert read_status_line(connect(REQUEST + b"Cookie: " + cookies + b"\r\n\r\n")) == OK
+
+
+def test_a_long_link_back_from_hubspot_is_accepted(connect: Connect) -> None:
+    query = b"state=x&code=" + b"c" * 6000
+    assert b"400" in read_status_line(connect(b"GET /oauth/callback?" + query + b" HTTP/1.1\r\nHost: x\r\n\r\n"))
+
+
+def test_kept_connections_take_no_thread_and_make_room_for_others(connect: Connect) -> None:
+    """One client holds as many as both processes accept: gunicorn alone would then accept no other connection."""
+    kept = [connect(REQUEST + b"\r\n") for _ in range(2 * WORKER_CONNECTIONS)]
+    assert {read_status_line(connection) for connection in kept} == {OK}
+    assert read_health_check(connect) == OK
+    assert len(kept) - len(select.select(kept, [], [], 0)[0]) > WORKER_CONNECTIONS, "most are still open"
+
+
+def test_a_connection_is_kept_for_longer_than_balancers_keep_it() -> None:
+    assert runpy.run_path(str(ROOT / "gunicorn.conf.py"))["keepalive"] > LONGEST_IDLE_SECONDS_OF_BALANCERS
 
 
 def test_one_address_cannot_hold_all_waiting_connections(connect: Connect) -> None:

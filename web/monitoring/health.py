@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 
 from flask import Response, jsonify
@@ -19,6 +21,8 @@ from web.server.timeouts import run_in_thread
 
 #: For all checks together. Less than CONNECT_TIMEOUT_SECONDS: a server that accepts and does not answer is not "down".
 READY_TIMEOUT_SECONDS = 1.8
+#: Requests at once that wait for the checks; the others get the latest result.
+MAX_WAITING = 2
 #: No such key exists, and LPUSHX creates none.
 READY_KEY = "tokenkeeper.readyz"
 
@@ -33,7 +37,42 @@ def healthz() -> Response:
     return Response("ok\n", mimetype="text/plain")
 
 
-def readyz(checks: Mapping[str, Check]) -> Response:
+class Readiness:
+    """`GET /readyz`. Anyone may ask, so the checks run once at a time, and requests meanwhile share the result."""
+
+    def __init__(self, checks: Mapping[str, Check]) -> None:
+        self._checks = checks
+        self._lock = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
+        self._run: Future[dict[str, str]] | None = None
+        self._latest = dict.fromkeys(checks, "no answer")
+
+    def page(self) -> Response:
+        states = self._latest
+        if self._waiting.acquire(blocking=False):
+            try:
+                states = self._read_states()
+            finally:
+                self._waiting.release()
+        response = jsonify(states)
+        response.status_code = 200 if set(states.values()) == {"ok"} else 503
+        return response
+
+    def _read_states(self) -> dict[str, str]:
+        with self._lock:
+            run = self._run or Future()
+            is_own = run is not self._run
+            self._run = run
+        if is_own:
+            try:
+                self._latest = _run_checks(self._checks)
+            finally:
+                self._run = None
+                run.set_result(self._latest)
+        return run.result()
+
+
+def _run_checks(checks: Mapping[str, Check]) -> dict[str, str]:
     """Runs all checks at the same time, so that two servers that hang take no longer than one."""
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
     pending = {name: run_in_thread(check) for name, check in checks.items()}
@@ -46,9 +85,7 @@ def readyz(checks: Mapping[str, Check]) -> Response:
             states[name] = "no answer"
         except NotReady as error:
             states[name] = str(error)
-    response = jsonify(states)
-    response.status_code = 200 if set(states.values()) == {"ok"} else 503
-    return response
+    return states
 
 
 def readiness_checks(engine: Engine, redis_url: str) -> dict[str, Check]:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from web.security.rate_limits import Rate, RateLimiter
+from web.server.lanes import EXCHANGE_THREADS
 
 V = TypeVar("V")
 
-#: Exchanges at once in this process: half of gunicorn's threads. web/server/lanes.py queues callbacks for so many.
-MAX_EXCHANGES = 4
+#: Exchanges at once in this process. Under gunicorn, callbacks queue for so many threads.
+MAX_EXCHANGES = EXCHANGE_THREADS
 #: Of these, for networks that sent several codes a short while ago that HubSpot rejected: for all of them together.
 MAX_UNTRUSTED_EXCHANGES = 1
 #: Codes of one network that HubSpot may reject. A person's is rejected where it is too old or sent twice.

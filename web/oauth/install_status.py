@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from uuid import UUID
 
 from flask import Response, jsonify, render_template, request, url_for
@@ -12,10 +13,15 @@ from web.oauth.install_cookie_jar import InstallCookieJar
 from web.oauth.install_storage import InstallProgress, check_and_resubmit, decrypt_browser_copy
 from web.oauth.scope_descriptions import describe_scopes
 from web.security.cookies import Cookies
+from web.security.rate_limits import Rate, RateLimiter, client_address
 from web.services import Services
 
 #: After the install, the page reloads for this long while HubSpot has not told the domain.
 DOMAIN_WAIT_SECONDS = 30.0
+#: A page asks four times a second at first, then once.
+INSTALL_PAGE_RATE = Rate(240, 40.0)
+#: Installs at once that PostgreSQL or the queue is asked about: where these hang, the others' threads stay free.
+MAX_CHECKS = 3
 
 
 class InstallStatus:
@@ -24,6 +30,8 @@ class InstallStatus:
     def __init__(self, services: Services, cookies: Cookies) -> None:
         self._services = services
         self._jar = InstallCookieJar(cookies, services.secret_key)
+        self._limiter = RateLimiter("pages of installs", INSTALL_PAGE_RATE, services.monotonic_clock)
+        self._checks = threading.BoundedSemaphore(MAX_CHECKS)
 
     def page(self, install_id: UUID) -> Response:
         progress = self._read_progress(str(install_id))
@@ -58,10 +66,19 @@ class InstallStatus:
         cookie, encrypted = self._jar.read(request, install_id)
         install = decrypt_browser_copy(self._services, encrypted, install_id) if encrypted else None
         if install is None:
-            return check_and_resubmit(self._services, cookie, None) if cookie else None
+            return self._check(cookie, None) if cookie else None
         # After a change of SECRET_KEY the cookie is not valid any more; the grant is encrypted with TOKEN_KEYS.
         cookie = cookie or InstallCookie(install_id, install.hub_id, install.granted_at.timestamp())
-        return check_and_resubmit(self._services, cookie, encrypted)
+        return self._check(cookie, encrypted)
+
+    def _check(self, cookie: InstallCookie, encrypted: str | None) -> InstallProgress:
+        """Above the limits no server is asked: the page waits, and asks again soon."""
+        if self._limiter.take(client_address(request)) or not self._checks.acquire(blocking=False):
+            return InstallProgress("storing", cookie)
+        try:
+            return check_and_resubmit(self._services, cookie, encrypted)
+        finally:
+            self._checks.release()
 
     def _update_cookies(self, response: Response, progress: InstallProgress) -> None:
         """Records when the grant was submitted; once it is stored, lets the browser's copy expire."""

@@ -2,7 +2,8 @@
 
 gunicorn reads a request's header in the thread that will answer it, at the client's pace: 16 clients that each send
 half a header block all threads of two processes. Here a connection waits in the poller of the main thread, which costs
-no thread, until its header is complete or the time for it is over. docs/adr/0016 compares other servers.
+no thread, until its header is complete or the time for it is over; so does a kept connection between two requests.
+docs/adr/0016 compares other servers. Which thread then answers is up to `lanes.py`.
 
 The methods without an underscore, and `_keepalive_after` and `_cap_keepalive`, override gunicorn's.
 tests/integration/test_slow_clients.py holds what they have to do under the pinned version of gunicorn.
@@ -16,19 +17,25 @@ import socket
 import struct
 from collections import Counter
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any
 
 from gunicorn.http.errors import ParseException
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
+
+from web.server.lanes import Lanes, choose_lane
 
 #: For the header of a request, from the connection or from the response before.
 HEADER_TIMEOUT_SECONDS = 10.0
-#: gunicorn's own limits (a request line of 4,094, fields of 8,190 bytes) refuse nearly every larger header.
+#: Of a request line and all fields. Cookies of neighbouring sites may be most of it.
 MAX_HEADER_BYTES = 64 * 1024
+HEADER_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 #: Connections of one address that may wait for their header at once. A proxy sends complete headers: it needs few.
 MAX_WAITING_PER_ADDRESS = 200
+#: Of gunicorn's `worker_connections`: above the rest of it, a new connection replaces the one that is idle the longest.
+FREE_CONNECTIONS = 100
 #: For one read or write in a thread. Nearly every response fits into the socket's buffer.
 SOCKET_TIMEOUT_SECONDS = 15
 #: For the client to close after the last response, and how much it may still send: after a close by the server it might
@@ -45,6 +52,8 @@ class SlowClientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         #: Connections that wait for a complete header, oldest first, with the number of bytes received so far.
         self._waiting: dict[TConn, int] = {}
         self._waiting_by_address: Counter[str] = Counter()
+        #: Connections between two requests, the one that is idle the longest first.
+        self._idle: dict[TConn, None] = {}
         #: Connections after their last response, oldest first, with the number of bytes received since.
         self._closing: dict[TConn, int] = {}
 
@@ -52,45 +61,41 @@ class SlowClientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         try:
             client, address = listener.accept()
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._drop_longest_idle()
+            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 raise
             return
         self.nr_conns += 1
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             client.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SOCKET_TIMEOUT_SECONDS, 0))
+        if self.nr_conns > self.worker_connections - FREE_CONNECTIONS:
+            self._drop_longest_idle()
         self._wait_for_header(TConn(self.cfg, client, address, listener.getsockname()))
 
-    def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
-        """A kept-alive connection sends its next request: it waits for the whole header like a new one."""
-        self.poller.unregister(client)
-        self.keepalived_conns.remove(conn)
-        self._wait_for_header(conn)
+    def get_thread_pool(self) -> Lanes:
+        return Lanes(self.cfg.threads)
 
     def murder_pending(self) -> None:
         """Gunicorn calls this every second."""
         super().murder_pending()
+        self.tpool.release_stalled()
         now = monotonic()
         while self._waiting and (oldest := next(iter(self._waiting))).timeout <= now:
             self._drop_waiting(oldest)
+        while self._idle and (oldest := next(iter(self._idle))).timeout <= now:
+            self._drop_idle(oldest)
         while self._closing and (oldest := next(iter(self._closing))).timeout <= now:
             self._close(oldest)
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
         """Gunicorn would wait in its main thread, up to two seconds, for the client to close."""
-        if not fs.cancelled() and fs.result():
-            super().finish_request(conn, fs)
-            return
-        if conn.sock.fileno() < 0:  # closed where the error was handled
+        if not fs.cancelled() and fs.exception() is None and fs.result():
+            self._keep(conn)
+        elif conn.sock.fileno() < 0:  # closed where the error was handled
             self.nr_conns -= 1
-            return
-        conn.timeout = monotonic() + CLOSE_TIMEOUT_SECONDS
-        self._closing[conn] = 0
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._read_while_closing, conn))
-        try:
-            conn.sock.setblocking(False)
-            conn.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self._close(conn)
+        else:
+            self._begin_closing(conn)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Gunicorn sends and logs the message of a parse error, which quotes the request: that may hold a code."""
@@ -108,8 +113,15 @@ class SlowClientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
     def _cap_keepalive(self, deadline: float) -> None:
         """Gunicorn calls this when the worker begins to stop."""
         super()._cap_keepalive(deadline)
-        for conn in self._waiting:
+        for conn in (*self._waiting, *self._idle):
             conn.timeout = min(conn.timeout, deadline)
+
+    def _drop_longest_idle(self) -> None:
+        """Without this, clients that hold connections and send nothing would keep gunicorn from accepting others."""
+        if self._idle:
+            self._drop_idle(next(iter(self._idle)))
+        elif self._waiting:
+            self._drop_waiting(next(iter(self._waiting)))
 
     def _wait_for_header(self, conn: TConn) -> None:
         conn.sock.setblocking(False)
@@ -129,13 +141,19 @@ class SlowClientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         except OSError:
             header = b""
         has_closed = len(header) <= self._waiting[conn]
-        if b"\r\n\r\n" in header.lstrip(b"\r\n"):
+        request_head = header.lstrip(b"\r\n")
+        if b"\r\n\r\n" in request_head:
             self._stop_waiting(conn)
-            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
             conn.data_ready = True
-            self.enqueue_req(conn)
-        elif has_closed or len(header) >= MAX_HEADER_BYTES:
+            future = self.tpool.submit(self.handle, conn, lane=choose_lane(request_head))
+            future.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
+        elif has_closed:
             self._drop_waiting(conn)
+        elif len(header) >= MAX_HEADER_BYTES:
+            self._stop_waiting(conn)
+            with suppress(OSError):
+                client.send(HEADER_TOO_LARGE)
+            self._begin_closing(conn)
         else:
             self._waiting[conn] = len(header)
             # The poller reports the socket again only once there are more bytes than now.
@@ -148,11 +166,42 @@ class SlowClientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
 
     def _stop_waiting(self, conn: TConn) -> None:
         self.poller.unregister(conn.sock)
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         del self._waiting[conn]
         address = _client_address(conn)
         self._waiting_by_address[address] -= 1
         if not self._waiting_by_address[address]:
             del self._waiting_by_address[address]
+
+    def _keep(self, conn: TConn) -> None:
+        """Until the client sends its next request: it waits for the whole header like a new connection."""
+        conn.sock.setblocking(False)
+        conn.timeout = monotonic() + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
+        self._idle[conn] = None
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._wake, conn))
+
+    def _wake(self, conn: TConn, _: socket.socket) -> None:
+        self._stop_idling(conn)
+        self._wait_for_header(conn)
+
+    def _drop_idle(self, conn: TConn) -> None:
+        self._stop_idling(conn)
+        self.nr_conns -= 1
+        conn.close()
+
+    def _stop_idling(self, conn: TConn) -> None:
+        self.poller.unregister(conn.sock)
+        del self._idle[conn]
+
+    def _begin_closing(self, conn: TConn) -> None:
+        conn.timeout = monotonic() + CLOSE_TIMEOUT_SECONDS
+        self._closing[conn] = 0
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._read_while_closing, conn))
+        try:
+            conn.sock.setblocking(False)
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(conn)
 
     def _read_while_closing(self, conn: TConn, client: socket.socket) -> None:
         try:

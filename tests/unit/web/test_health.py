@@ -5,8 +5,9 @@ import time
 
 import pytest
 
+from tests.support.polling import until
 from tests.unit.web.conftest import Site
-from web.monitoring.health import NotReady
+from web.monitoring.health import MAX_WAITING, NotReady
 from web.server.timeouts import TimedOut, run_within
 
 
@@ -51,6 +52,20 @@ def test_readyz_names_servers_that_hang_within_three_seconds():
     release.set()
     assert time.monotonic() - started_at < 3 + 5, "a busy machine may add 5 s"
     assert response.get_json() == {"postgres": "no answer", "redis": "no answer"}
+
+
+def test_while_the_servers_hang_more_requests_are_answered_at_once_with_the_latest_result():
+    release, runs = threading.Event(), []
+    site = site_with(postgres=lambda: runs.append(None) or release.wait(60))
+    pages = [threading.Thread(target=site.other_browser().visit, args=["/readyz"]) for _ in range(MAX_WAITING)]
+    for page in pages:
+        page.start()
+    until(lambda: runs)
+    assert [site.visit("/readyz").status_code for _ in range(20)] == [503] * 20
+    release.set()
+    for page in pages:
+        page.join(30)
+    assert len(runs) <= MAX_WAITING
 
 
 def test_run_within_returns_and_raises_what_the_call_does():

@@ -9,6 +9,7 @@ from shared.domain.connection import Status
 from tests.support.builders import HUB
 from web.oauth.install_cookie import LOST_AFTER_SECONDS, RESUBMIT_QUEUED_SECONDS, RESUBMIT_SECONDS
 from web.oauth.install_cookie_jar import STORED_GRANT_SECONDS
+from web.oauth.install_status import INSTALL_PAGE_RATE, MAX_CHECKS
 
 
 def status(site, path):
@@ -229,3 +230,29 @@ def test_the_page_is_not_cached(site):
     path = site.install()
     for response in (site.visit(path), site.visit(f"{path}/status")):
         assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_a_flood_of_questions_from_one_address_asks_postgres_no_more_than_the_limit(site):
+    path = site.install()
+    site.store_queued()
+    states = {status(site, path)["state"] for _ in range(INSTALL_PAGE_RATE.burst)}
+    asked = site.installs.asked
+    assert states == {"connected"}
+    assert status(site, path) == {"state": "storing", "hub_id": HUB}
+    assert site.installs.asked == asked
+
+
+def test_where_postgres_hangs_further_pages_wait_in_the_browser(site):
+    path = site.install()
+    find, answers = site.installs.find, []
+
+    def find_while_others_ask(install_id):
+        if len(answers) < MAX_CHECKS:
+            answers.append(None)
+            answers[-1] = status(site, path)
+        return find(install_id)
+
+    site.store_queued()
+    site.installs.find = find_while_others_ask
+    assert status(site, path)["state"] == "connected"
+    assert site.installs.asked == MAX_CHECKS + 1
