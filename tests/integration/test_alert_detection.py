@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.db.alerts.detection import CANDIDATE_ROWS, DETECT, AlertDetector
+from shared.db.alerts.detection import CANDIDATE_ROWS, DETECT, LOCK_STALE_ALERTS, AlertDetector
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.statements import Database
 from shared.db.lifecycle.imports import ImportRow
 from shared.domain.alerts import AlertKind
 from shared.domain.errors import InvalidClient, TemporarilyUnavailable, Throttled
 from shared.domain.provider import FAILURES_BEFORE_OUTAGE, CallOutcome
+from tests.support.polling import until
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 NO_ANSWERS = [CallOutcome(is_first_attempt=True, error=TemporarilyUnavailable("timeout"))] * FAILURES_BEFORE_OUTAGE
@@ -126,6 +129,38 @@ def test_concurrent_sweeps_raise_no_alert_twice(
     assert [detail["count"] for _, detail in read_alerts(sql, "stale_connections")] == [20]
 
 
+def test_a_sweep_waits_for_the_alert_about_stale_connections_that_another_one_is_raising(
+    connections: ConnectionFixture, engine: Engine, sql: SqlFixture, connect: Callable[..., Any]
+) -> None:
+    connections.install()
+    sql.set(STALE)
+    other = connect()
+    other.autocommit = False
+    SqlFixture(other).rows(LOCK_STALE_ALERTS.text)
+    with ThreadPoolExecutor(2) as pool:
+        sweeps = [pool.submit(AlertDetector(engine, 2.0).detect) for _ in range(2)]
+        until(lambda: sql.count_lock_waits() == 2)
+        other.rollback()
+        assert [sweep.result(60) for sweep in sweeps] == [True, True]
+    assert len(read_alerts(sql, "stale_connections")) == 1
+
+
+def test_a_detection_says_whether_there_is_an_alert_to_log_or_to_post_now(
+    detector: AlertDetector, engine: Engine, sql: SqlFixture
+) -> None:
+    assert not detector.detect()
+    with Database(engine).transaction() as connection:
+        raise_alert(connection, AlertKind.BRAKE, detail={"held": 1})
+    sql.rows("UPDATE tokenkeeper.alerts SET due_at = now() + interval '1 hour'")
+    assert detector.detect(), "it is not logged yet"
+    sql.rows("UPDATE tokenkeeper.alerts SET logged_at = now()")
+    assert not detector.detect(), "it is logged, and waits for its next attempt"
+    sql.rows("UPDATE tokenkeeper.alerts SET due_at = now()")
+    assert detector.detect()
+    sql.rows("UPDATE tokenkeeper.alerts SET due_at = NULL")
+    assert not detector.detect()
+
+
 def test_a_disconnect_ends_the_alert_about_a_revocation(
     connections: ConnectionFixture, detector: AlertDetector, sql: SqlFixture
 ) -> None:
@@ -154,6 +189,17 @@ def test_stale_connections_raise_one_alert_and_their_end_another(
     for _ in range(3):
         detector.detect()
     assert read_alerts(sql, "stale_connections")[1:] == [(True, {"count": 0, "hubs": []})]
+
+
+def test_connections_that_are_stale_again_after_the_end_raise_an_alert_again(
+    connections: ConnectionFixture, detector: AlertDetector, sql: SqlFixture
+) -> None:
+    connections.install()
+    for state in (STALE, FRESH, STALE):
+        sql.set(state)
+        detector.detect()
+        move_alerts_back(sql, 601)
+    assert [recovered for recovered, _ in read_alerts(sql, "stale_connections")] == [False, True, False]
 
 
 def test_a_connection_overdue_for_five_sweeps_raises_an_alert_before_its_token_expires(

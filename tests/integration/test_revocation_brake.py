@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import psycopg2
 import pytest
 from sqlalchemy import Engine
 
 from shared.db.refresh import brake
+from shared.db.refresh.brake import RevocationBrake
 from shared.db.refresh.claims import ClaimedConnection, RefreshResult
 from shared.db.reports.connections import ConnectionReports
 from shared.domain import connection as rules
@@ -17,6 +20,7 @@ from shared.domain.brake import MIN_REVOCATIONS
 from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavailable
 from shared.domain.grant import Introspection
 from shared.domain.provider import RAMP_START_RATE, CallOutcome
+from tests.support.polling import until
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 DEAD = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
@@ -241,6 +245,36 @@ def test_a_dismissal_makes_active_what_is_held_and_what_was_revoked_just_before_
     due = sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now() AND failures = 0")
     assert due == 300
     assert sql.events(1)[-1] == "recovered"
+
+
+def test_a_dismissal_does_not_refresh_before_the_time_that_hubspot_asked_for(
+    fleet: ConnectionFixture, sql: SqlFixture
+) -> None:
+    revoke(fleet, 20)
+    sql.set("retry_not_before = now() + interval '1 hour'", hub := find_held(sql))
+    fleet.stores.brake.dismiss()
+    assert sql.value("SELECT due_at = retry_not_before FROM tokenkeeper.connections WHERE hub_id = %s", hub)
+
+
+@pytest.mark.parametrize("decide", [RevocationBrake.confirm, RevocationBrake.dismiss])
+def test_a_decision_leaves_a_connection_that_recovered_while_it_waited_for_its_row(
+    fleet: ConnectionFixture,
+    sql: SqlFixture,
+    connect: Callable[..., Any],
+    decide: Callable[[RevocationBrake], int | None],
+) -> None:
+    revoke(fleet, 20)
+    hub, other = find_held(sql), connect()
+    other.autocommit = False
+    recover = "status = 'active', failures = 7, pending_revocation = NULL"
+    SqlFixture(other).set(recover, hub)
+    with ThreadPoolExecutor(1) as pool:
+        decision = pool.submit(decide, fleet.stores.brake)
+        until(lambda: sql.count_lock_waits() == 1)
+        other.commit()
+        assert decision.result(60) == (4 if decide is RevocationBrake.confirm else 19)
+    row = sql.row(hub)
+    assert (row["status"], row["failures"], sql.events(hub)[-1]) == ("active", 7, "suspected")
 
 
 def test_a_dismissal_leaves_revocations_from_long_before(fleet: ConnectionFixture, sql: SqlFixture) -> None:

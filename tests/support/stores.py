@@ -69,6 +69,11 @@ class SqlFixture:
             name for (name,) in self.rows("SELECT event FROM hubspot.history WHERE hub_id = %s ORDER BY at", hub_id)
         ]
 
+    def count_lock_waits(self) -> int:
+        """Statements in this database that wait for a lock of another transaction."""
+        waiting = "wait_event_type = 'Lock' AND datname = current_database()"
+        return int(self.value(f"SELECT count(*) FROM pg_stat_activity WHERE {waiting}"))
+
     def read_served_token(self, hub_id: int = HUB) -> str | None:
         """The access token that a downstream job reads; None: none is served."""
         rows = self.rows("SELECT access_token FROM hubspot.tokens WHERE hub_id = %s", hub_id)
