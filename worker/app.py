@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Collection
 from functools import cache, partial
@@ -119,21 +118,17 @@ def _exit_on_failure(check: Callable[[], None]) -> None:
 @signals.worker_process_init.connect
 def _prepare_pool_process(**_: Any) -> None:
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = RESULT_WAIT_TENTHS
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _drain_and_exit)
     tracing.configure("tokenkeeper-worker", os.environ)  # noqa: TID251  an entry point
     get_sweeper()
-
-
-def _drain_and_exit(_signal: int, _frame: object) -> NoReturn:
-    """On SIGTERM. Calls in flight are finished first: HubSpot may have rotated a refresh token that only it knows."""
-    _shut_down()
-    os._exit(0)
 
 
 @signals.worker_process_shutdown.connect
 @signals.worker_shutdown.connect
 def _shut_down(**_: Any) -> None:
+    """Also where a pool process alone gets SIGTERM, which billiard handles.
+
+    Calls in flight are finished first: HubSpot may have rotated a refresh token that only it knows.
+    """
     if get_sweeper.cache_info().currsize:
         get_sweeper().stop()
     if _build_services.cache_info().currsize:
