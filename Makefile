@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+# Browsers and examples run no line that these do not run.
+COVERAGE_TESTS := tests/faults tests/journeys tests/integration tests/unit
+
 .DEFAULT_GOAL := help
 .PHONY: help setup up test test-fast coverage freshness soak fuzz bench check format lock docs screenshots compose-test audit sbom
 
@@ -28,9 +31,9 @@ test: $(READY) ## every test, against real PostgreSQL, Valkey, Celery and HTTP
 test-fast: $(READY) ## the unit tests alone: no server, half a minute on an idle machine
 	$(BIN)/python -m pytest -q -n 2 tests/unit $(ARGS)
 
-coverage: $(READY) ## lines of the product that no unit or integration test runs (ARGS=tests/faults adds others)
+coverage: $(READY) ## lines of the product that no test runs, in twice the time of the tests
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/unit tests/integration $(ARGS)
+	$(BIN)/coverage run -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(COVERAGE_TESTS) $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

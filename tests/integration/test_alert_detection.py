@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.db.alerts.detection import CANDIDATE_ROWS, DETECT, LOCK_STALE_ALERTS, AlertDetector
+from shared.db.alerts.detection import CANDIDATE_ROWS, DETECT, LOCK_ALERTS, AlertDetector
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.statements import Database
 from shared.db.lifecycle.imports import ImportRow
@@ -136,7 +136,7 @@ def test_a_sweep_waits_for_the_alert_about_stale_connections_that_another_one_is
     sql.set(STALE)
     other = connect()
     other.autocommit = False
-    SqlFixture(other).rows(LOCK_STALE_ALERTS.text)
+    SqlFixture(other).rows(LOCK_ALERTS.text)
     with ThreadPoolExecutor(2) as pool:
         sweeps = [pool.submit(AlertDetector(engine, 2.0).detect) for _ in range(2)]
         until(lambda: sql.count_lock_waits() == 2)

@@ -270,7 +270,7 @@ def test_a_decision_leaves_a_connection_that_recovered_while_it_waited_for_its_r
     SqlFixture(other).set(recover, hub)
     with ThreadPoolExecutor(1) as pool:
         decision = pool.submit(decide, fleet.stores.brake)
-        until(lambda: sql.count_lock_waits() == 1)
+        until(lambda: count_held(sql) == 1)
         other.commit()
         assert decision.result(60) == (4 if decide is RevocationBrake.confirm else 19)
     row = sql.row(hub)
