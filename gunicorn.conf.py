@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from shared.db.core.errors import StoreUnavailable
+from shared.db.schema.privileges import WEB
 from shared.foreign_environment import GUNICORN_ARGUMENTS, remove_foreign_variables
 from shared.logs import log_ignored_variables
 from shared.startup_checks import check_database
@@ -44,7 +45,7 @@ def on_starting(server: Any) -> None:
     with exit_on_configuration_error(), suppress(StoreUnavailable):  # each worker waits for PostgreSQL and logs it
         settings = load_settings(os.environ)  # noqa: TID251
         log_ignored_variables(ignored)
-        check_database(settings)
+        check_database(settings, WEB)
     on_reload(server)
 
 

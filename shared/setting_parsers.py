@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from urllib.parse import SplitResult, urlsplit
 
+from shared import database_url
 from shared.net.addresses import is_metadata_address
 from shared.token_cipher import TokenCipher
 
@@ -55,7 +56,16 @@ def parse_scopes(text: str) -> tuple[str, ...]:
 
 
 def parse_database_url(text: str) -> str:
-    _split_url(text, DATABASE_SCHEMES)
+    """As libpq reads it, but for the scheme."""
+    scheme, _, rest = text.partition("://")
+    if scheme not in DATABASE_SCHEMES or not rest:
+        raise WrongForm("it begins with postgresql://")
+    if not text.isprintable() or " " in text:
+        raise WrongForm("write %20 for a space")
+    try:
+        database_url.parse_database_url(text)
+    except database_url.InvalidDatabaseUrl as error:
+        raise WrongForm(str(error)) from None
     return text
 
 

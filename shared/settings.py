@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from shared import setting_parsers as parsers
 from shared.setting_fields import BadSetting, Process, Source, list_declared, read_setting, setting
@@ -317,7 +317,8 @@ class Settings:
         urls = (self.database_url, self.web_database_url, self.worker_database_url, self.hubspot_proxy)
         for url in (*urls, *self.redis_url.split(";")):
             password = urlsplit(url).password or ""
-            secrets += dict.fromkeys((password, unquote(password)))
+            in_query = dict(parse_qsl(urlsplit(url).query)).get("password", "")
+            secrets += dict.fromkeys((password, unquote(password), in_query))
         return (*self.hubspot_client_secrets, *self.token_keys, *filter(None, secrets))
 
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from shared.db.core.engine import make_engine
+from shared.db.core.errors import SchemaError, StatementRejected, StoreMisconfigured
 from shared.db.lifecycle.key_check import KeyCheckStore
+from shared.db.schema.access import check_access
 from shared.db.schema.migrate import check_schema
 from shared.settings import Settings, SettingsError
 from shared.token_cipher import TokenCipher
 
 
-def check_database(settings: Settings) -> None:
-    """Raises SchemaError, StoreUnavailable, or SettingsError where TOKEN_KEYS are another database's."""
+def check_database(settings: Settings, process: str) -> None:
+    """Raises StoreUnavailable where PostgreSQL does not answer now.
+
+    Raises SettingsError or SchemaError where waiting does not help: DATABASE_URL, TOKEN_KEYS, the schema or the
+    privileges of `process` (of shared/db/schema/privileges.py) are wrong. The message says what to do.
+    """
     engine = make_engine(settings.database_url, pool_size=1)
     try:
         check_schema(engine)
+        check_access(engine, process)
         _check_keys(KeyCheckStore(engine), TokenCipher(settings.token_keys))
+    except StoreMisconfigured as error:
+        raise SettingsError(str(error)) from None
+    except StatementRejected as error:
+        raise SchemaError(str(error)) from None
     finally:
         engine.dispose()
 

@@ -11,6 +11,7 @@ from flask import Flask
 
 from shared import tracing
 from shared.db.core.errors import StoreUnavailable
+from shared.db.schema.privileges import WEB
 from shared.foreign_environment import remove_foreign_variables
 from shared.startup_checks import check_database
 from web.app import create_app
@@ -32,7 +33,7 @@ def main() -> Flask:
         remove_foreign_variables(os.environ)  # noqa: TID251  an entry point
         settings = load_settings(os.environ)  # noqa: TID251  an entry point
         try:
-            check_database(settings)
+            check_database(settings, WEB)
         except StoreUnavailable as error:
             log.warning("PostgreSQL does not answer yet; installs wait in the queue", why=str(error))
             threading.Thread(target=check_database_when_it_answers, args=(settings,), daemon=True).start()

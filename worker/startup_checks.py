@@ -9,6 +9,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from shared import startup_checks
 from shared.db.core.errors import StoreUnavailable
+from shared.db.schema.privileges import WORKER
 from shared.settings import Settings, SettingsError
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,6 @@ def check_broker(app: Celery) -> None:
 def check_database(settings: Settings) -> None:
     """Raises SchemaError or SettingsError. A database that does not answer yet does not stop the start."""
     try:
-        startup_checks.check_database(settings)
+        startup_checks.check_database(settings, WORKER)
     except StoreUnavailable as error:
         log.warning("PostgreSQL does not answer yet: starting all the same", why=str(error))

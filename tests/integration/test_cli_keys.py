@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from shared.db.lifecycle.imports import ImportRow
 from shared.db.lifecycle.key_rotation import KeyRotationStore, ReencryptedToken
+from shared.db.schema.privileges import WEB, WORKER
 from shared.settings import Settings, SettingsError
 from shared.startup_checks import check_database
 from shared.token_cipher import TokenCipher
@@ -145,10 +146,10 @@ def test_after_lost_web_and_worker_start_with_a_new_key_alone(
     fill(connections, range(1, 4), LOST)
     worker = environment(TOKEN_KEYS=NEW)
     with pytest.raises(SettingsError, match="decrypts nothing"):
-        check_database(Settings.from_env(worker))
+        check_database(Settings.from_env(worker), WORKER)
     assert Command(worker)("keys", "lost", "--yes").status == 0
-    for each in (worker, web_environment(worker)):
-        check_database(Settings.from_env(each))
+    for each, process in ((worker, WORKER), (web_environment(worker), WEB)):
+        check_database(Settings.from_env(each), process)
 
 
 def test_lost_keeps_a_token_that_was_stored_meanwhile(

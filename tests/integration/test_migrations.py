@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -176,6 +177,8 @@ def describe_schema(sql: SqlFixture) -> dict[str, list[tuple[Any, ...]]]:
 
 
 _IN_SCHEMAS = "nspname IN ('tokenkeeper', 'hubspot')"
+#: Those are of one database; tests/integration/test_roles.py compares their privileges with the list.
+_NO_GROUP_ROLE = "grantee NOT IN (SELECT oid FROM pg_roles WHERE rolname LIKE 'tokenkeeper\\_%%')"
 SCHEMA_QUERIES = {
     "columns": f"""
         SELECT c.oid::regclass::text, row_number() OVER (PARTITION BY c.oid ORDER BY attnum), attname,
@@ -203,16 +206,19 @@ SCHEMA_QUERIES = {
          WHERE {_IN_SCHEMAS} AND NOT tgisinternal""",
     "privileges": f"""
         SELECT c.oid::regclass::text, acl.* FROM pg_namespace AS n JOIN pg_class AS c ON relnamespace = n.oid,
-               aclexplode(relacl) AS acl WHERE {_IN_SCHEMAS}
+               aclexplode(coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner)))
+                   AS acl
+         WHERE {_IN_SCHEMAS} AND relkind IN ('r', 'v', 'S') AND {_NO_GROUP_ROLE}
         UNION ALL
         SELECT c.oid::regclass || '.' || attname, acl.* FROM pg_namespace AS n
           JOIN pg_class AS c ON relnamespace = n.oid JOIN pg_attribute ON attrelid = c.oid,
-               aclexplode(attacl) AS acl WHERE {_IN_SCHEMAS}
+               aclexplode(attacl) AS acl WHERE {_IN_SCHEMAS} AND {_NO_GROUP_ROLE}
         UNION ALL
         SELECT p.oid::regprocedure::text, acl.* FROM pg_namespace AS n JOIN pg_proc AS p ON pronamespace = n.oid,
-               aclexplode(proacl) AS acl WHERE {_IN_SCHEMAS}
+               aclexplode(proacl) AS acl WHERE {_IN_SCHEMAS} AND {_NO_GROUP_ROLE}
         UNION ALL
-        SELECT nspname, acl.* FROM pg_namespace, aclexplode(nspacl) AS acl WHERE {_IN_SCHEMAS}""",
+        SELECT nspname, acl.* FROM pg_namespace, aclexplode(nspacl) AS acl
+         WHERE {_IN_SCHEMAS} AND {_NO_GROUP_ROLE}""",
 }
 
 
@@ -363,3 +369,118 @@ def test_a_server_that_refuses_connections_is_unavailable_and_the_error_has_no_p
         migrate("postgresql://user:passw0rd@127.0.0.1:1/nothing")
     assert "connection refused" in str(refused.value)
     assert "passw0rd" not in str(refused.value)
+
+
+@pytest.fixture
+def make_login(connect: Callable[..., Any], empty_database_url: str) -> Iterator[Callable[..., str]]:
+    """Returns the URL of a new login for the empty database, with these defaults and privileges."""
+    admin, names = SqlFixture(connect(empty_database_url)), []
+
+    def make(options: str = "", **defaults: str) -> str:
+        name = f"login_{secrets.token_hex(4)}"
+        names.append(name)
+        admin.rows(f"CREATE ROLE {name} LOGIN PASSWORD 'its-password' {options}")
+        for default, value in defaults.items():
+            admin.rows(f"ALTER ROLE {name} SET {default} = %s", value)
+        parts = urlsplit(empty_database_url)
+        return urlunsplit(parts._replace(netloc=f"{name}:its-password@{parts.netloc.rpartition('@')[2]}"))
+
+    yield make
+    for name in names:
+        admin.rows(f"DROP OWNED BY {name} CASCADE")
+        admin.rows(f"DROP ROLE {name}")
+
+
+def read_migration_refusal(url: str) -> str:
+    with pytest.raises(SchemaError) as refused:
+        migrate(url)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+ODD_DEFAULTS = {
+    "statement_timeout": "300ms",
+    "lock_timeout": "10ms",
+    "idle_in_transaction_session_timeout": "5s",
+    "default_transaction_isolation": "repeatable read",
+    "search_path": "nowhere",
+    "default_transaction_deferrable": "on",
+    "DateStyle": "German",
+    "TimeZone": "Asia/Kathmandu",
+}
+
+
+@pytest.mark.usefixtures("database_url")  # hubspot_reader exists in the cluster
+def test_migrations_set_what_they_need_whatever_the_logins_defaults_are(
+    make_login: Callable[..., str], connect: Callable[..., Any], empty_database_url: str
+) -> None:
+    url = make_login(**ODD_DEFAULTS)
+    SqlFixture(connect(empty_database_url)).rows(
+        f"GRANT CREATE ON DATABASE {urlsplit(url).path[1:]} TO {urlsplit(url).username}"
+    )
+    at_once([lambda: migrate(url)] * 3)
+    engine = connect_engine(url)
+    check_schema(engine)
+    engine.dispose()
+
+
+def test_a_login_that_may_create_no_schema_is_named_with_the_statement_to_run(make_login: Callable[..., str]) -> None:
+    url = make_login()
+    name, database = urlsplit(url).username, urlsplit(url).path[1:]
+    assert f"run: GRANT CREATE ON DATABASE {database} TO {name}" in read_migration_refusal(url)
+
+
+@pytest.mark.usefixtures("database_url")
+def test_empty_schemas_that_an_administrator_has_made_for_the_login_are_used(
+    make_login: Callable[..., str], connect: Callable[..., Any], empty_database_url: str
+) -> None:
+    url, admin = make_login(), SqlFixture(connect(empty_database_url))
+    admin.rows(f"CREATE SCHEMA tokenkeeper AUTHORIZATION {urlsplit(url).username}")
+    admin.rows("CREATE SCHEMA hubspot")
+    assert f"have an administrator run: ALTER SCHEMA hubspot OWNER TO {urlsplit(url).username}" in (
+        read_migration_refusal(url)
+    )
+    admin.rows(f"ALTER SCHEMA hubspot OWNER TO {urlsplit(url).username}")
+    at_once([lambda: migrate(url)] * 3)
+
+
+@pytest.mark.parametrize("schema", ["hubspot", "tokenkeeper"])
+def test_a_schema_of_another_program_is_named_and_left_alone(
+    empty_database_url: str, connect: Callable[..., Any], schema: str
+) -> None:
+    sql = SqlFixture(connect(empty_database_url))
+    sql.rows(f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.contact (id int)")
+    assert read_migration_refusal(empty_database_url) == (
+        f"schema {schema} exists already, with contact in it, which tokenkeeper has not made: give tokenkeeper a "
+        "database of its own, or rename that schema"
+    )
+    assert sql.rows("SELECT nspname FROM pg_namespace WHERE nspname IN ('hubspot', 'tokenkeeper')") == [(schema,)]
+
+
+def test_a_login_that_is_not_the_owner_is_told_who_is(
+    make_login: Callable[..., str], connect: Callable[..., Any], empty_database_url: str
+) -> None:
+    url, admin = make_login(), SqlFixture(connect(empty_database_url))
+    migrate(empty_database_url)
+    assert "the login in DATABASE_URL may not read tokenkeeper's tables" in read_migration_refusal(url)
+    admin.rows(f"GRANT USAGE ON SCHEMA tokenkeeper TO {urlsplit(url).username}")
+    admin.rows(f"GRANT SELECT ON tokenkeeper.alembic_version TO {urlsplit(url).username}")
+    migrate(url)  # there is nothing to do
+    admin.rows("UPDATE tokenkeeper.alembic_version SET version_num = '0003'")
+    owner = admin.value("SELECT current_user")
+    assert f"belongs to {owner}, and the login in DATABASE_URL is {urlsplit(url).username}: run this as {owner}" in (
+        read_migration_refusal(url)
+    )
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_whose_encoding_cannot_hold_every_name_is_refused(
+    databases: Databases, connect: Callable[..., Any], encoding: str
+) -> None:
+    admin, name = SqlFixture(connect(databases.url("postgres"))), f"test_{secrets.token_hex(4)}"
+    admin.rows(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0")
+    try:
+        message = read_migration_refusal(databases.url(name))
+    finally:
+        admin.rows(f"DROP DATABASE {name} WITH (FORCE)")
+    assert message.startswith(f"the encoding of database {name} is {encoding}, which cannot hold every name")

@@ -6,6 +6,7 @@ That web and worker need no more is proven by every test that runs one of them: 
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from shared.db.core.engine import make_engine as connect_engine
 from shared.db.core.errors import SchemaError, StatementRejected
 from shared.db.schema.migrate import create_roles, migrate
 from shared.db.schema.privileges import PRIVILEGES, WEB, WORKER, Privilege
-from shared.db.schema.roles import GRANTED_PRIVILEGES, Login
+from shared.db.schema.roles import GRANTED_PRIVILEGES, Login, name_group_role
 from shared.settings import Settings, SettingsError
 from shared.startup_checks import check_database
 from shared.token_cipher import TokenCipher
@@ -116,7 +117,7 @@ DDL = [
     "INSERT INTO tokenkeeper.history (id, hub_id, event) OVERRIDING SYSTEM VALUE VALUES (1, 1, 'installed')",
     "SELECT FROM tokenkeeper.history FOR UPDATE",
     "UPDATE tokenkeeper.alembic_version SET version_num = '0001'",
-    f"GRANT hubspot_reader TO {WEB}",
+    "GRANT hubspot_reader TO current_user",
     "SET ROLE pg_read_all_data",
 ]
 
@@ -193,13 +194,14 @@ def test_every_function_has_a_fixed_search_path(sql: SqlFixture) -> None:
 
 
 def test_a_migration_corrects_privileges_and_then_changes_nothing(database_url: str, sql: SqlFixture) -> None:
-    for role, wanted in PRIVILEGES.items():
-        assert granted_privileges(sql, role) == wanted
-    sql.rows(f"GRANT SELECT ON tokenkeeper.connections, hubspot.tokens TO {WEB}")
-    sql.rows(f"REVOKE UPDATE ON tokenkeeper.provider FROM {WORKER}")
-    sql.rows(f"GRANT CREATE ON SCHEMA tokenkeeper TO {WORKER}")
+    roles = create_roles(database_url, {})
+    for process, wanted in PRIVILEGES.items():
+        assert granted_privileges(sql, roles[process]) == wanted
+    sql.rows(f"GRANT SELECT ON tokenkeeper.connections, hubspot.tokens TO {roles[WEB]}")
+    sql.rows(f"REVOKE UPDATE ON tokenkeeper.provider FROM {roles[WORKER]}")
+    sql.rows(f"GRANT CREATE ON SCHEMA tokenkeeper TO {roles[WORKER]}")
     migrate(database_url)
-    assert {role: granted_privileges(sql, role) for role in PRIVILEGES} == PRIVILEGES
+    assert {process: granted_privileges(sql, roles[process]) for process in PRIVILEGES} == PRIVILEGES
     before = sql.rows("SELECT oid, xmin::text FROM pg_class")
     migrate(database_url)
     assert sql.rows("SELECT oid, xmin::text FROM pg_class") == before
@@ -230,7 +232,8 @@ def test_the_roles_command_creates_logins_and_may_be_repeated(
     for _ in range(2):
         result = command.run_process("roles")
         assert (result.status, result.err) == (0, "")
-    assert result.out.splitlines()[1] == f"{WORKER}: then run: GRANT {WORKER} TO <worker's login>"
+    role = f"tokenkeeper_worker_{urlsplit(database_url).path[1:]}"
+    assert result.out.splitlines()[1] == f'{role}: then run: GRANT "{role}" TO <worker\'s login>'
     web_sql = SqlFixture(connect(url))
     assert web_sql.value("SELECT count(*) FROM tokenkeeper.connections") == 0
     with pytest.raises(errors.InsufficientPrivilege):
@@ -270,19 +273,122 @@ def test_a_powerful_login_is_refused(database_url: str, sql: SqlFixture, powerfu
         sql.rows(f"DROP ROLE {name}")
 
 
+@pytest.fixture
+def make_owner(databases: Databases, connect: Callable[..., Any]) -> Iterator[Callable[..., str]]:
+    """Returns the URL of a login that may do what `options` say, no more, and owns a new database."""
+    admin = SqlFixture(connect(databases.url("postgres")))
+    names: list[str] = []
+
+    def make(options: str = "") -> str:
+        name = f"owner_{secrets.token_hex(4)}"
+        names.append(name)
+        admin.rows(f"CREATE ROLE {name} LOGIN PASSWORD 'its-password' {options}")
+        admin.rows(f"CREATE DATABASE {name} OWNER {name} TEMPLATE template0")
+        parts = urlsplit(databases.url(name))
+        return urlunsplit(parts._replace(netloc=f"{name}:its-password@{parts.netloc.rpartition('@')[2]}"))
+
+    yield make
+    for name in names:
+        admin.rows(f"DROP DATABASE {name} WITH (FORCE)")
+    for name in names:
+        for role in (f"tokenkeeper_web_{name}", f"tokenkeeper_worker_{name}", f"{name}_web", f"{name}_worker", name):
+            admin.rows(f"DROP ROLE IF EXISTS {role}")
+
+
+def as_login(url: str, kind: str) -> str:
+    """The URL of the login of web or the worker of the owner with this URL."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(":its", f"_{kind}:its")))
+
+
+@pytest.mark.usefixtures("database_url")  # hubspot_reader exists in the cluster
 def test_without_the_privilege_to_create_roles_the_command_says_what_to_run(
-    environment: Callable[..., dict[str, str]], databases: Databases, database_url: str, sql: SqlFixture
+    environment: Callable[..., dict[str, str]], make_owner: Callable[..., str], connect: Callable[..., Any]
 ) -> None:
     """As the owner of the schemas, on a server where only an administrator may create roles."""
-    own = databases.as_worker(database_url)
-    new = {"WEB_DATABASE_URL": own.replace("tokenkeeper_worker_", "another_")}
-    result = Command(environment(DATABASE_URL=own, **new))("roles")
+    owner = make_owner()
+    name = urlsplit(owner).username
+    migrate(owner)
+    command = Command(environment(DATABASE_URL=owner, WEB_DATABASE_URL=as_login(owner, "web")))
+    result = command("roles")
     assert (result.status, result.out) == (1, "")
     assert result.err.count("\n") == 1
-    assert "have an administrator run: " in result.err
-    assert sql.rows("SELECT FROM pg_roles WHERE rolname LIKE 'another_%%'", 0) == []
-    result = Command(environment(DATABASE_URL=own, WEB_DATABASE_URL=databases.as_web(database_url)))("roles")
+    assert f'have an administrator run: CREATE ROLE "tokenkeeper_web_{name}" NOLOGIN; and' in result.err
+    admin = SqlFixture(connect())
+    for kind in ("web", "worker"):
+        admin.rows(f"CREATE ROLE tokenkeeper_{kind}_{name} NOLOGIN")
+    admin.rows(f"CREATE ROLE {name}_web LOGIN PASSWORD 'its-password' IN ROLE tokenkeeper_web_{name}")
+    result = command("roles")
     assert (result.status, result.err) == (0, ""), "where an administrator has created them, nothing is missing"
+    assert SqlFixture(connect(as_login(owner, "web"))).value("SELECT count(*) FROM tokenkeeper.connections") == 0
+
+
+@pytest.mark.usefixtures("database_url")
+def test_two_installations_of_one_cluster_with_owners_who_are_no_superusers_are_apart(
+    environment: Callable[..., dict[str, str]], make_owner: Callable[..., str], connect: Callable[..., Any]
+) -> None:
+    production, staging = make_owner("CREATEROLE"), make_owner("CREATEROLE")
+    for owner in (production, staging):
+        migrate(owner)
+        logins = {f"{kind.upper()}_DATABASE_URL": as_login(owner, kind) for kind in ("web", "worker")}
+        result = Command(environment(DATABASE_URL=owner, **logins))("roles")
+        assert (result.status, result.err) == (0, "")
+        for kind in ("web", "worker"):
+            check_database(Settings.from_env(environment(DATABASE_URL=as_login(owner, kind))), kind)
+    database = urlsplit(production).path
+    for kind in ("web", "worker"):
+        trespasser = SqlFixture(connect(urlunsplit(urlsplit(as_login(staging, kind))._replace(path=database))))
+        for table in ("tokenkeeper.connections", "hubspot.tokens", "hubspot.connections"):
+            with pytest.raises(errors.InsufficientPrivilege):
+                trespasser.rows(f"SELECT FROM {table}")
+
+
+@pytest.mark.usefixtures("database_url")
+def test_roles_of_an_older_version_that_all_databases_had_in_common_lose_their_privileges(
+    make_owner: Callable[..., str], connect: Callable[..., Any]
+) -> None:
+    owner, admin = make_owner("CREATEROLE"), SqlFixture(connect())
+    migrate(owner)
+    admin.rows("CREATE ROLE tokenkeeper_worker NOLOGIN")
+    try:
+        sql = SqlFixture(connect(owner))
+        sql.rows("GRANT USAGE ON SCHEMA tokenkeeper TO tokenkeeper_worker")
+        sql.rows("GRANT SELECT ON tokenkeeper.connections TO tokenkeeper_worker")
+        create_roles(owner, {})
+        assert granted_privileges(sql, "tokenkeeper_worker") == set()
+    finally:
+        admin.rows("DROP ROLE tokenkeeper_worker")
+
+
+@pytest.mark.parametrize(("kind", "names"), [("web", 20), ("worker", 70)])
+def test_the_name_of_a_group_role_fits_and_differs_from_every_other_databases(kind: str, names: int) -> None:
+    databases = ["a" * length for length in range(1, names)] + ["ü" * 31, "ü" * 30]
+    roles = {name_group_role(kind, database) for database in databases}
+    assert len(roles) == len(databases)
+    assert all(len(role.encode()) <= 63 for role in roles)
+
+
+def test_a_login_that_lacks_one_privilege_ends_the_start_with_its_name(
+    environment: Callable[..., dict[str, str]], database_url: str, sql: SqlFixture
+) -> None:
+    environ = environment()
+    sql.rows("REVOKE INSERT ON tokenkeeper.accounts FROM " + sql.value(GROUP_ROLE, "tokenkeeper_worker_%"))
+    message = (
+        "the login in DATABASE_URL lacks INSERT on table tokenkeeper.accounts: as the owner of the schemas, run: "
+        "tokenkeeper migrate && tokenkeeper roles, with this login in WORKER_DATABASE_URL"
+    )
+    with pytest.raises(SchemaError, match=re.escape(message)):
+        check_database(Settings.from_env(environ), WORKER)
+    check_database(Settings.from_env(web_environment(environ)), WEB)
+    with pytest.raises(SchemaError, match=r"lacks .* more privileges"):
+        check_database(Settings.from_env(web_environment(environ)), WORKER)
+
+
+#: A group role that has privileges on a table of this database.
+GROUP_ROLE = """
+SELECT DISTINCT grantee::regrole::text FROM pg_class, aclexplode(relacl)
+ WHERE oid = 'tokenkeeper.connections'::regclass AND grantee::regrole::text LIKE %s
+"""
 
 
 def read_check_value(sql: SqlFixture) -> str | None:
@@ -297,15 +403,15 @@ def test_web_checks_its_keys_by_the_check_value_that_the_worker_writes(
     web, other = web_environment(environ), Fernet.generate_key().decode()
     connections.stores.key_check.write_check_value("encrypted with an unknown key")
     with pytest.raises(SettingsError, match="TOKEN_KEYS decrypts nothing"):
-        check_database(Settings.from_env(web))
+        check_database(Settings.from_env(web), WEB)
     # The worker's keys decrypt every row that there is, so they are right: it writes a new check value.
-    check_database(Settings.from_env(environ))
-    check_database(Settings.from_env(web))
+    check_database(Settings.from_env(environ), WORKER)
+    check_database(Settings.from_env(web), WEB)
     check_value = read_check_value(sql)
     with pytest.raises(SettingsError, match="TOKEN_KEYS decrypts nothing"):
-        check_database(Settings.from_env({**web, "TOKEN_KEYS": other}))
+        check_database(Settings.from_env({**web, "TOKEN_KEYS": other}), WEB)
     assert read_check_value(sql) == check_value, "a refusal leaves the check value"
-    check_database(Settings.from_env({**web, "TOKEN_KEYS": f"{other},{environ['TOKEN_KEYS']}"}))
+    check_database(Settings.from_env({**web, "TOKEN_KEYS": f"{other},{environ['TOKEN_KEYS']}"}), WEB)
 
 
 def test_a_worker_with_wrong_keys_writes_no_check_value(
@@ -314,11 +420,11 @@ def test_a_worker_with_wrong_keys_writes_no_check_value(
     environ = environment()
     encrypted = TokenCipher([environ["TOKEN_KEYS"]]).encrypt_refresh_token(HUB, "a-refresh-token")
     connections.install(encrypted_refresh_token=encrypted)
-    check_database(Settings.from_env(environ))
+    check_database(Settings.from_env(environ), WORKER)
     check_value = read_check_value(sql)
     assert check_value
     with pytest.raises(SettingsError, match="TOKEN_KEYS decrypts nothing"):
-        check_database(Settings.from_env({**environ, "TOKEN_KEYS": Fernet.generate_key().decode()}))
+        check_database(Settings.from_env({**environ, "TOKEN_KEYS": Fernet.generate_key().decode()}), WORKER)
     assert read_check_value(sql) == check_value
 
 
@@ -326,7 +432,7 @@ def test_after_a_rotation_the_newest_key_alone_decrypts_the_check_value(
     environment: Callable[..., dict[str, str]], sql: SqlFixture
 ) -> None:
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
-    check_database(Settings.from_env(environment(TOKEN_KEYS=old)))
+    check_database(Settings.from_env(environment(TOKEN_KEYS=old)), WORKER)
     assert Command(environment(TOKEN_KEYS=f"{new},{old}"))("keys", "rotate").status == 0
     assert TokenCipher([new]).can_decrypt(read_check_value(sql) or "")
 

@@ -15,8 +15,8 @@ import psycopg2
 from psycopg2 import sql
 
 from shared.db.schema.migrate import create_roles
-from shared.db.schema.privileges import WEB, WORKER
-from shared.db.schema.roles import Login
+from shared.db.schema.privileges import PRIVILEGES, WEB, WORKER
+from shared.db.schema.roles import Login, name_group_role
 
 
 class Databases:
@@ -27,7 +27,9 @@ class Databases:
         self._migrate = migrate
         self._template = ""
         self._connection: Any = None
-        self._logins = {role: Login(f"{role}_{secrets.token_hex(4)}", secrets.token_hex(8)) for role in (WEB, WORKER)}
+        self._logins = {
+            role: Login(f"tokenkeeper_{role}_{secrets.token_hex(4)}", secrets.token_hex(8)) for role in (WEB, WORKER)
+        }
 
     def as_web(self, url: str) -> str:
         """The URL of a migrated database, for web."""
@@ -80,6 +82,9 @@ class Databases:
 
     def _drop(self, name: str) -> None:
         self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        for process in PRIVILEGES:
+            role = name_group_role(process, name)
+            self._run(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
 
     def _run(self, statement: sql.Composed) -> None:
         try:

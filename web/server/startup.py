@@ -21,6 +21,7 @@ from shared.db.refresh.requests import RefreshRequests
 from shared.db.reports.connection_list import ConnectionList
 from shared.db.reports.connections import ConnectionReports
 from shared.db.reports.refresh_stats import RefreshStats
+from shared.db.schema.privileges import WEB
 from shared.dispatch import Dispatch
 from shared.domain.schedule import Schedule
 from shared.foreign_environment import GUNICORN_ARGUMENTS
@@ -98,7 +99,7 @@ def check_database_when_it_answers(settings: Settings) -> None:
     while True:
         time.sleep(DATABASE_CHECK_SECONDS)
         try:
-            check_database(settings)
+            check_database(settings, WEB)
         except StoreUnavailable:
             continue
         except (SettingsError, SchemaError) as error:

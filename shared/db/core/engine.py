@@ -23,10 +23,11 @@ import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_READ, STATUS_SETUP, set_wait_callback
 from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  its own name is too short
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
-from shared.db.core.errors import READ_ONLY, TIMED_OUT, StoreReadOnly, translate_errors
+from shared.database_url import parse_database_url
+from shared.db.core.connection_errors import TIMED_OUT
+from shared.db.core.errors import READ_ONLY, StoreReadOnly, translate_errors
 from shared.db.core.server_watch import OPTION, ServerWatch
 from shared.net.deadline import deadline, seconds_left
 
@@ -57,12 +58,10 @@ def make_engine(
 ) -> Engine:
     """Connects at the first statement, not now. `statement_seconds`: time limit of each statement; None: no limit."""
     set_wait_callback(_wait_for_server)
-    url = make_url(database_url).set(drivername="postgresql+psycopg2")
-    options = {name: value for name, value in LIBPQ_OPTIONS.items() if name not in url.query}
     watch = ServerWatch()
     engine = create_engine(
-        url,
-        connect_args={**options, "connection_factory": _Connection},
+        "postgresql+psycopg2://",
+        connect_args={**LIBPQ_OPTIONS, **parse_database_url(database_url), "connection_factory": _Connection},
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=POOL_TIMEOUT_SECONDS,

@@ -2,6 +2,7 @@
 
     StoreError
     ├── StoreUnavailable    PostgreSQL does not answer, or not now: the same call may succeed later
+    │   ├── StoreMisconfigured  a wrong setting, or the server's own configuration: a start ends, what runs tries again
     │   └── StoreReadOnly   its server takes no writes: a standby, or an old primary, in the middle of a failover
     └── StatementRejected   PostgreSQL rejects a statement: a bug, a missing privilege, or a schema changed by hand
     SchemaError             the database is not migrated, or behind or ahead of the code: one line that says what to do
@@ -19,6 +20,8 @@ import psycopg2
 from psycopg2 import errorcodes
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from shared.db.core.connection_errors import explain_connection_error
 
 #: SQLSTATE classes and codes after which the same statement may succeed.
 RETRYABLE_SQLSTATE_CLASSES = (
@@ -38,21 +41,6 @@ READ_ONLY = (
 )
 #: Parts of libpq's messages where target_session_attrs rejects a server.
 READ_ONLY_ERRORS = ("session is read-only", "server is in hot standby mode")
-#: What shared/db/core/engine.py raises when a wait has reached its limit.
-TIMED_OUT = "timed out waiting for the server"
-#: Part of such a message, or of one of libpq, which have no SQLSTATE; and what to tell people.
-CONNECTION_ERRORS = (
-    ("refused", "connection refused: is it running at the address in DATABASE_URL?"),
-    ("authentication failed", "it refuses the user or the password in DATABASE_URL"),
-    ("no password supplied", "it wants a password: put one into DATABASE_URL"),
-    ("does not exist", "the database or the user in DATABASE_URL does not exist"),
-    ("translate host name", "the host in DATABASE_URL is unknown"),
-    ("too many", "it has no connection left for us"),
-    ("starting up", "it is starting up"),
-    ("shutting down", "it is shutting down"),
-    (TIMED_OUT, "no answer in time"),
-    ("closed", "the connection broke"),
-)
 
 
 class StoreError(Exception):
@@ -61,6 +49,10 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):
     """PostgreSQL does not answer, or not now. The only thing to do is to try again later."""
+
+
+class StoreMisconfigured(StoreUnavailable):
+    """There is no connection, and waiting alone does not bring one. The message says what to correct."""
 
 
 class StoreReadOnly(StoreUnavailable):
@@ -95,11 +87,7 @@ def translate_error(error: BaseException | None, *, is_disconnect: bool) -> Stor
     sqlstate = getattr(error, "pgcode", None)
     if sqlstate is None or is_disconnect:
         if is_disconnect or isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
-            message = str(error)
-            if any(part in message for part in READ_ONLY_ERRORS):
-                return StoreReadOnly(READ_ONLY)
-            reasons = (reason for part, reason in CONNECTION_ERRORS if part in message)
-            return StoreUnavailable(f"PostgreSQL does not answer: {next(reasons, type(error).__name__)}")
+            return _translate_connection_error(str(error))
     elif sqlstate == errorcodes.READ_ONLY_SQL_TRANSACTION:
         return StoreReadOnly(READ_ONLY)
     elif sqlstate in RETRYABLE_SQLSTATES or sqlstate[:2] in RETRYABLE_SQLSTATE_CLASSES:
@@ -112,3 +100,12 @@ def translate_error(error: BaseException | None, *, is_disconnect: bool) -> Stor
             f"the login in DATABASE_URL may not do this{where}: see docs/operations.md, Database roles"
         )
     return StatementRejected(f"PostgreSQL rejected a statement: {sqlstate} {type(error).__name__}{where}")
+
+
+def _translate_connection_error(message: str) -> StoreUnavailable:
+    if any(part in message for part in READ_ONLY_ERRORS):
+        return StoreReadOnly(READ_ONLY)
+    problem = explain_connection_error(message)
+    if problem.is_permanent:
+        return StoreMisconfigured(f"PostgreSQL cannot be used: {problem.reason}")
+    return StoreUnavailable(f"PostgreSQL does not answer: {problem.reason}")

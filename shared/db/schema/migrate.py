@@ -17,6 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from shared.db.core.engine import make_engine
 from shared.db.core.errors import SchemaError, translate_errors
 from shared.db.schema import roles
+from shared.db.schema.access import check_encoding
+from shared.db.schema.privileges import PRIVILEGES
 
 __all__ = ["SchemaError", "check_schema", "create_roles", "migrate"]
 
@@ -25,19 +27,60 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 REVISIONS = tuple(sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")))
 #: The revision of tokenkeeper 0.1.0.
 REVISION_0_1 = "0003"
-#: Whether there is a table by which to lock, and this login may.
-CAN_LOCK_MIGRATIONS = text("""
-SELECT has_table_privilege(to_regclass('tokenkeeper.alembic_version'), 'UPDATE')
-""")
-LOCK_MIGRATIONS = text("LOCK TABLE tokenkeeper.alembic_version IN SHARE ROW EXCLUSIVE MODE")
 NO_ROLE = (
     "the role hubspot_reader does not exist, and this login may not create it: "
     "have an administrator run: CREATE ROLE hubspot_reader NOLOGIN;"
 )
 NO_PRIVILEGE = (
-    "this login may not create what the schema needs: have an administrator run: "
-    "GRANT CREATE ON DATABASE … TO the user in DATABASE_URL"
+    "the login {login} may not create schemas in database {database}: have an administrator run: "
+    "GRANT CREATE ON DATABASE {database} TO {login}"
 )
+NOT_OWNER = (
+    "schema {schema} belongs to {owner}, and the login in DATABASE_URL is {login}: "
+    "run this as {owner}, or have an administrator run: ALTER SCHEMA {schema} OWNER TO {login}"
+)
+FOREIGN_SCHEMA = (
+    "schema {schema} exists already, with {content} in it, which tokenkeeper has not made: give tokenkeeper a database "
+    "of its own, or rename that schema"
+)
+NOT_READABLE = (
+    "the login in DATABASE_URL may not read tokenkeeper's tables: as the owner of the schemas, run: tokenkeeper roles, "
+    "with this login in WEB_DATABASE_URL or WORKER_DATABASE_URL (docs/operations.md, Database roles)"
+)
+#: `owns_schema` and `may_lock_revision` are null where there is no such schema or table.
+DESCRIBE_LOGIN = text("""
+SELECT current_user AS login, current_database() AS database,
+       has_database_privilege(current_database(), 'CREATE') AS may_create_schemas,
+       (SELECT pg_catalog.pg_has_role(nspowner, 'USAGE')
+          FROM pg_catalog.pg_namespace WHERE nspname = 'tokenkeeper') AS owns_schema,
+       (SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'UPDATE')
+          FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE n.nspname = 'tokenkeeper' AND c.relname = 'alembic_version') AS may_lock_revision
+""")
+#: A schema that exists, its owner, and one relation in it.
+DESCRIBE_SCHEMAS = text("""
+SELECT n.nspname AS schema, pg_catalog.pg_get_userbyid(n.nspowner) AS owner,
+       pg_catalog.pg_has_role(n.nspowner, 'USAGE') AS is_own,
+       (SELECT min(relname::text) FROM pg_catalog.pg_class WHERE relnamespace = n.oid) AS content
+  FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('tokenkeeper', 'hubspot')
+""")
+HAS_REVISION = text("""
+SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE n.nspname = 'tokenkeeper' AND c.relname = 'alembic_version')
+""")
+#: What a migration needs, whatever the defaults of the login, the database and the server are. The last one is of
+#: PostgreSQL 17 and later.
+TRANSACTION_SETTINGS = """
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
+SET LOCAL statement_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = 0;
+SET LOCAL lock_timeout = '60s';
+SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL default_tablespace = '';
+SET LOCAL default_table_access_method = heap;
+SET LOCAL check_function_bodies = on;
+SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout';
+"""
 NOT_MIGRATED = "this database is not migrated: run: tokenkeeper migrate"
 TOO_NEW = "this database was migrated by a newer tokenkeeper: upgrade the code"
 TOO_OLD = (
@@ -53,25 +96,31 @@ def migrate(database_url: str) -> None:
     Two at once are safe: the second waits for the first. Raises SchemaError, StoreUnavailable.
     """
     with _schema_transaction(database_url) as connection:
+        check_encoding(connection)
         revision = _read_revision(connection)
         _check_supported(revision)
+        if revision != REVISIONS[-1]:
+            for schema in sorted(_check_schemas(connection, is_new=revision is None)):
+                connection.execute(text(f"CREATE SCHEMA {schema}"))
         if revision == REVISION_0_1:
             connection.exec_driver_sql((MIGRATIONS / "upgrade_from_0_1.sql").read_text(encoding="utf-8"))
         _run_alembic(connection)
         roles.sync_privileges(connection)
 
 
-def create_roles(database_url: str, logins: Mapping[str, roles.Login]) -> None:
-    """Create the group roles with their privileges, and a login in each role that `logins` names. May be repeated.
+def create_roles(database_url: str, logins: Mapping[str, roles.Login]) -> dict[str, str]:
+    """Create the group roles with their privileges, and the login of each process in `logins`. May be repeated.
 
-    Raises SchemaError, StoreUnavailable.
+    Returns process to group role. Raises SchemaError, StoreUnavailable.
     """
     with _schema_transaction(database_url) as connection:
         _check_current(_read_revision(connection), REVISIONS)
+        _check_schemas(connection, is_new=False)
         roles.create_group_roles(connection)
         roles.sync_privileges(connection)
-        for role, login in logins.items():
-            roles.create_login(connection, role, login)
+        for process, login in logins.items():
+            roles.create_login(connection, process, login)
+        return {process: roles.find_group_role(connection, process) for process in PRIVILEGES}
 
 
 def check_schema(engine: Engine, revisions: Sequence[str] = REVISIONS) -> None:
@@ -87,8 +136,8 @@ def _schema_transaction(database_url: str) -> Iterator[Connection]:
     engine = make_engine(database_url, pool_size=1, statement_seconds=None)
     try:
         with translate_errors(), engine.begin() as connection:
+            connection.exec_driver_sql(TRANSACTION_SETTINGS)
             try:
-                connection.execute(text("SET LOCAL lock_timeout = '60s'"))
                 _wait_for_other_migrations(connection)
                 # A statement that waits for a table's lock makes every reader wait behind it: better to fail soon.
                 connection.execute(text("SET LOCAL lock_timeout = '5s'"))
@@ -96,8 +145,6 @@ def _schema_transaction(database_url: str) -> Iterator[Connection]:
             except DBAPIError as error:
                 if getattr(error.orig, "pgcode", None) == "TK001":  # raised by 0004_public.sql
                     raise SchemaError(NO_ROLE) from None
-                if isinstance(error.orig, psycopg2.errors.InsufficientPrivilege):
-                    raise SchemaError(NO_PRIVILEGE) from None
                 raise
     finally:
         engine.dispose()
@@ -108,23 +155,49 @@ def _wait_for_other_migrations(connection: Connection) -> None:
 
     In a new database it is the name of the schema, of which PostgreSQL lets only one transaction insert a row.
     """
-    if connection.scalar(text("SELECT to_regnamespace('tokenkeeper')")) is None:
+    login = connection.execute(DESCRIBE_LOGIN).one()
+    if login.owns_schema is None:
+        if not login.may_create_schemas:
+            raise SchemaError(NO_PRIVILEGE.format(login=login.login, database=login.database))
         try:
             with connection.begin_nested():
                 connection.execute(text("CREATE SCHEMA tokenkeeper"))
         except DBAPIError as error:
             if not isinstance(error.orig, (psycopg2.errors.UniqueViolation, psycopg2.errors.DuplicateSchema)):
                 raise
-    if connection.scalar(CAN_LOCK_MIGRATIONS):
-        connection.execute(LOCK_MIGRATIONS)
+        login = connection.execute(DESCRIBE_LOGIN).one()
+    if login.may_lock_revision:
+        connection.execute(text("LOCK TABLE tokenkeeper.alembic_version IN SHARE ROW EXCLUSIVE MODE"))
+    elif login.owns_schema:  # it has no tables: an administrator has made it, or this transaction
+        connection.execute(text("COMMENT ON SCHEMA tokenkeeper IS NULL"))
 
 
 def _read_revision(connection: Connection) -> str | None:
     """None: the database was never migrated."""
-    if connection.scalar(text("SELECT to_regclass('tokenkeeper.alembic_version')")) is None:
+    if not connection.scalar(HAS_REVISION):
         return None
-    revision: str | None = connection.scalar(text("SELECT version_num FROM tokenkeeper.alembic_version"))
+    try:
+        revision: str | None = connection.scalar(text("SELECT version_num FROM tokenkeeper.alembic_version"))
+    except DBAPIError as error:
+        if isinstance(error.orig, psycopg2.errors.InsufficientPrivilege):
+            raise SchemaError(NOT_READABLE) from None
+        raise
     return revision
+
+
+def _check_schemas(connection: Connection, *, is_new: bool) -> set[str]:
+    """Those that do not exist. Raises SchemaError where one cannot be used, or this login is not the owner."""
+    login = connection.execute(DESCRIBE_LOGIN).one()
+    schemas = {row.schema: row for row in connection.execute(DESCRIBE_SCHEMAS)}
+    for schema in schemas.values():
+        if is_new and schema.content:
+            raise SchemaError(FOREIGN_SCHEMA.format(schema=schema.schema, content=schema.content))
+        if not schema.is_own:
+            raise SchemaError(NOT_OWNER.format(schema=schema.schema, owner=schema.owner, login=login.login))
+    missing = {"tokenkeeper", "hubspot"} - schemas.keys()
+    if missing and not login.may_create_schemas:
+        raise SchemaError(NO_PRIVILEGE.format(login=login.login, database=login.database))
+    return missing
 
 
 def _check_supported(revision: str | None) -> None:

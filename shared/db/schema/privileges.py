@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-WEB, WORKER = "tokenkeeper_web", "tokenkeeper_worker"
+#: The processes with a login of their own.
+WEB, WORKER = "web", "worker"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -2,21 +2,25 @@
 
 One login may do everything, as after a plain `tokenkeeper migrate`. Where the roles exist (`tokenkeeper roles` creates
 them), every migration gives them exactly the privileges listed there. See docs/adr/0013.
+
+A role belongs to the whole cluster. So the name of a group role ends with that of its database: a login of one
+installation has no privilege in the database of another one (docs/adr/0031).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import psycopg2
 from psycopg2.extensions import encrypt_password
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from shared.database_url import parse_database_url
 from shared.db.core.engine import make_engine
 from shared.db.core.errors import SchemaError
-from shared.db.schema.privileges import PRIVILEGES, WEB, WORKER, Privilege
+from shared.db.schema.privileges import PRIVILEGES, Privilege
 
 ROLE_EXISTS = text("SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = :role)")
 #: In the order of the fields of Privilege.
@@ -51,10 +55,15 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_auth_members AS membership
                  JOIN pg_catalog.pg_roles AS member ON member.oid = membership.member
                 WHERE role.rolname = :role AND member.rolname = current_user)
 """)
-MAY_NOT_CREATE_ROLES = (
-    "this login may not create roles: have an administrator run: "
-    f"CREATE ROLE {WEB} NOLOGIN; CREATE ROLE {WORKER} NOLOGIN; and make the logins, as docs/operations.md says"
+CAN_CONNECT = text("SELECT has_database_privilege(:role, current_database(), 'CONNECT')")
+MAY_NOT = (
+    "this login may not create roles, or not change this one: have an administrator run: {statement}; "
+    "and the other statements of docs/operations.md, Database roles"
 )
+#: Of PostgreSQL's identifiers.
+MAX_NAME_BYTES = 63
+#: The group roles of tokenkeeper 0.1 and 0.2, which all databases of a cluster had in common.
+SHARED_ROLES = ("tokenkeeper_web", "tokenkeeper_worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +76,37 @@ class Login:
 
     @classmethod
     def from_url(cls, database_url: str) -> Login:
-        url = make_url(database_url)
-        return cls(url.username or "", str(url.password or ""), database_url)
+        parameters = parse_database_url(database_url)
+        return cls(parameters.get("user", ""), parameters.get("password", ""), database_url)
+
+
+def name_group_role(process: str, database: str) -> str:
+    """`process`: of PRIVILEGES. The name of a database may be as long as that of a role: then it is shortened."""
+    name = f"tokenkeeper_{process}_{database}"
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    digest = sha256(database.encode()).hexdigest()[:12]
+    return name.encode()[: MAX_NAME_BYTES - len(digest) - 1].decode(errors="ignore") + f"_{digest}"
+
+
+def find_group_role(connection: Connection, process: str) -> str:
+    return name_group_role(process, str(connection.scalar(text("SELECT current_database()"))))
 
 
 def sync_privileges(connection: Connection) -> None:
     """Grant each existing role the privileges it lacks and revoke those it should not have; else change nothing."""
-    for role, wanted in PRIVILEGES.items():
-        if not connection.scalar(ROLE_EXISTS, {"role": role}):
-            continue
-        for privilege in sorted(read_granted_privileges(connection, role) - wanted):
-            _execute(connection, privilege.sql("REVOKE", role))
-        # Read again: revoking a privilege on a table also revokes it on each of its columns.
-        for privilege in sorted(wanted - read_granted_privileges(connection, role)):
-            _execute(connection, privilege.sql("GRANT", role))
+    for process, wanted in PRIVILEGES.items():
+        role = find_group_role(connection, process)
+        if connection.scalar(ROLE_EXISTS, {"role": role}):
+            _sync(connection, role, wanted)
+
+
+def _sync(connection: Connection, role: str, wanted: frozenset[Privilege]) -> None:
+    for privilege in sorted(read_granted_privileges(connection, role) - wanted):
+        _execute(connection, privilege.sql("REVOKE", _quote(role)))
+    # Read again: revoking a privilege on a table also revokes it on each of its columns.
+    for privilege in sorted(wanted - read_granted_privileges(connection, role)):
+        _execute(connection, privilege.sql("GRANT", _quote(role)))
 
 
 def read_granted_privileges(connection: Connection, role: str) -> set[Privilege]:
@@ -88,34 +114,42 @@ def read_granted_privileges(connection: Connection, role: str) -> set[Privilege]
 
 
 def create_group_roles(connection: Connection) -> None:
-    """Create the roles, which cannot log in. They belong to the whole cluster: another database may have created them.
-
-    Raises SchemaError.
-    """
-    for role in PRIVILEGES:
+    """Create the roles, which cannot log in, and let them connect. Raises SchemaError."""
+    database = _quote(str(connection.scalar(text("SELECT current_database()"))))
+    for process in PRIVILEGES:
+        role = find_group_role(connection, process)
         if not connection.scalar(ROLE_EXISTS, {"role": role}):
-            _execute_once(connection, f"CREATE ROLE {role} NOLOGIN")
+            _execute_once(connection, f"CREATE ROLE {_quote(role)} NOLOGIN")
+        if not connection.scalar(CAN_CONNECT, {"role": role}):
+            grant = f"GRANT CONNECT ON DATABASE {database} TO {_quote(role)}"
+            _execute_once(connection, grant)
+            if not connection.scalar(CAN_CONNECT, {"role": role}):  # PostgreSQL only warns
+                raise SchemaError(MAY_NOT.format(statement=grant))
+    for role in SHARED_ROLES:
+        _sync(connection, role, frozenset())
 
 
-def create_login(connection: Connection, role: str, login: Login) -> None:
-    """Create `login`, or give it this password, as a member of `role`. Where it works already, nothing changes.
+def create_login(connection: Connection, process: str, login: Login) -> None:
+    """Create `login`, or give it this password, in the group role of `process`. Where it works already, do nothing.
 
     Raises SchemaError.
     """
-    quoted_name = '"' + login.name.replace('"', '""') + '"'
+    role, name = find_group_role(connection, process), _quote(login.name)
     existing = connection.execute(LOGIN, {"login": login.name}).one_or_none()
     if not login.name or (existing and (existing.is_owner or existing.is_powerful)):
-        raise SchemaError(f"the login for {role} must be one of its own, without power: not the owner, no superuser")
+        raise SchemaError(f"the login for {process} must be one of its own, without power: not the owner, no superuser")
     if login.url and _is_member(login.url, role):
         return
     if existing is None:
-        _execute_once(connection, f"CREATE ROLE {quoted_name} LOGIN")
+        _execute_once(connection, f"CREATE ROLE {name} LOGIN")
     if login.password:
         # Sent as a verifier, so that the password itself appears neither on the network nor in the server's log.
         raw_connection: psycopg2.extensions.connection = connection.connection.driver_connection  # type: ignore[assignment]
         verifier = encrypt_password(login.password, login.name, algorithm="scram-sha-256", scope=raw_connection)
-        _execute_once(connection, f"ALTER ROLE {quoted_name} LOGIN PASSWORD '{verifier}'")
-    _execute_once(connection, f"GRANT {role} TO {quoted_name}")
+        _execute_once(
+            connection, f"ALTER ROLE {name} LOGIN PASSWORD '{verifier}'", shown=f"ALTER ROLE {name} PASSWORD …"
+        )
+    _execute_once(connection, f"GRANT {_quote(role)} TO {name}")
 
 
 def _is_member(database_url: str, role: str) -> bool:
@@ -130,17 +164,17 @@ def _is_member(database_url: str, role: str) -> bool:
         engine.dispose()
 
 
-def _execute_once(connection: Connection, statement: str) -> None:
+def _execute_once(connection: Connection, statement: str, shown: str = "") -> None:
     """Execute `statement`; where another database's migration did the same at this moment, that is as good.
 
-    Raises SchemaError.
+    Raises SchemaError, with `shown` in place of the statement where that has a secret.
     """
     try:
         with connection.begin_nested():
             _execute(connection, statement)
     except DBAPIError as error:
         if isinstance(error.orig, psycopg2.errors.InsufficientPrivilege):
-            raise SchemaError(MAY_NOT_CREATE_ROLES) from None
+            raise SchemaError(MAY_NOT.format(statement=shown or statement)) from None
         if not isinstance(error.orig, (psycopg2.errors.DuplicateObject, psycopg2.errors.UniqueViolation)):
             raise
 
@@ -148,3 +182,7 @@ def _execute_once(connection: Connection, statement: str) -> None:
 def _execute(connection: Connection, statement: str) -> None:
     """Statements with names of roles, which cannot be parameters."""
     connection.exec_driver_sql(statement.replace("%", "%%"))
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

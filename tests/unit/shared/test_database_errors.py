@@ -25,7 +25,7 @@ def translate(raised: Exception) -> StoreError:
         (psycopg2.InterfaceError("connection already closed"), StoreUnavailable, "the connection broke"),
         (psycopg2.OperationalError("FATAL: sorry, too many clients already"), StoreUnavailable, "no connection left"),
         (psycopg2.OperationalError("FATAL: the database system is starting up"), StoreUnavailable, "starting up"),
-        (psycopg2.OperationalError("an error that no table lists"), StoreUnavailable, "OperationalError"),
+        (psycopg2.OperationalError("an error that no table lists"), StoreUnavailable, "that libpq does not name"),
         (psycopg2.ProgrammingError("can't adapt type"), StatementRejected, "rejected a statement: None ProgrammingErr"),
         (ArgumentError("not an executable object"), StatementRejected, "a bug in a statement: ArgumentError"),
     ],

@@ -7,6 +7,7 @@ from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.database_url import parse_database_url
 from shared.settings import REQUIRED, Settings, SettingsError
 
 KEY = Fernet.generate_key().decode()
@@ -249,3 +250,46 @@ def test_a_file_in_another_encoding_is_named(tmp_path):
 @pytest.mark.parametrize("value", ["proxy:3128", "socks5://proxy:1080", "http://proxy:3128/path", "http://"])
 def test_a_proxy_that_cannot_be_used_is_refused(value):
     assert "HUBSPOT_PROXY is malformed" in read_error(HUBSPOT_PROXY=value)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("postgresql://u:p@h/db?pgbouncer=true", "remove the parameter pgbouncer, which PostgreSQL's own clients"),
+        ("postgresql://u:p@h/db?sslmode=require&schema=public", "remove the parameter schema"),
+        ("postgresql://u:p@h/db?connection_limit=5", "remove the parameter connection_limit"),
+        ("postgresql://u:p@ss@h/db", "write %40 for an @ in the password"),
+        ("postgresql://u:p/ss@h/db", "percent-encode what is not a letter or digit"),
+        ("postgresql://u:p@h:port/db", "check the port"),
+        ("postgresql://u:p@/db?host=h1:5432&host=h2:5432", "host1:5432,host2:5432"),
+        ("mysql://u:p@h/db", "it begins with postgresql://"),
+        ("host=h dbname=db", "it begins with postgresql://"),
+        ("postgresql+asyncpg://u:p@h/db", "it begins with postgresql://"),
+        ("postgresql://", "it begins with postgresql://"),
+    ],
+)
+def test_a_database_url_that_libpq_does_not_take_is_refused_with_the_right_form(value, reason):
+    message = read_error(DATABASE_URL=value)
+    assert "DATABASE_URL is malformed: " in message
+    assert reason in message
+    assert ":p@" not in message
+
+
+@pytest.mark.parametrize(
+    ("value", "parameters"),
+    [
+        ("postgres://u:p@h/db", {"host": "h"}),
+        ("postgresql+psycopg2://u:p%40%2F@h/db", {"password": "p@/"}),
+        (
+            "postgresql://u:p@h1:5432,h2:5433/db?target_session_attrs=read-write",
+            {"host": "h1,h2", "port": "5432,5433", "target_session_attrs": "read-write"},
+        ),
+        ("postgresql://u:p@%2Frun%2Fpostgresql/db", {"host": "/run/postgresql"}),
+        ("postgresql:///db?host=/run/postgresql&user=u", {"host": "/run/postgresql", "user": "u"}),
+        ("postgresql://u:p@[::1]:5432/db", {"host": "::1"}),
+        ("postgresql://u:p@h/db?options=-csearch_path%3Dpublic", {"options": "-csearch_path=public"}),
+    ],
+)
+def test_a_database_url_of_every_form_that_libpq_takes_is_accepted(value, parameters):
+    assert read(DATABASE_URL=value).database_url == value
+    assert parameters.items() <= parse_database_url(value).items()

@@ -14,7 +14,7 @@ EXCEPTION
 END
 $$;
 
-CREATE SCHEMA hubspot;
+-- shared/db/schema/migrate.py creates the schema itself, unless an administrator has.
 
 -- One row per connection whose token works at this very moment: clock_timestamp() also moves on inside a transaction.
 -- security_barrier, so that no function in a reader's WHERE clause is called with rows that the view leaves out.
