@@ -44,7 +44,7 @@ class TokenCipher:
 
     def encrypt_install(self, install: Install) -> EncryptedInstall:
         content = {**asdict(install), "granted_at": install.granted_at.isoformat()}
-        known = {name: value for name, value in content.items() if value is not None}
+        known = {name: value for name, value in content.items() if value is not None and value is not False}
         return EncryptedInstall(install.install_id, install.hub_id, self._encrypt(known))
 
     def decrypt_install(self, ciphertext: str) -> Install:
@@ -61,6 +61,7 @@ class TokenCipher:
             access_token=content.get("access_token"),
             expires_in=content.get("expires_in"),
             scopes=None if scopes is None else tuple(scopes),
+            is_dated_by_host=bool(content.get("is_dated_by_host")),
         )
 
     def encrypt_check_value(self) -> str:

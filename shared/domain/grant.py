@@ -44,6 +44,7 @@ class ExchangedGrant:
     access_token: str | None = field(default=None, repr=False)
     expires_in: int | None = None  #: seconds, counted from `granted_at`; None without an access token
     scopes: tuple[str, ...] | None = None
+    is_dated_by_host: bool = False  #: `granted_at` is by the clock of a web host, not by PostgreSQL's
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Install:
     access_token: str | None = field(default=None, repr=False)
     expires_in: int | None = None  #: seconds, counted from `granted_at`
     scopes: tuple[str, ...] | None = None
+    is_dated_by_host: bool = False  #: as in ExchangedGrant
 
     def without_access_token(self) -> Install:
         """The part that fits into a cookie."""

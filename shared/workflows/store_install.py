@@ -28,5 +28,6 @@ def store_install(
             access_token=install.access_token,
             expires_in=install.expires_in,
             scopes=install.scopes,
+            is_dated_by_host=install.is_dated_by_host,
         )
     )

@@ -124,7 +124,7 @@ def read_public_views(sql: SqlFixture) -> dict[str, list[tuple[Any, ...]]]:
 
 
 #: In this version only.
-NEW_TABLES = {"refresh_requests", "rotated_tokens", "install_locks", "oldest_snapshot"}
+NEW_TABLES = {"refresh_requests", "rotated_tokens", "install_locks", "uncertain_installs", "oldest_snapshot"}
 NEW_COLUMNS = {"connections": {"requested_refresh_at"}, "provider": {"has_postponed", "swept_without_beat_since"}}
 
 

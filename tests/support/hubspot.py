@@ -8,12 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from urllib.parse import quote
 
 from shared.domain.errors import CodeRejected, ProviderError
-from shared.domain.grant import Grant, Introspection
+from shared.domain.grant import ExchangedGrant, Grant, Introspection
 from tests.support.builders import grant
 
 HANG_SECONDS = 30
@@ -49,7 +49,7 @@ class ScriptedHubSpot:
         path = f"/oauth/{hub_id}/authorize" if hub_id else "/oauth/authorize"
         return f"https://app.hubspot.com{path}?client_id=app&state={quote(state)}"
 
-    def exchange(self, code: str, granted_at: datetime) -> Grant:
+    def exchange(self, code: str, granted_at: datetime) -> ExchangedGrant:
         with self._lock:
             self.calls.append("exchange")
             self.exchanged.append(code)
@@ -57,7 +57,9 @@ class ScriptedHubSpot:
                 raise self.exchange_error
             if code not in self.grants:
                 raise CodeRejected("BAD_AUTH_CODE", http_status=400)
-            return self.grants.pop(code)
+            values = asdict(self.grants.pop(code))
+            del values["is_lifetime_known"]
+            return ExchangedGrant(**values)
 
     def refresh(self, refresh_token: str, granted_at: datetime) -> Grant:
         with self._lock:

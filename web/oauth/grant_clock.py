@@ -26,11 +26,13 @@ class GrantClock:
         self._database_clock = DatabaseClock()
         self._has_answered = False
 
-    def now(self) -> datetime:
+    def now(self) -> tuple[datetime, bool]:
+        """The time, and whether it is that of the host's clock."""
         try:
             with deadline(READ_TIMEOUT_SECONDS):
                 self._database_clock.set(self._read_time())
         except DATABASE_ERRORS:
-            return self._database_clock.now() if self._has_answered else self._host_clock()
+            if not self._has_answered:
+                return self._host_clock(), True
         self._has_answered = True
-        return self._database_clock.now()
+        return self._database_clock.now(), False

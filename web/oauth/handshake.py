@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import structlog
@@ -149,7 +150,9 @@ class Handshake:
                 stored = find_install(self._services, install_id)
             else:
                 try:
-                    return self._services.hubspot.exchange(code, self._grant_clock.now())
+                    now, is_host_time = self._grant_clock.now()
+                    grant = self._services.hubspot.exchange(code, now)
+                    return replace(grant, is_dated_by_host=is_host_time)
                 except CodeRejected as refusal:
                     stored = self._wait_for_install(install_id) if attempt.is_trusted else None
                     attempt.is_rejected = stored is None
@@ -246,6 +249,7 @@ def _make_install(install_id: str, grant: ExchangedGrant) -> Install:
         access_token=grant.access_token,
         expires_in=grant.expires_in,
         scopes=grant.scopes,
+        is_dated_by_host=grant.is_dated_by_host,
     )
 
 

@@ -14,12 +14,15 @@ from sqlalchemy import Connection, Engine, Row, text
 
 from shared.db.core.recent_writes import RecentWrites
 from shared.db.core.statements import Database, next_number, single_statement
+from shared.db.refresh.uncertain_installs import KEEP_UNCERTAIN_INSTALL
 from shared.domain.connection import Event, EventName, Status
 
 log = structlog.get_logger(__name__)
 
 #: Of this process, remembered for a minute.
 MAX_RECENT_INSTALLS = 1_000
+#: Of a web host's clock. Dates that are further apart tell the order of two installs all the same.
+MAX_CLOCK_ERROR_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class NewInstall:
     access_token: str | None = field(default=None, repr=False)
     expires_in: int | None = None  #: seconds from `granted_at`
     scopes: tuple[str, ...] | None = None
+    is_dated_by_host: bool = False  #: `granted_at` is by the clock of a web host, which may be wrong by minutes
 
 
 class InstallOutcome(StrEnum):
@@ -80,7 +84,8 @@ INSERT INTO tokenkeeper.install_locks (hub_id) VALUES (:hub_id)
 ON CONFLICT (hub_id) DO UPDATE SET hub_id = excluded.hub_id
 """)
 READ = text("""
-SELECT clock_timestamp() AS now, known.install_id AS known_install_id, c.*
+SELECT clock_timestamp() AS now, known.install_id AS known_install_id,
+       EXISTS (SELECT FROM tokenkeeper.uncertain_installs AS u WHERE u.hub_id = :hub_id) AS is_stored_uncertain, c.*
   FROM (SELECT) AS always
   LEFT JOIN tokenkeeper.installs AS known ON known.install_id = CAST(:install_id AS uuid)
   LEFT JOIN LATERAL (
@@ -167,7 +172,8 @@ class InstallStore:
             granted_at = min(install.granted_at, row.now)
 
             # 2. Is it news?
-            outcome = _decide_outcome(install, granted_at, row)
+            is_uncertain = _is_order_uncertain(install, granted_at, row)
+            outcome = _decide_outcome(install, granted_at, row, is_uncertain=is_uncertain)
             if outcome is InstallOutcome.ALREADY_STORED:
                 return InstallResult(outcome, row.account_info_due_at is not None)
 
@@ -178,9 +184,11 @@ class InstallStore:
             if not outcome.is_stored:
                 return InstallResult(outcome, row.account_info_due_at is not None)
 
-            # 4. Write the connection and its history.
+            # 4. Write the connection and its history. Where another install may be the newer one, keep its grant.
+            if is_uncertain or install.is_dated_by_host:
+                connection.execute(KEEP_UNCERTAIN_INSTALL, {"hub_id": install.hub_id})
             scopes = list(row.scopes or ()) if install.scopes is None else list(install.scopes)
-            _write_connection(connection, install, granted_at, scopes, row)
+            _write_connection(connection, install, granted_at, scopes, row, refresh_now=is_uncertain)
             for event in _make_events(row, scopes):
                 values = {"event": event.name.value, "detail": json.dumps(event.detail), "status": event.status}
                 connection.execute(WRITE_HISTORY, {"hub_id": install.hub_id, **values})
@@ -207,7 +215,14 @@ class InstallStore:
         return True
 
 
-def _decide_outcome(install: NewInstall, granted_at: datetime, row: Row[Any]) -> InstallOutcome:
+def _is_order_uncertain(install: NewInstall, granted_at: datetime, row: Row[Any]) -> bool:
+    """Whether the dates do not tell which of two installs is the newer one."""
+    if row.installed_at is None or not (install.is_dated_by_host or row.is_stored_uncertain):
+        return False
+    return bool(abs((granted_at - row.installed_at).total_seconds()) <= MAX_CLOCK_ERROR_SECONDS)
+
+
+def _decide_outcome(install: NewInstall, granted_at: datetime, row: Row[Any], *, is_uncertain: bool) -> InstallOutcome:
     if row.hub_id is None:
         return InstallOutcome.INSTALLED
     # Without an id the date identifies an install. The row keeps its newest id for longer than the list of all ids.
@@ -216,7 +231,8 @@ def _decide_outcome(install: NewInstall, granted_at: datetime, row: Row[Any]) ->
     if row.known_install_id is not None or is_same_date or is_newest:
         return InstallOutcome.ALREADY_STORED
     # A stored date in the future is of a clock that was ahead: it does not make an install older.
-    if row.installed_at is not None and granted_at < row.installed_at <= row.now:
+    is_older = row.installed_at is not None and granted_at < row.installed_at <= row.now
+    if is_older and not is_uncertain:
         return InstallOutcome.OLDER_THAN_STORED
     if row.status == Status.DISCONNECTED and granted_at < row.status_since <= row.now:
         return InstallOutcome.DISCONNECTED_SINCE
@@ -224,7 +240,13 @@ def _decide_outcome(install: NewInstall, granted_at: datetime, row: Row[Any]) ->
 
 
 def _write_connection(
-    connection: Connection, install: NewInstall, granted_at: datetime, scopes: list[str], row: Row[Any]
+    connection: Connection,
+    install: NewInstall,
+    granted_at: datetime,
+    scopes: list[str],
+    row: Row[Any],
+    *,
+    refresh_now: bool,
 ) -> None:
     """Serve the grant's access token if it came along and has not expired; otherwise a refresh is due at once.
 
@@ -251,7 +273,7 @@ def _write_connection(
                 "access_token": install.access_token,
                 "expires_at": expires_at,
                 "refreshed_at": granted_at,
-                "due_at": install.due_at(install.hub_id, granted_at, install.expires_in),
+                "due_at": row.now if refresh_now else install.due_at(install.hub_id, granted_at, install.expires_in),
             }
     keeps_access_token = values["access_token"] is None and row.status != Status.DISCONNECTED
     connection.execute(WRITE_KEEPING_ACCESS_TOKEN if keeps_access_token else WRITE, values)

@@ -28,6 +28,12 @@ WITH old AS MATERIALIZED (
 )
 SELECT count(*) AS deleted FROM deleted
 """)
+#: The stored one has worked, or the operator has ended the connection: the other install's grant is not needed.
+DELETE_OTHER_GRANTS = single_statement("""
+DELETE FROM tokenkeeper.uncertain_installs AS u USING tokenkeeper.connections AS c
+ WHERE c.hub_id = u.hub_id AND (c.refreshed_at > u.kept_at OR c.status = 'disconnected')
+RETURNING 1
+""")
 #: Reports show two days at most.
 DELETE_MINUTES = single_statement(
     "DELETE FROM tokenkeeper.refreshes_by_minute WHERE minute < now() - interval '3 days' RETURNING 1"
@@ -42,7 +48,7 @@ def prune(engine: Engine) -> int:
     database = Database(engine)
     if not database.execute(BEGIN_RUN):
         return 0
-    deleted = len(database.execute(DELETE_MINUTES))
+    deleted = len(database.execute(DELETE_MINUTES)) + len(database.execute(DELETE_OTHER_GRANTS))
     for statement in (DELETE_FAILURES, DELETE_INSTALLS):
         for _ in range(MAX_BATCHES):
             batch = int(database.execute(statement)[0].deleted)

@@ -16,6 +16,7 @@ from shared.db.refresh.brake import limit_revocations
 from shared.db.refresh.claims import RefreshResult, release
 from shared.db.refresh.late_results import apply_rotated_tokens, keep_rotated_tokens
 from shared.db.refresh.recent_grants import RecentGrants
+from shared.db.refresh.uncertain_installs import take_other_grants
 from shared.domain.brake import is_revocation
 
 SAVE = single_statement("""
@@ -169,6 +170,9 @@ class RefreshResults:
         """Those that revoke apart from the others: the revocation brake locks a row that all workers share."""
         revocations = [result for result in results if is_revocation(result.transition)]
         others = [result for result in results if not is_revocation(result.transition)] if revocations else results
+        if revocations:
+            replaced = take_other_grants(self._database, revocations)
+            revocations = [result for result in revocations if result.lease.hub_id not in replaced]
         outcome = SaveOutcome()
         if others:
             outcome = _read_outcome(self._database.execute(SAVE, **_statement_values(others)))

@@ -54,6 +54,8 @@ def _web_privileges() -> Iterator[Privilege]:
     yield from _table("tokenkeeper.history", select="", insert="hub_id event detail status")
     yield from _table("tokenkeeper.installs", select="", insert="install_id hub_id granted_at")
     yield from _table("tokenkeeper.install_locks", select="", insert="", update="")
+    yield from _table("tokenkeeper.uncertain_installs", select="hub_id")
+    yield Privilege("FUNCTION", "tokenkeeper.keep_uncertain_install", "", "EXECUTE")
     yield from _table("tokenkeeper.refresh_requests", select="", insert="hub_id token_granted_at is_operator")
     yield from _table("tokenkeeper.alerts", select="", insert="kind recovered subject detail", update="due_at")
     yield from _table("tokenkeeper.provider", select="", update="rate brake_since brake_reset_at")
@@ -73,6 +75,8 @@ def _worker_privileges() -> Iterator[Privilege]:
     # History is only added to: what may be deleted of it, a function of the owner deletes.
     yield from _table("tokenkeeper.history", select="", insert="hub_id event detail status")
     yield Privilege("FUNCTION", "tokenkeeper.prune_history", "", "EXECUTE")
+    yield from _table("tokenkeeper.uncertain_installs", select="", delete="")
+    yield Privilege("FUNCTION", "tokenkeeper.keep_uncertain_install", "", "EXECUTE")
     # No statement updates it, but pruning locks rows, for which PostgreSQL demands UPDATE on some column.
     yield from _table("tokenkeeper.installs", select="", insert="", update="stored_at", delete="")
 

@@ -206,6 +206,14 @@ oldest_snapshot = Table(
     Column("is_queue_alerted", Boolean, nullable=False, server_default=text("false")),
 )
 
+uncertain_installs = Table(
+    "uncertain_installs",
+    metadata,
+    Column("hub_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("other_encrypted_refresh_token", Text),
+    Column("kept_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+)
+
 connection_counts = Table(
     "connection_counts",
     metadata,

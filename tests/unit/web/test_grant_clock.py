@@ -22,9 +22,11 @@ def test_the_hosts_clock_counts_only_until_postgres_has_answered_once():
     database = Database()
     clock = GrantClock(database.read_time, lambda: HOST_TIME)
     database.is_down = True
-    assert clock.now() == HOST_TIME
+    assert clock.now() == (HOST_TIME, True)
     database.is_down = False
-    first = clock.now()
+    first, is_first_host_time = clock.now()
     database.is_down = True
-    second = clock.now()
+    second, is_second_host_time = clock.now()
     assert DATABASE_TIME <= first <= second < HOST_TIME
+    assert not is_first_host_time
+    assert not is_second_host_time

@@ -99,6 +99,11 @@ CREATE TABLE tokenkeeper.oldest_snapshot (
     is_queue_alerted  boolean NOT NULL DEFAULT false         -- the newest alert says that the queue is filling
 );
 INSERT INTO tokenkeeper.oldest_snapshot DEFAULT VALUES;
+CREATE TABLE tokenkeeper.uncertain_installs (
+    hub_id                        bigint PRIMARY KEY,
+    other_encrypted_refresh_token text,      -- of the install that it replaced; null: there was none
+    kept_at                       timestamptz NOT NULL DEFAULT clock_timestamp()
+);
 
 -- Functions hold the text of their statements, so those that name what was renamed are replaced. Privileges stay.
 DROP TRIGGER count_in ON tokenkeeper.connections;
@@ -159,6 +164,16 @@ CREATE FUNCTION tokenkeeper.prune_history(max_rows integer) RETURNS bigint
     SELECT count(*) FROM deleted
 $$;
 REVOKE ALL ON FUNCTION tokenkeeper.prune_history(integer) FROM PUBLIC;
+
+CREATE FUNCTION tokenkeeper.keep_uncertain_install(hub_id bigint) RETURNS void
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+INSERT INTO tokenkeeper.uncertain_installs (hub_id, other_encrypted_refresh_token)
+VALUES ($1, (SELECT c.encrypted_refresh_token FROM tokenkeeper.connections AS c
+              WHERE c.hub_id = $1 AND c.status IN ('active', 'suspect')))
+ON CONFLICT ON CONSTRAINT uncertain_installs_pkey DO UPDATE
+   SET other_encrypted_refresh_token = excluded.other_encrypted_refresh_token, kept_at = excluded.kept_at
+$$;
+REVOKE ALL ON FUNCTION tokenkeeper.keep_uncertain_install(bigint) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION tokenkeeper.has_refresh_token(hub_id bigint) RETURNS boolean
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

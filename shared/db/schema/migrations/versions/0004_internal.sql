@@ -191,6 +191,14 @@ CREATE TABLE tokenkeeper.oldest_snapshot (
 );
 INSERT INTO tokenkeeper.oldest_snapshot DEFAULT VALUES;
 
+-- Newest installs that were dated by the clock of a web host, or replaced such a one: another install of the same hub may
+-- be the newer one. Its refresh token is tried before the connection is revoked (docs/adr/0029).
+CREATE TABLE tokenkeeper.uncertain_installs (
+    hub_id                        bigint PRIMARY KEY,
+    other_encrypted_refresh_token text,      -- of the install that it replaced; null: there was none
+    kept_at                       timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- The number of rows in `connections`, which would take long to count: exactly one row, kept by the triggers below.
 CREATE TABLE tokenkeeper.connection_counts (
     singleton   boolean PRIMARY KEY DEFAULT true CONSTRAINT connection_counts_singleton CHECK (singleton),
@@ -275,6 +283,16 @@ CREATE TRIGGER notify_status_change AFTER INSERT ON tokenkeeper.history
 CREATE FUNCTION tokenkeeper.has_refresh_token(hub_id bigint) RETURNS boolean
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$ SELECT c.encrypted_refresh_token IS NOT NULL FROM tokenkeeper.connections AS c WHERE c.hub_id = $1 $$;
+
+-- For web, which may not read refresh tokens: keeps that of the connection, before another install replaces it.
+CREATE FUNCTION tokenkeeper.keep_uncertain_install(hub_id bigint) RETURNS void
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+INSERT INTO tokenkeeper.uncertain_installs (hub_id, other_encrypted_refresh_token)
+VALUES ($1, (SELECT c.encrypted_refresh_token FROM tokenkeeper.connections AS c
+              WHERE c.hub_id = $1 AND c.status IN ('active', 'suspect')))
+ON CONFLICT ON CONSTRAINT uncertain_installs_pkey DO UPDATE
+   SET other_encrypted_refresh_token = excluded.other_encrypted_refresh_token, kept_at = excluded.kept_at
+$$;
 
 -- The only way to delete lines of the history, for roles that may not: failures and recoveries without a change of status
 -- that are older than 90 days. Returns how many of at most max_rows were deleted.

@@ -1,0 +1,55 @@
+"""Installs of which it is uncertain whether they are the newest: HubSpot decides, and neither is lost before.
+
+Installs are dated by PostgreSQL's clock, but where it has not answered yet, by that of a web host. Such a date and one
+of minutes before or after do not tell the order: the install that arrives later is stored, and the refresh token of the
+other one is kept. It is tried before the connection is revoked. Pruning deletes it once the stored one has worked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import structlog
+from sqlalchemy import text
+
+from shared.db.core.statements import Database, single_statement
+from shared.db.refresh.claims import RefreshResult
+
+log = structlog.get_logger(__name__)
+
+#: Executed before the other install is written.
+KEEP_UNCERTAIN_INSTALL = text("SELECT tokenkeeper.keep_uncertain_install(:hub_id)")
+#: The fences of a save. The status stays: the refresh that is due at once decides about it.
+TAKE_OTHER = single_statement("""
+WITH lease AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[]), CAST(:generations AS bigint[]))
+               AS lease(hub_id, number, generation)
+), locked AS MATERIALIZED (
+    SELECT c.hub_id FROM tokenkeeper.connections AS c JOIN lease ON lease.hub_id = c.hub_id
+     WHERE c.lease_number = lease.number AND c.generation = lease.generation AND c.lease_until IS NOT NULL
+       AND c.hub_id IN (SELECT u.hub_id FROM tokenkeeper.uncertain_installs AS u
+                         WHERE u.other_encrypted_refresh_token IS NOT NULL)
+     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+), other AS (
+    DELETE FROM tokenkeeper.uncertain_installs AS u USING locked WHERE u.hub_id = locked.hub_id
+    RETURNING u.hub_id, u.other_encrypted_refresh_token
+)
+UPDATE tokenkeeper.connections AS c
+   SET encrypted_refresh_token = other.other_encrypted_refresh_token, due_at = now(), lease_until = NULL
+  FROM other WHERE c.hub_id = other.hub_id
+RETURNING c.hub_id
+""")
+
+
+def take_other_grants(database: Database, revocations: Sequence[RefreshResult]) -> Collection[int]:
+    """Of connections to revoke, the hubs that have another grant: it replaces the rejected one, and is due."""
+    leases = [result.lease for result in revocations]
+    rows = database.execute(
+        TAKE_OTHER,
+        hub_ids=[lease.hub_id for lease in leases],
+        numbers=[lease.number for lease in leases],
+        generations=[lease.generation for lease in leases],
+    )
+    for row in rows:
+        log.warning("HubSpot rejects the newest install; the one before it is tried", hub_id=row.hub_id)
+    return {row.hub_id for row in rows}
