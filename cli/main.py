@@ -27,6 +27,7 @@ COMMANDS = {
     "history": ("cli.history:show_history", "Show one connection, and what happened to it."),
     "refresh": ("cli.refresh_disconnect:request_refresh", "Make connections due now."),
     "disconnect": ("cli.refresh_disconnect:disconnect", "End a connection, here and at HubSpot."),
+    "resume": ("cli.resume:resume_refreshes", "End the pause that a 429 of HubSpot began."),
     "revocations": ("cli.revocations:revocations", "Decide about connections that the revocation brake holds."),
     "import": ("cli.import_command:import_connections", "Take over connections from a file."),
     "app": ("cli.app:app", "Define the HubSpot app that the settings describe."),

@@ -29,7 +29,7 @@ MAX_QUEUE_USAGE = 0.25
 class AlertKind(StrEnum):
     """Each kind is sent when it begins and once more, as `recovered`, when it is over."""
 
-    #: the state of HubSpot as a whole changed; `detail`: state, before, reason
+    #: the state of HubSpot as a whole changed; `detail`: state, before, reason, and resumed_by where an operator did it
     PROVIDER = "provider"
     #: HubSpot ended connections; `detail`: count, hubs (the first of them)
     REVOKED = "connection_revoked"
@@ -98,6 +98,8 @@ def describe_alert(alert: Alert) -> str:
 def _describe_provider(detail: Mapping[str, Any], *, recovered: bool) -> str:
     if recovered:
         before = ", ".join(str(detail[name]) for name in ("before", "reason") if detail.get(name))
+        if operator := detail.get("resumed_by"):
+            return f"an operator ({operator}) ended the pause of refreshes (before: {before}). Refreshes resume."
         return f"HubSpot answers again (before: {before}). Refreshes resume."
     reason = detail.get("reason") or "no reason given"
     state = detail.get("state")

@@ -24,19 +24,21 @@ from shared.domain.errors import (
 
 #: First attempts in a row, each on another connection, that must fail before the state changes.
 FAILURES_BEFORE_OUTAGE = 5
-#: Refreshes per second, all workers together, while HubSpot does not answer or refuses our app: six a minute.
+#: Refreshes per second, all workers together, while HubSpot does not answer or refuses our app, and after a pause until
+#: one works: six a minute.
 PROBE_RATE = 0.1
 #: Refreshes per second at the start of the ramp that follows an outage, and where it ends. Each sweep doubles them.
 RAMP_START_RATE, RAMP_END_RATE = 10.0, 1000.0
-#: The pause after a 429 without a Retry-After.
-DEFAULT_PAUSE_SECONDS = 10.0
+#: The pause of all refreshes after a 429 without a Retry-After, and the bounds of one with it. What is left of a longer
+#: Retry-After, which can be a day, the connection that got it waits alone.
+DEFAULT_PAUSE_SECONDS, MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 10.0, 1.0, 300.0
 
 
 class Condition(StrEnum):
     OK = "ok"
     #: no answers, or none that make sense
     UNAVAILABLE = "unavailable"
-    #: HubSpot answered 429 and asked for a pause
+    #: HubSpot answered 429: a pause, then probes until a refresh works
     THROTTLED = "throttled"
     #: HubSpot refuses our client id, our secret or the form of our requests
     APP_REJECTED = "app_rejected"
@@ -62,7 +64,9 @@ DESCRIPTIONS: Mapping[Condition, Description] = {
     ),
     Condition.THROTTLED: Description(
         "HubSpot is limiting our requests",
-        "Tokens are served until they expire. Refreshes resume by themselves when the pause is over.",
+        "Tokens are served until they expire. Refreshes pause for as long as HubSpot asked, for five minutes at most; "
+        "then six calls a minute test whether one works, and refreshes resume by themselves once it does. To end the "
+        "pause now: tokenkeeper resume.",
     ),
     Condition.APP_REJECTED: Description(
         "HubSpot does not accept our app",
@@ -100,8 +104,11 @@ class Provider:
         return self == Provider(since=self.since)
 
     def is_paused(self, now: datetime) -> bool:
-        """HubSpot asked for a pause, by a 429, and it is not over."""
-        return self.paused_until is not None and self.paused_until > now
+        """HubSpot asked for a pause, by a 429, and it is not over.
+
+        A later end than any pause can have comes from a database clock that ran ahead: it is no pause.
+        """
+        return self.paused_until is not None and now < self.paused_until <= now + timedelta(seconds=MAX_PAUSE_SECONDS)
 
 
 def apply_outcomes(provider: Provider, outcomes: Iterable[CallOutcome], now: datetime) -> Provider:
@@ -114,14 +121,19 @@ def apply_outcomes(provider: Provider, outcomes: Iterable[CallOutcome], now: dat
     return provider
 
 
-def start_sweep(provider: Provider, now: datetime) -> Provider:
-    """The state at the start of a sweep: a pause that is over becomes a ramp, and a ramp doubles its rate."""
-    if provider.condition is Condition.THROTTLED and not provider.is_paused(now):
-        return _start_ramp(now)
+def start_sweep(provider: Provider) -> Provider:
+    """The state at the start of a sweep: a ramp doubles its rate."""
     if provider.condition is Condition.OK and provider.rate is not None:
         doubled = provider.rate * 2
         return replace(provider, rate=doubled if doubled <= RAMP_END_RATE else None)
     return provider
+
+
+def resume(provider: Provider, now: datetime) -> Provider:
+    """An operator ends the pause, or the probes that follow it. Another fault stays: its probes go on."""
+    if provider.condition is Condition.THROTTLED:
+        return _start_ramp(now)
+    return replace(provider, paused_until=None) if provider.is_paused(now) else provider
 
 
 def rate_limit(provider: Provider, cap: float) -> float | None:
@@ -131,36 +143,43 @@ def rate_limit(provider: Provider, cap: float) -> float | None:
 
 
 def _apply_success(provider: Provider, now: datetime) -> Provider:
-    is_fault = provider.condition in (Condition.UNAVAILABLE, Condition.APP_REJECTED)
-    if is_fault and not provider.is_paused(now):
+    is_paused = provider.is_paused(now)
+    if provider.condition is not Condition.OK and not is_paused:
         return _start_ramp(now)
     if provider.condition is Condition.APP_REJECTED:
         # HubSpot accepts our app again, but the pause that it asked for is not over. UNAVAILABLE is never paused: a 429
         # is an answer, and makes the condition THROTTLED.
         provider = _change(provider, Condition.THROTTLED, "throttled", now)
-    # A success during a pause was in flight before it: only a sweep ends the pause.
+    # A success during a pause was in flight before it, and does not end it.
     return replace(provider, consecutive_no_answer=0, consecutive_unknown=0)
 
 
 def _apply_failure(provider: Provider, outcome: CallOutcome, error: ProviderError, now: datetime) -> Provider:
     condition = provider.condition
     if isinstance(error, Throttled):
-        seconds = DEFAULT_PAUSE_SECONDS if error.retry_after is None else error.retry_after
-        paused_until = max(filter(None, (provider.paused_until, now + timedelta(seconds=seconds))))
-        provider = replace(provider, paused_until=paused_until)
-        is_rejected = condition is Condition.APP_REJECTED
-        return provider if is_rejected else _change(provider, Condition.THROTTLED, str(error), now)
+        return _pause(provider, error, now)
     if isinstance(error, InvalidClient):
         # Where other connections succeed, one connection's repeated refusal must not stop them again.
         is_one_connection = outcome.is_repeat and condition is Condition.OK
         return provider if is_one_connection else _change(provider, Condition.APP_REJECTED, str(error), now)
     if isinstance(error, InvalidGrant):
         # HubSpot answers. That does not prove that our app is right: with a foreign client id no token is valid.
-        is_over = condition is Condition.UNAVAILABLE
+        is_over = condition in (Condition.UNAVAILABLE, Condition.THROTTLED) and not provider.is_paused(now)
         return _start_ramp(now) if is_over else replace(provider, consecutive_no_answer=0)
     if outcome.is_first_attempt and not isinstance(error, AccountMigrating):
         return _count_failure(provider, error, now)
     return provider
+
+
+def _pause(provider: Provider, error: Throttled, now: datetime) -> Provider:
+    """Of several pauses the one that ends last counts."""
+    seconds = DEFAULT_PAUSE_SECONDS if error.retry_after is None else error.retry_after
+    until = now + timedelta(seconds=min(max(MIN_PAUSE_SECONDS, seconds), MAX_PAUSE_SECONDS))
+    if provider.paused_until is not None and provider.is_paused(now):
+        until = max(until, provider.paused_until)
+    provider = replace(provider, paused_until=until)
+    is_rejected = provider.condition is Condition.APP_REJECTED
+    return provider if is_rejected else _change(provider, Condition.THROTTLED, str(error), now)
 
 
 def _count_failure(provider: Provider, error: ProviderError, now: datetime) -> Provider:

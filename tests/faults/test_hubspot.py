@@ -96,6 +96,25 @@ def test_a_429_stops_all_refreshes_until_its_retry_after(deployment: FaultDeploy
     deployment.check_recovered()
 
 
+def test_resume_ends_a_pause_and_the_wait_of_the_connection_that_got_the_429(deployment: FaultDeployment) -> None:
+    """Its Retry-After is a day."""
+    deployment.simulator.add_fault(429, hub_id=deployment.hubs[0], retry_after=86_400, times=1)
+    deployment.make_due(deployment.hubs[0])
+    until(lambda: deployment.hubspot_condition() == "throttled")
+    seconds_left = deployment.sql.value(
+        "SELECT extract(epoch FROM paused_until - clock_timestamp()) FROM tokenkeeper.provider"
+    )
+    assert 0 < seconds_left <= 300
+    before = deployment.make_due(*deployment.hubs[1:]) | {deployment.hubs[0]: deployment.tokens()[deployment.hubs[0]]}
+    result = deployment.product.tokenkeeper("resume")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "the pause is over" in result.stdout
+    assert "1 connection that HubSpot had put off is due now" in result.stdout
+    deployment.wait_for_new_tokens(before)
+    until(lambda: deployment.newest_process("worker").has_printed("ended the pause of refreshes"))
+    deployment.check_recovered()
+
+
 @pytest.mark.parametrize("error", [-7200, 7200], ids=["behind", "ahead"])
 def test_a_wrong_clock_of_hubspot_changes_no_retry_time_and_no_token_lifetime(
     deployment: FaultDeployment, error: float

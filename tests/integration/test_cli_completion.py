@@ -28,7 +28,7 @@ def test_the_script_for_each_shell_asks_the_command(tokenkeeper: Command, shell:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("tokenkeeper re", ["refresh", "revocations"]),
+        ("tokenkeeper re", ["refresh", "resume", "revocations"]),
         ("tokenkeeper connections --st", ["--status"]),
         ("tokenkeeper connections --status s", ["suspect"]),
         ("tokenkeeper keys ", ["lost", "new", "rotate"]),

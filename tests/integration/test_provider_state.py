@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
-from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavailable, Throttled
+from shared.domain.errors import AccountMigrating, InvalidClient, InvalidGrant, TemporarilyUnavailable, Throttled
 from shared.domain.provider import FAILURES_BEFORE_OUTAGE, PROBE_RATE, RAMP_START_RATE, CallOutcome, Condition
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
@@ -85,27 +85,63 @@ def test_after_an_outage_postponed_connections_are_due(connections: ConnectionFi
     assert connections.stores.claims.count_due(10) == 3
 
 
-def test_a_pause_stops_every_claim_and_its_end_starts_a_ramp(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_a_pause_stops_every_claim_and_its_end_starts_probes_and_a_success_a_ramp(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.import_due(30)
-    connections.stores.provider.record_outcomes(
-        [CallOutcome(is_first_attempt=True, error=Throttled("RATE_LIMIT", http_status=429, retry_after=60))]
-    )
-    claims = connections.stores.claims.claim(10)
-    assert (claims.rows, claims.is_rate_limited) == ([], False)
-    assert claims.provider.condition is Condition.THROTTLED
-    set_provider(sql, "paused_until = now()")
-    swept = connections.stores.provider.begin_sweep(2.0)
-    assert swept is not None
-    assert (swept.condition, swept.rate) == (Condition.OK, RAMP_START_RATE)
+    stores = connections.stores
+    set_provider(sql, "bucket_level = 0, bucket_refilled_at = clock_timestamp()")
+    stores.provider.record_outcomes([throttled(retry_after=60)])
+    paused = stores.claims.claim(10)
+    assert (paused.rows, paused.is_rate_limited) == ([], False)
+    assert paused.provider.condition is Condition.THROTTLED
+    set_provider(sql, "paused_until = clock_timestamp()")
+    probe, none = stores.claims.claim(10), stores.claims.claim(10)
+    assert (len(probe.rows), len(none.rows)) == (1, 0), "one at once, although the bucket was empty"
+    ramp = stores.provider.record_outcomes([CallOutcome(is_first_attempt=True)])
+    assert (ramp.condition, ramp.rate) == (Condition.OK, RAMP_START_RATE)
     set_provider(sql, "bucket_refilled_at = now() - interval '1 minute'")
-    assert len(connections.stores.claims.claim(10).rows) == 2, "a quarter of a second of ten per second"
+    assert len(stores.claims.claim(10).rows) == 2, "a quarter of a second of ten per second"
+
+
+def throttled(retry_after: float) -> CallOutcome:
+    return CallOutcome(is_first_attempt=True, error=Throttled("throttled", http_status=429, retry_after=retry_after))
+
+
+def test_an_operator_ends_a_pause_and_the_waits_of_the_connections_that_got_a_429(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.import_due(4)
+    stores = connections.stores
+    errors = [
+        Throttled("throttled", http_status=429, retry_after=86_400),
+        AccountMigrating("account_migrating", http_status=477, retry_after=86_400),
+        TemporarilyUnavailable("timeout"),
+    ]
+    rows = sorted(stores.claims.claim(3).rows, key=lambda row: row.lease.hub_id)
+    stores.results.save([connections.make_failure(row, error) for row, error in zip(rows, errors, strict=True)])
+    stores.provider.record_outcomes([throttled(retry_after=86_400)])
+    before, after = stores.provider.resume("root@worker-1")
+    assert (before.condition, after.condition, after.rate) == (Condition.THROTTLED, Condition.OK, RAMP_START_RATE)
+    assert stores.provider.make_throttled_due() == 1
+    stores.provider.make_postponed_due()  # the next sweep does
+    due = "SELECT hub_id FROM tokenkeeper.connections WHERE due_at <= now() ORDER BY 1"
+    assert [hub_id for (hub_id,) in sql.rows(due)] == [rows[0].lease.hub_id, rows[2].lease.hub_id, 4]
+    assert sql.row(rows[0].lease.hub_id)["retry_not_before"] is None
+    detail = sql.value("SELECT detail FROM tokenkeeper.alerts WHERE recovered")
+    assert (detail["resumed_by"], detail["before"]) == ("root@worker-1", "throttled")
+    assert stores.provider.make_throttled_due() == 0
+
+
+def test_where_nothing_is_paused_an_operator_changes_nothing(stores: Stores, sql: SqlFixture) -> None:
+    before, after = stores.provider.resume("root@worker-1")
+    assert before == after == stores.provider.read()
+    assert sql.value("SELECT count(*) FROM tokenkeeper.alerts") == 0
 
 
 def test_a_pause_stops_claims_under_a_rate_limit(engine: Engine, connections: ConnectionFixture) -> None:
     connections.import_due(3)
-    connections.stores.provider.record_outcomes(
-        [CallOutcome(is_first_attempt=True, error=Throttled("RATE_LIMIT", retry_after=60))]
-    )
+    connections.stores.provider.record_outcomes([throttled(retry_after=60)])
     limited = Stores(engine, lease_seconds=60, max_refreshes_per_second=100)
     assert limited.claims.claim(3).rows == []
 

@@ -17,7 +17,7 @@ from shared.db.alerts.raising import raise_alert
 from shared.db.core.errors import StoreError
 from shared.db.core.statements import Database, single_statement
 from shared.domain.alerts import AlertKind
-from shared.domain.provider import CallOutcome, Condition, Provider, apply_outcomes, start_sweep
+from shared.domain.provider import CallOutcome, Condition, Provider, apply_outcomes, resume, start_sweep
 
 #: What row_to_provider() needs.
 PROVIDER_COLUMNS = "condition, since, reason, consecutive_no_answer, consecutive_unknown, paused_until, rate"
@@ -76,6 +76,19 @@ SELECT count(*) AS total, (SELECT count(*) FROM made_due) AS made_due,
   FROM postponed
 """)
 FORGET_POSTPONED = single_statement("UPDATE tokenkeeper.provider SET has_postponed = false WHERE has_postponed")
+#: Rows that another transaction has locked are left out. `last_error` begins with the code of a 429.
+MAKE_THROTTLED_DUE = single_statement("""
+WITH throttled AS MATERIALIZED (
+    SELECT hub_id FROM tokenkeeper.connections
+     WHERE failures > 0 AND due_at > now() AND last_error LIKE 'throttled%'
+     LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED
+), made_due AS (
+    UPDATE tokenkeeper.connections AS c SET due_at = now(), retry_not_before = NULL
+      FROM throttled WHERE c.hub_id = throttled.hub_id
+    RETURNING c.hub_id
+)
+SELECT count(*) FROM made_due
+""")
 
 
 @dataclass(slots=True)
@@ -93,9 +106,15 @@ class Bucket:
         return cls(row_to_provider(row), row.now, row.bucket_level, row.bucket_refilled_at)
 
     def refill(self, rate: float) -> float:
-        """The level now, at `rate` refreshes a second: at most those of BUCKET_SECONDS, or one."""
+        """The level now, at `rate` refreshes a second: at most those of BUCKET_SECONDS, or one.
+
+        The first probe after a pause begins at once: the pause was long enough.
+        """
         seconds = max(0.0, (self.now - self.refilled_at).total_seconds())
-        return min(max(1.0, rate * BUCKET_SECONDS), self.level + rate * seconds)
+        level = min(max(1.0, rate * BUCKET_SECONDS), self.level + rate * seconds)
+        paused_until = self.provider.paused_until
+        is_first = paused_until is not None and self.refilled_at < paused_until <= self.now
+        return max(1.0, level) if is_first else level
 
     def save(self, connection: Connection, level: float) -> None:
         connection.execute(SAVE_BUCKET, {"level": level, "now": self.now})
@@ -131,8 +150,8 @@ class ProviderStore:
             if row is None:
                 return None
             before = row_to_provider(row)
-            after = _save_change(connection, before, start_sweep(before, row.now))
-        if row.has_postponed or _is_over(before, after):
+            after = _save_change(connection, before, start_sweep(before))
+        if row.has_postponed:
             self.make_postponed_due()
         return after
 
@@ -145,6 +164,20 @@ class ProviderStore:
             with suppress(StoreError):  # it is recorded that there are some: the next sweep makes them due
                 self.make_postponed_due(max_batches=1)
         return after
+
+    def resume(self, operator: str) -> tuple[Provider, Provider]:
+        """End the pause of all refreshes for an operator, whom the alert names. The state before and after."""
+        with self._database.transaction() as connection:
+            bucket = Bucket.lock(connection)
+            after = _save_change(connection, bucket.provider, resume(bucket.provider, bucket.now), operator)
+            return bucket.provider, after
+
+    def make_throttled_due(self) -> int:
+        """Make the connections due now that wait for a Retry-After of their own after a 429. How many."""
+        made_due = 0
+        while count := self._database.execute(MAKE_THROTTLED_DUE)[0][0]:
+            made_due += count
+        return made_due
 
     def make_postponed_due(self, max_batches: int = POSTPONED_BATCHES) -> int:
         """Make the connections due that failed and wait for a retry. How many.
@@ -177,7 +210,7 @@ def row_to_provider(row: Row[Any]) -> Provider:
     )
 
 
-def _save_change(connection: Connection, before: Provider, after: Provider) -> Provider:
+def _save_change(connection: Connection, before: Provider, after: Provider, operator: str | None = None) -> Provider:
     """Save `after`, alert operators to a new condition, and record where a fault may have postponed connections."""
     if after != before:
         values = {
@@ -198,6 +231,8 @@ def _save_change(connection: Connection, before: Provider, after: Provider) -> P
             "before": before.condition.value,
             "reason": before.reason if recovered else after.reason,
         }
+        if operator is not None:
+            detail["resumed_by"] = operator
         raise_alert(connection, AlertKind.PROVIDER, recovered=recovered, detail=detail)
     return after
 

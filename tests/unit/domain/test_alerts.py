@@ -71,6 +71,11 @@ def test_an_alert_without_detail_has_a_text(kind, recovered):
     assert describe_alert(Alert("id", kind, START, recovered=recovered))
 
 
+def test_the_end_of_a_pause_names_the_operator_who_ended_it():
+    text = describe(AlertKind.PROVIDER, recovered=True, state="ok", before="throttled", resumed_by="root@<worker>")
+    assert "an operator (root@&lt;worker&gt;) ended the pause of refreshes (before: throttled)" in text
+
+
 def test_the_end_of_the_brake_names_the_operators_decision():
     assert describe(AlertKind.BRAKE, recovered=True, dismissed=190).endswith("is off again: 190 dismissed.")
 

@@ -23,6 +23,7 @@ from shared.domain.provider import (
     Provider,
     apply_outcomes,
     rate_limit,
+    resume,
     start_sweep,
 )
 
@@ -67,7 +68,7 @@ def test_after_an_outage_the_rate_doubles_at_each_sweep_until_there_is_no_limit(
     state, rates = apply_outcomes(unavailable(), [SUCCESS], NOON), []
     while state.rate is not None:
         rates.append(state.rate)
-        state = start_sweep(state, NOON)
+        state = start_sweep(state)
     assert state == replace(HEALTHY, since=NOON)
     assert rates[0] == RAMP_START_RATE
     assert all(later == 2 * earlier for earlier, later in zip(rates, rates[1:], strict=False))
@@ -77,7 +78,7 @@ def test_after_an_outage_five_thousand_refreshes_fit_into_half_a_minute():
     state, refreshed, sweeps = apply_outcomes(unavailable(), [SUCCESS], NOON), 0.0, 0
     while refreshed < 5000:
         refreshed += 2 * (rate_limit(state, cap=0) or 1000)
-        state, sweeps = start_sweep(state, NOON), sweeps + 1
+        state, sweeps = start_sweep(state), sweeps + 1
     assert 2 * sweeps <= 30
 
 
@@ -112,32 +113,83 @@ def test_rejected_scopes_of_one_account_change_nothing_but_those_of_five_in_a_ro
     assert (state.condition, state.reason) == (Condition.APP_REJECTED, "BAD_SCOPES (HTTP 403)")
 
 
+def throttled(retry_after=None):
+    return failure(Throttled("throttled", http_status=429, retry_after=retry_after))
+
+
+def pause(*retry_after):
+    return apply_outcomes(HEALTHY, [throttled(each) for each in retry_after], NOON)
+
+
 def test_a_429_pauses_all_refreshes_for_its_retry_after():
-    state = apply_outcomes(HEALTHY, [failure(Throttled("429", retry_after=30))], NOON)
+    state = pause(30)
     assert (state.condition, state.paused_until) == (Condition.THROTTLED, NOON + timedelta(seconds=30))
-    assert start_sweep(state, NOON + timedelta(seconds=29)) == state
+    assert state.is_paused(NOON + timedelta(seconds=29))
+    assert not state.is_paused(NOON + timedelta(seconds=30))
 
 
-def test_a_success_during_a_pause_does_not_end_it():
-    state = apply_outcomes(HEALTHY, [failure(Throttled("429", retry_after=30)), SUCCESS], NOON)
-    assert state.condition is Condition.THROTTLED
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [(None, 10), (0, 1), (-5, 1), (299, 299), (3600, 300), (86_400, 300), (1e9, 300), (float("inf"), 300)],
+)
+def test_a_pause_of_all_refreshes_lasts_for_a_second_to_five_minutes(retry_after, seconds):
+    assert pause(retry_after).paused_until == NOON + timedelta(seconds=seconds)
 
 
-def test_of_two_pauses_the_longer_one_counts():
-    state = apply_outcomes(
-        HEALTHY, [failure(Throttled("429", retry_after=30)), failure(Throttled("429", retry_after=3))], NOON
+def test_a_retry_after_that_is_no_number_pauses_for_a_second():
+    assert pause(float("nan")).paused_until == NOON + timedelta(seconds=1)
+
+
+def test_a_429_for_a_day_is_tested_by_probes_after_five_minutes_and_the_first_success_starts_a_ramp():
+    later = NOON + timedelta(minutes=5)
+    probing = start_sweep(pause(86_400))
+    assert (probing.condition, probing.is_paused(later), rate_limit(probing, cap=0)) == (
+        Condition.THROTTLED,
+        False,
+        PROBE_RATE,
     )
-    assert state.paused_until == NOON + timedelta(seconds=30)
+    still = apply_outcomes(probing, [throttled(86_100)], later)
+    assert still.paused_until == later + timedelta(minutes=5)
+    after = apply_outcomes(probing, [SUCCESS], later)
+    assert (after.condition, after.rate, after.paused_until) == (Condition.OK, RAMP_START_RATE, None)
 
 
-def test_a_429_without_retry_after_pauses_too():
-    assert apply_outcomes(HEALTHY, [failure(Throttled("429"))], NOON).paused_until > NOON
+def test_a_probe_that_hubspot_does_not_answer_leaves_the_state_and_an_invalid_grant_ends_it():
+    probing, later = pause(30), NOON + timedelta(seconds=31)
+    assert apply_outcomes(probing, [failure()] * 20, later).condition is Condition.THROTTLED
+    assert apply_outcomes(probing, [failure(InvalidGrant("BAD_REFRESH_TOKEN"))], later).condition is Condition.OK
 
 
-def test_a_ramp_follows_a_pause():
-    state = apply_outcomes(HEALTHY, [failure(Throttled("429", retry_after=30))], NOON)
-    after = start_sweep(state, NOON + timedelta(seconds=31))
-    assert (after.condition, after.rate) == (Condition.OK, RAMP_START_RATE)
+def test_no_answer_to_a_call_from_before_a_pause_ends_it():
+    for answer in (SUCCESS, failure(InvalidGrant("BAD_REFRESH_TOKEN"))):
+        state = apply_outcomes(pause(30), [answer], NOON)
+        assert (state.condition, state.paused_until) == (Condition.THROTTLED, NOON + timedelta(seconds=30))
+
+
+def test_of_two_pauses_the_one_that_ends_last_counts():
+    assert pause(30, 3).paused_until == pause(3, 30).paused_until == NOON + timedelta(seconds=30)
+
+
+def test_a_pause_that_ends_later_than_any_pause_can_is_none():
+    """The database's clock ran ahead for a moment."""
+    state = replace(pause(30), paused_until=NOON + timedelta(days=1))
+    assert not state.is_paused(NOON)
+    assert apply_outcomes(state, [throttled(30)], NOON).paused_until == NOON + timedelta(seconds=30)
+    assert apply_outcomes(state, [SUCCESS], NOON).condition is Condition.OK
+
+
+def test_an_operator_ends_a_pause_and_the_probes_after_it_by_a_ramp():
+    for later in (NOON, NOON + timedelta(minutes=10)):
+        resumed = resume(pause(86_400), later)
+        assert (resumed.condition, resumed.rate, resumed.paused_until) == (Condition.OK, RAMP_START_RATE, None)
+    assert apply_outcomes(resumed, [throttled(60)], NOON).condition is Condition.THROTTLED, "HubSpot has the last word"
+
+
+def test_an_operator_cannot_end_another_fault_and_where_nothing_is_paused_nothing_changes():
+    rejected = apply_outcomes(HEALTHY, [failure(InvalidClient("BAD_CLIENT_SECRET")), throttled(30)], NOON)
+    assert resume(rejected, NOON) == replace(rejected, paused_until=None)
+    for state in (HEALTHY, unavailable(), resume(rejected, NOON), apply_outcomes(unavailable(), [SUCCESS], NOON)):
+        assert resume(state, NOON) == state
 
 
 def test_an_invalid_grant_shows_that_hubspot_answers():
@@ -171,8 +223,8 @@ def test_hubspot_is_healthy_only_where_a_success_would_change_nothing():
 
 
 def test_a_pause_outlasts_a_refusal_of_our_app_in_either_order():
-    throttled, rejected = failure(Throttled("429", retry_after=30)), failure(InvalidClient("BAD_CLIENT_SECRET"))
-    for answers in ([throttled, rejected, SUCCESS], [rejected, throttled, SUCCESS]):
+    rejected = failure(InvalidClient("BAD_CLIENT_SECRET"))
+    for answers in ([throttled(30), rejected, SUCCESS], [rejected, throttled(30), SUCCESS]):
         state = apply_outcomes(HEALTHY, answers, NOON)
         assert (state.condition, state.paused_until) == (Condition.THROTTLED, NOON + timedelta(seconds=30))
-        assert start_sweep(state, NOON + timedelta(seconds=31)).condition is Condition.OK
+        assert apply_outcomes(state, [SUCCESS], NOON + timedelta(seconds=31)).condition is Condition.OK

@@ -16,6 +16,7 @@ from shared.domain.errors import (
     UnknownRefusal,
 )
 from shared.domain.provider import (
+    MAX_PAUSE_SECONDS,
     PROBE_RATE,
     RAMP_END_RATE,
     CallOutcome,
@@ -50,7 +51,7 @@ def run(steps: list[tuple[float, CallOutcome | None]]) -> list[tuple[datetime, C
     state, now, states = Provider(), NOON, []
     for seconds, outcome in steps:
         now += timedelta(seconds=seconds)
-        state = start_sweep(state, now) if outcome is None else apply_outcomes(state, [outcome], now)
+        state = start_sweep(state) if outcome is None else apply_outcomes(state, [outcome], now)
         states.append((now, outcome, state))
     return states
 
@@ -63,19 +64,22 @@ def test_successes_and_sweeps_lead_from_any_state_back_to_no_limit(
     now = max(now, state.paused_until or now)
     for _ in range(20):
         now += timedelta(seconds=2)
-        state = start_sweep(apply_outcomes(state, [CallOutcome(is_first_attempt=True)], now), now)
+        state = start_sweep(apply_outcomes(state, [CallOutcome(is_first_attempt=True)], now))
     assert state.is_healthy
 
 
 @given(STEPS)
-def test_no_outcome_shortens_a_pause(steps: list[tuple[float, CallOutcome | None]]) -> None:
+def test_no_outcome_shortens_a_pause_and_none_is_longer_than_five_minutes(
+    steps: list[tuple[float, CallOutcome | None]],
+) -> None:
     pause_end = NOON
     for now, outcome, state in run(steps):
         if outcome and isinstance(outcome.error, Throttled) and outcome.error.retry_after is not None:
-            pause_end = max(pause_end, now + timedelta(seconds=outcome.error.retry_after))
+            pause_end = max(pause_end, now + timedelta(seconds=min(outcome.error.retry_after, MAX_PAUSE_SECONDS)))
         if pause_end > now:
             assert state.paused_until is not None
             assert state.paused_until >= pause_end
+        assert state.paused_until is None or state.paused_until <= now + timedelta(seconds=MAX_PAUSE_SECONDS)
 
 
 @given(STEPS, st.floats(0, 2000))
