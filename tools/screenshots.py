@@ -190,7 +190,7 @@ def take_install_pages(camera: Camera) -> None:
         take(page, "consent")
         page.get_by_role("button", name="Connect app").click()
         expect(page.get_by_role("heading", level=1)).to_have_text(f"Account {hub_id} is connected")
-        camera.site.connections.stores.account_info.save(hub_id, domain, user)
+        camera.site.connections.stores.save_account_info(hub_id, domain, user)
         expect(page.get_by_role("heading", level=1)).to_have_text(f"{domain} is connected")
         take(page, "connected")
 
@@ -223,7 +223,7 @@ def fill_database(connections: ConnectionFixture, sql: SqlFixture) -> list[int]:
     for index, hub_id in enumerate(hubs):
         domain = f"{FIRST_WORDS[index % len(FIRST_WORDS)]}-{SECOND_WORDS[index % len(SECOND_WORDS)]}.example"
         connections.install(hub_id, ago=263 * index % 1000, scopes=SCOPES)
-        connections.stores.account_info.save(hub_id, domain, f"{USER_NAMES[index * 3 % len(USER_NAMES)]}@{domain}")
+        connections.stores.save_account_info(hub_id, domain, f"{USER_NAMES[index * 3 % len(USER_NAMES)]}@{domain}")
     sql.rows(INSERT_HISTORY.replace("%(hub)s", str(hubs[REVOKED_INDEX])))
     connections.stores.results.save(
         [

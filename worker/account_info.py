@@ -2,38 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
 import structlog
 
 from shared import tracing
 from shared.db.core.errors import StoreError
-from shared.db.lifecycle.account_info import AccountInfoStore
-from shared.domain.errors import ProviderError
+from shared.db.lifecycle.account_info import AccountInfoStore, ClaimedAccount
+from shared.db.refresh.provider import ProviderStore
+from shared.domain.errors import AccountMigrating, InvalidClient, ProviderError, TemporarilyUnavailable, Throttled
+from shared.domain.provider import CallOutcome
 from shared.hubspot.client import HubSpot
 
 log = structlog.get_logger(__name__)
 
-#: Connections of one task: installs come one at a time, and the rest of an import waits for the next sweep.
-BATCH_ROWS = 20
+#: Of one run. Between two rounds new installs are claimed first, so that they do not wait for the rest of an import.
+CALLS_IN_FLIGHT, ROUNDS = 8, 5
 
 
-def fetch_account_info(store: AccountInfoStore, hubspot: HubSpot) -> None:
-    """Introspect new connections' access tokens. What HubSpot does not answer now is asked again later."""
-    try:
-        for hub_id, access_token in store.claim_missing(BATCH_ROWS):
-            _fetch_one(store, hubspot, hub_id, access_token)
-    except StoreError as error:
-        log.warning("PostgreSQL does not answer; the next sweep asks again", why=str(error))
+class AccountInfoFetcher:
+    """Introspects new connections' access tokens. What HubSpot does not answer now is asked again later."""
 
+    def __init__(self, store: AccountInfoStore, provider: ProviderStore, hubspot: HubSpot) -> None:
+        self._store = store
+        self._provider = provider
+        self._hubspot = hubspot
+        self._is_app_rejected = False  #: by the newest answer
 
-@tracing.trace_calls("fetch_account_info")
-def _fetch_one(store: AccountInfoStore, hubspot: HubSpot, hub_id: int, access_token: str) -> None:
-    tracing.set_attributes(hub_id=hub_id)
-    try:
-        answer = hubspot.introspect(access_token, "access_token")
-    except ProviderError as error:
-        log.info(
-            "HubSpot did not return the account's information; asked again later", hub_id=hub_id, **error.evidence()
-        )
-        return
-    if answer.active:
-        store.save(hub_id, answer.hub_domain, answer.user)
+    def run(self) -> None:
+        """Ask about some accounts; the next sweep runs it again for the rest. The first failure ends it."""
+        try:
+            with ThreadPoolExecutor(CALLS_IN_FLIGHT, thread_name_prefix="account-info") as threads:
+                for _ in range(ROUNDS):
+                    accounts, provider = self._store.claim_missing(CALLS_IN_FLIGHT)
+                    errors = list(threads.map(self._fetch, accounts))
+                    self._record(errors, is_provider_healthy=provider.is_healthy)
+                    if any(errors) or len(accounts) < CALLS_IN_FLIGHT:
+                        break
+        except StoreError as error:
+            log.warning("PostgreSQL does not answer; the next sweep asks again", why=str(error))
+
+    @tracing.trace_calls("fetch_account_info")
+    def _fetch(self, account: ClaimedAccount) -> ProviderError | None:
+        """Raises StoreUnavailable."""
+        hub_id = account.hub_id
+        tracing.set_attributes(hub_id=hub_id)
+        try:
+            answer = self._hubspot.introspect(account.access_token, "access_token")
+        except ProviderError as error:
+            log.info(
+                "HubSpot did not return the account's information; asked again later", hub_id=hub_id, **error.evidence()
+            )
+            return error
+        if answer.active:
+            self._store.save(account, answer.hub_domain, answer.user)
+        return None
+
+    def _record(self, errors: Iterable[ProviderError | None], *, is_provider_healthy: bool) -> None:
+        """Tell HubSpot's state what these calls found out, if that can change it."""
+        outcomes = []
+        for error in errors:
+            is_repeat = self._is_app_rejected
+            self._is_app_rejected = isinstance(error, InvalidClient)
+            if error is None or isinstance(error, (Throttled, InvalidClient)):
+                outcomes.append(CallOutcome(is_first_attempt=False, error=error, is_repeat=is_repeat))
+            elif isinstance(error, TemporarilyUnavailable) and not isinstance(error, AccountMigrating):
+                # One of a round: calls that are sent together fail together, and that must not look like an outage.
+                is_first = not any(outcome.error for outcome in outcomes)
+                outcomes.append(CallOutcome(is_first_attempt=is_first, error=error))
+        if outcomes and not (is_provider_healthy and all(outcome.error is None for outcome in outcomes)):
+            self._provider.record_outcomes(outcomes)

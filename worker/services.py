@@ -23,6 +23,7 @@ from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
 from shared.settings import Settings
 from shared.token_cipher import TokenCipher
+from worker.account_info import AccountInfoFetcher
 from worker.background import BackgroundWork
 from worker.refresh import Refresher
 from worker.refresh_loop import RefreshLoop
@@ -45,6 +46,7 @@ class Services:
     provider: ProviderStore
     installs: InstallStore
     account_info: AccountInfoStore
+    account_info_fetcher: AccountInfoFetcher
     disconnects: DisconnectStore
     hubspot: HubSpot
     cipher: TokenCipher
@@ -81,6 +83,11 @@ class Services:
             refresher,
             concurrency=settings.refresh_concurrency,
         )
+        account_info = AccountInfoStore(
+            engine,
+            lease_seconds=settings.lease_seconds,
+            max_refreshes_per_second=settings.max_refreshes_per_second,
+        )
         webhook_url = settings.alert_webhook_url
         webhook = Webhook(webhook_url, settings.alert_webhook_secret) if webhook_url else None
         return cls(
@@ -91,7 +98,8 @@ class Services:
             refresh_requests=RefreshRequests(engine),
             provider=provider,
             installs=InstallStore(engine),
-            account_info=AccountInfoStore(engine),
+            account_info=account_info,
+            account_info_fetcher=AccountInfoFetcher(account_info, provider, hubspot),
             disconnects=DisconnectStore(engine),
             hubspot=hubspot,
             cipher=cipher,

@@ -11,7 +11,6 @@ from shared.db.lifecycle.pruning import prune
 from shared.db.refresh.future_dates import correct_future_dates
 from shared.domain.provider import Condition
 from shared.workflows.disconnect import finish_disconnect
-from worker.account_info import fetch_account_info
 from worker.alert_delivery import deliver_alerts
 from worker.services import Services
 
@@ -57,7 +56,7 @@ def sweep(services: Services, *, is_from_beat: bool) -> bool:
 
 
 def start_account_info(services: Services) -> None:
-    services.account_info_work.submit(partial(fetch_account_info, services.account_info, services.hubspot))
+    services.account_info_work.submit(services.account_info_fetcher.run)
 
 
 def start_disconnect(services: Services, hub_id: int) -> None:

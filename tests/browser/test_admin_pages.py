@@ -87,7 +87,7 @@ def test_a_connection_among_hundreds_is_found_by_paging_and_by_search(
     admin: AdminBrowser, connections: ConnectionFixture, options: dict[str, Any]
 ) -> None:
     connections.import_due(220)
-    connections.stores.account_info.save(217, "needle.example", "ann@needle.example")
+    connections.stores.save_account_info(217, "needle.example", "ann@needle.example")
     page = admin.open("/connections", **options)
     accounts = account_links(page)
     for first in range(1, 201, 50):
@@ -112,7 +112,7 @@ def test_the_list_is_filtered_and_sorted(
 ) -> None:
     for hub_id, domain in ((1, "zoo.example"), (2, "bakery.example"), (3, "alp.example")):
         connections.install(hub_id)
-        connections.stores.account_info.save(hub_id, domain, None)
+        connections.stores.save_account_info(hub_id, domain, None)
     connections.stores.results.save([connections.make_revocation(connections.claim_one(2))])
     connections.stores.results.save([connections.make_failure(connections.claim_one(3))])
     page = admin.open("/connections", **options)

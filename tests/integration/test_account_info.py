@@ -1,37 +1,192 @@
-"""The worker asks HubSpot for the domain and the installer of new connections."""
+"""The worker asks HubSpot for the domain and the installer of new connections, at HubSpot's pace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from dataclasses import dataclass
+from typing import Any
 
-from sandbox.simulator.control import SimulatorControl
+import pytest
+from sqlalchemy import Engine
+
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.account_info import AccountInfoStore
-from shared.hubspot.client import HubSpot
-from shared.settings import Settings
-from tests.support.stores import ConnectionFixture, SqlFixture
-from worker.account_info import fetch_account_info
+from shared.db.refresh.provider import ProviderStore
+from shared.domain.errors import (
+    AccountMigrating,
+    InvalidClient,
+    ProviderError,
+    TemporarilyUnavailable,
+    Throttled,
+    UnknownRefusal,
+)
+from shared.domain.grant import Introspection
+from shared.domain.provider import FAILURES_BEFORE_OUTAGE, PROBE_RATE, CallOutcome, Condition
+from tests.support.hubspot import ScriptedHubSpot
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores
+from worker.account_info import CALLS_IN_FLIGHT, ROUNDS, AccountInfoFetcher
+
+ANSWER = Introspection(active=True, hub_domain="acme.example", user="ada@acme.example")
+THROTTLED = Throttled("throttled", http_status=429, retry_after=60)
+TIMEOUT = TemporarilyUnavailable("timeout")
+REJECTED = InvalidClient("BAD_CLIENT_SECRET", http_status=400)
 
 
-def test_an_account_that_hubspot_does_not_answer_for_is_asked_again_later(
-    environment: Callable[..., dict[str, str]],
-    connections: ConnectionFixture,
-    simulator: SimulatorControl,
-    sql: SqlFixture,
+@dataclass
+class AccountInfoFixture:
+    connections: ConnectionFixture
+    hubspot: ScriptedHubSpot
+    fetcher: AccountInfoFetcher
+    sql: SqlFixture
+
+    def import_with_tokens(self, count: int) -> None:
+        self.connections.import_due(count)
+        self.sql.set("access_token = 'access-of-' || hub_id, expires_at = now() + interval '1 hour', due_at = NULL")
+
+    def run(self, answer: Introspection | ProviderError | None = None) -> Condition:
+        """HubSpot's state after it."""
+        if answer is not None:
+            self.hubspot.introspect_answer = answer
+        self.fetcher.run()
+        return self.connections.stores.provider.read().condition
+
+    def make_due(self) -> None:
+        self.sql.rows("UPDATE tokenkeeper.connections SET account_info_due_at = now() WHERE access_token IS NOT NULL")
+
+    def set_provider(self, assignments: str) -> None:
+        self.sql.rows(f"UPDATE tokenkeeper.provider SET {assignments}")
+
+    @property
+    def asked(self) -> list[str]:
+        """The access tokens, in the order of the calls."""
+        return [token for _, token in self.hubspot.introspected]
+
+
+def make_fetcher(stores: Stores, hubspot: ScriptedHubSpot) -> AccountInfoFetcher:
+    return AccountInfoFetcher(stores.account_info, stores.provider, hubspot)  # type: ignore[arg-type]  # the double
+
+
+@pytest.fixture
+def info(connections: ConnectionFixture, sql: SqlFixture) -> AccountInfoFixture:
+    hubspot = ScriptedHubSpot(introspect_answer=ANSWER)
+    return AccountInfoFixture(connections, hubspot, make_fetcher(connections.stores, hubspot), sql)
+
+
+def test_the_domain_and_the_installer_of_an_account_are_stored(info: AccountInfoFixture) -> None:
+    info.connections.install(7)
+    info.run()
+    stored = info.sql.rows("SELECT hub_domain, installed_by FROM hubspot.connections")
+    assert stored == [("acme.example", "ada@acme.example")]
+    assert info.hubspot.introspected == [("access_token", "access-of-7")]
+    info.run()
+    assert len(info.asked) == 1
+
+
+def test_new_installs_are_asked_about_before_an_import_of_hundreds(info: AccountInfoFixture) -> None:
+    info.import_with_tokens(100)
+    info.connections.install(1_001)
+    info.connections.install(1_002)
+    info.run()
+    assert set(info.asked[:CALLS_IN_FLIGHT]) >= {"access-of-1001", "access-of-1002"}
+    assert len(info.asked) == CALLS_IN_FLIGHT * ROUNDS, "the rest waits for the next sweep"
+    assert len(set(info.asked)) == len(info.asked)
+
+
+def test_several_calls_are_in_flight_at_once_and_no_more_than_allowed(info: AccountInfoFixture) -> None:
+    info.import_with_tokens(CALLS_IN_FLIGHT * ROUNDS)
+    info.hubspot.introspect_barrier = threading.Barrier(CALLS_IN_FLIGHT)
+    info.run()  # each round passes the barrier only where all its calls are in flight at once
+    assert len(info.asked) == CALLS_IN_FLIGHT * ROUNDS
+    assert not info.hubspot.introspect_barrier.broken
+
+
+def test_no_account_is_asked_about_during_a_pause(info: AccountInfoFixture) -> None:
+    info.import_with_tokens(3)
+    info.connections.stores.provider.record_outcomes([CallOutcome(is_first_attempt=True, error=THROTTLED)])
+    info.run()
+    assert info.asked == []
+
+
+@pytest.mark.parametrize("error", [TIMEOUT, REJECTED])
+def test_during_a_fault_of_hubspot_one_account_is_asked_about_where_no_refresh_needs_the_probe(
+    info: AccountInfoFixture, error: ProviderError
 ) -> None:
-    connections.install()
-    hubspot = HubSpot.from_settings(Settings.from_env(environment()), max_idle_connections=1)
-    simulator.add_fault(503, where="introspect")
-    fetch_account_info(connections.stores.account_info, hubspot)
-    assert connections.stores.account_info.claim_missing(1) == [], "it has a later time"
-    sql.set("account_info_due_at = now()")
-    assert len(connections.stores.account_info.claim_missing(1)) == 1
-    hubspot.close()
+    info.import_with_tokens(3)
+    outcome = CallOutcome(is_first_attempt=True, error=error)
+    info.connections.stores.provider.record_outcomes([outcome] * FAILURES_BEFORE_OUTAGE)
+    info.set_provider("bucket_refilled_at = now() - interval '1 hour'")
+    info.run()
+    assert info.asked == [], "the fault has just begun"
+    seconds_idle = 2 / PROBE_RATE
+    info.set_provider(f"since = now() - interval '{seconds_idle} seconds'")
+    assert info.run() is Condition.OK, "the answer ends the fault"
+    assert len(info.asked) == 1
 
 
-def test_a_database_that_does_not_answer_is_left_to_the_next_sweep(environment: Callable[..., dict[str, str]]) -> None:
-    hubspot = HubSpot.from_settings(Settings.from_env(environment()), max_idle_connections=1)
+def test_while_the_rate_is_limited_calls_take_from_the_bucket_of_refreshes_with_one_on_credit(
+    info: AccountInfoFixture, engine: Engine
+) -> None:
+    info.import_with_tokens(20)
+    limited = Stores(engine, lease_seconds=60, max_refreshes_per_second=0.01)
+    fetcher = make_fetcher(limited, info.hubspot)
+    info.set_provider("bucket_level = 1")
+    fetcher.run()
+    assert len(info.asked) == 2
+    fetcher.run()
+    assert len(info.asked) == 2, "the credit is used up"
+    info.connections.import_due(30)
+    assert limited.claims.claim(1).rows == [], "refreshes pay it back"
+
+
+@pytest.mark.parametrize(
+    ("error", "condition"),
+    [
+        (THROTTLED, Condition.THROTTLED),
+        (REJECTED, Condition.APP_REJECTED),
+        (TIMEOUT, Condition.OK),
+        (AccountMigrating("account_migrating", http_status=477), Condition.OK),
+        (UnknownRefusal("NEW_CODE", http_status=404), Condition.OK),
+    ],
+    ids=lambda value: getattr(value, "code", ""),
+)
+def test_a_failure_ends_the_run_and_changes_hubspots_state_as_one_of_a_refresh_does(
+    info: AccountInfoFixture, error: ProviderError, condition: Condition
+) -> None:
+    info.import_with_tokens(20)
+    assert info.run(error) is condition
+    assert len(info.asked) == CALLS_IN_FLIGHT, "one round"
+    due = "SELECT count(*) FROM tokenkeeper.connections WHERE account_info_due_at > now() + interval '50 seconds'"
+    assert info.sql.value(due) == CALLS_IN_FLIGHT, "they are asked about again later"
+
+
+def test_unanswered_calls_of_one_round_are_one_sign_of_an_outage_and_those_of_five_rounds_are_one(
+    info: AccountInfoFixture,
+) -> None:
+    info.import_with_tokens(20)
+    for _ in range(FAILURES_BEFORE_OUTAGE - 1):
+        assert info.run(TIMEOUT) is Condition.OK
+        info.make_due()
+    assert info.run(TIMEOUT) is Condition.UNAVAILABLE
+
+
+def test_a_success_between_them_means_no_outage(info: AccountInfoFixture) -> None:
+    info.import_with_tokens(100)
+    answers: list[Any] = [*[TIMEOUT] * (FAILURES_BEFORE_OUTAGE - 1), ANSWER] * 2
+    assert {info.run(answer) for answer in answers} == {Condition.OK}
+
+
+def test_a_repeated_refusal_of_these_calls_alone_does_not_stop_refreshes_again(info: AccountInfoFixture) -> None:
+    """Refreshes work, so that HubSpot's state is OK again meanwhile."""
+    info.import_with_tokens(20)
+    assert info.run(REJECTED) is Condition.APP_REJECTED
+    info.connections.stores.provider.record_outcomes([CallOutcome(is_first_attempt=True)])
+    info.set_provider("rate = NULL")
+    assert info.run(REJECTED) is Condition.OK
+
+
+def test_a_database_that_does_not_answer_is_left_to_the_next_sweep() -> None:
     engine = make_engine("postgresql://user@127.0.0.1:1/db")
-    fetch_account_info(AccountInfoStore(engine), hubspot)
-    hubspot.close()
+    hubspot: Any = ScriptedHubSpot(introspect_answer=ANSWER)
+    AccountInfoFetcher(AccountInfoStore(engine, lease_seconds=60), ProviderStore(engine), hubspot).run()
+    assert hubspot.introspected == []
     engine.dispose()

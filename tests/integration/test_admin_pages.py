@@ -233,7 +233,7 @@ def test_the_list_is_filtered_searched_and_sorted(
 ) -> None:
     for hub_id in (11, 12, 21):
         connections.install(hub_id)
-        stores.account_info.save(hub_id, f"shop-{hub_id}.example", f"Ann@shop-{hub_id}.example")
+        stores.save_account_info(hub_id, f"shop-{hub_id}.example", f"Ann@shop-{hub_id}.example")
     stores.results.save([connections.make_failure(connections.claim_one(12))])
     stores.results.save([connections.make_revocation(connections.claim_one(21))])
     assert listed_hubs(operator.open("/connections?status=revoked")) == [21]
@@ -312,7 +312,7 @@ def test_a_revoked_connection_shows_the_reason_and_the_link_for_the_customer(
 
 def test_text_from_hubspot_is_escaped(operator: Operator, connections: ConnectionFixture, stores: Stores) -> None:
     connections.install(scopes=("oauth", "<b>\x1b[2Jbold"))
-    stores.account_info.save(HUB, "<script>alert(1)</script>", "\u202eann@example.com")
+    stores.save_account_info(HUB, "<script>alert(1)</script>", "\u202eann@example.com")
     for path in ("/connections", f"/connections/{HUB}", f"/connections/{HUB}/disconnect"):
         text = operator.open(path)
         assert "<script>alert" not in text

@@ -41,7 +41,7 @@ def connections(tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFi
         connections.install(
             hub_id, encrypted_refresh_token=cipher.encrypt_refresh_token(hub_id, f"token-of-{hub_id}"), ago=60
         )
-        connections.stores.account_info.save(hub_id, domain, f"admin@{domain}")
+        connections.stores.save_account_info(hub_id, domain, f"admin@{domain}")
     dead = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION)
     claimed = connections.claim_one(62517)
     suspect = rules.apply_failure(claimed.connection, dead, connections.stores.claims.clock.now())

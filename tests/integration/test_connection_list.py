@@ -165,7 +165,7 @@ def test_a_hub_without_a_row_of_account_info_is_in_the_list(
     for asked in ({}, {"sort": Sort.DUE}, {"sort": Sort.FAILURES}, {"search": "1"}):
         assert hubs([directory.read_page(**asked)]) == [1]
     connections.stores.account_info.claim_missing(1)
-    connections.stores.account_info.save(1, "acme.example", None)
+    connections.stores.save_account_info(1, "acme.example", None)
     assert hubs([directory.read_page(sort=Sort.DOMAIN)]) == [1]
 
 

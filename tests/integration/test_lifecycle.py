@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import permutations
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -268,23 +270,47 @@ def test_account_info_is_due_with_the_first_token_and_again_until_it_is_saved(
     assert not connections.stores.account_info.any_missing()
     connections.stores.results.save([connections.make_success(connections.claim_one())])
     assert connections.stores.account_info.any_missing()
-    assert connections.stores.account_info.claim_missing(10) == [(HUB, "new-access")]
-    assert connections.stores.account_info.claim_missing(10) == []
+    assert claim_account_info(connections) == [(HUB, "new-access")]
+    assert claim_account_info(connections) == []
     sql.set("account_info_due_at = account_info_due_at - interval '1 minute'")
-    assert connections.stores.account_info.claim_missing(10) == [(HUB, "new-access")]
-    connections.stores.account_info.save(HUB, "acme.example", "ada@acme.example")
+    assert claim_account_info(connections) == [(HUB, "new-access")]
+    connections.stores.save_account_info(HUB, "acme.example", "ada@acme.example")
     assert not connections.stores.account_info.any_missing()
     assert sql.rows("SELECT hub_domain, installed_by FROM hubspot.connections") == [
         ("acme.example", "ada@acme.example")
     ]
 
 
-def test_account_info_is_due_again_after_a_reinstall(connections: ConnectionFixture) -> None:
+def claim_account_info(connections: ConnectionFixture) -> list[tuple[int, str]]:
+    accounts, _ = connections.stores.account_info.claim_missing(10)
+    return [(account.hub_id, account.access_token) for account in accounts]
+
+
+def test_account_info_is_due_again_after_a_reinstall_once_the_call_for_the_old_one_is_over(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.install(ago=5)
-    connections.stores.account_info.claim_missing(10)
+    accounts, _ = connections.stores.account_info.claim_missing(10)
     connections.install(access_token="new")
-    connections.stores.account_info.save(HUB, "acme.example", "the one before")
-    assert connections.stores.account_info.claim_missing(10) == [(HUB, "new")]
+    assert claim_account_info(connections) == [], "two calls for one account at once"
+    connections.stores.account_info.save(accounts[0], "acme.example", "the one before")
+    assert sql.value("SELECT installed_by FROM hubspot.connections") is None
+    assert claim_account_info(connections) == [(HUB, "new")]
+
+
+def test_account_info_of_a_row_that_another_transaction_has_locked_is_left_for_later(
+    connections: ConnectionFixture, sql: SqlFixture, connect: Callable[..., Any]
+) -> None:
+    connections.install()
+    accounts, _ = connections.stores.account_info.claim_missing(10)
+    other = connect()
+    other.autocommit = False
+    other.cursor().execute("SELECT FROM tokenkeeper.connections FOR UPDATE")
+    connections.stores.account_info.save(accounts[0], "acme.example", None)
+    other.rollback()
+    assert sql.value("SELECT hub_domain FROM hubspot.connections") is None
+    connections.stores.account_info.save(accounts[0], "acme.example", None)
+    assert sql.value("SELECT hub_domain FROM hubspot.connections") == "acme.example"
 
 
 def test_a_marked_disconnect_serves_no_token_and_keeps_it_until_it_is_wiped(

@@ -29,7 +29,7 @@ def fill_healthy(connections: ConnectionFixture, sql: SqlFixture) -> None:
     for number in range(60):
         hub_id = 62515 + 104_729 * number
         connections.install(hub_id, ago=20 * number % 1000, scopes=SCOPES[:2])
-        connections.stores.account_info.save(hub_id, f"shop-{number:02}.example", f"owner@shop-{number:02}.example")
+        connections.stores.save_account_info(hub_id, f"shop-{number:02}.example", f"owner@shop-{number:02}.example")
     fill_refresh_history(sql)
 
 
@@ -48,8 +48,8 @@ def fill_troubled(connections: ConnectionFixture, sql: SqlFixture) -> None:
     fill_brake_on(connections, sql)
     for hub_id in (FAILING_HUB, DISCONNECTED_HUB, LONG_NAME_HUB, LARGEST_HUB):
         connections.install(hub_id, scopes=SCOPES)
-        connections.stores.account_info.save(hub_id, f"shop-{hub_id}.example", f"owner@shop-{hub_id}.example")
-    connections.stores.account_info.save(LONG_NAME_HUB, LONG_DOMAIN, f"{'first-name-' * 5}@{LONG_DOMAIN}")
+        connections.stores.save_account_info(hub_id, f"shop-{hub_id}.example", f"owner@shop-{hub_id}.example")
+    connections.stores.save_account_info(LONG_NAME_HUB, LONG_DOMAIN, f"{'first-name-' * 5}@{LONG_DOMAIN}")
     connections.stores.results.save([connections.make_failure(connections.claim_one(FAILING_HUB), NO_ANSWER)])
     disconnect(connections, DISCONNECTED_HUB)
     connections.stores.imports.import_rows([ImportRow(IMPORTED_HUB, "ciphertext")])

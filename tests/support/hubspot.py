@@ -35,6 +35,8 @@ class ScriptedHubSpot:
 
     calls: list[str] = field(default_factory=list)  #: names of methods, in their order
     exchanged: list[str] = field(default_factory=list)  #: codes
+    introspected: list[tuple[str, str]] = field(default_factory=list)  #: kind and token
+    introspect_barrier: threading.Barrier | None = None  #: no introspection ends before so many are in flight
     refreshes: Counter[str] = field(default_factory=Counter)  #: calls by refresh token
     in_flight: Counter[str] = field(default_factory=Counter)  #: refreshes that have not ended, by refresh token
     max_in_flight: int = 0
@@ -80,10 +82,11 @@ class ScriptedHubSpot:
         )
 
     def introspect(self, token: str, kind: str) -> Introspection:
-        assert token
-        assert kind == "refresh_token"
         with self._lock:
             self.calls.append("introspect")
+            self.introspected.append((kind, token))
+        if self.introspect_barrier:
+            self.introspect_barrier.wait(HANG_SECONDS)
         if isinstance(self.introspect_answer, ProviderError):
             raise self.introspect_answer
         return self.introspect_answer

@@ -10,9 +10,9 @@ from threading import Barrier, Lock
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
-from shared.db.lifecycle.account_info import AccountInfoStore
+from shared.db.lifecycle.account_info import AccountInfoStore, ClaimedAccount
 from shared.db.lifecycle.disconnects import DisconnectStore
 from shared.db.lifecycle.imports import ImportRow, ImportStore
 from shared.db.lifecycle.installs import InstallResult, InstallStore, NewInstall
@@ -34,6 +34,7 @@ from tests.support.builders import HUB, grant
 T = TypeVar("T")
 
 SCHEDULE = Schedule()
+READ_GENERATION = text("SELECT generation FROM tokenkeeper.connections WHERE hub_id = :hub_id")
 ROW = "SELECT to_jsonb(c) FROM tokenkeeper.connections AS c WHERE hub_id = %s"
 
 
@@ -174,9 +175,17 @@ class Stores:
         self.installs = InstallStore(engine)
         self.imports = ImportStore(engine)
         self.disconnects = DisconnectStore(engine)
-        self.account_info = AccountInfoStore(engine)
+        self.account_info = AccountInfoStore(
+            engine, lease_seconds=lease_seconds, max_refreshes_per_second=max_refreshes_per_second
+        )
         self.key_check = KeyCheckStore(engine)
         self.key_rotation = KeyRotationStore(engine)
+
+    def save_account_info(self, hub_id: int, hub_domain: str | None, installed_by: str | None) -> None:
+        """As after an introspection of the connection's token."""
+        with self._engine.connect() as connection:
+            generation = connection.execute(READ_GENERATION, {"hub_id": hub_id}).scalar_one()
+        self.account_info.save(ClaimedAccount(hub_id, generation, "access"), hub_domain, installed_by)
 
     def prune(self) -> int:
         return prune(self._engine)

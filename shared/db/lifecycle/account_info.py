@@ -1,54 +1,110 @@
-"""Account information (domain and installer): due after each install, asked of HubSpot once there is a token."""
+"""Account information (domain and installer): due after each install, asked of HubSpot once there is a token.
+
+An install's due date lies in the past (shared/db/lifecycle/installs.py), so that it comes before those of an import.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import Engine
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine, text
 
 from shared.db.core.statements import Database, single_statement
+from shared.db.refresh.provider import Bucket
+from shared.domain.provider import Condition, Provider, rate_limit
 
-#: A claim that was not saved within this time is claimed again.
-RECLAIM_SECONDS = 30
+#: During a fault of HubSpot refreshes are its probes. A probe that no refresh has taken for half of the time between
+#: two of them is left for account information.
+UNUSED_PROBE_INTERVALS = 1.5
 
 ANY_DUE = single_statement("""
 SELECT EXISTS (SELECT FROM tokenkeeper.connections
                 WHERE account_info_due_at <= now() AND access_token IS NOT NULL AND expires_at > now())
 """)
-CLAIM_DUE = single_statement(f"""
+CLAIM_DUE = text("""
 WITH due AS MATERIALIZED (
     SELECT hub_id FROM tokenkeeper.connections
      WHERE account_info_due_at <= now() AND access_token IS NOT NULL AND expires_at > now()
      ORDER BY account_info_due_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 )
-UPDATE tokenkeeper.connections AS c SET account_info_due_at = now() + interval '{RECLAIM_SECONDS} seconds'
+UPDATE tokenkeeper.connections AS c SET account_info_due_at = now() + make_interval(secs => :reclaim_seconds)
   FROM due WHERE c.hub_id = due.hub_id
-RETURNING c.hub_id, c.access_token
+RETURNING c.hub_id, c.generation, c.access_token
 """)
-#: An install since the claim made it due again, in the past: then it stays due.
+#: Of another generation than the claim's: it was installed again meanwhile, and is to be asked about again. A row that
+#: another transaction has locked is asked about again later.
 SAVE = single_statement("""
-WITH connection AS (
-    UPDATE tokenkeeper.connections
-       SET account_info_due_at = CASE WHEN account_info_due_at <= now() THEN account_info_due_at END
-     WHERE hub_id = :hub_id AND status <> 'disconnected'
-    RETURNING hub_id
+WITH claimed AS MATERIALIZED (
+    SELECT hub_id, generation = :generation AS is_current FROM tokenkeeper.connections
+     WHERE hub_id = :hub_id AND status <> 'disconnected' AND account_info_due_at IS NOT NULL
+       FOR NO KEY UPDATE SKIP LOCKED
+), connection AS (
+    UPDATE tokenkeeper.connections AS c SET account_info_due_at = CASE WHEN NOT claimed.is_current THEN now() END
+      FROM claimed WHERE c.hub_id = claimed.hub_id
 )
 INSERT INTO tokenkeeper.accounts (hub_id, hub_domain, installed_by)
-SELECT hub_id, :hub_domain, :installed_by FROM connection
+SELECT hub_id, :hub_domain, :installed_by FROM claimed WHERE is_current
 ON CONFLICT (hub_id) DO UPDATE SET hub_domain = excluded.hub_domain, installed_by = excluded.installed_by
 """)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedAccount:
+    hub_id: int
+    generation: int
+    access_token: str = field(repr=False)
 
 
 class AccountInfoStore:
     """Domain and installer of each account. Every method raises StoreUnavailable."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, lease_seconds: float, max_refreshes_per_second: float = 0.0) -> None:
+        """A claim that was not saved within `lease_seconds` may be claimed again: a call takes less than half of it.
+
+        `max_refreshes_per_second` is the setting, which limits these calls too; 0: no limit.
+        """
         self._database = Database(engine)
+        self._lease_seconds = lease_seconds
+        self._max_refreshes_per_second = max_refreshes_per_second
 
     def any_missing(self) -> bool:
         return bool(self._database.execute(ANY_DUE)[0][0])
 
-    def claim_missing(self, limit: int) -> list[tuple[int, str]]:
-        """Hubs and their access tokens, the longest due first. A connection without a token stays due."""
-        return [(row.hub_id, row.access_token) for row in self._database.execute(CLAIM_DUE, limit=limit)]
+    def claim_missing(self, limit: int) -> tuple[list[ClaimedAccount], Provider]:
+        """Accounts to ask HubSpot about now, installs first, and HubSpot's state. At most one call for each account.
 
-    def save(self, hub_id: int, hub_domain: str | None, installed_by: str | None) -> None:
-        self._database.execute(SAVE, hub_id=hub_id, hub_domain=hub_domain, installed_by=installed_by)
+        None during a pause. While the rate of refreshes is limited, they are taken from the same token bucket.
+        """
+        with self._database.transaction() as connection:
+            bucket = Bucket.lock(connection)
+            rate = rate_limit(bucket.provider, self._max_refreshes_per_second)
+            if bucket.provider.is_paused(bucket.now):
+                limit = 0
+            elif rate is not None:
+                limit = min(limit, _count_allowed(bucket, rate))
+            rows = []
+            if limit:
+                values = {"limit": limit, "reclaim_seconds": self._lease_seconds}
+                rows = [ClaimedAccount(*row) for row in connection.execute(CLAIM_DUE, values)]
+            if rows and rate is not None:
+                bucket.save(connection, bucket.refill(rate) - len(rows))
+        return rows, bucket.provider
+
+    def save(self, account: ClaimedAccount, hub_domain: str | None, installed_by: str | None) -> None:
+        """Changes nothing where the account was installed again since the claim."""
+        self._database.execute(
+            SAVE,
+            hub_id=account.hub_id,
+            generation=account.generation,
+            hub_domain=hub_domain,
+            installed_by=installed_by,
+        )
+
+
+def _count_allowed(bucket: Bucket, rate: float) -> int:
+    """What the bucket holds, and one on credit: a backlog of refreshes leaves nothing in it."""
+    provider = bucket.provider
+    if provider.condition is not Condition.OK:
+        last_probe_at = max(filter(None, (bucket.refilled_at, provider.since, provider.paused_until)))
+        return int((bucket.now - last_probe_at).total_seconds() >= UNUSED_PROBE_INTERVALS / rate)
+    return max(0, int(bucket.refill(rate) + 1.0))

@@ -44,6 +44,11 @@ class NewInstall:
     is_dated_by_host: bool = False  #: `granted_at` is by the clock of a web host, which may be wrong by minutes
 
 
+#: By which account information is due earlier for an install than for an import of the same moment, which can be of
+#: thousands: people wait for an install's domain.
+ACCOUNT_INFO_PRIORITY = timedelta(days=30)
+
+
 class InstallOutcome(StrEnum):
     """The result of storing an install."""
 
@@ -106,7 +111,7 @@ INSERT INTO tokenkeeper.connections AS c (
     encrypted_refresh_token, installed_at, install_id, account_info_due_at, due_at)
 VALUES (
     :hub_id, 'active', :now, :access_token, :expires_at, :lifetime_seconds, :scopes, :refreshed_at,
-    :encrypted_refresh_token, :granted_at, CAST(:install_id AS uuid), :now, :due_at)
+    :encrypted_refresh_token, :granted_at, CAST(:install_id AS uuid), :account_info_due_at, :due_at)
 ON CONFLICT (hub_id) DO UPDATE
    SET status = 'active',
        status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE excluded.status_since END,
@@ -118,7 +123,8 @@ ON CONFLICT (hub_id) DO UPDATE
        encrypted_refresh_token = :encrypted_refresh_token,
        installed_at = excluded.installed_at,
        install_id = excluded.install_id,
-       account_info_due_at = excluded.account_info_due_at,
+       account_info_due_at = CASE WHEN c.account_info_due_at > :now THEN c.account_info_due_at
+                                  ELSE excluded.account_info_due_at END,  -- in the future: a call is in flight
        due_at = excluded.due_at,
        retry_not_before = NULL,
        failures = 0,
@@ -256,6 +262,7 @@ def _write_connection(
     values: dict[str, Any] = {
         "hub_id": install.hub_id,
         "now": row.now,
+        "account_info_due_at": row.now - ACCOUNT_INFO_PRIORITY,
         "encrypted_refresh_token": install.encrypted_refresh_token,
         "granted_at": granted_at,
         "install_id": install.install_id,

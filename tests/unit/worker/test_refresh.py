@@ -69,6 +69,7 @@ def test_introspection_is_asked_before_a_connection_is_revoked():
     hubspot = ScriptedHubSpot(DEAD)
     attempt = refresh_row(hubspot, make_claimed_row())
     assert hubspot.calls == ["refresh", "introspect"]
+    assert hubspot.introspected == [("refresh_token", REFRESH_TOKEN)]
     assert attempt.result.transition.connection.status is Status.REVOKED
 
 
