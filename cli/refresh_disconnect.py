@@ -17,6 +17,7 @@ from shared.db.reports.connections import ConnectionReports
 from shared.domain.connection import Status
 from shared.hubspot.client import HubSpot
 from shared.token_cipher import TokenCipher
+from shared.workflows.disconnect import DisconnectOutcome
 from shared.workflows.disconnect import disconnect as disconnect_connection
 
 REFRESH_NEEDS = ("DATABASE_URL",)
@@ -25,6 +26,12 @@ DISCONNECT_NEEDS = ("DATABASE_URL", "HUBSPOT_CLIENT_ID", "HUBSPOT_CLIENT_SECRET"
 PAGE_ROWS = 1000
 #: In the summary of many connections, after their number.
 SUMMARIES = {RefreshRequestOutcome.IN_FLIGHT: "in flight already", RefreshRequestOutcome.ALREADY_DUE: "due already"}
+DISCONNECT_MESSAGES = {
+    DisconnectOutcome.DISCONNECTED: "disconnected; its tokens are deleted",
+    DisconnectOutcome.NOTHING_TO_DO: "was disconnected already",
+    DisconnectOutcome.REINSTALLED: "the account installed the app again meanwhile, and that install stays; to end it "
+    "too, disconnect again",
+}
 FAILURES = (RefreshRequestOutcome.DISCONNECTED, RefreshRequestOutcome.UNKNOWN)
 
 
@@ -119,11 +126,7 @@ def disconnect(hub_id: int, yes: bool) -> None:
             confirm_or_abort(f"End the connection of {hub_id} for good? Only a new install brings it back")
         hubspot = HubSpot.from_settings(settings, max_idle_connections=1)
         try:
-            has_ended = disconnect_connection(
-                hub_id, DisconnectStore(engine), hubspot, TokenCipher(settings.token_keys)
-            )
+            outcome = disconnect_connection(hub_id, DisconnectStore(engine), hubspot, TokenCipher(settings.token_keys))
         finally:
             hubspot.close()
-    click.echo(
-        f"{hub_id}: disconnected; its tokens are deleted" if has_ended else f"{hub_id}: was disconnected already"
-    )
+    click.echo(f"{hub_id}: {DISCONNECT_MESSAGES[outcome]}")

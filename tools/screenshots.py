@@ -236,8 +236,7 @@ def fill_database(connections: ConnectionFixture, sql: SqlFixture) -> list[int]:
         [connections.make_failure(connections.claim_one(hubs[SUSPECT_INDEX]), INVALID_REFRESH_TOKEN)]
     )
     connections.stores.results.save([make_revocation(connections, hubs[REVOKED_INDEX])])
-    connections.stores.disconnects.mark_and_read_tokens(hubs[DISCONNECTED_INDEX])
-    connections.stores.disconnects.wipe_tokens(hubs[DISCONNECTED_INDEX])
+    connections.stores.disconnect(hubs[DISCONNECTED_INDEX])
     sql.rows(BACKDATE_INSTALLS.replace("%(hub)s", str(hubs[REVOKED_INDEX])))
     for minutes_ago in range(360):
         sql.rows(INSERT_MINUTE, minutes_ago, *count_refreshes(minutes_ago))

@@ -57,6 +57,8 @@ class AccountInfoFetcher:
             return error
         if answer.active:
             self._store.save(account, answer.hub_domain, answer.user)
+        else:
+            self._store.refresh_inactive(account)
         return None
 
     def _record(self, errors: Iterable[ProviderError | None], *, is_provider_healthy: bool) -> None:

@@ -82,6 +82,18 @@ def test_the_domain_and_the_installer_of_an_account_are_stored(info: AccountInfo
     assert len(info.asked) == 1
 
 
+def test_an_install_whose_token_hubspot_calls_inactive_is_refreshed_at_once_to_find_out_why(
+    info: AccountInfoFixture,
+) -> None:
+    info.connections.install(7)
+    info.connections.install(8)
+    info.sql.set("refreshed_at = now()", 8)
+    info.run(Introspection(active=False))
+    assert len(info.asked) == 2
+    due = "SELECT hub_id FROM tokenkeeper.connections WHERE due_at <= now()"
+    assert info.sql.rows(due) == [(7,)], "a token of a refresh is not worth another one"
+
+
 def test_new_installs_are_asked_about_before_an_import_of_hundreds(info: AccountInfoFixture) -> None:
     info.import_with_tokens(100)
     info.connections.install(1_001)

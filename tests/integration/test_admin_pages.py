@@ -392,7 +392,7 @@ def test_a_repeated_disconnect_changes_nothing(
     for _ in range(2):
         assert "notice=ended" in operator.post(question, token).headers["Location"]
     assert count_interactive_messages() == 2
-    stores.disconnects.wipe_tokens(HUB)
+    stores.disconnect(HUB)
     response = operator.post(question, token)
     assert "It was disconnected already" in operator.open(response.headers["Location"])
 

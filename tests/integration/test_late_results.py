@@ -105,9 +105,10 @@ def test_a_reinstall_wins_over_a_late_rotated_token(
 def test_a_disconnect_wins_over_a_late_rotated_token(
     connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
 ) -> None:
-    assert connections.stores.disconnects.mark_and_read_tokens(HUB) is not None
+    tokens = connections.stores.disconnects.mark_and_read_tokens(HUB)
+    assert tokens is not None
     assert connections.stores.results.save([late]).rescued == set()
-    connections.stores.disconnects.wipe_tokens(HUB)
+    connections.stores.disconnects.wipe_tokens(HUB, tokens.generation)
     assert (sql.row()["encrypted_refresh_token"], sql.read_served_token()) == (None, None)
 
 

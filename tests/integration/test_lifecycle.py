@@ -35,8 +35,7 @@ def test_storing_an_install_again_changes_nothing(connections: ConnectionFixture
     connections.install(install_id=install_id, granted_at=granted_at)
     connections.stores.results.save([connections.make_success(connections.claim_one())])
     connections.install()
-    connections.stores.disconnects.mark_and_read_tokens(HUB)
-    connections.stores.disconnects.wipe_tokens(HUB)
+    connections.stores.disconnect(HUB)
     before = sql.row()
     again = connections.install(install_id=install_id, granted_at=granted_at)
     assert again.outcome is InstallOutcome.ALREADY_STORED
@@ -108,8 +107,7 @@ def test_an_install_makes_a_revoked_or_disconnected_connection_active(
 def test_an_install_older_than_the_disconnect_does_not_undo_it(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install(ago=60)
     late = sql.now()
-    connections.stores.disconnects.mark_and_read_tokens(HUB)
-    connections.stores.disconnects.wipe_tokens(HUB)
+    connections.stores.disconnect(HUB)
     install_id = str(uuid4())
     assert connections.install(granted_at=late, install_id=install_id).outcome is InstallOutcome.DISCONNECTED_SINCE
     assert sql.row()["status"] == "disconnected"
@@ -325,7 +323,7 @@ def test_a_marked_disconnect_serves_no_token_and_keeps_it_until_it_is_wiped(
     assert connections.stores.disconnects.mark_and_read_tokens(HUB) == secrets, (
         "a second attempt to finish it needs them again"
     )
-    connections.stores.disconnects.wipe_tokens(HUB)
+    assert connections.stores.disconnects.wipe_tokens(HUB, secrets.generation)
     row = sql.row()
     assert (row["status"], row["access_token"], row["encrypted_refresh_token"]) == ("disconnected", None, None)
     assert connections.stores.disconnects.mark_and_read_tokens(HUB) is None
@@ -333,12 +331,33 @@ def test_a_marked_disconnect_serves_no_token_and_keeps_it_until_it_is_wiped(
     assert sql.events() == ["installed", "disconnected"]
 
 
-def test_wiping_leaves_a_connection_that_was_installed_again(connections: ConnectionFixture, sql: SqlFixture) -> None:
+def test_wiping_leaves_a_connection_that_was_installed_again_and_makes_it_due(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
     connections.install(ago=5)
-    connections.stores.disconnects.mark_and_read_tokens(HUB)
+    tokens = connections.stores.disconnects.mark_and_read_tokens(HUB)
+    assert tokens is not None
+    assert connections.stores.disconnects.is_current(HUB, tokens.generation)
     connections.install(access_token="new")
-    connections.stores.disconnects.wipe_tokens(HUB)
+    assert not connections.stores.disconnects.is_current(HUB, tokens.generation)
+    assert connections.stores.claims.count_due(1) == 0
+    assert not connections.stores.disconnects.wipe_tokens(HUB, tokens.generation)
     assert sql.read_served_token() == "new"
+    assert connections.stores.claims.count_due(1) == 1
+
+
+def test_an_earlier_disconnect_leaves_the_tokens_of_the_next_one(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.install(ago=5)
+    earlier = connections.stores.disconnects.mark_and_read_tokens(HUB)
+    connections.install(access_token="new")
+    later = connections.stores.disconnects.mark_and_read_tokens(HUB)
+    assert earlier is not None
+    assert later is not None
+    assert not connections.stores.disconnects.wipe_tokens(HUB, earlier.generation)
+    assert sql.row()["access_token"] == "new"
+    assert connections.stores.disconnects.wipe_tokens(HUB, later.generation)
 
 
 def test_an_unfinished_disconnect_is_claimed_once_a_minute(connections: ConnectionFixture, sql: SqlFixture) -> None:
@@ -350,7 +369,7 @@ def test_an_unfinished_disconnect_is_claimed_once_a_minute(connections: Connecti
     assert connections.stores.disconnects.claim_unfinished() == []
     sql.set("lease_until = now()")
     assert connections.stores.disconnects.claim_unfinished() == [HUB]
-    connections.stores.disconnects.wipe_tokens(HUB)
+    connections.stores.disconnect(HUB)
     sql.set("lease_until = now()")
     assert connections.stores.disconnects.claim_unfinished() == []
 

@@ -54,9 +54,14 @@ class ConnectionModel(RefreshModel):
         self.refresh_requested = self.held_by_brake = False
         return True
 
-    def apply_wipe(self) -> None:
+    def apply_wipe(self, at: TimeRange) -> bool:
+        """The last step of the newest disconnect. An install since then stays, and is refreshed at once."""
         if self.status is Status.DISCONNECTED:
             self.refresh_token = self.access = None
+            return True
+        if self.status is Status.ACTIVE and self.due:
+            self.due = self.due.or_earlier(at.or_later(self.not_before))
+        return False
 
     def claim_unfinished(self, at: TimeRange) -> bool:
         """Whether an unfinished disconnect is claimed now; a claim leases the row."""

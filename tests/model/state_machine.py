@@ -47,6 +47,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.flights: list[ClaimInFlight] = []
         self.answered: list[AnsweredClaim] = []
         self.saved: list[AnsweredClaim] = []
+        self.disconnects: dict[int, int] = {}  #: the generation of the newest one, by hub
 
     # --- installs and imports ---
 
@@ -184,14 +185,17 @@ class ConnectionMachine(RuleBasedStateMachine):
         secrets, at = self.operations.time_call(lambda: self.world.stores.disconnects.mark_and_read_tokens(hub_id))
         assert (secrets is not None) is model.apply_disconnect(at)
         if secrets is not None:
+            self.disconnects[hub_id] = secrets.generation
             refresh_token = self.world.cipher.decrypt_refresh_token(hub_id, secrets.encrypted_refresh_token)
             access_token = model.access.token if model.access and model.access.is_valid(at) else None
             assert (refresh_token, secrets.access_token) == (model.refresh_token, access_token)
 
     @rule(hub_id=ANY_HUB)
     def wipe_tokens(self, hub_id: int) -> None:
-        self.world.stores.disconnects.wipe_tokens(hub_id)
-        self.models[hub_id].apply_wipe()
+        if hub_id in self.disconnects:
+            generation = self.disconnects[hub_id]
+            wiped, at = self.operations.time_call(lambda: self.world.stores.disconnects.wipe_tokens(hub_id, generation))
+            assert wiped is self.models[hub_id].apply_wipe(at)
 
     @rule()
     def claim_unfinished_disconnects(self) -> None:

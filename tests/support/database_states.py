@@ -58,8 +58,7 @@ def fill_troubled(connections: ConnectionFixture, sql: SqlFixture) -> None:
 
 
 def disconnect(connections: ConnectionFixture, hub_id: int) -> None:
-    connections.stores.disconnects.mark_and_read_tokens(hub_id)
-    connections.stores.disconnects.wipe_tokens(hub_id)
+    connections.stores.disconnect(hub_id)
 
 
 def fill_refresh_history(sql: SqlFixture) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from urllib.parse import quote
@@ -32,6 +33,7 @@ class ScriptedHubSpot:
     grants: dict[str, Grant] = field(default_factory=dict)  #: by code; each is handed out once
     error_by_token: dict[str, ProviderError] = field(default_factory=dict)  #: for refreshes of that refresh token
     answer_seconds: float = 0.0
+    during_call: Callable[[], object] = lambda: None  #: in an uninstall or a revocation, before it ends
 
     calls: list[str] = field(default_factory=list)  #: names of methods, in their order
     exchanged: list[str] = field(default_factory=list)  #: codes
@@ -80,6 +82,14 @@ class ScriptedHubSpot:
         return answer or grant(
             access_token=f"access-{refresh_token}", refresh_token=None, hub_id=None, granted_at=granted_at
         )
+
+    def uninstall(self, access_token: str) -> None:
+        self.calls.append(f"uninstall {access_token}")
+        self.during_call()
+
+    def revoke(self, refresh_token: str) -> None:
+        self.calls.append(f"revoke {refresh_token}")
+        self.during_call()
 
     def introspect(self, token: str, kind: str) -> Introspection:
         with self._lock:

@@ -187,5 +187,11 @@ class Stores:
             generation = connection.execute(READ_GENERATION, {"hub_id": hub_id}).scalar_one()
         self.account_info.save(ClaimedAccount(hub_id, generation, "access"), hub_domain, installed_by)
 
+    def disconnect(self, hub_id: int) -> None:
+        """From beginning to end."""
+        tokens = self.disconnects.mark_and_read_tokens(hub_id)
+        assert tokens is not None
+        assert self.disconnects.wipe_tokens(hub_id, tokens.generation)
+
     def prune(self) -> int:
         return prune(self._engine)

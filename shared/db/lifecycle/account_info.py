@@ -46,6 +46,11 @@ INSERT INTO tokenkeeper.accounts (hub_id, hub_domain, installed_by)
 SELECT hub_id, :hub_domain, :installed_by FROM claimed WHERE is_current
 ON CONFLICT (hub_id) DO UPDATE SET hub_domain = excluded.hub_domain, installed_by = excluded.installed_by
 """)
+#: Only the token that an install brought: no introspection can have one refresh follow another.
+REFRESH_INACTIVE = single_statement("""
+UPDATE tokenkeeper.connections SET due_at = least(due_at, greatest(now(), retry_not_before))
+ WHERE hub_id = :hub_id AND generation = :generation AND status = 'active' AND refreshed_at = installed_at
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,10 @@ class AccountInfoStore:
             hub_domain=hub_domain,
             installed_by=installed_by,
         )
+
+    def refresh_inactive(self, account: ClaimedAccount) -> None:
+        """Make the connection due whose install brought a token that HubSpot calls inactive, to find out why."""
+        self._database.execute(REFRESH_INACTIVE, hub_id=account.hub_id, generation=account.generation)
 
 
 def _count_allowed(bucket: Bucket, rate: float) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Row
 
 from shared.db.core.statements import Database, next_number, single_statement
 
@@ -16,6 +17,7 @@ RECLAIM_SECONDS = 60
 class DisconnectTokens:
     """The tokens that a disconnect ends at HubSpot."""
 
+    generation: int  #: of the disconnect: an install since then has another one
     encrypted_refresh_token: str = field(repr=False)
     access_token: str | None = field(repr=False)  #: None where it has expired
 
@@ -45,21 +47,37 @@ MARK_AND_READ_TOKENS = single_statement(
     _MARK.format(
         not_wiped="encrypted_refresh_token IS NOT NULL",
         returned="""
-           c.encrypted_refresh_token, CASE WHEN c.expires_at > clock_timestamp() THEN c.access_token END AS access_token
+           c.generation, c.encrypted_refresh_token,
+           CASE WHEN c.expires_at > clock_timestamp() THEN c.access_token END AS access_token
         """,
     )
 )
 #: For web, which may read neither token (shared/db/schema/privileges.py).
 MARK = single_statement(_MARK.format(not_wiped="tokenkeeper.has_refresh_token(hub_id)", returned="c.generation"))
 READ_TOKENS = single_statement("""
-SELECT encrypted_refresh_token, CASE WHEN expires_at > clock_timestamp() THEN access_token END AS access_token
+SELECT generation, encrypted_refresh_token,
+       CASE WHEN expires_at > clock_timestamp() THEN access_token END AS access_token
   FROM tokenkeeper.connections
  WHERE hub_id = :hub_id AND status = 'disconnected' AND encrypted_refresh_token IS NOT NULL
 """)
+IS_CURRENT = single_statement("""
+SELECT EXISTS (SELECT FROM tokenkeeper.connections
+                WHERE hub_id = :hub_id AND generation = :generation AND status = 'disconnected'
+                  AND encrypted_refresh_token IS NOT NULL)
+""")
+#: A connection that was installed again during the calls to HubSpot may have been ended there by one of them: it is
+#: refreshed at once, so that its status says so.
 WIPE_TOKENS = single_statement("""
-UPDATE tokenkeeper.connections
-   SET access_token = NULL, expires_at = NULL, encrypted_refresh_token = NULL
- WHERE hub_id = :hub_id AND status = 'disconnected'
+WITH wiped AS (
+    UPDATE tokenkeeper.connections
+       SET access_token = NULL, expires_at = NULL, encrypted_refresh_token = NULL
+     WHERE hub_id = :hub_id AND generation = :generation AND status = 'disconnected'
+    RETURNING hub_id
+), made_due AS (
+    UPDATE tokenkeeper.connections SET due_at = least(due_at, greatest(now(), retry_not_before))
+     WHERE hub_id = :hub_id AND generation > :generation AND status = 'active'
+)
+SELECT hub_id FROM wiped
 """)
 #: The lease keeps the next sweep from claiming the same rows.
 CLAIM_UNFINISHED = single_statement(f"""
@@ -90,17 +108,25 @@ class DisconnectStore:
     def mark_and_read_tokens(self, hub_id: int) -> DisconnectTokens | None:
         """Step 1; may be repeated. None where there is no such connection, or its tokens are wiped."""
         rows = self._database.execute(MARK_AND_READ_TOKENS, hub_id=hub_id)
-        return DisconnectTokens(rows[0].encrypted_refresh_token, rows[0].access_token) if rows else None
+        return _row_to_tokens(rows[0]) if rows else None
 
     def read_tokens(self, hub_id: int) -> DisconnectTokens | None:
         """Step 1 again, for a disconnect that has begun. None where it has not begun, or its tokens are wiped."""
         rows = self._database.execute(READ_TOKENS, hub_id=hub_id)
-        return DisconnectTokens(rows[0].encrypted_refresh_token, rows[0].access_token) if rows else None
+        return _row_to_tokens(rows[0]) if rows else None
 
-    def wipe_tokens(self, hub_id: int) -> None:
-        """The last step. A connection that was installed again in the meantime keeps its tokens."""
-        self._database.execute(WIPE_TOKENS, hub_id=hub_id)
+    def is_current(self, hub_id: int, generation: int) -> bool:
+        """Whether this disconnect is still to be finished: the connection was not installed again since."""
+        return bool(self._database.execute(IS_CURRENT, hub_id=hub_id, generation=generation)[0][0])
+
+    def wipe_tokens(self, hub_id: int, generation: int) -> bool:
+        """The last step. False where the connection was installed again: it keeps its tokens, and is due now."""
+        return bool(self._database.execute(WIPE_TOKENS, hub_id=hub_id, generation=generation))
 
     def claim_unfinished(self, limit: int = 20) -> list[int]:
         """Hubs whose disconnect is unfinished for RECLAIM_SECONDS; each is returned once in that time."""
         return [row.hub_id for row in self._database.execute(CLAIM_UNFINISHED, limit=limit)]
+
+
+def _row_to_tokens(row: Row[Any]) -> DisconnectTokens:
+    return DisconnectTokens(row.generation, row.encrypted_refresh_token, row.access_token)
