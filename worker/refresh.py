@@ -77,8 +77,9 @@ class Refresher:
         # 3. Call HubSpot. What it issued for another account is not stored; of a refresh token only a new one is.
         error: ProviderError
         issued: Grant | NoAccessToken | None = None
+        called_at = self._clock.now()
         try:
-            issued = self._hubspot.refresh(refresh_token, self._clock.now())
+            issued = self._hubspot.refresh(refresh_token, called_at)
         except NoAccessToken as reply:
             issued = error = reply
         except ProviderError as refusal:
@@ -110,7 +111,8 @@ class Refresher:
                 transition = rules.apply_introspection(transition, error, answer)
 
         # 6. The result, for RefreshResults to save.
-        return RefreshAttempt(lease, RefreshResult(lease, transition, encrypted), tuple(outcomes), connection.due_at)
+        result = RefreshResult(lease, transition, encrypted, called_at if encrypted else None)
+        return RefreshAttempt(lease, result, tuple(outcomes), connection.due_at)
 
     def _encrypt_rotated_token(self, hub_id: int, old: str, issued: Grant | NoAccessToken | None) -> str | None:
         """None where HubSpot sent none, or the old one again."""

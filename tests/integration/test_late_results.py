@@ -8,7 +8,7 @@ import pytest
 
 from shared.db.refresh.claims import ClaimedConnection, RefreshResult
 from shared.domain import connection as rules
-from shared.domain.errors import InvalidGrant
+from shared.domain.errors import InvalidGrant, NoAccessToken
 from tests.support.builders import HUB
 from tests.support.stores import ConnectionFixture, SqlFixture
 
@@ -110,6 +110,52 @@ def test_a_disconnect_wins_over_a_late_rotated_token(
     assert connections.stores.results.save([late]).rescued == set()
     connections.stores.disconnects.wipe_tokens(HUB, tokens.generation)
     assert (sql.row()["encrypted_refresh_token"], sql.read_served_token()) == (None, None)
+
+
+def make_failure_with_rotated_token(connections: ConnectionFixture, claimed: ClaimedConnection) -> RefreshResult:
+    """HubSpot rotated the refresh token, and sent no usable access token with it."""
+    now = connections.stores.claims.clock.now()
+    error = NoAccessToken("no_grant", refresh_token="new", http_status=200)
+    return RefreshResult(claimed.lease, rules.apply_failure(claimed.connection, error, now), "encrypted-new", now)
+
+
+def test_a_rotated_token_without_an_access_token_is_saved_and_the_old_access_token_is_served_on(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.install(ago=5)
+    result = make_failure_with_rotated_token(connections, connections.claim_one())
+    assert connections.stores.results.save([result]).saved == {HUB}
+    row = sql.row()
+    assert (row["encrypted_refresh_token"], row["failures"]) == ("encrypted-new", 1)
+    assert sql.read_served_token() == f"access-of-{HUB}"
+    assert connections.stores.results.save([result]).rescued == set(), "an answer of PostgreSQL that was lost"
+    assert sql.events() == ["installed", "refresh_failed"]
+
+
+def test_a_late_rotated_token_without_an_access_token_is_kept_and_due(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.install(ago=5)
+    late = make_failure_with_rotated_token(connections, connections.claim_one())
+    sql.set(END_LEASE)
+    second = connections.claim_one()
+    assert connections.stores.results.save([late]).rescued == {HUB}
+    assert connections.stores.results.save([connections.make_revocation(second)]).saved == set()
+    assert (sql.row()["encrypted_refresh_token"], sql.read_served_token()) == ("encrypted-new", f"access-of-{HUB}")
+    assert sql.value("SELECT due_at <= now() FROM tokenkeeper.connections")
+
+
+def test_a_rotated_token_without_an_access_token_is_kept_where_an_operator_has_decided_meanwhile(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    """The failure is not saved: an old failure must not change the status back."""
+    connections.install(ago=5)
+    result = make_failure_with_rotated_token(connections, connections.claim_one())
+    sql.set("status = 'revoked', access_token = NULL, expires_at = NULL")
+    outcome = connections.stores.results.save([result])
+    assert (outcome.saved, outcome.rescued) == (set(), {HUB})
+    assert (sql.row()["status"], sql.row()["encrypted_refresh_token"]) == ("revoked", "encrypted-new")
+    assert sql.value("SELECT due_at <= now() FROM tokenkeeper.connections")
 
 
 def test_a_late_result_without_a_new_refresh_token_changes_nothing(

@@ -106,6 +106,21 @@ def test_lost_refresh_tokens_are_saved_again_unless_something_newer_is_there(
     assert due == {revoked, in_flight, failing}, "the new tokens prove themselves at once"
 
 
+def test_a_lost_refresh_token_that_came_without_an_access_token_is_saved_again(
+    connections: ConnectionFixture, sql: SqlFixture, snapshots: Snapshots
+) -> None:
+    connections.install_due(1)
+    (claimed,) = connections.stores.claims.claim(1).rows
+    snapshots.take()
+    failure = connections.make_failure(claimed)
+    result = replace(failure, encrypted_refresh_token="rotated", called_at=connections.sql.now())
+    assert connections.stores.results.save([result]).saved == {1}
+    snapshots.fail_over()
+    snapshots.end_sessions()
+    until(lambda: sql.row(1)["encrypted_refresh_token"] == "rotated")
+    assert sql.read_served_token(1) == "access-of-1"
+
+
 def test_a_locked_row_is_written_again_when_it_is_free(
     connections: ConnectionFixture, sql: SqlFixture, snapshots: Snapshots, connect: Callable[..., Any]
 ) -> None:

@@ -52,6 +52,13 @@ class RefreshResult:
     lease: Lease
     transition: Transition
     encrypted_refresh_token: str | None = field(default=None, repr=False)  #: None: HubSpot sent no new one
+    called_at: datetime | None = None  #: when the call began that brought it, where it came without an access token
+
+    @property
+    def granted_at(self) -> datetime | None:
+        """The start of the call that brought tokens: of two refresh tokens the later one is valid."""
+        grant = self.transition.grant
+        return self.called_at if grant is None else grant.granted_at
 
 
 #: After a failover no row is claimed for so long: other processes notice it too, renew lost leases of calls in flight,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from shared.db.core.statements import Database, next_number, single_statement
 from shared.db.refresh.claims import RefreshResult
@@ -36,15 +37,17 @@ WITH late AS MATERIALIZED (
 ), kept AS (
     UPDATE tokenkeeper.connections AS c
        SET encrypted_refresh_token = late.encrypted_refresh_token,
-           access_token = CASE WHEN c.status = 'revoked' THEN NULL ELSE late.access_token END,
-           expires_at = CASE WHEN c.status = 'revoked' THEN NULL ELSE late.expires_at END,
+           access_token = CASE WHEN c.status <> 'revoked' THEN coalesce(late.access_token, c.access_token) END,
+           expires_at = CASE WHEN c.status <> 'revoked' THEN coalesce(late.expires_at, c.expires_at) END,
            refreshed_at = late.granted_at,
-           lifetime_seconds = late.lifetime_seconds,
+           lifetime_seconds = coalesce(late.lifetime_seconds, c.lifetime_seconds),
            due_at = greatest(now(), c.retry_not_before),
            pending_revocation = NULL,
            lease_number = {next_number("c.lease_number")}
       FROM late JOIN locked ON locked.hub_id = late.hub_id
-     WHERE c.hub_id = late.hub_id AND c.generation = late.generation AND c.lease_number <> late.lease_number
+     WHERE c.hub_id = late.hub_id AND c.generation = late.generation
+       -- Without an access token the result is a failure, which an operator's decision since the claim may fence out.
+       AND (c.lease_number <> late.lease_number OR late.access_token IS NULL)
        AND c.encrypted_refresh_token IS NOT NULL AND late.granted_at > coalesce(c.refreshed_at, '-infinity')
     RETURNING c.hub_id
 ), stored AS (
@@ -96,23 +99,25 @@ def keep_rotated_tokens(database: Database, late: Sequence[RefreshResult]) -> fr
 
     A result whose row was locked is left to be saved again where that is possible now.
     """
-    rows = [
-        {
-            "hub_id": result.lease.hub_id,
-            "lease_number": result.lease.number,
-            "generation": result.lease.generation,
-            "encrypted_refresh_token": result.encrypted_refresh_token,
-            "access_token": grant.access_token,
-            "expires_at": grant.expires_at.isoformat(),
-            "granted_at": grant.granted_at.isoformat(),
-            "lifetime_seconds": grant.expires_in,
-        }
-        for result in late
-        if result.encrypted_refresh_token and (grant := result.transition.grant)
-    ]
+    rows = [make_rotated_row(result) for result in late if result.encrypted_refresh_token]
     if not rows:
         return frozenset()
     return frozenset(row.hub_id for row in database.execute(KEEP_ROTATED_TOKENS, late=json.dumps(rows)))
+
+
+def make_rotated_row(result: RefreshResult) -> dict[str, Any]:
+    """What JSON carries of a result with a new refresh token. It may have come without an access token."""
+    grant, granted_at = result.transition.grant, result.granted_at
+    return {
+        "hub_id": result.lease.hub_id,
+        "lease_number": result.lease.number,
+        "generation": result.lease.generation,
+        "encrypted_refresh_token": result.encrypted_refresh_token,
+        "granted_at": granted_at and granted_at.isoformat(),
+        "access_token": grant and grant.access_token,
+        "expires_at": grant and grant.expires_at.isoformat(),
+        "lifetime_seconds": grant and grant.expires_in,
+    }
 
 
 def apply_rotated_tokens(database: Database) -> frozenset[int]:

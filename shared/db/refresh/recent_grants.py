@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from shared.db.core.recent_writes import RecentWrites
 from shared.db.core.statements import Database, next_number, single_statement
 from shared.db.refresh.claims import RefreshResult
+from shared.db.refresh.late_results import make_rotated_row
 
 log = structlog.get_logger(__name__)
 
@@ -42,10 +43,10 @@ WITH grants AS MATERIALIZED (
 ), written AS (
     UPDATE tokenkeeper.connections AS c
        SET encrypted_refresh_token = grants.encrypted_refresh_token,
-           access_token = CASE WHEN c.status = 'revoked' THEN NULL ELSE grants.access_token END,
-           expires_at = CASE WHEN c.status = 'revoked' THEN NULL ELSE grants.expires_at END,
+           access_token = CASE WHEN c.status <> 'revoked' THEN coalesce(grants.access_token, c.access_token) END,
+           expires_at = CASE WHEN c.status <> 'revoked' THEN coalesce(grants.expires_at, c.expires_at) END,
            refreshed_at = grants.granted_at,
-           lifetime_seconds = grants.lifetime_seconds,
+           lifetime_seconds = coalesce(grants.lifetime_seconds, c.lifetime_seconds),
            scopes = coalesce(grants.scopes, c.scopes),
            due_at = CASE WHEN is_in_flight OR c.status <> 'active' OR c.failures > 0
                          THEN greatest(now(), c.retry_not_before) ELSE grants.due_at END,
@@ -88,20 +89,6 @@ class RecentGrants:
 
 def _to_json(result: RefreshResult) -> str:
     """A row of the statement. A string takes less memory than the result."""
-    lease, grant, after = result.lease, result.transition.grant, result.transition.connection
-    if grant is None:
-        raise ValueError("a refresh token came without a grant")
-    return json.dumps(
-        {
-            "hub_id": lease.hub_id,
-            "lease_number": lease.number,
-            "generation": lease.generation,
-            "encrypted_refresh_token": result.encrypted_refresh_token,
-            "access_token": grant.access_token,
-            "expires_at": grant.expires_at.isoformat(),
-            "granted_at": grant.granted_at.isoformat(),
-            "lifetime_seconds": grant.expires_in,
-            "scopes": grant.scopes,
-            "due_at": after.due_at and after.due_at.isoformat(),
-        }
-    )
+    grant, due_at = result.transition.grant, result.transition.connection.due_at
+    row = make_rotated_row(result)
+    return json.dumps({**row, "scopes": grant and grant.scopes, "due_at": due_at and due_at.isoformat()})

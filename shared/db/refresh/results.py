@@ -219,11 +219,11 @@ def _result_row(result: RefreshResult) -> dict[str, Any]:
         "status_reason": after.status_reason,
         "pending_revocation": result.transition.pending_revocation,
         "is_status_change": any(event.status is after.status for event in result.transition.events),
+        "granted_at": _timestamp(result.granted_at),
     }
     if grant is not None:
         row["access_token"] = grant.access_token
         row["expires_at"] = _timestamp(grant.expires_at)
-        row["granted_at"] = _timestamp(grant.granted_at)
         row["lifetime_seconds"] = grant.expires_in
         row["scopes"] = grant.scopes
     return row

@@ -11,7 +11,7 @@ CREATE TABLE tokenkeeper.connections (
     expires_at              timestamptz,           -- of the access token; null: there is none
     lifetime_seconds        real,                  -- of the newest access token, from issue to expiry; null before the first
     scopes                  text[] NOT NULL DEFAULT '{}',
-    refreshed_at            timestamptz,           -- start of the request that brought the access token; null before the first
+    refreshed_at            timestamptz,           -- start of the request that brought the newest tokens; null before the first
     encrypted_refresh_token text,                  -- null: disconnected, and HubSpot's answer to that is known
     installed_at            timestamptz,           -- grant of the newest install; null: the connection was only imported
     install_id              uuid,                  -- that install; null: only imported
