@@ -91,7 +91,7 @@ def test_a_pause_stops_every_claim_and_its_end_starts_probes_and_a_success_a_ram
     connections.import_due(30)
     stores = connections.stores
     set_provider(sql, "bucket_level = 0, bucket_refilled_at = clock_timestamp()")
-    stores.provider.record_outcomes([throttled(retry_after=60)])
+    stores.provider.record_outcomes([make_429(retry_after=60)])
     paused = stores.claims.claim(10)
     assert (paused.rows, paused.is_rate_limited) == ([], False)
     assert paused.provider.condition is Condition.THROTTLED
@@ -104,7 +104,7 @@ def test_a_pause_stops_every_claim_and_its_end_starts_probes_and_a_success_a_ram
     assert len(stores.claims.claim(10).rows) == 2, "a quarter of a second of ten per second"
 
 
-def throttled(retry_after: float) -> CallOutcome:
+def make_429(retry_after: float) -> CallOutcome:
     return CallOutcome(is_first_attempt=True, error=Throttled("throttled", http_status=429, retry_after=retry_after))
 
 
@@ -120,7 +120,7 @@ def test_an_operator_ends_a_pause_and_the_waits_of_the_connections_that_got_a_42
     ]
     rows = sorted(stores.claims.claim(3).rows, key=lambda row: row.lease.hub_id)
     stores.results.save([connections.make_failure(row, error) for row, error in zip(rows, errors, strict=True)])
-    stores.provider.record_outcomes([throttled(retry_after=86_400)])
+    stores.provider.record_outcomes([make_429(retry_after=86_400)])
     before, after = stores.provider.resume("root@worker-1")
     assert (before.condition, after.condition, after.rate) == (Condition.THROTTLED, Condition.OK, RAMP_START_RATE)
     assert stores.provider.make_throttled_due() == 1
@@ -141,7 +141,7 @@ def test_where_nothing_is_paused_an_operator_changes_nothing(stores: Stores, sql
 
 def test_a_pause_stops_claims_under_a_rate_limit(engine: Engine, connections: ConnectionFixture) -> None:
     connections.import_due(3)
-    connections.stores.provider.record_outcomes([throttled(retry_after=60)])
+    connections.stores.provider.record_outcomes([make_429(retry_after=60)])
     limited = Stores(engine, lease_seconds=60, max_refreshes_per_second=100)
     assert limited.claims.claim(3).rows == []
 

@@ -113,12 +113,12 @@ def test_rejected_scopes_of_one_account_change_nothing_but_those_of_five_in_a_ro
     assert (state.condition, state.reason) == (Condition.APP_REJECTED, "BAD_SCOPES (HTTP 403)")
 
 
-def throttled(retry_after=None):
+def make_429(retry_after=None):
     return failure(Throttled("throttled", http_status=429, retry_after=retry_after))
 
 
 def pause(*retry_after):
-    return apply_outcomes(HEALTHY, [throttled(each) for each in retry_after], NOON)
+    return apply_outcomes(HEALTHY, [make_429(each) for each in retry_after], NOON)
 
 
 def test_a_429_pauses_all_refreshes_for_its_retry_after():
@@ -148,7 +148,7 @@ def test_a_429_for_a_day_is_tested_by_probes_after_five_minutes_and_the_first_su
         False,
         PROBE_RATE,
     )
-    still = apply_outcomes(probing, [throttled(86_100)], later)
+    still = apply_outcomes(probing, [make_429(86_100)], later)
     assert still.paused_until == later + timedelta(minutes=5)
     after = apply_outcomes(probing, [SUCCESS], later)
     assert (after.condition, after.rate, after.paused_until) == (Condition.OK, RAMP_START_RATE, None)
@@ -174,7 +174,7 @@ def test_a_pause_that_ends_later_than_any_pause_can_is_none():
     """The database's clock ran ahead for a moment."""
     state = replace(pause(30), paused_until=NOON + timedelta(days=1))
     assert not state.is_paused(NOON)
-    assert apply_outcomes(state, [throttled(30)], NOON).paused_until == NOON + timedelta(seconds=30)
+    assert apply_outcomes(state, [make_429(30)], NOON).paused_until == NOON + timedelta(seconds=30)
     assert apply_outcomes(state, [SUCCESS], NOON).condition is Condition.OK
 
 
@@ -182,11 +182,11 @@ def test_an_operator_ends_a_pause_and_the_probes_after_it_by_a_ramp():
     for later in (NOON, NOON + timedelta(minutes=10)):
         resumed = resume(pause(86_400), later)
         assert (resumed.condition, resumed.rate, resumed.paused_until) == (Condition.OK, RAMP_START_RATE, None)
-    assert apply_outcomes(resumed, [throttled(60)], NOON).condition is Condition.THROTTLED, "HubSpot has the last word"
+    assert apply_outcomes(resumed, [make_429(60)], NOON).condition is Condition.THROTTLED, "HubSpot has the last word"
 
 
 def test_an_operator_cannot_end_another_fault_and_where_nothing_is_paused_nothing_changes():
-    rejected = apply_outcomes(HEALTHY, [failure(InvalidClient("BAD_CLIENT_SECRET")), throttled(30)], NOON)
+    rejected = apply_outcomes(HEALTHY, [failure(InvalidClient("BAD_CLIENT_SECRET")), make_429(30)], NOON)
     assert resume(rejected, NOON) == replace(rejected, paused_until=None)
     for state in (HEALTHY, unavailable(), resume(rejected, NOON), apply_outcomes(unavailable(), [SUCCESS], NOON)):
         assert resume(state, NOON) == state
@@ -224,7 +224,7 @@ def test_hubspot_is_healthy_only_where_a_success_would_change_nothing():
 
 def test_a_pause_outlasts_a_refusal_of_our_app_in_either_order():
     rejected = failure(InvalidClient("BAD_CLIENT_SECRET"))
-    for answers in ([throttled(30), rejected, SUCCESS], [rejected, throttled(30), SUCCESS]):
+    for answers in ([make_429(30), rejected, SUCCESS], [rejected, make_429(30), SUCCESS]):
         state = apply_outcomes(HEALTHY, answers, NOON)
         assert (state.condition, state.paused_until) == (Condition.THROTTLED, NOON + timedelta(seconds=30))
         assert apply_outcomes(state, [SUCCESS], NOON + timedelta(seconds=31)).condition is Condition.OK
