@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from shared.db.lifecycle.imports import ImportRow
-from shared.db.reports.connections import ConnectionReports
+from shared.db.reports.connections import MAX_CANDIDATE_ROWS, ConnectionReports
 from shared.domain.connection import Status
 from tests.support.builders import HUB
 from tests.support.stores import ConnectionFixture, SqlFixture
@@ -47,6 +47,17 @@ def test_the_overview_counts_connections_by_status(
     assert overview.soonest_due < overview.now - timedelta(minutes=8)
     assert overview.swept_at is not None
     assert overview.swept_at <= overview.now
+
+
+def test_the_soonest_expiry_is_that_of_a_failing_connection_behind_a_backlog(
+    reports: ConnectionReports, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.import_due(MAX_CANDIDATE_ROWS + 1)
+    connections.install(9_000)
+    sql.set("failures = 1, expires_at = now() + interval '5 minutes', due_at = now() + interval '1 hour'", 9_000)
+    overview = reports.read_overview()
+    assert overview.soonest_expiry is not None
+    assert timedelta(minutes=4) < overview.soonest_expiry - overview.now < timedelta(minutes=5)
 
 
 def test_the_counts_equal_those_of_the_overview(

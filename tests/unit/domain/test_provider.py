@@ -51,6 +51,12 @@ def test_a_success_resets_the_count_of_failures():
     assert apply_outcomes(HEALTHY, answers, NOON).condition is Condition.OK
 
 
+def test_a_refused_grant_resets_the_count_of_missing_answers():
+    almost = [failure()] * (FAILURES_BEFORE_OUTAGE - 1)
+    answers = [*almost, failure(InvalidGrant("BAD_REFRESH_TOKEN")), *almost]
+    assert apply_outcomes(HEALTHY, answers, NOON).condition is Condition.OK
+
+
 def test_repeated_failures_of_the_same_connections_do_not_count():
     assert apply_outcomes(HEALTHY, [failure(first=False)] * 1000, NOON) == HEALTHY
 
