@@ -65,6 +65,6 @@ def normalize(text: str) -> list[str]:
 @pytest.mark.usefixtures("connections")
 @pytest.mark.parametrize("line", SAMPLES)
 def test_a_sample_output_is_what_the_command_prints(tokenkeeper: Command, line: str) -> None:
-    result = tokenkeeper.run_script(*shlex.split(line)[1:])
+    result = tokenkeeper.run_process(*shlex.split(line)[1:])
     assert (result.status, result.err) == (0, "")
     assert normalize(result.out) == normalize(OUTPUTS[line])

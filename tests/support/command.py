@@ -7,7 +7,6 @@ import pty
 import re
 import select
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -61,17 +60,6 @@ class Command:
         result = fork_server.run(argv, {**self.environment, **changes}, stdin_bytes, TIMEOUT_SECONDS)
         return CommandResult(result.returncode, result.stdout.decode(), result.stderr.decode())
 
-    def run_script(self, *arguments: str | Path, stdin: str | bytes = b"", **changes: str) -> CommandResult:
-        result = subprocess.run(
-            [TOKENKEEPER, *map(str, arguments)],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            env={**self.environment, **changes},
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
-        return CommandResult(result.returncode, result.stdout.decode(), result.stderr.decode())
-
     def run_on_terminal(
         self,
         *arguments: str,
@@ -82,38 +70,30 @@ class Command:
     ) -> CommandResult:
         """A process; all three streams are a terminal of 160 columns, unless COLUMNS is given; `err` is in `out`.
 
-        `answer` is typed at once. `on_text`: what to call once when the text has appeared.
+        Forked, as by `run_process`. `answer` is typed at once. `on_text`: what to call once when the text has appeared.
         """
         controller, terminal = pty.openpty()
+        argv = [str(TOKENKEEPER), *arguments]
         environment = {**self.environment, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "40", **changes}
-        process = subprocess.Popen(
-            [TOKENKEEPER, *arguments],
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            env=environment,
-            # Whatever started the tests may ignore Ctrl-C, and a child would inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
-        )
-        os.close(terminal)
+        with os.fdopen(terminal, "r+b", buffering=0) as stream:
+            process = fork_server.fork(argv, environment, stream, stream)
         os.write(controller, answer.encode())
         output, is_interrupted = b"", False
         timer = threading.Timer(TIMEOUT_SECONDS, process.kill)
         timer.start()
-        with process:
-            while True:
-                has_output = bool(select.select([controller], [], [], CTRL_C_REPEAT_SECONDS)[0])
-                if has_output and not (chunk := _read(controller)):
-                    break
-                output += chunk if has_output else b""
-                if on_text and on_text[0].encode() in output:
-                    on_text[1]()
-                    on_text = None
-                # Again where nothing came of it: Python loses a signal that arrives just before input() begins to read.
-                if ctrl_c_after and ctrl_c_after.encode() in output and not (has_output and is_interrupted):
-                    is_interrupted = True
-                    process.send_signal(signal.SIGINT)
-            status = process.wait(TIMEOUT_SECONDS)
+        while True:
+            has_output = bool(select.select([controller], [], [], CTRL_C_REPEAT_SECONDS)[0])
+            if has_output and not (chunk := _read(controller)):
+                break
+            output += chunk if has_output else b""
+            if on_text and on_text[0].encode() in output:
+                on_text[1]()
+                on_text = None
+            # Again where nothing came of it: Python loses a signal that arrives just before input() begins to read.
+            if ctrl_c_after and ctrl_c_after.encode() in output and not (has_output and is_interrupted):
+                is_interrupted = True
+                process.send_signal(signal.SIGINT)
+        status = process.wait(TIMEOUT_SECONDS)
         timer.cancel()
         os.close(controller)
         return CommandResult(status, output.decode(), "")
