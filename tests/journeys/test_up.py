@@ -57,10 +57,10 @@ class Home:
     def ask(self, statement: str) -> str:
         """The result of a statement, by the psql command that the banner shows."""
         command = [".tokenkeeper/psql", "-At", "-c", statement]
-        asked = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True, timeout=20)
+        asked = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True, timeout=60)
         return asked.stdout.strip()
 
-    def wait_for(self, statement: str, seconds: float = 20.0) -> str:
+    def wait_for(self, statement: str, seconds: float = 60.0) -> str:
         deadline = time.monotonic() + seconds
         while not (answer := self.ask(statement)):
             assert time.monotonic() < deadline, f"no answer in {seconds:g} s to: {statement}"

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,7 +69,7 @@ class Audit:
     def hubspot(self) -> SimulatorControl:
         return self.deployment.simulator
 
-    @property
+    @cached_property
     def search(self) -> Search:
         return Search(self.marks.values())
 
