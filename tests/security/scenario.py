@@ -220,7 +220,7 @@ def _open_every_page(audit: Audit, flower: str) -> None:
         audit.open(path)
         audit.open(path, signed_in=False)
     tasks = audit.open("/api/tasks?limit=500", home=flower).json()
-    assert {"tokenkeeper.store_install", "tokenkeeper.refresh"} <= {task["name"] for task in tasks.values()}
+    assert "tokenkeeper.store_install" in {task["name"] for task in tasks.values()}
     for path in ("/api/workers", "/api/task/types", "/workers", "/tasks", "/broker", "/metrics"):
         audit.open(path, home=flower)
     installs = [name for name, task in tasks.items() if task["name"] == "tokenkeeper.store_install"]
