@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,20 @@ def test_new_installs_are_asked_about_before_an_import_of_hundreds(info: Account
     assert set(info.asked[:CALLS_IN_FLIGHT]) >= {"access-of-1001", "access-of-1002"}
     assert len(info.asked) == CALLS_IN_FLIGHT * ROUNDS, "the rest waits for the next sweep"
     assert len(set(info.asked)) == len(info.asked)
+
+
+def test_a_row_that_another_transaction_has_locked_is_left_to_a_later_claim(
+    info: AccountInfoFixture, connect: Callable[..., Any]
+) -> None:
+    info.import_with_tokens(2)
+    other = connect()
+    other.autocommit = False
+    SqlFixture(other).rows("SELECT FROM tokenkeeper.connections WHERE hub_id = 1 FOR UPDATE")
+    info.run()
+    assert info.asked == ["access-of-2"]
+    other.rollback()
+    info.run()
+    assert info.asked == ["access-of-2", "access-of-1"]
 
 
 def test_several_calls_are_in_flight_at_once_and_no_more_than_allowed(info: AccountInfoFixture) -> None:

@@ -106,9 +106,12 @@ def do_all_that_the_product_does(connections: ConnectionFixture, engine: Engine)
     stores.provider.record_outcomes([no_answer] * FAILURES_BEFORE_OUTAGE)
     stores.provider.record_outcomes([CallOutcome(is_first_attempt=False)])
     connections.install(4)
-    assert len(stores.account_info.claim_missing(10)) == 5
-    stores.account_info.save(1, "acme.example", None)
-    assert stores.disconnects.mark_and_read_tokens(5) is not None
-    stores.disconnects.wipe_tokens(5)
+    accounts, _ = stores.account_info.claim_missing(10)
+    assert accounts
+    for account in accounts:
+        stores.account_info.save(account, "acme.example", None)
+    tokens = stores.disconnects.mark_and_read_tokens(5)
+    assert tokens is not None
+    assert stores.disconnects.wipe_tokens(5, tokens.generation)
     assert AlertDetector(engine, 2.0, search_share=0).detect()
     stores.prune()

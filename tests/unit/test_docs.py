@@ -25,6 +25,10 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert place in headings(file), target
 
 
+def test_the_pattern_of_a_link_finds_those_of_the_index() -> None:
+    assert "architecture.md" in LINK.findall((ROOT / "docs" / "README.md").read_text(encoding="utf-8"))
+
+
 def headings(page: Path) -> set[str]:
     """As GitHub names them."""
     found = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)

@@ -46,7 +46,9 @@ def test_forms_may_be_redirected_to_hubspots_regional_hosts(site):
 
 
 def test_no_template_has_inline_script_or_style():
-    for page in (Path(web.__file__).parent / "templates").rglob("*.html"):
+    pages = list((Path(web.__file__).parent / "templates").rglob("*.html"))
+    assert pages
+    for page in pages:
         text = page.read_text(encoding="utf-8")
         assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*src=)", text), page.name
         assert "|safe" not in text, page.name
