@@ -13,10 +13,16 @@ from pathlib import Path
 import pytest
 import redis
 import requests
+from sqlalchemy import Engine
 
 from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedValkey
+from shared.db.core.engine import make_engine, ping
+from shared.db.core.errors import StoreReadOnly, StoreUnavailable
+from shared.db.core.server_watch import server_watch
 from tests.support.fault_deployment import FaultDeployment, start_fault_deployment
+from tests.support.folders import server_folder
+from tests.support.pgbouncer import BINARY, Bouncer
 from tests.support.polling import until
 from tests.support.replication import Names
 from tests.support.visitor import Visitor
@@ -123,6 +129,37 @@ def test_a_name_that_leads_to_a_standby_for_a_while_is_noticed_and_left_without_
     assert read_readiness(deployment)["postgres"] == "ok"
     assert all(process.status is None for process in deployment.product.running)
     deployment.check_recovered()
+
+
+@pytest.mark.skipif(BINARY is None, reason="no pgbouncer here: apt-get install pgbouncer")
+def test_a_failover_behind_pgbouncer_is_noticed_though_the_connection_to_it_stays(names: Names) -> None:
+    """PgBouncer reports neither parameter of the server from which libpq knows that it is read-only."""
+    standby = names.add_standby()
+    with server_folder("pgbouncer", mode=0o755) as folder:
+        bouncer = Bouncer(folder, names.deployment.database_url, {})
+        bouncer.start()
+        try:
+            engine = make_engine(bouncer.url(names.deployment.database_url))
+            ping(engine, seconds=30)
+            names.lead_to(standby)
+            names.deployment.terminate_sessions()  # of PgBouncer too
+            until(lambda: ping_error(engine) is StoreReadOnly)
+            losses = server_watch(engine).losses
+            names.lead_to(names.deployment.servers.postgres)
+            standby.stop()
+            until(lambda: ping_error(engine) is None, FAILOVER_SECONDS)
+            assert server_watch(engine).losses > losses
+            engine.dispose()
+        finally:
+            bouncer.stop()
+
+
+def ping_error(engine: Engine) -> type[StoreUnavailable] | None:
+    try:
+        ping(engine, seconds=30)
+    except StoreUnavailable as error:
+        return type(error)
+    return None
 
 
 def test_a_redis_that_becomes_a_replica_is_left_by_web_worker_and_beat_without_a_restart(
