@@ -8,7 +8,7 @@ from collections.abc import Collection
 from urllib.parse import SplitResult, urlsplit
 
 from shared import database_url
-from shared.net.addresses import is_metadata_address
+from shared.net.addresses import is_metadata_address, is_private_host
 from shared.token_cipher import TokenCipher
 
 #: A day. No clock, socket or interval needs more.
@@ -22,6 +22,24 @@ NUMBERED_BROKER_SCHEMES = ("redis", "rediss", "sentinel")
 #: As in HubSpot's list of scopes, such as `crm.objects.contacts.read` and `e-commerce`.
 SCOPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+#: A prefix cannot begin with one of web's own paths: without the prefix, which a proxy may strip, it would be a page.
+RESERVED_PATHS = (
+    "connect",
+    "connections",
+    "healthz",
+    "install",
+    "installs",
+    "marketplace",
+    "metrics",
+    "oauth",
+    "operator",
+    "readyz",
+    "static",
+)
+#: Of characters that need no escape.
+_REDIRECT_PATH = re.compile(r"(?P<prefix>(?:/[A-Za-z0-9._~-]+)*)/oauth/callback/?")
+#: A name or an address, and a port.
+_NETLOC = re.compile(r"(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]+)?")
 
 
 class WrongForm(ValueError):
@@ -113,14 +131,32 @@ def parse_webhook_url(text: str) -> str:
     return url
 
 
-def parse_redirect_uri(text: str) -> str:
-    """HubSpot's rules (https, or http on localhost; no fragment), and the path at which web answers."""
+def parse_hubspot_url(text: str) -> str:
+    """Client secret and tokens are sent there: plain http only to this machine or a private network."""
     url = urlsplit(parse_http_url(text))
+    if url.scheme != "https" and not is_private_host(url.hostname or ""):
+        raise WrongForm("http is for this machine and private networks only")
+    return text.rstrip("/")
+
+
+def parse_redirect_uri(text: str) -> str:
+    """HubSpot's rules (https, or http on localhost; no fragment), and the path at which web answers.
+
+    Scheme and host in small letters, as browsers send them.
+    """
+    url = urlsplit(parse_http_url(text))
+    netloc = url.netloc.lower()
+    path = _REDIRECT_PATH.fullmatch(urlsplit(text).path)
     if url.scheme != "https" and url.hostname not in LOOPBACK_HOSTS:
-        raise ValueError
-    if url.fragment or url.query or not url.path.endswith("/oauth/callback"):
-        raise ValueError
-    return text
+        raise WrongForm("http is for localhost only")
+    if path is None or "?" in text or "#" in text:
+        raise WrongForm("it ends with /oauth/callback; a path before that has letters, digits and -._~ alone")
+    if not _NETLOC.fullmatch(netloc):
+        raise WrongForm("the host is a name in ASCII or an address, with or without a port")
+    segments = path["prefix"].split("/")[1:]
+    if segments and (segments[0] in RESERVED_PATHS or not {".", ".."}.isdisjoint(segments)):
+        raise WrongForm("the path before /oauth/callback must not begin with a path of web's own")
+    return f"{url.scheme}://{netloc}{path[0]}"
 
 
 def parse_api_version(text: str) -> str:

@@ -72,23 +72,24 @@ class Settings:
         "",
         hint="https://your.host/oauth/callback; http only for localhost",
         example="https://connect.example.com/oauth/callback",
-        meaning="where a browser reaches web's `/oauth/callback`: exactly as registered at HubSpot. "
+        meaning="where a browser reaches web's `/oauth/callback`: exactly as registered at HubSpot. With a path before "
+        "`/oauth/callback` everything is served below that path ([proxies.md](proxies.md#below-a-path)). "
         "`make up` and compose use localhost where it is not set",
         required_by=WEB_AND_WORKER,
     )
     hubspot_api_url: str = setting(
         "HUBSPOT_API_URL",
-        parsers.parse_http_url,
+        parsers.parse_hubspot_url,
         "https://api.hubapi.com",
-        hint="https://api.hubapi.com",
+        hint="https://api.hubapi.com; http only for this machine or a private network",
         example="http://localhost:8090",
         meaning="token, introspection, revocation and uninstall; the example is the simulator",
     )
     hubspot_app_url: str = setting(
         "HUBSPOT_APP_URL",
-        parsers.parse_http_url,
+        parsers.parse_hubspot_url,
         "https://app.hubspot.com",
-        hint="https://app.hubspot.com",
+        hint="https://app.hubspot.com; http only for this machine or a private network",
         example="http://localhost:8090",
         meaning="the consent page",
     )
@@ -144,6 +145,16 @@ class Settings:
         required_by=(Process.WEB, Process.FLOWER),
         is_secret=True,
         source=Source.FIRST_START,
+    )
+    metrics_password: str = setting(
+        "METRICS_PASSWORD",
+        partial(parsers.parse_secret, min_length=8),
+        "",
+        hint="8 characters or more",
+        example="another-horse-battery-staple",
+        meaning="HTTP Basic password of user `metrics`, who may read `/metrics` and nothing else; where it is not set, "
+        "the operator's password is that user's, too",
+        is_secret=True,
     )
     alert_webhook_url: str = setting(
         "ALERT_WEBHOOK_URL",

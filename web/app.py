@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
+from wsgiref.types import WSGIApplication
 
 import structlog
 from flask import Flask, Response, request
@@ -21,11 +22,12 @@ from web.monitoring.health import Readiness, healthz
 from web.monitoring.metrics import Metrics
 from web.oauth.handshake import Handshake
 from web.oauth.install_status import InstallStatus
-from web.security.basic_auth import BasicAuth
+from web.security.basic_auth import METRICS, OPERATOR, BasicAuth
 from web.security.cookies import Cookies
 from web.security.host_header import hide_host_header
 from web.security.rate_limits import HANDSHAKE_RATE, WRONG_PASSWORD_RATE, RateLimiter, limit_rate
 from web.security.response_headers import security_headers
+from web.server.path_prefix import serve_below
 from web.services import Services
 
 log = structlog.get_logger(__name__)
@@ -41,10 +43,11 @@ def create_app(services: Services) -> Flask:
     app.jinja_env.filters["printable"] = make_printable
     _add_routes(app, services)
 
-    wsgi_app = app.wsgi_app
+    wsgi_app: WSGIApplication = app.wsgi_app
     if services.trusted_proxies:
         # The client's address alone: no URL is built from what proxies or clients say about host, scheme or prefix.
         wsgi_app = ProxyFix(wsgi_app, x_for=services.trusted_proxies, x_proto=0, x_host=0)
+    wsgi_app = serve_below(services.path_prefix, wsgi_app)
     app.wsgi_app = hide_host_header(wsgi_app)  # type: ignore[method-assign,assignment]  # Flask's own way
 
     headers = security_headers(services)
@@ -62,7 +65,7 @@ def create_app(services: Services) -> Flask:
 
 
 def _add_routes(app: Flask, services: Services) -> None:
-    cookies = Cookies(is_https=services.is_https)
+    cookies = Cookies(is_https=services.is_https, path_prefix=services.path_prefix)
     new_limiter = partial(RateLimiter, clock=services.monotonic_clock)
 
     # The handshake: all that a customer ever sees.
@@ -71,15 +74,19 @@ def _add_routes(app: Flask, services: Services) -> None:
     callback = limit_rate(handshake.callback, new_limiter("/oauth/callback", HANDSHAKE_RATE))
     app.add_url_rule("/", "home", handshake.home)
     app.add_url_rule("/install", "start", start)
-    app.add_url_rule("/oauth/callback", "callback", callback)
+    # HUBSPOT_REDIRECT_URI may end with a slash: HubSpot compares every character with what is registered.
+    app.add_url_rule("/oauth/callback", "callback", callback, strict_slashes=False)
     app.add_url_rule("/installs/<uuid:install_id>", "install_page", status.page)
     app.add_url_rule("/installs/<uuid:install_id>/status", "install_status", status.status)
 
     # The operator's pages, and what monitoring reads.
-    basic_auth = BasicAuth(services.operator_password, new_limiter("wrong passwords", WRONG_PASSWORD_RATE))
+    wrong_passwords = new_limiter("wrong passwords", WRONG_PASSWORD_RATE)
+    operator = {OPERATOR: services.operator_password}
+    operator_auth = BasicAuth(operator, wrong_passwords)
+    metrics_auth = BasicAuth({METRICS: services.metrics_password, **operator}, wrong_passwords)
     metrics = Metrics(services.reports, services.refresh_stats, services.sweep_seconds)
-    add_admin_routes(app, services, cookies, basic_auth.require)
-    app.add_url_rule("/metrics", "metrics", basic_auth.require(metrics.page))
+    add_admin_routes(app, services, cookies, operator_auth.require)
+    app.add_url_rule("/metrics", "metrics", metrics_auth.require(metrics.page))
     app.add_url_rule("/healthz", "healthz", healthz)
     app.add_url_rule("/readyz", "readyz", Readiness(services.readiness_checks).page)
 

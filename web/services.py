@@ -42,6 +42,7 @@ class Services:
     readiness_checks: Mapping[str, Callable[[], None]]
     secret_key: str = field(repr=False)
     operator_password: str = field(repr=False)
+    metrics_password: str = field(repr=False)
     redirect_uri: str
     hubspot_app_url: str
     #: Required scopes, and optional ones, which HubSpot grants where the account has them.
@@ -59,6 +60,17 @@ class Services:
     @property
     def is_https(self) -> bool:
         return self.redirect_uri.startswith("https://")
+
+    @property
+    def path_prefix(self) -> str:
+        """The path below which everything is served; "" where HUBSPOT_REDIRECT_URI has none before /oauth/callback."""
+        return urlsplit(self.redirect_uri).path.partition("/oauth/callback")[0]
+
+    @property
+    def host(self) -> str:
+        """As browsers name it in an Origin header: without the default port of the scheme."""
+        default_port = ":443" if self.is_https else ":80"
+        return urlsplit(self.redirect_uri).netloc.removesuffix(default_port)
 
     @property
     def origin(self) -> str:

@@ -1,11 +1,32 @@
-"""Addresses that no outgoing call may reach, whatever a name resolves to."""
+"""Which addresses no outgoing call may reach, and which may be called without TLS."""
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
+import re
+from ipaddress import IPv6Address, ip_address, ip_network
 
 #: Metadata services beside those at a link-local address: Amazon's, Alibaba's, Oracle's.
 METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
+
+#: Loopback, RFC 1918, RFC 4193.
+PRIVATE_NETWORKS = tuple(
+    map(ip_network, ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"))
+)
+#: A name without a dot, such as a container's, or below a domain that does not exist on the internet.
+_PRIVATE_NAME = re.compile(
+    r"[a-z][a-z0-9_-]*|(?:.+\.)?(?:localhost|local|internal|intranet|private|lan|home\.arpa|test|svc|cluster\.local)"
+)
+
+
+def is_private_host(host: str) -> bool:
+    """Whether the host can only be on this machine or in a private network. Resolves no name."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return bool(_PRIVATE_NAME.fullmatch(host.lower().removesuffix(".")))
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address
+    return any(address in network for network in PRIVATE_NETWORKS)
 
 
 def is_metadata_address(host: str) -> bool:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import math
+from collections.abc import Mapping
 from functools import wraps
 from typing import Any
 
@@ -17,22 +18,23 @@ from web.security.rate_limits import RateLimiter, View, client_address
 
 log = structlog.get_logger(__name__)
 
-USER = "operator"
+#: Users: of every page, and of /metrics alone.
+OPERATOR, METRICS = "operator", "metrics"
 CHALLENGE = 'Basic realm="tokenkeeper", charset="UTF-8"'
 
 
 class BasicAuth:
-    def __init__(self, password: str, wrong_passwords: RateLimiter) -> None:
-        """`wrong_passwords` counts the guesses of each address."""
+    def __init__(self, passwords: Mapping[str, str], wrong_passwords: RateLimiter) -> None:
+        """`passwords` of the users who may see the pages. `wrong_passwords` counts the guesses of each address."""
         self._wrong_passwords = wrong_passwords
-        self._expected_digest = _digest(f"{USER}:{password}".encode())
+        self._expected_digests = [_digest(f"{user}:{password}".encode()) for user, password in passwords.items()]
 
     def require(self, view: View) -> View:
         """The view for signed-in requests; a page with status 401 for others, before the view reads anything."""
 
         @wraps(view)
         def check(*args: Any, **kwargs: Any) -> Response:
-            if self._is_operator():
+            if self._is_signed_in():
                 return view(*args, **kwargs)
             response = Response(render_template("error.html", page=SIGN_IN, frame="base.html"), SIGN_IN.status)
             response.headers["WWW-Authenticate"] = CHALLENGE
@@ -40,7 +42,7 @@ class BasicAuth:
 
         return check
 
-    def _is_operator(self) -> bool:
+    def _is_signed_in(self) -> bool:
         header = request.headers.get("Authorization", "")
         if not header:
             return False
@@ -48,11 +50,12 @@ class BasicAuth:
         if wait_seconds := self._wrong_passwords.wait_seconds(address):
             raise AbortWithPage(TOO_MANY_WRONG_PASSWORDS, math.ceil(wait_seconds))
         credentials = _parse_credentials(header)
-        is_right = hmac.compare_digest(_digest(credentials), self._expected_digest)
+        digest = _digest(credentials)
+        is_right = any(hmac.compare_digest(digest, expected) for expected in self._expected_digests)
         if not is_right:
             if credentials:  # a header that is not Basic is no guess
                 self._wrong_passwords.take(address)
-            log.warning("wrong operator password", address=address)
+            log.warning("wrong password", address=address)
         return is_right
 
 

@@ -40,6 +40,10 @@ class Cookies:
         secure_prefix = "__Secure-tk_" if path_prefix else "__Host-tk_"
         self._name_prefix = secure_prefix if is_https else "tk_"
 
+    @property
+    def are_kept_over_http(self) -> bool:
+        return not self._is_https
+
     def browser_id(self, request: Request) -> str | None:
         """The random identifier of this browser; None on its first visit."""
         value = self.read(request, BROWSER_ID) or ""

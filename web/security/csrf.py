@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -29,10 +29,14 @@ class InvalidCsrfToken(Exception):
 class CsrfTokens:
     """Issues and checks tokens. The server stores none: a token is bound to the browser's cookie."""
 
-    def __init__(self, secret_key: str, cookies: Cookies, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, secret_key: str, cookies: Cookies, clock: Callable[[], datetime], hosts: Collection[str] = ()
+    ) -> None:
+        """`hosts`, with their ports, under which browsers reach the site besides the one that they ask for."""
         self._serializer = URLSafeSerializer(secret_key, salt="tokenkeeper.csrf", signer_kwargs=SIGNER_OPTIONS)
         self._cookies = cookies
         self._clock = clock
+        self._hosts = hosts
 
     def issue(self, browser_id: str) -> str:
         """A token for the forms of a page that is served to this browser."""
@@ -42,7 +46,7 @@ class CsrfTokens:
 
     def check(self, request: Request) -> None:
         """Raises InvalidCsrfToken."""
-        if _is_cross_site(request):
+        if self._is_cross_site(request):
             raise InvalidCsrfToken
         try:
             content = self._serializer.loads(request.form.get(FIELD, ""))
@@ -51,20 +55,25 @@ class CsrfTokens:
         age = timedelta(seconds=self._clock().timestamp() - content["t"])
         if not -MAX_CLOCK_SKEW <= age <= TOKEN_LIFETIME + TIME_STEP:
             raise InvalidCsrfToken
+        # A browser that reaches a site of https over http, in the operator's own network, keeps no Secure cookie. The
+        # token alone counts then: only a page behind the operator's password has one.
         browser_id = self._cookies.browser_id(request)
-        if browser_id is None or not hmac.compare_digest(content["b"], _digest(browser_id)):
+        has_cookie = browser_id is not None or self._cookies.are_kept_over_http
+        if has_cookie and not hmac.compare_digest(content["b"], _digest(browser_id or "")):
             raise InvalidCsrfToken
 
+    def _is_cross_site(self, request: Request) -> bool:
+        """Whether the browser itself says that another site sent the form.
 
-def _is_cross_site(request: Request) -> bool:
-    """Whether the browser itself says that another site sent the form.
-
-    `Origin: null` says nothing: the pages' own Referrer-Policy causes it.
-    """
-    if site := request.headers.get("Sec-Fetch-Site"):
-        return site not in {"same-origin", "none"}
-    origin = request.headers.get("Origin", "null")
-    return origin != "null" and _host(origin) != original_host(request).lower()
+        `Origin: null` says nothing: the pages' own Referrer-Policy causes it. Some proxies replace the Host header, and
+        name the one that the browser sent in X-Forwarded-Host: no script of another site can set either.
+        """
+        if site := request.headers.get("Sec-Fetch-Site"):
+            return site not in {"same-origin", "none"}
+        origin = request.headers.get("Origin", "null")
+        forwarded_host = request.headers.get("X-Forwarded-Host", "").partition(",")[0].strip()
+        own_hosts = {original_host(request).lower(), forwarded_host.lower(), *self._hosts}
+        return origin != "null" and _host(origin) not in own_hosts - {""}
 
 
 def _host(origin: str) -> str:

@@ -21,5 +21,5 @@ def hide_host_header(wsgi_app: WSGIApplication) -> WSGIApplication:
 
 
 def original_host(request: Request) -> str:
-    """The host and port of the URL that the browser asked for, or whatever else the client sent."""
+    """The host and port of the URL that the browser asked for, or whatever else the client or a proxy sent."""
     return str(request.environ.get(_ORIGINAL_HOST, ""))

@@ -85,6 +85,7 @@ def make_services(settings: Settings) -> Services:
         readiness_checks=health.readiness_checks(engine, settings.redis_url),
         secret_key=settings.secret_key,
         operator_password=settings.operator_password,
+        metrics_password=settings.metrics_password or settings.operator_password,
         redirect_uri=settings.hubspot_redirect_uri,
         hubspot_app_url=settings.hubspot_app_url,
         scopes=settings.hubspot_scopes,

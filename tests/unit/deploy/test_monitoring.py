@@ -139,7 +139,7 @@ def test_the_scrape_config_has_the_job_name_of_the_rules_and_no_password() -> No
     config = YAML(typ="safe").load(FOLDER / "prometheus.yml")
     job = config["scrape_configs"][0]
     assert f'job="{job["job_name"]}"' in next(rule["expr"] for rule in RULES if "absent" in rule["expr"])
-    assert (job["metrics_path"], job["basic_auth"]["username"]) == ("/metrics", "operator")
+    assert (job["metrics_path"], job["basic_auth"]["username"]) == ("/metrics", "metrics")
     assert "password" not in job["basic_auth"]
     assert config["rule_files"] == ["alerts.yml"]
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from shared.domain.alerts import Alert, AlertKind
-from shared.net.addresses import is_metadata_address
+from shared.net.addresses import is_metadata_address, is_private_host
 from shared.net.deadline import deadline
 from shared.net.http_adapter import connect
 from worker.webhook import Webhook, WebhookRejected
@@ -22,6 +22,24 @@ def test_addresses_of_metadata_services_are_recognised(address):
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "a.name", ""])
 def test_other_addresses_and_names_are_not_metadata_services(address):
     assert not is_metadata_address(address)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("localhost", "127.0.0.2", "::1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "fd00::1", "::ffff:10.0.0.1"),
+        *("simulator", "hubspot-mock", "mock.internal", "a.b.local", "x.svc.cluster.local", "MOCK.Internal."),
+    ],
+)
+def test_private_hosts_are_recognised(host):
+    assert is_private_host(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["api.hubapi.com", "8.8.8.8", "172.32.0.1", "2001:db8::1", "2852039166", "0x7f000001", "local.example", ""]
+)
+def test_other_hosts_are_not_private(host):
+    assert not is_private_host(host)
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376"])

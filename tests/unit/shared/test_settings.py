@@ -149,6 +149,58 @@ def test_the_redirect_uri_may_be_plain_http_on_localhost(host):
     assert read(HUBSPOT_REDIRECT_URI=f"http://{host}:5000/oauth/callback")
 
 
+@pytest.mark.parametrize(
+    ("text", "uri"),
+    [
+        ("HTTPS://Connect.Example/oauth/callback", "https://connect.example/oauth/callback"),
+        ("https://connect.example:8443/oauth/callback", "https://connect.example:8443/oauth/callback"),
+        ("https://connect.example/oauth/callback/", "https://connect.example/oauth/callback/"),
+        ("https://connect.example/a/b-c_d.e~f/oauth/callback", "https://connect.example/a/b-c_d.e~f/oauth/callback"),
+        ("https://[2001:db8::1]/oauth/callback", "https://[2001:db8::1]/oauth/callback"),
+        ("http://[::1]:5000/oauth/callback", "http://[::1]:5000/oauth/callback"),
+    ],
+)
+def test_each_accepted_form_of_the_redirect_uri_is_brought_into_the_form_that_browsers_send(text, uri):
+    assert read(HUBSPOT_REDIRECT_URI=text).hubspot_redirect_uri == uri
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://connect.example",
+        "https://connect.example/callback",
+        "https://connect.example/oauth/callbacks",
+        "https://connect.example//oauth/callback",
+        "https://connect.example/oauth/callback//",
+        "https://connect.example/a/../oauth/callback",
+        "https://connect.example/a%20b/oauth/callback",
+        "https://connect.example/install/oauth/callback",
+        "https://connect.example/connections/x/oauth/callback",
+        "https://connect.example/oauth/callback?",
+        "https://connect.example/oauth/callback#",
+        "https://connect.example:/oauth/callback",
+        "https://connect.example:x/oauth/callback",
+        "https://user@connect.example/oauth/callback",
+        "https://bücher.example/oauth/callback",
+        "http://connect.example/oauth/callback",
+        "ftp://localhost/oauth/callback",
+        "connect.example/oauth/callback",
+    ],
+)
+def test_every_other_form_of_the_redirect_uri_is_refused_with_the_form_to_use(text):
+    message = read_error(HUBSPOT_REDIRECT_URI=text)
+    assert "HUBSPOT_REDIRECT_URI is malformed" in message
+    assert "(https://your.host/oauth/callback; http only for localhost)" in message
+
+
+@pytest.mark.parametrize("name", ["HUBSPOT_API_URL", "HUBSPOT_APP_URL"])
+def test_hubspot_is_called_without_tls_on_private_hosts_only(name):
+    assert read(**{name: "http://simulator:8090"})
+    assert read(**{name: "http://127.0.0.1:8090"})
+    assert read(**{name: "https://api.hubapi.com"})
+    assert "http is for this machine and private networks only" in read_error(**{name: "http://api.hubapi.com"})
+
+
 def test_a_setting_may_come_from_a_file(tmp_path):
     file = tmp_path / "secret"
     file.write_text("from-a-file\n")

@@ -41,6 +41,7 @@ class Site:
     cipher: TokenCipher = field(default_factory=lambda: TokenCipher([Fernet.generate_key().decode()]))
     checks: dict = field(default_factory=dict)
     trusted_proxies: int = 0
+    metrics_password: str = PASSWORD
 
     def __post_init__(self):
         engine = make_engine(UNREACHABLE)
@@ -61,6 +62,7 @@ class Site:
             readiness_checks=self.checks,
             secret_key="a-secret-key-for-tests",
             operator_password=PASSWORD,
+            metrics_password=self.metrics_password,
             redirect_uri=self.redirect_uri,
             hubspot_app_url="https://app.hubspot.com",
             scopes=("oauth", "crm.objects.contacts.read"),

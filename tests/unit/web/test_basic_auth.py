@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.unit.web.conftest import PASSWORD
+from tests.unit.web.conftest import PASSWORD, Site
 from web.security.basic_auth import BasicAuth
 from web.security.rate_limits import WRONG_PASSWORD_RATE, RateLimiter
 
@@ -75,14 +75,28 @@ def test_options_requests_reveal_no_methods(site, path):
 def test_a_wrong_password_is_refused_and_logged_without_its_value(site, header):
     with capture_logs() as logs:
         assert site.browser.get("/operator", headers=header).status_code == 401
-    assert [line["event"] for line in logs] == ["wrong operator password"]
+    assert [line["event"] for line in logs] == ["wrong password"]
     assert PASSWORD[:-1] not in str(logs)
 
 
 def test_a_password_may_have_non_ascii_characters(site):
-    view = BasicAuth("pässwörd ☂", RateLimiter("", WRONG_PASSWORD_RATE)).require(lambda: "in")
+    view = BasicAuth({"operator": "pässwörd ☂"}, RateLimiter("", WRONG_PASSWORD_RATE)).require(lambda: "in")
     with site.app.test_request_context(headers=basic(password="pässwörd ☂")):
         assert view() == "in"
+
+
+def test_the_metrics_password_opens_the_metrics_and_nothing_else():
+    site = Site(metrics_password="a-scrapers-own-password")
+    scraper = basic("metrics", "a-scrapers-own-password")
+    assert site.visit("/metrics", headers=scraper).status_code == 503  # PostgreSQL is down here
+    assert {site.visit(path, headers=scraper).status_code for path in PAGES if path != "/metrics"} == {401}
+    assert site.visit("/metrics", headers=basic()).status_code == 503
+    assert site.visit("/metrics", headers=basic("metrics", PASSWORD)).status_code == 401
+
+
+def test_without_a_metrics_password_the_operators_is_that_of_user_metrics_too(site):
+    assert site.visit("/metrics", headers=basic("metrics", PASSWORD)).status_code == 503
+    assert site.visit("/operator", headers=basic("metrics", PASSWORD)).status_code == 401
 
 
 @settings(max_examples=100, deadline=None)

@@ -87,6 +87,41 @@ def test_a_form_that_the_browser_marks_as_cross_site_is_refused(site, token, hea
     assert send_form(site, token, **headers).status_code == status
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        # nginx and HAProxy without a rule for Host, Apache, Caddy, Traefik, and the operator within the own network.
+        {"Host": "web:5000", "Origin": "https://connect.example"},
+        {"Host": "web:5000", "Origin": "https://CONNECT.example"},
+        {"Host": "web:5000", "Origin": "https://admin.internal", "X-Forwarded-Host": "admin.internal, proxy"},
+        {"Host": "admin.internal:5000", "Origin": "http://admin.internal:5000"},
+        {"Host": "10.0.0.5:5000", "Origin": "null"},
+    ],
+)
+def test_a_form_is_accepted_behind_proxies_and_over_http_in_the_own_network(https_site, headers):
+    """Over http the browser keeps no Secure cookie."""
+    token = CsrfTokens("a-secret-key-for-tests", None, https_site.clock).issue("a-cookie-that-was-not-kept")
+    response = https_site.app.test_client().post(
+        ACTION, data={"csrf_token": token}, headers={**basic(), **headers}, base_url="http://web:5000"
+    )
+    assert response.status_code == 303
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "web:5000", "Origin": "https://evil.example"},
+        {"Host": "web:5000", "Origin": "https://evil.example", "X-Forwarded-Host": "connect.example"},
+        {"Host": "", "Origin": "https://"},
+        {"Host": "connect.example", "Origin": "https://connect.example", "Sec-Fetch-Site": "cross-site"},
+    ],
+)
+def test_a_form_of_another_site_is_refused_behind_proxies_too(https_site, headers):
+    token = CsrfTokens("a-secret-key-for-tests", None, https_site.clock).issue("a-cookie-that-was-not-kept")
+    response = https_site.app.test_client().post(ACTION, data={"csrf_token": token}, headers={**basic(), **headers})
+    assert response.status_code == 403
+
+
 @pytest.mark.parametrize("body", [b"\xff\xfe", b"csrf_token=%ff", b"csrf_token", b"&=&=", b"x" * 100_000])
 def test_no_form_body_is_a_server_error(site, body):
     for kind in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/json", "é"):
