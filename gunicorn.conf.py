@@ -10,7 +10,7 @@ from shared.foreign_environment import GUNICORN_ARGUMENTS, remove_foreign_variab
 from shared.logs import log_ignored_variables
 from shared.startup_checks import check_database
 from web.server import slow_client_worker
-from web.server.startup import exit_on_configuration_error, load_settings
+from web.server.startup import exit_on_configuration_error, load_settings, refuse_unusable_broker
 
 # gunicorn would take these two from PORT and WEB_CONCURRENCY.
 bind = "127.0.0.1:8000"
@@ -36,16 +36,18 @@ control_socket_disable = True
 
 
 def on_starting(server: Any) -> None:
-    """Checks the database in the master, before the fork: a refusal by each worker would print gunicorn's traceback."""
+    """Checks the servers in the master, before the fork: a refusal by each worker would print gunicorn's traceback."""
     ignored = remove_foreign_variables(os.environ)  # noqa: TID251  an entry point
     if os.environ.pop(GUNICORN_ARGUMENTS, ""):  # noqa: TID251
         ignored = (*ignored, GUNICORN_ARGUMENTS)
         server.app.reload()  # reads the options again, as after SIGHUP
         server.setup(server.app)
-    with exit_on_configuration_error(), suppress(StoreUnavailable):  # each worker waits for PostgreSQL and logs it
+    with exit_on_configuration_error():
         settings = load_settings(os.environ)  # noqa: TID251
         log_ignored_variables(ignored)
-        check_database(settings, WEB)
+        refuse_unusable_broker(settings)
+        with suppress(StoreUnavailable):  # each worker waits for PostgreSQL and logs it
+            check_database(settings, WEB)
     on_reload(server)
 
 

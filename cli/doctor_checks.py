@@ -8,12 +8,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property, partial
 
-from celery import Celery
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from cli.output import format_hubs, track_pages
+from shared.broker_check import BrokerUnavailable, BrokerUnusable, check_broker
 from shared.db.core.engine import make_engine
 from shared.db.core.errors import SchemaError, StoreError
 from shared.db.lifecycle.key_check import KeyCheckStore
@@ -21,7 +19,6 @@ from shared.db.reports.connections import ConnectionReports, Overview
 from shared.db.reports.oldest_snapshot import read_oldest_snapshot
 from shared.db.schema.migrate import check_schema
 from shared.db.schema.server_info import read_server_info
-from shared.dispatch import build_broker_config
 from shared.domain.alerts import MAX_QUEUE_USAGE, MAX_SNAPSHOT_AGE, describe_holder
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
 from shared.domain.provider import Condition
@@ -234,20 +231,15 @@ def _check_keys_by_check_value(cipher: TokenCipher, check_value: str | None) -> 
 
 
 def _check_redis(environ: Mapping[str, str]) -> str:
-    url, options = build_broker_config(
-        _load(environ, "REDIS_URL").redis_url, {"socket_connect_timeout": 2, "socket_timeout": 2}
-    )
-    app = Celery("tokenkeeper-doctor", broker=url, set_as_current=False)
-    app.conf.broker_transport_options = options
     try:
-        with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0.2, timeout=5)
-    except (OperationalError, RedisError, OSError) as error:
-        why = type(error.__cause__ or error).__name__
+        check_broker(_load(environ, "REDIS_URL").redis_url)
+    except BrokerUnusable as error:
+        raise CheckFailed(str(error)) from None
+    except BrokerUnavailable as error:
         raise CheckFailed(
-            f"the broker at REDIS_URL does not answer ({why}): start Redis, or correct REDIS_URL"
+            f"the broker at REDIS_URL does not answer ({error}): start Redis, or correct REDIS_URL"
         ) from None
-    return "answers"
+    return "answers, and lets our user run what Celery needs"
 
 
 def _check_redirect_uri(environ: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from celery import Celery
 from kombu import Exchange, Queue
@@ -36,6 +36,8 @@ TASK_ROUTES = {
 TASK_QUEUES = tuple(
     Queue(name, Exchange(name, type="direct"), routing_key=name) for name in (INTERACTIVE_QUEUE, BACKGROUND_QUEUE)
 )
+#: Two spellings of a broker behind a Unix socket.
+SOCKET_SCHEMES = ("unix", "redis+socket")
 #: A message that is not acknowledged for so long is delivered again.
 VISIBILITY_TIMEOUT_SECONDS = 300
 #: For the answer of one Sentinel, then the next one is asked. redis-py itself would retry one that is down for longer
@@ -104,6 +106,11 @@ def build_broker_config(redis_url: str, options: Mapping[str, Any]) -> tuple[str
     urls = [urlsplit(url) for url in redis_url.split(";")]
     transport_options = {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS, "socket_keepalive": True, **options}
     query = {name: value for url in reversed(urls) for name, value in parse_qsl(url.query)}
+    if urls[0].scheme == "rediss" or any(name.startswith("ssl_") for name in query):
+        _require_certificate(query)  # kombu's default is to take any
+    if urls[0].scheme in SOCKET_SCHEMES:
+        return _build_socket_url(urls[0], query), transport_options
+    database = query.pop("db", "")
     if urls[0].scheme == "sentinel":
         transport_options["master_name"] = query.pop("master_name", "mymaster")
         transport_options["sentinel_kwargs"] = {
@@ -112,10 +119,23 @@ def build_broker_config(redis_url: str, options: Mapping[str, Any]) -> tuple[str
             "retry": Retry(NoBackoff(), 0),
         }
     login = next((url.netloc.rpartition("@")[0] for url in urls if "@" in url.netloc), None)
-    path = next((url.path for url in urls if url.path.strip("/")), urls[0].path)
+    path = f"/{database}" if database else next((url.path for url in urls if url.path.strip("/")), urls[0].path)
     completed = []
     for url in urls:
         host = url.netloc.rpartition("@")[2]
         netloc = host if login is None else f"{login}@{host}"
         completed.append(urlunsplit(url._replace(netloc=netloc, path=path, query=urlencode(query))))
     return ";".join(completed), transport_options
+
+
+def _require_certificate(query: dict[str, str]) -> None:
+    """Unless `query` says otherwise, the broker needs a certificate of its host from an authority that we trust."""
+    required = query.setdefault("ssl_cert_reqs", "required")
+    query.setdefault("ssl_check_hostname", "false" if required.lower().endswith("none") else "true")
+
+
+def _build_socket_url(url: SplitResult, query: dict[str, str]) -> str:
+    """Kombu's own form for a Unix socket."""
+    database = query.get("db") or query.get("virtual_host") or "0"
+    login, at, _ = url.netloc.rpartition("@")
+    return f"redis+socket://{login}{at}{url.path}?{urlencode({'virtual_host': database})}"

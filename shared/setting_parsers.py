@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
-from urllib.parse import SplitResult, urlsplit
+from collections.abc import Collection, Mapping
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from shared import database_url
 from shared.net.addresses import is_metadata_address, is_private_host
@@ -21,6 +21,10 @@ BROKER_SCHEMES = ("redis", "rediss", "sentinel", "unix", "redis+socket")
 NUMBERED_BROKER_SCHEMES = ("redis", "rediss", "sentinel")
 #: As in HubSpot's list of scopes, such as `crm.objects.contacts.read` and `e-commerce`.
 SCOPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+SOCKET_SCHEMES = ("unix", "redis+socket")
+TLS_PARAMETERS = frozenset({"ssl_cert_reqs", "ssl_check_hostname", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+#: In the spelling of redis-py and in that of Python's ssl module.
+CERTIFICATE_REQUIREMENTS = frozenset({"required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE"})
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 #: A prefix cannot begin with one of web's own paths: without the prefix, which a proxy may strip, it would be a page.
 RESERVED_PATHS = (
@@ -89,22 +93,38 @@ def parse_database_url(text: str) -> str:
 
 def parse_broker_url(text: str) -> str:
     """One broker, or several Sentinels separated by semicolons."""
-    urls = [_split_url(url, BROKER_SCHEMES) for url in text.split(";")]
+    urls = [_split_broker_url(url) for url in text.split(";")]
+    if len(urls) > 1 and any(url.scheme != "sentinel" for url in urls):
+        raise WrongForm("only several Sentinels are separated by semicolons")
     for url in urls:
-        database = url.path.strip("/")
-        if url.scheme in NUMBERED_BROKER_SCHEMES and database and not (database.isascii() and database.isdigit()):
-            raise ValueError
-        if len(urls) > 1 and url.scheme != "sentinel":
-            raise ValueError
+        parameters = dict(parse_qsl(url.query, keep_blank_values=True))
+        _check_broker_parameters(url.scheme, parameters)
+        database = parameters.get("db", url.path.strip("/") if url.scheme in NUMBERED_BROKER_SCHEMES else "")
+        if database and not (database.isascii() and database.isdigit()):
+            raise WrongForm("a database of Redis is a number")
     return text
 
 
-def _split_url(text: str, schemes: Collection[str]) -> SplitResult:
+def _split_broker_url(text: str) -> SplitResult:
     url = urlsplit(parse_word(text))
     url.port  # noqa: B018  raises ValueError on a malformed one
-    if "%00" in text or url.scheme not in schemes or not (url.netloc or url.path.strip("/") or url.query):
+    if url.scheme not in BROKER_SCHEMES:
+        raise WrongForm("it begins with redis://, rediss://, sentinel:// or unix://")
+    if "%00" in text or not (url.path.strip("/") if url.scheme in SOCKET_SCHEMES else url.hostname):
         raise ValueError
     return url
+
+
+def _check_broker_parameters(scheme: str, parameters: Mapping[str, str]) -> None:
+    known = {"db", "virtual_host"} if scheme in SOCKET_SCHEMES else {"db", *TLS_PARAMETERS}
+    known |= {"master_name"} if scheme == "sentinel" else set()
+    for name in parameters.keys() - known:
+        shown = f"the parameter {name}" if name.isidentifier() and name.isascii() else "a parameter"
+        raise WrongForm(f"remove {shown}, which has no effect for {scheme}://")
+    if parameters.get("ssl_cert_reqs", "required") not in CERTIFICATE_REQUIREMENTS:
+        raise WrongForm("ssl_cert_reqs is required, optional or none")
+    if parameters.get("ssl_check_hostname", "true").lower() not in {"true", "false"}:
+        raise WrongForm("ssl_check_hostname is true or false")
 
 
 def parse_http_url(text: str) -> str:

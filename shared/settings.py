@@ -273,10 +273,12 @@ class Settings:
         "REDIS_URL",
         parsers.parse_broker_url,
         "",
-        hint="redis://host:6379/0",
+        hint="redis://host:6379/0, or rediss://… for TLS",
         example="rediss://:its-password@cache:6379/0",
-        meaning="the broker; also `redis://`, `sentinel://host:26379/0?master_name=mymaster`, and "
-        "[several of these](growth.md#redis-sentinel)",
+        meaning="the broker; also `redis://`, `unix:///run/redis.sock?db=0`, "
+        "`sentinel://host:26379/0?master_name=mymaster`, and [several of these](growth.md#redis-sentinel). "
+        "`rediss://` verifies the server's certificate: `?ssl_ca_certs=/path` names its authority, and "
+        "`?ssl_cert_reqs=none` takes any",
         required_by=tuple(Process),
         is_secret=True,
         source=Source.DEPLOYMENT,

@@ -98,14 +98,14 @@ def _prepare_worker(**_: Any) -> None:
     settings = read_settings(WORKER_SETTINGS)
     broker.disable_remote_control()
     logs.log_ignored_variables(IGNORED_VARIABLES)
-    _exit_on_failure(partial(check_broker, app))
+    _exit_on_failure(partial(check_broker, settings))
     _exit_on_failure(partial(check_database, settings))
 
 
 @signals.beat_init.connect
 def _prepare_beat(**_: Any) -> None:
     logs.log_ignored_variables(IGNORED_VARIABLES)
-    _exit_on_failure(partial(check_broker, app))
+    _exit_on_failure(partial(check_broker, read_settings(needs=("REDIS_URL",))))
 
 
 def _exit_on_failure(check: Callable[[], None]) -> None:
@@ -140,8 +140,9 @@ def _require_password_for_flower() -> None:
     """Flower shows which accounts have tasks: it asks for the operator's password, and does not start without one."""
     from flower.options import options  # noqa: PLC0415  worker and beat need not load it
 
-    password = read_settings(needs=("REDIS_URL", "OPERATOR_PASSWORD")).operator_password
-    options.basic_auth = [f"operator:{password}"]
+    settings = read_settings(needs=("REDIS_URL", "OPERATOR_PASSWORD"))
+    _exit_on_failure(partial(check_broker, settings))
+    options.basic_auth = [f"operator:{settings.operator_password}"]
 
 
 app = make_app()

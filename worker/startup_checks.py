@@ -1,37 +1,27 @@
-"""What must be right before worker and beat start: REDIS_URL, the database's schema, the keys."""
+"""What must be right before worker, beat and Flower start: REDIS_URL, the database's schema, the keys."""
 
 from __future__ import annotations
 
 import structlog
-from celery import Celery
-from kombu.exceptions import OperationalError
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from shared import startup_checks
+from shared import broker_check, startup_checks
 from shared.db.core.errors import StoreUnavailable
 from shared.db.schema.privileges import WORKER
 from shared.settings import Settings, SettingsError
 
 log = structlog.get_logger(__name__)
 
-#: The broker answers, and waiting changes nothing: a wrong password, a database number that does not exist.
-WRONG_URL_ERRORS = (AuthenticationError, ResponseError)
 
-
-def check_broker(app: Celery) -> None:
-    """Raises SettingsError where REDIS_URL is wrong. Where the broker does not answer yet, Celery waits for it."""
+def check_broker(settings: Settings) -> None:
+    """Raises SettingsError where waiting does not help. Where the broker does not answer yet, Celery waits for it."""
     try:
-        with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=3, interval_start=0.2, interval_step=0.5, timeout=5)
-    except (OperationalError, RedisError, OSError) as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, WRONG_URL_ERRORS):
-            raise SettingsError(
-                f"the broker at REDIS_URL refuses us ({type(cause).__name__}): correct REDIS_URL"
-            ) from None
+        broker_check.check_broker(settings.redis_url, max_retries=3)
+    except broker_check.BrokerUnusable as error:
+        raise SettingsError(str(error)) from None
+    except broker_check.BrokerUnavailable as error:
         log.warning(
             "the broker at REDIS_URL does not answer yet: waiting for it. Start Redis, or correct REDIS_URL",
-            why=type(cause).__name__,
+            why=str(error),
         )
 
 

@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import urlsplit
 
+from tests.support.tls_server import carry
+
 REFUSAL = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 #: Headers of a request that are for the proxy itself.
 OWN_HEADERS = (b"proxy-authorization", b"connection")
@@ -71,16 +73,7 @@ class _Exchange(socketserver.BaseRequestHandler):
                 there.sendall(b"%s %s HTTP/1.1\r\nConnection: close\r\n" % (method, url.path.encode()))
                 there.sendall(b"".join(b"%s: %s\r\n" % each for each in headers.items() if each[0] not in OWN_HEADERS))
                 there.sendall(b"\r\n" + reader.read(int(headers.get(b"content-length", 0))))
-            back = threading.Thread(target=_carry, args=(there, client), daemon=True)
+            back = threading.Thread(target=carry, args=(there, client), daemon=True)
             back.start()
-            _carry(client, there)
+            carry(client, there)
             back.join()
-
-
-def _carry(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while piece := source.recv(65536):
-            target.sendall(piece)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        return  # one side closed its connection: close the other

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import structlog
 
 from shared import logs
+from shared.broker_check import BrokerUnavailable, BrokerUnusable, check_broker
 from shared.db.core.engine import make_engine
 from shared.db.core.errors import SchemaError, StoreUnavailable
 from shared.db.lifecycle.disconnects import DisconnectStore
@@ -63,6 +64,16 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     settings = Settings.from_env(environ)
     logs.configure(settings.log_format, settings.log_level, settings.list_secrets())
     return settings
+
+
+def refuse_unusable_broker(settings: Settings) -> None:
+    """Raises SettingsError where waiting does not help. Installs are stored directly while the broker is down."""
+    try:
+        check_broker(settings.redis_url, max_retries=0)
+    except BrokerUnusable as error:
+        raise SettingsError(str(error)) from None
+    except BrokerUnavailable as error:
+        log.warning("the broker at REDIS_URL does not answer yet; installs are stored directly", why=str(error))
 
 
 def make_services(settings: Settings) -> Services:

@@ -11,10 +11,32 @@ TWO_SENTINELS = "sentinel://a:1;sentinel://:secret-word@b:2/5?master_name=ours"
 
 
 def test_the_url_of_a_single_redis_is_not_changed() -> None:
-    url, options = build_broker_config("rediss://:secret@cache:6379/4?ssl_cert_reqs=required", {"socket_timeout": 1})
-    assert url == "rediss://:secret@cache:6379/4?ssl_cert_reqs=required"
+    url, options = build_broker_config("redis://:secret@cache:6379/4", {"socket_timeout": 1})
+    assert url == "redis://:secret@cache:6379/4"
     assert options["socket_timeout"] == 1
     assert "sentinel_kwargs" not in options
+
+
+@pytest.mark.parametrize(
+    ("given", "completed"),
+    [
+        ("rediss://cache/0", "rediss://cache/0?ssl_cert_reqs=required&ssl_check_hostname=true"),
+        ("rediss://cache/0?ssl_cert_reqs=none", "rediss://cache/0?ssl_cert_reqs=none&ssl_check_hostname=false"),
+        (
+            "rediss://cache/0?ssl_cert_reqs=CERT_NONE",
+            "rediss://cache/0?ssl_cert_reqs=CERT_NONE&ssl_check_hostname=false",
+        ),
+        (
+            "sentinel://a/0?ssl_ca_certs=/ca",
+            "sentinel://a/0?ssl_ca_certs=%2Fca&ssl_cert_reqs=required&ssl_check_hostname=true",
+        ),
+        ("unix:///run/redis.sock?db=2", "redis+socket:///run/redis.sock?virtual_host=2"),
+        ("redis+socket://:p@/run/redis.sock", "redis+socket://:p@/run/redis.sock?virtual_host=0"),
+        ("redis://cache?db=3", "redis://cache/3"),
+    ],
+)
+def test_tls_verifies_certificates_and_every_spelling_becomes_kombus_own(given: str, completed: str) -> None:
+    assert build_broker_config(given, {})[0] == completed
 
 
 def test_every_sentinel_gets_the_login_and_database_that_one_url_has() -> None:

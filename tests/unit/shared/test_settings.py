@@ -345,3 +345,35 @@ def test_a_database_url_that_libpq_does_not_take_is_refused_with_the_right_form(
 def test_a_database_url_of_every_form_that_libpq_takes_is_accepted(value, parameters):
     assert read(DATABASE_URL=value).database_url == value
     assert parameters.items() <= parse_database_url(value).items()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("rediss://:hidden@h/0?ssl_cert_reqs=nonsense", "ssl_cert_reqs is required, optional or none"),
+        ("rediss://:hidden@h/0?ssl_check_hostname=maybe", "ssl_check_hostname is true or false"),
+        ("redis://:hidden@h/0?foo=bar", "remove the parameter foo, which has no effect for redis://"),
+        ("redis://:hidden@h/0?credential_provider=os.system", "remove the parameter credential_provider"),
+        ("redis://:hidden@h/zero", "a database of Redis is a number"),
+        ("redis://:hidden@h1/0;redis://h2/0", "only several Sentinels"),
+        ("amqp://:hidden@h/", "it begins with redis://, rediss://, sentinel:// or unix://"),
+    ],
+)
+def test_a_broker_url_that_cannot_work_is_refused_with_the_right_form(value, reason):
+    message = read_error(REDIS_URL=value)
+    assert f"REDIS_URL is malformed: {reason}" in message
+    assert "hidden" not in message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "rediss://h:6380/0?ssl_ca_certs=/ca.pem&ssl_cert_reqs=required",
+        "unix:///run/redis.sock?db=1",
+        "redis+socket://:p@/run/redis.sock?virtual_host=1",
+        "sentinel://a:26379/0?master_name=m;sentinel://b:26379",
+        "redis://h?db=4",
+    ],
+)
+def test_a_broker_url_of_every_form_that_celery_takes_is_accepted(value):
+    assert read(REDIS_URL=value).redis_url == value

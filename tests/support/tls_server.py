@@ -1,0 +1,63 @@
+"""TLS in front of a server that has none: what it decrypts goes to that server."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import ssl
+import threading
+from types import TracebackType
+from typing import Self
+
+
+class TlsServer(socketserver.ThreadingTCPServer):
+    """Listens on `port` of 127.0.0.1, and passes everything on to `target`."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, target: tuple[str, int], tls: ssl.SSLContext) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
+        self.target = target
+        self.tls = tls
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    server: TlsServer
+
+    def handle(self) -> None:
+        try:
+            with (
+                self.server.tls.wrap_socket(self.request, server_side=True) as client,
+                socket.create_connection(self.server.target, timeout=5) as there,
+            ):
+                back = threading.Thread(target=carry, args=(there, client), daemon=True)
+                back.start()
+                carry(client, there)
+                back.join()
+        except OSError:
+            return  # the handshake failed, or the target is unreachable
+
+
+def carry(source: socket.socket, target: socket.socket) -> None:
+    """Pass on what one side sends, until it closes its connection."""
+    try:
+        while piece := source.recv(65536):
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        return  # one side closed its connection: close the other
