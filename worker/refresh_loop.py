@@ -84,10 +84,12 @@ class RefreshLoop:
 
     def drain(self, timeout_seconds: float) -> bool:
         """Claim no more rows, let calls in flight end and save them. False where the time was too short for that."""
-        self._drain_locked_until = time.monotonic() + DRAIN_LOCKED_SECONDS
+        started_at = time.monotonic()
+        self._drain_locked_until = started_at + DRAIN_LOCKED_SECONDS
         self._is_draining = True
         self._activated.set()
         self._thread.join(timeout_seconds)
+        self._results.finish(max(0.0, started_at + timeout_seconds - time.monotonic()))
         self._executor.shutdown(wait=False, cancel_futures=True)
         if self._thread.is_alive():
             counts = {"in_flight": len(self._in_flight), "unsaved": len(self._pending)}

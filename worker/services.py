@@ -123,4 +123,5 @@ class Services:
             work.stop()
         ends_at = time.monotonic() + 2 * self.settings.http_timeout_seconds + 5
         is_drained = self.refresh_loop.drain(ends_at - time.monotonic())
+        self.installs.finish(max(0.0, ends_at - time.monotonic()))
         return all([is_drained, *(work.join(max(0.0, ends_at - time.monotonic())) for work in works)])

@@ -204,6 +204,16 @@ def test_no_more_than_the_limit_is_remembered_and_what_is_old_is_forgotten(engin
     assert recent._items == {}
 
 
+def test_a_process_that_ends_after_a_failover_first_writes_again_what_was_lost(engine: Engine, sql: SqlFixture) -> None:
+    written: set[int] = set()
+    recent = RecentWrites[int, int](engine, lambda items: not written.update(items), max_items=3, name="test")
+    ping(engine)
+    recent.remember({1: 1})
+    sql.rows(END_SESSIONS)
+    recent.finish(30)
+    assert written == {1}
+
+
 def test_nothing_is_claimed_right_after_the_server_changed(connections: ConnectionFixture, engine: Engine) -> None:
     connections.install_due(HUB)
     server_watch(engine).note_server(connections.sql.now() - timedelta(days=1))  # of the former one

@@ -67,26 +67,36 @@ class RecentWrites(Generic[Key, Item]):
                 self._checked_losses = self._watch.losses
                 threading.Thread(target=self._run, name=self._name, daemon=True).start()
 
+    def finish(self, timeout_seconds: float) -> None:
+        """Call it at the end of the process: a last comparison, for which PostgreSQL may take that time to answer."""
+        ends_at = time.monotonic() + timeout_seconds
+        while self._is_running and not self._try_to_compare() and time.monotonic() < ends_at:
+            time.sleep(POLL_SECONDS)
+
     def _run(self) -> None:
         while self._is_running and not self._watch.closed.wait(POLL_SECONDS):
-            try:
-                self._check()
-            except StoreError as error:
-                log.debug("PostgreSQL does not answer; recent writes are compared with it later", why=str(error))
-            except Exception:
-                # A bug must not end the thread: what it remembers may exist nowhere else.
-                log.exception("recent writes were not compared with the database")
+            if self._try_to_compare():
+                self._forget_old()
 
-    def _check(self) -> None:
-        ping(self._engine)  # the connection's checks notice another server
-        losses = self._watch.losses
-        if losses != self._checked_losses:
-            with self._lock:
-                items = [item for _, item in self._items.values()]
-            if not self._write_lost_again(items):
-                return
-            self._checked_losses = losses
-        self._forget_old()
+    def _try_to_compare(self) -> bool:
+        """Whether PostgreSQL has everything that is remembered."""
+        try:
+            ping(self._engine)  # the connection's checks notice another server
+            losses = self._watch.losses
+            if losses != self._checked_losses:
+                with self._lock:
+                    items = [item for _, item in self._items.values()]
+                if not self._write_lost_again(items):
+                    return False
+                self._checked_losses = losses
+        except StoreError as error:
+            log.debug("PostgreSQL does not answer; recent writes are compared with it later", why=str(error))
+            return False
+        except Exception:
+            # A bug must not end the thread: what it remembers may exist nowhere else.
+            log.exception("recent writes were not compared with the database")
+            return False
+        return True
 
     def _forget_old(self) -> None:
         oldest = time.monotonic() - REMEMBER_SECONDS

@@ -14,15 +14,13 @@ from sqlalchemy import Connection, Engine, Row, text
 
 from shared.db.core.recent_writes import RecentWrites
 from shared.db.core.statements import Database, next_number, single_statement
-from shared.db.refresh.uncertain_installs import KEEP_UNCERTAIN_INSTALL
+from shared.db.refresh.uncertain_installs import KEEP_UNCERTAIN_INSTALL, is_order_uncertain
 from shared.domain.connection import Event, EventName, Status
 
 log = structlog.get_logger(__name__)
 
 #: Of this process, remembered for a minute.
 MAX_RECENT_INSTALLS = 1_000
-#: Of a web host's clock. Dates that are further apart tell the order of two installs all the same.
-MAX_CLOCK_ERROR_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +176,8 @@ class InstallStore:
             granted_at = min(install.granted_at, row.now)
 
             # 2. Is it news?
-            is_uncertain = _is_order_uncertain(install, granted_at, row)
+            has_host_date = install.is_dated_by_host or row.is_stored_uncertain
+            is_uncertain = has_host_date and is_order_uncertain(granted_at, row.installed_at)
             outcome = _decide_outcome(install, granted_at, row, is_uncertain=is_uncertain)
             if outcome is InstallOutcome.ALREADY_STORED:
                 return InstallResult(outcome, row.account_info_due_at is not None)
@@ -208,6 +207,10 @@ class InstallStore:
         row = rows[0]
         return StoredInstall(row.hub_id, row.hub_domain, tuple(row.scopes), Status(row.status))
 
+    def finish(self, timeout_seconds: float) -> None:
+        """As RefreshResults.finish."""
+        self._recent.finish(timeout_seconds)
+
     def _store_lost_again(self, installs: Sequence[NewInstall]) -> bool:
         """After a failover. An install or a disconnect since then wins, as over any install that comes late."""
         given = [install.install_id for install in installs]
@@ -219,13 +222,6 @@ class InstallStore:
                     "stored an install again that a failover had lost", hub_id=install.hub_id, outcome=outcome.value
                 )
         return True
-
-
-def _is_order_uncertain(install: NewInstall, granted_at: datetime, row: Row[Any]) -> bool:
-    """Whether the dates do not tell which of two installs is the newer one."""
-    if row.installed_at is None or not (install.is_dated_by_host or row.is_stored_uncertain):
-        return False
-    return bool(abs((granted_at - row.installed_at).total_seconds()) <= MAX_CLOCK_ERROR_SECONDS)
 
 
 def _decide_outcome(install: NewInstall, granted_at: datetime, row: Row[Any], *, is_uncertain: bool) -> InstallOutcome:

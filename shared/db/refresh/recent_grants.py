@@ -76,6 +76,10 @@ class RecentGrants:
         if grants:
             self._recent.remember(grants)
 
+    def finish(self, timeout_seconds: float) -> None:
+        """As RecentWrites.finish."""
+        self._recent.finish(timeout_seconds)
+
     def _write_lost_again(self, grants: Sequence[str]) -> bool:
         lost, written = 0, 0
         for start in range(0, len(grants), BATCH_ROWS):

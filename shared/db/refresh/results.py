@@ -141,6 +141,10 @@ class RefreshResults:
             outcome |= self.save([result])
         return outcome
 
+    def finish(self, timeout_seconds: float) -> None:
+        """Call it at the end of the process. Takes long only where PostgreSQL does not answer just then."""
+        self._recent_grants.finish(timeout_seconds)
+
     def apply_rotated_tokens(self) -> frozenset[int]:
         """Give refresh tokens that waited for a locked row to their connections. The hubs."""
         return apply_rotated_tokens(self._database)

@@ -8,6 +8,7 @@ other one is kept. It is tried before the connection is revoked. Pruning deletes
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 
 import structlog
 from sqlalchemy import text
@@ -17,6 +18,8 @@ from shared.db.refresh.claims import RefreshResult
 
 log = structlog.get_logger(__name__)
 
+#: Of a web host's clock. Dates that are further apart tell the order of two installs all the same.
+MAX_CLOCK_ERROR_SECONDS = 600.0
 #: Executed before the other install is written.
 KEEP_UNCERTAIN_INSTALL = text("SELECT tokenkeeper.keep_uncertain_install(:hub_id)")
 #: The fences of a save. The status stays: the refresh that is due at once decides about it.
@@ -39,6 +42,11 @@ UPDATE tokenkeeper.connections AS c
   FROM other WHERE c.hub_id = other.hub_id
 RETURNING c.hub_id
 """)
+
+
+def is_order_uncertain(granted_at: datetime, installed_at: datetime | None) -> bool:
+    """Whether these dates, of which a host's clock gave at least one, do not tell which install is the newer one."""
+    return installed_at is not None and abs((granted_at - installed_at).total_seconds()) <= MAX_CLOCK_ERROR_SECONDS
 
 
 def take_other_grants(database: Database, revocations: Sequence[RefreshResult]) -> Collection[int]:
