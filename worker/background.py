@@ -34,7 +34,7 @@ class BackgroundWork:
             if self._is_stopping:
                 return False
             if len(self._futures) >= self._max_futures:
-                log.info("too much work of one kind is waiting; a later sweep does the rest", work=self._name)
+                log.debug("too much work of one kind is waiting; a later sweep does the rest", work=self._name)
                 return False
             future = self._executor.submit(self._run, work)
             self._futures.add(future)

@@ -7,10 +7,11 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.db.refresh.claims import ClaimBatch, RefreshResult
+from shared.db.refresh.claims import ClaimBatch, ConnectionClaims, RefreshResult
 from shared.domain.connection import Status
 from shared.domain.errors import InvalidGrant
 from tests.support.builders import HUB
+from tests.support.polling import until
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 
@@ -241,6 +242,19 @@ def test_due_rows_are_counted_no_further_than_asked(connections: ConnectionFixtu
     assert connections.stores.claims.count_due(at_most=10) == 10
     connections.stores.claims.claim(25)
     assert connections.stores.claims.count_due(at_most=100) == 5
+
+
+def test_rows_behind_the_cursor_that_a_count_has_found_are_claimed_next(
+    connections: ConnectionFixture, engine: Engine, sql: SqlFixture
+) -> None:
+    """As rows of a killed worker are, when their leases end. The count is the scan that looks behind the cursor."""
+    claims = ConnectionClaims(engine, lease_seconds=60, full_scan_seconds=0.5)
+    connections.import_due(2)
+    behind = claims.claim(1).rows[0].lease
+    assert len(claims.claim(1).rows) == 1
+    sql.set("due_at = now() - interval '1 hour', lease_until = now() - interval '1 second'", behind.hub_id)
+    until(lambda: claims.count_due(at_most=1))
+    assert [claimed.lease.hub_id for claimed in claims.claim(1).rows] == [behind.hub_id]
 
 
 def test_the_highest_possible_hub_id_is_saved(connections: ConnectionFixture, sql: SqlFixture) -> None:

@@ -42,6 +42,7 @@ class Product:
         self._web_options = web_options
         self.folder = folder
         self.running: list[ChildProcess] = []
+        self._started = 0
 
     def web(self, *options: str, wait: bool = True, **changes: str) -> ChildProcess:
         """The first one listens on the port of HUBSPOT_REDIRECT_URI, the others on free ports."""
@@ -74,7 +75,8 @@ class Product:
         self, name: str, argv: Sequence[str], is_ready: ReadyCheck | None = None, url: str = "", **changes: str
     ) -> ChildProcess:
         """`argv` begins with a command of this environment's bin folder. Raises ProcessFailed."""
-        name = f"{name}-{len(self.running)}"
+        name = f"{name}-{self._started}"  # a file for its output that no earlier process has written to
+        self._started += 1
         command = [installed_command(argv[0]), *argv[1:]]
         environment = {**self.environment, **changes}
         process_class = ForkedChildProcess if fork_server.can_fork(command, environment) else ChildProcess

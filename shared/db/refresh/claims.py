@@ -212,7 +212,10 @@ class ConnectionClaims:
     def count_due(self, at_most: int) -> int:
         """How many rows could be claimed now, counted no further than `at_most`."""
         with self._cursor.scan() as scan:
-            return int(self._database.execute(COUNT_DUE, at_most=at_most, **self._scan_values(scan))[0][0])
+            count = int(self._database.execute(COUNT_DUE, at_most=at_most, **self._scan_values(scan))[0][0])
+        if count and scan.is_full:
+            self._cursor.forget()
+        return count
 
     def _claim_from_bucket(self, max_rows: int) -> ClaimBatch:
         """Claim no more than the bucket holds, and take from it only what was claimed."""

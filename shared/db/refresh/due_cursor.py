@@ -39,9 +39,9 @@ class DueCursor:
     @contextmanager
     def scan(self) -> Iterator[Scan]:
         """For one statement that scans. It measures the time of a scan from the beginning."""
-        started_at = time.monotonic()
-        if self._position is not None and started_at < self._next_full_scan_at:
-            yield Scan(self._position.isoformat(), is_full=False)
+        started_at, position = time.monotonic(), self._position  # read once: another thread may forget it
+        if position is not None and started_at < self._next_full_scan_at:
+            yield Scan(position.isoformat(), is_full=False)
             return
         yield Scan(BEGINNING, is_full=True)
         if self._full_scan_seconds:
@@ -53,7 +53,11 @@ class DueCursor:
         """A claim took all rows that were due until then."""
         self._position = due_at
 
+    def forget(self) -> None:
+        """A full scan that took nothing has seen rows behind the cursor: the next scan is a full one again."""
+        self._position = None
+
     def move_back_to(self, due_at: datetime) -> None:
         """A row that is due since then can be claimed again."""
-        if self._position is not None:
-            self._position = min(self._position, due_at)
+        if (position := self._position) is not None:
+            self._position = min(position, due_at)
