@@ -346,6 +346,7 @@ def test_refresh_now_makes_a_connection_due(
     connections.install()
     page, action = f"/connections/{HUB}", f"/connections/{HUB}/refresh"
     assert "Due now" in operator.submit(page, action)
+    connections.stores.refresh_requests.apply()
     assert sql.value("SELECT due_at <= now() FROM tokenkeeper.connections")
     assert "Due already" in operator.submit(page, action)
 
@@ -356,6 +357,7 @@ def test_refresh_now_tries_a_revoked_connection_again(
     connections.install()
     connections.stores.results.save([connections.make_revocation(connections.claim_one())])
     assert "Due now" in operator.submit(f"/connections/{HUB}", f"/connections/{HUB}/refresh")
+    connections.stores.refresh_requests.apply()
     assert sql.value("SELECT due_at <= now() FROM tokenkeeper.connections")
 
 

@@ -286,6 +286,7 @@ def test_refresh_makes_due_now_and_prints_each_outcome(
         "1: due now; the next sweep refreshes it",
         "3: due now; the next sweep refreshes it",
     ]
+    four_states.stores.refresh_requests.apply()
     assert sql.value(due) == 2
     again = tokenkeeper("refresh", "1", "4", "999")
     assert again.status == 1
@@ -294,6 +295,7 @@ def test_refresh_makes_due_now_and_prints_each_outcome(
         "4: disconnected: the account has to install the app again",
         "999: no such connection",
     ]
+    four_states.stores.refresh_requests.apply()
     assert sql.value(due) == 2
 
 
@@ -320,6 +322,7 @@ def test_refresh_revoked_makes_all_revoked_connections_due_and_no_other(
     result = tokenkeeper("refresh", "--revoked")
     assert (result.status, result.err) == (0, "")
     assert result.out == "1,202 due now, the next sweeps try them again\n"
+    connections.stores.refresh_requests.apply()
     assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now()") == 1202
     again = tokenkeeper("refresh", "--revoked")
     assert again.out == "0 due now, the next sweeps try them again; 1,202 due already\n"
