@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from shared.db.lifecycle.imports import ImportRow
 from shared.db.lifecycle.key_rotation import ReencryptedToken
 from shared.db.refresh.claims import ClaimedConnection, RefreshResult
 from shared.domain.errors import TemporarilyUnavailable
@@ -204,3 +205,12 @@ def test_keys_are_rotated_for_the_rows_that_are_not_locked(
     rows = [ReencryptedToken(hub_id, f"encrypted-of-{hub_id}", "again") for hub_id in (LOCKED, OTHER)]
     assert connections.stores.key_rotation.replace_tokens(rows) == 1
     assert sql.row(OTHER)["encrypted_refresh_token"] == "again"
+
+
+def test_an_import_does_not_wait_for_a_row_that_it_leaves_as_it_is(
+    connections: ConnectionFixture, lock: SqlFixture
+) -> None:
+    connections.install(LOCKED)
+    lock.rows(LOCK, LOCKED)
+    imported = connections.stores.imports.import_rows([ImportRow(hub_id, "encrypted") for hub_id in (LOCKED, OTHER)])
+    assert (imported.new, imported.replaced) == ({OTHER}, set())

@@ -12,6 +12,7 @@ from shared.db.alerts.snapshot_watch import SnapshotWatch
 from shared.db.refresh.claims import CLAIM_UNLESS_LIMITED, ConnectionClaims
 from shared.db.refresh.due_cursor import BEGINNING
 from shared.db.reports.oldest_snapshot import read_oldest_snapshot
+from tests.support.polling import until
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, open_transaction
 
 ROUNDS, ROWS = 12, 200
@@ -81,6 +82,20 @@ def test_a_row_behind_the_cursor_is_found_by_the_next_full_scan_and_a_released_o
     claims.release([row.lease for row in rows if row.lease.hub_id == 2])
     assert [row.lease.hub_id for row in claims.claim(2).rows] == [2]
     assert [row.lease.hub_id for row in connections.stores.claims.claim(2).rows] == [1], "a full scan finds it"
+
+
+def test_a_row_behind_the_cursor_is_found_while_the_rate_is_limited(
+    connections: ConnectionFixture, engine: Engine, sql: SqlFixture
+) -> None:
+    claims = ConnectionClaims(engine, lease_seconds=60, full_scan_seconds=0.05)
+    connections.import_due(2)
+    assert len(claims.claim(2).rows) == 2
+    sql.rows("UPDATE tokenkeeper.provider SET rate = 1000, bucket_level = 100")
+    sql.rows(
+        "UPDATE tokenkeeper.connections SET due_at = now() - interval '1 hour', lease_until = NULL WHERE hub_id = 1"
+    )
+    (row,) = until(lambda: claims.claim(2).rows)
+    assert row.lease.hub_id == 1
 
 
 def test_a_pause_of_all_refreshes_does_not_move_the_cursor(

@@ -19,7 +19,7 @@ from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
 from tests.support.hubspot import ScriptedHubSpot
 from tests.support.polling import until
-from tests.support.stores import SqlFixture, Stores
+from tests.support.stores import SqlFixture, Stores, open_transaction
 from worker.refresh import Refresher
 from worker.refresh_loop import RefreshLoop
 
@@ -166,6 +166,23 @@ def test_the_maximum_of_refreshes_per_second_holds_for_all_loops_together(start_
         loop.activate(30)
     until(lambda: count_served(sql) >= 60)
     assert hubspot.refreshes.total() / (time.monotonic() - started_at) < 40 * 1.5
+
+
+def test_rows_locked_by_another_transaction_wait_while_all_others_are_refreshed(
+    start_loop, hubspot, stores, sql, connect
+):
+    import_connections(stores, 60)
+    hubspot.gate.clear()
+    start_loop().activate(30)
+    until(lambda: hubspot.in_flight.total() == 10)
+    with open_transaction(connect) as administrator:
+        administrator.rows("SELECT FROM tokenkeeper.connections WHERE lease_until IS NOT NULL LIMIT 3 FOR UPDATE")
+        hubspot.gate.set()
+        until(lambda: count_served(sql) == 57)
+        assert count_leases(sql) == 3
+    until(lambda: count_served(sql) == 60)
+    assert set(hubspot.refreshes.values()) == {1}, "the results waited, and no row was refreshed again"
+    assert count_leases(sql) == 0
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
+import psycopg2
 import pytest
 
 from sandbox.child_processes import ChildProcess, signal_group
@@ -65,7 +67,7 @@ class RandomFaults:
             self.flush,
             self.freeze_redis,
         ]
-        servers.append(self.freeze_postgres)
+        servers += [self.freeze_postgres, self.lock_rows, self.leave_request_open, self.keep_snapshot]
         return [*processes, *servers, *[self.spoil_hubspot] * 4, self.rotate]
 
     def kill_worker(self) -> str:
@@ -135,6 +137,42 @@ class RandomFaults:
         with self.deployment.servers.freeze_postgres():
             self._wait(1, 5)
         return "PostgreSQL frozen"
+
+    def lock_rows(self) -> str:
+        """As an administrator's UPDATE that is not committed."""
+        share = self.dice.choice((0.001, 0.02, 0.2))
+        with self._transaction() as cursor:
+            cursor.execute("SELECT FROM tokenkeeper.connections WHERE random() < %s FOR UPDATE SKIP LOCKED", (share,))
+            self._wait(0.5, 8)
+        return "rows locked"
+
+    def leave_request_open(self) -> str:
+        """As a job that asks for refreshes and does not commit."""
+        with self._transaction() as cursor:
+            hubs = self.dice.sample(self.deployment.hubs, 20)
+            cursor.execute("SELECT hubspot.request_refresh(hub_id) FROM unnest(%s) AS hub_id", (hubs,))
+            self._wait(0.5, 8)
+        return "requests in an open transaction"
+
+    def keep_snapshot(self) -> str:
+        with self._transaction() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT FROM hubspot.tokens")
+            self._wait(0.5, 8)
+        return "snapshot kept open"
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """Of another program; it is rolled back."""
+        connection = until(self._try_to_connect)
+        try:
+            yield connection.cursor()
+        finally:
+            connection.close()
+
+    def _try_to_connect(self) -> Any:
+        with suppress(psycopg2.OperationalError):  # the server of the fault before is starting
+            return psycopg2.connect(self.deployment.database_url)
+        return None
 
     def spoil_hubspot(self) -> str:
         kind = self.dice.choice(FAULTS.split())

@@ -52,7 +52,10 @@ WITH given AS MATERIALIZED (
     SELECT c.hub_id, c.status FROM tokenkeeper.connections AS c JOIN given ON given.hub_id = c.hub_id
 ), stored AS (
     INSERT INTO tokenkeeper.connections AS c (hub_id, status, encrypted_refresh_token, account_info_due_at, due_at)
-    SELECT hub_id, 'active', ciphertext, now(), now() FROM given ORDER BY hub_id
+    SELECT hub_id, 'active', ciphertext, now(), now() FROM given
+     -- A conflicting row is locked, and waited for, even where it is not updated.
+     WHERE may_replace OR hub_id NOT IN (SELECT hub_id FROM before)
+     ORDER BY hub_id
     ON CONFLICT (hub_id) DO UPDATE
        SET status = 'active',
            status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE now() END,

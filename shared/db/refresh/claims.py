@@ -172,13 +172,14 @@ class ConnectionClaims:
         2. Where the setting or HubSpot's state limits the rate, the rows are claimed within the shared bucket.
         """
         if not self._max_refreshes_per_second:
-            with self._cursor.scan() as scan:
-                rows = self._claiming.execute(CLAIM_UNLESS_LIMITED, limit=max_rows, **self._scan_values(scan))
+            scan = self._cursor.begin_scan()
+            rows = self._claiming.execute(CLAIM_UNLESS_LIMITED, limit=max_rows, **self._scan_values(scan))
             now, provider = rows[0].now, row_to_provider(rows[0])
             if provider.rate is None or provider.is_paused(now):
                 self.clock.set(now)
                 claimed = [_row_to_claim(row) for row in rows if row.hub_id is not None]
                 if not provider.is_paused(now):
+                    self._cursor.end_scan(scan)
                     self._cursor.move_to(_last_due_at(claimed) or now)
                 return ClaimBatch(claimed, now, provider)
         batch = self._claim_from_bucket(max_rows)
@@ -211,15 +212,16 @@ class ConnectionClaims:
 
     def count_due(self, at_most: int) -> int:
         """How many rows could be claimed now, counted no further than `at_most`."""
-        with self._cursor.scan() as scan:
-            count = int(self._database.execute(COUNT_DUE, at_most=at_most, **self._scan_values(scan))[0][0])
+        scan = self._cursor.begin_scan()
+        count = int(self._database.execute(COUNT_DUE, at_most=at_most, **self._scan_values(scan))[0][0])
+        self._cursor.end_scan(scan)
         if count and scan.is_full:
             self._cursor.forget()
         return count
 
     def _claim_from_bucket(self, max_rows: int) -> ClaimBatch:
         """Claim no more than the bucket holds, and take from it only what was claimed."""
-        with self._cursor.scan() as scan, self._claiming.transaction() as connection:
+        with self._claiming.transaction() as connection:
             bucket = Bucket.lock(connection)
             rate = rate_limit(bucket.provider, self._max_refreshes_per_second)
             if rate is None or bucket.provider.is_paused(bucket.now):
@@ -229,7 +231,9 @@ class ConnectionClaims:
             limit = min(max_rows, int(level))
             rows: Sequence[Row[Any]] = ()
             if limit:
+                scan = self._cursor.begin_scan()
                 rows = connection.execute(CLAIM, {"limit": limit, **self._scan_values(scan)}).all()
+                self._cursor.end_scan(scan)
             bucket.save(connection, level - len(rows))
         is_rate_limited = limit < max_rows and len(rows) == limit
         claimed = [_row_to_claim(row) for row in rows]

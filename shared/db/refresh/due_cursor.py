@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,6 +17,7 @@ BEGINNING = "-infinity"
 class Scan:
     begins_at: str  #: a timestamp for SQL: rows that are due before it are not seen
     is_full: bool
+    started_at: float  #: by time.monotonic()
 
 
 class DueCursor:
@@ -36,18 +35,19 @@ class DueCursor:
         self._position: datetime | None = None  #: None: unknown
         self._next_full_scan_at = 0.0  #: by time.monotonic()
 
-    @contextmanager
-    def scan(self) -> Iterator[Scan]:
-        """For one statement that scans. It measures the time of a scan from the beginning."""
-        started_at, position = time.monotonic(), self._position  # read once: another thread may forget it
-        if position is not None and started_at < self._next_full_scan_at:
-            yield Scan(position.isoformat(), is_full=False)
-            return
-        yield Scan(BEGINNING, is_full=True)
-        if self._full_scan_seconds:
-            ended_at = time.monotonic()
-            pause_seconds = max(self._full_scan_seconds, FULL_SCAN_SHARE * (ended_at - started_at))
-            self._next_full_scan_at = ended_at + pause_seconds
+    def begin_scan(self) -> Scan:
+        """For one statement, executed now."""
+        now, position = time.monotonic(), self._position  # read once: another thread may forget it
+        if position is not None and now < self._next_full_scan_at:
+            return Scan(position.isoformat(), is_full=False, started_at=now)
+        return Scan(BEGINNING, is_full=True, started_at=now)
+
+    def end_scan(self, scan: Scan) -> None:
+        """The statement is executed. Not to be called where it was not, or has left out the scan."""
+        if scan.is_full and self._full_scan_seconds:
+            now = time.monotonic()
+            pause_seconds = max(self._full_scan_seconds, FULL_SCAN_SHARE * (now - scan.started_at))
+            self._next_full_scan_at = now + pause_seconds
 
     def move_to(self, due_at: datetime) -> None:
         """A claim took all rows that were due until then."""
