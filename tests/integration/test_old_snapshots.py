@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import psycopg2
 import pytest
 from sqlalchemy import Engine, text
 
+from sandbox.embedded import EmbeddedPostgres
 from shared.db.alerts.snapshot_watch import SnapshotWatch
+from shared.db.core.engine import make_engine
 from shared.db.refresh.claims import CLAIM_UNLESS_LIMITED, ConnectionClaims
 from shared.db.refresh.due_cursor import BEGINNING
 from shared.db.reports.oldest_snapshot import read_oldest_snapshot
+from shared.db.schema.migrate import migrate
 from tests.support.polling import until
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, open_transaction
 
@@ -129,3 +133,39 @@ def test_a_snapshot_that_stays_open_is_named_and_alerted_once(
     watch.measure()
     assert read_oldest_snapshot(engine).age_seconds < 60
     assert sql.rows(KINDS) == [("old_snapshot", False), ("old_snapshot", True)]
+
+
+def fill_queue(stranger: SqlFixture, until_usage: float) -> None:
+    """By a login that can connect."""
+    while stranger.value("SELECT pg_notification_queue_usage()") < until_usage:
+        stranger.rows("SELECT pg_notify('any_channel', repeat(md5(random()::text), 240))")
+
+
+def test_a_full_queue_of_notifications_fails_no_install_and_is_alerted(
+    own_postgres: EmbeddedPostgres, connect: Callable[..., Any]
+) -> None:
+    stranger = SqlFixture(connect(own_postgres.url()))
+    if stranger.value("SHOW server_version_num") < "170000":
+        pytest.skip("before version 17 PostgreSQL's queue has 8 GB and cannot be made smaller")
+    stranger.rows("ALTER SYSTEM SET max_notify_queue_pages = 64")
+    own_postgres.stop()
+    own_postgres.start()
+    migrate(own_postgres.url())
+    engine, sql = make_engine(own_postgres.url()), SqlFixture(connect(own_postgres.url()))
+    connections = ConnectionFixture(Stores(engine), sql)
+    stranger, listener = SqlFixture(connect(own_postgres.url())), SqlFixture(connect(own_postgres.url()))
+    listener.rows("LISTEN any_channel")
+    listener.rows("BEGIN")
+    listener.rows("SELECT 1")
+    fill_queue(stranger, 0.6)
+    SnapshotWatch(engine).measure()
+    assert sql.rows(KINDS) == [("notification_queue", False)]
+    with pytest.raises(psycopg2.Error, match="too many notifications"):
+        fill_queue(stranger, 2.0)
+    connections.install(1)
+    assert sql.read_served_token(1) is not None
+    listener.rows("COMMIT")
+    until(lambda: sql.value("SELECT pg_notification_queue_usage()") < 0.1)
+    SnapshotWatch(engine).measure()
+    assert sql.rows(KINDS) == [("notification_queue", False), ("notification_queue", True)]
+    engine.dispose()
