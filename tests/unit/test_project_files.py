@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tomllib
 from importlib.metadata import version
 
 import pytest
 
 from tests.support.environment import ROOT
+from tests.support.json_schemas import find_schema_errors
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -25,9 +24,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     ],
 )
 def test_a_file_for_github_matches_its_schema(schema: str, path: str) -> None:
-    argv = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(ROOT / path)]
-    checked = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert find_schema_errors(schema, ROOT / path) == ""
 
 
 def test_the_workflow_runs_the_same_script_as_every_other_ci() -> None:
