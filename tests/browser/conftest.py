@@ -6,10 +6,11 @@ An error or a warning on the console of a page (a script error, a blocked resour
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, expect, sync_playwright
 
 from sandbox.child_processes import ChildProcess
 from sandbox.ports import find_free_port
@@ -57,32 +58,64 @@ def console_errors() -> Iterator[list[str]]:
     assert errors == []
 
 
-@pytest.fixture
-def open_page(chromium: Browser, console_errors: list[str]) -> Iterator[OpenPage]:
-    """A blank page in a browser context of its own: cookies are not shared."""
-    contexts: list[BrowserContext] = []
-
-    def open_in_context(**options: Any) -> Page:
-        context = chromium.new_context(**options)
-        context.set_default_timeout(TIMEOUT_MS)
-        contexts.append(context)
-        record_console_errors(context, console_errors)
-        return context.new_page()
-
-    yield open_in_context
-    for context in contexts:
+@pytest.fixture(scope="package")
+def contexts(chromium: Browser) -> Iterator[dict[str, BrowserContext]]:
+    """Browser contexts by their options, each with a blank page: a new context takes a second of CPU time."""
+    contexts: dict[str, BrowserContext] = {}
+    yield contexts
+    for context in contexts.values():
         context.close()
 
 
-def record_console_errors(context: BrowserContext, errors: list[str]) -> None:
+@pytest.fixture
+def open_page(chromium: Browser, contexts: dict[str, BrowserContext], console_errors: list[str]) -> Iterator[OpenPage]:
+    """A blank page in a browser context without cookies, which no other page of the test shares.
+
+    `is_changed`: the test changes the context's clock or network, so that no other test may use it.
+    """
+    shared: dict[str, BrowserContext] = {}
+    opened: list[BrowserContext] = []
+    with ExitStack() as stack:
+
+        def open_in_context(*, is_changed: bool = False, **options: Any) -> Page:
+            key = repr(sorted(options.items()))
+            if is_changed or key in shared:
+                context = chromium.new_context(**options)
+                opened.append(context)
+            else:
+                if key not in contexts:
+                    contexts[key] = chromium.new_context(**options)
+                    contexts[key].new_page()
+                context = shared[key] = contexts[key]
+            context.set_default_timeout(TIMEOUT_MS)
+            stack.enter_context(recording_console_errors(context, console_errors))
+            return context.new_page()
+
+        yield open_in_context
+    for context in opened:
+        context.close()
+    for context in shared.values():
+        for page in context.pages[1:]:
+            page.close()
+        context.clear_cookies()
+
+
+@contextmanager
+def recording_console_errors(context: BrowserContext, errors: list[str]) -> Iterator[None]:
     def record(message: ConsoleMessage) -> None:
         # Chromium also reports the status 4xx of the page itself: a test that opens such a page checks it.
         is_page_itself = message.page is not None and message.location["url"] == message.page.url
         if message.type in {"error", "warning"} and not is_page_itself:
             errors.append(f"{message.location['url']}: {message.text}")
 
+    def record_exception(error: WebError) -> None:
+        errors.append(str(error.error))
+
     context.on("console", record)
-    context.on("weberror", lambda error: errors.append(str(error.error)))
+    context.on("weberror", record_exception)
+    yield
+    context.remove_listener("console", record)
+    context.remove_listener("weberror", record_exception)
 
 
 @pytest.fixture(scope="package")

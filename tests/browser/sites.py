@@ -27,7 +27,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class AdminBrowser:
-    """Opens the operator's pages. Every page is in a browser context of its own: cookies are not shared."""
+    """Opens the operator's pages. The pages of a test share no cookies."""
 
     url: str
     password: str = field(repr=False)

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 from sandbox.child_processes import ChildProcess
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
-from tests.browser.conftest import TIMEOUT_MS, OpenPage, record_console_errors
+from tests.browser.conftest import TIMEOUT_MS, OpenPage, recording_console_errors
 from tests.browser.sites import AdminBrowser, Site, expect_heading, open_connections, open_sql
 from tests.support import database_states
 from tests.support.databases import Databases
@@ -102,13 +102,14 @@ def admin_pages(chromium: Browser, sites: Sites) -> Iterator[tuple[Mapping[str, 
     """One page for each site, used by one test after the other, and the errors on their consoles."""
     errors: list[str] = []
     pages = {}
-    for database, site in sites.items():
-        credentials = {"username": "operator", "password": site.password}
-        context = chromium.new_context(base_url=site.url, http_credentials=credentials)
-        context.set_default_timeout(TIMEOUT_MS)
-        record_console_errors(context, errors)
-        pages[database] = context.new_page()
-    yield pages, errors
+    with ExitStack() as stack:
+        for database, site in sites.items():
+            credentials = {"username": "operator", "password": site.password}
+            context = chromium.new_context(base_url=site.url, http_credentials=credentials)
+            context.set_default_timeout(TIMEOUT_MS)
+            stack.enter_context(recording_console_errors(context, errors))
+            pages[database] = context.new_page()
+        yield pages, errors
     for page in pages.values():
         page.context.close()
 

@@ -163,7 +163,7 @@ def test_open_pages_are_updated_without_a_reload(
     admin: AdminBrowser, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     database_states.fill_healthy(connections, sql)
-    pages = overview, rows, one = [admin.new_page() for _ in range(3)]
+    pages = overview, rows, one = [admin.new_page(is_changed=True) for _ in range(3)]
     for page, path in zip(pages, ("/operator", "/connections", "/connections/62515"), strict=True):
         page.clock.install()
         page.goto(path)
@@ -191,7 +191,7 @@ def test_the_result_of_an_action_is_removed_once_the_page_shows_another_state(
 ) -> None:
     """A time alone is no other state."""
     connections.install()
-    page = admin.new_page()
+    page = admin.new_page(is_changed=True)
     page.clock.install()
     page.goto("/connections/62515")
     page.get_by_role("button", name="Refresh now").click()
@@ -207,7 +207,7 @@ def test_the_result_of_an_action_is_removed_once_the_page_shows_another_state(
 
 
 def test_a_page_says_that_it_gets_no_answer_and_recovers(admin: AdminBrowser, console_errors: list[str]) -> None:
-    page = admin.new_page()
+    page = admin.new_page(is_changed=True)
     page.clock.install()
     page.goto("/operator")
     indicator = page.locator("#live")
