@@ -48,8 +48,10 @@ def fill_troubled(connections: ConnectionFixture, sql: SqlFixture) -> None:
     fill_brake_on(connections, sql)
     for hub_id in (FAILING_HUB, DISCONNECTED_HUB, LONG_NAME_HUB, LARGEST_HUB):
         connections.install(hub_id, scopes=SCOPES)
-        connections.stores.save_account_info(hub_id, f"shop-{hub_id}.example", f"owner@shop-{hub_id}.example")
-    connections.stores.save_account_info(LONG_NAME_HUB, LONG_DOMAIN, f"{'first-name-' * 5}@{LONG_DOMAIN}")
+        domain, owner = f"shop-{hub_id}.example", "owner"
+        if hub_id == LONG_NAME_HUB:
+            domain, owner = LONG_DOMAIN, "first-name-" * 5
+        connections.stores.save_account_info(hub_id, domain, f"{owner}@{domain}")
     connections.stores.results.save([connections.make_failure(connections.claim_one(FAILING_HUB), NO_ANSWER)])
     disconnect(connections, DISCONNECTED_HUB)
     connections.stores.imports.import_rows([ImportRow(IMPORTED_HUB, "ciphertext")])
