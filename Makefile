@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 # Browsers and examples run no line that these do not run.
-COVERAGE_TESTS := tests/faults tests/journeys tests/integration tests/unit
+COVERAGE_TESTS := tests/security tests/faults tests/journeys tests/integration tests/unit
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up test test-fast coverage freshness soak fuzz bench check format lock docs screenshots compose-test audit sbom
