@@ -68,6 +68,16 @@ def test_status_calls_a_sweep_overdue_by_the_interval_of_sweep_seconds(
     assert overdue not in tokenkeeper("status", SWEEP_SECONDS="120").out
 
 
+def test_status_and_doctor_say_that_sweeps_go_on_without_beat(
+    tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.stores.provider.begin_sweep(2)
+    sql.rows("UPDATE tokenkeeper.provider SET swept_without_beat_since = now() - interval '2 hours'")
+    (line,) = [line for line in tokenkeeper("status").out.splitlines() if line.startswith("last sweep")]
+    assert "without beat since 2 h ago: start beat, or repair Redis" in line
+    assert "but no message of beat reaches a worker" in tokenkeeper("doctor").out
+
+
 def test_status_of_an_empty_database(tokenkeeper: Command) -> None:
     result = tokenkeeper("status")
     assert result.status == 0

@@ -21,6 +21,7 @@ from sqlalchemy import text
 
 from shared.db.core.engine import make_engine as connect_engine
 from shared.db.core.errors import SchemaError, StatementRejected
+from shared.db.core.statements import Database, single_statement
 from shared.db.schema.migrate import create_roles, migrate
 from shared.db.schema.privileges import PRIVILEGES, WEB, WORKER, Privilege
 from shared.db.schema.roles import GRANTED_PRIVILEGES, Login, name_group_role
@@ -74,6 +75,15 @@ def test_web_can_read_no_token_by_any_statement(
     )
     with pytest.raises(errors.InsufficientPrivilege):
         web.rows(statement)
+
+
+def test_a_statement_that_the_login_may_not_execute_is_reported_with_where_to_read_about_roles(
+    databases: Databases, database_url: str
+) -> None:
+    engine = connect_engine(databases.as_web(database_url))
+    with pytest.raises(StatementRejected, match=r"may not do this: see docs/operations\.md, Database roles"):
+        Database(engine).execute(single_statement("SELECT access_token FROM tokenkeeper.connections"))
+    engine.dispose()
 
 
 def test_web_can_read_no_token_from_the_planners_statistics(
