@@ -22,8 +22,8 @@ $(READY): requirements/dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-up: $(READY) ## run the whole product in the foreground, with a HubSpot simulator where no app is configured
-	@exec $(BIN)/tokenkeeper up
+up: $(READY) ## run the whole product in the foreground, with a HubSpot simulator where no app is configured (ARGS=--yes)
+	@exec $(BIN)/tokenkeeper up $(ARGS)
 
 test: $(READY) ## every test, against real PostgreSQL, Valkey, Celery and HTTP
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -9,7 +9,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from cli.doctor_checks import Level, check_all
+from cli.doctor_checks import check_all
+from cli.doctor_findings import Level
 from cli.output import json_option, make_epilog, to_json_line
 from shared.settings import REQUIRED
 
@@ -23,7 +24,8 @@ COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red", Level.SKI
     ),
 )
 @json_option
-def run_doctor(as_json: bool) -> None:
+@click.pass_obj
+def run_doctor(ignored_variables: tuple[str, ...] | None, as_json: bool) -> None:
     """Check settings, database, rows, clock, beat, Redis and HubSpot: one line each, exit status 1 if any fails.
 
     Each line begins with ok, warn (works, but should be checked), FAIL (does not work, and what to do), or skip
@@ -36,7 +38,7 @@ def run_doctor(as_json: bool) -> None:
     """
     console = Console()
     has_failed = False
-    for finding in check_all(os.environ):  # noqa: TID251  an entry point
+    for finding in check_all(os.environ, ignored_variables or ()):  # noqa: TID251  an entry point
         if as_json:
             click.echo(to_json_line({"level": finding.level, "about": finding.about, "what": finding.what}))
         else:

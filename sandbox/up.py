@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from sandbox.banner import format_banner
 from sandbox.dotenv import DotenvError, read_dotenv
 from sandbox.embedded import EmbeddedError
 from sandbox.embedded.server import open_private
+from sandbox.given_database import confirm_database
 from sandbox.readiness import make_http_check, make_sweep_check, wait_for
 from sandbox.run_config import (
     InvalidPort,
@@ -41,16 +42,17 @@ class UpFailed(Exception):
     """It cannot start here, or had to stop; the message is one line that says what to do."""
 
 
-def run_up(environ: Mapping[str, str], folder: Path) -> None:
+def run_up(environ: Mapping[str, str], folder: Path, confirm: Callable[[str], object]) -> None:
     """Runs until Ctrl-C or SIGTERM. State lies in `folder`/.tokenkeeper.
 
+    `confirm` is told of a database that this has not made, and raises where it is not to be used.
     Raises UpFailed, SettingsError, SchemaError, StoreUnavailable.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until honcho installs its own, SIGTERM acts as Ctrl-C
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
     try:
         with ExitStack() as stack:
-            _run(stack, environ, folder)
+            _run(stack, environ, folder, confirm)
     except KeyboardInterrupt:
         pass
     except (EmbeddedError, InvalidPort, IncompleteApp, ProcessRefused, DotenvError) as error:
@@ -62,14 +64,18 @@ def say(line: str) -> None:
     print(f"tokenkeeper: {line}", flush=True)
 
 
-def _run(stack: ExitStack, environ: Mapping[str, str], folder: Path) -> None:
+def _run(stack: ExitStack, environ: Mapping[str, str], folder: Path, confirm: Callable[[str], object]) -> None:
     # 1. Read the settings of the environment and of .env.
     state = _make_state_folder(folder)
     stack.enter_context(_lock(state / "lock"))
     dotenv = read_dotenv(folder / ".env")
     given = merge_settings(environ, dotenv)
     is_simulated = needs_simulator(given)
-    Settings.from_env(given, needs=())  # a malformed setting is reported before anything is written
+    if is_simulated:
+        given = {name: value for name, value in given.items() if name.removesuffix("_FILE") != "HUBSPOT_PROXY"}
+    given_settings = Settings.from_env(given, needs=())  # a malformed setting is reported before anything is written
+    if given_settings.database_url:
+        confirm_database(given_settings.database_url, say, confirm)
     # 2. Choose the ports, start the servers, migrate.
     ports = choose_ports(given, say, is_simulated=is_simulated)
     secrets = load_secrets(state / "secrets", given)

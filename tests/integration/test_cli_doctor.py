@@ -5,29 +5,34 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 
+from sandbox.embedded import EmbeddedPostgres
 from sandbox.simulator.control import SimulatorControl
 from shared.db.lifecycle.imports import ImportRow
+from shared.db.schema.migrate import migrate
 from shared.domain.errors import InvalidClient
 from shared.domain.provider import CallOutcome
+from shared.foreign_environment import UNUSED_HTTP_NAMES
 from shared.token_cipher import TokenCipher
 from tests.support.command import Command, CommandResult
 from tests.support.environment import web_environment
+from tests.support.http_proxy import HttpProxy
 from tests.support.stores import ConnectionFixture, SqlFixture
 
 CLOSED_PORT = "127.0.0.1:1"
 ABOUT = [
-    *("settings", "database", "server log", "clock", "schema", "rows", "beat", "refreshes", "brake", "snapshots"),
-    *("redis", "redirect URI", "API version", "HubSpot"),
+    *("settings", "environment", "database", "server log", "clock", "schema", "readers", "rows", "beat"),
+    *("refreshes", "brake", "snapshots", "redis", "redirect URI", "API version", "HubSpot"),
 ]
 
 
 @pytest.fixture
 def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
-    return Command(environment())
+    return Command({**environment(), **dict.fromkeys(UNUSED_HTTP_NAMES, "")})
 
 
 @pytest.fixture
@@ -49,7 +54,8 @@ def findings(result: CommandResult) -> dict[str, tuple[str, str]]:
 
 
 def problems(result: CommandResult) -> dict[str, tuple[str, str]]:
-    return {about: finding for about, finding in findings(result).items() if finding[0] != "ok"}
+    """Without that of other databases of the server, which the tests have."""
+    return {about: finding for about, finding in findings(result).items() if finding[0] != "ok" and about != "readers"}
 
 
 @pytest.mark.usefixtures("healthy")
@@ -123,7 +129,7 @@ def test_an_unreachable_database_skips_only_the_checks_that_need_it(tokenkeeper:
     result = tokenkeeper("doctor", DATABASE_URL=f"postgresql://user:planted-password@{CLOSED_PORT}/db")
     assert result.status == 1
     levels = {about: level for about, (level, _) in findings(result).items()}
-    assert [about for about in ABOUT if levels[about] == "skip"] == ABOUT[2 : ABOUT.index("redis")]
+    assert [about for about in ABOUT if levels[about] == "skip"] == ABOUT[3 : ABOUT.index("redis")]
     assert (levels["database"], levels["redis"], levels["HubSpot"]) == ("FAIL", "ok", "ok")
     assert "planted" not in result.out + result.err
 
@@ -245,3 +251,43 @@ def test_a_host_whose_clock_differs_from_that_of_postgres_fails(
     level, what = findings(tokenkeeper("doctor"))["clock"]
     assert level == "FAIL"
     assert re.fullmatch(rf"this host is (59|60|61)\.\d s {says}: synchronise both with NTP", what)
+
+
+@pytest.mark.usefixtures("healthy")
+def test_variables_of_other_programs_are_named(tokenkeeper: Command) -> None:
+    result = tokenkeeper(
+        "doctor", CELERY_BROKER_URL="redis://planted", PGSSLMODE="require", HTTPS_PROXY="http://planted"
+    )
+    assert result.status == 0
+    assert list(problems(result)) == ["environment"]
+    level, what = findings(result)["environment"]
+    assert level == "warn"
+    assert "CELERY_BROKER_URL, PGSSLMODE of other programs: ignored" in what
+    assert "HTTPS_PROXY is not used: where HubSpot is reached by a proxy alone, set HUBSPOT_PROXY" in what
+    with HttpProxy() as proxy:
+        url = f"http://{proxy.address}"
+        result = tokenkeeper("doctor", HTTPS_PROXY="http://planted", HUBSPOT_PROXY=url)
+        assert problems(result) == {}
+        assert proxy.requests, "HubSpot was asked through it"
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_proxy_that_does_not_answer_is_a_failure(tokenkeeper: Command) -> None:
+    result = tokenkeeper("doctor", HUBSPOT_PROXY=f"http://keeper:planted@{CLOSED_PORT}")
+    assert list(problems(result)) == ["HubSpot"]
+    assert findings(result)["HubSpot"][1].startswith("the proxy of HUBSPOT_PROXY does not answer")
+    assert "planted" not in result.out + result.err
+
+
+def test_a_second_database_whose_readers_may_connect_here_is_a_warning(
+    tokenkeeper: Command, own_postgres: EmbeddedPostgres, connect: Callable[..., Any]
+) -> None:
+    sql = SqlFixture(connect(own_postgres.url()))
+    sql.rows("CREATE DATABASE staging")
+    for name in ("postgres", "staging"):
+        migrate(own_postgres.url(name))
+    url = own_postgres.url()
+    level, what = findings(tokenkeeper("doctor", DATABASE_URL=url))["readers"]
+    assert (level, "of this database and of staging" in what) == ("warn", True)
+    sql.rows("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+    assert findings(tokenkeeper("doctor", DATABASE_URL=url))["readers"][0] == "ok"

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -35,19 +37,24 @@ class Home:
         self.environment = inherited_environment()
         for name in ("WEB_PORT", "FLOWER_PORT", "SIMULATOR_PORT"):
             self.environment[name] = str(find_free_port())
+        self.options: tuple[str, ...] = ()
         self._runs: list[ChildProcess] = []
 
     def up(self, **changes: str) -> ChildProcess:
         log = self.folder / f"up-{len(self._runs)}.log"
-        run = ChildProcess("up", [TOKENKEEPER, "up"], {**self.environment, **changes}, log, cwd=self.folder)
+        run = ChildProcess(
+            "up", [TOKENKEEPER, "up", *self.options], {**self.environment, **changes}, log, cwd=self.folder
+        )
         self._runs.append(run)
         return run.wait_until(lambda running: running.has_printed(UP))
 
     def fails(self, **changes: str) -> subprocess.CompletedProcess[str]:
+        """With a stdin that is no terminal."""
         return subprocess.run(
             [TOKENKEEPER, "up"],
             cwd=self.folder,
             env={**self.environment, **changes},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=60,
@@ -248,6 +255,34 @@ def test_an_invalid_setting_is_reported_in_one_line_and_nothing_is_written(
     assert next(iter(changes.values())) not in failed.stderr
     assert not (home.folder / ".tokenkeeper" / "secrets").exists()
     assert not (home.folder / ".tokenkeeper" / "postgres").exists()
+
+
+def test_a_database_of_another_project_is_left_alone_unless_told_otherwise(
+    home: Home, empty_database_url: str, connect: Callable[..., Any]
+) -> None:
+    connect(empty_database_url).cursor().execute("CREATE TABLE public.orders ()")
+    name = urlsplit(empty_database_url).path[1:]
+
+    failed = home.fails(DATABASE_URL=empty_database_url, PGSSLMODE="require")
+
+    assert (failed.returncode, failed.stderr.count("\n")) == (2, 1)
+    assert (
+        f"DATABASE_URL names database {name} at 127.0.0.1, which tokenkeeper has not made: add --yes" in failed.stderr
+    )
+    assert not (home.folder / ".tokenkeeper" / "secrets").exists()
+    cursor = connect(empty_database_url).cursor()
+    cursor.execute("SELECT count(*) FROM pg_namespace WHERE nspname IN ('hubspot', 'tokenkeeper')")
+    assert cursor.fetchone() == (0,)
+
+    home.options = ("--yes",)
+    run = home.up(DATABASE_URL=empty_database_url, PGSSLMODE="require", CELERY_BROKER_URL="redis://127.0.0.1:1/0")
+    home.connect_an_account()
+    cursor.execute("SELECT count(*) FROM hubspot.connections")
+    run.stop()
+
+    home.options = ()
+    again = home.up(DATABASE_URL=empty_database_url)
+    assert f"tokenkeeper: uses database {name} at 127.0.0.1, which DATABASE_URL names" in again.output()
 
 
 def test_an_invalid_line_of_dotenv_is_reported_by_its_number(home: Home) -> None:

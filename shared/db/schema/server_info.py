@@ -15,6 +15,19 @@ SELECT current_setting('server_version') AS version,
 """)
 
 
+#: Other databases in which hubspot_reader has privileges, where everyone may connect both there and here.
+OTHER_READERS = single_statement("""
+SELECT DISTINCT d.datname::text AS name
+  FROM pg_catalog.pg_shdepend AS s
+  JOIN pg_catalog.pg_roles AS r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::regclass
+  JOIN pg_catalog.pg_database AS d ON d.oid = s.dbid
+  JOIN pg_catalog.pg_database AS own ON own.datname = current_database()
+ WHERE r.rolname = 'hubspot_reader' AND d.oid <> own.oid AND d.datallowconn
+   AND has_database_privilege('public', d.oid, 'CONNECT') AND has_database_privilege('public', own.oid, 'CONNECT')
+ ORDER BY name
+""")
+
+
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
     version: str
@@ -28,3 +41,8 @@ def read_server_info(engine: Engine) -> ServerInfo:
     """Raises StoreUnavailable."""
     row = Database(engine).execute(DESCRIBE)[0]
     return ServerInfo(row.version, row.log_min_error_statement, row.log_error_verbosity)
+
+
+def read_other_readers(engine: Engine) -> list[str]:
+    """Names of databases. Raises StoreUnavailable."""
+    return [row.name for row in Database(engine).execute(OTHER_READERS)]

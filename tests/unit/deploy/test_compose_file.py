@@ -142,3 +142,14 @@ def test_no_service_depends_on_the_simulator() -> None:
 
 def test_a_worker_has_time_to_finish_its_calls_in_flight() -> None:
     assert int(SERVICES["worker"]["stop_grace_period"].removesuffix("s")) > 60
+
+
+#: Threads in use with default settings, measured: they count as processes.
+MOST_THREADS = {"web": 2 * (8 + 4 + 6 + 10), "worker": 2 * (200 + 50)}
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_no_service_can_take_all_memory_or_processes_of_the_machine(name: str) -> None:
+    service = SERVICES[name]
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+    assert service["pids_limit"] >= 2 * MOST_THREADS.get(name, 8)
