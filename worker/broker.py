@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from queue import Empty
 from typing import Any
 
@@ -12,6 +14,7 @@ from kombu.transport import redis
 from kombu.transport.virtual import QoS
 from redis.exceptions import RedisError
 
+from shared.boot_clock import boot_seconds
 from shared.dispatch import BACKGROUND_QUEUE, INTERACTIVE_QUEUE
 from shared.redis_transport import CONNECTION_ERRORS, ReconnectingChannelMixin, use_transports
 from worker.message_validation import InvalidMessage, validate
@@ -41,6 +44,8 @@ READ_ONLY_COMMANDS = frozenset(
 VALIDATED_QUEUES = frozenset({INTERACTIVE_QUEUE, BACKGROUND_QUEUE})
 #: kombu puts this between the name of a queue and a message's priority.
 PRIORITY_SEPARATOR = redis.Channel.sep
+#: Between two questions for Redis's time.
+CLOCK_SECONDS = 10.0
 #: Redis's own failures, after which the worker connects again. Any other exception comes from what a message holds.
 REDIS_ERRORS = (OperationalError, RedisError, OSError, Empty)
 
@@ -55,8 +60,30 @@ def disable_remote_control() -> None:
         del Panel.data[name]
 
 
+class RedisClock:
+    """Redis's clock, in seconds since 1970, asked every few seconds."""
+
+    def __init__(self) -> None:
+        self._anchor: tuple[float, float] | None = None  #: Redis's time, and boot_seconds() at that moment
+
+    def now(self, client: Any) -> float:
+        if self._anchor is None or boot_seconds() - self._anchor[1] > CLOCK_SECONDS:
+            seconds, microseconds = client.time()
+            self._anchor = (seconds + microseconds / 1e6, boot_seconds())
+        redis_now, anchor_seconds = self._anchor
+        return redis_now + boot_seconds() - anchor_seconds
+
+
 class ValidatingQoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
-    """Messages that were taken and not acknowledged are in Redis too, where others could change them."""
+    """Messages that were taken and not acknowledged are in Redis too, where others could change them.
+
+    kombu dates them by the clock of the host that takes them, and compares that with the clock of the host that looks
+    for old ones. Here both dates are Redis's.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._clock = RedisClock()
 
     def append(self, message: Any, delivery_tag: Any) -> None:
         """BRPOP has removed the message from its queue: where Redis does not keep a copy, it is executed all the same.
@@ -64,11 +91,29 @@ class ValidatingQoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
         A full Redis refuses the copy (OOM), a lost connection cannot make it. Without the message an install would be
         lost; with it, only one whose worker dies before it is stored.
         """
+        info = message.delivery_info
+        copy = json.dumps([message._raw, info["exchange"], info["routing_key"]])  # noqa: SLF001  as kombu does
         try:
-            super().append(message, delivery_tag)
+            with self.channel.conn_or_acquire() as client:
+                pipe = client.pipeline()
+                pipe.zadd(self.unacked_index_key, {delivery_tag: self._clock.now(client)})
+                pipe.hset(self.unacked_key, delivery_tag, copy).execute()
         except REDIS_ERRORS as error:
             log.warning("Redis does not keep a copy of a message in work", why=f"{type(error).__name__}: {error}")
-            QoS.append(self, message, delivery_tag)
+        QoS.append(self, message, delivery_tag)
+
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Put messages back that were taken longer ago than the visibility timeout. One process does it at a time."""
+        self._vrestore_count += 1
+        if (self._vrestore_count - 1) % (interval or 1):
+            return
+        with self.channel.conn_or_acquire() as client, suppress(redis.MutexHeld):
+            latest = self._clock.now(client) - self.visibility_timeout
+            with redis.Mutex(client, self.unacked_mutex_key, self.unacked_mutex_expire):
+                for tag in client.zrange(
+                    self.unacked_index_key, latest, 0, desc=True, byscore=True, offset=num and start, num=num
+                ):
+                    self.restore_by_tag(tag, client)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg2
 import pytest
+import redis
 
 from sandbox.child_processes import ChildProcess
 from tests.support.environment import ROOT
@@ -53,6 +55,26 @@ def wait_for_sweeps_of_beat(deployment: FaultDeployment) -> None:
 
 def test_messages_of_a_beat_behind_reach_a_worker_ahead(deployment: FaultDeployment) -> None:
     wait_for_sweeps_of_beat(deployment)
+    deployment.check_recovered()
+
+
+def test_a_message_in_work_is_dated_by_the_clock_of_redis(
+    deployment: FaultDeployment, clocks: Callable[[str], Path]
+) -> None:
+    """Else another worker would deliver it again at once, or the one that takes over from a dead worker much later."""
+    session = psycopg2.connect(deployment.database_url)
+    clocks("worker").write_text("3600")
+    with redis.Redis.from_url(deployment.servers.valkey.url()) as broker:
+        try:
+            with session.cursor() as cursor:
+                cursor.execute("SELECT FROM tokenkeeper.connections FOR UPDATE")
+                assert deployment.install(deployment.hubs[0]).status_code == 303
+                dated = until(lambda: broker.zrange("unacked_index", 0, -1, withscores=True))
+                seconds, _ = broker.time()
+                assert abs(dated[0][1] - seconds) < 60
+        finally:
+            session.close()
+            clocks("worker").write_text(str(SHIFTS_SECONDS["worker"]))
     deployment.check_recovered()
 
 
