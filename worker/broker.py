@@ -12,7 +12,7 @@ from celery.worker.control import Panel
 from kombu.exceptions import OperationalError
 from kombu.transport import redis
 from kombu.transport.virtual import QoS
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from shared.boot_clock import boot_seconds
 from shared.dispatch import BACKGROUND_QUEUE, INTERACTIVE_QUEUE
@@ -103,11 +103,14 @@ class ValidatingQoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
         QoS.append(self, message, delivery_tag)
 
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
-        """Put messages back that were taken longer ago than the visibility timeout. One process does it at a time."""
+        """Put messages back that were taken longer ago than the visibility timeout.
+
+        One process does it at a time, and none while Redis is full: it refuses the lock and the message.
+        """
         self._vrestore_count += 1
         if (self._vrestore_count - 1) % (interval or 1):
             return
-        with self.channel.conn_or_acquire() as client, suppress(redis.MutexHeld):
+        with self.channel.conn_or_acquire() as client, suppress(redis.MutexHeld, OutOfMemoryError):
             latest = self._clock.now(client) - self.visibility_timeout
             with redis.Mutex(client, self.unacked_mutex_key, self.unacked_mutex_expire):
                 for tag in client.zrange(
@@ -132,6 +135,17 @@ class _ValidatingChannelMixin(ReconnectingChannelMixin):
         client = super()._create_client(*arguments, **options)  # type: ignore[misc]  # of kombu's channels
         client.set_response_callback("BRPOP", _validate_brpop_reply)
         return client
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """A full Redis gives messages away, but lets no worker announce itself: so it connects without, where it can.
+
+        Queues of remote control may stay unannounced; those of tasks must have been announced by an earlier process.
+        """
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]
+        except OutOfMemoryError:
+            if queue in VALIDATED_QUEUES and not self.get_table(exchange):  # type: ignore[attr-defined]
+                raise
 
     def _receive_one(self, client: Any) -> Any:
         """Reads the pub/sub channels of remote control and events, which carry no installs."""

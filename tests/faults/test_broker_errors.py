@@ -99,13 +99,14 @@ def test_every_process_survives(
 def test_installs_in_the_queue_of_a_redis_without_memory_are_stored(
     deployment: FaultDeployment, admin: redis.Redis, processes: list[psutil.Process]
 ) -> None:
-    """Redis gives messages away and refuses to keep a copy of those in work."""
+    """Redis gives messages away, and refuses to keep a copy of those in work or to be told of a new connection."""
     old = {hub_id: deployment.token(hub_id) for hub_id in deployment.hubs[:4]}
     worker = psutil.Process(deployment.newest_process("worker").pid)
     worker.suspend()
     for hub_id in old:
         assert deployment.install(hub_id).status_code == 303
     admin.config_set("maxmemory", 1)
+    admin.execute_command("CLIENT KILL TYPE normal")
     worker.resume()
     try:
         until(lambda: all(deployment.token(hub_id) not in {None, token} for hub_id, token in old.items()))
