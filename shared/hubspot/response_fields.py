@@ -25,8 +25,11 @@ MAX_EXPIRES_IN_SECONDS = 31_536_000
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 #: Digits of an integer in JSON: more than any field has, and fewer than Python refuses to parse.
 MAX_INTEGER_DIGITS = 400
+BYTE_ORDER_MARK = "\ufeff"
 #: Printable ASCII without spaces: safe in a header, in a form and in a text column.
 _TOKEN = re.compile(r"[!-~]+")
+#: The same without commas, which may separate scopes.
+_SCOPE = re.compile(r"[!-+\--~]+")
 #: In a body that is not JSON, such as one that was cut off: the field up to its closing quote.
 _REFRESH_TOKEN_FIELD = re.compile(rb'"refresh_token"\s*:\s*("(?:[^"\\]|\\.)+")')
 
@@ -35,17 +38,24 @@ def _parse_integer(digits: str) -> int | None:
     return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else None
 
 
-#: One for all calls: json.loads makes a decoder per call where it is given hooks. NaN and Infinity are not JSON.
-_DECODER = json.JSONDecoder(parse_int=_parse_integer, parse_constant=lambda _name: None)
+#: NaN and Infinity are not JSON; a field with one of them is null. The second decoder, which costs more, takes integers
+#: that Python refuses as well. Made once: json.loads makes a decoder per call where it is given hooks.
+_DECODERS = (
+    json.JSONDecoder(parse_constant=lambda _name: None),
+    json.JSONDecoder(parse_constant=lambda _name: None, parse_int=_parse_integer),
+)
 
 
 def parse_object(body: bytes) -> dict[str, Any] | None:
     """The JSON object in the body; None where it is anything else. Bytes that are not UTF-8 spoil only their field."""
-    try:
-        value = _DECODER.decode(body.decode("utf-8-sig", errors="replace"))
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+    text = body.decode(errors="replace").removeprefix(BYTE_ORDER_MARK)
+    for decoder in _DECODERS:
+        try:
+            value = decoder.decode(text)
+        except (ValueError, RecursionError):
+            continue
+        return value if isinstance(value, dict) else None
+    return None
 
 
 def find_refresh_token(body: bytes) -> str | None:
@@ -104,9 +114,12 @@ def parse_scopes(value: Any) -> tuple[str, ...] | None:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list):
         return None
-    words = [word for text in texts if isinstance(text, str) for word in text.replace(",", " ").split()]
-    scopes = tuple(word for word in words if _TOKEN.fullmatch(word))
-    return scopes if scopes or value == [] else None
+    scopes: list[str] = []
+    for text in texts:
+        if isinstance(text, str):
+            words = [text] if _SCOPE.fullmatch(text) else text.replace(",", " ").split()
+            scopes += [word for word in words if _SCOPE.fullmatch(word)]
+    return tuple(scopes) if scopes or value == [] else None
 
 
 def parse_line(value: Any, max_chars: int) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -105,12 +106,15 @@ def test_resume_ends_a_pause_and_the_wait_of_the_connection_that_got_the_429(dep
         "SELECT extract(epoch FROM paused_until - clock_timestamp()) FROM tokenkeeper.provider"
     )
     assert 0 < seconds_left <= 300
+    introspections = deployment.count_introspections()
+    deployment.sql.set("account_info_due_at = now()")
     before = deployment.make_due(*deployment.hubs[1:]) | {deployment.hubs[0]: deployment.tokens()[deployment.hubs[0]]}
-    result = deployment.product.tokenkeeper("resume")
+    result = deployment.product.tokenkeeper("resume", "--json")
+    assert deployment.count_introspections() == introspections, "account information obeys the pause"
     assert (result.returncode, result.stderr) == (0, "")
-    assert "the pause is over" in result.stdout
-    assert "1 connection that HubSpot had put off is due now" in result.stdout
+    assert json.loads(result.stdout) == {"was_paused": True, "state": "ok", "connections_due": 1}
     deployment.wait_for_new_tokens(before)
+    until(lambda: deployment.count_introspections() >= introspections + len(deployment.hubs))
     until(lambda: deployment.newest_process("worker").has_printed("ended the pause of refreshes"))
     deployment.check_recovered()
 

@@ -31,7 +31,7 @@ SEED = int(os.environ.get("SEED") or random.randrange(1_000_000))
 #: Each applies to a random share of the calls for some seconds. Introspection contradicts the refusals.
 FAULTS = (
     "429 477 500 503 bad_refresh_token bad_hub bad_client_secret cut drip empty_200 html_200 lost"
-    " negative_expires_in reset slow truncated"
+    " negative_expires_in no_access_token odd_forms reset slow truncated"
 )
 #: Celery prints this and exits where a pool process dies before the pool has started.
 POOL_DID_NOT_START = "Could not start worker processes"

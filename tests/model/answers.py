@@ -13,6 +13,7 @@ from shared.domain.errors import (
     InvalidClient,
     InvalidGrant,
     ProviderError,
+    ScopesRejected,
     TemporarilyUnavailable,
     Throttled,
     UnknownRefusal,
@@ -80,6 +81,7 @@ OTHER_ERRORS = [
     ErrorAnswer(Throttled("429", http_status=429, retry_after=30.0)),
     ErrorAnswer(InvalidClient("BAD_CLIENT_SECRET", http_status=400)),
     ErrorAnswer(UnknownRefusal("NEW_WORD", http_status=400)),
+    ErrorAnswer(ScopesRejected("BAD_SCOPES", http_status=403)),
 ]
 ANSWERS: st.SearchStrategy[Answer] = st.one_of(
     SUCCESSES, st.sampled_from(INVALID_GRANTS), st.sampled_from(OTHER_ERRORS)

@@ -181,6 +181,10 @@ class FaultDeployment(Deployment):
         """The number of lines with this event in the history of all connections."""
         return int(self.sql.value("SELECT count(*) FROM hubspot.history WHERE event = %s", name))
 
+    def count_introspections(self) -> int:
+        """The number of introspections that HubSpot answered so far."""
+        return sum(self.simulator.get_stats()["calls"].get("introspect", {}).values())
+
     def hubspot_condition(self) -> str:
         return str(self.sql.value("SELECT condition FROM tokenkeeper.provider"))
 
