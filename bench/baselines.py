@@ -15,7 +15,7 @@ from bench.testbed import Testbed
 from sandbox.child_processes import ChildProcess
 
 #: As many as the product has: pool processes, and calls in flight in each.
-PROCESSES, THREADS = 2, 200
+PROCESSES, THREADS = 2, 400
 #: The measured groups of processes.
 BARE_GROUPS = tuple(f"bare-{number}" for number in range(PROCESSES))
 #: Child processes of the prefork pool.
@@ -46,7 +46,7 @@ SELECT n, 'na1-aaaa-bbbb-cccc-dddd-' || lpad(n::text, 12, '0'), rpad('CI', 300, 
 
 
 def measure_bare_loop(testbed: Testbed, warm_up_seconds: float, seconds: float) -> Interval:
-    """Two processes of 200 threads each that call HubSpot with `requests`."""
+    """Two processes of 400 threads each that call HubSpot with `requests`."""
     with _run_bare_loops(testbed) as meter:
         return _measure(meter, warm_up_seconds, seconds)
 

@@ -1,8 +1,8 @@
 """`python -m bench.layers`: where the CPU of a refresh goes in a pool process, layer by layer.
 
 The product's own loop, stores, cipher and client run in this process, against real servers. Compared with a worker,
-only Celery is missing, and five calls are timed. CPU is the thread's (`time.thread_time`), so that waiting counts as
-nothing. The rest, in no layer, is the loop itself and the switching between threads.
+only Celery is missing, and four things are timed. CPU is the thread's (`time.thread_time`), so that waiting counts as
+nothing. The rest, in no layer, is libcurl, the sockets, and the loop itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from bench.stored_connections import import_connections, make_overdue
 from bench.suite import HUBSPOT_DELAY_SECONDS
@@ -26,6 +26,7 @@ from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.results import RefreshResults
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
+from shared.hubspot.transport import Steps
 from shared.settings import Settings
 from shared.token_cipher import TokenCipher
 from worker.refresh import Refresher
@@ -40,12 +41,11 @@ DRAIN_SECONDS = 30.0
 #: The layers: what each does, and the layer whose time includes its own.
 LAYERS = {
     "open": ("decrypt the refresh token (Fernet)", "attempt"),
-    "ask": ("call HubSpot: HTTP, and parse the reply", "attempt"),
-    "attempt": ("decide the outcome and the next due time", None),
+    "attempt": ("build the request, parse the reply, decide", None),
     "claim": ("claim: SQL, and objects for the rows", None),
     "save": ("save: JSON, SQL", None),
 }
-REST_LABEL = "switching between threads, and the loop"
+REST_LABEL = "libcurl, sockets, and the loop"
 
 
 class Stopwatch:
@@ -70,6 +70,23 @@ class Stopwatch:
 
         return time_call
 
+    def wrap_steps(self, layer: str, make_steps: Callable[P, Steps[T]]) -> Callable[P, Steps[T]]:
+        """The steps, with the CPU of each added to the layer's."""
+
+        @wraps(make_steps)
+        def make_timed_steps(*args: P.args, **kwargs: P.kwargs) -> Steps[T]:
+            resume = self.wrap(layer, make_steps(*args, **kwargs).send)
+            reply: Any = None
+            while True:
+                try:
+                    call = resume(reply)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                reply = yield call
+
+        return make_timed_steps
+
     def read(self) -> dict[str, float]:
         """By layer; the whole process's under "process"."""
         with self._lock:
@@ -87,12 +104,11 @@ def run_loop(testbed: Testbed, stopwatch: Stopwatch) -> Iterator[None]:
     refresher = Refresher(hubspot, cipher, claims.clock, Schedule(), settings.http_timeout_seconds)
     for layer, owner, name in (
         ("open", cipher, "decrypt_refresh_token"),
-        ("ask", hubspot, "refresh"),
-        ("attempt", refresher, "refresh"),
         ("claim", claims, "claim"),
         ("save", results, "save"),
     ):
         setattr(owner, name, stopwatch.wrap(layer, getattr(owner, name)))
+    refresher.refresh_steps = stopwatch.wrap_steps("attempt", refresher.refresh_steps)  # type: ignore[method-assign]
     loop = RefreshLoop(
         claims,
         results,

@@ -31,7 +31,7 @@ FIGURES: Mapping[str, Figure] = {
     "rest_cpu": Figure("  CPU of all, of one core", "%", 1),
     "import": Figure("import", "rows/s"),
     "product": Figure("product, sustained", "refreshes/s"),
-    "bare": Figure("bare loop of requests, 2 x 200 threads", "refreshes/s"),
+    "bare": Figure("bare loop of requests, 2 x 400 threads", "refreshes/s"),
     "per_task": Figure("a Celery task per connection, 64 processes", "refreshes/s"),
     "to_bare": Figure("product / bare loop", "x", 2),
     "to_per_task": Figure("product / task per connection", "x", 1),

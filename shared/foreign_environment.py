@@ -17,7 +17,7 @@ IGNORED_NAMES = frozenset({"APP", "BROKER_URL", "CONFIG_MODULE", "LOADER", "RESU
 OWN_NAMES = frozenset({"FLOWER_PORT"})
 #: gunicorn reads this one before any file of this project: gunicorn.conf.py makes it read its options again without it.
 GUNICORN_ARGUMENTS = "GUNICORN_CMD_ARGS"
-#: Other programs take a proxy or certificates from these; calls to HubSpot do not (shared/net/http_adapter.py).
+#: Other programs take a proxy or certificates from these; calls to HubSpot do not (shared/net/call_engine.py).
 UNUSED_HTTP_NAMES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 
 

@@ -218,7 +218,7 @@ class Settings:
     refresh_concurrency: int = setting(
         "REFRESH_CONCURRENCY",
         partial(parsers.parse_integer, least=1, most=10_000),
-        200,
+        400,
         hint="a number from 1 to 10000",
         example="50",
         meaning="calls to HubSpot in flight per pool process of a worker",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,6 +19,7 @@ from shared.domain.provider import CallOutcome
 from shared.domain.refresh_counters import DECRYPTION_FAILED, classify_outcome
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
+from shared.hubspot.transport import Steps
 from shared.token_cipher import DecryptionError, TokenCipher
 
 log = structlog.get_logger(__name__)
@@ -49,14 +51,23 @@ class Refresher:
         self._schedule = schedule
         self._timeout = timedelta(seconds=timeout_seconds)
 
-    def refresh(self, claimed: ClaimedConnection) -> RefreshAttempt:
+    def start(
+        self,
+        claimed: ClaimedConnection,
+        on_attempt: Callable[[RefreshAttempt], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        """Refresh a connection beside others. Its end is told in another thread; `on_error` is told of a bug only."""
+        self._hubspot.start(self.refresh_steps(claimed), on_attempt, on_error)
+
+    @tracing.trace_steps("refresh")
+    def refresh_steps(self, claimed: ClaimedConnection) -> Steps[RefreshAttempt]:
         """Never raises a ProviderError: whatever HubSpot answers becomes a result."""
-        with tracing.start_span("refresh", hub_id=claimed.connection.hub_id) as span:
-            attempt = self._refresh(claimed)
-            span.set_attributes(**_span_attributes(attempt))
+        attempt = yield from self._refresh(claimed)
+        tracing.set_attributes(hub_id=claimed.connection.hub_id, **_span_attributes(attempt))
         return attempt
 
-    def _refresh(self, claimed: ClaimedConnection) -> RefreshAttempt:
+    def _refresh(self, claimed: ClaimedConnection) -> Steps[RefreshAttempt]:
         connection, lease = claimed.connection, claimed.lease
         hub_id, is_first = connection.hub_id, connection.failures == 0
 
@@ -79,7 +90,7 @@ class Refresher:
         issued: Grant | NoAccessToken | None = None
         called_at = self._clock.now()
         try:
-            issued = self._hubspot.refresh(refresh_token, called_at)
+            issued = yield from self._hubspot.refresh_steps(refresh_token, called_at)
         except NoAccessToken as reply:
             issued = error = reply
         except ProviderError as refusal:
@@ -103,7 +114,7 @@ class Refresher:
         is_suspect = transition.connection.status is Status.SUSPECT and not isinstance(error, WrongHub)
         if isinstance(error, InvalidGrant) and is_suspect and self._has_time_for_call(lease):
             try:
-                answer = self._hubspot.introspect(refresh_token, "refresh_token")
+                answer = yield from self._hubspot.introspect_steps(refresh_token, "refresh_token")
             except ProviderError as refusal:
                 log.debug("introspection did not answer", hub_id=hub_id, **refusal.evidence())
                 outcomes.append(CallOutcome(is_first_attempt=False, error=refusal))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from functools import partial
 from queue import Empty, SimpleQueue
 
 import structlog
@@ -59,15 +60,17 @@ class RefreshLoop:
         self._provider = provider
         self._refresher = refresher
         self._concurrency = concurrency
-        self._executor = ThreadPoolExecutor(concurrency, thread_name_prefix="refresh")
+        self._queued: deque[ClaimedConnection] = deque()  #: claimed, and waiting for a call to end
+        self._free_calls = deque([None] * concurrency)  #: one item for each call that may begin
+        self._start_lock = threading.Lock()  #: held by the thread that begins calls
         self._finished: SimpleQueue[RefreshAttempt] = SimpleQueue()
-        self._in_flight: set[Lease] = set()  #: of rows claimed and not yet gathered, also those that wait for a thread
+        self._in_flight: set[Lease] = set()  #: of rows claimed and not yet gathered, also those that are queued
         self._finished_since_claim = 0
         self._pending = PendingResults()
         self._refresh_log = RefreshLog()
         self._counter_reporter = CounterReporter(counters)
         self._is_provider_healthy = True
-        self._stop_calls = False  #: HubSpot asked all to stop: rows that no thread has taken yet are not called
+        self._stop_calls = False  #: HubSpot asked all to stop: rows that are queued are not called
         self._is_draining = False
         self._drain_locked_until = 0.0  #: by time.monotonic(): when it stops to wait for locked rows
         self._activated = threading.Event()
@@ -90,7 +93,6 @@ class RefreshLoop:
         self._activated.set()
         self._thread.join(timeout_seconds)
         self._results.finish(max(0.0, started_at + timeout_seconds - time.monotonic()))
-        self._executor.shutdown(wait=False, cancel_futures=True)
         if self._thread.is_alive():
             counts = {"in_flight": len(self._in_flight), "unsaved": len(self._pending)}
             log.error("stopped with calls in flight or results unsaved", **counts)
@@ -120,6 +122,7 @@ class RefreshLoop:
         self._claims.renew_lost_leases(self._in_flight)
         # 2. Gather what has finished, and save it. Where PostgreSQL does not take it, nothing is claimed.
         if self._is_busy():
+            self._start_queued()
             attempts = self._gather(GATHER_SECONDS)
             self._finished_since_claim += len(attempts)
             self._pending.add(attempts)
@@ -165,16 +168,16 @@ class RefreshLoop:
             batch = self._claims.claim(wanted)
             span.set_attributes(claimed=len(batch.rows))
         self._is_provider_healthy = batch.provider.is_healthy
-        # This reset is safe: the thread that set it has skipped the rows that were queued; the claim obeys HubSpot's
+        # This reset is safe: the rows that were queued when it was set have been skipped; the claim obeys HubSpot's
         # state as the last save recorded it. If it was set during this claim, the next save records it; until then the
         # first refusal of one of these rows sets it again.
         self._stop_calls = False
         self._finished_since_claim = 0
 
-        # 3. Hand them to the threads.
-        for claimed in batch.rows:
-            self._in_flight.add(claimed.lease)
-            self._executor.submit(self._refresh, claimed)
+        # 3. Begin calls, or queue them behind those in flight.
+        self._in_flight.update(claimed.lease for claimed in batch.rows)
+        self._queued.extend(batch.rows)
+        self._start_queued()
 
         # 4. When to claim again?
         if batch.is_rate_limited:
@@ -184,19 +187,39 @@ class RefreshLoop:
         elif self._active_until == active_until:
             self._active_until = 0.0  # nothing is due, and no activation came during the claim
 
-    def _refresh(self, claimed: ClaimedConnection) -> None:
-        """Runs in one of the threads."""
+    def _start_queued(self) -> None:
+        """Begin as many calls as may be in flight.
+
+        The loop's thread does so at each turn, and the thread of calls whenever one has ended. Where one of them is at
+        it, the other need not wait: the first looks again before it leaves, and a turn later at the latest.
+        """
+        if not self._start_lock.acquire(blocking=False):
+            return
         try:
-            if self._stop_calls or self._is_draining:
-                attempt = RefreshAttempt(claimed.lease)
-            else:
-                attempt = self._refresher.refresh(claimed)
-                if _asks_all_to_stop(attempt):
-                    self._stop_calls = True
-        except Exception:
-            log.exception("a refresh raised an exception", hub_id=claimed.connection.hub_id)
-            attempt = RefreshAttempt(claimed.lease)
+            while self._free_calls and self._queued:
+                self._free_calls.popleft()
+                claimed = self._queued.popleft()
+                if self._stop_calls or self._is_draining:
+                    self._end_call(RefreshAttempt(claimed.lease))
+                else:
+                    self._refresher.start(claimed, self._on_attempt, partial(self._on_error, claimed))
+        finally:
+            self._start_lock.release()
+
+    def _on_attempt(self, attempt: RefreshAttempt) -> None:
+        if _asks_all_to_stop(attempt):
+            self._stop_calls = True
+        self._end_call(attempt)
+        self._start_queued()
+
+    def _on_error(self, claimed: ClaimedConnection, error: Exception) -> None:
+        log.error("a refresh raised an exception", hub_id=claimed.connection.hub_id, exc_info=error)
+        self._end_call(RefreshAttempt(claimed.lease))
+        self._start_queued()
+
+    def _end_call(self, attempt: RefreshAttempt) -> None:
         self._finished.put(attempt)
+        self._free_calls.append(None)
 
     def _gather(self, seconds: float) -> list[RefreshAttempt]:
         """What finishes within `seconds`; less where an answer asks all workers to stop, which is saved at once."""
@@ -261,11 +284,10 @@ class RefreshLoop:
 
 
 def count_rows_wanted(concurrency: int, *, in_flight: int, finished: int, is_provider_healthy: bool) -> int:
-    """How many rows to claim: one for each free thread, and some that are queued.
+    """How many rows to claim: one for each call that may begin, and some that are queued.
 
-    Up to two rows are queued per call finished since the last claim, so that threads do not idle: idle threads wake
-    each other one by one, each waiting for the interpreter's lock, which cost a sixth of all calls. None are queued
-    while HubSpot is unhealthy, so that other workers can claim them.
+    Up to two rows are queued per call finished since the last claim, so that the next calls need not wait until these
+    are saved. None are queued while HubSpot is unhealthy, so that other workers can claim them.
     """
     queued = min(2 * finished, concurrency) if is_provider_healthy else 0
     return concurrency + queued - in_flight

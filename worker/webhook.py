@@ -10,12 +10,9 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
-import requests
-
 from shared.domain.alerts import Alert, describe_alert
 from shared.logs import redact
-from shared.net.deadline import deadline, deadline_passed
-from shared.net.http_adapter import TRANSPORT_ERRORS, DeadlineAdapter
+from shared.net.call_engine import CallEngine, HttpRequest
 
 #: For one post as a whole.
 POST_TIMEOUT_SECONDS = 10.0
@@ -33,44 +30,36 @@ class WebhookRejected(Exception):
 
 
 class Webhook:
-    """Follows no redirects and reads no response bodies. The URL may hold a secret (Slack's does): never name it."""
+    """Follows no redirects and ignores response bodies. The URL may hold a secret (Slack's does): never name it."""
 
     def __init__(self, url: str, secret: str, timeout_seconds: float = POST_TIMEOUT_SECONDS) -> None:
         """Without a `secret` posts are not signed."""
         self._url = url
         self._secret = secret.encode()
         self._timeout_seconds = timeout_seconds
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._adapter = DeadlineAdapter()
+        self._engine = CallEngine(max_idle_connections=1)
 
     def post(self, alert: Alert, now: datetime) -> None:
         """Raises WebhookRejected. `now` is signed too, so that a receiver can refuse a replay."""
-        request = self._make_request(alert, int(now.timestamp()))
-        with deadline(self._timeout_seconds):
-            try:
-                response = self._adapter.send(request, stream=True)
-            except TRANSPORT_ERRORS:
-                why = "no answer in time" if deadline_passed() else "no connection, or it broke"
-            else:
-                response.close()
-                if response.ok and response.status_code < 300:  # noqa: PLR2004  2xx
-                    return
-                raise WebhookRejected(f"HTTP {response.status_code}", _parse_retry_after(response.headers))
-        raise WebhookRejected(why)
+        reply = self._engine.call(self._make_request(alert, int(now.timestamp())), self._timeout_seconds)
+        if reply.http_status // 100 == 2:  # noqa: PLR2004  2xx, however its body ended
+            return
+        if reply.http_status:
+            raise WebhookRejected(f"HTTP {reply.http_status}", _parse_retry_after(reply.headers))
+        raise WebhookRejected("no answer in time" if reply.failure == "timeout" else "no connection, or it broke")
 
-    def _make_request(self, alert: Alert, timestamp: int) -> requests.PreparedRequest:
+    def _make_request(self, alert: Alert, timestamp: int) -> HttpRequest:
         body = json.dumps(build_payload(alert)).encode()
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": f"tokenkeeper/{version('tokenkeeper')}",
-            "Connection": "close",  # alerts are rare: this connection would be dead when the next one comes
-            "X-Tokenkeeper-Id": alert.id,
-            "X-Tokenkeeper-Timestamp": str(timestamp),
-        }
+        headers = [
+            "Content-Type: application/json",
+            f"User-Agent: tokenkeeper/{version('tokenkeeper')}",
+            "Connection: close",  # alerts are rare: this connection would be dead when the next one comes
+            f"X-Tokenkeeper-Id: {alert.id}",
+            f"X-Tokenkeeper-Timestamp: {timestamp}",
+        ]
         if self._secret:
-            headers["X-Tokenkeeper-Signature"] = f"sha256={sign(self._secret, timestamp, body)}"
-        return self._session.prepare_request(requests.Request("POST", self._url, data=body, headers=headers))
+            headers.append(f"X-Tokenkeeper-Signature: sha256={sign(self._secret, timestamp, body)}")
+        return HttpRequest("POST", self._url, tuple(headers), body)
 
 
 def build_payload(alert: Alert) -> dict[str, Any]:
@@ -103,5 +92,5 @@ def _redact_all(value: Any) -> Any:
 
 def _parse_retry_after(headers: Mapping[str, str]) -> float:
     """Seconds; 0 without the header, or where it is a date."""
-    text = headers.get("Retry-After", "")
+    text = headers.get("retry-after", "")
     return min(float(text), MAX_RETRY_AFTER_SECONDS) if text.isdecimal() and text.isascii() else 0.0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from time import monotonic
 from typing import Literal, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -19,12 +20,12 @@ from shared.hubspot.response_parsing import (
     parse_introspection,
     parse_refresh,
 )
-from shared.hubspot.transport import Endpoint, Transport
-from shared.net.deadline import deadline
+from shared.hubspot.transport import Endpoint, Steps, Transport, send
 from shared.settings import Settings
-from shared.tracing import SpanKind, trace_calls
+from shared.tracing import SpanKind, trace_steps
 
 T = TypeVar("T")
+TokenKind = Literal["access_token", "refresh_token"]
 
 #: Codes after which the next client secret is tried.
 SECRET_REFUSED = frozenset({"BAD_CLIENT_SECRET", "invalid_client", "unauthorized_client"})
@@ -69,9 +70,9 @@ class HubSpot:
         form_headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         token_url = f"{api_url.rstrip('/')}/oauth/{api_version}/token"
         install_url = f"{api_url.rstrip('/')}/appinstalls/{api_version}/external-install"
-        self._token_endpoint = self._transport.prepare_endpoint("POST", token_url, **form_headers)
-        self._introspect_endpoint = self._transport.prepare_endpoint("POST", f"{token_url}/introspect", **form_headers)
-        self._revoke_endpoint = self._transport.prepare_endpoint("POST", f"{token_url}/revoke", **form_headers)
+        self._token_endpoint = self._transport.prepare_endpoint("POST", token_url, form_headers)
+        self._introspect_endpoint = self._transport.prepare_endpoint("POST", f"{token_url}/introspect", form_headers)
+        self._revoke_endpoint = self._transport.prepare_endpoint("POST", f"{token_url}/revoke", form_headers)
         self._install_endpoint = self._transport.prepare_endpoint("DELETE", install_url)
 
     @classmethod
@@ -96,15 +97,60 @@ class HubSpot:
         query = urlencode({**self._app, "state": state}, quote_via=quote, safe="")
         return f"{self._app_url}/oauth{account}/authorize?{query}"
 
-    @trace_calls("hubspot.exchange", SpanKind.CLIENT)
     def exchange(self, code: str, granted_at: datetime) -> ExchangedGrant:
         """Exchange a code. It is used up, also where this raises.
 
         `granted_at` is the time now, before the request: the token's lifetime counts from there.
         """
+        return self._transport.run(self._exchange_steps(code, granted_at))
+
+    def refresh(self, refresh_token: str, granted_at: datetime) -> Grant:
+        """Fetch the next access token. `granted_at` as in `exchange`. Raises NoAccessToken among others."""
+        return self._transport.run(self.refresh_steps(refresh_token, granted_at))
+
+    def introspect(self, token: str, kind: TokenKind) -> Introspection:
+        """Ask about a token. For an inactive one HubSpot says no more than that."""
+        return self._transport.run(self.introspect_steps(token, kind))
+
+    def revoke(self, refresh_token: str) -> None:
+        """Revoke a refresh token. Access tokens that it brought stay valid until they expire."""
+        self._transport.run(self._revoke_steps(refresh_token))
+
+    def uninstall(self, access_token: str) -> None:
+        """Remove the app from the account. HubSpot notifies the account's administrators by e-mail."""
+        self._transport.run(self._uninstall_steps(access_token))
+
+    def start(self, steps: Steps[T], on_result: Callable[[T], None], on_error: Callable[[Exception], None]) -> None:
+        """Run steps of this client beside others; see Transport.start()."""
+        self._transport.start(steps, on_result, on_error)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    @trace_steps("hubspot.refresh", SpanKind.CLIENT)
+    def refresh_steps(self, refresh_token: str, granted_at: datetime) -> Steps[Grant]:
+        """As `refresh`, for steps that include it."""
+        ends_at = monotonic() + self._timeout
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        parse = partial(parse_refresh, granted_at=granted_at)
+        grant = yield from self._post(self._token_endpoint, form, parse, refresh_token, ends_at)
+        return grant if grant.is_lifetime_known else (yield from self._find_lifetime(grant, ends_at))
+
+    @trace_steps("hubspot.introspect", SpanKind.CLIENT)
+    def introspect_steps(self, token: str, kind: TokenKind, ends_at: float | None = None) -> Steps[Introspection]:
+        """As `introspect`, for steps that include it. `ends_at`: the deadline, by time.monotonic()."""
+        form = {"token": token, "token_type_hint": kind}
+        ends_at = monotonic() + self._timeout if ends_at is None else ends_at
+        return (yield from self._post(self._introspect_endpoint, form, parse_introspection, token, ends_at))
+
+    @trace_steps("hubspot.exchange", SpanKind.CLIENT)
+    def _exchange_steps(self, code: str, granted_at: datetime) -> Steps[ExchangedGrant]:
         # 1. Exchange it. Without a refresh token there is nothing to keep.
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._app["redirect_uri"]}
-        tokens = self._post(self._token_endpoint, form, parse_exchange, code, SECRET_REFUSED_BEFORE_CODE)
+        ends_at = monotonic() + self._timeout
+        tokens = yield from self._post(
+            self._token_endpoint, form, parse_exchange, code, ends_at, try_next_after=SECRET_REFUSED_BEFORE_CODE
+        )
         if tokens.refresh_token is None:
             raise TemporarilyUnavailable("no_refresh_token")
 
@@ -112,7 +158,7 @@ class HubSpot:
         has_lifetime = tokens.access_token is None or tokens.expires_in is not None
         found = Introspection(active=True)
         if tokens.hub_id is None or not has_lifetime:
-            found = self._introspect_issued(tokens)
+            found = yield from self._introspect_issued(tokens)
         hub_id = found.hub_id if tokens.hub_id is None else tokens.hub_id
         if hub_id is None:
             raise TemporarilyUnavailable("no_hub_id")
@@ -128,53 +174,33 @@ class HubSpot:
             scopes=found.scopes if tokens.scopes is None else tokens.scopes,
         )
 
-    @trace_calls("hubspot.refresh", SpanKind.CLIENT)
-    def refresh(self, refresh_token: str, granted_at: datetime) -> Grant:
-        """Fetch the next access token. `granted_at` as in `exchange`. Raises NoAccessToken among others."""
-        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
-        parse = partial(parse_refresh, granted_at=granted_at)
-        with deadline(self._timeout):
-            grant = self._post(self._token_endpoint, form, parse, refresh_token)
-            return grant if grant.is_lifetime_known else self._find_lifetime(grant)
-
-    @trace_calls("hubspot.introspect", SpanKind.CLIENT)
-    def introspect(self, token: str, kind: Literal["access_token", "refresh_token"]) -> Introspection:
-        """Ask about a token. For an inactive one HubSpot says no more than that."""
-        form = {"token": token, "token_type_hint": kind}
-        return self._post(self._introspect_endpoint, form, parse_introspection, token)
-
-    @trace_calls("hubspot.revoke", SpanKind.CLIENT)
-    def revoke(self, refresh_token: str) -> None:
-        """Revoke a refresh token. Access tokens that it brought stay valid until they expire."""
+    @trace_steps("hubspot.revoke", SpanKind.CLIENT)
+    def _revoke_steps(self, refresh_token: str) -> Steps[None]:
         form = {"token": refresh_token, "token_type_hint": "refresh_token"}
-        self._post(self._revoke_endpoint, form, parse_empty, refresh_token)
+        yield from self._post(self._revoke_endpoint, form, parse_empty, refresh_token, monotonic() + self._timeout)
 
-    @trace_calls("hubspot.uninstall", SpanKind.CLIENT)
-    def uninstall(self, access_token: str) -> None:
-        """Remove the app from the account. HubSpot notifies the account's administrators by e-mail."""
+    @trace_steps("hubspot.uninstall", SpanKind.CLIENT)
+    def _uninstall_steps(self, access_token: str) -> Steps[None]:
         headers = {"Authorization": f"Bearer {access_token}"}
-        with deadline(self._timeout):
-            parse_empty(self._transport.send(self._install_endpoint, None, headers, secrets=(access_token,)))
+        ends_at = monotonic() + self._timeout
+        parse_empty((yield from send(self._install_endpoint, None, ends_at, headers, secrets=(access_token,))))
 
-    def close(self) -> None:
-        self._transport.close()
-
-    def _find_lifetime(self, grant: Grant) -> Grant:
+    def _find_lifetime(self, grant: Grant, ends_at: float) -> Steps[Grant]:
         """Introspection knows how long an access token lives. Where it does not answer, the lifetime stays unknown."""
         try:
-            answer = self.introspect(grant.access_token, "access_token")
+            answer = yield from self.introspect_steps(grant.access_token, "access_token", ends_at)
         except ProviderError:
             return grant
         if answer.expires_in is None:
             return grant
         return replace(grant, expires_in=answer.expires_in, is_lifetime_known=True)
 
-    def _introspect_issued(self, tokens: IssuedTokens) -> Introspection:
+    def _introspect_issued(self, tokens: IssuedTokens) -> Steps[Introspection]:
         """Raises ProviderError only where the account is not known without the answer."""
         try:
             if tokens.access_token is not None:
-                return self.introspect(tokens.access_token, "access_token")
-            return self.introspect(str(tokens.refresh_token), "refresh_token")
+                return (yield from self.introspect_steps(tokens.access_token, "access_token"))
+            return (yield from self.introspect_steps(str(tokens.refresh_token), "refresh_token"))
         except ProviderError:
             if tokens.hub_id is None:
                 raise
@@ -186,21 +212,22 @@ class HubSpot:
         form: Mapping[str, str],
         parse: Callable[[Reply], T],
         token: str,
+        ends_at: float,
+        *,
         try_next_after: frozenset[str] = SECRET_REFUSED,
-    ) -> T:
+    ) -> Steps[T]:
         """Send the form with one client secret after the other, until HubSpot accepts one. `token` is in the form."""
         fields = urlencode(form, errors="replace")
         first = self._preferred_secret
-        with deadline(self._timeout):
-            for tries in range(1, len(self._secrets) + 1):
-                number = (first + tries - 1) % len(self._secrets)
-                body = f"{fields}&{self._credentials[number]}".encode("ascii")
-                reply = self._transport.send(endpoint, body, secrets=(token, self._secrets[number]))
-                try:
-                    return parse(reply)
-                except InvalidClient as error:
-                    if error.code not in try_next_after or tries == len(self._secrets):
-                        raise
-                # Later calls begin with the next secret. Threads may race here: a call then has one attempt too many.
-                self._preferred_secret = (number + 1) % len(self._secrets)
+        for tries in range(1, len(self._secrets) + 1):
+            number = (first + tries - 1) % len(self._secrets)
+            body = f"{fields}&{self._credentials[number]}".encode("ascii")
+            reply = yield from send(endpoint, body, ends_at, secrets=(token, self._secrets[number]))
+            try:
+                return parse(reply)
+            except InvalidClient as error:
+                if error.code not in try_next_after or tries == len(self._secrets):
+                    raise
+            # Later calls begin with the next secret. Calls may race here: one then has an attempt too many.
+            self._preferred_secret = (number + 1) % len(self._secrets)
         raise InvalidClient("no_client_secret")

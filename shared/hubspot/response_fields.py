@@ -131,13 +131,13 @@ def parse_line(value: Any, max_chars: int) -> str | None:
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds from 0 to MAX_RETRY_AFTER_SECONDS. A date is compared with the reply's own Date, not with our clock."""
-    text = headers.get("Retry-After")
+    text = headers.get("retry-after")
     if text is None:
         return None
     try:
         seconds = float(text)
     except ValueError:
-        seconds = _seconds_between(headers.get("Date", ""), text)
+        seconds = _seconds_between(headers.get("date", ""), text)
     return None if isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 

@@ -81,7 +81,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """`headers` finds a name in any case. `secrets` are those that were sent, because a reply may echo them."""
+    """`headers` by names in lower case. `secrets` are those that were sent, because a reply may echo them."""
 
     http_status: int
     headers: Mapping[str, str] = field(repr=False)

@@ -1,10 +1,10 @@
-"""One deadline for everything that a thread waits for: calls over HTTP and statements to PostgreSQL.
+"""One deadline for all statements to PostgreSQL that a thread waits for.
 
     with deadline(3.0):
-        ...  # whatever this thread sends, receives or asks of PostgreSQL in here is over within three seconds
+        ...  # whatever this thread asks of PostgreSQL in here is over within three seconds
 
-The sockets of `shared.net.http_adapter` and the connections of `shared.db.core.engine` ask for `seconds_left` before
-each wait. The resolver of host names obeys no deadline: it may answer late, but nothing is sent after that.
+The connections of `shared.db.core.engine` ask for `seconds_left` before each wait. Calls over HTTP have deadlines of
+their own (`shared.net.call_engine`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,3 @@ def deadline(seconds: float) -> Iterator[None]:
 def seconds_left() -> float | None:
     """Until the deadline of this thread, negative after it; None outside of a deadline."""
     return None if _thread.ends_at is None else _thread.ends_at - monotonic()
-
-
-def deadline_passed() -> bool:
-    return _thread.ends_at is not None and monotonic() >= _thread.ends_at

@@ -7,7 +7,7 @@ does nothing without its SDK: docs/adr/0020-spans-cost-nothing-unless-collected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
 from enum import Enum
 from functools import wraps
@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Yielded = TypeVar("Yielded")
+Sent = TypeVar("Sent")
 Value = str | int | float | bool | None  #: an attribute without a value is left out
 
 #: Any of them says that there is a collector.
@@ -106,6 +108,25 @@ def trace_calls(name: str, kind: SpanKind = SpanKind.INTERNAL) -> Callable[[Call
                 return call(*args, **kwargs)
 
         return call_in_span
+
+    return decorate
+
+
+def trace_steps(
+    name: str, kind: SpanKind = SpanKind.INTERNAL
+) -> Callable[[Callable[P, Generator[Yielded, Sent, T]]], Callable[P, Generator[Yielded, Sent, T]]]:
+    """A decorator for a generator that waits for others between its steps: each run of it is a span.
+
+    The span is the current one while a step runs, in whichever thread, and in no other code.
+    """
+
+    def decorate(make_steps: Callable[P, Generator[Yielded, Sent, T]]) -> Callable[P, Generator[Yielded, Sent, T]]:
+        @wraps(make_steps)
+        def make_traced_steps(*args: P.args, **kwargs: P.kwargs) -> Generator[Yielded, Sent, T]:
+            steps = make_steps(*args, **kwargs)
+            return steps if _tracer is None else _tracer.trace_steps(name, kind, steps)
+
+        return make_traced_steps
 
     return decorate
 

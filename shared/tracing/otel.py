@@ -6,8 +6,9 @@ The SDK itself reads its variables: endpoint, headers, sampler, service name, ba
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from opentelemetry import context, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -21,6 +22,8 @@ from shared.domain.errors import ProviderError
 from shared.tracing import Span, SpanKind, Value
 
 KINDS = {kind: trace.SpanKind[kind.name] for kind in SpanKind}
+T = TypeVar("T")
+
 #: The SDK would try for a minute to reach a collector that does not answer.
 SHUTDOWN_SECONDS = 3.0
 #: The SDK's name of a service that the variables do not name.
@@ -57,10 +60,27 @@ class Tracer:
             try:
                 yield RecordedSpan(span)
             except BaseException as error:
-                evidence = error.evidence() if isinstance(error, ProviderError) else {}
-                _set(span, {**evidence, "outcome": type(error).__name__})
-                span.set_status(StatusCode.ERROR)
+                _mark_failed(span, error)
                 raise
+
+    def trace_steps(self, name: str, kind: SpanKind, steps: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        span = self._tracer.start_span(name, kind=KINDS[kind])
+        value: Any = None
+        try:
+            while True:
+                with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+                    try:
+                        yielded = steps.send(value)
+                    except StopIteration as end:
+                        result: T = end.value
+                        return result
+                    except BaseException as error:
+                        _mark_failed(span, error)
+                        raise
+                value = yield yielded
+        finally:
+            steps.close()
+            span.end()
 
     def set_attributes(self, attributes: Mapping[str, Value]) -> None:
         _set(trace.get_current_span(), attributes)
@@ -78,6 +98,12 @@ class Tracer:
         thread = threading.Thread(target=self._provider.shutdown, daemon=True)
         thread.start()
         thread.join(SHUTDOWN_SECONDS)
+
+
+def _mark_failed(span: trace.Span, error: BaseException) -> None:
+    evidence = error.evidence() if isinstance(error, ProviderError) else {}
+    _set(span, {**evidence, "outcome": type(error).__name__})
+    span.set_status(StatusCode.ERROR)
 
 
 def _set(span: trace.Span, attributes: Mapping[str, Value]) -> None:

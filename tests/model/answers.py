@@ -20,6 +20,7 @@ from shared.domain.errors import (
     WrongHub,
 )
 from shared.domain.grant import Grant, Introspection
+from tests.support.hubspot import StepsByCalls
 
 #: The lifetime of HubSpot's tokens, and one that is shorter than a backoff of minutes.
 LIFETIMES_SECONDS = st.sampled_from([1800, 60])
@@ -89,7 +90,7 @@ ANSWERS: st.SearchStrategy[Answer] = st.one_of(
 
 
 @dataclass(slots=True)
-class ScriptedHubSpot:
+class ScriptedHubSpot(StepsByCalls):
     """Gives one answer, and records when it was asked and what it issued."""
 
     answer: Answer

@@ -129,7 +129,7 @@ class ClaimedRow:
         expected = world.cipher.decrypt_refresh_token(hub_id, claimed.encrypted_refresh_token)
         hubspot = ScriptedHubSpot(answer, hub_id, expected, number)
         refresher = _make_refresher(hubspot, world.cipher, world.stores.claims.clock)
-        return refresher.refresh(replace(claimed, lease=lease)), hubspot
+        return hubspot.run(refresher.refresh_steps(replace(claimed, lease=lease))), hubspot
 
 
 def age_attempt(attempt: RefreshAttempt, by: timedelta) -> RefreshAttempt:

@@ -8,20 +8,56 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from shared.domain.errors import CodeRejected, ProviderError
 from shared.domain.grant import ExchangedGrant, Grant, Introspection
 from tests.support.builders import grant
 
+T = TypeVar("T")
 HANG_SECONDS = 30
 
 
+class StepsByCalls:
+    """Offers a double's blocking methods as steps, as HubSpot's client does, and runs each step in a thread."""
+
+    def refresh_steps(self, *arguments: Any) -> Generator[Callable[[], Any], Any, Any]:
+        return (yield partial(self.refresh, *arguments))  # type: ignore[attr-defined]
+
+    def introspect_steps(self, *arguments: Any) -> Generator[Callable[[], Any], Any, Any]:
+        return (yield partial(self.introspect, *arguments))  # type: ignore[attr-defined]
+
+    def run(self, steps: Generator[Callable[[], Any], Any, T]) -> T:
+        resume, value = steps.send, None
+        while True:
+            try:
+                call = resume(value)
+            except StopIteration as end:
+                return end.value
+            try:
+                resume, value = steps.send, call()
+            except ProviderError as error:
+                resume, value = steps.throw, error
+
+    def start(self, steps: Any, on_result: Callable[[Any], None], on_error: Callable[[Exception], None]) -> None:
+        def run() -> None:
+            try:
+                result = self.run(steps)
+            except Exception as error:  # noqa: BLE001  as the product: whatever it is
+                on_error(error)
+            else:
+                on_result(result)
+
+        threading.Thread(target=run, daemon=True).start()
+
+
 @dataclass
-class ScriptedHubSpot:
+class ScriptedHubSpot(StepsByCalls):
     """Has the methods of `shared.hubspot.client.HubSpot`; threads may share it. An answer that is an error is raised.
 
     `refresh_answer` None: each refresh brings a new grant whose access token is named for the refresh token.

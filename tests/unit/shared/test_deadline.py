@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 
 import pytest
 
-from shared.net.deadline import deadline, deadline_passed, seconds_left
-from shared.net.http_adapter import connect
+from shared.net.deadline import deadline, seconds_left
 
 
 def test_outside_of_a_deadline_there_is_no_limit() -> None:
     assert seconds_left() is None
-    assert not deadline_passed()
 
 
 def test_of_nested_deadlines_the_earlier_one_counts() -> None:
@@ -28,7 +25,6 @@ def test_of_nested_deadlines_the_earlier_one_counts() -> None:
 
 def test_a_deadline_of_zero_seconds_has_passed() -> None:
     with deadline(0):
-        assert deadline_passed()
         assert (seconds_left() or 0) <= 0
 
 
@@ -45,18 +41,3 @@ def test_the_deadline_of_one_thread_does_not_limit_another() -> None:
         thread.start()
         thread.join()
     assert left == [None]
-
-
-def test_no_connection_is_made_outside_of_a_deadline_or_after_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.setblocking(False)
-        host, port = server.getsockname()
-        with pytest.raises(TimeoutError):
-            connect(host, port)
-        with deadline(0), pytest.raises(TimeoutError):
-            connect(host, port)
-        with pytest.raises(BlockingIOError):
-            server.accept()
-        with deadline(60):
-            connect(host, port).close()
-        server.accept()[0].close()

@@ -37,7 +37,7 @@ def read_error(**changes):
 def test_the_defaults_are_those_of_the_contract():
     settings = read()
     assert (settings.refresh_from, settings.refresh_until, settings.sweep_seconds) == (0.6, 0.75, 2)
-    assert (settings.http_timeout_seconds, settings.lease_seconds, settings.refresh_concurrency) == (20, 60, 200)
+    assert (settings.http_timeout_seconds, settings.lease_seconds, settings.refresh_concurrency) == (20, 60, 400)
     assert settings.max_refreshes_per_second == 0
     assert (settings.hubspot_api_url, settings.hubspot_app_url) == ("https://api.hubapi.com", "https://app.hubspot.com")
     assert settings.hubspot_api_version == "2026-09"
