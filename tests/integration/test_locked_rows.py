@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from shared.db.core.engine import make_engine
 from shared.db.lifecycle.imports import ImportRow
 from shared.db.lifecycle.key_rotation import ReencryptedToken
 from shared.db.refresh.claims import ClaimedConnection, RefreshResult
 from shared.domain.errors import TemporarilyUnavailable
 from shared.domain.provider import FAILURES_BEFORE_OUTAGE, CallOutcome, Condition
+from tests.support.databases import Databases
 from tests.support.polling import until
-from tests.support.stores import ConnectionFixture, SqlFixture, open_transaction
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once, open_transaction
 
 LOCKED, OTHER = 1, 2
 LOCK = "SELECT FROM tokenkeeper.connections WHERE hub_id = %s FOR UPDATE"
@@ -214,3 +217,32 @@ def test_an_import_does_not_wait_for_a_row_that_it_leaves_as_it_is(
     lock.rows(LOCK, LOCKED)
     imported = connections.stores.imports.import_rows([ImportRow(hub_id, "encrypted") for hub_id in (LOCKED, OTHER)])
     assert (imported.new, imported.replaced) == ({OTHER}, set())
+
+
+def test_a_default_isolation_level_of_the_database_lets_no_statement_fail(
+    connections: ConnectionFixture, sql: SqlFixture, databases: Databases, database_url: str
+) -> None:
+    connections.import_due(200)
+    connections.stores.claims.clock.set(sql.now())
+    sql.rows(f"ALTER DATABASE {urlsplit(database_url).path[1:]} SET default_transaction_isolation = 'serializable'")
+    engine = make_engine(databases.as_worker(database_url), pool_size=8)
+    stores = [Stores(engine) for _ in range(8)]
+    for _ in range(3):
+        batches = at_once([lambda each=each: each.claims.claim(8).rows for each in stores])
+        results = [[connections.make_success(row) for row in rows] for rows in batches if rows]
+        outcomes = at_once([lambda s=s, r=r: s.results.save(r) for s, r in zip(stores, results, strict=False)])
+        assert all(not outcome.rejected for outcome in outcomes)
+    stores[0].provider.record_outcomes([CallOutcome(is_first_attempt=True)])
+    engine.dispose()
+
+
+def test_a_rotated_refresh_token_does_not_wait_for_a_lease_that_ends_later_than_a_lease_can(
+    connections: ConnectionFixture, sql: SqlFixture, rows_in_flight: dict[int, ClaimedConnection], lock: SqlFixture
+) -> None:
+    lock.rows(LOCK, LOCKED)
+    connections.stores.results.save([rotate(connections.make_success(rows_in_flight[LOCKED]))])
+    lock.rows("ROLLBACK")
+    sql.set("lease_until = now() + interval '1 day', refreshed_at = refreshed_at - interval '1 hour'", LOCKED)
+    assert connections.stores.results.apply_rotated_tokens() == set()
+    sql.rows("UPDATE tokenkeeper.rotated_tokens SET granted_at = granted_at - interval '6 minutes'")
+    assert connections.stores.results.apply_rotated_tokens() == {LOCKED}

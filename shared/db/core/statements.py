@@ -14,6 +14,7 @@ from shared.db.core.server_watch import server_watch
 #: The server's own time limits, sent with each statement: behind PgBouncer a session cannot keep a setting. The last
 #: one ends the transaction of a process that was suspended within it, or whose host was: it may hold locks.
 STATEMENT_LIMITS = (
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "  # whatever the default of the database or the login is
     "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '8s'; "
     "SET LOCAL idle_in_transaction_session_timeout = '15s'; "
 )

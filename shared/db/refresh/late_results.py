@@ -20,6 +20,8 @@ from shared.db.refresh.claims import RefreshResult
 
 #: Of rotated_tokens, applied in one statement.
 BATCH_ROWS = 1000
+#: After so long a refresh token does not wait for its worker any more, whatever the date of the lease is.
+MAX_LEASE_MINUTES = 5
 
 #: A re-install or a disconnect since the claim wins here as well, and so does a newer grant. The new lease number
 #: fences out the worker that refreshes with the old token, while its lease goes on: no hub ever has two refreshes in
@@ -72,6 +74,7 @@ WITH stored AS MATERIALIZED (
 ), finished AS MATERIALIZED (
     SELECT stored.* FROM stored JOIN locked ON locked.hub_id = stored.hub_id
      WHERE stored.lease_number <> locked.lease_number OR coalesce(locked.lease_until <= now(), true)
+        OR stored.granted_at < now() - interval '{MAX_LEASE_MINUTES} minutes'
 ), newest AS (
     SELECT DISTINCT ON (hub_id) * FROM finished ORDER BY hub_id, granted_at DESC
 ), applied AS (
