@@ -23,6 +23,7 @@ from sandbox.child_processes import ChildProcess, signal_group
 from tests.support.fault_deployment import FaultDeployment, start_fault_deployment
 from tests.support.polling import until
 from tests.support.replication import Names
+from tests.support.wall_clock import WallClock
 
 SETTINGS = {"SWEEP_SECONDS": "1", "HTTP_TIMEOUT_SECONDS": "4", "LEASE_SECONDS": "13"}
 HUBS, LIFETIME_SECONDS, WORKERS, BEATS = 2_000, 30, 3, 2
@@ -42,8 +43,10 @@ GRACE_SECONDS = 120
 class RandomFaults:
     """Every kind of fault, each in a method; `dice` chooses."""
 
-    def __init__(self, names: Names, dice: random.Random) -> None:
+    def __init__(self, names: Names, clock: WallClock, dice: random.Random) -> None:
+        """`clock`: that of the hosts on which beats run."""
         self.names = names
+        self.clock = clock
         self.deployment = names.deployment
         self.dice = dice
         self.counts: Counter[str] = Counter()
@@ -58,6 +61,7 @@ class RandomFaults:
 
     def choices(self) -> list[Callable[[], str]]:
         processes = [self.kill_worker, self.stop_worker, self.kill_child, self.stop_child, self.kill_beat]
+        processes += [self.set_clock]
         servers = [
             self.restart_postgres,
             self.crash_postgres,
@@ -89,8 +93,12 @@ class RandomFaults:
 
     def kill_beat(self) -> str:
         self._any("beat").kill(signal.SIGKILL)
-        self.deployment.product.beat(wait=False)
+        self.deployment.product.beat(wait=False, **self.clock.settings)
         return "beat killed"
+
+    def set_clock(self) -> str:
+        self.clock.set_ahead(self.dice.uniform(-600, 600))
+        return "the clock of the beats set"
 
     def restart_postgres(self) -> str:
         self.deployment.servers.postgres.stop()
@@ -216,22 +224,29 @@ class RandomFaults:
 
 
 @pytest.fixture
-def names(simulator_process: ChildProcess, tmp_path: Path) -> Iterator[Names]:
+def clock(tmp_path: Path) -> WallClock:
+    return WallClock(tmp_path / "clock")
+
+
+@pytest.fixture
+def names(simulator_process: ChildProcess, tmp_path: Path, clock: WallClock) -> Iterator[Names]:
     with ExitStack() as stack:
         deployment = stack.enter_context(start_fault_deployment(tmp_path, simulator_process.url, SETTINGS))
         names = Names(deployment, stack)
         stack.callback(deployment.product.stop)
         deployment.simulator.change_settings(lifetime=LIFETIME_SECONDS, latency=0.05)
         deployment.import_connections(HUBS)
-        deployment.start(workers=WORKERS, beats=BEATS, web=False)
+        deployment.start(workers=WORKERS, beats=0, web=False)
+        for _ in range(BEATS):
+            deployment.product.beat(**clock.settings)
         until(lambda: len(deployment.tokens()) == HUBS, 90)
         yield names
 
 
 @pytest.mark.timeout(RUN_SECONDS + 400)
-def test_random_faults_end_no_connection(names: Names, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_faults_end_no_connection(names: Names, clock: WallClock, capsys: pytest.CaptureFixture[str]) -> None:
     deployment = names.deployment
-    faults, deadline = RandomFaults(names, random.Random(SEED)), time.monotonic() + RUN_SECONDS
+    faults, deadline = RandomFaults(names, clock, random.Random(SEED)), time.monotonic() + RUN_SECONDS
     with capsys.disabled():
         print(f"\nSEED={SEED} SOAK_SECONDS={RUN_SECONDS:g}", flush=True)
     with deployment.new_watcher(interval_seconds=0.2) as deployment.watcher:
