@@ -201,7 +201,7 @@ def test_the_result_of_an_action_is_removed_once_the_page_shows_another_state(
     page.clock.run_for(UPDATE_MS)
     expect(page.locator("#facts")).to_contain_text("(in 2 d)")
     expect(notice).to_be_visible()
-    connections.stores.results.save([connections.make_success(connections.claim_one(62515))])
+    connections.stores.refresh_requests.apply()
     page.clock.run_for(UPDATE_MS)
     expect(notice).to_have_count(0)
 
