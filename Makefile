@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Where it is set, every process of every run compiles all tests again: five seconds of CPU time each.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Browsers and examples run no line that these do not run.
 COVERAGE_TESTS := tests/security tests/faults tests/journeys tests/integration tests/unit

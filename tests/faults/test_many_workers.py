@@ -12,7 +12,7 @@ from tests.support.polling import until
 
 WORKERS = 4
 #: More than one worker of two pool processes could have in flight at once.
-HUBS = 600
+HUBS = 300
 #: Together they send no more calls at once than the simulator answers in a fraction of the timeout.
 SETTINGS = {"REFRESH_CONCURRENCY": "25", "HTTP_TIMEOUT_SECONDS": "5", "LEASE_SECONDS": "15"}
 
