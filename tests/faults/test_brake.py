@@ -49,7 +49,7 @@ def restart_worker(deployment: Deployment, client_id: str) -> None:
     """Stop the worker and start one with another client id."""
     old = deployment.processes_named("worker")[-1]
     old.send_signal(signal.SIGTERM)
-    old.wait(20)
+    old.wait(60)
     deployment.product.worker(wait=False, HUBSPOT_CLIENT_ID=client_id).wait_until(has_printed(" ready."))
 
 

@@ -56,7 +56,7 @@ def rotation(deployment: FaultDeployment) -> None:
 
 
 def read_readiness(deployment: FaultDeployment) -> dict[str, str]:
-    return dict(requests.get(f"{deployment.url}/readyz", timeout=20).json())
+    return dict(requests.get(f"{deployment.url}/readyz", timeout=60).json())
 
 
 def test_what_a_promoted_standby_lacks_is_written_again_and_no_connection_ends(

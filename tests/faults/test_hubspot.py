@@ -26,7 +26,7 @@ def test_a_fault_of_one_account_delays_no_other_account(deployment: FaultDeploym
     for hub_id, kind in zip(deployment.hubs, kinds, strict=False):
         deployment.simulator.add_fault(kind, hub_id=hub_id, seconds=1.4 if kind == "slow" else None, times=1)
     before = deployment.make_due()
-    deployment.wait_for_new_tokens({hub_id: before[hub_id] for hub_id in deployment.hubs[len(kinds) :]}, seconds=10)
+    deployment.wait_for_new_tokens({hub_id: before[hub_id] for hub_id in deployment.hubs[len(kinds) :]}, seconds=30)
     deployment.wait_for_new_tokens(before)
     assert deployment.hubspot_condition() == "ok"
     deployment.check_recovered()

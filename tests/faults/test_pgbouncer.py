@@ -111,11 +111,11 @@ def operator(deployment: FaultDeployment) -> requests.Session:
 
 
 def press(session: requests.Session, page: str, action: str) -> None:
-    asks_first = session.get(f"{page}/{action}", timeout=10)
-    text = asks_first.text if asks_first.ok else session.get(page, timeout=10).text
+    asks_first = session.get(f"{page}/{action}", timeout=60)
+    text = asks_first.text if asks_first.ok else session.get(page, timeout=60).text
     form = re.search(rf'action="[^"]*/{action}">.*?name="csrf_token" value="([^"]+)"', text, re.DOTALL)
     assert form, text
-    answer = session.post(f"{page}/{action}", data={"csrf_token": form[1]}, allow_redirects=False, timeout=10)
+    answer = session.post(f"{page}/{action}", data={"csrf_token": form[1]}, allow_redirects=False, timeout=60)
     assert answer.status_code == 303, answer.text
 
 
@@ -147,11 +147,11 @@ def test_a_connection_is_installed_refreshed_requested_and_disconnected_through_
         assert job.value("SELECT hubspot.request_refresh(%s, %s)", hub, second)
         third = until(lambda: (token := job.read_served_token(hub)) != second and token)
         assert deployment.are_live(third)
-        assert str(hub) in session.get(f"{deployment.url}/connections", timeout=10).text
+        assert str(hub) in session.get(f"{deployment.url}/connections", timeout=60).text
         press(session, page, "disconnect")
         until(lambda: job.read_served_token(hub) is None)
         assert [event for (event,) in job.rows(EVENTS, hub)] == ["installed", "disconnected"]
-        assert "disconnected" in session.get(page, timeout=10).text
+        assert "disconnected" in session.get(page, timeout=60).text
     deployment.check_recovered(except_for=[HUB])
 
 

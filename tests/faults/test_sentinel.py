@@ -34,7 +34,7 @@ def started_deployment(
 
 
 def read_readiness(deployment: FaultDeployment) -> dict[str, str]:
-    answer = requests.get(f"{deployment.url}/readyz", timeout=10)
+    answer = requests.get(f"{deployment.url}/readyz", timeout=60)
     return dict(answer.json())
 
 

@@ -66,7 +66,7 @@ def test_every_connection_recovers_after_postgres_is_frozen_for_longer_than_a_le
     deployment.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
     before = deployment.make_due_and_await_calls(at_least=len(deployment.hubs))
     with deployment.servers.freeze_postgres():
-        response = requests.get(f"{deployment.url}/readyz", timeout=30)
+        response = requests.get(f"{deployment.url}/readyz", timeout=60)
         assert (response.status_code, response.json()["postgres"]) == (503, "no answer")
         time.sleep(8)
     deployment.wait_for_new_tokens(before)

@@ -102,7 +102,7 @@ def test_a_host_that_accepts_and_does_not_answer_is_given_two_seconds() -> None:
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match="no answer in time"):
             Stores(engine, lease_seconds=60).claims.count_due(1)
-        assert 1.5 < time.monotonic() - began < 10
+        assert 1.5 < time.monotonic() - began < 30
 
 
 def test_a_wrong_password_and_a_wrong_database_have_different_errors(own_postgres: EmbeddedPostgres) -> None:
@@ -130,7 +130,7 @@ def test_the_wait_for_a_frozen_server_ends_at_the_deadline(engine: Engine, froze
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="no answer in time"), deadline(1.0):
         Stores(engine, lease_seconds=60).claims.count_due(1)
-    assert 0.9 < time.monotonic() - began < 10
+    assert 0.9 < time.monotonic() - began < 30
     assert Stores(engine, lease_seconds=60).claims.count_due(1) == 0, "the next statement gets another connection"
 
 
@@ -138,8 +138,8 @@ def test_a_statement_that_takes_too_long_ends_at_its_own_limit(database_url: str
     engine = connect_engine(database_url, statement_seconds=0.5)
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="no answer in time"), translate_errors(), engine.connect() as connection:
-        connection.execute(text("SELECT pg_sleep(20)"))
-    assert 0.4 < time.monotonic() - began < 15
+        connection.execute(text("SELECT pg_sleep(60)"))
+    assert 0.4 < time.monotonic() - began < 40
     ping(engine)
     engine.dispose()
 

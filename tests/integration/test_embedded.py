@@ -323,7 +323,7 @@ def _start_parent(
 def _read_first_line(parent: subprocess.Popen[str]) -> list[str]:
     assert parent.stdout is not None
     words = parent.stdout.readline().split()
-    assert len(words) == 3, f"the servers did not start; status {parent.wait(10)}"
+    assert len(words) == 3, f"the servers did not start; status {parent.wait(60)}"
     return words
 
 

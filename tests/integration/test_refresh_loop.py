@@ -113,7 +113,7 @@ def test_a_drained_loop_finishes_and_saves_the_calls_in_flight(start_loop, hubsp
     draining = threading.Thread(target=loop.drain, args=(20,))
     draining.start()
     hubspot.gate.set()
-    draining.join(20)
+    draining.join(60)
     assert count_served(sql) == 10
     assert count_leases(sql) == 0
 
@@ -128,7 +128,7 @@ def test_rows_claimed_ahead_of_free_threads_are_released_uncalled_by_a_drain(sta
     draining = threading.Thread(target=loop.drain, args=(20,))
     draining.start()
     hubspot.remaining_answers.release(100)
-    draining.join(20)
+    draining.join(60)
     assert (hubspot.refreshes.total(), hubspot.max_in_flight) == (40, 20)
     assert (count_served(sql), count_leases(sql)) == (40, 0)
 

@@ -51,7 +51,7 @@ def test_deny_sends_an_error_back_and_no_code(simulator: SimulatorFixture) -> No
 
 def test_closing_the_consent_page_does_not_redirect(simulator: SimulatorFixture) -> None:
     form = {"client_id": APP["client_id"], "redirect_uri": CALLBACK, "scope": "oauth", "answer": "close"}
-    reply = simulator.http.post(f"{simulator.url}/oauth/authorize", data=form, allow_redirects=False, timeout=10)
+    reply = simulator.http.post(f"{simulator.url}/oauth/authorize", data=form, allow_redirects=False, timeout=60)
     assert reply.status_code == 200
     assert "Location" not in reply.headers
 
@@ -67,7 +67,7 @@ def test_the_consent_page_lists_accounts_and_scopes_and_says_that_it_is_a_simula
 
 
 def test_a_preselected_account_is_the_only_one_on_the_consent_page(simulator: SimulatorFixture) -> None:
-    page = simulator.http.get(simulator.authorize_url(preselected="777"), timeout=10).text
+    page = simulator.http.get(simulator.authorize_url(preselected="777"), timeout=60).text
     assert "Account 777" in page
     assert "Northwind" not in page
     code = parse_redirect(simulator.control.allow(simulator.authorize_url(preselected="777"), HUB))["code"]
@@ -114,15 +114,15 @@ def test_an_account_without_a_feature_loses_the_optional_scope_and_cannot_grant_
 @pytest.mark.parametrize("number", ["0", "-5", "1e3", "9223372036854775808", "٣", "x"])
 def test_an_invalid_hub_id_is_refused_with_an_error_page(simulator: SimulatorFixture, number: str) -> None:
     form = {"client_id": APP["client_id"], "redirect_uri": CALLBACK, "scope": "oauth", "answer": "allow"}
-    reply = simulator.http.post(f"{simulator.url}/oauth/authorize", data={**form, "other_hub_id": number}, timeout=10)
+    reply = simulator.http.post(f"{simulator.url}/oauth/authorize", data={**form, "other_hub_id": number}, timeout=60)
     assert reply.status_code == 200
     assert "digits only" in reply.text
 
 
 def test_the_front_page_uninstalls_the_app_from_an_account(simulator: SimulatorFixture) -> None:
     token = simulator.control.install(HUB)
-    assert "Uninstall the app from Northwind Bakery" in simulator.http.get(simulator.url, timeout=10).text
-    page = simulator.http.post(f"{simulator.url}/accounts/{HUB}/uninstall", timeout=10).text
+    assert "Uninstall the app from Northwind Bakery" in simulator.http.get(simulator.url, timeout=60).text
+    page = simulator.http.post(f"{simulator.url}/accounts/{HUB}/uninstall", timeout=60).text
     assert "Uninstall the app from" not in page
     assert parse_refusal(simulator.refresh(token)) == (400, "BAD_REFRESH_TOKEN", "invalid_grant")
 
@@ -172,7 +172,7 @@ def test_a_code_is_bound_to_its_redirect_uri_and_its_app(simulator: SimulatorFix
 def test_a_token_request_is_checked_in_hubspots_order(simulator: SimulatorFixture) -> None:
     """Content type, client id, grant type, secret, and only then the token."""
     bad = {"client_id": "x", "grant_type": "y", "client_secret": "z"}
-    json_reply = simulator.http.post(f"{simulator.url}/oauth/2026-09/token", json=APP | bad, timeout=10)
+    json_reply = simulator.http.post(f"{simulator.url}/oauth/2026-09/token", json=APP | bad, timeout=60)
     assert json_reply.status_code == 415
     assert parse_refusal(simulator.refresh("dead", **bad)) == (400, "BAD_CLIENT_ID", "invalid_request")
     del bad["client_id"]
@@ -184,7 +184,7 @@ def test_a_token_request_is_checked_in_hubspots_order(simulator: SimulatorFixtur
 
 def test_json_with_the_content_type_of_a_form_is_a_bad_grant_type(simulator: SimulatorFixture) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    reply = simulator.http.post(f"{simulator.url}/oauth/v3/token", data='{"grant_type": "x"}', headers=form, timeout=10)
+    reply = simulator.http.post(f"{simulator.url}/oauth/v3/token", data='{"grant_type": "x"}', headers=form, timeout=60)
     assert parse_refusal(reply)[1] == "BAD_GRANT_TYPE"
 
 
@@ -193,7 +193,7 @@ def test_only_v1_takes_parameters_from_the_query(simulator: SimulatorFixture) ->
     query = {"client_secret": APP["client_secret"], "refresh_token": token}
     body = {"grant_type": "refresh_token", "client_id": APP["client_id"]}
     replies = {
-        version: simulator.http.post(f"{simulator.url}/oauth/{version}/token", params=query, data=body, timeout=10)
+        version: simulator.http.post(f"{simulator.url}/oauth/{version}/token", params=query, data=body, timeout=60)
         for version in VERSIONS
     }
     assert replies["v1"].ok
@@ -324,7 +324,7 @@ def test_revoking_ends_the_refresh_token_and_not_the_access_token(simulator: Sim
 
 def test_v1_revokes_a_refresh_token_by_delete(simulator: SimulatorFixture) -> None:
     token = simulator.control.install(HUB)
-    assert simulator.http.delete(f"{simulator.url}/oauth/v1/refresh-tokens/{token}", timeout=10).status_code == 204
+    assert simulator.http.delete(f"{simulator.url}/oauth/v1/refresh-tokens/{token}", timeout=60).status_code == 204
     assert not simulator.refresh(token).ok
 
 
@@ -333,8 +333,8 @@ def test_the_app_uninstalls_itself_with_an_access_token(simulator: SimulatorFixt
     grant = simulator.refresh(simulator.control.install(HUB)).json()
     address = f"{simulator.url}/appinstalls/{version}/external-install"
     bearer = {"Authorization": f"Bearer {grant['access_token']}"}
-    assert simulator.http.delete(address, timeout=10).status_code == 401
-    assert simulator.http.delete(address, headers=bearer, timeout=10).status_code == 204
+    assert simulator.http.delete(address, timeout=60).status_code == 401
+    assert simulator.http.delete(address, headers=bearer, timeout=60).status_code == 204
     assert not simulator.refresh(grant["refresh_token"]).ok
     assert simulator.introspect(grant["refresh_token"]) == {"active": False}
 

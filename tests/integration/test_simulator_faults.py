@@ -34,7 +34,7 @@ def send_refresh(simulator: SimulatorFixture, token: str) -> socket.socket:
         "POST /oauth/2026-09/token HTTP/1.1\r\nHost: x\r\n"
         f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    connection = socket.create_connection((urlsplit(simulator.url).hostname, urlsplit(simulator.url).port), timeout=10)
+    connection = socket.create_connection((urlsplit(simulator.url).hostname, urlsplit(simulator.url).port), timeout=60)
     connection.sendall(head.encode() + body)
     return connection
 
@@ -159,7 +159,7 @@ def test_a_fault_applies_exactly_as_often_as_requested_to_concurrent_calls(
 
 def refresh_on_new_connection(simulator: SimulatorFixture, token: str) -> int:
     form = {"grant_type": "refresh_token", "refresh_token": token, **APP}
-    return requests.post(f"{simulator.url}/oauth/v3/token", data=form, timeout=10).status_code
+    return requests.post(f"{simulator.url}/oauth/v3/token", data=form, timeout=60).status_code
 
 
 def test_a_reset_fault_resets_the_connection_and_does_no_work(simulator: SimulatorFixture) -> None:

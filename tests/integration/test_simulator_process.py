@@ -83,7 +83,7 @@ def refresh(
         "client_id": client_id,
         "client_secret": secret,
     }
-    return requests.post(f"{control.base_url}/oauth/v3/token", data=form, timeout=10)
+    return requests.post(f"{control.base_url}/oauth/v3/token", data=form, timeout=60)
 
 
 def test_everything_that_was_answered_survives_sigkill(start: Start, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_everything_that_was_answered_survives_sigkill(start: Start, tmp_path: P
     assert all(refresh(control, token).ok for token in tokens[1:])
     form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK}
     app = {"client_id": DEMO_CLIENT_ID, "client_secret": DEMO_CLIENT_SECRET}
-    assert requests.post(f"{control.base_url}/oauth/v3/token", data=form | app, timeout=10).ok
+    assert requests.post(f"{control.base_url}/oauth/v3/token", data=form | app, timeout=60).ok
 
 
 def test_only_the_owner_can_read_the_state_file(start: Start, tmp_path: Path) -> None:

@@ -298,7 +298,7 @@ def test_with_tls_in_gunicorn_itself_requests_are_answered(product: Product, cer
     web = product.web(f"--certfile={certificate}", f"--keyfile={certificate}", wait=False)
     web.wait_until(has_printed("Booting worker"))
     address = web.url.replace("http:", "https:")
-    assert until(lambda: requests.get(f"{address}/healthz", verify=str(certificate), timeout=5).ok)
+    assert until(lambda: requests.get(f"{address}/healthz", verify=str(certificate), timeout=60).ok)
 
 
 def test_the_file_of_a_response_is_closed_also_where_the_client_resets_the_connection(web: ChildProcess) -> None:

@@ -44,9 +44,9 @@ def test_one_install_is_one_trace_from_the_callback_to_the_row(
     traced_deployment: Deployment, collector: Collector
 ) -> None:
     with requests.Session() as browser:
-        redirect = browser.get(f"{traced_deployment.url}/install", allow_redirects=False, timeout=30)
+        redirect = browser.get(f"{traced_deployment.url}/install", allow_redirects=False, timeout=60)
         callback_url = traced_deployment.simulator.allow(redirect.headers["location"], traced_deployment.hub)
-        assert browser.get(callback_url, allow_redirects=False, timeout=30).status_code == 303
+        assert browser.get(callback_url, allow_redirects=False, timeout=60).status_code == 303
     query = {name: values[0] for name, values in parse_qs(urlsplit(callback_url).query).items()}
     until(traced_deployment.token)
     stored = collector.wait_for(lambda seen: seen.name == "install.store")

@@ -235,7 +235,7 @@ def test_no_bytes_are_a_server_error_of_gunicorn_or_return_a_secret(target: Targ
 def _send_raw(port: int, request: bytes) -> bytes:
     """The whole response. The sending side of the connection is closed after the request."""
     response = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         try:
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)

@@ -46,9 +46,9 @@ class Deployment:
     def install(self, hub_id: int | None = None) -> requests.Response:
         """The handshake as a browser does it. Returns the answer to the callback, with its redirect not followed."""
         with requests.Session() as browser:
-            redirect = browser.get(f"{self.url}/install", allow_redirects=False, timeout=30)
+            redirect = browser.get(f"{self.url}/install", allow_redirects=False, timeout=60)
             callback_url = self.simulator.allow(redirect.headers["location"], hub_id or self.hub)
-            return browser.get(callback_url, allow_redirects=False, timeout=30)
+            return browser.get(callback_url, allow_redirects=False, timeout=60)
 
     def connect(self, hub_id: int | None = None) -> str:
         """Install the account, and wait for its first token."""

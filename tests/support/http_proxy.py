@@ -66,7 +66,7 @@ class _Exchange(socketserver.BaseRequestHandler):
             return
         method, target, _ = request.split()
         url = urlsplit(f"//{target.decode()}" if method == b"CONNECT" else target.decode())
-        with socket.create_connection((str(url.hostname), url.port or 80), timeout=5) as there:
+        with socket.create_connection((str(url.hostname), url.port or 80), timeout=60) as there:
             if method == b"CONNECT":
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             else:

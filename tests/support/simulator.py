@@ -50,7 +50,7 @@ class SimulatorFixture:
         return parse_redirect(self.control.allow(self.authorize_url(**changes), hub_id))["code"]
 
     def post(self, path: str, version: str = "2026-09", **form: str | None) -> requests.Response:
-        return self.http.post(f"{self.url}/oauth/{version}/{path}", data=APP | form, timeout=10)
+        return self.http.post(f"{self.url}/oauth/{version}/{path}", data=APP | form, timeout=60)
 
     def exchange(self, code: str, version: str = "2026-09", **changes: str | None) -> requests.Response:
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK} | changes
@@ -66,7 +66,7 @@ class SimulatorFixture:
 
     def get_contacts(self, access_token: str) -> requests.Response:
         bearer = {"Authorization": f"Bearer {access_token}"}
-        return self.http.get(f"{self.url}/crm/v3/objects/contacts", headers=bearer, timeout=10)
+        return self.http.get(f"{self.url}/crm/v3/objects/contacts", headers=bearer, timeout=60)
 
 
 def parse_redirect(url: str) -> dict[str, str]:

@@ -52,7 +52,7 @@ class _Carrier(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         try:
-            with socket.create_connection(self.server.target, timeout=5) as there:
+            with socket.create_connection(self.server.target, timeout=60) as there:
                 there.settimeout(None)
                 back = threading.Thread(target=self._carry, args=(there, self.request), daemon=True)
                 back.start()

@@ -43,7 +43,7 @@ class _Connection(socketserver.BaseRequestHandler):
         try:
             with (
                 self.server.tls.wrap_socket(self.request, server_side=True) as client,
-                socket.create_connection(self.server.target, timeout=5) as there,
+                socket.create_connection(self.server.target, timeout=60) as there,
             ):
                 back = threading.Thread(target=carry, args=(there, client), daemon=True)
                 back.start()

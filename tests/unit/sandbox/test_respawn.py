@@ -88,7 +88,7 @@ def test_sigterm_during_the_wait_for_the_next_start_ends_the_respawner(start: St
 
     respawner.terminate()
 
-    assert respawner.wait(20) == 0
+    assert respawner.wait(60) == 0
 
 
 def test_children_that_a_crashed_process_left_behind_are_killed(start: Start) -> None:
@@ -100,7 +100,7 @@ def test_children_that_a_crashed_process_left_behind_are_killed(start: Start) ->
     os.kill(main, signal.SIGKILL)
     assert "was killed by SIGKILL" in read_line(respawner)
 
-    orphan.wait(10)
+    orphan.wait(60)
 
 
 def test_the_respawner_stops_when_its_parent_has_ended(start: Start) -> None:
@@ -110,7 +110,7 @@ def test_the_respawner_stops_when_its_parent_has_ended(start: Start) -> None:
 
     parent.communicate(b"\n")
 
-    assert respawner.wait(20) == 0
+    assert respawner.wait(60) == 0
     assert not is_running(child)
 
 
@@ -121,7 +121,7 @@ def test_a_killed_respawner_leaves_no_process_behind(start: Start) -> None:
 
     respawner.kill()
 
-    child.wait(10)
+    child.wait(60)
 
 
 def test_a_command_that_does_not_exist_is_a_configuration_error(
