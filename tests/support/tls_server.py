@@ -9,17 +9,23 @@ import threading
 from types import TracebackType
 from typing import Self
 
+SSL_REQUEST_BYTES = 8
+
 
 class TlsServer(socketserver.ThreadingTCPServer):
-    """Listens on `port` of 127.0.0.1, and passes everything on to `target`."""
+    """Listens on `port` of 127.0.0.1, and passes everything on to `target`.
+
+    With `is_postgres` a client asks for TLS in PostgreSQL's own way, before the handshake.
+    """
 
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, target: tuple[str, int], tls: ssl.SSLContext) -> None:
+    def __init__(self, target: tuple[str, int], tls: ssl.SSLContext, *, is_postgres: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
         self.target = target
         self.tls = tls
+        self.is_postgres = is_postgres
 
     @property
     def port(self) -> int:
@@ -41,6 +47,9 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         try:
+            if self.server.is_postgres:
+                self.request.recv(SSL_REQUEST_BYTES, socket.MSG_WAITALL)
+                self.request.sendall(b"S")
             with (
                 self.server.tls.wrap_socket(self.request, server_side=True) as client,
                 socket.create_connection(self.server.target, timeout=60) as there,
