@@ -174,6 +174,15 @@ def test_clients_that_announce_a_body_and_send_none_do_not_block_others(connect:
     assert read_health_check(connect) == OK
 
 
+def test_a_response_after_which_the_connection_is_closed_says_so(connect: Connect) -> None:
+    """A proxy would otherwise send its next request on the connection."""
+    connection = connect(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+    response = b""
+    while received := connection.recv(4096):
+        response += received
+    assert b"\r\nconnection: close\r\n" in response.lower()
+
+
 def test_clients_that_send_half_a_second_request_with_the_first_do_not_block_others(connect: Connect) -> None:
     for _ in range(CROWD):
         assert read_status_line(connect(REQUEST + b"\r\n" + REQUEST)) == OK

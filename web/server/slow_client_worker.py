@@ -105,10 +105,17 @@ class SlowClientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         """Gthread first takes a lock of the thread pool; the signal may have interrupted the code that holds it."""
         super(ThreadWorker, self).handle_quit(sig, frame)
 
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        """Gunicorn would read what follows a header in the thread, at the client's pace: this closes instead.
+
+        The response says so, or a proxy would send its next request on the connection.
+        """
+        if any(name in {"CONTENT-LENGTH", "TRANSFER-ENCODING"} for name, _ in req.headers):
+            req.force_close()
+        return super().handle_request(req, conn)
+
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
-        """Gunicorn would read what follows a header in the thread, at the client's pace: this closes instead."""
-        has_body = any(name in {"CONTENT-LENGTH", "TRANSFER-ENCODING"} for name, _ in conn.parser.mesg.headers)
-        return bool(keepalive and not has_body and not conn.parser.unreader.buf.getvalue())
+        return bool(keepalive and not conn.parser.unreader.buf.getvalue())
 
     def _cap_keepalive(self, deadline: float) -> None:
         """Gunicorn calls this when the worker begins to stop."""
