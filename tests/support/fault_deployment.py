@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +115,14 @@ class Servers:
 @contextmanager
 def _freeze(processes: Sequence[psutil.Process]) -> Iterator[None]:
     for process in processes:
-        process.suspend()
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            process.suspend()
     try:
         yield
     finally:
         for process in processes:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 class FaultDeployment(Deployment):
