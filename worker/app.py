@@ -19,6 +19,7 @@ from shared.foreign_environment import remove_foreign_variables
 from shared.setting_fields import Process
 from shared.settings import Settings, SettingsError, list_required
 from worker import broker, heartbeat
+from worker.liveness import POOL_SUFFIX
 from worker.services import Services
 from worker.startup_checks import check_broker, check_database
 from worker.sweeper import Sweeper
@@ -74,7 +75,8 @@ def _build_services() -> Services:
 @cache
 def get_sweeper() -> Sweeper:
     """Of this pool process, whose main thread alone calls this."""
-    sweeper = Sweeper(get_services, read_settings(WORKER_SETTINGS).sweep_seconds)
+    pool_heartbeat = heartbeat.Heartbeat(app.conf.tokenkeeper_node + POOL_SUFFIX)
+    sweeper = Sweeper(get_services, read_settings(WORKER_SETTINGS).sweep_seconds, pool_heartbeat.write)
     sweeper.start()
     return sweeper
 
@@ -94,7 +96,9 @@ def _configure_logging(**_: Any) -> None:
 
 
 @signals.celeryd_init.connect
-def _prepare_worker(**_: Any) -> None:
+def _prepare_worker(sender: str, **_: Any) -> None:
+    """`sender`: the node's name, which pool processes do not know otherwise."""
+    app.conf.tokenkeeper_node = sender
     settings = read_settings(WORKER_SETTINGS)
     broker.disable_remote_control()
     logs.log_ignored_variables(IGNORED_VARIABLES)

@@ -1,7 +1,8 @@
 """Health check of worker and beat: `python -m worker.liveness celery`, or `celerybeat`, or the name of another node.
 
 Exit status 0 where the process is alive, 1 where it is not. It reads a file that the process writes, and imports
-nothing heavy: containers run it every few seconds.
+nothing heavy: containers run it every few seconds. A worker's pool processes share a second file: it is alive while at
+least one of them is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ Clock = Callable[[], float]
 HEARTBEAT_SECONDS = 5.0
 #: A process without a heartbeat for so long counts as stuck. A broker that hangs can delay one by half of this.
 STUCK_AFTER_SECONDS = 60.0
+#: Of the node's name, in the name of the file that its pool processes share.
+POOL_SUFFIX = ".pool"
 
 
 class HeartbeatFile:
@@ -62,8 +65,11 @@ def main(arguments: list[str], folder: Path | None = None, clock: Clock = time.m
         return 2
     node = arguments[0] if "@" in arguments[0] else f"{arguments[0]}@{socket.gethostname()}"
     seconds = HeartbeatFile(node, folder, clock).seconds_since_last()
-    is_alive = seconds is not None and seconds < STUCK_AFTER_SECONDS
+    pool_seconds = HeartbeatFile(node + POOL_SUFFIX, folder, clock).seconds_since_last()  # None: beat, or it starts
+    is_pool_stuck = pool_seconds is not None and pool_seconds >= STUCK_AFTER_SECONDS
+    is_alive = seconds is not None and seconds < STUCK_AFTER_SECONDS and not is_pool_stuck
     last = "no heartbeat yet" if seconds is None else f"last heartbeat {seconds:.0f} s ago"
+    last += f", of its pool processes {pool_seconds:.0f} s ago" if is_pool_stuck else ""
     print(f"{node}: {'alive' if is_alive else 'NOT alive'}, {last}")  # noqa: T201
     return 0 if is_alive else 1
 

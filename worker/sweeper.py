@@ -10,6 +10,7 @@ import structlog
 
 from shared.db.core.errors import SchemaError, StoreError
 from shared.domain.sweep_liveness import is_beat_late
+from worker.liveness import HEARTBEAT_SECONDS
 from worker.services import Services
 from worker.sweep import ROWS_PER_PROCESS, sweep
 
@@ -26,9 +27,13 @@ class Sweeper:
     beat, without Redis, and while every pool process is busy with something else.
     """
 
-    def __init__(self, get_services: Callable[[], Services], sweep_seconds: float) -> None:
+    def __init__(
+        self, get_services: Callable[[], Services], sweep_seconds: float, write_heartbeat: Callable[[], None]
+    ) -> None:
+        """`write_heartbeat` is called every few seconds while the thread does not hang."""
         self._get_services = get_services
         self._sweep_seconds = sweep_seconds
+        self._write_heartbeat = write_heartbeat
         self._is_requested = threading.Event()
         self._is_stopping = threading.Event()
         self._seen: object = None  #: the newest sweep whose backlog this process has looked at
@@ -55,7 +60,14 @@ class Sweeper:
             except Exception:
                 # A bug must not end the thread: all accounts depend on it.
                 log.exception("a sweep raised an exception")
-            self._is_requested.wait(self._sweep_seconds * random.uniform(MIN_LOOK_SHARE, MAX_LOOK_SHARE))  # noqa: S311
+            self._wait(self._sweep_seconds * random.uniform(MIN_LOOK_SHARE, MAX_LOOK_SHARE))  # noqa: S311
+
+    def _wait(self, seconds: float) -> None:
+        """Until a sweep is requested, at most for so long."""
+        self._write_heartbeat()
+        while seconds > 0 and not self._is_requested.wait(min(seconds, HEARTBEAT_SECONDS)):
+            seconds -= HEARTBEAT_SECONDS
+            self._write_heartbeat()
 
     def _take_turn(self) -> None:
         # 1. Beat's sweep.

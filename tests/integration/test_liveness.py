@@ -17,7 +17,7 @@ from sandbox.embedded import EmbeddedValkey
 from tests.support.environment import ROOT
 from tests.support.polling import until
 from tests.support.product import Product, has_printed
-from worker.liveness import STUCK_AFTER_SECONDS
+from worker.liveness import POOL_SUFFIX, STUCK_AFTER_SECONDS
 
 #: What a test leaves of STUCK_AFTER_SECONDS, and has to wait for.
 SECONDS_LEFT = 3.0
@@ -38,7 +38,19 @@ class Container:
         return done.returncode == 0
 
     def wait_for_file(self) -> Path:
-        return until(lambda: [file for file in self._folder.glob("tokenkeeper-*/*") if file.stat().st_size])[0]
+        return self._wait_for_file(is_of_pool=False)
+
+    def age_pool_heartbeat(self) -> None:
+        """Only that of the pool processes: they are stuck at once."""
+        aged = self.read_heartbeat() - STUCK_AFTER_SECONDS
+        self._wait_for_file(is_of_pool=True).write_text(f"{aged:020.3f}\n")
+
+    def _wait_for_file(self, *, is_of_pool: bool) -> Path:
+        def find() -> list[Path]:
+            files = [file for file in self._folder.glob("tokenkeeper-*/*") if file.stat().st_size]
+            return [file for file in files if file.name.endswith(POOL_SUFFIX) is is_of_pool]
+
+        return until(find)[0]
 
     def read_heartbeat(self) -> float:
         return float(self.wait_for_file().read_text())
@@ -82,6 +94,18 @@ def check_frozen_and_stopped(container: Container, process: ChildProcess, node: 
 
 def test_a_frozen_worker_is_not_alive(product: Product, container: Container) -> None:
     check_frozen_and_stopped(container, product.worker("-n", "celery@%h"), "celery")
+
+
+def test_a_worker_whose_pool_processes_are_all_frozen_is_not_alive(product: Product, container: Container) -> None:
+    worker = product.worker("-n", "celery@%h")
+    pool = psutil.Process(worker.pid).children()
+    for child in pool:
+        child.suspend()
+    container.age_pool_heartbeat()
+    until(lambda: not container.is_alive("celery"))
+    for child in pool:
+        child.resume()
+    until(lambda: container.is_alive("celery"))
 
 
 def test_a_frozen_beat_is_not_alive(product: Product, container: Container) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.environment import ROOT
-from worker.liveness import STUCK_AFTER_SECONDS, HeartbeatFile, main
+from worker.liveness import POOL_SUFFIX, STUCK_AFTER_SECONDS, HeartbeatFile, main
 
 NOW = 5_000.0
 
@@ -52,6 +52,16 @@ def test_a_process_is_stuck_after_a_minute_without_a_heartbeat(
 ) -> None:
     set_age(heartbeat, age)
     assert main(["celery@here"], tmp_path, clock) == status
+
+
+@pytest.mark.parametrize(("age", "status"), [(STUCK_AFTER_SECONDS - 0.01, 0), (STUCK_AFTER_SECONDS, 1)])
+def test_a_worker_is_stuck_when_all_its_pool_processes_are(
+    heartbeat: HeartbeatFile, tmp_path: Path, age: float, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heartbeat.write()
+    set_age(HeartbeatFile("celery@here" + POOL_SUFFIX, tmp_path, clock), age)
+    assert main(["celery@here"], tmp_path, clock) == status
+    assert ("of its pool processes 60 s ago" in capsys.readouterr().out) is bool(status)
 
 
 def test_a_file_from_before_the_machine_restarted_does_not_count(heartbeat: HeartbeatFile) -> None:
