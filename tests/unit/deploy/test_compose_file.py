@@ -145,7 +145,7 @@ def test_a_worker_has_time_to_finish_its_calls_in_flight() -> None:
 
 
 #: Threads in use with default settings, measured: they count as processes.
-MOST_THREADS = {"web": 2 * (8 + 4 + 6 + 10), "worker": 2 * (200 + 50)}
+MOST_THREADS = {"web": 2 * (8 + 4 + 6 + 10), "worker": 2 * 50}
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
