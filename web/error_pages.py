@@ -38,7 +38,7 @@ class ErrorPage:
     title: str
     text: str
     advice: str = "This attempt stored nothing. You can start again."
-    badge: str = "Not connected"
+    badge: str = "Not finished"
     links: tuple[Link, ...] = (START_AGAIN, FRONT_PAGE)  #: the first is shown as a button
 
 
@@ -122,7 +122,7 @@ CODE_MISSING = ErrorPage(
 CONSENT_DENIED = ErrorPage(
     403,
     "You did not allow the connection",
-    "HubSpot says that access was denied, so your account was not connected.",
+    "HubSpot says that access was denied, so this attempt did not connect your account.",
     "This attempt stored nothing. If that was not what you wanted, start again and choose to allow it.",
 )
 CONSENT_FAILED = ErrorPage(
@@ -139,6 +139,7 @@ CODE_REJECTED = ErrorPage(
     "HubSpot gives out a code that works once and for a short while. This one was used already, or is too old.",
     "If you came here twice, by a double click or a reload, your account may be connected already: for a few seconds "
     "this page looks for it. Otherwise start again; connecting an account again does no harm.",
+    badge="",
 )
 EXCHANGE_WAITS = ErrorPage(
     503,
@@ -171,13 +172,13 @@ UNKNOWN_REFUSAL = ErrorPage(
 HUBSPOT_UNAVAILABLE = ErrorPage(
     502,
     "HubSpot does not answer as it should",
-    "HubSpot, or the network between, has a problem at the moment. Your account was not connected.",
+    "HubSpot, or the network between, has a problem at the moment. This attempt did not connect your account.",
     "This attempt stored nothing. Wait a moment and reload this page; if that does not help, start again.",
 )
 HUBSPOT_TIMED_OUT = ErrorPage(
     504,
     "HubSpot takes too long to answer",
-    "HubSpot did not answer in time. Your account was not connected.",
+    "HubSpot did not answer in time. This attempt did not connect your account.",
     HUBSPOT_UNAVAILABLE.advice,
 )
 HUBSPOT_THROTTLES = ErrorPage(
