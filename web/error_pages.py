@@ -11,7 +11,6 @@ from typing import Any
 from flask import Response, render_template, request
 
 from shared.domain.errors import (
-    CodeRejected,
     InvalidClient,
     ProviderError,
     TemporarilyUnavailable,
@@ -66,8 +65,6 @@ def is_admin_path(path: str) -> bool:
 
 def classify_exchange_error(error: ProviderError) -> AbortWithPage:
     """The page for an exchange of a code that brought no grant."""
-    if isinstance(error, CodeRejected):
-        return AbortWithPage(CODE_REJECTED)
     if isinstance(error, InvalidClient):
         return AbortWithPage(APP_MISCONFIGURED)
     if isinstance(error, Throttled) or error.retry_after is not None:

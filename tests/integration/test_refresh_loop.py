@@ -70,6 +70,17 @@ def count_served(sql: SqlFixture) -> int:
     return int(sql.value("SELECT count(*) FROM hubspot.tokens"))
 
 
+def test_a_bug_in_one_refresh_leaves_its_row_to_a_later_claim_and_the_others_as_they_are(
+    start_loop, hubspot, stores, sql
+):
+    import_connections(stores, 3)
+    hubspot.error_by_token["r1"] = "no grant and no error"
+    start_loop().activate(30)
+    until(lambda: count_served(sql) == 2 and hubspot.refreshes["r1"] and count_leases(sql) == 0)
+    assert [sql.row(hub)["failures"] for hub in (1, 2, 3)] == [0, 0, 0]
+    assert sql.value("SELECT due_at <= now() FROM tokenkeeper.connections WHERE hub_id = 1")
+
+
 def test_every_due_row_is_refreshed_once_with_all_calls_in_flight(start_loop, hubspot, stores, sql):
     import_connections(stores, 300)
     start_loop(concurrency=20).activate(30)
