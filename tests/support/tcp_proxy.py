@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import socketserver
 import threading
@@ -68,5 +69,7 @@ class _Carrier(socketserver.BaseRequestHandler):
                 self.server.carried += 1
                 target.sendall(piece)
             target.shutdown(socket.SHUT_WR)
-        except OSError:
-            return  # one side closed its connection: close the other
+        except OSError:  # one side reset its connection: end the other, whose client would wait for ever
+            for each in (source, target):
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)

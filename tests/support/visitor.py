@@ -10,7 +10,7 @@ import requests
 
 from sandbox.simulator.control import SimulatorControl
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 class Visitor:
