@@ -31,14 +31,13 @@ from shared.settings import Settings, SettingsError
 from shared.startup_checks import check_database
 from shared.token_cipher import TokenCipher
 from web.monitoring import health
+from web.server.lanes import EXCHANGE_THREADS
 from web.services import Services
 
 log = structlog.get_logger(__name__)
 
 #: gunicorn's own status for this: its master stops. After any other status it restarts the worker for ever.
 APP_LOAD_ERROR_STATUS = 4
-#: Connections to HubSpot that are kept open: one exchange for each thread of gunicorn.
-HUBSPOT_CONNECTIONS = 16
 #: Between checks of a PostgreSQL that did not answer at the start.
 DATABASE_CHECK_SECONDS = 5.0
 
@@ -80,7 +79,7 @@ def make_services(settings: Settings) -> Services:
     """Opens no connection: with --preload the forks share the result, and must not share a socket."""
     engine = make_engine(settings.database_url)
     return Services(
-        hubspot=HubSpot.from_settings(settings, max_idle_connections=HUBSPOT_CONNECTIONS),
+        hubspot=HubSpot.from_settings(settings, max_idle_connections=EXCHANGE_THREADS),
         cipher=TokenCipher(settings.token_keys),
         installs=InstallStore(engine),
         refresh_requests=RefreshRequests(engine),
