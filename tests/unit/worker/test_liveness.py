@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.environment import ROOT
+from worker.heartbeat import Heartbeat
 from worker.liveness import POOL_SUFFIX, STUCK_AFTER_SECONDS, HeartbeatFile, main
 
 NOW = 5_000.0
@@ -116,3 +119,17 @@ def test_the_check_imports_no_heavy_package() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert not {"celery", "kombu", "redis", "sqlalchemy", "structlog"} & set(done.stderr.replace("|", " ").split())
+
+
+def test_a_heartbeat_that_cannot_be_written_is_logged_once_and_stops_nothing() -> None:
+    node = f"test-{uuid4()}"
+    path = HeartbeatFile(node).path
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir()
+    with capture_logs() as lines:
+        heartbeat = Heartbeat(node)
+        heartbeat.write()
+        heartbeat.write()
+    path.rmdir()
+    assert [line["log_level"] for line in lines] == ["warning"]
+    assert "no heartbeat file can be written" in lines[0]["event"]
