@@ -63,11 +63,12 @@ def test_one_fault_of_hubspot_that_becomes_another_raises_one_alert(stores: Stor
     assert not any(recovered for recovered, _ in read_alerts(sql, "provider"))
 
 
-def test_the_sweep_that_ends_a_pause_raises_the_alert_about_its_end(stores: Stores, sql: SqlFixture) -> None:
+def test_the_first_success_after_a_pause_raises_the_alert_about_its_end(stores: Stores, sql: SqlFixture) -> None:
     stores.provider.record_outcomes(
         [CallOutcome(is_first_attempt=True, error=Throttled("429", http_status=429, retry_after=0))]
     )
-    stores.provider.begin_sweep(2.0)
+    sql.rows("UPDATE tokenkeeper.provider SET paused_until = now()")
+    stores.provider.record_outcomes([CallOutcome(is_first_attempt=True)])
     assert [recovered for recovered, _ in read_alerts(sql, "provider")] == [False, True]
 
 
