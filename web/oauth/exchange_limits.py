@@ -22,9 +22,9 @@ MAX_EXCHANGES = EXCHANGE_THREADS
 #: Of these, for networks that sent several codes a short while ago that HubSpot rejected: for all of them together.
 MAX_UNTRUSTED_EXCHANGES = 1
 #: Codes of one network that HubSpot may reject. A person's is rejected where it is too old or sent twice.
-REJECTED_CODE_RATE = Rate(10, 1 / 60)
+REJECTED_CODE_RATE = Rate(30, 1 / 60)
 #: A network with fewer rejected codes left than this is not trusted.
-TRUSTED_FROM_CODES = 8
+TRUSTED_FROM_CODES = 24
 #: Requests at once that wait for the same code's exchange in another thread: a double click.
 MAX_DOUBLE_CLICKS = 1
 #: Until the browser asks again.

@@ -11,6 +11,7 @@ from web.oauth.exchange_limits import (
     MAX_REMEMBERED,
     MAX_UNTRUSTED_EXCHANGES,
     REJECTED_CODE_RATE,
+    TRUSTED_FROM_CODES,
     ExchangeLimits,
     ExchangeRefused,
 )
@@ -57,8 +58,9 @@ def test_exchanges_at_once_are_limited_and_the_next_one_may_begin_when_one_has_e
 
 
 def test_a_network_whose_codes_were_rejected_gets_a_small_part_of_the_exchanges(limits):
-    reject_codes(limits, "a", 3)
-    reject_codes(limits, "b", 3)
+    enough = REJECTED_CODE_RATE.burst - TRUSTED_FROM_CODES + 1
+    reject_codes(limits, "a", enough)
+    reject_codes(limits, "b", enough)
     with limits.admit("a", "x"):
         assert MAX_UNTRUSTED_EXCHANGES == 1
         refusal_of(limits, "b")
@@ -66,7 +68,7 @@ def test_a_network_whose_codes_were_rejected_gets_a_small_part_of_the_exchanges(
             assert attempt.is_trusted
 
 
-def test_after_ten_rejected_codes_a_network_has_one_a_minute(limits, clock):
+def test_after_its_allowance_of_rejected_codes_a_network_has_one_a_minute(limits, clock):
     reject_codes(limits, "a", REJECTED_CODE_RATE.burst)
     refusal = refusal_of(limits, "a")
     assert refusal.is_allowance_spent
