@@ -58,7 +58,8 @@ def connections(tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFi
 
 def normalize(text: str) -> list[str]:
     """Lines with variable values as dots; one dot for a duration of one unit or two ("30 min", "29 min 59 s")."""
-    lines = (" ".join(VARIABLE.sub("·", line).split()) for line in text.splitlines())
+    # `readers` names the other databases of the server, which are those of other tests.
+    lines = (" ".join(VARIABLE.sub("·", line).split()) for line in text.splitlines() if " readers: " not in line)
     return [re.sub(r"·( ·)+", "·", line) for line in lines]
 
 

@@ -165,6 +165,7 @@ def test_a_connected_account_is_still_there_after_up_is_stopped_and_started_agai
 
 def test_a_crashed_process_is_started_again(running: tuple[Home, ChildProcess]) -> None:
     run = running[1]
+    run.wait_until(lambda running: running.has_printed(" ready."))
     worker = find_process(run, "celery --quiet -A worker.app worker")
     worker.kill()
     run.wait_until(lambda running: running.has_printed("was killed by SIGKILL; starting it again in 0.5 s"))

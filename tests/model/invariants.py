@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from shared.domain.connection import Status
+from shared.domain.connection import CONSENT_AGAIN_REASON, Status
 from tests.model.brake_model import BrakeModel
 from tests.model.connection_model import ConnectionModel
 from tests.model.connection_state import LIVE
@@ -48,7 +48,10 @@ def _check_connection(model: ConnectionModel, world: World, row: tuple[Any, ...]
     assert status == model.status
     assert set(scopes) == set(model.scopes)
     assert failures == model.failures
-    assert (reason is None) is (model.status is Status.ACTIVE)
+    if model.status is Status.ACTIVE:
+        assert reason is None or (reason == CONSENT_AGAIN_REASON and failures), "kept until the next success"
+    else:
+        assert reason is not None
     assert last_error is not None or not model.failures
     assert (next_refresh_at is not None) is (model.status in LIVE), (
         "every active or suspect connection has a next refresh, and no other"

@@ -89,9 +89,8 @@ class RecentWrites(Generic[Key, Item]):
                 if not self._write_lost_again(items):
                     return False
                 self._checked_losses = losses
-        except StoreError as error:
-            log.debug("PostgreSQL does not answer; recent writes are compared with it later", why=str(error))
-            return False
+        except StoreError:
+            return False  # PostgreSQL does not answer, which others log: they are compared with it later
         except Exception:
             # A bug must not end the thread: what it remembers may exist nowhere else.
             log.exception("recent writes were not compared with the database")
