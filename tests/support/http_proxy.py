@@ -58,7 +58,12 @@ class _Exchange(socketserver.BaseRequestHandler):
             return  # one side closed its connection
 
     def _pass_on(self, client: socket.socket, reader: IO[bytes]) -> None:
-        request, *lines = iter(reader.readline, b"\r\n")
+        lines = []
+        while (line := reader.readline()).strip():  # empty also where the client has hung up
+            lines.append(line)
+        if not lines:
+            return
+        request, *lines = lines
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
         self.server.requests.append(request.strip())
         if self.server.authorization and headers.get(b"proxy-authorization") != self.server.authorization:
