@@ -11,6 +11,7 @@ from shared.logs import log_ignored_variables
 from shared.startup_checks import check_database
 from web.server import slow_client_worker
 from web.server.startup import exit_on_configuration_error, load_settings, refuse_unusable_broker
+from web.server.stop_signals import block_stop_signals, unblock_stop_signals
 
 # gunicorn would take these two from PORT and WEB_CONCURRENCY.
 bind = "127.0.0.1:8000"
@@ -54,3 +55,12 @@ def on_starting(server: Any) -> None:
 def on_reload(server: Any) -> None:
     """Set here and not as `worker_class`: the command lines in the manuals say gthread, and the command line wins."""
     server.worker_class = slow_client_worker.choose_worker_class(server.worker_class, tls=server.cfg.is_ssl)
+
+
+def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001  gunicorn looks at the number of parameters
+    block_stop_signals(server.SIG_QUEUE)
+
+
+def post_worker_init(worker: Any) -> None:  # noqa: ARG001
+    """Called after gunicorn has set the worker's handlers and loaded the application."""
+    unblock_stop_signals()

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from shared.db.schema.migrate import migrate
 from shared.settings import Settings
+from tests.support.environment import ROOT
 from tests.support.product import has_printed, url_responds
 from tests.support.visitor import Visitor
 from web.server.startup import check_database_when_it_answers
@@ -20,6 +21,23 @@ HUB = 62515
 APP_LOAD_ERROR_STATUS = 4
 #: gunicorn kills workers that are still there after this time.
 KILL_SECONDS = 30
+#: The worker stops the master before or after our hook and goes on starting once the master's signal has arrived.
+STOP_WHILE_A_WORKER_STARTS = """
+import os, runpy, signal, time
+
+product = runpy.run_path("{root}/gunicorn.conf.py")
+globals().update(product)
+
+def stop_master(server):
+    os.kill(server.pid, {signum})
+    while server.SIG_QUEUE.empty() and not signal.sigpending():
+        time.sleep(0.01)
+
+def post_fork(server, worker):
+    steps = [stop_master, lambda server: product["post_fork"](server, worker)]
+    for step in steps if {is_before} else reversed(steps):
+        step(server)
+"""
 
 
 def read_refusal(product, **changes):
@@ -172,3 +190,13 @@ def test_web_stops_at_a_signal_before_gunicorn_kills_its_workers(product, signum
     web = product.web()
     web.send_signal(signum)
     assert web.wait(KILL_SECONDS - 5) == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("is_before", [True, False])
+def test_a_worker_that_is_still_starting_stops_at_a_signal_too(product, signum, is_before):
+    config = product.folder / "stop_while_a_worker_starts.py"
+    config.write_text(STOP_WHILE_A_WORKER_STARTS.format(root=ROOT, signum=int(signum), is_before=is_before))
+    web = product.web(f"--config={config}", wait=False)
+    assert web.wait(KILL_SECONDS - 5) == 0
+    assert "Booting worker" in web.output()
