@@ -12,7 +12,7 @@ from celery.worker.control import Panel
 from kombu.exceptions import OperationalError
 from kombu.transport import redis
 from kombu.transport.virtual import QoS
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from shared.boot_clock import boot_seconds
 from shared.dispatch import BACKGROUND_QUEUE, INTERACTIVE_QUEUE
@@ -46,6 +46,9 @@ VALIDATED_QUEUES = frozenset({INTERACTIVE_QUEUE, BACKGROUND_QUEUE})
 PRIORITY_SEPARATOR = redis.Channel.sep
 #: Between two questions for Redis's time.
 CLOCK_SECONDS = 10.0
+#: Messages of closed channels that Redis has not taken back yet: by delivery tag, with the queue. At most as many as
+#: this worker takes at once.
+_unreturned: dict[str, tuple[str, dict[str, Any]]] = {}
 #: Redis's own failures, after which the worker connects again. Any other exception comes from what a message holds.
 REDIS_ERRORS = (OperationalError, RedisError, OSError, Empty)
 
@@ -102,8 +105,36 @@ class ValidatingQoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
             log.warning("Redis does not keep a copy of a message in work", why=f"{type(error).__name__}: {error}")
         QoS.append(self, message, delivery_tag)
 
+    def ack(self, delivery_tag: Any) -> None:
+        _unreturned.pop(delivery_tag, None)  # it was executed after its connection had been lost
+        super().ack(delivery_tag)
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Called as the channel is closed. Put the messages in work back, for Celery forgets them.
+
+        They come from this process's memory, because Redis may have lost its copies, or have none. Where it does not
+        answer, the next connection puts them back. One that a pool process executes meanwhile is executed twice, which
+        all tasks allow.
+        """
+        for tag, message in self._delivered.items():
+            queue = message.delivery_info["routing_key"]
+            if queue in VALIDATED_QUEUES:
+                _unreturned[tag] = (queue, message._raw)  # noqa: SLF001  as kombu does
+        self._delivered.clear()
+        self.return_messages(client)
+
+    def return_messages(self, client: Any = None) -> None:
+        with self.channel.conn_or_acquire(client) as connected:
+            for tag, (queue, raw) in tuple(_unreturned.items()):
+                raw["headers"]["redelivered"] = raw["properties"]["delivery_info"]["redelivered"] = True
+                priority = self.channel._get_message_priority(raw, reverse=False)  # noqa: SLF001  as kombu does
+                pipe = connected.pipeline()
+                self._remove_from_indices(tag, pipe)
+                pipe.rpush(self.channel._q_for_pri(queue, priority), json.dumps(raw)).execute()  # noqa: SLF001
+                _unreturned.pop(tag, None)
+
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
-        """Put messages back that were taken longer ago than the visibility timeout.
+        """Put messages back that were taken longer ago than the visibility timeout, or whose channel was closed.
 
         One process does it at a time, and none while Redis is full: it refuses the lock and the message.
         """
@@ -111,6 +142,7 @@ class ValidatingQoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
         if (self._vrestore_count - 1) % (interval or 1):
             return
         with self.channel.conn_or_acquire() as client, suppress(redis.MutexHeld, OutOfMemoryError):
+            self.return_messages(client)
             latest = self._clock.now(client) - self.visibility_timeout
             with redis.Mutex(client, self.unacked_mutex_key, self.unacked_mutex_expire):
                 for tag in client.zrange(
@@ -146,6 +178,12 @@ class _ValidatingChannelMixin(ReconnectingChannelMixin):
         except OutOfMemoryError:
             if queue in VALIDATED_QUEUES and not self.get_table(exchange):  # type: ignore[attr-defined]
                 raise
+
+    def basic_consume(self, queue: str, *arguments: Any, **options: Any) -> None:
+        super().basic_consume(queue, *arguments, **options)  # type: ignore[misc]
+        if queue in VALIDATED_QUEUES:
+            with suppress(ResponseError):  # Redis answers, and takes nothing back now: restore_visible() tries again
+                self.qos.return_messages()  # type: ignore[attr-defined]
 
     def _receive_one(self, client: Any) -> Any:
         """Reads the pub/sub channels of remote control and events, which carry no installs."""

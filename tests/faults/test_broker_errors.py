@@ -9,6 +9,7 @@ import psutil
 import pytest
 import redis
 
+from shared.dispatch import INTERACTIVE_QUEUE
 from tests.support.fault_deployment import FaultDeployment
 from tests.support.polling import until
 
@@ -123,7 +124,7 @@ def test_a_worker_with_an_unacknowledged_install_survives_the_end_of_redis(
 ) -> None:
     """One install waits for PostgreSQL in a pool process while the other one's main process waits for messages."""
     hub_id = deployment.hubs[0]
-    old = deployment.token(hub_id)
+    stored = count_stored_installs(deployment)
     worker = deployment.newest_process("worker")
     losses = worker.output().count(CONNECTION_LOST)
     with deployment.servers.freeze_postgres():
@@ -132,6 +133,45 @@ def test_a_worker_with_an_unacknowledged_install_survives_the_end_of_redis(
         deployment.servers.kill_valkey()
         until(lambda: worker.output().count(CONNECTION_LOST) > losses)
         deployment.servers.valkey.start()
-    until(lambda: deployment.token(hub_id) != old)
+    until(lambda: count_stored_installs(deployment) > stored)
     deployment.check_recovered()
     assert processes
+
+
+def test_an_install_that_no_pool_process_has_yet_survives_the_end_of_redis(
+    deployment: FaultDeployment, admin: redis.Redis, processes: list[psutil.Process]
+) -> None:
+    """Redis has given it away and starts again without data: the worker's main process has the only copy."""
+    worker, beat = (psutil.Process(deployment.newest_process(name).pid) for name in ("worker", "beat"))
+    output = deployment.newest_process("worker").output
+    losses = output().count(CONNECTION_LOST)
+    beat.suspend()  # its messages would be taken first
+    try:
+        stored = until(lambda: suspend_with_an_install_in_its_socket(worker, deployment, admin))
+        deployment.servers.kill_valkey()
+    finally:
+        worker.resume()
+        beat.resume()
+    until(lambda: output().count(CONNECTION_LOST) > losses)
+    deployment.servers.valkey.start()
+    until(lambda: count_stored_installs(deployment) > stored)
+    deployment.check_recovered()
+    assert processes
+
+
+def suspend_with_an_install_in_its_socket(
+    worker: psutil.Process, deployment: FaultDeployment, admin: redis.Redis
+) -> int | None:
+    """The number of installs stored before. None, and the worker runs, where it did not wait at the queue just then."""
+    stored = count_stored_installs(deployment)
+    worker.suspend()
+    assert deployment.install(deployment.hubs[0]).status_code == 303
+    if not admin.llen(INTERACTIVE_QUEUE):
+        return stored
+    worker.resume()
+    until(lambda: count_stored_installs(deployment) > stored)
+    return None
+
+
+def count_stored_installs(deployment: FaultDeployment) -> int:
+    return int(deployment.sql.value("SELECT count(*) FROM tokenkeeper.installs"))
