@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import select
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -14,6 +13,7 @@ import pytest
 from psycopg2 import errors
 
 from tests.support.builders import HUB
+from tests.support.polling import list_readable
 from tests.support.stores import ConnectionFixture, SqlFixture
 
 
@@ -228,7 +228,7 @@ def test_every_change_of_status_is_sent_by_notify(connections: ConnectionFixture
 
 def read_notifications(listener: Any, count: int) -> list[dict[str, Any]]:
     while len(listener.notifies) < count:
-        ready, _, _ = select.select([listener], [], [], 5)
+        ready = list_readable([listener], 5)
         assert ready, f"only {len(listener.notifies)} notifications came"
         listener.poll()
     assert {notice.channel for notice in listener.notifies} == {"hubspot_connections"}

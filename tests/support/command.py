@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import re
-import select
 import signal
 import sys
 import threading
@@ -17,6 +16,7 @@ from click.testing import CliRunner
 
 from cli.main import main
 from tests.support import fork_server
+from tests.support.polling import list_readable
 
 TOKENKEEPER = Path(sys.executable).parent / "tokenkeeper"
 TIMEOUT_SECONDS = 60
@@ -82,7 +82,7 @@ class Command:
         timer = threading.Timer(TIMEOUT_SECONDS, process.kill)
         timer.start()
         while True:
-            has_output = bool(select.select([controller], [], [], CTRL_C_REPEAT_SECONDS)[0])
+            has_output = bool(list_readable([controller], CTRL_C_REPEAT_SECONDS))
             if has_output and not (chunk := _read(controller)):
                 break
             output += chunk if has_output else b""

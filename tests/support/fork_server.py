@@ -30,6 +30,7 @@ from typing import IO, Any
 
 from sandbox.child_processes import die_with_parent
 from tests.support.environment import ROOT, inherited_environment
+from tests.support.polling import list_readable
 
 ENTRY_POINTS = {
     "celery": ("celery.__main__", "main"),
@@ -117,7 +118,7 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
     def _read_status(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
+        if self.returncode is None and list_readable([self._status], timeout):
             self.returncode = int(self._status.readline())
             self._status.close()
         return self.returncode
