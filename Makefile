@@ -48,7 +48,7 @@ soak: $(READY) ## an outage with 5,000 connections, then ten minutes of random f
 fuzz: $(READY) ## 40,000 random requests to web, 4,000 of them over sockets to gunicorn (FUZZ_REQUESTS=…)
 	FUZZ_REQUESTS=$${FUZZ_REQUESTS:-40000} $(BIN)/python -m pytest -q --timeout=3000 tests/security/test_fuzz_web.py
 
-bench: $(READY) ## throughput, lateness and cost with up to 1,000,000 connections, in three quarters of an hour (QUICK=1: two minutes)
+bench: $(READY) ## throughput, lateness and cost with up to 1,000,000 connections, in three quarters of an hour (QUICK=1: two and a half minutes)
 	@exec $(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick)
 
 check: $(READY) ## formatter, linter, types, import contracts, words, lock file

@@ -24,7 +24,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under two minutes: 10,000 connections, few runs")
+    parser.add_argument("--quick", action="store_true", help="two and a half minutes: 10,000 connections, few runs")
     parser.add_argument("--out", type=Path, help="folder for the figures (docs; a quick run's: .tokenkeeper/bench)")
     options = parser.parse_args()
     folder = options.out or (ROOT / ".tokenkeeper" / "bench" if options.quick else ROOT / "docs")

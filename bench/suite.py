@@ -46,7 +46,7 @@ class Plan:
 
 QUICK = Plan(
     sizes=(10_000,), runs=2, task_runs=1, warm_up_seconds=2, seconds=4, late_runs=1, late_warm_up_seconds=2,
-    late_seconds=8, bloat_rounds=1, bloat_sizes=(), read_runs=1, read_seconds=1, installs=10, rest_seconds=10,
+    late_seconds=8, bloat_rounds=1, bloat_sizes=(), read_runs=1, read_seconds=1, installs=40, rest_seconds=10,
 )  # fmt: skip
 FULL = Plan(
     sizes=(10_000, 100_000, 1_000_000), runs=3, task_runs=3, warm_up_seconds=5, seconds=15, late_runs=3,

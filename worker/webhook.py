@@ -12,7 +12,8 @@ from typing import Any
 
 from shared.domain.alerts import Alert, describe_alert
 from shared.logs import redact
-from shared.net.call_engine import CallEngine, HttpRequest
+from shared.net.call_engine import CallEngine
+from shared.net.http_call import HttpRequest
 
 #: For one post as a whole.
 POST_TIMEOUT_SECONDS = 10.0

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from shared import tracing
 from shared.domain.errors import TemporarilyUnavailable
 from shared.hubspot.response_parsing import Reply, find_correlation_id
-from shared.net.call_engine import CallEngine, HttpReply, HttpRequest
+from shared.net.call_engine import CallEngine
+from shared.net.http_call import HttpReply, HttpRequest
 
 T = TypeVar("T")
 

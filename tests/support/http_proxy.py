@@ -7,10 +7,10 @@ import socket
 import socketserver
 import ssl
 import threading
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 from urllib.parse import urlsplit
 
+from tests.support.tcp_server import TcpServer
 from tests.support.tls_server import carry
 
 REFUSAL = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -18,14 +18,11 @@ REFUSAL = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nC
 OWN_HEADERS = (b"proxy-authorization", b"connection")
 
 
-class HttpProxy(socketserver.ThreadingTCPServer):
+class HttpProxy(TcpServer):
     """Over TLS where `tls` is given. Without the right Proxy-Authorization it answers 407."""
 
-    allow_reuse_address = True
-    daemon_threads = True
-
     def __init__(self, user: str = "", password: str = "", tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Exchange)
+        super().__init__(_Exchange)
         self.tls = tls
         credentials = base64.b64encode(f"{user}:{password}".encode())
         self.authorization = b"Basic " + credentials if user else None
@@ -33,17 +30,7 @@ class HttpProxy(socketserver.ThreadingTCPServer):
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.shutdown()
-        self.server_close()
+        return f"127.0.0.1:{self.port}"
 
 
 class _Exchange(socketserver.BaseRequestHandler):

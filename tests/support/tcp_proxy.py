@@ -7,45 +7,28 @@ import socket
 import socketserver
 import threading
 import time
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
+from tests.support.tcp_server import TcpServer
 
-class TcpProxy(socketserver.ThreadingTCPServer):
+
+class TcpProxy(TcpServer):
     """Listens on `port`. New connections go to `target`, which a test may change; existing ones stay where they are.
 
     Each piece waits `delay_seconds` before it is passed on, in both directions.
     """
 
-    allow_reuse_address = True
-    daemon_threads = True
-
     def __init__(self, host: str, port: int, *, delay_seconds: float = 0.0) -> None:
-        super().__init__(("127.0.0.1", 0), _Carrier)
+        super().__init__(_Carrier)
         self.target = (host, port)
         self.delay_seconds = delay_seconds
         self.carried = 0  #: number of pieces passed on
-
-    @property
-    def port(self) -> int:
-        return int(self.server_address[1])
 
     def lead(self, url: str) -> str:
         """The URL of a server, through this proxy."""
         parts = urlsplit(url)
         login, at, _ = parts.netloc.rpartition("@")
         return parts._replace(netloc=f"{login}{at}127.0.0.1:{self.port}").geturl()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.shutdown()
-        self.server_close()
 
 
 class _Carrier(socketserver.BaseRequestHandler):

@@ -6,40 +6,23 @@ import socket
 import socketserver
 import ssl
 import threading
-from types import TracebackType
-from typing import Self
+
+from tests.support.tcp_server import TcpServer
 
 SSL_REQUEST_BYTES = 8
 
 
-class TlsServer(socketserver.ThreadingTCPServer):
+class TlsServer(TcpServer):
     """Listens on `port` of 127.0.0.1, and passes everything on to `target`.
 
     With `is_postgres` a client asks for TLS in PostgreSQL's own way, before the handshake.
     """
 
-    allow_reuse_address = True
-    daemon_threads = True
-
     def __init__(self, target: tuple[str, int], tls: ssl.SSLContext, *, is_postgres: bool = False) -> None:
-        super().__init__(("127.0.0.1", 0), _Connection)
+        super().__init__(_Connection)
         self.target = target
         self.tls = tls
         self.is_postgres = is_postgres
-
-    @property
-    def port(self) -> int:
-        return int(self.server_address[1])
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.shutdown()
-        self.server_close()
 
 
 class _Connection(socketserver.BaseRequestHandler):

@@ -6,7 +6,8 @@ import pytest
 
 from shared.domain.alerts import Alert, AlertKind
 from shared.net.addresses import is_metadata_address, is_private_host
-from shared.net.call_engine import CallEngine, HttpRequest
+from shared.net.call_engine import CallEngine
+from shared.net.http_call import HttpRequest
 from worker.webhook import Webhook, WebhookRejected
 
 
