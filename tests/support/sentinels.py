@@ -96,7 +96,8 @@ class Sentinels:
                 client.config_set("masterauth", password)
         with redis.Redis.from_url(replica.url()) as client:
             client.replicaof("127.0.0.1", primary.port)
-            until(lambda: client.info("replication")["master_link_status"] == "up")
+            # A Sentinel may make it a primary for some seconds: until it is told again, it has no such field.
+            until(lambda: client.info("replication").get("master_link_status") == "up", 60)
 
     def _is_stable(self) -> bool:
         """The Sentinels know the replica and each other: without that there is no failover."""
