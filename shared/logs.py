@@ -103,6 +103,15 @@ def redact(text: str) -> str:
     return _NAMED_SECRET.sub(rf"\g<name>{REDACTED}", _SECRET_SHAPES.sub(REDACTED, text))
 
 
+def redact_all(value: Any) -> Any:
+    """The same for the texts in a value that becomes JSON."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {str(name): redact_all(item) for name, item in value.items()}
+    return [redact_all(item) for item in value] if isinstance(value, list) else value
+
+
 class RedactingFilter(logging.Filter):
     """For another library's handler: redacts the message and the traceback."""
 

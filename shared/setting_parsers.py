@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from shared import database_url
 from shared.net.addresses import is_metadata_address, is_private_host
+from shared.net.webhook_signature import decode_secret
 from shared.token_cipher import TokenCipher
 
 #: A day. No clock, socket or interval needs more.
@@ -149,6 +150,13 @@ def parse_webhook_url(text: str) -> str:
     if is_metadata_address(urlsplit(url).hostname or ""):
         raise ValueError
     return url
+
+
+def parse_webhook_secrets(text: str) -> tuple[str, ...]:
+    secrets = parse_comma_list(text)
+    for secret in secrets:
+        decode_secret(secret)  # raises ValueError on a malformed one
+    return secrets
 
 
 def parse_hubspot_url(text: str) -> str:

@@ -16,6 +16,7 @@ from shared.setting_fields import BadSetting, Process, Source, list_declared, re
 LOG_LEVELS = ("debug", "info", "warning", "error")
 WEB_AND_WORKER = (Process.WEB, Process.WORKER)
 SECONDS_HINT = "seconds, more than 0, at most 86400"
+SIGNING_KEY_HINT = "whsec_ and Base64 of 24 to 64 bytes: make one with: echo whsec_$(openssl rand -base64 32)"
 FRACTION_HINT = "a fraction between 0 and 1"
 
 
@@ -165,13 +166,14 @@ class Settings:
         meaning="where alerts are posted: [alerts.md](alerts.md)",
         is_secret=True,  # of Slack's, the URL itself
     )
-    alert_webhook_secret: str = setting(
+    alert_webhook_secrets: tuple[str, ...] = setting(
         "ALERT_WEBHOOK_SECRET",
-        parsers.parse_word,
-        "",
-        hint="the secret that signs alerts",
-        example="32-random-characters-or-more-xyz",
-        meaning="signs alerts",
+        parsers.parse_webhook_secrets,
+        (),
+        hint=SIGNING_KEY_HINT,
+        example="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        meaning="signs alerts ([Standard Webhooks](alerts.md#the-signature)): one, or several separated by commas "
+        "while one is replaced",
         is_secret=True,
     )
     refresh_from: float = setting(
@@ -326,13 +328,13 @@ class Settings:
 
     def list_secrets(self) -> tuple[str, ...]:
         """What a log must never contain: secret settings, and of URLs with a password the password alone."""
-        secrets = [self.secret_key, self.operator_password, self.alert_webhook_url, self.alert_webhook_secret]
+        secrets = [self.secret_key, self.operator_password, self.alert_webhook_url]
         urls = (self.database_url, self.web_database_url, self.worker_database_url, self.hubspot_proxy)
         for url in (*urls, *self.redis_url.split(";")):
             password = urlsplit(url).password or ""
             in_query = dict(parse_qsl(urlsplit(url).query)).get("password", "")
             secrets += dict.fromkeys((password, unquote(password), in_query))
-        return (*self.hubspot_client_secrets, *self.token_keys, *filter(None, secrets))
+        return (*self.hubspot_client_secrets, *self.token_keys, *self.alert_webhook_secrets, *filter(None, secrets))
 
 
 #: Field's name to setting.

@@ -1,12 +1,19 @@
-"""Delivers the alerts of the outbox: each is logged once, and posted to the webhook until that accepts it."""
+"""Delivers the alerts of the outbox: each is logged once, and posted to the webhook until that accepts it.
+
+What is posted is JSON that Slack can show as it is. See docs/alerts.md.
+"""
 
 from __future__ import annotations
+
+import json
+from typing import Any
 
 import structlog
 
 from shared.db.alerts.outbox import ClaimedAlert, Outbox
 from shared.db.core.errors import StoreError
 from shared.domain.alerts import Alert, describe_alert, post_retry_seconds
+from shared.logs import redact_all
 from worker.webhook import Webhook, WebhookRejected
 
 log = structlog.get_logger(__name__)
@@ -35,6 +42,20 @@ def deliver_alerts(outbox: Outbox, webhook: Webhook | None) -> None:
         log.warning("PostgreSQL does not answer; the next sweep delivers the alerts", why=str(error))
 
 
+def build_payload(alert: Alert) -> dict[str, Any]:
+    """The same at each attempt to post the alert. It holds no secrets; a mistake in that must not publish one."""
+    payload = {
+        "text": describe_alert(alert),
+        "id": alert.id,
+        "kind": alert.kind.value,
+        "recovered": alert.recovered,
+        "at": alert.at.isoformat(),
+        "subject": alert.subject,
+        "detail": alert.detail,
+    }
+    return {name: redact_all(value) for name, value in payload.items()}
+
+
 def _log_alert(alert: Alert) -> None:
     log_at_level = log.info if alert.recovered else log.warning
     log_at_level("alert", kind=alert.kind.value, recovered=alert.recovered, text=describe_alert(alert), alert=alert.id)
@@ -43,7 +64,7 @@ def _log_alert(alert: Alert) -> None:
 def _post(outbox: Outbox, webhook: Webhook, claimed: ClaimedAlert) -> None:
     alert = claimed.alert
     try:
-        webhook.post(alert, claimed.now)
+        webhook.post(alert.id, json.dumps(build_payload(alert)).encode(), claimed.now)
     except WebhookRejected as error:
         seconds = max(post_retry_seconds(alert.attempts), error.retry_after_seconds)
         fields = {"alert": alert.id, "kind": alert.kind.value, "attempt": alert.attempts, "why": str(error)}

@@ -89,7 +89,7 @@ class Services:
             max_refreshes_per_second=settings.max_refreshes_per_second,
         )
         webhook_url = settings.alert_webhook_url
-        webhook = Webhook(webhook_url, settings.alert_webhook_secret) if webhook_url else None
+        webhook = Webhook(webhook_url, settings.alert_webhook_secrets) if webhook_url else None
         return cls(
             settings=settings,
             engine=engine,

@@ -17,7 +17,7 @@ from tests.support.raw_http_server import http, resets, sends
 from tests.support.stores import SqlFixture
 from tests.support.webhook_receiver import SECRET_PATH, Receiver, receiving, well_signed
 
-SECRET = "the-secret-that-signs"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 HUBS = range(1_000, 1_012)
 UNINSTALLED = list(HUBS)[:8]
 

@@ -6,7 +6,8 @@ import json
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,7 +20,7 @@ from shared.db.alerts.outbox import Outbox
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.engine import make_engine
 from shared.db.core.statements import Database
-from shared.domain.alerts import Alert, AlertKind
+from shared.domain.alerts import AlertKind
 from tests.support.builders import START
 from tests.support.raw_http_server import drips, http, resets, sends, serving, stays_silent
 from tests.support.stores import SqlFixture, at_once
@@ -27,7 +28,7 @@ from tests.support.webhook_receiver import SECRET_PATH, Receiver, receiving, wel
 from worker.alert_delivery import deliver_alerts
 from worker.webhook import Webhook, WebhookRejected
 
-SECRET = "the-secret-that-signs"
+SECRET, OTHER_SECRET = (f"whsec_{b64encode(letter * 32).decode()}" for letter in (b"s", b"o"))
 DOWN: dict[str, Any] = {"state": "unavailable", "before": "ok", "reason": "timeout"}
 
 
@@ -37,8 +38,8 @@ def receiver() -> Iterator[Callable[..., Receiver]]:
         yield lambda *answers: stack.enter_context(receiving(*answers))
 
 
-def webhook(there: Receiver, seconds: float = 5.0, secret: str = SECRET) -> Webhook:
-    return Webhook(there.url, secret, seconds)
+def webhook(there: Receiver, seconds: float = 5.0, secrets: Sequence[str] = (SECRET,)) -> Webhook:
+    return Webhook(there.url, secrets, seconds)
 
 
 @pytest.fixture
@@ -90,18 +91,27 @@ def test_an_alert_arrives_as_json_that_slack_shows_with_a_valid_signature(outbox
     message = json.loads(body)
     assert message["text"].startswith("tokenkeeper: HubSpot does not answer (timeout)")
     assert (message["kind"], message["recovered"], message["detail"]) == ("provider", False, DOWN)
-    assert message["id"] == headers["x-tokenkeeper-id"] == str(sql.value("SELECT id FROM tokenkeeper.alerts"))
-    assert abs(int(headers["x-tokenkeeper-timestamp"]) - sql.now().timestamp()) < 30
+    assert message["id"] == headers["webhook-id"] == str(sql.value("SELECT id FROM tokenkeeper.alerts"))
+    assert abs(int(headers["webhook-timestamp"]) - sql.now().timestamp()) < 30
     assert well_signed(SECRET, headers, body)
-    assert not well_signed("another", headers, body)
+    assert not well_signed(OTHER_SECRET, headers, body)
     assert read_delivery(sql) == [(1, False, True)]
 
 
 def test_without_a_secret_an_alert_is_not_signed(outbox, raise_new_alert, receiver):
     there = receiver()
     raise_new_alert()
-    deliver_alerts(outbox, webhook(there, secret=""))
-    assert "x-tokenkeeper-signature" not in there.posts()[0][0]
+    deliver_alerts(outbox, webhook(there, secrets=()))
+    assert "webhook-signature" not in there.posts()[0][0]
+
+
+def test_while_a_secret_is_replaced_an_alert_has_a_signature_by_each(outbox, raise_new_alert, receiver):
+    there = receiver()
+    raise_new_alert()
+    deliver_alerts(outbox, webhook(there, secrets=(OTHER_SECRET, SECRET)))
+    ((headers, body),) = there.posts()
+    assert well_signed(SECRET, headers, body)
+    assert well_signed(OTHER_SECRET, headers, body)
 
 
 def test_an_alert_is_posted_under_the_same_id_until_it_is_accepted_and_then_no_more(
@@ -154,24 +164,20 @@ def test_an_answer_other_than_2xx_is_retried(  # noqa: PLR0917  fixtures, all by
 
 def test_a_refused_connection_is_retried(outbox, raise_new_alert, sql):
     raise_new_alert()
-    deliver_alerts(outbox, Webhook("http://127.0.0.1:1/hook", SECRET))
+    deliver_alerts(outbox, Webhook("http://127.0.0.1:1/hook", (SECRET,)))
     assert read_delivery(sql) == [(1, True, False)]
-
-
-def make_alert() -> Alert:
-    return Alert("3f6c1a52", AlertKind.BRAKE, START)
 
 
 def test_an_alert_is_posted_over_tls(tls: ssl.SSLContext):
     with serving(sends(http(204), stay=False), tls) as server:
-        Webhook(f"{server.url}/hook", SECRET).post(make_alert(), START)
+        Webhook(f"{server.url}/hook", (SECRET,)).post("an-id", b"{}", START)
         assert len(server.requests) == 1
 
 
 def test_a_receiver_with_an_untrusted_certificate_gets_no_alert(self_signed_tls: ssl.SSLContext):
     with serving(sends(http(204), stay=False), self_signed_tls) as server:
         with pytest.raises(WebhookRejected):
-            Webhook(f"{server.url}/hook", SECRET).post(make_alert(), START)
+            Webhook(f"{server.url}/hook", (SECRET,)).post("an-id", b"{}", START)
         assert server.requests == []
 
 

@@ -162,7 +162,7 @@ def _settings(
         "TOKEN_KEYS": f"{key[:8]}{marks[TOKEN_KEY].text}{key[16:]}",
         "SECRET_KEY": f"secret-key-{marks[SECRET_KEY].text}",
         "OPERATOR_PASSWORD": f"password-{marks[PASSWORD].text}",
-        "ALERT_WEBHOOK_SECRET": f"webhook-{marks[WEBHOOK_SECRET].text}",
+        "ALERT_WEBHOOK_SECRET": f"whsec_{'A' * 24}{marks[WEBHOOK_SECRET].text}",
         "ALERT_WEBHOOK_URL": f"{receiver.server.url}/services/{marks[WEBHOOK_URL].text}",
     }
 

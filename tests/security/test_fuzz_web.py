@@ -119,7 +119,7 @@ def _make_marked_settings(marks: dict[str, Mark]) -> dict[str, str]:
         "TOKEN_KEYS": f"{key[:8]}{marks['token key'].text}{key[16:]}",
         "SECRET_KEY": f"secret-key-{marks['secret key'].text}",
         "OPERATOR_PASSWORD": f"password-{marks[MARKED[6]].text}",
-        "ALERT_WEBHOOK_SECRET": f"webhook-{marks[MARKED[7]].text}",
+        "ALERT_WEBHOOK_SECRET": f"whsec_{'A' * 24}{marks[MARKED[7]].text}",
         "ALERT_WEBHOOK_URL": f"http://127.0.0.1:1/{marks[MARKED[8]].text}",
     }
 

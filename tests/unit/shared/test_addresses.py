@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.domain.alerts import Alert, AlertKind
 from shared.net.addresses import is_metadata_address, is_private_host
 from shared.net.call_engine import CallEngine
 from shared.net.http_call import HttpRequest
@@ -52,6 +51,5 @@ def test_a_host_that_resolves_to_a_metadata_service_is_not_connected_to(host):
 
 
 def test_no_alert_is_posted_to_a_metadata_service():
-    alert = Alert("an-id", AlertKind.PROVIDER, datetime(2026, 11, 24, tzinfo=UTC))
     with pytest.raises(WebhookRejected, match="no connection"):
-        Webhook("http://2852039166/x", "").post(alert, alert.at)
+        Webhook("http://2852039166/x", ()).post("an-id", b"{}", datetime(2026, 11, 24, tzinfo=UTC))
