@@ -45,7 +45,7 @@ HUBSPOT_SETTINGS = (
     *APP_ONLY_SETTINGS,
 )
 #: Of web alone, and not required.
-METRICS_SETTINGS = ("METRICS_PASSWORD",)
+WEB_SETTINGS = ("METRICS_PASSWORD", "CONNECT_LINK_KEYS")
 ALERT_SETTINGS = ("ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET")
 STORE_SETTINGS = ("REDIS_URL", "TOKEN_KEYS")
 #: The files that each service gets, in a volume of its own: it can read no other service's.
@@ -58,7 +58,7 @@ SERVICE_FILES: Mapping[str, tuple[str, ...]] = {
         *STORE_SETTINGS,
         *HUBSPOT_SETTINGS,
         *ALERT_SETTINGS,
-        *METRICS_SETTINGS,
+        *WEB_SETTINGS,
         "SECRET_KEY",
         "OPERATOR_PASSWORD",
     ),
@@ -90,7 +90,7 @@ def main(environ: Mapping[str, str], folder: Path = SECRETS_FOLDER) -> int:
         simulated = not has_hubspot_app(given)
         values = make_values(given, stored, simulated=simulated)
         Settings.from_env(
-            {name: values[name] for name in (*REQUIRED, *HUBSPOT_SETTINGS, *ALERT_SETTINGS, *METRICS_SETTINGS)}
+            {name: values[name] for name in (*REQUIRED, *HUBSPOT_SETTINGS, *ALERT_SETTINGS, *WEB_SETTINGS)}
         )
     except (IncompleteApp, SettingsError) as error:
         print(f"tokenkeeper: {error}", file=sys.stderr)
@@ -128,7 +128,7 @@ def has_hubspot_app(given: Mapping[str, str]) -> bool:
 def make_values(given: Mapping[str, str], stored: Mapping[str, str], *, simulated: bool) -> dict[str, str]:
     """The content of every file of SERVICE_FILES; "" where the service is to use its default."""
     values = {name: given.get(name, stored[name]) for name in ("TOKEN_KEYS", "SECRET_KEY", "OPERATOR_PASSWORD")}
-    values |= {name: given.get(name, "") for name in (*HUBSPOT_SETTINGS, *ALERT_SETTINGS, *METRICS_SETTINGS)}
+    values |= {name: given.get(name, "") for name in (*HUBSPOT_SETTINGS, *ALERT_SETTINGS, *WEB_SETTINGS)}
     if "HUBSPOT_REDIRECT_URI" not in given:
         values["HUBSPOT_REDIRECT_URI"] = f"http://localhost:{given.get('WEB_PORT', '5000')}/oauth/callback"
     if simulated:

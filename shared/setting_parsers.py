@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from shared import database_url
+from shared.domain import return_urls
+from shared.domain.customer import InvalidText
 from shared.net.addresses import is_metadata_address, is_private_host
 from shared.net.webhook_signature import decode_secret
 from shared.token_cipher import TokenCipher
@@ -211,6 +213,42 @@ def parse_secret(text: str, min_length: int) -> str:
     if len(text) < min_length:
         raise ValueError
     return text
+
+
+def parse_key_list(text: str, min_bytes: int) -> tuple[str, ...]:
+    """At least one."""
+    keys = parse_comma_list(text)
+    if any(len(key.encode()) < min_bytes for key in keys):
+        raise WrongForm(f"each key has {min_bytes} bytes or more")
+    return keys
+
+
+def parse_boolean(text: str) -> bool:
+    return parse_choice(text, ("true", "false")) == "true"
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """In the spelling of browsers, without duplicates."""
+    return tuple(dict.fromkeys(_check_url(return_urls.parse_origin, origin) for origin in text.split()))
+
+
+def parse_host_patterns(text: str) -> tuple[str, ...]:
+    return tuple(_check_url(return_urls.parse_host_pattern, host) for host in text.split())
+
+
+def parse_sign_in_url(text: str) -> str:
+    """A parameter is added to its query."""
+    url = _check_url(return_urls.parse_page_url, text)
+    if "#" in url:
+        raise WrongForm("it has no fragment")
+    return url
+
+
+def _check_url(parse: Callable[[str], str], text: str) -> str:
+    try:
+        return parse(text)
+    except InvalidText as error:
+        raise WrongForm(str(error)) from None
 
 
 def parse_seconds(text: str) -> float:

@@ -78,6 +78,48 @@ class Settings:
         "`make up` and compose use localhost where it is not set",
         required_by=WEB_AND_WORKER,
     )
+    connect_link_keys: tuple[str, ...] = setting(
+        "CONNECT_LINK_KEYS",
+        partial(parsers.parse_key_list, min_bytes=32),
+        (),
+        hint="one key of 32 bytes or more, or several: newest,older",
+        example="a-key-of-32-random-characters-or-more",
+        meaning="keys, separated by commas, by which your product signs connect links: the first "
+        "signs those of `tokenkeeper link`, all are accepted. Without one there are no links",
+        is_secret=True,
+    )
+    connect_link_required: bool = setting(
+        "CONNECT_LINK_REQUIRED",
+        parsers.parse_boolean,
+        False,
+        hint="true or false",
+        example="true",
+        meaning="`true`: accounts are connected by a connect link or from HubSpot's Marketplace, not by `/install`",
+    )
+    return_to_origins: tuple[str, ...] = setting(
+        "RETURN_TO_ORIGINS",
+        parsers.parse_origins,
+        (),
+        hint="https://app.example.com, several separated by spaces; http only for localhost",
+        example="https://app.example.com",
+        meaning="origins of your product, separated by spaces, to which a connect link's `return_to` may lead",
+    )
+    marketplace_sign_in_url: str = setting(
+        "MARKETPLACE_SIGN_IN_URL",
+        parsers.parse_sign_in_url,
+        "",
+        hint="https://app.example.com/hubspot-sign-in; http only for localhost",
+        example="https://app.example.com/hubspot-sign-in",
+        meaning="your product's sign-in page, for Marketplace installs with sign-in",
+    )
+    marketplace_return_hosts: tuple[str, ...] = setting(
+        "MARKETPLACE_RETURN_HOSTS",
+        parsers.parse_host_patterns,
+        ("app.hubspot.com", "app-*.hubspot.com"),
+        hint="hosts separated by spaces, such as app-*.hubspot.com",
+        example="app.hubspot.com app-*.hubspot.com",
+        meaning="hosts that HubSpot's `returnUrl` of a Marketplace install may have, over https alone",
+    )
     hubspot_api_url: str = setting(
         "HUBSPOT_API_URL",
         parsers.parse_hubspot_url,
@@ -334,7 +376,8 @@ class Settings:
             password = urlsplit(url).password or ""
             in_query = dict(parse_qsl(urlsplit(url).query)).get("password", "")
             secrets += dict.fromkeys((password, unquote(password), in_query))
-        return (*self.hubspot_client_secrets, *self.token_keys, *self.alert_webhook_secrets, *filter(None, secrets))
+        keys = (*self.token_keys, *self.connect_link_keys, *self.alert_webhook_secrets)
+        return (*self.hubspot_client_secrets, *keys, *filter(None, secrets))
 
 
 #: Field's name to setting.

@@ -134,6 +134,10 @@ def format_default(declared: Setting) -> str:
     if declared.required_by:
         everywhere = {Process.WEB, Process.WORKER} <= set(declared.required_by)
         return "required" if everywhere else f"required for {' and '.join(declared.required_by)}"
+    if isinstance(declared.default, tuple):
+        return f"`{' '.join(declared.default)}`" if declared.default else "empty"
+    if isinstance(declared.default, bool):
+        return f"`{declared.default}`".lower()
     if isinstance(declared.default, (int, float)):
         return f"{declared.default:g}"
     return f"`{declared.default}`" if declared.default else "empty"

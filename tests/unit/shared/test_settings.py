@@ -70,6 +70,11 @@ BAD = {
     "REFRESH_CONCURRENCY": "0.5",
     "MAX_REFRESHES_PER_SECOND": "-1",
     "ALERT_WEBHOOK_URL": "hidden-value",
+    "CONNECT_LINK_KEYS": "hidden-value-that-is-too-short",
+    "CONNECT_LINK_REQUIRED": "hidden-value",
+    "RETURN_TO_ORIGINS": "http://hidden-value",
+    "MARKETPLACE_SIGN_IN_URL": "//hidden-value",
+    "MARKETPLACE_RETURN_HOSTS": "https://hidden-value",
     "LOG_FORMAT": "hidden-value",
     "LOG_LEVEL": "hidden-value",
 }
@@ -377,3 +382,24 @@ def test_a_broker_url_that_cannot_work_is_refused_with_the_right_form(value, rea
 )
 def test_a_broker_url_of_every_form_that_celery_takes_is_accepted(value):
     assert read(REDIS_URL=value).redis_url == value
+
+
+def test_the_settings_of_connect_links_and_the_marketplace():
+    settings = read(
+        CONNECT_LINK_KEYS=f"{'n' * 32}, {'o' * 32}",
+        CONNECT_LINK_REQUIRED="True",
+        RETURN_TO_ORIGINS="https://App.example:443/ http://localhost:3000 https://app.example",
+        MARKETPLACE_SIGN_IN_URL="https://app.example/sign-in?from=hubspot",
+        MARKETPLACE_RETURN_HOSTS="app.hubspot.com app-*.hubspot.com",
+    )
+    assert settings.connect_link_keys == ("n" * 32, "o" * 32)
+    assert settings.connect_link_required is True
+    assert settings.return_to_origins == ("https://app.example", "http://localhost:3000")
+    assert settings.marketplace_sign_in_url == "https://app.example/sign-in?from=hubspot"
+    assert settings.marketplace_return_hosts == read().marketplace_return_hosts
+    assert "n" * 32 in settings.list_secrets()
+    assert "n" * 32 not in repr(settings)
+
+
+def test_a_short_key_of_connect_links_is_refused_with_the_reason():
+    assert "32 bytes or more" in read_error(CONNECT_LINK_KEYS=f"{'n' * 32},{'o' * 31}")
