@@ -62,7 +62,7 @@ def hubspot() -> Iterator[JournalServer]:
 
 
 @contextmanager
-def connected(hubspot: JournalServer, **but: Any) -> Iterator[JournalClient]:
+def connect_client(hubspot: JournalServer, **but: Any) -> Iterator[JournalClient]:
     values: Mapping[str, Any] = {
         "client_id": "an-app",
         "client_secrets": ("client-secret-1", "client-secret-2"),
@@ -81,7 +81,7 @@ def connected(hubspot: JournalServer, **but: Any) -> Iterator[JournalClient]:
 
 @pytest.fixture
 def client(hubspot: JournalServer) -> Iterator[JournalClient]:
-    with connected(hubspot) as client:
+    with connect_client(hubspot) as client:
         yield client
 
 
@@ -104,7 +104,7 @@ def test_the_next_secret_is_tried_where_hubspot_refuses_one(hubspot: JournalServ
     hubspot.answers[TOKEN_PATH] = [refusal, http(200, TOKEN)]
     assert client.read_next(None) is not None
     hubspot.answers[TOKEN_PATH] = refusal
-    with connected(hubspot) as other, pytest.raises(InvalidClient):
+    with connect_client(hubspot) as other, pytest.raises(InvalidClient):
         other.read_next(None)
 
 
