@@ -13,6 +13,7 @@ import threading
 import requests
 
 from bench.hubspot import make_refresh_token
+from shared.domain.identity import DEFAULT_APP
 from shared.settings import Settings
 
 #: A thread refreshes these one after the other, again and again.
@@ -33,11 +34,12 @@ def refresh_forever(url: str, form: dict[str, str], refresh_tokens: list[str]) -
 
 
 def main(settings: Settings, thread_count: int, first_hub_id: int) -> None:
-    url = f"{settings.hubspot_api_url}/oauth/{settings.hubspot_api_version}/token"
+    app = settings.apps[DEFAULT_APP]
+    url = f"{settings.hubspot_api_url}/oauth/{app.api_version}/token"
     form = {
         "grant_type": "refresh_token",
-        "client_id": settings.hubspot_client_id,
-        "client_secret": settings.hubspot_client_secrets[0],
+        "client_id": app.client_id,
+        "client_secret": app.client_secrets[0],
     }
     threads = []
     for number in range(thread_count):

@@ -13,6 +13,7 @@ import time
 from urllib.parse import urlencode
 
 from bench.hubspot import make_refresh_token
+from shared.domain.identity import DEFAULT_APP
 from shared.settings import Settings
 
 _CONTENT_LENGTH = re.compile(rb"Content-Length: (\d+)")
@@ -66,4 +67,4 @@ async def _measure_rate(client_secret: str, port: int, seconds: float, connectio
 if __name__ == "__main__":
     settings = Settings.from_env(os.environ, needs=("HUBSPOT_CLIENT_SECRET",))  # noqa: TID251  an entry point
     port, seconds, connections = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
-    print(asyncio.run(_measure_rate(settings.hubspot_client_secrets[0], port, seconds, connections)))
+    print(asyncio.run(_measure_rate(settings.apps[DEFAULT_APP].client_secrets[0], port, seconds, connections)))

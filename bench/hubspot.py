@@ -22,6 +22,7 @@ from email.utils import formatdate
 from functools import partial
 from urllib.parse import parse_qs
 
+from shared.domain.identity import DEFAULT_APP
 from shared.settings import Settings
 
 #: HubSpot says 300 in some places, and advises room for 512.
@@ -177,4 +178,4 @@ async def _serve(client_secret: str) -> None:
 
 if __name__ == "__main__":
     settings = Settings.from_env(os.environ, needs=("HUBSPOT_CLIENT_SECRET",))  # noqa: TID251  an entry point
-    sys.exit(asyncio.run(_serve(settings.hubspot_client_secrets[0])))
+    sys.exit(asyncio.run(_serve(settings.apps[DEFAULT_APP].client_secrets[0])))

@@ -24,9 +24,10 @@ from shared.db.refresh.claims import ConnectionClaims
 from shared.db.refresh.counters import CounterStore
 from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.results import RefreshResults
+from shared.domain.identity import DEFAULT_APP
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
-from shared.hubspot.transport import Steps
+from shared.hubspot.transport import Steps, Transport
 from shared.settings import Settings
 from shared.token_cipher import TokenCipher
 from worker.refresh import Refresher
@@ -99,7 +100,8 @@ def run_loop(testbed: Testbed, stopwatch: Stopwatch) -> Iterator[None]:
     engine = make_engine(settings.database_url)
     claims = ConnectionClaims(engine, lease_seconds=settings.lease_seconds)
     results = RefreshResults(engine, lease_seconds=settings.lease_seconds)
-    hubspot = HubSpot.from_settings(settings, max_idle_connections=settings.refresh_concurrency)
+    transport = Transport(settings.refresh_concurrency)
+    hubspot = HubSpot.for_app(settings.apps[DEFAULT_APP], settings, transport)
     cipher = TokenCipher(settings.token_keys)
     refresher = Refresher(hubspot, cipher, claims.clock, Schedule(), settings.http_timeout_seconds)
     for layer, owner, name in (
@@ -122,7 +124,7 @@ def run_loop(testbed: Testbed, stopwatch: Stopwatch) -> Iterator[None]:
         yield
     finally:
         loop.drain(DRAIN_SECONDS)
-        hubspot.close()
+        transport.close()
         engine.dispose()
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import DateTime, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
+from shared.domain.identity import DEFAULT_APP
 from shared.settings import Settings
 
 REFRESH_TASK = "per_task.refresh"
@@ -23,6 +24,7 @@ QUEUE = "per_task"
 TIMEOUT_SECONDS = 20
 DUE_FRACTION = 0.7
 settings = Settings.from_env(os.environ, needs=("DATABASE_URL", "REDIS_URL"))  # noqa: TID251  an entry point
+hubspot_app = settings.apps[DEFAULT_APP]
 app = Celery("per_task", broker=settings.redis_url)
 app.conf.update(task_ignore_result=True, task_default_queue=QUEUE, broker_connection_retry_on_startup=True)
 
@@ -62,11 +64,11 @@ def refresh(hub_id: int) -> None:
     with Resources.sessions.begin() as session:
         account = session.get_one(Account, hub_id)
         reply = Resources.http.post(
-            f"{settings.hubspot_api_url}/oauth/{settings.hubspot_api_version}/token",
+            f"{settings.hubspot_api_url}/oauth/{hubspot_app.api_version}/token",
             data={
                 "grant_type": "refresh_token",
-                "client_id": settings.hubspot_client_id,
-                "client_secret": settings.hubspot_client_secrets[0],
+                "client_id": hubspot_app.client_id,
+                "client_secret": hubspot_app.client_secrets[0],
                 "refresh_token": account.refresh_token,
             },
             timeout=TIMEOUT_SECONDS,

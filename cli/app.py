@@ -9,15 +9,13 @@ from urllib.parse import urlsplit
 
 import click
 
-from cli.context import load_settings
+from cli.context import app_option, choose_app, load_settings
 from cli.output import json_option, make_epilog, to_json_line
-from shared.hubspot.app_definition import AppSettings, compare_app_definition, make_app_definition, make_project
-from shared.settings import Settings
+from shared.hubspot.app_definition import compare_app_definition, make_app_definition, make_project
+from shared.hubspot_apps import HubSpotApp
 
 LIST_NEEDS = ("HUBSPOT_CLIENT_ID", "HUBSPOT_REDIRECT_URI", "HUBSPOT_SCOPES")
 FILE_NEEDS = ("HUBSPOT_REDIRECT_URI", "HUBSPOT_SCOPES")
-#: The name of the app that HUBSPOT_CLIENT_ID and its like describe.
-DEFAULT_APP = "default"
 #: HubSpot takes an app's definition from this path below the project's srcDir.
 DEFINITION_PATH = Path("src/app/app-hsmeta.json")
 PROJECT_PATH = Path("hsproject.json")
@@ -35,20 +33,15 @@ def app() -> None:
 @json_option
 def list_apps(as_json: bool) -> None:
     """List the apps in the settings, without their secrets."""
-    settings = load_settings(*LIST_NEEDS)
-    described = {
-        "app": DEFAULT_APP,
-        "client_id": settings.hubspot_client_id,
-        "redirect_uri": settings.hubspot_redirect_uri,
-        "api_version": settings.hubspot_api_version,
-        "scopes": list(settings.hubspot_scopes),
-        "optional_scopes": list(settings.hubspot_optional_scopes),
-    }
-    if as_json:
-        click.echo(to_json_line(described))
-        return
-    for name, value in described.items():
-        click.echo(f"{name:16} {' '.join(value) if isinstance(value, list) else value}".rstrip())
+    for number, hubspot_app in enumerate(load_settings(*LIST_NEEDS).apps.values()):
+        described = _describe(hubspot_app)
+        if as_json:
+            click.echo(to_json_line(described))
+            continue
+        if number:
+            click.echo()
+        for name, value in described.items():
+            click.echo(f"{name:24} {_to_text(value)}".rstrip())
 
 
 @app.command(
@@ -58,6 +51,7 @@ def list_apps(as_json: bool) -> None:
     ),
 )
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@app_option
 @click.option("--name", help="The app's name, which customers see. Default: the host of HUBSPOT_REDIRECT_URI.")
 @click.option("--description", help="What the app does, in one sentence, which customers see.")
 @click.option(
@@ -67,17 +61,19 @@ def list_apps(as_json: bool) -> None:
     show_default=True,
     help="private: for at most ten accounts that you allow. A later change uninstalls the app everywhere.",
 )
-def write_app_definition(directory: Path, name: str | None, description: str | None, distribution: str) -> None:
+def write_app_definition(
+    directory: Path, app_name: str | None, name: str | None, description: str | None, distribution: str
+) -> None:
     """Write hsproject.json and src/app/app-hsmeta.json into DIR, ready for HubSpot's own `hs project upload`.
 
     Client id and secret are not in them: HubSpot makes both at the first upload, and shows them on the app's tab Auth.
     Existing files are never overwritten.
     """
-    settings = load_settings(*FILE_NEEDS)
-    name = name or urlsplit(settings.hubspot_redirect_uri).hostname or "app"
+    hubspot_app = choose_app(load_settings(*FILE_NEEDS), app_name)
+    name = name or urlsplit(hubspot_app.redirect_uri).hostname or "app"
     description = description or f"Connects HubSpot accounts to {name}."
-    definition = make_app_definition(_read_app(settings), name=name, description=description, distribution=distribution)
-    files = {PROJECT_PATH: make_project(name, settings.hubspot_api_version), DEFINITION_PATH: definition}
+    definition = make_app_definition(hubspot_app, name=name, description=description, distribution=distribution)
+    files = {PROJECT_PATH: make_project(name, hubspot_app.api_version), DEFINITION_PATH: definition}
     if existing := [str(directory / path) for path in files if (directory / path).exists()]:
         raise click.ClickException(f"exists already, so nothing was written: {', '.join(existing)}")
     try:
@@ -90,13 +86,14 @@ def write_app_definition(directory: Path, name: str | None, description: str | N
 
 @app.command("check", epilog=make_epilog("tokenkeeper app check hubspot-app/src/app/app-hsmeta.json", needs=FILE_NEEDS))
 @click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def check_app_definition(file: Path) -> None:
+@app_option
+def check_app_definition(file: Path, app_name: str | None) -> None:
     """Compare an app-hsmeta.json with the settings: redirect URL, scopes of each kind, user level.
 
     HubSpot blocks an install where they differ. Exit status 1 where they do.
     """
-    settings = load_settings(*FILE_NEEDS)
-    findings = compare_app_definition(_read_json(file), _read_app(settings))
+    hubspot_app = choose_app(load_settings(*FILE_NEEDS), app_name)
+    findings = compare_app_definition(_read_json(file), hubspot_app)
     for finding in findings:
         click.echo(f"{'difference' if finding.is_difference else 'note'}: {finding.text}")
     differences = sum(finding.is_difference for finding in findings)
@@ -105,12 +102,28 @@ def check_app_definition(file: Path) -> None:
     click.echo(f"{file} and the settings agree")
 
 
-def _read_app(settings: Settings) -> AppSettings:
-    return AppSettings(
-        redirect_uri=settings.hubspot_redirect_uri,
-        scopes=settings.hubspot_scopes,
-        optional_scopes=settings.hubspot_optional_scopes,
-    )
+def _describe(hubspot_app: HubSpotApp) -> dict[str, Any]:
+    """By the keys of HUBSPOT_APPS_FILE."""
+    return {
+        "app": hubspot_app.name,
+        "client_id": hubspot_app.client_id,
+        "redirect_uri": hubspot_app.redirect_uri,
+        "api_version": hubspot_app.api_version,
+        "user_level": hubspot_app.is_user_level,
+        "scopes": list(hubspot_app.scopes),
+        "optional_scopes": list(hubspot_app.optional_scopes),
+        "conditional_scopes": list(hubspot_app.conditional_scopes),
+        "max_refreshes_per_second": hubspot_app.max_refreshes_per_second,
+        "marketplace_sign_in_url": hubspot_app.marketplace_sign_in_url,
+    }
+
+
+def _to_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}" if value else "no cap"
+    return " ".join(value) if isinstance(value, list) else str(value)
 
 
 def _read_json(file: Path) -> Any:

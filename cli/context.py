@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from shared.db.core.engine import make_engine
 from shared.db.schema.migrate import check_schema
 from shared.domain.hub_id import MAX_HUB_ID
+from shared.hubspot_apps import HubSpotApp
 from shared.settings import Settings
 
 
@@ -34,11 +35,22 @@ class HubIdType(click.ParamType[int]):
 
 
 HUB_ID = HubIdType()
+app_option = click.option("--app", "app_name", metavar="NAME", help="Which app, where the settings describe several.")
 
 
 def load_settings(*needs: str) -> Settings:
     """Only `needs` must be set. Raises SettingsError."""
     return Settings.from_env(os.environ, needs=needs)  # noqa: TID251  an entry point
+
+
+def choose_app(settings: Settings, name: str | None) -> HubSpotApp:
+    """The app with that name; without a name the only one. Raises click.UsageError, which lists the apps."""
+    if name is None and len(settings.apps) == 1:
+        return next(iter(settings.apps.values()))
+    if name is not None and name in settings.apps:
+        return settings.apps[name]
+    what = "the settings describe several apps" if name is None else f"the settings describe no app {name!r}"
+    raise click.UsageError(f"{what}: add --app with one of {', '.join(settings.apps)}")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shared.app_settings import FILE_VARIABLE, REPLACED_VARIABLES
 from shared.db.core.errors import SchemaError, StoreError
 from shared.settings import REQUIRED, Settings, SettingsError
 
@@ -58,5 +59,8 @@ def run_checks(*checks: Check) -> Iterator[Finding]:
 
 def load(environ: Mapping[str, str], *names: str) -> Settings:
     """These settings alone, so that a bad one elsewhere does not matter. Raises SettingsError."""
-    known = {name: value for name, value in environ.items() if name.removesuffix("_FILE") in names}
+    wanted = set(names)
+    if wanted & set(REPLACED_VARIABLES):
+        wanted |= {FILE_VARIABLE, "HUBSPOT_APP_URL"}  # these say which apps there are, and which redirect URIs work
+    known = {name: value for name, value in environ.items() if {name, name.removesuffix("_FILE")} & wanted}
     return Settings.from_env(known, needs=[name for name in names if name in REQUIRED])

@@ -8,6 +8,7 @@ from cli.doctor_findings import CheckFailed, Level, Result, load
 from shared.broker_check import BrokerUnavailable, BrokerUnusable, check_broker
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
 from shared.hubspot.client import HubSpot
+from shared.hubspot.transport import Transport
 
 #: HubSpot is asked about this token, to see whether it answers and accepts the app. It belongs to no account.
 PROBE_TOKEN = "tokenkeeper-doctor"  # noqa: S105  no password
@@ -26,19 +27,19 @@ def check_redis(environ: Mapping[str, str]) -> str:
 
 
 def check_redirect_uri(environ: Mapping[str, str]) -> str:
-    uri = load(environ, "HUBSPOT_REDIRECT_URI").hubspot_redirect_uri
+    uri = next(iter(load(environ, "HUBSPOT_REDIRECT_URI").apps.values())).redirect_uri
     return f"{uri} follows HubSpot's rules; register exactly this URL in the app's settings at HubSpot"
 
 
 def check_api_version(environ: Mapping[str, str]) -> str:
-    return load(environ, "HUBSPOT_API_VERSION").hubspot_api_version
+    return next(iter(load(environ, "HUBSPOT_CLIENT_ID", "HUBSPOT_API_VERSION").apps.values())).api_version
 
 
 def check_hubspot(environ: Mapping[str, str]) -> Result:
     app = ("HUBSPOT_CLIENT_ID", "HUBSPOT_CLIENT_SECRET", "HUBSPOT_API_URL", "HUBSPOT_API_VERSION", "HUBSPOT_PROXY")
-    hubspot = HubSpot.from_settings(
-        load(environ, *app, "HTTP_TIMEOUT_SECONDS", "LEASE_SECONDS"), max_idle_connections=1
-    )
+    settings = load(environ, *app, "HTTP_TIMEOUT_SECONDS", "LEASE_SECONDS")
+    transport = Transport(max_idle_connections=1, proxy=settings.hubspot_proxy)
+    hubspot = HubSpot.for_app(next(iter(settings.apps.values())), settings, transport)
     try:
         hubspot.introspect(PROBE_TOKEN, "refresh_token")
     except InvalidGrant:
@@ -55,7 +56,7 @@ def check_hubspot(environ: Mapping[str, str]) -> Result:
             else "the proxy of HUBSPOT_PROXY does not answer, or refuses the connection: check its URL and password"
         ) from None
     finally:
-        hubspot.close()
+        transport.close()
     return "answers; client id and secret accepted"
 
 

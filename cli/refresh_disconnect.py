@@ -16,6 +16,7 @@ from shared.db.refresh.requests import RefreshRequestOutcome, RefreshRequests
 from shared.db.reports.connections import ConnectionReports
 from shared.domain.connection import Status
 from shared.hubspot.client import HubSpot
+from shared.hubspot.transport import Transport
 from shared.token_cipher import TokenCipher
 from shared.workflows.disconnect import DisconnectOutcome
 from shared.workflows.disconnect import disconnect as disconnect_connection
@@ -124,9 +125,10 @@ def disconnect(hub_id: int, yes: bool) -> None:
             raise click.ClickException(f"{hub_id}: no such connection")
         if connection.status is not Status.DISCONNECTED and not yes:
             confirm_or_abort(f"End the connection of {hub_id} for good? Only a new install brings it back")
-        hubspot = HubSpot.from_settings(settings, max_idle_connections=1)
+        transport = Transport(max_idle_connections=1, proxy=settings.hubspot_proxy)
+        hubspot = HubSpot.for_app(next(iter(settings.apps.values())), settings, transport)
         try:
             outcome = disconnect_connection(hub_id, DisconnectStore(engine), hubspot, TokenCipher(settings.token_keys))
         finally:
-            hubspot.close()
+            transport.close()
     click.echo(f"{hub_id}: {DISCONNECT_MESSAGES[outcome]}")

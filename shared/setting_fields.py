@@ -75,24 +75,29 @@ def setting(
 
 
 def list_declared(settings_class: type) -> dict[str, Setting]:
-    """Field's name to setting, in the order of declaration."""
-    return {each.name: each.metadata["setting"] for each in fields(settings_class)}
+    """Field's name to setting, in the order of declaration. Other fields of the class are left out."""
+    return {each.name: each.metadata["setting"] for each in fields(settings_class) if "setting" in each.metadata}
 
 
 def read_setting(declared: Setting, environ: Mapping[str, str], *, is_needed: bool) -> Any:
     """Raises BadSetting. The default where it is not set, unless it is needed."""
     text = _find_text(declared.name, environ)
-    if not text:
-        if is_needed:
-            raise BadSetting(f"{declared.name} is missing ({declared.hint})")
-        return declared.default
+    if text:
+        return parse_setting(declared, declared.name, text)
+    if is_needed:
+        raise BadSetting(f"{declared.name} is missing ({declared.hint})")
+    return declared.default
+
+
+def parse_setting(declared: Setting, name: str, text: str) -> Any:
+    """Raises BadSetting, which calls the setting `name`."""
     try:
         _refuse_quotes(text)
         return declared.parse(text)
     except WrongForm as error:
-        raise BadSetting(f"{declared.name} is malformed: {error} ({declared.hint})") from None
+        raise BadSetting(f"{name} is malformed: {error} ({declared.hint})") from None
     except (ValueError, OverflowError):
-        raise BadSetting(f"{declared.name} is malformed ({declared.hint})") from None
+        raise BadSetting(f"{name} is malformed ({declared.hint})") from None
 
 
 def _refuse_quotes(text: str) -> None:
@@ -106,12 +111,16 @@ def _find_text(name: str, environ: Mapping[str, str]) -> str:
     path = environ.get(f"{name}_FILE", "").strip()
     if (text := environ.get(name, "").strip()) or not path:
         return text
+    return read_text_file(Path(path), f"{name}_FILE", f"a file that holds {name}")
+
+
+def read_text_file(path: Path, name: str, hint: str) -> str:
+    """Without whitespace at its ends. Raises BadSetting, which calls the setting `name`."""
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise FileTooLarge
         return content.decode("utf-8-sig").strip()  # Windows editors begin a file with a byte order mark
     except (OSError, ValueError) as error:
-        why = f"{type(error).__name__}: a file that holds {name}"
-        raise BadSetting(f"{name}_FILE cannot be read ({why})") from None
+        raise BadSetting(f"{name} cannot be read ({type(error).__name__}: {hint})") from None

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from shared import setting_parsers as parsers
+from shared.app_settings import APP_VARIABLES, FILE_VARIABLE, read_apps
+from shared.hubspot_apps import HubSpotApp
+from shared.net.addresses import is_private_host
 from shared.setting_fields import BadSetting, Process, Source, list_declared, read_setting, setting
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -28,55 +31,15 @@ class SettingsError(Exception):
 class Settings:
     """Durations are in seconds."""
 
-    hubspot_client_id: str = setting(
-        "HUBSPOT_CLIENT_ID",
-        parsers.parse_word,
+    #: By name; {} where none is described, and none is needed.
+    apps: Mapping[str, HubSpotApp] = field(default_factory=dict)
+    hubspot_apps_file: str = setting(
+        FILE_VARIABLE,
+        str,
         "",
-        hint="the app's client id",
-        example="8f1c2a4e-5b6d-4c3a-9e8f-7a6b5c4d3e2f",
-        meaning="the app",
-        required_by=WEB_AND_WORKER,
-        source=Source.PERSON,
-    )
-    hubspot_client_secrets: tuple[str, ...] = setting(
-        "HUBSPOT_CLIENT_SECRET",
-        parsers.parse_comma_list,
-        (),
-        hint="one secret, or several: a,b",
-        example="new-secret,old-secret",
-        meaning="one, or several separated by commas, tried in order: so a secret can be rotated without a gap",
-        required_by=WEB_AND_WORKER,
-        is_secret=True,
-        source=Source.PERSON,
-    )
-    hubspot_scopes: tuple[str, ...] = setting(
-        "HUBSPOT_SCOPES",
-        parsers.parse_scopes,
-        (),
-        hint="scopes separated by spaces",
-        example="oauth crm.objects.contacts.read",
-        meaning="separated by spaces: exactly those that the app requires",
-        required_by=WEB_AND_WORKER,
-        source=Source.PERSON,
-    )
-    hubspot_optional_scopes: tuple[str, ...] = setting(
-        "HUBSPOT_OPTIONAL_SCOPES",
-        parsers.parse_scopes,
-        (),
-        hint="scopes separated by spaces",
-        example="tickets",
-        meaning="sent as `optional_scope`: HubSpot leaves them out for accounts that cannot grant them",
-    )
-    hubspot_redirect_uri: str = setting(
-        "HUBSPOT_REDIRECT_URI",
-        parsers.parse_redirect_uri,
-        "",
-        hint="https://your.host/oauth/callback; http only for localhost",
-        example="https://connect.example.com/oauth/callback",
-        meaning="where a browser reaches web's `/oauth/callback`: exactly as registered at HubSpot. With a path before "
-        "`/oauth/callback` everything is served below that path ([proxies.md](proxies.md#below-a-path)). "
-        "`make up` and compose use localhost where it is not set",
-        required_by=WEB_AND_WORKER,
+        hint="the path of a TOML file with a table for each app",
+        example="/etc/tokenkeeper/apps.toml",
+        meaning="several apps, instead of the variables of one: [several-apps.md](several-apps.md)",
     )
     connect_link_keys: tuple[str, ...] = setting(
         "CONNECT_LINK_KEYS",
@@ -104,14 +67,6 @@ class Settings:
         example="https://app.example.com",
         meaning="origins of your product, separated by spaces, to which a connect link's `return_to` may lead",
     )
-    marketplace_sign_in_url: str = setting(
-        "MARKETPLACE_SIGN_IN_URL",
-        parsers.parse_sign_in_url,
-        "",
-        hint="https://app.example.com/hubspot-sign-in; http only for localhost",
-        example="https://app.example.com/hubspot-sign-in",
-        meaning="your product's sign-in page, for Marketplace installs with sign-in",
-    )
     marketplace_return_hosts: tuple[str, ...] = setting(
         "MARKETPLACE_RETURN_HOSTS",
         parsers.parse_host_patterns,
@@ -135,14 +90,6 @@ class Settings:
         hint="https://app.hubspot.com; http only for this machine or a private network",
         example="http://localhost:8090",
         meaning="the consent page",
-    )
-    hubspot_api_version: str = setting(
-        "HUBSPOT_API_VERSION",
-        parsers.parse_api_version,
-        parsers.API_VERSIONS[0],
-        hint="2026-09, 2026-03 or v3; HubSpot ends v1 on 2027-02-16",
-        example="2026-03",
-        meaning="path segment of the token endpoint; `v3` also works; `v1` is refused: HubSpot ends it on 2027-02-16",
     )
     hubspot_proxy: str = setting(
         "HUBSPOT_PROXY",
@@ -267,14 +214,6 @@ class Settings:
         example="50",
         meaning="calls to HubSpot in flight per pool process of a worker",
     )
-    max_refreshes_per_second: float = setting(
-        "MAX_REFRESHES_PER_SECOND",
-        parsers.parse_rate,
-        0.0,
-        hint="a number, 0 for no cap",
-        example="100",
-        meaning="over all workers together; 0 for no cap",
-    )
     trusted_proxies: int = setting(
         "TRUSTED_PROXIES",
         partial(parsers.parse_integer, least=0, most=10),
@@ -354,12 +293,14 @@ class Settings:
         """`needs` are the names that must be set; None: REQUIRED. Raises SettingsError."""
         needed = REQUIRED if needs is None else needs
         values, problems = {}, []
-        for field_name, declared in DECLARED.items():
+        for field_name, declared in list_declared(cls).items():
             try:
                 values[field_name] = read_setting(declared, environ, is_needed=declared.name in needed)
             except BadSetting as error:
                 problems.append(str(error))
-        settings = cls(**values)
+        apps, app_problems = read_apps(values.get("hubspot_apps_file", ""), environ, needed)
+        settings = cls(apps=apps, **values)
+        problems = [*app_problems, *problems, *_find_unusable_redirect_uris(settings)]
         if settings.refresh_from > settings.refresh_until:
             problems.append("REFRESH_FROM is above REFRESH_UNTIL (0.6 and 0.75, for example)")
         if settings.lease_seconds < 2 * settings.http_timeout_seconds + 5:
@@ -376,12 +317,24 @@ class Settings:
             password = urlsplit(url).password or ""
             in_query = dict(parse_qsl(urlsplit(url).query)).get("password", "")
             secrets += dict.fromkeys((password, unquote(password), in_query))
+        client_secrets = [secret for app in self.apps.values() for secret in app.client_secrets]
         keys = (*self.token_keys, *self.connect_link_keys, *self.alert_webhook_secrets)
-        return (*self.hubspot_client_secrets, *keys, *filter(None, secrets))
+        return (*client_secrets, *keys, *filter(None, secrets))
+
+
+def _find_unusable_redirect_uris(settings: Settings) -> Iterator[str]:
+    """HubSpot's own consent page takes http for the name localhost alone; a simulator takes any loopback address."""
+    if is_private_host(urlsplit(settings.hubspot_app_url).hostname or ""):
+        return
+    for app in settings.apps.values():
+        if app.redirect_uri.startswith("http://") and urlsplit(app.redirect_uri).hostname != "localhost":
+            in_file = f"{FILE_VARIABLE}: [{app.name}] redirect_uri"
+            name = in_file if settings.hubspot_apps_file else "HUBSPOT_REDIRECT_URI"
+            yield f"{name} is refused by HubSpot (of the addresses with http it takes http://localhost alone)"
 
 
 #: Field's name to setting.
-DECLARED = list_declared(Settings)
+DECLARED = {**APP_VARIABLES, **list_declared(Settings)}
 #: What a process that does everything cannot start without.
 REQUIRED = tuple(each.name for each in DECLARED.values() if each.required_by)
 

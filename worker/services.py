@@ -21,6 +21,7 @@ from shared.db.refresh.results import RefreshResults
 from shared.db.schema.migrate import check_schema
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
+from shared.hubspot.transport import Transport
 from shared.settings import Settings
 from shared.token_cipher import TokenCipher
 from worker.account_info import AccountInfoFetcher
@@ -64,14 +65,16 @@ class Services:
         """Raises SchemaError where the database is of another version, StoreUnavailable where it does not answer."""
         engine = make_engine(settings.database_url)
         check_schema(engine)
+        app = next(iter(settings.apps.values()))
         claims = ConnectionClaims(
             engine,
             lease_seconds=settings.lease_seconds,
-            max_refreshes_per_second=settings.max_refreshes_per_second,
+            max_refreshes_per_second=app.max_refreshes_per_second,
         )
         provider = ProviderStore(engine)
         results = RefreshResults(engine, lease_seconds=settings.lease_seconds)
-        hubspot = HubSpot.from_settings(settings, max_idle_connections=settings.refresh_concurrency + OTHER_CONNECTIONS)
+        transport = Transport(settings.refresh_concurrency + OTHER_CONNECTIONS, settings.hubspot_proxy)
+        hubspot = HubSpot.for_app(app, settings, transport)
         cipher = TokenCipher(settings.token_keys)
         schedule = Schedule(settings.refresh_from, settings.refresh_until)
         refresher = Refresher(hubspot, cipher, claims.clock, schedule, settings.http_timeout_seconds)
@@ -86,7 +89,7 @@ class Services:
         account_info = AccountInfoStore(
             engine,
             lease_seconds=settings.lease_seconds,
-            max_refreshes_per_second=settings.max_refreshes_per_second,
+            max_refreshes_per_second=app.max_refreshes_per_second,
         )
         webhook_url = settings.alert_webhook_url
         webhook = Webhook(webhook_url, settings.alert_webhook_secrets) if webhook_url else None

@@ -17,6 +17,8 @@ from typing import Any
 from sandbox.simulator.behaviour import Behaviour, BehaviourSettings, InvalidBehaviour
 from sandbox.simulator.server import SimulatorServer
 from sandbox.simulator.simulation import Simulation
+from shared.domain.identity import DEFAULT_APP
+from shared.hubspot_apps import HubSpotApp
 from shared.settings import Settings, SettingsError
 
 _MANUAL = """\
@@ -71,12 +73,12 @@ def _parse_port(text: str) -> int:
 def _make_behaviour(options: argparse.Namespace, environ: Mapping[str, str]) -> Behaviour:
     """Options win over the environment. Raises SettingsError or InvalidBehaviour."""
     settings = Settings.from_env(environ, needs=())
+    app = settings.apps.get(DEFAULT_APP, HubSpotApp(DEFAULT_APP))
     changes: dict[str, Any] = {
-        "client_ids": options.client_id or ([settings.hubspot_client_id] if settings.hubspot_client_id else []),
-        "client_secrets": options.client_secret or settings.hubspot_client_secrets,
-        "redirect_uris": options.redirect_uri
-        or ([settings.hubspot_redirect_uri] if settings.hubspot_redirect_uri else []),
-        "required_scopes": settings.hubspot_scopes,
+        "client_ids": options.client_id or ([app.client_id] if app.client_id else []),
+        "client_secrets": options.client_secret or app.client_secrets,
+        "redirect_uris": options.redirect_uri or ([app.redirect_uri] if app.redirect_uri else []),
+        "required_scopes": app.scopes,
     }
     behaviour = BehaviourSettings(Behaviour())
     behaviour.change({"lifetime": options.lifetime, **{name: value for name, value in changes.items() if value}})

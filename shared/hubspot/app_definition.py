@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from shared.hubspot_apps import HubSpotApp
+
 #: Account information and the uninstall need it, and HubSpot's own templates of an app have it.
 OAUTH_SCOPE = "oauth"
 #: Scopes that HubSpot has ended: an authorization that names one fails.
@@ -29,17 +31,6 @@ MAX_UID_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class AppSettings:
-    """What our settings say of one app. Scopes as HubSpot names them."""
-
-    redirect_uri: str
-    scopes: tuple[str, ...]
-    optional_scopes: tuple[str, ...] = ()
-    conditional_scopes: tuple[str, ...] = ()
-    is_user_level: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
     """One line for people. A difference keeps accounts from installing; a note does not."""
 
@@ -53,7 +44,7 @@ def make_project(name: str, api_version: str) -> dict[str, Any]:
     return {"name": name, "srcDir": "src", "platformVersion": version}
 
 
-def make_app_definition(app: AppSettings, *, name: str, description: str, distribution: str) -> dict[str, Any]:
+def make_app_definition(app: HubSpotApp, *, name: str, description: str, distribution: str) -> dict[str, Any]:
     """The content of src/app/app-hsmeta.json. `distribution` is `marketplace` or `private`."""
     config: dict[str, Any] = {
         "name": name,
@@ -79,7 +70,7 @@ def make_uid(name: str) -> str:
     return uid[:MAX_UID_CHARACTERS] or "app"
 
 
-def compare_app_definition(definition: object, app: AppSettings) -> list[Finding]:
+def compare_app_definition(definition: object, app: HubSpotApp) -> list[Finding]:
     """What differs between the content of an app-hsmeta.json and the settings, and what HubSpot would not take."""
     config = definition.get("config") if isinstance(definition, dict) else None
     auth = config.get("auth") if isinstance(config, dict) else None
@@ -94,7 +85,7 @@ def compare_app_definition(definition: object, app: AppSettings) -> list[Finding
     ]
 
 
-def _compare_redirect_url(auth: Mapping[str, Any], app: AppSettings) -> Iterator[Finding]:
+def _compare_redirect_url(auth: Mapping[str, Any], app: HubSpotApp) -> Iterator[Finding]:
     urls = _read_texts(auth, "redirectUrls")
     if app.redirect_uri not in urls:
         yield Finding(
@@ -106,7 +97,7 @@ def _compare_redirect_url(auth: Mapping[str, Any], app: AppSettings) -> Iterator
             yield Finding(f"redirectUrls has {url}: HubSpot takes https, and http for localhost alone")
 
 
-def _compare_scopes(auth: Mapping[str, Any], app: AppSettings) -> Iterator[Finding]:
+def _compare_scopes(auth: Mapping[str, Any], app: HubSpotApp) -> Iterator[Finding]:
     lists = (
         ("requiredScopes", "HUBSPOT_SCOPES", app.scopes),
         ("optionalScopes", "HUBSPOT_OPTIONAL_SCOPES", app.optional_scopes),
@@ -140,7 +131,7 @@ def _judge_scopes(scopes: set[str]) -> Iterator[Finding]:
         yield Finding(text, is_difference=False)
 
 
-def _compare_user_level(config: Mapping[str, Any], app: AppSettings) -> Iterator[Finding]:
+def _compare_user_level(config: Mapping[str, Any], app: HubSpotApp) -> Iterator[Finding]:
     in_file = config.get("isUserLevel") is True
     if in_file != app.is_user_level:
         state = "has" if in_file else "lacks"

@@ -13,16 +13,15 @@ from urllib.parse import quote, urlencode
 from shared.domain.errors import InvalidClient, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS, ExchangedGrant, Grant, Introspection
 from shared.hubspot.response_parsing import (
-    AppToken,
     IssuedTokens,
     Reply,
-    parse_app_token,
     parse_empty,
     parse_exchange,
     parse_introspection,
     parse_refresh,
 )
 from shared.hubspot.transport import Endpoint, Steps, Transport, send
+from shared.hubspot_apps import HubSpotApp
 from shared.settings import Settings
 from shared.tracing import SpanKind, trace_steps
 
@@ -36,67 +35,54 @@ SECRET_REFUSED_BEFORE_CODE = frozenset({"BAD_CLIENT_SECRET"})
 
 
 class HubSpot:
-    """One per process, used by all its threads. Every call raises ProviderError where HubSpot does not do as asked.
+    """The client of one app: one per process, used by all its threads.
+
+    Every call raises ProviderError where HubSpot does not do as asked.
 
     A call ends within `timeout` seconds, attempts with several client secrets included.
     """
 
-    def __init__(
-        self,
-        *,
-        client_id: str,
-        client_secrets: Sequence[str],
-        redirect_uri: str,
-        scopes: tuple[str, ...],
-        optional_scopes: tuple[str, ...] = (),
-        api_url: str,
-        app_url: str,
-        api_version: str,
-        timeout: float,
-        max_idle_connections: int,
-        proxy: str = "",
-    ) -> None:
-        """`client_secrets` are tried in this order. `max_idle_connections` to HubSpot stay open between calls.
-
-        `proxy` is the URL of an egress proxy; empty: none.
-        """
-        self._app = {"client_id": client_id, "redirect_uri": redirect_uri, "scope": " ".join(scopes)}
-        if optional_scopes:
-            self._app["optional_scope"] = " ".join(optional_scopes)
+    def __init__(self, app: HubSpotApp, transport: Transport, *, api_url: str, app_url: str, timeout: float) -> None:
+        """`transport` may serve several apps: the caller closes it. `timeout` in seconds."""
+        self._app = app
         self._app_url = app_url.rstrip("/")
-        self._secrets = tuple(client_secrets)
-        self._credentials = tuple(urlencode({"client_id": client_id, "client_secret": each}) for each in self._secrets)
+        self._secrets = app.client_secrets
+        self._credentials = tuple(
+            urlencode({"client_id": app.client_id, "client_secret": each}) for each in self._secrets
+        )
         self._preferred_secret = 0
         self._timeout = timeout
-        self._transport = Transport(max_idle_connections, proxy)
+        self._transport = transport
         form_headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-        token_url = f"{api_url.rstrip('/')}/oauth/{api_version}/token"
-        install_url = f"{api_url.rstrip('/')}/appinstalls/{api_version}/external-install"
-        self._token_endpoint = self._transport.prepare_endpoint("POST", token_url, form_headers)
-        self._introspect_endpoint = self._transport.prepare_endpoint("POST", f"{token_url}/introspect", form_headers)
-        self._revoke_endpoint = self._transport.prepare_endpoint("POST", f"{token_url}/revoke", form_headers)
-        self._install_endpoint = self._transport.prepare_endpoint("DELETE", install_url)
+        token_url = f"{api_url.rstrip('/')}/oauth/{app.api_version}/token"
+        install_url = f"{api_url.rstrip('/')}/appinstalls/{app.api_version}/external-install"
+        self._token_endpoint = transport.prepare_endpoint("POST", token_url, form_headers)
+        self._introspect_endpoint = transport.prepare_endpoint("POST", f"{token_url}/introspect", form_headers)
+        self._revoke_endpoint = transport.prepare_endpoint("POST", f"{token_url}/revoke", form_headers)
+        self._install_endpoint = transport.prepare_endpoint("DELETE", install_url)
 
     @classmethod
-    def from_settings(cls, settings: Settings, max_idle_connections: int) -> HubSpot:
+    def for_app(cls, app: HubSpotApp, settings: Settings, transport: Transport) -> HubSpot:
         return cls(
-            client_id=settings.hubspot_client_id,
-            client_secrets=settings.hubspot_client_secrets,
-            redirect_uri=settings.hubspot_redirect_uri,
-            scopes=settings.hubspot_scopes,
-            optional_scopes=settings.hubspot_optional_scopes,
+            app,
+            transport,
             api_url=settings.hubspot_api_url,
             app_url=settings.hubspot_app_url,
-            api_version=settings.hubspot_api_version,
             timeout=settings.http_timeout_seconds,
-            max_idle_connections=max_idle_connections,
-            proxy=settings.hubspot_proxy,
         )
 
-    def authorize_url(self, state: str, hub_id: int | None = None) -> str:
-        """The URL of the consent page; `hub_id` preselects that account."""
+    def authorize_url(self, state: str, hub_id: int | None = None, conditional_scopes: Sequence[str] = ()) -> str:
+        """The URL of the consent page; `hub_id` preselects that account. Asks for all optional scopes of the app.
+
+        `conditional_scopes` are those of the app's that this install needs: HubSpot takes them in `scope`.
+        """
         account = "" if hub_id is None else f"/{hub_id:d}"
-        query = urlencode({**self._app, "state": state}, quote_via=quote, safe="")
+        app = self._app
+        fields = {"client_id": app.client_id, "redirect_uri": app.redirect_uri}
+        fields["scope"] = " ".join(dict.fromkeys((*app.scopes, *conditional_scopes)))
+        if app.optional_scopes:
+            fields["optional_scope"] = " ".join(app.optional_scopes)
+        query = urlencode({**fields, "state": state}, quote_via=quote, safe="")
         return f"{self._app_url}/oauth{account}/authorize?{query}"
 
     def exchange(self, code: str, granted_at: datetime) -> ExchangedGrant:
@@ -126,13 +112,6 @@ class HubSpot:
         """Run steps of this client beside others; see Transport.start()."""
         self._transport.start(steps, on_result, on_error)
 
-    @property
-    def transport(self) -> Transport:
-        return self._transport
-
-    def close(self) -> None:
-        self._transport.close()
-
     @trace_steps("hubspot.refresh", SpanKind.CLIENT)
     def refresh_steps(self, refresh_token: str, granted_at: datetime) -> Steps[Grant]:
         """As `refresh`, for steps that include it."""
@@ -149,16 +128,10 @@ class HubSpot:
         ends_at = monotonic() + self._timeout if ends_at is None else ends_at
         return (yield from self._post(self._introspect_endpoint, form, parse_introspection, token, ends_at))
 
-    @trace_steps("hubspot.client_credentials", SpanKind.CLIENT)
-    def app_token_steps(self, scopes: str, ends_at: float) -> Steps[AppToken]:
-        """Fetch a token that acts for the app itself. `scopes`: separated by spaces."""
-        form = {"grant_type": "client_credentials", "scope": scopes}
-        return (yield from self._post(self._token_endpoint, form, parse_app_token, "", ends_at))
-
     @trace_steps("hubspot.exchange", SpanKind.CLIENT)
     def _exchange_steps(self, code: str, granted_at: datetime) -> Steps[ExchangedGrant]:
         # 1. Exchange it. Without a refresh token there is nothing to keep.
-        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._app["redirect_uri"]}
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._app.redirect_uri}
         ends_at = monotonic() + self._timeout
         tokens = yield from self._post(
             self._token_endpoint, form, parse_exchange, code, ends_at, try_next_after=SECRET_REFUSED_BEFORE_CODE
@@ -228,17 +201,13 @@ class HubSpot:
         *,
         try_next_after: frozenset[str] = SECRET_REFUSED,
     ) -> Steps[T]:
-        """Send the form with one client secret after the other, until HubSpot accepts one.
-
-        `token` is the one in the form; empty: it has none.
-        """
+        """Send the form with one client secret after the other, until HubSpot accepts one. `token` is in the form."""
         fields = urlencode(form, errors="replace")
-        tokens = (token,) if token else ()
         first = self._preferred_secret
         for tries in range(1, len(self._secrets) + 1):
             number = (first + tries - 1) % len(self._secrets)
             body = f"{fields}&{self._credentials[number]}".encode("ascii")
-            reply = yield from send(endpoint, body, ends_at, secrets=(*tokens, self._secrets[number]))
+            reply = yield from send(endpoint, body, ends_at, secrets=(token, self._secrets[number]))
             try:
                 return parse(reply)
             except InvalidClient as error:

@@ -17,7 +17,7 @@ from shared import tracing
 from shared.domain.errors import TemporarilyUnavailable
 from shared.hubspot.response_parsing import Reply, find_correlation_id
 from shared.net.call_engine import CallEngine
-from shared.net.http_call import MAX_BODY_BYTES, HttpReply, HttpRequest
+from shared.net.http_call import HttpReply, HttpRequest
 
 T = TypeVar("T")
 
@@ -27,8 +27,6 @@ class Endpoint:
     method: str
     url: str
     headers: tuple[str, ...] = field(repr=False)  #: complete lines
-    max_reply_bytes: int = MAX_BODY_BYTES  #: this and the next one as in HttpRequest
-    is_public_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,8 @@ Steps = Generator[Call, HttpReply, T]
 
 
 class Transport:
+    """One per process, for the clients of all its apps."""
+
     def __init__(self, max_idle_connections: int, proxy: str = "") -> None:
         """`proxy`: the URL of an egress proxy, with its user and password; empty: none."""
         self._engine = CallEngine(max_idle_connections, proxy)
@@ -97,8 +97,7 @@ def send(
     Raises TemporarilyUnavailable with a code.
     """
     lines = (*endpoint.headers, *_to_lines(headers)) if headers else endpoint.headers
-    request = HttpRequest(endpoint.method, endpoint.url, lines, body, endpoint.max_reply_bytes, endpoint.is_public_only)
-    reply = yield Call(request, ends_at)
+    reply = yield Call(HttpRequest(endpoint.method, endpoint.url, lines, body), ends_at)
     tracing.set_attributes(
         http_status=reply.http_status or None, correlation_id=find_correlation_id(reply.headers, secrets, {})
     )

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic
@@ -31,6 +32,8 @@ from shared.domain.errors import (
 )
 from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS
 from shared.hubspot.client import HubSpot
+from shared.hubspot.transport import Transport
+from shared.hubspot_apps import HubSpotApp
 from tests.support.raw_http_server import GRANT, Answer, RawServer, drips, http, resets, sends, serving, stays_silent
 from tests.support.simulator import CALLBACK, HUB, SimulatorFixture, parse_redirect, run_simulator
 
@@ -43,20 +46,12 @@ SECRETS = ("client-secret-1", "client-secret-2")
 
 @contextmanager
 def a_client(url: str, **but: Any) -> Iterator[HubSpot]:
-    settings: dict[str, Any] = {
-        "client_id": DEMO_CLIENT_ID,
-        "client_secrets": SECRETS[:1],
-        "redirect_uri": CALLBACK,
-        "scopes": ("oauth",),
-        "api_url": url,
-        "app_url": url,
-        "api_version": "2026-09",
-        "timeout": TIMEOUT_SECONDS,
-        "max_idle_connections": 5,
-    }
-    client = HubSpot(**(settings | but))
-    yield client
-    client.close()
+    """`but`: fields of HubSpotApp, `timeout`, `max_idle_connections`."""
+    transport = Transport(but.pop("max_idle_connections", 5))
+    timeout = but.pop("timeout", TIMEOUT_SECONDS)
+    app = HubSpotApp("default", DEMO_CLIENT_ID, SECRETS[:1], ("oauth",), redirect_uri=CALLBACK)
+    yield HubSpot(replace(app, **but), transport, api_url=url, app_url=url, timeout=timeout)
+    transport.close()
 
 
 def refusal_of(call: Callable[[], object]) -> ProviderError:

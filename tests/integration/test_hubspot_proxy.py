@@ -12,7 +12,9 @@ import pytest
 
 from sandbox.ports import find_free_port
 from shared.domain.errors import TemporarilyUnavailable
+from shared.domain.identity import DEFAULT_APP
 from shared.hubspot.client import HubSpot
+from shared.hubspot.transport import Transport
 from shared.settings import Settings
 from tests.support.http_proxy import HttpProxy
 from tests.support.raw_http_server import GRANT, http, sends, serving
@@ -26,9 +28,9 @@ QUOTED = "keeper:p%40ss%3Aword%2F%C3%BC"
 def make_client(url: str, proxy: str) -> Iterator[HubSpot]:
     environment = {"HUBSPOT_API_URL": url, "HUBSPOT_PROXY": proxy, "HUBSPOT_CLIENT_SECRET": "client-secret"}
     settings = Settings.from_env({"HTTP_TIMEOUT_SECONDS": "10", **environment}, needs=())
-    client = HubSpot.from_settings(settings, max_idle_connections=2)
-    yield client
-    client.close()
+    transport = Transport(max_idle_connections=2, proxy=settings.hubspot_proxy)
+    yield HubSpot.for_app(settings.apps[DEFAULT_APP], settings, transport)
+    transport.close()
 
 
 def refresh(client: HubSpot) -> Any:

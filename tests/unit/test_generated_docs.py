@@ -18,4 +18,5 @@ def test_a_generated_file_is_what_make_docs_writes(path: str) -> None:
 def test_the_example_of_every_setting_is_one_that_it_accepts() -> None:
     examples = {declared.name: declared.example for declared in DECLARED.values()}
     examples["TOKEN_KEYS"] = Fernet.generate_key().decode()
+    del examples["HUBSPOT_APPS_FILE"]  # a path, and instead of the variables of one app
     Settings.from_env(examples, needs=examples)

@@ -27,6 +27,7 @@ from shared.dispatch import Dispatch
 from shared.domain.schedule import Schedule
 from shared.foreign_environment import GUNICORN_ARGUMENTS
 from shared.hubspot.client import HubSpot
+from shared.hubspot.transport import Transport
 from shared.settings import Settings, SettingsError
 from shared.startup_checks import check_database
 from shared.token_cipher import TokenCipher
@@ -78,8 +79,10 @@ def refuse_unusable_broker(settings: Settings) -> None:
 def make_services(settings: Settings) -> Services:
     """Opens no connection: with --preload the forks share the result, and must not share a socket."""
     engine = make_engine(settings.database_url)
+    app = next(iter(settings.apps.values()))
+    transport = Transport(EXCHANGE_THREADS, settings.hubspot_proxy)
     return Services(
-        hubspot=HubSpot.from_settings(settings, max_idle_connections=EXCHANGE_THREADS),
+        hubspot=HubSpot.for_app(app, settings, transport),
         cipher=TokenCipher(settings.token_keys),
         installs=InstallStore(engine),
         refresh_requests=RefreshRequests(engine),
@@ -96,10 +99,10 @@ def make_services(settings: Settings) -> Services:
         secret_key=settings.secret_key,
         operator_password=settings.operator_password,
         metrics_password=settings.metrics_password or settings.operator_password,
-        redirect_uri=settings.hubspot_redirect_uri,
+        redirect_uri=app.redirect_uri,
         hubspot_app_url=settings.hubspot_app_url,
-        scopes=settings.hubspot_scopes,
-        optional_scopes=settings.hubspot_optional_scopes,
+        scopes=app.scopes,
+        optional_scopes=app.optional_scopes,
         sweep_seconds=settings.sweep_seconds,
         trusted_proxies=settings.trusted_proxies,
     )

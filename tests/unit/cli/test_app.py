@@ -174,8 +174,46 @@ def test_list_shows_the_app_without_its_secret(capsys: Output) -> None:
         "client_id": "0b1c2d3e-0000-4000-8000-000000000001",
         "redirect_uri": REDIRECT_URI,
         "api_version": "2026-09",
+        "user_level": False,
         "scopes": ["oauth", "crm.objects.contacts.read"],
         "optional_scopes": ["crm.objects.deals.read"],
+        "conditional_scopes": [],
+        "max_refreshes_per_second": 0.0,
+        "marketplace_sign_in_url": "",
     }
-    assert "client_id        0b1c2d3e" in text
+    assert "client_id                0b1c2d3e" in text
     assert "never-shown" not in text
+
+
+def test_with_several_apps_init_and_check_ask_for_one_by_name(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CLIENT_ID", "CLIENT_SECRET", "REDIRECT_URI", "SCOPES", "OPTIONAL_SCOPES"):
+        monkeypatch.delenv(f"HUBSPOT_{name}")
+    file = tmp_path / "apps.toml"
+    file.write_text(
+        f"""
+        [acme]
+        redirect_uri = "{REDIRECT_URI}"
+        scopes = "oauth"
+        [for_users]
+        redirect_uri = "{REDIRECT_URI}"
+        scopes = "oauth tickets"
+        conditional_scopes = "files"
+        user_level = true
+        """
+    )
+    monkeypatch.setenv("HUBSPOT_APPS_FILE", str(file))
+    assert run("app", "init", str(tmp_path / "app")) == 2
+    assert "the settings describe several apps: add --app with one of acme, for_users" in capsys.readouterr().err
+    assert run("app", "init", str(tmp_path / "app"), "--app", "for_user") == 2
+    assert "the settings describe no app 'for_user'" in capsys.readouterr().err
+
+    assert run("app", "init", str(tmp_path / "app"), "--app", "for_users") == 0
+    definition = tmp_path / "app/src/app/app-hsmeta.json"
+    config = json.loads(definition.read_text())["config"]
+    assert config["isUserLevel"] is True
+    assert config["auth"]["conditionallyRequiredScopes"] == ["files"]
+    assert run("app", "check", str(definition), "--app", "for_users") == 0
+    assert run("app", "check", str(definition), "--app", "acme") == 1
+    assert 'the file has "isUserLevel": true' in capsys.readouterr().out

@@ -12,6 +12,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from deploy.init_secrets import EX_CONFIG, SERVICE_FILES, main
+from shared.domain.identity import DEFAULT_APP
 from shared.settings import Settings
 from tests.support.environment import ROOT, inherited_environment
 
@@ -47,7 +48,7 @@ def test_the_first_start_gives_web_and_worker_all_required_settings(secrets: Pat
     web = Settings.from_env(make_environment(secrets, "web"))
     assert web.hubspot_api_url == "http://simulator:8090"
     assert web.hubspot_app_url == "http://localhost:8090"
-    assert web.hubspot_redirect_uri == "http://localhost:5000/oauth/callback"
+    assert web.apps[DEFAULT_APP].redirect_uri == "http://localhost:5000/oauth/callback"
     worker = Settings.from_env(make_environment(secrets, "worker"), needs=("DATABASE_URL", "REDIS_URL", "TOKEN_KEYS"))
     assert worker.token_keys == web.token_keys
     assert (worker.secret_key, worker.operator_password) == ("", "")
@@ -90,7 +91,7 @@ def test_an_app_in_dot_env_replaces_the_simulator_and_leaves_the_token_keys(secr
     keys = read_file(secrets, "web", "TOKEN_KEYS")
     assert main(APP, secrets) == 0
     web = Settings.from_env(make_environment(secrets, "web"))
-    assert web.hubspot_client_id == "an-app"
+    assert web.apps[DEFAULT_APP].client_id == "an-app"
     assert web.hubspot_api_url == "https://api.hubapi.com"
     assert web.hubspot_app_url == "https://app.hubspot.com"
     assert read_file(secrets, "web", "TOKEN_KEYS") == keys

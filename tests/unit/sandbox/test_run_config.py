@@ -18,6 +18,7 @@ from sandbox.run_config import (
     merge_settings,
     needs_simulator,
 )
+from shared.domain.identity import DEFAULT_APP
 from shared.settings import Settings
 
 URLS = {"DATABASE_URL": "postgresql://u:p@127.0.0.1:1/d", "REDIS_URL": "redis://127.0.0.1:1/0"}
@@ -50,7 +51,7 @@ def test_generated_settings_are_complete(tmp_path: Path) -> None:
 
     settings = Settings.from_env(config.settings)
 
-    assert settings.hubspot_redirect_uri == "http://localhost:5001/oauth/callback"
+    assert settings.apps[DEFAULT_APP].redirect_uri == "http://localhost:5001/oauth/callback"
     assert settings.hubspot_api_url == "http://127.0.0.1:8091"
     assert config.is_simulated
 
@@ -61,7 +62,7 @@ def test_with_an_app_requests_go_to_hubspot_itself(tmp_path: Path) -> None:
     settings = Settings.from_env({**APP, **config.settings})
 
     assert settings.hubspot_api_url == "https://api.hubapi.com"
-    assert settings.hubspot_client_id == "app"
+    assert settings.apps[DEFAULT_APP].client_id == "app"
     assert not config.is_simulated
 
 

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from shared.hubspot.client import HubSpot
+from shared.hubspot.transport import Transport
+from shared.hubspot_apps import HubSpotApp
+
+APP = HubSpotApp(
+    "default",
+    client_id="an id",
+    client_secrets=("a-client-secret",),
+    redirect_uri="https://me.example/oauth/callback",
+    scopes=("oauth", "crm.objects.contacts.read"),
+)
 
 
-def a_client(optional_scopes: tuple[str, ...] = ()) -> HubSpot:
-    return HubSpot(
-        client_id="an id",
-        client_secrets=("a-client-secret",),
-        redirect_uri="https://me.example/oauth/callback",
-        scopes=("oauth", "crm.objects.contacts.read"),
-        optional_scopes=optional_scopes,
-        api_url="https://api.hubapi.com",
-        app_url="https://app.hubspot.com/",
-        api_version="2026-09",
-        timeout=1.0,
-        max_idle_connections=1,
-    )
+def make_client(app: HubSpotApp) -> HubSpot:
+    """Calls nothing."""
+    return HubSpot(app, Transport(1), api_url="https://api.hubapi.com", app_url="https://app.hubspot.com/", timeout=1.0)
 
 
 @pytest.fixture
-def hubspot() -> Iterator[HubSpot]:
-    client = a_client()
-    yield client
-    client.close()
+def hubspot() -> HubSpot:
+    return make_client(APP)
 
 
 def test_the_authorize_url_has_all_parameters_with_spaces_as_percent_20(hubspot: HubSpot) -> None:
@@ -45,9 +43,16 @@ def test_a_hub_is_preselected_in_the_path(hubspot: HubSpot) -> None:
 
 
 def test_optional_scopes_are_sent_as_optional_scope() -> None:
-    client = a_client(("tickets", "content"))
+    client = make_client(replace(APP, optional_scopes=("tickets", "content")))
     assert parse_qs(urlsplit(client.authorize_url("s")).query)["optional_scope"] == ["tickets content"]
-    client.close()
+
+
+def test_conditional_scopes_are_asked_for_in_scope_by_those_who_need_them() -> None:
+    client = make_client(replace(APP, conditional_scopes=("files", "forms")))
+    assert parse_qs(urlsplit(client.authorize_url("s")).query)["scope"] == ["oauth crm.objects.contacts.read"]
+    query = parse_qs(urlsplit(client.authorize_url("s", conditional_scopes=["files"])).query)
+    assert query["scope"] == ["oauth crm.objects.contacts.read files"]
+    assert "optional_scope" not in query
 
 
 def test_without_optional_scopes_the_parameter_is_missing(hubspot: HubSpot) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.database_url import parse_database_url
+from shared.domain.identity import DEFAULT_APP
 from shared.settings import REQUIRED, Settings, SettingsError
 
 KEY = Fernet.generate_key().decode()
@@ -38,9 +39,9 @@ def test_the_defaults_are_those_of_the_contract():
     settings = read()
     assert (settings.refresh_from, settings.refresh_until, settings.sweep_seconds) == (0.6, 0.75, 2)
     assert (settings.http_timeout_seconds, settings.lease_seconds, settings.refresh_concurrency) == (20, 60, 400)
-    assert settings.max_refreshes_per_second == 0
+    assert settings.apps[DEFAULT_APP].max_refreshes_per_second == 0
     assert (settings.hubspot_api_url, settings.hubspot_app_url) == ("https://api.hubapi.com", "https://app.hubspot.com")
-    assert settings.hubspot_api_version == "2026-09"
+    assert settings.apps[DEFAULT_APP].api_version == "2026-09"
     assert (settings.log_format, settings.log_level) == ("text", "info")
 
 
@@ -149,9 +150,12 @@ def test_refresh_from_above_refresh_until_is_refused():
     assert "REFRESH_FROM is above REFRESH_UNTIL" in read_error(REFRESH_FROM="0.8")
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_the_redirect_uri_may_be_plain_http_on_localhost(host):
-    assert read(HUBSPOT_REDIRECT_URI=f"http://{host}:5000/oauth/callback")
+def test_hubspot_takes_plain_http_on_localhost_alone_and_a_simulator_on_any_loopback_address():
+    assert read(HUBSPOT_REDIRECT_URI="http://localhost:5000/oauth/callback")
+    for host in ("127.0.0.1", "[::1]"):
+        uri = f"http://{host}:5000/oauth/callback"
+        assert "HUBSPOT_REDIRECT_URI is refused by HubSpot" in read_error(HUBSPOT_REDIRECT_URI=uri)
+        assert read(HUBSPOT_REDIRECT_URI=uri, HUBSPOT_APP_URL="http://127.0.0.1:8090")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,8 @@ def test_the_redirect_uri_may_be_plain_http_on_localhost(host):
     ],
 )
 def test_each_accepted_form_of_the_redirect_uri_is_brought_into_the_form_that_browsers_send(text, uri):
-    assert read(HUBSPOT_REDIRECT_URI=text).hubspot_redirect_uri == uri
+    settings = read(HUBSPOT_REDIRECT_URI=text, HUBSPOT_APP_URL="http://localhost:8090")
+    assert settings.apps[DEFAULT_APP].redirect_uri == uri
 
 
 @pytest.mark.parametrize(
@@ -210,11 +215,12 @@ def test_a_setting_may_come_from_a_file(tmp_path):
     file = tmp_path / "secret"
     file.write_text("from-a-file\n")
     settings = read(HUBSPOT_CLIENT_SECRET="", HUBSPOT_CLIENT_SECRET_FILE=str(file))
-    assert settings.hubspot_client_secrets == ("from-a-file",)
+    assert settings.apps[DEFAULT_APP].client_secrets == ("from-a-file",)
 
 
 def test_a_variable_overrides_its_file(tmp_path):
-    assert read(HUBSPOT_CLIENT_SECRET_FILE=str(tmp_path / "missing")).hubspot_client_secrets == ("client-secret",)
+    app = read(HUBSPOT_CLIENT_SECRET_FILE=str(tmp_path / "missing")).apps[DEFAULT_APP]
+    assert app.client_secrets == ("client-secret",)
 
 
 def test_a_missing_setting_file_is_named(tmp_path):
@@ -225,7 +231,7 @@ def test_a_missing_setting_file_is_named(tmp_path):
 
 def test_client_secrets_and_token_keys_keep_their_order():
     settings = read(HUBSPOT_CLIENT_SECRET="new, old", TOKEN_KEYS=f"{KEY}, {KEY}")
-    assert settings.hubspot_client_secrets == ("new", "old")
+    assert settings.apps[DEFAULT_APP].client_secrets == ("new", "old")
     assert settings.token_keys == (KEY, KEY)
 
 
@@ -267,7 +273,7 @@ def test_scopes_that_hubspot_would_not_know_are_refused_with_the_right_form(name
 
 def test_scopes_of_every_form_that_hubspot_documents_are_taken():
     scopes = "oauth e-commerce crm.objects.marketing_events.read settings.users.teams.read"
-    assert read(HUBSPOT_SCOPES=f"  {scopes.replace(' ', '   ')}\r\n").hubspot_scopes == tuple(scopes.split())
+    assert read(HUBSPOT_SCOPES=f"  {scopes.replace(' ', '   ')}\r\n").apps[DEFAULT_APP].scopes == tuple(scopes.split())
 
 
 @pytest.mark.parametrize("quote", ['"', "'"])
@@ -395,7 +401,7 @@ def test_the_settings_of_connect_links_and_the_marketplace():
     assert settings.connect_link_keys == ("n" * 32, "o" * 32)
     assert settings.connect_link_required is True
     assert settings.return_to_origins == ("https://app.example", "http://localhost:3000")
-    assert settings.marketplace_sign_in_url == "https://app.example/sign-in?from=hubspot"
+    assert settings.apps[DEFAULT_APP].marketplace_sign_in_url == "https://app.example/sign-in?from=hubspot"
     assert settings.marketplace_return_hosts == read().marketplace_return_hosts
     assert "n" * 32 in settings.list_secrets()
     assert "n" * 32 not in repr(settings)
