@@ -24,7 +24,9 @@ from shared.domain.customer import (
     parse_text,
 )
 from shared.domain.hub_id import is_hub_id
+from shared.domain.identity import DEFAULT_APP
 from shared.domain.return_urls import parse_return_to
+from shared.hubspot_apps import HubSpotApp
 
 T = TypeVar("T")
 
@@ -132,6 +134,17 @@ class ConnectLinks:
                 raise LinkForged(f"it is no JWT signed by {ALGORITHM}: {type(error).__name__}") from None
             return claims
         raise LinkForged("none of CONNECT_LINK_KEYS signed it")
+
+
+def find_app(link: ConnectLink, apps: Mapping[str, HubSpotApp]) -> HubSpotApp:
+    """The app of the link; where it names none the only app, or the one named `default`. Raises LinkMalformed."""
+    name = link.app or (DEFAULT_APP if len(apps) > 1 else next(iter(apps), DEFAULT_APP))
+    app = apps.get(name)
+    if app is None:
+        raise LinkMalformed("app: the settings describe no such app" if link.app else "app: it is missing")
+    if set(link.scopes) - {*app.conditional_scopes, *app.optional_scopes}:
+        raise LinkMalformed("scopes: they must be conditional or optional ones of the app")
+    return app
 
 
 def _check_times(claims: Mapping[str, Any], now: datetime) -> datetime:
