@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 import structlog
@@ -14,22 +10,19 @@ from flask import Response, abort, render_template, request, url_for
 
 from shared import tracing
 from shared.db.lifecycle.installs import StoredInstall
-from shared.domain.errors import CodeRejected, InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
 from shared.domain.grant import ExchangedGrant, Install
 from shared.domain.hub_id import parse_hub_id
 from shared.tracing import SpanKind
 from web import error_pages
-from web.error_pages import AbortWithPage, classify_exchange_error
-from web.oauth.exchange_limits import Attempt, ExchangeLimits, ExchangeRefused
-from web.oauth.grant_clock import GrantClock
+from web.error_pages import AbortWithPage
+from web.oauth.code_exchange import CodeExchange
 from web.oauth.install_cookie import InstallCookie
 from web.oauth.install_cookie_jar import InstallCookieJar
-from web.oauth.install_storage import find_install, submit_install
+from web.oauth.install_storage import submit_install
 from web.oauth.scope_descriptions import describe_scopes
 from web.oauth.state import STATE_LIFETIME, StateExpired, StateOfAnotherBrowser, StateRejected, States
 from web.security.cookies import MAX_RESTARTS, Cookies
 from web.security.host_header import original_host
-from web.security.rate_limits import client_network
 from web.services import Services
 
 log = structlog.get_logger(__name__)
@@ -37,10 +30,6 @@ log = structlog.get_logger(__name__)
 _LOOPBACK_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
 #: HubSpot's codes are na1-<uuid>. Whatever else could be one is left for HubSpot to refuse.
 _CODE = re.compile(r"[!-~]{1,2048}")
-#: Until the page of a rejected code asks whether another request stored its install, and for how long it asks again.
-RECHECK_SECONDS, RECHECKING_SECONDS = 2.0, 15.0
-#: Between two queries for the install that the other request of a double click stores.
-INSTALL_POLL_SECONDS = 0.1
 
 
 class Handshake:
@@ -50,9 +39,8 @@ class Handshake:
         self._services = services
         self._cookies = cookies
         self._states = States(services.secret_key)
-        self._grant_clock = GrantClock(services.reports.read_time, services.clock)
         self._jar = InstallCookieJar(cookies, services.secret_key)
-        self._limits = ExchangeLimits(services.monotonic_clock, services.double_click_seconds)
+        self._exchange = CodeExchange(services)
 
     def home(self) -> Response:
         """The front page. Sets the browser's identifier, so that tabs opened from it share it."""
@@ -105,7 +93,7 @@ class Handshake:
         install_id = self._states.install_id(handshake_id, code)
         if self._cookies.is_code_used(request, install_id):
             return _redirect_to_install_page(install_id)
-        hub_id = self._limits.find_exchanged(handshake_id, install_id)
+        hub_id = self._exchange.find_exchanged(handshake_id, install_id)
         if hub_id is not None:
             return self._redirect_to_known_install(install_id, hub_id)
 
@@ -113,7 +101,7 @@ class Handshake:
 
     def _exchange_and_store(self, handshake_id: str, install_id: str, code: str) -> Response:
         # 1. Exchange the code. It works once.
-        grant = self._exchange(handshake_id, install_id, code)
+        grant = self._exchange.exchange(handshake_id, install_id, code)
         if isinstance(grant, StoredInstall):
             return self._redirect_to_known_install(install_id, grant.hub_id)
         install = _make_install(install_id, grant)
@@ -132,7 +120,7 @@ class Handshake:
         is_in_cookie = self._jar.add(request, response, cookie, browser_copy)
         if not is_in_cookie and not is_accepted:
             raise AbortWithPage(error_pages.NOT_STORED)
-        self._limits.remember(install_id, install.hub_id)
+        self._exchange.remember(install_id, install.hub_id)
         self._cookies.mark_code_used(request, response, install_id, STATE_LIFETIME)
         log.info(
             "HubSpot granted a connection",
@@ -142,40 +130,6 @@ class Handshake:
             in_cookie=is_in_cookie,
         )
         return response
-
-    def _exchange(self, handshake_id: str, install_id: str, code: str) -> ExchangedGrant | StoredInstall:
-        """What HubSpot grants for the code, or what another process has stored for it. Raises AbortWithPage."""
-        with self._admit(handshake_id) as attempt:
-            if attempt.seconds_since_rejection is not None:
-                stored = find_install(self._services, install_id)
-            else:
-                try:
-                    now, is_host_time = self._grant_clock.now()
-                    grant = self._services.hubspot.exchange(code, now)
-                    return replace(grant, is_dated_by_host=is_host_time)
-                except CodeRejected as refusal:
-                    stored = self._wait_for_install(install_id) if attempt.is_trusted else None
-                    attempt.is_rejected = stored is None
-                    if stored is None:
-                        _log_refusal(refusal)
-                except ProviderError as refusal:
-                    attempt.is_rejected = isinstance(refusal, (InvalidGrant, UnknownRefusal))
-                    _log_refusal(refusal)
-                    raise classify_exchange_error(refusal) from None
-        if stored is not None:
-            return stored
-        is_recent = (attempt.seconds_since_rejection or 0.0) < RECHECKING_SECONDS
-        raise AbortWithPage(error_pages.CODE_REJECTED, refresh_seconds=RECHECK_SECONDS if is_recent else None)
-
-    @contextmanager
-    def _admit(self, handshake_id: str) -> Iterator[Attempt]:
-        """Raises AbortWithPage, with a page that asks again by itself, where too much is in flight."""
-        try:
-            with self._limits.admit(client_network(request), handshake_id) as attempt:
-                yield attempt
-        except ExchangeRefused as refusal:
-            page = error_pages.TOO_MANY_CODES if refusal.is_allowance_spent else error_pages.EXCHANGE_WAITS
-            raise AbortWithPage(page, refusal.wait_seconds, refresh_seconds=refusal.wait_seconds) from None
 
     def _restart(self) -> Response:
         restarts = self._cookies.read_restarts(request)
@@ -202,13 +156,6 @@ class Handshake:
             raise AbortWithPage(error_pages.OTHER_BROWSER) from None
         except StateRejected:
             raise AbortWithPage(error_pages.STATE_INVALID) from None
-
-    def _wait_for_install(self, install_id: str) -> StoredInstall | None:
-        """A double click sends the code twice and shows the second response; the first may have stored the grant."""
-        deadline = time.monotonic() + self._services.double_click_seconds
-        while (stored := find_install(self._services, install_id)) is None and time.monotonic() < deadline:
-            time.sleep(INSTALL_POLL_SECONDS)
-        return stored
 
     def _redirect_to_known_install(self, install_id: str, hub_id: int) -> Response:
         """For a code that was exchanged by another request, whose response the browser may have dropped."""
@@ -251,9 +198,3 @@ def _make_install(install_id: str, grant: ExchangedGrant) -> Install:
         scopes=grant.scopes,
         is_dated_by_host=grant.is_dated_by_host,
     )
-
-
-def _log_refusal(error: ProviderError) -> None:
-    """HubSpot's answer, never the request."""
-    write = log.error if isinstance(error, InvalidClient) else log.warning
-    write("HubSpot granted nothing for a code", **error.evidence())
