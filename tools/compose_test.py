@@ -219,7 +219,7 @@ def install(stack: Stack) -> None:
 
 def check_live(stack: Stack, token: str) -> None:
     """Calls the simulator's API with the token, as a downstream job does."""
-    api = f"http://localhost:{stack.simulator}/crm/v3/objects/contacts"
+    api = f"http://localhost:{stack.simulator}/crm/objects/2026-09/contacts"
     with requests.Session() as job:
         job.trust_env = False
         answer = job.get(api, headers={"Authorization": f"Bearer {token}"}, timeout=10)

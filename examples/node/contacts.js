@@ -48,7 +48,7 @@ async function get(hub, path) {
 
 try {
   // hub_id is a bigint: in JavaScript a string, as pg has it, never a number
-  const { results } = await get(process.argv[2], "/crm/v3/objects/contacts");
+  const { results } = await get(process.argv[2], "/crm/objects/2026-09/contacts");
   for (const { id, properties } of results) console.log(id, properties.email);
 } catch (error) {
   console.error(error.message);

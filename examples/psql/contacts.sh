@@ -27,4 +27,4 @@ fi
 
 # printf is built into the shell: it starts no process that `ps` could show
 printf 'header = "Authorization: Bearer %s"\n' "$token" |
-    curl --silent --show-error --fail-with-body --max-time 30 --write-out '\n' --config - "$api/crm/v3/objects/contacts"
+    curl --silent --show-error --fail-with-body --max-time 30 --write-out '\n' --config - "$api/crm/objects/2026-09/contacts"

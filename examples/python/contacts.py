@@ -47,7 +47,7 @@ def main() -> None:
     hub_id = int(sys.argv[1])
     with ConnectionPool(min_size=1, open=True) as pool:
         try:
-            page = HubSpot(Tokens(pool)).get(hub_id, "/crm/v3/objects/contacts")
+            page = HubSpot(Tokens(pool)).get(hub_id, "/crm/objects/2026-09/contacts")
         except (NoToken, StillRefused, requests.RequestException) as error:
             sys.exit(str(error))
     for contact in page["results"]:

@@ -35,7 +35,7 @@ def read_hubs(pool: ConnectionPool) -> Iterator[int]:
 def count(hubspot: HubSpot, hub_id: int) -> str:
     """A failure of one account becomes its line and does not stop the others."""
     try:
-        return f"{hub_id} {len(hubspot.get(hub_id, '/crm/v3/objects/contacts')['results'])}"
+        return f"{hub_id} {len(hubspot.get(hub_id, '/crm/objects/2026-09/contacts')['results'])}"
     except NoToken as gone:  # between the page and the call
         return f"{hub_id} skipped: {gone.status}"
     except (StillRefused, requests.RequestException) as error:

@@ -12,17 +12,20 @@ from binascii import Error as Base64Error
 from dataclasses import dataclass
 
 TOKEN_PREFIX = "CI"  # noqa: S105 no secret
-#: hub id, generation, time of issue and of expiry in milliseconds, random bytes
-TOKEN_FIELDS = struct.Struct(">QIQQ9s")
+#: random bytes, hub id, app id, user id, generation, time of issue and of expiry in milliseconds
+TOKEN_FIELDS = struct.Struct(">9sQIQIQQ")
+RANDOM_BYTES = 9
 _MAC_BYTES = 17
-_CORE_CHARS = 72  # 37 + 17 bytes in base64, without padding
-MIN_TOKEN_CHARS = len(TOKEN_PREFIX) + _CORE_CHARS
+CORE_CHARS = 88  # 49 + 17 bytes in base64, without padding
+MIN_TOKEN_CHARS = len(TOKEN_PREFIX) + CORE_CHARS
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
     hub_id: int
-    generation: int  #: of the account when it was issued; an uninstall starts a new one
+    app_id: int
+    user_id: int  #: NO_USER for an account-level app
+    generation: int  #: of the installation when it was issued; an uninstall starts a new one
     issued_at: float  #: seconds since 1970
     expires_at: float  #: seconds since 1970
 
@@ -35,8 +38,10 @@ class AccessTokens:
 
     def encode(self, token: AccessToken, length: int) -> str:
         """`length`: characters, MIN_TOKEN_CHARS or more."""
-        issued_ms, expires_ms = int(token.issued_at * 1000), int(token.expires_at * 1000)
-        fields = TOKEN_FIELDS.pack(token.hub_id, token.generation, issued_ms, expires_ms, os.urandom(9))
+        times = int(token.issued_at * 1000), int(token.expires_at * 1000)
+        fields = TOKEN_FIELDS.pack(
+            os.urandom(RANDOM_BYTES), token.hub_id, token.app_id, token.user_id, token.generation, *times
+        )
         filler = secrets.token_urlsafe(length)[: length - MIN_TOKEN_CHARS]
         core = urlsafe_b64encode(fields + self._mac(fields, filler)).decode()
         return TOKEN_PREFIX + core + filler
@@ -44,7 +49,7 @@ class AccessTokens:
     def decode(self, text: str) -> AccessToken | None:
         """None for a text that is no token of this simulator."""
         core, filler = text[len(TOKEN_PREFIX) : MIN_TOKEN_CHARS], text[MIN_TOKEN_CHARS:]
-        if not text.startswith(TOKEN_PREFIX) or len(core) != _CORE_CHARS or not text.isascii():
+        if not text.startswith(TOKEN_PREFIX) or len(core) != CORE_CHARS or not text.isascii():
             return None
         try:
             raw = urlsafe_b64decode(core)
@@ -53,8 +58,8 @@ class AccessTokens:
         fields, mac = raw[: TOKEN_FIELDS.size], raw[TOKEN_FIELDS.size :]
         if len(raw) != TOKEN_FIELDS.size + _MAC_BYTES or not hmac.compare_digest(mac, self._mac(fields, filler)):
             return None
-        hub_id, generation, issued_ms, expires_ms, _ = TOKEN_FIELDS.unpack(fields)
-        return AccessToken(hub_id, generation, issued_ms / 1000, expires_ms / 1000)
+        _, hub_id, app_id, user_id, generation, issued_ms, expires_ms = TOKEN_FIELDS.unpack(fields)
+        return AccessToken(hub_id, app_id, user_id, generation, issued_ms / 1000, expires_ms / 1000)
 
     def _mac(self, fields: bytes, filler: str) -> bytes:
         return hmac.digest(self._key, fields + filler.encode(), hashlib.sha256)[:_MAC_BYTES]

@@ -66,6 +66,7 @@ REFUSALS = {
     "BAD_CODE_VERIFIER": _Refusal("invalid_grant", "code verifier does not match"),
     "BAD_GRANT_TYPE": _Refusal("unsupported_grant_type", "missing or unknown grant type"),
     "BAD_SCOPES": _Refusal("access_denied", "missing or invalid scopes", has_description=False, http_status=403),
+    "USER_LEVEL_CLIENT_CREDENTIALS_NOT_SUPPORTED": _Refusal("unauthorized_client", "the app is a user-level one"),
     # HubSpot is not known to send this one: it tests how a client treats a code that it does not know
     "UNKNOWN_REFUSAL": _Refusal("no_such_word_in_any_table", "Your request has been declined."),
 }
@@ -105,6 +106,25 @@ def make_unauthorized(message: str, category: str, **extra: Any) -> Answer:
     }
     header = ("x-hubspot-auth-failure", "401 Unauthorized")
     return Answer(401, _dump(fields), headers=(header,), outcome=category)
+
+
+def make_missing_scopes(*scopes: str) -> Answer:
+    """HubSpot's API refuses a live token that lacks scopes."""
+    fields = {
+        "status": "error",
+        "message": "This app hasn't been granted all required scopes to make this call. Read more about required "
+        "scopes here: https://developers.hubspot.com/scopes.",
+        "correlationId": str(uuid.uuid4()),
+        "errors": [
+            {
+                "message": "One or more of the following scopes are required.",
+                "context": {"requiredGranularScopes": list(scopes)},
+            }
+        ],
+        "links": {"scopes": "https://developers.hubspot.com/scopes"},
+        "category": "MISSING_SCOPES",
+    }
+    return Answer(403, _dump(fields), outcome="MISSING_SCOPES")
 
 
 def make_html(status: int) -> Answer:

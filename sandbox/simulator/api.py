@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 from sandbox.simulator.answers import Answer, make_ok, make_unauthorized
 from sandbox.simulator.delivery import deliver
 from sandbox.simulator.faults import Call
-from sandbox.simulator.records import Account
+from sandbox.simulator.records import Installation
 from sandbox.simulator.simulation import AccessTokenStatus, Simulation
 
 _NOT_FOUND = (
@@ -24,17 +24,18 @@ def make_api_routes(sim: Simulation) -> Blueprint:
     routes = Blueprint("api", __name__)
 
     @routes.get("/crm/v3/objects/contacts")
-    def contacts() -> Response:
-        return _answer_with_token(sim, "api", lambda account: make_ok(_make_contacts(account)))
+    @routes.get("/crm/objects/<any('2026-03', '2026-09'):version>/contacts")
+    def contacts(version: str = "v3") -> Response:  # noqa: ARG001 all versions answer alike
+        return _answer_with_token(sim, "api", lambda installation: make_ok(_make_contacts(sim, installation)))
 
-    @routes.get("/account-info/<version>/details")
+    @routes.get("/account-info/<any('v3', '2025-09', '2026-03', '2026-09'):version>/details")
     def account_info(version: str) -> Response:  # noqa: ARG001 all versions answer alike
-        return _answer_with_token(sim, "api", lambda account: make_ok(_make_details(account)))
+        return _answer_with_token(sim, "account_info", lambda installation: make_ok(_make_details(sim, installation)))
 
     @routes.delete("/appinstalls/<any('v3', '2026-03', '2026-09'):version>/external-install")
     def uninstall(version: str) -> Response:  # noqa: ARG001 all versions answer alike
-        def work(account: Account) -> Answer:
-            sim.uninstall(account.hub_id)
+        def work(installation: Installation) -> Answer:
+            sim.uninstall([installation])
             return Answer(204)
 
         return _answer_with_token(sim, "uninstall", work)
@@ -42,18 +43,19 @@ def make_api_routes(sim: Simulation) -> Blueprint:
     return routes
 
 
-def _answer_with_token(sim: Simulation, endpoint: str, work: Callable[[Account], Answer]) -> Response:
+def _answer_with_token(sim: Simulation, endpoint: str, work: Callable[[Installation], Answer]) -> Response:
     """401 where the request has no bearer token that is live now."""
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     status = sim.check_access_token(text.strip() if scheme.lower() == "bearer" else "")
-    hub_id = status.token.hub_id if status.token else None
+    owner = status.installation
+    call = Call(endpoint, client_id=owner.client_id if owner else None, owner=owner)
 
     def work_or_refuse() -> Answer:
-        if status.state == "live" and status.token:
-            return work(sim.accounts.get_account(status.token.hub_id))
+        if status.state == "live" and owner:
+            return work(owner)
         return _refuse(status, sim.clock())
 
-    return deliver(sim, Call(endpoint, hub_id=hub_id), work_or_refuse)
+    return deliver(sim, call, work_or_refuse)
 
 
 def _refuse(status: AccessTokenStatus, now: float) -> Answer:
@@ -65,17 +67,27 @@ def _refuse(status: AccessTokenStatus, now: float) -> Answer:
     return make_unauthorized(text, "EXPIRED_AUTHENTICATION", context={"expire time": [instant]})
 
 
-def _make_contacts(account: Account) -> dict[str, Any]:
-    properties = {"email": account.user, "hs_object_id": "1"}
+def _make_contacts(sim: Simulation, installation: Installation) -> dict[str, Any]:
+    properties = {"email": sim.accounts.get_account(installation.hub_id).user, "hs_object_id": "1"}
     return {"results": [{"id": "1", "properties": properties, "archived": False}]}
 
 
-def _make_details(account: Account) -> dict[str, Any]:
-    return {
+def _make_details(sim: Simulation, installation: Installation) -> dict[str, Any]:
+    """Fields and types of HubSpot's 2026-09 specification; `portalName` and `createdAt` are optional there."""
+    account = sim.accounts.get_account(installation.hub_id)
+    is_european = account.hublet.startswith("eu")
+    fields = {
         "portalId": account.hub_id,
-        "accountType": "STANDARD",
-        "timeZone": "Europe/Dublin",
-        "companyCurrency": "EUR",
-        "uiDomain": "app.hubspot.com",
-        "dataHostingLocation": "na1",
+        "portalName": account.name,
+        "accountType": account.account_type,
+        "timeZone": "Europe/Dublin" if is_european else "US/Eastern",
+        "companyCurrency": "EUR" if is_european else "USD",
+        "additionalCurrencies": [],
+        "utcOffset": "+00:00" if is_european else "-05:00",
+        "utcOffsetMilliseconds": 0 if is_european else -18_000_000,
+        "uiDomain": "app.hubspot.com" if account.hublet == "na1" else f"app-{account.hublet}.hubspot.com",
+        "dataHostingLocation": account.hublet,
+        "createdAt": 1_648_840_584_303,
     }
+    omitted = sim.behaviour.find(installation.client_id, installation.hub_id).omit
+    return {name: value for name, value in fields.items() if name not in omitted}

@@ -1,4 +1,4 @@
-"""Every setting of the simulator's behaviour that can change while it runs, for all accounts or for one."""
+"""Every setting of the simulator's behaviour that can change while it runs: for all, for one app or for one account."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class InvalidBehaviour(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """Times are in seconds. Those of `APP_SETTINGS` are the same for all accounts; the others may differ."""
+    """Times are in seconds. Those of `APP_SETTINGS` cannot differ by account, those of `SHARED_SETTINGS` by nothing."""
 
     lifetime: float = 1800.0  #: of an access token; `expires_in` is the whole seconds of it
     latency: float | tuple[float, float] = 0.0  #: of every answer; a pair is a range
@@ -28,19 +28,25 @@ class Behaviour:
     #: None: a refresh keeps the refresh token. Else it issues a new one, and the old one stays valid for so long.
     rotation: float | None = None
     reinstall: str = "same"  #: refresh token of an account that installs again: same, new, new_kills_old
-    omit: tuple[str, ...] = ()  #: fields left out of token replies: refresh_token, hub_id, scopes …
+    #: fields left out of token replies and account information: refresh_token, hub_id, user_id, portalName …
+    omit: tuple[str, ...] = ()
     unavailable_scopes: tuple[str, ...] = ()  #: what the account's plan does not include
     uninstall_spares_access_tokens: bool = False
     code_lifetime: float = 300.0
     clock_error: float = 0.0  #: added to every date that it sends; negative: its clock is behind
-    client_ids: tuple[str, ...] = ("5a1b0c1e-7e57-4000-8000-000000062515",)
+    client_ids: tuple[str, ...] = (
+        "5a1b0c1e-7e57-4000-8000-000000062515",
+    )  #: of the apps without settings of their own
     client_secrets: tuple[str, ...] = ("simulated-secret",)
     redirect_uris: tuple[str, ...] = ()  #: empty: any
     required_scopes: tuple[str, ...] = ()  #: an authorize URL without one of them gets an error page
     legacy_errors: bool = False  #: `status` and `message` only, as before January 2026
     bad_client_id_error: str = "invalid_request"  #: or invalid_client: the sources disagree
+    user_level: bool = False  #: each user of an account has a grant of their own; `user_id` is in token replies
 
 
+#: The same for all apps and accounts.
+SHARED_SETTINGS = frozenset(("client_ids", "clock_error", "bad_client_id_error"))
 APP_SETTINGS = frozenset(
     (
         "client_ids",
@@ -50,12 +56,13 @@ APP_SETTINGS = frozenset(
         "legacy_errors",
         "bad_client_id_error",
         "clock_error",
+        "user_level",
     )
 )
 
 
 class BehaviourSettings:
-    """The behaviour for all accounts, and for those with settings of their own.
+    """The behaviour for all, and what differs for one app or one account. An account's settings win over an app's.
 
     Reads take no lock: a change replaces whole tables.
     """
@@ -63,45 +70,77 @@ class BehaviourSettings:
     def __init__(self, initial: Behaviour) -> None:
         self._initial = initial
         self._common = initial
-        self._overrides: dict[int, dict[str, Any]] = {}
-        self._by_hub: dict[int, Behaviour] = {}
+        self._by_app: dict[str, dict[str, Any]] = {}
+        self._by_hub: dict[int, dict[str, Any]] = {}
+        self._merged_by_app: dict[str, Behaviour] = {}
 
     @property
     def common(self) -> Behaviour:
         return self._common
 
-    def for_hub(self, hub_id: int | None) -> Behaviour:
-        """None: for a caller that is not known."""
-        return self._common if hub_id is None else self._by_hub.get(hub_id, self._common)
+    def is_app(self, client_id: str | None) -> bool:
+        return client_id in self._by_app or client_id in self._common.client_ids
 
-    def change(self, changes: Mapping[str, Any], hub_id: int | None = None) -> None:
-        """For all, or for one account. Raises InvalidBehaviour, and then nothing is changed."""
+    def list_client_ids(self) -> list[str]:
+        return list(dict.fromkeys((*self._common.client_ids, *self._by_app)))
+
+    def find(self, client_id: str | None, hub_id: int | None = None) -> Behaviour:
+        """None: for a caller that is not known."""
+        behaviour = self._merged_by_app.get(client_id or "", self._common)
+        changes = self._by_hub.get(hub_id or 0)
+        return replace(behaviour, **changes) if changes else behaviour
+
+    def change(self, changes: Mapping[str, Any], hub_id: int | None = None, client_id: str | None = None) -> None:
+        """For all, for one account, or for one app, which is created where it does not exist.
+
+        Raises InvalidBehaviour, and then nothing is changed.
+        """
         parsed = {name: _parse(name, value) for name, value in changes.items()}
-        if hub_id is None:
-            self._common = replace(self._common, **parsed)
+        if hub_id is not None:
+            _refuse(APP_SETTINGS | SHARED_SETTINGS, parsed, "account")
+            self._by_hub = {**self._by_hub, hub_id: {**self._by_hub.get(hub_id, {}), **parsed}}
+        elif client_id is not None:
+            _refuse(SHARED_SETTINGS, parsed, "app")
+            self._by_app = {**self._by_app, client_id: {**self._by_app.get(client_id, {}), **parsed}}
         else:
-            if shared := APP_SETTINGS & parsed.keys():
-                raise InvalidBehaviour(f"the same for every account: {', '.join(sorted(shared))}")
-            self._overrides = {**self._overrides, hub_id: {**self._overrides.get(hub_id, {}), **parsed}}
+            self._common = replace(self._common, **parsed)
         self._merge()
 
     def remove_account(self, hub_id: int) -> None:
         """The account's own settings; the common ones hold for it again."""
-        self._overrides = {hub: changes for hub, changes in self._overrides.items() if hub != hub_id}
+        self._by_hub = {hub: changes for hub, changes in self._by_hub.items() if hub != hub_id}
+
+    def remove_app(self, client_id: str) -> None:
+        """The app's own settings; unless it is one of `client_ids`, it no longer exists."""
+        self._by_app = {app: changes for app, changes in self._by_app.items() if app != client_id}
         self._merge()
 
     def reset(self) -> None:
         """Back to the settings that the simulator was started with."""
-        self._common, self._overrides = self._initial, {}
+        self._common, self._by_app, self._by_hub = self._initial, {}, {}
         self._merge()
 
     def to_json(self) -> dict[str, Any]:
         """The secrets are hidden."""
-        common = {**asdict(self._common), "client_secrets": ["hidden" for _ in self._common.client_secrets]}
-        return {"all": common, "by_hub": {str(hub): changes for hub, changes in self._overrides.items()}}
+        return {
+            "all": _hide_secrets(asdict(self._common)),
+            "by_app": {client_id: _hide_secrets(changes) for client_id, changes in self._by_app.items()},
+            "by_hub": {str(hub): changes for hub, changes in self._by_hub.items()},
+        }
 
     def _merge(self) -> None:
-        self._by_hub = {hub: replace(self._common, **changes) for hub, changes in self._overrides.items()}
+        self._merged_by_app = {app: replace(self._common, **changes) for app, changes in self._by_app.items()}
+
+
+def _refuse(names: frozenset[str], changes: Mapping[str, Any], where: str) -> None:
+    """Raises InvalidBehaviour."""
+    if shared := names & changes.keys():
+        raise InvalidBehaviour(f"the same for every {where}: {', '.join(sorted(shared))}")
+
+
+def _hide_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
+    hidden = {"client_secrets": ["hidden" for _ in settings.get("client_secrets", ())]}
+    return {**settings, **(hidden if "client_secrets" in settings else {})}
 
 
 def parse_seconds(value: Any) -> float:
@@ -198,4 +237,5 @@ _PARSERS: dict[str, Parser] = {
     "required_scopes": _parse_words,
     "legacy_errors": _parse_flag,
     "bad_client_id_error": _make_choice_parser("invalid_request", "invalid_client"),
+    "user_level": _parse_flag,
 }

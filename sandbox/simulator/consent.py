@@ -1,7 +1,8 @@
 """The consent page: which account, which scopes, allow or deny; and the front page, where accounts uninstall.
 
 The page is a form, and scripts may send it too: POST to the address of the page, with `client_id`, `redirect_uri`,
-`scope`, `optional_scope` and `state` as in the query, `hub_id`, and `answer`: allow, deny or close.
+`scope`, `optional_scope` and `state` as in the query, `hub_id`, `user_id` for a user-level app, and `answer`: allow,
+deny or close.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from flask import Blueprint, Response, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
-from sandbox.simulator.behaviour import Behaviour
+from sandbox.simulator.behaviour import Behaviour, BehaviourSettings
+from sandbox.simulator.records import DEFAULT_USER_ID, NO_USER
 from sandbox.simulator.simulation import Consent, Simulation
 from shared.domain.hub_id import MAX_HUB_ID
 
@@ -23,6 +25,8 @@ _SCOPE = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _CONTACT = "Please contact the app developer."
 #: How many accounts the pages list; any other number can be typed.
 _LISTED_ACCOUNTS = 50
+#: Users of an account that the page of a user-level app lists; any other number can be typed.
+_LISTED_USERS = range(DEFAULT_USER_ID, DEFAULT_USER_ID + 3)
 
 
 class ConsentError(Exception):
@@ -38,6 +42,7 @@ class AuthorizeRequest:
     scopes: tuple[str, ...]
     optional_scopes: tuple[str, ...]
     state: str | None
+    is_user_level: bool
 
     def make_redirect_url(self, **answer: str) -> str:
         state = {} if self.state is None else {"state": self.state}
@@ -50,12 +55,18 @@ def make_consent_routes(sim: Simulation) -> Blueprint:
 
     @routes.get("/")
     def front() -> str:
-        return render_template("front.html", accounts=sim.accounts.list_accounts(_LISTED_ACCOUNTS))
+        accounts = sim.accounts.list_accounts(_LISTED_ACCOUNTS)
+        return render_template("front.html", accounts=accounts, has_one_app=len(sim.behaviour.list_client_ids()) == 1)
 
     @routes.post("/accounts/<int:hub_id>/uninstall")
     def uninstall(hub_id: int) -> BaseResponse:
+        """`client_id` and `user_id` of the form: of one installation; without them all are ended."""
         if hub_id <= MAX_HUB_ID:
-            sim.uninstall(hub_id)
+            user_id = request.form.get("user_id", type=int)
+            installations = sim.accounts.list_installations(
+                hub_id=hub_id, client_id=request.form.get("client_id"), user_id=user_id
+            )
+            sim.uninstall(installations)
         return redirect("/", 303)
 
     @routes.get("/oauth/authorize")
@@ -76,7 +87,7 @@ def make_consent_routes(sim: Simulation) -> Blueprint:
 
 
 def _show_page(sim: Simulation, hub_id: int | None) -> str:
-    authorize = _parse_authorize_request(request.args, sim.behaviour.common)
+    authorize = _parse_authorize_request(request.args, sim.behaviour)
     if hub_id is None:
         accounts = [account for account, _ in sim.accounts.list_accounts(_LISTED_ACCOUNTS)]
     else:
@@ -87,11 +98,12 @@ def _show_page(sim: Simulation, hub_id: int | None) -> str:
         accounts=accounts,
         parameters={name: request.args[name] for name in _PARAMETERS if name in request.args},
         any_account=hub_id is None,
+        users=_LISTED_USERS if authorize.is_user_level else (),
     )
 
 
 def _handle_answer(sim: Simulation, hub_id: int | None) -> BaseResponse:
-    authorize = _parse_authorize_request(request.form, sim.behaviour.common)
+    authorize = _parse_authorize_request(request.form, sim.behaviour)
     answer = request.form.get("answer")
     if answer == "close":
         return Response(render_template("closed.html"))
@@ -101,13 +113,18 @@ def _handle_answer(sim: Simulation, hub_id: int | None) -> BaseResponse:
     if answer != "allow":
         raise ConsentError("This install link is no longer valid.")
     chosen = _parse_hub_id(str(hub_id or request.form.get("other_hub_id") or request.form.get("hub_id", "")))
-    code = sim.issue_code(chosen, _make_consent(authorize, sim.behaviour.for_hub(chosen)))
+    user_id = NO_USER
+    if authorize.is_user_level:
+        user_id = _parse_user_id(request.form.get("other_user_id") or request.form.get("user_id") or "")
+    code = sim.issue_code(chosen, _make_consent(authorize, user_id, sim.behaviour.find(authorize.client_id, chosen)))
     return redirect(authorize.make_redirect_url(code=code), 302)
 
 
-def _parse_authorize_request(parameters: Mapping[str, str], behaviour: Behaviour) -> AuthorizeRequest:
+def _parse_authorize_request(parameters: Mapping[str, str], settings: BehaviourSettings) -> AuthorizeRequest:
     """Raises ConsentError, with HubSpot's own texts where they are known."""
-    if parameters.get("client_id") not in behaviour.client_ids:
+    client_id = parameters.get("client_id", "")
+    behaviour = settings.find(client_id)
+    if not settings.is_app(client_id):
         raise ConsentError(f"Authorization failed because an invalid application client_id was supplied. {_CONTACT}")
     redirect_uri = parameters.get("redirect_uri", "")
     parts = urlsplit(redirect_uri)
@@ -120,21 +137,31 @@ def _parse_authorize_request(parameters: Mapping[str, str], behaviour: Behaviour
         raise ConsentError(f"An invalid scope name was provided. {_CONTACT}")
     if set(behaviour.required_scopes) - set(scopes):
         raise ConsentError(f"Authorization failed because the provided scopes are insufficient. {_CONTACT}")
-    return AuthorizeRequest(parameters["client_id"], redirect_uri, scopes, optional, parameters.get("state"))
+    state = parameters.get("state")
+    return AuthorizeRequest(client_id, redirect_uri, scopes, optional, state, behaviour.user_level)
 
 
-def _make_consent(authorize: AuthorizeRequest, behaviour: Behaviour) -> Consent:
+def _make_consent(authorize: AuthorizeRequest, user_id: int, behaviour: Behaviour) -> Consent:
     """Leaves out optional scopes that the account's plan lacks. Raises ConsentError where it lacks a required one."""
     if set(authorize.scopes) & set(behaviour.unavailable_scopes):
         raise ConsentError("This account doesn't have access to some HubSpot features that are required by this app.")
     optional = (scope for scope in authorize.optional_scopes if scope not in behaviour.unavailable_scopes)
     scopes = tuple(dict.fromkeys((*authorize.scopes, *optional)))
-    return Consent(authorize.client_id, authorize.redirect_uri, scopes)
+    return Consent(authorize.client_id, authorize.redirect_uri, scopes, user_id)
 
 
 def _parse_hub_id(text: str) -> int:
     """Raises ConsentError."""
+    return _parse_id(text, "Choose an account, or type the number of one (its hub id, digits only).")
+
+
+def _parse_user_id(text: str) -> int:
+    """Raises ConsentError."""
+    return _parse_id(text, "Choose a user, or type the number of one (digits only).")
+
+
+def _parse_id(text: str, advice: str) -> int:
     digits = text.strip()
     if not (digits.isascii() and digits.isdigit() and len(digits) < 20 and 0 < int(digits) <= MAX_HUB_ID):  # noqa: PLR2004 digits of 2**63
-        raise ConsentError("Choose an account, or type the number of one (its hub id, digits only).")
+        raise ConsentError(advice)
     return int(digits)

@@ -32,6 +32,8 @@ class TokenCheck:
 
     state: str  #: live, expired, revoked or unknown
     hub_id: int | None
+    client_id: str | None
+    user_id: int | None  #: of a user-level app
     seconds_left: float | None  #: negative: seconds since it expired
     issued_at: float | None  #: seconds since 1970
 
@@ -66,27 +68,58 @@ class SimulatorControl:
         except requests.RequestException:
             return False
 
-    def install(self, hub_id: int) -> str:
-        """Installs the app in an account without a browser; returns its refresh token."""
-        return str(self._request("POST", "/install", query={"hub_id": hub_id})["refresh_token"])
+    def add_app(self, client_id: str, **settings: Any) -> int:
+        """Another app, with the common settings but for these fields of `Behaviour`; returns its app id."""
+        self.change_settings(client_id=client_id, **settings)
+        return self.get_app_id(client_id)
 
-    def install_many(self, count: int, first_hub_id: int = 1_000_000) -> dict[int, str]:
-        """Installs the app in `count` accounts with ids from `first_hub_id` up; returns refresh tokens by hub id."""
-        reply = self._request("POST", "/installs", {"count": count, "first_hub_id": first_hub_id})
-        return {int(hub_id): str(token) for hub_id, token in reply["installs"]}
+    def get_app_id(self, client_id: str) -> int:
+        return int(self._request("GET", "/apps", query={"client_id": client_id})["app_id"])
 
-    def allow(self, authorize_url: str, hub_id: int) -> str:
-        """Allows on the consent page; returns the redirect URL with code and state."""
-        return self._answer_consent_page(authorize_url, answer="allow", other_hub_id=str(hub_id))
+    def change_account(self, hub_id: int, **changes: str) -> None:
+        """`changes`: name, domain, user, account_type (STANDARD, SANDBOX …) and hublet (na1, eu1 …)."""
+        self._request("POST", f"/accounts/{hub_id}", dict(changes))
+
+    def install(self, hub_id: int, client_id: str | None = None, user_id: int | None = None) -> str:
+        """Installs an app (None: the first) without a browser; returns the refresh token."""
+        query = _without_none({"hub_id": hub_id, "client_id": client_id, "user_id": user_id})
+        return str(self._request("POST", "/install", query=query)["refresh_token"])
+
+    def install_many(
+        self, count: int, first_hub_id: int = 1_000_000, *, client_id: str | None = None
+    ) -> dict[int, str]:
+        """Installs an app in `count` accounts with ids from `first_hub_id` up; returns refresh tokens by hub id."""
+        body = _without_none({"count": count, "first_hub_id": first_hub_id, "client_id": client_id})
+        return {int(hub_id): str(token) for hub_id, token in self._request("POST", "/installs", body)["installs"]}
+
+    def allow(self, authorize_url: str, hub_id: int, user_id: int | None = None) -> str:
+        """Allows on the consent page; returns the redirect URL with code and state. A user-level app needs the user."""
+        user = {} if user_id is None else {"other_user_id": str(user_id)}
+        return self._answer_consent_page(authorize_url, answer="allow", other_hub_id=str(hub_id), **user)
 
     def deny(self, authorize_url: str) -> str:
         """Denies on the consent page; returns the redirect URL with the error."""
         return self._answer_consent_page(authorize_url, answer="deny")
 
-    def uninstall(self, hub_id: int, *, keep_access_tokens: bool | None = None) -> None:
-        """As the customer does. None: as the setting `uninstall_spares_access_tokens` says."""
-        body = {} if keep_access_tokens is None else {"keep_access_tokens": keep_access_tokens}
-        self._request("POST", f"/accounts/{hub_id}/uninstall", body)
+    def uninstall(
+        self,
+        hub_id: int | None = None,
+        *,
+        client_id: str | None = None,
+        user_id: int | None = None,
+        keep_access_tokens: bool | None = None,
+    ) -> int:
+        """As customers do: what is installed with that account, app and user (None: any). Returns how many.
+
+        `keep_access_tokens` None: as the setting `uninstall_spares_access_tokens` says.
+        """
+        body = {
+            "hub_id": hub_id,
+            "client_id": client_id,
+            "user_id": user_id,
+            "keep_access_tokens": keep_access_tokens,
+        }
+        return int(self._request("POST", "/uninstall", _without_none(body))["uninstalled"])
 
     def add_fault(
         self,
@@ -95,6 +128,7 @@ class SimulatorControl:
         where: str = "token",
         grant: str = "any",
         hub_id: int | None = None,
+        client_id: str | None = None,
         times: int | None = None,
         probability: float = 1.0,
         retry_after: str | float | None = None,
@@ -106,6 +140,7 @@ class SimulatorControl:
             "where": where,
             "grant": grant,
             "hub_id": hub_id,
+            "client_id": client_id,
             "times": times,
             "probability": probability,
             "retry_after": retry_after,
@@ -121,12 +156,18 @@ class SimulatorControl:
         return list(self._request("GET", "/faults")["faults"])
 
     def get_settings(self) -> dict[str, Any]:
-        """The settings for all accounts under `all`, and those of single accounts under `by_hub`."""
+        """The settings for all under `all`, and those of single apps and accounts under `by_app` and `by_hub`."""
         return self._request("GET", "/settings")
 
-    def change_settings(self, hub_id: int | None = None, **changes: Any) -> dict[str, Any]:
-        """Changes fields of `Behaviour`, for all accounts or for one; returns the settings as `get_settings` does."""
-        return self._request("POST", "/settings", changes, query={} if hub_id is None else {"hub_id": hub_id})
+    def change_settings(
+        self, hub_id: int | None = None, *, client_id: str | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        """Changes fields of `Behaviour`; returns the settings as `get_settings` does.
+
+        For all, for one account, or for one app, which is created where it does not exist.
+        """
+        query = _without_none({"hub_id": hub_id, "client_id": client_id})
+        return self._request("POST", "/settings", changes, query=query)
 
     def remove_account_settings(self, hub_id: int) -> None:
         """The common settings hold for that account again."""
@@ -150,7 +191,7 @@ class SimulatorControl:
         path: str,
         body: dict[str, Any] | None = None,
         *,
-        query: dict[str, int] | None = None,
+        query: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         address = f"{self.base_url}/_sim{path}"
         reply = self._session.request(method, address, json=body, params=query, timeout=self._timeout)
@@ -169,6 +210,10 @@ class SimulatorControl:
         if not reply.is_redirect:
             raise ConsentRefused(_ConsentPage(reply.text).problem or f"HTTP {reply.status_code}")
         return reply.headers["Location"]
+
+
+def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 class _ConsentPage(HTMLParser):

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from flask import Blueprint, Response, request
 
 from sandbox.simulator.behaviour import InvalidBehaviour
 from sandbox.simulator.faults import KINDS, InvalidFault
+from sandbox.simulator.records import Account
 from sandbox.simulator.simulation import AccessTokenStatus, Simulation
 from shared.domain.hub_id import MAX_HUB_ID
 
 #: Accounts that one call may create.
 MAX_INSTALLS = 2_000_000
+ACCOUNT_FIELDS = ("name", "domain", "user", "account_type", "hublet")
 
 MANUAL = {
     "GET /_sim/health": "204 while it runs",
-    "GET /_sim/settings": "the current ones, for all and by account",
-    "POST /_sim/settings[?hub_id=N]": "change some, e.g. {'lifetime': 20, 'latency': [0.1, 0.3]}",
-    "DELETE /_sim/settings?hub_id=N": "remove the settings of that account: the common ones hold for it again",
+    "GET /_sim/settings": "the current ones, for all, by app and by account",
+    "POST /_sim/settings[?hub_id=N|client_id=X]": "change some, e.g. {'lifetime': 20, 'latency': [0.1, 0.3]}; for one "
+    "account, or for one app, which is created where it does not exist",
+    "DELETE /_sim/settings?hub_id=N|client_id=X": "remove those of that account or app: the common ones hold again",
+    "GET /_sim/apps[?client_id=X]": "the app ids of all apps by client id, or of one",
+    "POST /_sim/accounts/N": "change an account: {'name', 'domain', 'user', 'account_type', 'hublet'}",
     "GET /_sim/faults": "the requested ones, how often each was hit, and the kinds there are",
-    "POST /_sim/faults": "{'kind', 'where', 'grant', 'hub_id', 'times', 'probability', 'retry_after', 'seconds'}",
+    "POST /_sim/faults": "{'kind', 'where', 'grant', 'hub_id', 'client_id', 'times', "
+    "'probability', 'retry_after', 'seconds'}",
     "DELETE /_sim/faults[?id=N]": "one, or all",
-    "POST /_sim/install?hub_id=N": "an account that has the app; answers its refresh token",
-    "POST /_sim/installs": "{'count': 5000, 'first_hub_id': 1000000} or {'hub_ids': [...]}; answers pairs",
-    "POST /_sim/accounts/N/uninstall": "by the customer; {'keep_access_tokens': true} keeps those valid",
+    "POST /_sim/install?hub_id=N[&client_id=X][&user_id=N]": "install an app; answers the refresh token",
+    "POST /_sim/installs": "{'count': 5000, 'first_hub_id': 1000000, 'client_id'} or {'hub_ids': [...], 'client_id'}; "
+    "answers pairs",
+    "POST /_sim/uninstall": "by customers: {'hub_id', 'client_id', 'user_id'}, each may be left out, for any; "
+    "{'keep_access_tokens': true} keeps those valid",
     "POST /_sim/check": "{'tokens': [...]}: of each whether it is live, expired (since when), revoked or unknown",
     "GET /_sim/stats[?by_hub=0]": "calls by endpoint and outcome, by account, by second, overlapping refreshes",
     "POST /_sim/reset": "counters and faults; with {'settings': true, 'accounts': true} also those",
@@ -77,6 +86,7 @@ def make_control_routes(sim: Simulation) -> Blueprint:
     _add_settings_routes(routes, sim)
     _add_fault_routes(routes, sim)
     _add_install_routes(routes, sim)
+    _add_app_routes(routes, sim)
     return routes
 
 
@@ -87,14 +97,18 @@ def _add_settings_routes(routes: Blueprint, sim: Simulation) -> None:
 
     @routes.post("/settings")
     def change_settings() -> Response:
-        sim.behaviour.change(_read_body(), _read_hub_id())
+        sim.behaviour.change(_read_body(), _read_id("hub_id"), request.args.get("client_id"))
         return _make_json(sim.behaviour.to_json())
 
     @routes.delete("/settings")
     def remove_account_settings() -> Response:
-        if (hub_id := _read_hub_id()) is None:
-            raise BadRequest("which account? DELETE /_sim/settings?hub_id=N")
-        sim.behaviour.remove_account(hub_id)
+        hub_id, client_id = _read_id("hub_id"), request.args.get("client_id")
+        if hub_id is None and client_id is None:
+            raise BadRequest("which account or app? DELETE /_sim/settings?hub_id=N or ?client_id=X")
+        if hub_id is not None:
+            sim.behaviour.remove_account(hub_id)
+        if client_id is not None:
+            sim.behaviour.remove_app(client_id)
         return _make_json(sim.behaviour.to_json())
 
 
@@ -117,9 +131,10 @@ def _add_fault_routes(routes: Blueprint, sim: Simulation) -> None:
 def _add_install_routes(routes: Blueprint, sim: Simulation) -> None:
     @routes.post("/install")
     def install() -> Response:
-        if (hub_id := _read_hub_id()) is None:
+        if (hub_id := _read_id("hub_id")) is None:
             raise BadRequest("which account? POST /_sim/install?hub_id=N")
-        return _make_json({"hub_id": hub_id, "refresh_token": sim.install(hub_id)})
+        token = sim.install(hub_id, _parse_app(sim, request.args.get("client_id")), _read_id("user_id"))
+        return _make_json({"hub_id": hub_id, "refresh_token": token})
 
     @routes.post("/installs")
     def install_many() -> Response:
@@ -130,14 +145,43 @@ def _add_install_routes(routes: Blueprint, sim: Simulation) -> None:
             hub_ids = range(first, first + min(_parse_number("count", body.get("count")), MAX_INSTALLS))
         elif not isinstance(hub_ids, list):
             raise BadRequest("hub_ids: a list of numbers")
-        installs = sim.install_many([_parse_number("hub_ids", hub_id) for hub_id in hub_ids])
-        return _make_json({"installs": installs})
+        numbers = [_parse_number("hub_ids", hub_id) for hub_id in hub_ids]
+        return _make_json({"installs": sim.install_many(numbers, _parse_app(sim, body.get("client_id")))})
 
-    @routes.post("/accounts/<hub_id>/uninstall")
-    def uninstall(hub_id: str) -> Response:
-        keep = _read_body().get("keep_access_tokens")
-        sim.uninstall(_parse_number("hub_id", hub_id), keep_access_tokens=None if keep is None else bool(keep))
-        return Response(status=204)
+    @routes.post("/uninstall")
+    def uninstall() -> Response:
+        body = _read_body()
+        numbers = {name: _parse_number(name, body[name]) for name in ("hub_id", "user_id") if name in body}
+        installations = sim.accounts.list_installations(client_id=_parse_app(sim, body.get("client_id")), **numbers)
+        keep = body.get("keep_access_tokens")
+        sim.uninstall(installations, keep_access_tokens=None if keep is None else bool(keep))
+        return _make_json({"uninstalled": len(installations)})
+
+
+def _add_app_routes(routes: Blueprint, sim: Simulation) -> None:
+    @routes.get("/apps")
+    def apps() -> Response:
+        if client_id := _parse_app(sim, request.args.get("client_id")):
+            return _make_json({"client_id": client_id, "app_id": sim.accounts.get_app_id(client_id)})
+        client_ids = sim.behaviour.list_client_ids()
+        return _make_json({"apps": {client_id: sim.accounts.get_app_id(client_id) for client_id in client_ids}})
+
+    @routes.post("/accounts/<hub_id>")
+    def change_account(hub_id: str) -> Response:
+        changes = _read_body()
+        if changes.keys() - set(ACCOUNT_FIELDS) or not all(isinstance(value, str) for value in changes.values()):
+            raise BadRequest(f"texts of {', '.join(ACCOUNT_FIELDS)}")
+        account = sim.accounts.get_account(_parse_number("hub_id", hub_id))
+        changed = Account(**{**asdict(account), **changes})
+        sim.accounts.change_account(changed)
+        return _make_json(asdict(changed))
+
+
+def _parse_app(sim: Simulation, client_id: object) -> str | None:
+    """Raises BadRequest for an app that does not exist."""
+    if client_id is not None and not (isinstance(client_id, str) and sim.behaviour.is_app(client_id)):
+        raise BadRequest(f"client_id: one of {', '.join(sim.behaviour.list_client_ids())}")
+    return client_id
 
 
 def _status_to_json(status: AccessTokenStatus, now: float) -> dict[str, Any]:
@@ -145,14 +189,17 @@ def _status_to_json(status: AccessTokenStatus, now: float) -> dict[str, Any]:
     return {
         "state": status.state,
         "hub_id": token and token.hub_id,
+        "client_id": status.installation and status.installation.client_id,
+        "user_id": token and (token.user_id or None),
         "seconds_left": token and round(token.expires_at - now, 3),
         "issued_at": token and token.issued_at,
     }
 
 
-def _read_hub_id() -> int | None:
-    hub_id = request.args.get("hub_id")
-    return None if hub_id is None else _parse_number("hub_id", hub_id)
+def _read_id(name: str) -> int | None:
+    """Of the query. Raises BadRequest."""
+    text = request.args.get(name)
+    return None if text is None else _parse_number(name, text)
 
 
 def _parse_number(name: str, value: object) -> int:

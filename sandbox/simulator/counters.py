@@ -1,8 +1,9 @@
-"""Exact statistics of the calls: by endpoint and outcome, by account, by second, and refreshes that overlapped.
+"""Exact statistics of the calls: by endpoint and outcome, app, account and second, and refreshes that overlapped.
 
-A refresh is in flight from when its request has been read until just before the last bytes of its answer are sent, or
-until its client has closed the connection, whichever is first. Whether a client has closed it is checked when the
-next refresh of that account comes in, so a call that was given up and then repeated is no overlap.
+Only refreshes with one grant, of the same app, account and user, can overlap. A refresh is in flight from when its
+request has been read until just before the last bytes of its answer are sent, or until its client has closed the
+connection, whichever is first. Whether a client has closed it is checked when the next refresh with that grant comes
+in, so a call that was given up and then repeated is no overlap.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import threading
 import time
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sandbox.simulator.connection import ClientConnection
 from sandbox.simulator.faults import Call
+from sandbox.simulator.records import Installation
 
 HISTORY_SECONDS = 120
 MAX_OVERLAP_DETAILS = 1000
@@ -31,9 +33,9 @@ class PendingCall:
     is_finished: bool = False
 
     @property
-    def refreshed_hub_id(self) -> int | None:
-        """None where it is not a refresh of a known account."""
-        return self.call.hub_id if self.call.endpoint == "token" and self.call.grant == "refresh" else None
+    def refreshed(self) -> Installation | None:
+        """None where it is not a refresh of a known installation."""
+        return self.call.owner if self.call.endpoint == "token" and self.call.grant == "refresh" else None
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class Counters:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._pending_refreshes: dict[int, list[PendingCall]] = defaultdict(list)
+        self._pending_refreshes: dict[Installation, list[PendingCall]] = defaultdict(list)
         self._in_flight = 0
         self._most_in_flight = 0
         self._clear()
@@ -58,8 +60,9 @@ class Counters:
         """To zero. Calls in flight stay so: an overlap with one of them is still counted."""
         with self._lock:
             self._clear()
-            for hub_id, pending in self._pending_refreshes.items():
-                self._hubs[hub_id].most_in_flight = len(pending)
+            for installation, pending in self._pending_refreshes.items():
+                hub = self._hubs[installation.hub_id]
+                hub.most_in_flight = max(hub.most_in_flight, len(pending))
 
     def start_call(self, call: Call, connection: ClientConnection) -> PendingCall:
         pending = PendingCall(call, connection)
@@ -67,8 +70,8 @@ class Counters:
             self._in_flight += 1
             self._most_in_flight = max(self._most_in_flight, self._in_flight)
             self._count_second(call.endpoint)
-            if pending.refreshed_hub_id is not None:
-                self._start_refresh(pending, pending.refreshed_hub_id)
+            if pending.refreshed is not None:
+                self._start_refresh(pending, pending.refreshed)
             elif call.grant == "code" and call.hub_id is not None:
                 self._hubs[call.hub_id].exchanges += 1
         return pending
@@ -84,17 +87,22 @@ class Counters:
             oldest = self._clock() - HISTORY_SECONDS
             return {
                 "calls": {name: dict(outcomes) for name, outcomes in self._calls.items()},
+                "calls_by_app": {
+                    client_id: {name: dict(outcomes) for name, outcomes in calls.items()}
+                    for client_id, calls in self._calls_by_app.items()
+                },
                 "in_flight": self._in_flight,
                 "most_in_flight": self._most_in_flight,
                 "most_refreshes_of_one_hub": max((hub.most_in_flight for hub in self._hubs.values()), default=0),
                 "violations": self._overlaps,
                 "violation_details": list(self._overlap_details),
                 "per_second": [{"at": s, **count} for s, count in self._seconds.items() if s > oldest],
-                "by_hub": {str(hub_id): self._hub_to_json(hub_id) for hub_id in self._hubs} if by_hub else {},
+                "by_hub": self._hubs_to_json() if by_hub else {},
             }
 
     def _clear(self) -> None:
         self._calls: dict[str, Counter[str]] = defaultdict(Counter)
+        self._calls_by_app: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
         self._hubs: dict[int, _HubCounters] = defaultdict(_HubCounters)
         self._seconds: OrderedDict[int, Counter[str]] = OrderedDict()
         self._most_in_flight = self._in_flight
@@ -109,22 +117,22 @@ class Counters:
                 self._seconds.popitem(last=False)
         self._seconds[second]["token" if endpoint == "token" else "other"] += 1
 
-    def _start_refresh(self, pending: PendingCall, hub_id: int) -> None:
-        for other in tuple(self._pending_refreshes.get(hub_id, ())):
+    def _start_refresh(self, pending: PendingCall, installation: Installation) -> None:
+        for other in tuple(self._pending_refreshes.get(installation, ())):
             if other.connection.is_closed():
                 self._finish(other, "client_gone")
-        same_hub = self._pending_refreshes[hub_id]
-        same_hub.append(pending)
-        hub = self._hubs[hub_id]
+        same_grant = self._pending_refreshes[installation]
+        same_grant.append(pending)
+        hub = self._hubs[installation.hub_id]
         hub.refreshes += 1
-        hub.most_in_flight = max(hub.most_in_flight, len(same_hub))
-        if len(same_hub) == 1:
+        hub.most_in_flight = max(hub.most_in_flight, len(same_grant))
+        if len(same_grant) == 1:
             return
         self._overlaps += 1
         if len(self._overlap_details) < MAX_OVERLAP_DETAILS:
             now = time.monotonic()
-            ages = [round(now - other.started_at, 4) for other in same_hub[:-1]]
-            details = {"hub_id": hub_id, "at": self._clock(), "others_began_seconds_ago": ages}
+            ages = [round(now - other.started_at, 4) for other in same_grant[:-1]]
+            details = {**asdict(installation), "at": self._clock(), "others_began_seconds_ago": ages}
             self._overlap_details.append(details)
 
     def _finish(self, pending: PendingCall, outcome: str) -> None:
@@ -132,19 +140,26 @@ class Counters:
             return
         pending.is_finished = True
         self._in_flight -= 1
-        call, hub_id = pending.call, pending.refreshed_hub_id
+        call, installation = pending.call, pending.refreshed
         name = call.endpoint if call.grant is None else f"{call.endpoint}/{call.grant}"
         self._calls[name][outcome] += 1
-        if hub_id is not None:
-            self._pending_refreshes[hub_id].remove(pending)
-            if not self._pending_refreshes[hub_id]:
-                del self._pending_refreshes[hub_id]
+        if call.client_id is not None:
+            self._calls_by_app[call.client_id][name][outcome] += 1
+        if installation is not None:
+            self._pending_refreshes[installation].remove(pending)
+            if not self._pending_refreshes[installation]:
+                del self._pending_refreshes[installation]
 
-    def _hub_to_json(self, hub_id: int) -> dict[str, int]:
-        hub = self._hubs[hub_id]
+    def _hubs_to_json(self) -> dict[str, dict[str, int]]:
+        in_flight: Counter[int] = Counter()
+        for installation, pending in self._pending_refreshes.items():
+            in_flight[installation.hub_id] += len(pending)
         return {
-            "refreshes": hub.refreshes,
-            "exchanges": hub.exchanges,
-            "in_flight": len(self._pending_refreshes.get(hub_id, ())),
-            "most_in_flight": hub.most_in_flight,
+            str(hub_id): {
+                "refreshes": hub.refreshes,
+                "exchanges": hub.exchanges,
+                "in_flight": in_flight[hub_id],
+                "most_in_flight": hub.most_in_flight,
+            }
+            for hub_id, hub in self._hubs.items()
         }

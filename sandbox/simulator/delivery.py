@@ -43,7 +43,7 @@ def deliver(sim: Simulation, call: Call, work: Callable[[], Answer]) -> Response
     does not wait for the answer has consumed its code all the same, and the token's life has begun.
     """
     connection: ClientConnection = request.environ[CONNECTION_KEY]
-    behaviour = sim.behaviour.for_hub(call.hub_id)
+    behaviour = sim.behaviour.find(call.client_id, call.hub_id)
     # 1. count it
     pending = sim.counters.start_call(call, connection)
     try:

@@ -8,11 +8,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sandbox.simulator.answers import REFUSALS, Answer, make_html, make_http_error, make_refusal
+from sandbox.simulator.answers import REFUSALS, Answer, make_html, make_http_error, make_missing_scopes, make_refusal
 from sandbox.simulator.behaviour import Behaviour, parse_seconds
+from sandbox.simulator.records import Installation
 
-ENDPOINTS = ("token", "introspect", "revoke", "uninstall", "api", "all")
-GRANTS = ("refresh", "code", "any")
+ENDPOINTS = (
+    "token",
+    "introspect",
+    "revoke",
+    "uninstall",
+    "api",
+    "account_info",
+    "subscriptions",
+    "journal",
+    "journal_file",
+    "all",
+)
+GRANTS = ("refresh", "code", "client", "any")
 HTTP_ERRORS = range(400, 600)
 SLOW_SECONDS = 5.0
 DRIP_GAP_SECONDS = 0.5
@@ -25,6 +37,11 @@ WRONG_TYPES = {
     "hub_id": "sixty-two thousand",
     "scopes": "oauth",
     "active": "yes",
+    "portalName": {"name": "Acme"},
+    "accountType": 7,
+    "dataHostingLocation": ["eu1"],
+    "url": None,
+    "currentOffset": 12345,
 }
 
 
@@ -37,8 +54,13 @@ class Call:
     """What faults and statistics need to know of a request."""
 
     endpoint: str
-    grant: str | None = None  #: of a token call: refresh or code
-    hub_id: int | None = None  #: None where the request contains no known code or token
+    grant: str | None = None  #: of a token call: refresh, code or client (credentials)
+    client_id: str | None = None  #: of the app that calls; None where it is not known
+    owner: Installation | None = None  #: of the code or token in the request; None where it contains none
+
+    @property
+    def hub_id(self) -> int | None:
+        return None if self.owner is None else self.owner.hub_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +71,7 @@ class Fault:
     where: str = "token"  #: one of ENDPOINTS
     grant: str = "any"  #: one of GRANTS
     hub_id: int | None = None  #: None: all
+    client_id: str | None = None  #: only calls of this app; None: all
     times: int | None = None  #: calls that it still applies to; None: no limit
     probability: float = 1.0
     retry_after: str | None = None  #: the header as it is sent; +3: the date in three seconds, by the simulator's clock
@@ -60,7 +83,8 @@ class Fault:
         return (
             self.where in {call.endpoint, "all"}
             and self.grant in {"any", call.grant}
-            and (self.hub_id is None or self.hub_id == call.hub_id)
+            and self.hub_id in {None, call.hub_id}
+            and self.client_id in {None, call.client_id}
             and self.times != 0
         )
 
@@ -169,6 +193,7 @@ _REPLACEMENTS: dict[str, Callable[[], Answer]] = {
     "html_200": lambda: make_html(200),
     "html_403": lambda: make_html(403),
     "html_503": lambda: make_html(503),
+    "missing_scopes": make_missing_scopes,
 }
 _CORRUPTIONS: dict[str, Callable[[Answer], Answer]] = {
     "truncated": _cut_in_half,
@@ -194,6 +219,8 @@ def _parse_fault(fields: Mapping[str, Any]) -> Fault:
     if fields.get("where", "token") not in ENDPOINTS or fields.get("grant", "any") not in GRANTS:
         raise InvalidFault(f"where: one of {', '.join(ENDPOINTS)}; grant: one of {', '.join(GRANTS)}")
     fault = Fault(**{**fields, "kind": kind})
+    if fault.client_id is not None and not isinstance(fault.client_id, str):
+        raise InvalidFault("client_id: a text, or null for every app")
     for name, number in (("hub_id", fault.hub_id), ("times", fault.times)):
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
             raise InvalidFault(f"{name}: a whole number from 1, or null for every one")

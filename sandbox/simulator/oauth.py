@@ -10,15 +10,13 @@ from flask import Blueprint, Response, request
 from sandbox.simulator.answers import Answer, Refused, make_http_error, make_ok
 from sandbox.simulator.delivery import deliver
 from sandbox.simulator.faults import Call
-from sandbox.simulator.records import RefreshToken
+from sandbox.simulator.records import DEFAULT_USER_ID, NO_USER, RefreshToken
 from sandbox.simulator.simulation import Simulation
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 TOKEN_ROUTE = "/oauth/<any('v1', 'v3', '2026-03', '2026-09'):version>/token"  # noqa: S105 a route
 NEW_TOKEN_ROUTE = "/oauth/<any('v3', '2026-03', '2026-09'):version>/token"  # noqa: S105 a route
 _GRANTS = {"refresh_token": "refresh", "authorization_code": "code"}
-#: The simulator has no apps and users of its own: any number will do.
-_APP_ID, _USER_ID = 111111, 222222
 
 
 def make_oauth_routes(sim: Simulation) -> Blueprint:
@@ -27,26 +25,32 @@ def make_oauth_routes(sim: Simulation) -> Blueprint:
     @routes.post(TOKEN_ROUTE)
     def token(version: str) -> Response:
         form = _read_form(with_query=version == "v1")
-        call = Call("token", _GRANTS.get(form.get("grant_type", "")), sim.find_hub_id(form))
-        return deliver(sim, call, lambda: _issue_token(sim, form))
+        grant = _GRANTS.get(form.get("grant_type", ""))
+        return deliver(sim, _make_call(sim, "token", form, grant), lambda: _issue_token(sim, form))
 
     @routes.post(f"{NEW_TOKEN_ROUTE}/introspect")
     def introspect(version: str) -> Response:  # noqa: ARG001 all versions answer alike
         form = _read_form()
-        call = Call("introspect", hub_id=sim.find_hub_id(form))
-        return deliver(sim, call, lambda: _introspect(sim, form))
+        return deliver(sim, _make_call(sim, "introspect", form), lambda: _introspect(sim, form))
 
     @routes.post(f"{NEW_TOKEN_ROUTE}/revoke")
     def revoke(version: str) -> Response:  # noqa: ARG001 all versions answer alike
         form = _read_form()
-        return deliver(sim, Call("revoke", hub_id=sim.find_hub_id(form)), lambda: _revoke(sim, form))
+        return deliver(sim, _make_call(sim, "revoke", form), lambda: _revoke(sim, form))
 
     @routes.delete("/oauth/v1/refresh-tokens/<token>")
     def delete(token: str) -> Response:
-        call = Call("revoke", hub_id=sim.find_hub_id({"token": token}))
+        call = _make_call(sim, "revoke", {"token": token})
         return deliver(sim, call, lambda: _delete_refresh_token(sim, token))
 
     return routes
+
+
+def _make_call(sim: Simulation, endpoint: str, form: Mapping[str, str], grant: str | None = None) -> Call:
+    """The app is the one that calls, also where code or token belong to another."""
+    owner = sim.find_installation(form)
+    client_id = form.get("client_id") or (owner.client_id if owner else None)
+    return Call(endpoint, grant, client_id, owner)
 
 
 def _read_form(*, with_query: bool = False) -> dict[str, str]:
@@ -82,22 +86,24 @@ def _introspect(sim: Simulation, form: Mapping[str, str]) -> Answer:
     if refresh_token:
         return _describe_token(sim, form, refresh_token, token_use="refresh_token")  # noqa: S106 no secret
     status = sim.check_access_token(text)
-    if status.state != "live" or status.token is None:
+    token, installation = status.token, status.installation
+    is_own = installation is not None and installation.client_id == form["client_id"]
+    if status.state != "live" or token is None or installation is None or not is_own:
         return make_ok({"active": False})
-    token = status.token
-    grant = sim.accounts.find_latest_refresh_token(token.hub_id) or RefreshToken(
-        text, token.hub_id, form["client_id"], (), None
-    )
+    grant = sim.accounts.find_latest_refresh_token(installation) or RefreshToken(text, installation, (), None)
+    user_id = installation.user_id or DEFAULT_USER_ID
     # only access tokens have this; the simulator signs nothing
     signed_access_token = {
         "expiresAt": int(token.expires_at * 1000),
         "scopes": list(grant.scopes),
-        "hubId": grant.hub_id,
-        "userId": _USER_ID,
-        "appId": _APP_ID,
+        "hubId": installation.hub_id,
+        "userId": user_id,
+        "installingUserId": user_id,
+        "appId": token.app_id,
         "signature": "simulated",
-        "hublet": "na1",
-        "isUserLevel": False,
+        "hublet": sim.accounts.get_account(installation.hub_id).hublet,
+        "isUserLevel": installation.user_id != NO_USER,
+        "isServiceAccount": False,
         "isPrivateDistribution": False,
     }
     return _describe_token(
@@ -112,16 +118,17 @@ def _introspect(sim: Simulation, form: Mapping[str, str]) -> Answer:
 
 
 def _describe_token(sim: Simulation, form: Mapping[str, str], grant: RefreshToken, **extra: Any) -> Answer:
-    account = sim.accounts.get_account(grant.hub_id)
+    installation = grant.installation
+    account = sim.accounts.get_account(installation.hub_id)
     return make_ok(
         {
             "active": True,
             "token": form["token"],
-            "hub_id": grant.hub_id,
-            "user_id": _USER_ID,
-            "client_id": form["client_id"],
-            "app_id": _APP_ID,
-            "user": account.user,
+            "hub_id": account.hub_id,
+            "user_id": installation.user_id or DEFAULT_USER_ID,
+            "client_id": installation.client_id,
+            "app_id": sim.accounts.get_app_id(installation.client_id),
+            "user": account.find_email(installation.user_id),
             "hub_domain": account.domain,
             "scopes": list(grant.scopes),
             "token_type": "Bearer",
@@ -151,11 +158,11 @@ def _delete_refresh_token(sim: Simulation, token: str) -> Answer:
 
 def _check_client_id(sim: Simulation, form: Mapping[str, str]) -> None:
     """Raises Refused."""
-    if form.get("client_id") not in sim.behaviour.common.client_ids:
+    if not sim.behaviour.is_app(form.get("client_id")):
         raise Refused("BAD_CLIENT_ID")
 
 
 def _check_client_secret(sim: Simulation, form: Mapping[str, str]) -> None:
     """Raises Refused."""
-    if form.get("client_secret") not in sim.behaviour.common.client_secrets:
+    if form.get("client_secret") not in sim.behaviour.find(form.get("client_id")).client_secrets:
         raise Refused("BAD_CLIENT_SECRET")

@@ -12,8 +12,9 @@ from sandbox.simulator.accounts import Accounts
 from sandbox.simulator.answers import Answer, Refused, make_ok
 from sandbox.simulator.behaviour import Behaviour, BehaviourSettings
 from sandbox.simulator.counters import Counters
+from sandbox.simulator.database import SimulatorDatabase
 from sandbox.simulator.faults import Faults
-from sandbox.simulator.records import Code, RefreshToken
+from sandbox.simulator.records import DEFAULT_USER_ID, NO_USER, Code, Installation, RefreshToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +24,31 @@ class Consent:
     client_id: str
     redirect_uri: str
     scopes: tuple[str, ...]
+    user_id: int = NO_USER  #: of a user-level app
 
 
 @dataclass(frozen=True, slots=True)
 class AccessTokenStatus:
     state: str  #: live, expired, revoked or unknown
     token: AccessToken | None = None  #: None where it is unknown
+    installation: Installation | None = None  #: like token
 
 
 class Simulation:
     """`clock` gives seconds since 1970. Behaviour, faults and counters are lost when the process ends."""
 
     def __init__(self, clock: Callable[[], float], behaviour: Behaviour | None = None, path: str = ":memory:") -> None:
+        """Raises sqlite3.Error."""
         self.clock = clock
-        self.accounts = Accounts(path)
+        self.database = SimulatorDatabase(path)
+        self.accounts = Accounts(self.database)
         self.behaviour = BehaviourSettings(behaviour or Behaviour())
         self.faults = Faults()
         self.counters = Counters(clock)
         self._tokens = AccessTokens(self.accounts.read_signing_key())
 
     def close(self) -> None:
-        self.accounts.close()
+        self.database.close()
 
     def reset_accounts(self) -> None:
         """The demo accounts and no others; earlier tokens become unknown."""
@@ -52,15 +57,13 @@ class Simulation:
 
     def issue_code(self, hub_id: int, consent: Consent) -> str:
         """The authorization code that is sent to the app."""
-        self.accounts.get_account(hub_id)
-        now = self.clock()
+        hublet, now = self.accounts.get_account(hub_id).hublet, self.clock()
         code = Code(
-            code=f"na1-{uuid.uuid4()}",
-            hub_id=hub_id,
-            client_id=consent.client_id,
+            code=f"{hublet}-{uuid.uuid4()}",
+            installation=Installation(hub_id, consent.client_id, consent.user_id),
             redirect_uri=consent.redirect_uri,
             scopes=consent.scopes,
-            expires_at=now + self.behaviour.for_hub(hub_id).code_lifetime,
+            expires_at=now + self.behaviour.find(consent.client_id, hub_id).code_lifetime,
         )
         self.accounts.add_code(code, now)
         return code.code
@@ -68,7 +71,7 @@ class Simulation:
     def exchange(self, code: str, client_id: str, redirect_uri: str) -> Answer:
         """Raises Refused. Only an exchange that succeeds consumes the code."""
         stored = self.accounts.find_code(code)
-        if stored is None or stored.client_id != client_id:
+        if stored is None or stored.installation.client_id != client_id:
             raise Refused("BAD_AUTH_CODE")
         if stored.redirect_uri != redirect_uri:
             raise Refused("MISMATCH_REDIRECT_URI_AUTH_CODE" if redirect_uri else "BAD_REDIRECT_URI")
@@ -76,73 +79,93 @@ class Simulation:
             raise Refused("EXPIRED_AUTH_CODE")
         if not self.accounts.consume_code(code):
             raise Refused("BAD_AUTH_CODE")
-        reinstall = self.behaviour.for_hub(stored.hub_id).reinstall
-        token = self.accounts.install(stored.hub_id, client_id, stored.scopes, reinstall, self.clock())
-        return self._make_grant(stored.hub_id, token, stored.scopes)
+        token = self._install(stored.installation, stored.scopes)
+        return self._make_grant(stored.installation, token, stored.scopes)
 
     def refresh(self, token: str, client_id: str) -> Answer:
         """Raises Refused. Another app's client id gets BAD_REFRESH_TOKEN, as HubSpot is reported to answer."""
         stored, now = self.accounts.find_refresh_token(token), self.clock()
-        if stored is None or stored.client_id != client_id or not stored.is_valid(now):
+        if stored is None or stored.installation.client_id != client_id or not stored.is_valid(now):
             raise Refused("BAD_REFRESH_TOKEN")
-        grace_seconds = self.behaviour.for_hub(stored.hub_id).rotation
+        grace_seconds = self.behaviour.find(client_id, stored.installation.hub_id).rotation
         if grace_seconds is not None:
             token = self.accounts.rotate(stored, grace_seconds, now)
-        return self._make_grant(stored.hub_id, token, stored.scopes)
+        return self._make_grant(stored.installation, token, stored.scopes)
 
-    def install(self, hub_id: int) -> str:
-        """Installs the app without a browser; returns the account's refresh token."""
-        reinstall = self.behaviour.for_hub(hub_id).reinstall
-        return self.accounts.install(hub_id, *self._default_app(), reinstall, self.clock())
+    def install(self, hub_id: int, client_id: str | None = None, user_id: int | None = None) -> str:
+        """Installs an app (None: the first) without a browser; returns the refresh token."""
+        app = client_id or self.behaviour.common.client_ids[0]
+        return self._install(self._make_installation(hub_id, app, user_id), self._default_scopes(app))
 
-    def install_many(self, hub_ids: Iterable[int]) -> list[tuple[int, str]]:
+    def install_many(self, hub_ids: Iterable[int], client_id: str | None = None) -> list[tuple[int, str]]:
         """Each account gets a new refresh token, also where it had one."""
-        return self.accounts.install_many(hub_ids, *self._default_app())
+        app = client_id or self.behaviour.common.client_ids[0]
+        installations = [self._make_installation(hub_id, app, None) for hub_id in hub_ids]
+        tokens = self.accounts.install_many(installations, self._default_scopes(app))
+        return [(each.hub_id, token) for each, token in zip(installations, tokens, strict=True)]
 
-    def uninstall(self, hub_id: int, *, keep_access_tokens: bool | None = None) -> None:
+    def uninstall(self, installations: Iterable[Installation], *, keep_access_tokens: bool | None = None) -> None:
         """By the customer or by the app. None: as the setting `uninstall_spares_access_tokens` says."""
-        default = self.behaviour.for_hub(hub_id).uninstall_spares_access_tokens
-        keep = default if keep_access_tokens is None else keep_access_tokens
-        self.accounts.uninstall(hub_id, self.clock(), keep_access_tokens=keep)
+        by_keep: dict[bool, list[Installation]] = {}
+        for each in installations:
+            default = self.behaviour.find(each.client_id, each.hub_id).uninstall_spares_access_tokens
+            by_keep.setdefault(default if keep_access_tokens is None else keep_access_tokens, []).append(each)
+        for keep, group in by_keep.items():
+            self.accounts.uninstall(group, self.clock(), keep_access_tokens=keep)
 
     def check_access_token(self, text: str) -> AccessTokenStatus:
         token = self._tokens.decode(text)
-        if token is None:
+        installation = self._find_owner(token)
+        if token is None or installation is None:
             return AccessTokenStatus("unknown")
-        if self.accounts.get_account(token.hub_id).generation != token.generation:
-            return AccessTokenStatus("revoked", token)
-        return AccessTokenStatus("live" if token.expires_at > self.clock() else "expired", token)
+        if self.accounts.find_generation(installation) != token.generation:
+            return AccessTokenStatus("revoked", token, installation)
+        state = "live" if token.expires_at > self.clock() else "expired"
+        return AccessTokenStatus(state, token, installation)
 
     def find_valid_refresh_token(self, token: str, client_id: str) -> RefreshToken | None:
         """None too where it belongs to another app."""
         stored = self.accounts.find_refresh_token(token)
-        if stored is None or stored.client_id != client_id or not stored.is_valid(self.clock()):
+        if stored is None or stored.installation.client_id != client_id or not stored.is_valid(self.clock()):
             return None
         return stored
 
-    def find_hub_id(self, form: Mapping[str, str]) -> int | None:
-        """The account whose code or token a request contains, also where that is revoked or expired."""
-        if token := form.get("refresh_token") or form.get("token"):
-            found: RefreshToken | Code | AccessToken | None = self.accounts.find_refresh_token(token)
-            found = found or self._tokens.decode(token)
-        else:
-            found = self.accounts.find_code(form.get("code", ""))
-        return found.hub_id if found else None
+    def find_installation(self, form: Mapping[str, str]) -> Installation | None:
+        """Whose code or token a request contains, also where that is revoked or expired."""
+        if text := form.get("refresh_token") or form.get("token"):
+            if refresh_token := self.accounts.find_refresh_token(text):
+                return refresh_token.installation
+            return self._find_owner(self._tokens.decode(text))
+        code = self.accounts.find_code(form.get("code", ""))
+        return code.installation if code else None
 
-    def _default_app(self) -> tuple[str, tuple[str, ...]]:
-        """Client id and scopes."""
-        common = self.behaviour.common
-        return common.client_ids[0], common.required_scopes or ("oauth", "crm.objects.contacts.read")
+    def _find_owner(self, token: AccessToken | None) -> Installation | None:
+        client_id = self.accounts.find_client_id(token.app_id) if token else None
+        return Installation(token.hub_id, client_id, token.user_id) if token and client_id else None
 
-    def _make_grant(self, hub_id: int, refresh_token: str, scopes: tuple[str, ...]) -> Answer:
-        behaviour, now = self.behaviour.for_hub(hub_id), self.clock()
-        generation = self.accounts.get_account(hub_id).generation
-        access_token = AccessToken(hub_id, generation, now, now + behaviour.lifetime)
+    def _make_installation(self, hub_id: int, client_id: str, user_id: int | None) -> Installation:
+        is_user_level = self.behaviour.find(client_id).user_level
+        return Installation(hub_id, client_id, (user_id or DEFAULT_USER_ID) if is_user_level else NO_USER)
+
+    def _default_scopes(self, client_id: str) -> tuple[str, ...]:
+        return self.behaviour.find(client_id).required_scopes or ("oauth", "crm.objects.contacts.read")
+
+    def _install(self, installation: Installation, scopes: tuple[str, ...]) -> str:
+        reinstall = self.behaviour.find(installation.client_id, installation.hub_id).reinstall
+        return self.accounts.install(installation, scopes, reinstall, self.clock())
+
+    def _make_grant(self, installation: Installation, refresh_token: str, scopes: tuple[str, ...]) -> Answer:
+        hub_id, client_id, user_id = installation.hub_id, installation.client_id, installation.user_id
+        behaviour, now = self.behaviour.find(client_id, hub_id), self.clock()
+        generation = self.accounts.find_generation(installation) or 0
+        app_id = self.accounts.get_app_id(client_id)
+        access_token = AccessToken(hub_id, app_id, user_id, generation, now, now + behaviour.lifetime)
         fields: dict[str, Any] = {
             "token_type": "bearer",
             "refresh_token": refresh_token,
             "access_token": self._tokens.encode(access_token, behaviour.token_length),
             "hub_id": hub_id,
+            **({} if user_id == NO_USER else {"user_id": user_id}),
             "scopes": list(scopes),
             "expires_in": int(behaviour.lifetime),
             "token_use": "access_token",

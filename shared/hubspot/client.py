@@ -13,8 +13,10 @@ from urllib.parse import quote, urlencode
 from shared.domain.errors import InvalidClient, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS, ExchangedGrant, Grant, Introspection
 from shared.hubspot.response_parsing import (
+    AppToken,
     IssuedTokens,
     Reply,
+    parse_app_token,
     parse_empty,
     parse_exchange,
     parse_introspection,
@@ -112,6 +114,10 @@ class HubSpot:
         """Run steps of this client beside others; see Transport.start()."""
         self._transport.start(steps, on_result, on_error)
 
+    @property
+    def transport(self) -> Transport:
+        return self._transport
+
     @trace_steps("hubspot.refresh", SpanKind.CLIENT)
     def refresh_steps(self, refresh_token: str, granted_at: datetime) -> Steps[Grant]:
         """As `refresh`, for steps that include it."""
@@ -127,6 +133,12 @@ class HubSpot:
         form = {"token": token, "token_type_hint": kind}
         ends_at = monotonic() + self._timeout if ends_at is None else ends_at
         return (yield from self._post(self._introspect_endpoint, form, parse_introspection, token, ends_at))
+
+    @trace_steps("hubspot.client_credentials", SpanKind.CLIENT)
+    def app_token_steps(self, scopes: str, ends_at: float) -> Steps[AppToken]:
+        """Fetch a token that acts for the app itself. `scopes`: separated by spaces."""
+        form = {"grant_type": "client_credentials", "scope": scopes}
+        return (yield from self._post(self._token_endpoint, form, parse_app_token, "", ends_at))
 
     @trace_steps("hubspot.exchange", SpanKind.CLIENT)
     def _exchange_steps(self, code: str, granted_at: datetime) -> Steps[ExchangedGrant]:
@@ -201,13 +213,17 @@ class HubSpot:
         *,
         try_next_after: frozenset[str] = SECRET_REFUSED,
     ) -> Steps[T]:
-        """Send the form with one client secret after the other, until HubSpot accepts one. `token` is in the form."""
+        """Send the form with one client secret after the other, until HubSpot accepts one.
+
+        `token` is the one in the form; empty: it has none.
+        """
         fields = urlencode(form, errors="replace")
+        tokens = (token,) if token else ()
         first = self._preferred_secret
         for tries in range(1, len(self._secrets) + 1):
             number = (first + tries - 1) % len(self._secrets)
             body = f"{fields}&{self._credentials[number]}".encode("ascii")
-            reply = yield from send(endpoint, body, ends_at, secrets=(token, self._secrets[number]))
+            reply = yield from send(endpoint, body, ends_at, secrets=(*tokens, self._secrets[number]))
             try:
                 return parse(reply)
             except InvalidClient as error:

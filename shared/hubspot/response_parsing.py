@@ -104,6 +104,14 @@ class IssuedTokens:
     scopes: tuple[str, ...] | None
 
 
+@dataclass(frozen=True, slots=True)
+class AppToken:
+    """What acts for the app itself, not for an account."""
+
+    access_token: str = field(repr=False)
+    expires_in: int  #: seconds
+
+
 def parse_refresh(reply: Reply, granted_at: datetime) -> Grant:
     """The reply to a refresh token. Raises ProviderError: NoAccessToken where only a refresh token came."""
     answer = response_fields.parse_object(reply.body)
@@ -144,6 +152,23 @@ def parse_introspection(reply: Reply) -> Introspection:
         scopes=response_fields.parse_scopes(fields.get("scopes")),
         expires_in=response_fields.parse_expires_in(fields.get("expires_in")),
     )
+
+
+def parse_app_token(reply: Reply) -> AppToken:
+    """The reply to client credentials. Raises ProviderError: ScopesRejected where the app may not have the scopes."""
+    tokens = _parse_tokens(reply, response_fields.parse_object(reply.body), TOKEN_OVERRIDES)
+    if tokens.access_token is None:
+        raise _make_error(reply, (TemporarilyUnavailable, "no_grant"))
+    return AppToken(tokens.access_token, tokens.expires_in or UNKNOWN_LIFETIME_SECONDS)
+
+
+def parse_json(reply: Reply) -> dict[str, Any] | None:
+    """The reply to a call that is not about a token. None: a success without a body. Raises ProviderError."""
+    if reply.status_class == SUCCESS and not reply.body.strip():
+        return None
+    answer = response_fields.parse_object(reply.body)
+    _raise_unless_success(reply, answer, TOKEN_OVERRIDES)
+    return answer
 
 
 def parse_empty(reply: Reply) -> None:

@@ -17,7 +17,7 @@ from shared import tracing
 from shared.domain.errors import TemporarilyUnavailable
 from shared.hubspot.response_parsing import Reply, find_correlation_id
 from shared.net.call_engine import CallEngine
-from shared.net.http_call import HttpReply, HttpRequest
+from shared.net.http_call import MAX_BODY_BYTES, HttpReply, HttpRequest
 
 T = TypeVar("T")
 
@@ -27,6 +27,8 @@ class Endpoint:
     method: str
     url: str
     headers: tuple[str, ...] = field(repr=False)  #: complete lines
+    max_reply_bytes: int = MAX_BODY_BYTES  #: this and the next one as in HttpRequest
+    is_public_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ def send(
     Raises TemporarilyUnavailable with a code.
     """
     lines = (*endpoint.headers, *_to_lines(headers)) if headers else endpoint.headers
-    reply = yield Call(HttpRequest(endpoint.method, endpoint.url, lines, body), ends_at)
+    request = HttpRequest(endpoint.method, endpoint.url, lines, body, endpoint.max_reply_bytes, endpoint.is_public_only)
+    reply = yield Call(request, ends_at)
     tracing.set_attributes(
         http_status=reply.http_status or None, correlation_id=find_correlation_id(reply.headers, secrets, {})
     )

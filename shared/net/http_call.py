@@ -14,9 +14,10 @@ from typing import Any
 import certifi
 import pycurl
 
-from shared.net.addresses import is_metadata_address
+from shared.net.addresses import is_metadata_address, is_public_address
 
-#: Of a body, decompressed. HubSpot's replies have less than a thousandth of it.
+#: Of a body, decompressed, where the request does not say another number. HubSpot's replies have less than a
+#: thousandth of it.
 MAX_BODY_BYTES = 1024 * 1024
 #: Of all header fields of a reply together.
 MAX_HEADER_BYTES = 64 * 1024
@@ -50,6 +51,8 @@ class HttpRequest:
     url: str
     headers: tuple[str, ...] = field(default=(), repr=False)
     body: bytes | None = field(default=None, repr=False)
+    max_reply_bytes: int = MAX_BODY_BYTES  #: of the reply's body, decompressed
+    is_public_only: bool = False  #: call no address of a private network; through a proxy the proxy resolves the name
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class HttpCall:
         self._has_proxy = bool(proxy)
         self._fd_by_local_port = fd_by_local_port
         self._request_headers: tuple[str, ...] | None = None
+        self._max_reply_bytes = 0  #: this and the next one as in the request
+        self._is_public_only = False
         self.handle = _Handle()
         self.handle.call = self
         ca_file = find_ca_file()
@@ -82,7 +87,6 @@ class HttpCall:
             (pycurl.FOLLOWLOCATION, 0),
             (pycurl.MAXAGE_CONN, MAX_IDLE_SECONDS),
             (pycurl.MAXLIFETIME_CONN, MAX_CONNECTION_SECONDS),
-            (pycurl.MAXFILESIZE, MAX_BODY_BYTES),
             (pycurl.ENCODING, "gzip, deflate"),  # decompressed where it comes; the header asks for none
             (pycurl.PROXY, proxy),  # empty: none, whatever the environment says
             (pycurl.NOPROXY, ""),
@@ -103,13 +107,19 @@ class HttpCall:
         self._header_bytes = 0
         self._has_all_headers = False
         self._is_too_large = False
+        self._is_address_refused = False
+        self._is_public_only = request.is_public_only
         self._is_sent = False
         self._is_new_connection = False
         self._has_found_closed = False
         handle = self.handle
         handle.setopt(pycurl.URL, request.url)
-        handle.setopt(pycurl.FRESH_CONNECT, 0)
+        # A kept connection would lead to an address that was checked for another request.
+        handle.setopt(pycurl.FRESH_CONNECT, int(request.is_public_only))
         self._set_timeout()
+        if request.max_reply_bytes != self._max_reply_bytes:
+            handle.setopt(pycurl.MAXFILESIZE, request.max_reply_bytes)
+            self._max_reply_bytes = request.max_reply_bytes
         if request.headers != self._request_headers:
             if any("\r" in line or "\n" in line for line in request.headers):
                 raise ValueError("a line break in a header")
@@ -147,6 +157,8 @@ class HttpCall:
             return "proxy"
         if error_number is None:
             return None
+        if self._is_address_refused:
+            return "address_not_allowed"
         return "too_large" if self._is_too_large else FAILURE_CODES.get(error_number, "connection")
 
     def _is_refused_by_proxy(self, error_number: int | None, http_status: int) -> bool:
@@ -159,12 +171,18 @@ class HttpCall:
         )
 
     def _open_socket(self, _purpose: int, address: Any) -> Any:
-        """Called by libcurl for each address that it tries. No metadata service is connected to."""
+        """Called by libcurl for each address that it tries, a proxy's too. No metadata service is connected to."""
         self._is_new_connection = True
         family, kind, protocol, target = address
-        if family in (socket.AF_INET, socket.AF_INET6) and is_metadata_address(target[0]):
+        if family in (socket.AF_INET, socket.AF_INET6) and not self._may_connect_to(target[0]):
+            self._is_address_refused = True
             return pycurl.SOCKET_BAD
         return _DuplicatedSocket(family, kind, protocol)
+
+    def _may_connect_to(self, address: str) -> bool:
+        if self._is_public_only and not self._has_proxy:
+            return is_public_address(address)
+        return not is_metadata_address(address)
 
     def _allow_to_send(self, _remote_ip: object, _local_ip: object, _remote_port: int, local_port: int) -> int:
         """Called by libcurl when it has a connection, before it sends.
@@ -192,7 +210,7 @@ class HttpCall:
         return None
 
     def _receive_body(self, chunk: bytes) -> int | None:
-        if len(self._body) + len(chunk) > MAX_BODY_BYTES:
+        if len(self._body) + len(chunk) > self._max_reply_bytes:
             self._is_too_large = True
             return ABORT
         self._body += chunk

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlencode, urlsplit
 
 import pytest
 import requests
@@ -27,27 +25,9 @@ def token(simulator: SimulatorFixture) -> str:
     return simulator.control.install(HUB)
 
 
-def send_refresh(simulator: SimulatorFixture, token: str) -> socket.socket:
-    """The socket of a refresh that was sent and whose answer has not been read."""
-    body = urlencode({"grant_type": "refresh_token", "refresh_token": token, **APP}).encode()
-    head = (
-        "POST /oauth/2026-09/token HTTP/1.1\r\nHost: x\r\n"
-        f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    connection = socket.create_connection((urlsplit(simulator.url).hostname, urlsplit(simulator.url).port), timeout=60)
-    connection.sendall(head.encode() + body)
-    return connection
-
-
 def wait_until_received(simulator: SimulatorFixture, number: int) -> None:
     deadline = time.monotonic() + 30
     while sum(hub["refreshes"] for hub in simulator.control.get_stats()["by_hub"].values()) != number:
-        assert time.monotonic() < deadline
-
-
-def wait_until_in_flight(simulator: SimulatorFixture, number: int) -> None:
-    deadline = time.monotonic() + 30
-    while simulator.control.get_stats()["in_flight"] != number:
         assert time.monotonic() < deadline
 
 
@@ -191,7 +171,7 @@ def test_a_lost_answer_with_rotation_leaves_the_old_refresh_token_revoked(
 
 def test_a_cut_answer_is_shorter_than_its_content_length(simulator: SimulatorFixture, token: str) -> None:
     simulator.control.add_fault("cut", times=1)
-    with send_refresh(simulator, token) as connection:
+    with simulator.send_refresh(token) as connection:
         received = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, body = received.partition(b"\r\n\r\n")
     length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
@@ -214,7 +194,7 @@ def test_every_fault_can_be_delayed(simulator: SimulatorFixture, token: str) -> 
 
 def test_a_dripping_answer_is_sent_byte_by_byte_headers_included(simulator: SimulatorFixture, token: str) -> None:
     simulator.control.add_fault("drip", seconds=0.001)
-    with send_refresh(simulator, token) as connection:
+    with simulator.send_refresh(token) as connection:
         pieces = list(iter(lambda: connection.recv(65536), b""))
     assert len(pieces) > 100
     assert len(pieces[0]) < 20
@@ -280,9 +260,9 @@ def test_sequential_refreshes_are_never_counted_as_overlapping(simulator: Simula
 
 def test_two_concurrent_refreshes_of_one_account_are_reported(simulator: SimulatorFixture, token: str) -> None:
     simulator.control.add_fault("slow", seconds=0.5)
-    with send_refresh(simulator, token) as first:
-        wait_until_in_flight(simulator, 1)
-        with send_refresh(simulator, token) as second:
+    with simulator.send_refresh(token) as first:
+        simulator.wait_until_in_flight(1)
+        with simulator.send_refresh(token) as second:
             assert first.recv(10) == second.recv(10) == b"HTTP/1.1 2"
     stats = simulator.control.get_stats()
     assert (stats["most_refreshes_of_one_hub"], stats["violations"]) == (2, 1)
@@ -296,7 +276,7 @@ def test_a_client_that_closes_its_connection_and_repeats_its_call_is_no_overlap(
 ) -> None:
     simulator.control.add_fault("slow", seconds=20, times=5)
     for number in range(1, 6):
-        connection = send_refresh(simulator, token)
+        connection = simulator.send_refresh(token)
         wait_until_received(simulator, number)  # the call in flight may still be the one before
         connection.close()
     assert simulator.refresh(token).ok
@@ -307,8 +287,8 @@ def test_a_client_that_closes_its_connection_and_repeats_its_call_is_no_overlap(
 
 def test_calls_in_flight_are_still_counted_after_a_reset(simulator: SimulatorFixture, token: str) -> None:
     simulator.control.add_fault("slow", seconds=0.5, times=1)
-    with send_refresh(simulator, token) as connection:
-        wait_until_in_flight(simulator, 1)
+    with simulator.send_refresh(token) as connection:
+        simulator.wait_until_in_flight(1)
         simulator.control.reset()
         assert simulator.refresh(token).ok
         connection.recv(10)
@@ -319,7 +299,7 @@ def test_hundreds_of_slow_calls_are_handled_concurrently(simulator: SimulatorFix
     tokens = list(simulator.control.install_many(300).values())
     simulator.control.change_settings(latency=1.0)
     start = time.monotonic()
-    connections = [send_refresh(simulator, token) for token in tokens]
+    connections = [simulator.send_refresh(token) for token in tokens]
     for connection in connections:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
         connection.close()

@@ -121,7 +121,7 @@ def test_a_signal_stops_the_simulator_while_slow_calls_are_in_flight(
     control = simulator.wait_until_ready()
     control.change_settings(latency=60)
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(b"GET /crm/v3/objects/contacts HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /crm/objects/2026-09/contacts HTTP/1.1\r\nHost: x\r\n\r\n")
         while control.get_stats()["in_flight"] == 0:
             pass
         start_of_stop = time.monotonic()

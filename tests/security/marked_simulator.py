@@ -10,19 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from sandbox.simulator.access_tokens import TOKEN_FIELDS, TOKEN_PREFIX, AccessToken, AccessTokens
+from sandbox.simulator.access_tokens import MIN_TOKEN_CHARS, TOKEN_FIELDS, TOKEN_PREFIX, AccessToken, AccessTokens
 from sandbox.simulator.accounts import Accounts
 from sandbox.simulator.behaviour import Behaviour
 from sandbox.simulator.control import SimulatorControl
-from sandbox.simulator.records import Code
+from sandbox.simulator.database import SimulatorDatabase
+from sandbox.simulator.records import Code, Installation
 from sandbox.simulator.server import SimulatorServer
 from sandbox.simulator.simulation import Consent, Simulation
 from tests.security.markers import Mark
 
 
 class MarkedAccounts(Accounts):
-    def __init__(self, refresh: Mark, code: Mark) -> None:
-        super().__init__()
+    def __init__(self, database: SimulatorDatabase, refresh: Mark, code: Mark) -> None:
+        super().__init__(database)
         self._refresh, self._code = refresh, code
 
     def marked_code(self, code: str) -> str:
@@ -31,10 +32,10 @@ class MarkedAccounts(Accounts):
     def add_code(self, code: Code, now: float) -> None:
         super().add_code(replace(code, code=self.marked_code(code.code)), now)
 
-    def _insert_refresh_token(self, hub_id: int, client_id: str, scopes: str) -> str:
-        token = super()._insert_refresh_token(hub_id, client_id, scopes)
+    def _insert_refresh_token(self, installation: Installation, scopes: str) -> str:
+        token = super()._insert_refresh_token(installation, scopes)
         marked = f"{token[: -len(self._refresh.text)]}{self._refresh.text}"
-        self._db.execute("UPDATE refresh_tokens SET token = ? WHERE token = ?", (marked, token))
+        self._db.execute("UPDATE refresh_tokens SET token = ? WHERE token = ?", marked, token)
         return marked
 
 
@@ -46,15 +47,17 @@ class MarkedTokens(AccessTokens):
     def encode(self, token: AccessToken, length: int) -> str:
         """The mark is in the first 64 characters, because PostgreSQL quotes 64 characters of a refused row."""
         times = int(token.issued_at * 1000), int(token.expires_at * 1000)
-        facts = TOKEN_FIELDS.pack(token.hub_id, token.generation, *times, os.urandom(2) + self._dice + os.urandom(1))
-        filler = "x" * (length - len(TOKEN_PREFIX) - 72)
+        facts = TOKEN_FIELDS.pack(
+            self._dice + os.urandom(3), token.hub_id, token.app_id, token.user_id, token.generation, *times
+        )
+        filler = "x" * (length - MIN_TOKEN_CHARS)
         return TOKEN_PREFIX + urlsafe_b64encode(facts + self._mac(facts, filler)).decode() + filler
 
 
 class MarkedHubSpot(Simulation):
     def __init__(self, access: Mark, refresh: Mark, code: Mark, behaviour: Behaviour) -> None:
         super().__init__(time.time, behaviour)
-        self.accounts = self._marked = MarkedAccounts(refresh, code)
+        self.accounts = self._marked = MarkedAccounts(self.database, refresh, code)
         self._tokens = MarkedTokens(self.accounts.read_signing_key(), access)
 
     def issue_code(self, hub_id: int, consent: Consent) -> str:

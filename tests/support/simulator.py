@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from sandbox.simulator.behaviour import Behaviour
 from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
 from sandbox.simulator.server import SimulatorServer
 from sandbox.simulator.simulation import Simulation
+from tests.support.polling import until
 
 CALLBACK = "http://localhost:5000/oauth/callback"
 APP = {"client_id": DEMO_CLIENT_ID, "client_secret": DEMO_CLIENT_SECRET}
@@ -59,6 +61,21 @@ class SimulatorFixture:
     def refresh(self, token: str, version: str = "2026-09", **changes: str | None) -> requests.Response:
         return self.post("token", version, **({"grant_type": "refresh_token", "refresh_token": token} | changes))
 
+    def send_refresh(self, token: str, **changes: str) -> socket.socket:
+        """The socket of a refresh that was sent and whose answer has not been read."""
+        body = urlencode({"grant_type": "refresh_token", "refresh_token": token, **APP, **changes}).encode()
+        head = (
+            "POST /oauth/2026-09/token HTTP/1.1\r\nHost: x\r\n"
+            f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        address = urlsplit(self.url)
+        connection = socket.create_connection((address.hostname, address.port), timeout=60)
+        connection.sendall(head.encode() + body)
+        return connection
+
+    def wait_until_in_flight(self, number: int) -> None:
+        until(lambda: self.control.get_stats()["in_flight"] == number)
+
     def introspect(self, token: str, **changes: str) -> dict[str, Any]:
         reply = self.post("token/introspect", token=token, **changes)
         assert reply.status_code == 200, reply.text
@@ -66,7 +83,7 @@ class SimulatorFixture:
 
     def get_contacts(self, access_token: str) -> requests.Response:
         bearer = {"Authorization": f"Bearer {access_token}"}
-        return self.http.get(f"{self.url}/crm/v3/objects/contacts", headers=bearer, timeout=60)
+        return self.http.get(f"{self.url}/crm/objects/2026-09/contacts", headers=bearer, timeout=60)
 
 
 def parse_redirect(url: str) -> dict[str, str]:

@@ -34,6 +34,7 @@ DESCRIPTIONS = {
     "connection": "the connection to HubSpot failed or broke",
     "proxy": "the proxy of HUBSPOT_PROXY does not answer, or refuses the connection",
     "name_resolution": "the name of HubSpot's host could not be resolved",
+    "address_not_allowed": "the host leads to an address that must not be called",
     "tls": "no TLS connection to HubSpot could be established",
     "throttled": "HubSpot is limiting our requests",
     "account_migrating": _ACCOUNT_MIGRATION,

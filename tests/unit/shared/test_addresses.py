@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.net.addresses import is_metadata_address, is_private_host
+from shared.net.addresses import is_metadata_address, is_private_host, is_public_address, may_be_public_host
 from shared.net.call_engine import CallEngine
 from shared.net.http_call import HttpRequest
+from tests.support.raw_http_server import http, sends, serving
 from worker.webhook import Webhook, WebhookRejected
 
 
@@ -41,13 +42,60 @@ def test_other_hosts_are_not_private(host):
     assert not is_private_host(host)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "100.100.100.200"),
+        *("0.0.0.0", "192.0.0.192", "224.0.0.1", "255.255.255.255", "198.18.0.1", "::1", "fe80::1%eth0", "fd00::1"),
+        *(
+            "::",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "64:ff9b:1::1",
+            "2002:a00:1::",
+            "2001:0:a00:1::",
+            "ff02::1",
+            "name",
+        ),
+    ],
+)
+def test_addresses_of_this_machine_of_private_networks_and_for_special_uses_are_not_public(address):
+    assert not is_public_address(address)
+    assert address == "name" or not may_be_public_host(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8"])
+def test_other_addresses_are_public(address):
+    assert is_public_address(address)
+    assert may_be_public_host(address)
+
+
+def test_a_name_may_lead_to_a_public_address_unless_it_is_one_of_a_private_network():
+    assert may_be_public_host("files.example.com")
+    assert not may_be_public_host("files.internal")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f000001", "localhost"])
+def test_a_call_to_public_addresses_only_is_not_connected_to_this_machine(host):
+    with serving(sends(http(200))) as server:
+        engine = CallEngine(max_idle_connections=1)
+        url = f"http://{host}:{server.port}/"
+        assert engine.call(HttpRequest("GET", url), timeout_seconds=5.0).http_status == 200, (
+            "and now there is a connection"
+        )
+        reply = engine.call(HttpRequest("GET", url, is_public_only=True), timeout_seconds=5.0)
+        engine.close()
+    assert (reply.http_status, reply.failure) == (0, "address_not_allowed")
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376"])
 def test_a_host_that_resolves_to_a_metadata_service_is_not_connected_to(host):
     """Spellings that the resolver turns into the address, as a foreign DNS server could."""
     engine = CallEngine(max_idle_connections=1)
     reply = engine.call(HttpRequest("GET", f"http://{host}/"), timeout_seconds=5.0)
     engine.close()
-    assert (reply.http_status, reply.failure) == (0, "connection")
+    assert (reply.http_status, reply.failure) == (0, "address_not_allowed")
 
 
 def test_no_alert_is_posted_to_a_metadata_service():
