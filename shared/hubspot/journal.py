@@ -24,8 +24,10 @@ from shared.hubspot import response_fields
 from shared.hubspot.client import HubSpot
 from shared.hubspot.journal_parsing import EVENT_TYPE_IDS, parse_file, parse_offset, parse_subscriptions
 from shared.hubspot.response_parsing import SUCCESS, Reply, parse_json
-from shared.hubspot.transport import Endpoint, Steps, send
+from shared.hubspot.transport import Endpoint, Steps, Transport, send
+from shared.hubspot_apps import HubSpotApp
 from shared.net.addresses import may_be_public_host
+from shared.settings import Settings
 from shared.tracing import SpanKind, trace_steps
 
 #: Those that HubSpot's guide names for reading, and for making the subscriptions.
@@ -51,9 +53,12 @@ class JournalClient:
     JournalRefused: HubSpot does not let this app read it, now or at all.
     """
 
-    def __init__(self, hubspot: HubSpot, *, api_url: str, api_version: str, timeout_seconds: float) -> None:
-        """`timeout_seconds`: for one call as a whole, with that for a token."""
+    def __init__(
+        self, hubspot: HubSpot, transport: Transport, *, api_url: str, api_version: str, timeout_seconds: float
+    ) -> None:
+        """`hubspot`: the client of the app. `timeout_seconds`: for one call as a whole, with that for a token."""
         self._hubspot = hubspot
+        self._transport = transport
         self._timeout_seconds = timeout_seconds
         self._api_url = api_url.rstrip("/")
         version = api_version if api_version >= FIRST_DATED_VERSION and api_version[0].isdecimal() else DEFAULT_VERSION
@@ -62,16 +67,26 @@ class JournalClient:
         self._token: str | None = None
         self._token_until = 0.0  #: by time.monotonic()
 
+    @classmethod
+    def for_app(cls, app: HubSpotApp, settings: Settings, hubspot: HubSpot, transport: Transport) -> JournalClient:
+        return cls(
+            hubspot,
+            transport,
+            api_url=settings.hubspot_api_url,
+            api_version=app.api_version,
+            timeout_seconds=settings.http_timeout_seconds,
+        )
+
     def ensure_subscriptions(self) -> int | None:
         """Make the two subscriptions that are missing. HubSpot's number of the app; None: HubSpot did not say it."""
-        return self._hubspot.transport.run(self._ensure_subscriptions_steps())
+        return self._transport.run(self._ensure_subscriptions_steps())
 
     def read_next(self, offset: str | None) -> JournalFile | None:
         """The file after `offset`, or the earliest one. None: there is none yet.
 
         Raises OffsetUnknown, UnreadableFile.
         """
-        return self._hubspot.transport.run(self._read_steps(offset))
+        return self._transport.run(self._read_steps(offset))
 
     @trace_steps("hubspot.journal_subscriptions", SpanKind.CLIENT)
     def _ensure_subscriptions_steps(self) -> Steps[int | None]:
@@ -142,7 +157,7 @@ class JournalClient:
         try:
             parts, api = urlsplit(url), urlsplit(self._api_url)
             host, is_own_origin = parts.hostname or "", (parts.scheme, parts.netloc) == (api.scheme, api.netloc)
-            endpoint = self._hubspot.transport.prepare_endpoint("GET", url)
+            endpoint = self._transport.prepare_endpoint("GET", url)
         except ValueError:
             return None
         if is_own_origin:
@@ -157,7 +172,7 @@ class JournalClient:
         """A call with the app's token. One that HubSpot does not accept any more is replaced, once."""
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if form else {})}
         body = json.dumps(form).encode() if form else None
-        endpoint = self._hubspot.transport.prepare_endpoint(method, url, headers)
+        endpoint = self._transport.prepare_endpoint(method, url, headers)
         while True:
             is_kept_token = self._token is not None and monotonic() < self._token_until
             token = yield from self._token_steps(ends_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from socket import socket
@@ -16,6 +16,8 @@ from shared.domain.errors import InvalidClient, ProviderError, TemporarilyUnavai
 from shared.domain.journal import EntryKind, JournalRefused, OffsetUnknown, UnreadableFile
 from shared.hubspot.client import HubSpot
 from shared.hubspot.journal import SCOPES, JournalClient
+from shared.hubspot.transport import Transport
+from shared.hubspot_apps import HubSpotApp
 from tests.support.raw_http_server import RawServer, http, serving
 
 TOKEN = {"access_token": "CPapp-token", "expires_in": 1800, "token_type": "bearer", "token_use": "client_credentials"}
@@ -62,21 +64,13 @@ def hubspot() -> Iterator[JournalServer]:
 
 
 @contextmanager
-def connect_client(hubspot: JournalServer, **but: Any) -> Iterator[JournalClient]:
-    values: Mapping[str, Any] = {
-        "client_id": "an-app",
-        "client_secrets": ("client-secret-1", "client-secret-2"),
-        "redirect_uri": "http://localhost/oauth/callback",
-        "scopes": ("oauth",),
-        "api_url": hubspot.server.url,
-        "app_url": hubspot.server.url,
-        "api_version": "2026-09",
-        "timeout": 20.0,
-        "max_idle_connections": 5,
-    }
-    client = HubSpot(**{**values, **but})
-    yield JournalClient(client, api_url=hubspot.server.url, api_version="2026-09", timeout_seconds=20.0)
-    client.close()
+def connect_client(hubspot: JournalServer) -> Iterator[JournalClient]:
+    url = hubspot.server.url
+    transport = Transport(max_idle_connections=5)
+    app = HubSpotApp("default", client_id="an-app", client_secrets=("client-secret-1", "client-secret-2"))
+    client = HubSpot(app, transport, api_url=url, app_url=url, timeout=20.0)
+    yield JournalClient(client, transport, api_url=url, api_version="2026-09", timeout_seconds=20.0)
+    transport.close()
 
 
 @pytest.fixture
