@@ -246,7 +246,8 @@ class RefreshLoop:
             locked_now = pending.finish(self._save_results(pending.attempts))
             if locked_now:
                 log.warning(
-                    "rows are locked by another transaction: their results are saved later", hubs=sorted(locked_now)
+                    "results are saved later: another transaction holds a lock, or PostgreSQL fails",
+                    hubs=sorted(locked_now),
                 )
 
         # 2. Leases of rows that were not called.
@@ -260,7 +261,7 @@ class RefreshLoop:
         pending.outcomes = []
 
     def _save_results(self, attempts: list[RefreshAttempt]) -> frozenset[int]:
-        """The hubs whose rows another transaction has locked. Raises StoreUnavailable."""
+        """The hubs whose results are to be saved again: locked rows, mostly. Raises StoreUnavailable."""
         results = [attempt.result for attempt in attempts if attempt.result]
         with tracing.start_span("refresh.save", results=len(results)):
             outcome = self._results.save(results)
@@ -270,10 +271,13 @@ class RefreshLoop:
         if outcome.rejected:
             # They would be rejected again: their leases run out, and the rows are claimed again.
             log.error("PostgreSQL refused a result: a bug in tokenkeeper", why=str(dict(outcome.rejected)))
-        excluded = outcome.rejected.keys() | outcome.locked
+        if outcome.failed:
+            log.error("PostgreSQL fails at some results: they are saved later", why=str(dict(outcome.failed)))
+        unsaved = outcome.locked | outcome.failed.keys()
+        excluded = outcome.rejected.keys() | unsaved
         accepted = [attempt for attempt in attempts if attempt.lease.hub_id not in excluded]
         self._counter_reporter.add(accepted, self._claims.clock.now())
-        return outcome.locked
+        return unsaved
 
     def _idle_seconds(self) -> float | None:
         """Seconds until there is something to do; None where only an activation brings it."""

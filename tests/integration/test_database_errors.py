@@ -23,9 +23,10 @@ from shared.db.core.statements import Database, single_statement
 from shared.db.schema.migrate import migrate
 from shared.net.deadline import deadline
 from tests.support.builders import HUB
+from tests.support.databases import Databases
 from tests.support.polling import until
 from tests.support.replication import open_sql
-from tests.support.stores import ConnectionFixture, SqlFixture, Stores
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 from web.monitoring.health import NotReady, readiness_checks
 
 SECRET = "do-not-show-this-token"
@@ -224,6 +225,27 @@ def test_each_of_several_hosts_has_a_time_limit_of_its_own(own_postgres: Embedde
         ping(connect_engine(own_postgres.url().replace(f"127.0.0.1:{url.port}", ",".join(hosts))), seconds=30)
 
 
+def test_where_postgresql_has_no_connection_left_the_pool_keeps_its_own_and_statements_wait_for_them(
+    database_url: str, databases: Databases, sql: SqlFixture
+) -> None:
+    engine = connect_engine(databases.as_worker(database_url), pool_size=1)
+    database = Database(engine)
+    (backend,) = database.execute(single_statement("SELECT pg_backend_pid()"))[0]
+    login = make_url(databases.as_worker(database_url)).username
+    sql.rows(f"ALTER ROLE {login} CONNECTION LIMIT 1")
+    try:
+        with engine.connect() as connection:
+            connection.connection.dbapi_connection.replace_at -= 60  # type: ignore[union-attr]
+        calls = [lambda: database.execute(single_statement("SELECT pg_sleep(0.1), pg_backend_pid()"))[0][1]] * 4
+        assert at_once(calls) == [backend] * 4
+    finally:
+        sql.rows(f"ALTER ROLE {login} CONNECTION LIMIT -1")
+    with engine.connect() as connection:
+        connection.connection.dbapi_connection.replace_at -= 60  # type: ignore[union-attr]
+    assert database.execute(single_statement("SELECT pg_backend_pid()"))[0][0] != backend
+    engine.dispose()
+
+
 def test_an_old_connection_is_replaced_so_that_the_servers_name_is_resolved_again(engine: Engine) -> None:
     def read_backend() -> int:
         with engine.connect() as connection:
@@ -232,7 +254,7 @@ def test_an_old_connection_is_replaced_so_that_the_servers_name_is_resolved_agai
     first = read_backend()
     assert read_backend() == first, "a young one is used again"
     with engine.connect() as connection:
-        connection.connection.dbapi_connection.connected_at -= 60
+        connection.connection.dbapi_connection.replace_at -= 60
     losses = server_watch(engine).losses
     assert read_backend() != first
     assert server_watch(engine).losses == losses, "nothing was lost"

@@ -142,6 +142,59 @@ def test_a_late_rotated_refresh_token_does_not_wait_for_a_locked_row(
     assert sql.row(LOCKED)["encrypted_refresh_token"] == "encrypted-new"
 
 
+@pytest.mark.parametrize("make", ["make_failure", "make_revocation"])
+def test_while_an_administrator_rebuilds_the_history_only_results_with_a_line_for_it_wait(
+    connections: ConnectionFixture, rows_in_flight: dict[int, ClaimedConnection], lock: SqlFixture, make: str
+) -> None:
+    """REINDEX and CREATE INDEX take this lock for as long as they run."""
+    results = [
+        getattr(connections, make)(rows_in_flight[LOCKED]),
+        connections.make_success(rows_in_flight[OTHER]),
+    ]
+    lock.rows("LOCK TABLE tokenkeeper.history IN SHARE MODE")
+    outcome = connections.stores.results.save(results)
+    assert (outcome.saved, outcome.locked) == ({OTHER}, {LOCKED})
+    lock.rows("ROLLBACK")
+    assert connections.stores.results.save(results[:1]).saved == {LOCKED}
+
+
+def test_a_rotated_refresh_token_that_waits_for_the_history_is_stored_meanwhile_and_saved_once(
+    connections: ConnectionFixture, sql: SqlFixture, lock: SqlFixture
+) -> None:
+    connections.install_due(LOCKED)
+    sql.set("failures = 3", LOCKED)
+    result = rotate(connections.make_success(connections.claim_one(LOCKED)))
+    assert result.transition.events, "it recovers"
+    lock.rows("LOCK TABLE tokenkeeper.history IN SHARE MODE")
+    for rescued in ({LOCKED}, set()):
+        outcome = connections.stores.results.save([result])
+        assert (outcome.locked, outcome.rescued, count_rotated(sql)) == ({LOCKED}, rescued, 1)
+    lock.rows("ROLLBACK")
+    assert connections.stores.results.save([result]).saved == {LOCKED}
+    assert connections.stores.results.apply_rotated_tokens() == set()
+    assert (sql.read_served_token(LOCKED), count_rotated(sql)) == ("new-access", 0)
+
+
+def test_a_row_at_which_postgresql_fails_costs_itself_only_and_keeps_its_rotated_refresh_token(
+    connections: ConnectionFixture, sql: SqlFixture, rows_in_flight: dict[int, ClaimedConnection]
+) -> None:
+    """As at a damaged page, or where a file of the table has reached its size limit."""
+    results = [rotate(connections.make_success(row)) for row in rows_in_flight.values()]
+    sql.rows(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$BEGIN RAISE EXCEPTION 'damaged' USING ERRCODE = 'XX001'; END$$"
+    )
+    sql.rows(
+        "CREATE TRIGGER fail BEFORE UPDATE ON tokenkeeper.connections FOR EACH ROW"
+        f" WHEN (new.hub_id = {LOCKED}) EXECUTE FUNCTION fail()"
+    )
+    outcome = connections.stores.results.save(results)
+    assert (outcome.saved, outcome.rejected, outcome.rescued) == ({OTHER}, {}, {LOCKED})
+    assert outcome.failed == {LOCKED: "PostgreSQL failed (XX001 DataCorrupted): see its log"}
+    sql.rows("DROP TRIGGER fail ON tokenkeeper.connections")
+    assert connections.stores.results.save(results).saved == {LOCKED}
+
+
 @pytest.mark.parametrize("decision", ["confirm", "dismiss"])
 def test_a_decision_on_revocations_waits_for_a_locked_row_without_a_lock_of_its_own(
     connections: ConnectionFixture, sql: SqlFixture, lock: SqlFixture, decision: str

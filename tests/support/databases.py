@@ -38,6 +38,10 @@ class Databases:
     def as_worker(self, url: str) -> str:
         return _as(self._logins[WORKER], url)
 
+    def create_logins(self, url: str) -> None:
+        """In a migrated database of this server that another instance of this class made."""
+        create_roles(url, self._logins)
+
     def url(self, name: str) -> str:
         return urlunsplit(urlsplit(self._admin_url)._replace(path=f"/{name}"))
 

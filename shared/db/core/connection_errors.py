@@ -30,6 +30,9 @@ def _temporary(pattern: str, reason: str) -> ConnectionProblem:
     return ConnectionProblem(pattern, reason, is_permanent=False)
 
 
+OUT_OF_CONNECTIONS = _temporary(
+    r"too many|remaining connection slots|no more connections allowed", "it has no connection left for us"
+)
 #: The first that fits counts. libpq's text may tell of several attempts, to several addresses, with TLS and without:
 #: then the reason that people can act on comes first.
 PROBLEMS = (
@@ -85,7 +88,7 @@ PROBLEMS = (
     _temporary(r"starting up", "it is starting up"),
     _temporary(r"shutting down", "it is shutting down"),
     _temporary(r"recovery mode", "it recovers from a crash"),
-    _temporary(r"too many|remaining connection slots", "it has no connection left for us"),
+    OUT_OF_CONNECTIONS,
     _temporary(r"refused", "connection refused: is it running at the address in DATABASE_URL?"),
     _temporary(r"on socket", "nothing listens on the Unix socket that DATABASE_URL names: is it running?"),
     _temporary(r"translate host name", "the host in DATABASE_URL is unknown"),

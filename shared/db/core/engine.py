@@ -4,6 +4,10 @@ After a failover a name leads to another server, and the old one may live on as 
 connection is checked when it is taken from the pool (docs/adr/0029): it must lead to a server that accepts writes, and
 it is replaced when it is old, so that the name is resolved again.
 
+Other programs may use up the connections that the server, the database or the login has. So a process keeps what it
+has: an old connection is closed once there is a new one, and a statement that gets no further connection waits for one
+of the pool's. And a process keeps few idle ones, so that our other processes get some.
+
 libpq's timeouts end the wait for a dead network, not for a server that is up and does not answer (it is frozen, or its
 disk is). So psycopg2 waits through _wait_for_server(), which also obeys the thread's deadline (shared/net/deadline.py).
 psycopg2 has this setting per process, not per connection.
@@ -14,6 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 import select
+import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -22,11 +27,11 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_READ, STATUS_SETUP, set_wait_callback
 from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  its own name is too short
-from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidatePoolError
 
 from shared.database_url import parse_database_url
-from shared.db.core.connection_errors import TIMED_OUT
+from shared.db.core.connection_errors import OUT_OF_CONNECTIONS, TIMED_OUT, explain_connection_error
 from shared.db.core.errors import READ_ONLY, StoreReadOnly, translate_errors
 from shared.db.core.server_watch import OPTION, ServerWatch
 from shared.net.deadline import deadline, seconds_left
@@ -36,6 +41,10 @@ CONNECT_TIMEOUT_SECONDS = 2.0
 STATEMENT_TIMEOUT_SECONDS = 12.0
 #: To wait for one of the pool's connections.
 POOL_TIMEOUT_SECONDS = 5.0
+#: Connections of a process that stay open while it does not use them, and in all.
+IDLE_CONNECTIONS, MAX_CONNECTIONS = 2, 10
+#: Until a connection is tried again, or an old one replaced, where the server has none left.
+OUT_OF_CONNECTIONS_PAUSE_SECONDS, REPLACE_PAUSE_SECONDS = 0.1, 5.0
 #: An older connection is replaced: where a name leads to another server now, while the old one still accepts writes,
 #: nothing else would lead there. Below the time for which saved results are remembered (recent_writes.py).
 MAX_CONNECTION_AGE_SECONDS = 40.0
@@ -54,16 +63,23 @@ LIBPQ_OPTIONS = {
 
 
 def make_engine(
-    database_url: str, *, pool_size: int = 5, statement_seconds: float | None = STATEMENT_TIMEOUT_SECONDS
+    database_url: str,
+    *,
+    pool_size: int = IDLE_CONNECTIONS,
+    statement_seconds: float | None = STATEMENT_TIMEOUT_SECONDS,
 ) -> Engine:
-    """Connects at the first statement, not now. `statement_seconds`: time limit of each statement; None: no limit."""
+    """Connects at the first statement, not now.
+
+    `pool_size`: connections that stay open. `statement_seconds`: time limit of each statement; None: no limit.
+    """
     set_wait_callback(_wait_for_server)
     watch = ServerWatch()
+    replacements = threading.local()
     engine = create_engine(
         "postgresql+psycopg2://",
         connect_args={**LIBPQ_OPTIONS, **parse_database_url(database_url), "connection_factory": _Connection},
         pool_size=pool_size,
-        max_overflow=pool_size,
+        max_overflow=max(pool_size, MAX_CONNECTIONS - pool_size),
         pool_timeout=POOL_TIMEOUT_SECONDS,
         hide_parameters=True,
         use_native_hstore=False,  # asks the server about an unused type at each connect
@@ -72,7 +88,8 @@ def make_engine(
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> Any:
-        return _connect_to_one_host(options)
+        replacement, replacements.connection = getattr(replacements, "connection", None), None
+        return replacement or _connect_to_one_host(options)
 
     @event.listens_for(engine, "connect")
     def _set_statement_limit(connection: Any, _record: object) -> None:
@@ -80,6 +97,8 @@ def make_engine(
 
     @event.listens_for(engine, "checkout")
     def _check(connection: Any, _record: object, _fairy: object) -> None:
+        if time.monotonic() > connection.replace_at:
+            replacements.connection = _open_replacement(connection)  # the pool takes it once it has closed this one
         _check_connection(connection, watch)
 
     @event.listens_for(engine, "invalidate")
@@ -96,8 +115,22 @@ def make_engine(
 
 def ping(engine: Engine, seconds: float = 2.5) -> None:
     """Raises StoreUnavailable within `seconds` where PostgreSQL does not answer."""
-    with deadline(seconds), translate_errors(), engine.connect() as connection:
+    with deadline(seconds), translate_errors(), connect(engine) as connection:
         connection.execute(text("SELECT 1"))
+
+
+def connect(engine: Engine) -> Connection:
+    """Waits for one of the pool's own where PostgreSQL has no further connection for us. SQLAlchemy's errors."""
+    ends_at = time.monotonic() + POOL_TIMEOUT_SECONDS
+    while True:
+        try:
+            return engine.connect()
+        except DBAPIError as error:
+            left = seconds_left()
+            is_late = time.monotonic() > ends_at or (left is not None and left < OUT_OF_CONNECTIONS_PAUSE_SECONDS)
+            if is_late or explain_connection_error(str(error.orig)) is not OUT_OF_CONNECTIONS:
+                raise
+        time.sleep(OUT_OF_CONNECTIONS_PAUSE_SECONDS)
 
 
 class _Connection(Psycopg2Connection):
@@ -106,7 +139,8 @@ class _Connection(Psycopg2Connection):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.connected_at = time.monotonic()
+        self.options: Mapping[str, Any] = {}  #: with which it was opened
+        self.replace_at = time.monotonic() + MAX_CONNECTION_AGE_SECONDS
 
     def ask_server(self) -> tuple[datetime, bool]:
         """When the server was started, and whether it is read-only. Leaves no transaction open."""
@@ -135,8 +169,19 @@ def _connect_to_one_host(options: Mapping[str, Any]) -> _Connection:
         except psycopg2.OperationalError as error:
             failure = error
         else:
+            connection.options = options
             return connection
     raise failure
+
+
+def _open_replacement(old: _Connection) -> _Connection | None:
+    """None where there is none: `old` is kept for a while where that is so because the server has none left."""
+    try:
+        return _connect_to_one_host(old.options)
+    except psycopg2.OperationalError as error:
+        if explain_connection_error(str(error)) is OUT_OF_CONNECTIONS:
+            old.replace_at = time.monotonic() + REPLACE_PAUSE_SECONDS
+        return None
 
 
 class _ConnectionTooOld(DisconnectionError):
@@ -149,7 +194,7 @@ def _check_connection(connection: _Connection, watch: ServerWatch) -> None:
     Raises StoreReadOnly or psycopg2's error where a new connection is no better.
     """
     is_new, connection.was_checked = not connection.was_checked, True
-    if time.monotonic() - connection.connected_at > MAX_CONNECTION_AGE_SECONDS:
+    if time.monotonic() > connection.replace_at:
         raise _ConnectionTooOld
     try:
         started_at, is_read_only = connection.ask_server()

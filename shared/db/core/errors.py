@@ -3,7 +3,9 @@
     StoreError
     ├── StoreUnavailable    PostgreSQL does not answer, or not now: the same call may succeed later
     │   ├── StoreMisconfigured  a wrong setting, or the server's own configuration: a start ends, what runs tries again
-    │   └── StoreReadOnly   its server takes no writes: a standby, or an old primary, in the middle of a failover
+    │   ├── StoreReadOnly   its server takes no writes: a standby, or an old primary, in the middle of a failover
+    │   ├── StoreLocked     another transaction holds a lock for too long
+    │   └── ServerFailure   the server fails at this statement: a damaged page, a limit of its files
     └── StatementRejected   PostgreSQL rejects a statement: a bug, a missing privilege, or a schema changed by hand
     SchemaError             the database is not migrated, or behind or ahead of the code: one line that says what to do
 
@@ -13,7 +15,7 @@ would log a token. So none of their exceptions leaves this package.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import psycopg2
@@ -32,13 +34,19 @@ RETRYABLE_SQLSTATE_CLASSES = (
     errorcodes.CLASS_SYSTEM_ERROR,
 )
 RETRYABLE_SQLSTATES = (
-    errorcodes.LOCK_NOT_AVAILABLE,
     errorcodes.IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+    "25P04",  # transaction_timeout, of PostgreSQL 17 and later
 )
 READ_ONLY = (
-    "PostgreSQL is read-only: DATABASE_URL leads to a standby, or to a former primary. "
-    "It is tried again; if this stays, let DATABASE_URL lead to the primary"
+    "PostgreSQL is read-only: DATABASE_URL leads to a standby, or to a former primary, or "
+    "default_transaction_read_only is on, which some hosts set when the disk is full. It is tried again; if this "
+    "stays, let DATABASE_URL lead to the primary, or turn the setting off"
 )
+LOCKED = (
+    "PostgreSQL could not do it now (55P03): another transaction holds a lock. If this stays, find it by "
+    "pg_blocking_pids(pid) in pg_stat_activity"
+)
+DISK_FULL = "PostgreSQL could not do it now (53100): its disk is full. Free space there"
 #: Parts of libpq's messages where target_session_attrs rejects a server.
 READ_ONLY_ERRORS = ("session is read-only", "server is in hot standby mode")
 
@@ -59,12 +67,27 @@ class StoreReadOnly(StoreUnavailable):
     """The server takes no writes: a standby, or a former primary."""
 
 
+class StoreLocked(StoreUnavailable):
+    """Another transaction holds a lock, on a row or on a table, for longer than this statement waits."""
+
+
+class ServerFailure(StoreUnavailable):
+    """An internal error of the server, at this statement: a damaged page, a file's size limit, a concurrent REINDEX."""
+
+
 class StatementRejected(StoreError):
     """PostgreSQL rejects a statement: a bug, a missing privilege, or a schema changed by hand."""
 
 
 class SchemaError(Exception):
     """The database's schema is not this code's. The message is one line that says what to do."""
+
+
+KNOWN_ERRORS: Mapping[str, tuple[type[StoreUnavailable], str]] = {
+    errorcodes.READ_ONLY_SQL_TRANSACTION: (StoreReadOnly, READ_ONLY),
+    errorcodes.LOCK_NOT_AVAILABLE: (StoreLocked, LOCKED),
+    errorcodes.DISK_FULL: (StoreUnavailable, DISK_FULL),
+}
 
 
 @contextmanager
@@ -88,8 +111,11 @@ def translate_error(error: BaseException | None, *, is_disconnect: bool) -> Stor
     if sqlstate is None or is_disconnect:
         if is_disconnect or isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
             return _translate_connection_error(str(error))
-    elif sqlstate == errorcodes.READ_ONLY_SQL_TRANSACTION:
-        return StoreReadOnly(READ_ONLY)
+    elif sqlstate in KNOWN_ERRORS:
+        kind, message = KNOWN_ERRORS[sqlstate]
+        return kind(message)
+    elif sqlstate[:2] == errorcodes.CLASS_INTERNAL_ERROR:
+        return ServerFailure(f"PostgreSQL failed ({sqlstate} {type(error).__name__}): see its log")
     elif sqlstate in RETRYABLE_SQLSTATES or sqlstate[:2] in RETRYABLE_SQLSTATE_CLASSES:
         return StoreUnavailable(f"PostgreSQL could not do it now ({sqlstate} {type(error).__name__})")
     diagnostics = getattr(error, "diag", None)

@@ -8,15 +8,19 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, TextClause, text
 
+from shared.db.core.engine import connect
 from shared.db.core.errors import StoreUnavailable, translate_errors
 from shared.db.core.server_watch import server_watch
 
-#: The server's own time limits, sent with each statement: behind PgBouncer a session cannot keep a setting. The last
-#: one ends the transaction of a process that was suspended within it, or whose host was: it may hold locks.
+#: The server's own time limits, sent with each statement: behind PgBouncer a session cannot keep a setting. The third
+#: one ends the transaction of a process that was suspended within it, or whose host was: it may hold locks. The last
+#: one exists from PostgreSQL 17 on: an administrator's limit for this login or database must not end our transactions.
 STATEMENT_LIMITS = (
     "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "  # whatever the default of the database or the login is
     "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '8s'; "
     "SET LOCAL idle_in_transaction_session_timeout = '15s'; "
+    "SELECT set_config('transaction_timeout', '0', true)"
+    " WHERE current_setting('transaction_timeout', true) IS NOT NULL; "
 )
 
 
@@ -44,7 +48,7 @@ class Database:
 
     def execute(self, statement: TextClause, **values: Any) -> Sequence[Row[Any]]:
         """Run what single_statement() made. Raises StoreUnavailable, StatementRejected."""
-        with translate_errors(), self._autocommit.connect() as connection:
+        with translate_errors(), connect(self._autocommit) as connection:
             self._check_settled()
             result = connection.execute(statement, values)
             return result.all() if result.returns_rows else ()
@@ -52,7 +56,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Raises StoreUnavailable or StatementRejected: then nothing of it was stored."""
-        with translate_errors(), self._engine.begin() as connection:
+        with translate_errors(), connect(self._engine) as connection, connection.begin():
             self._check_settled()
             connection.exec_driver_sql(STATEMENT_LIMITS)
             yield connection

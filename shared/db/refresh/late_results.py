@@ -5,8 +5,8 @@ It is the only copy, and the old token is invalid.
 It came too late where PostgreSQL hung, or one worker could not reach it, for longer than a lease. Another worker has
 claimed the row meanwhile, refreshes with the old token, and HubSpot rejects that one: its result must not be saved. And
 after a failover that lost the claim the row has an older lease number than the result.
-Or another transaction has locked the row, for as long as it likes: then a row of its own keeps the refresh token, so
-that the worker may stop.
+Or another transaction has locked the row or the history for as long as it likes, or PostgreSQL fails at the row: then a
+row of its own keeps the refresh token, so that the worker may stop.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ MAX_LEASE_MINUTES = 5
 #: A re-install or a disconnect since the claim wins here as well, and so does a newer grant. The new lease number
 #: fences out the worker that refreshes with the old token, while its lease goes on: no hub ever has two refreshes in
 #: flight. The status stays: the refresh that is due at once finds out what it is, and writes the history.
-#: Where another transaction has locked the row, the refresh token waits in rotated_tokens.
+#: Where another transaction has locked the row, the refresh token waits in rotated_tokens; and where the result may
+#: still be saved, as is.
 KEEP_ROTATED_TOKENS = single_statement(f"""
 WITH late AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:late AS json)) AS late(
@@ -57,6 +58,8 @@ WITH late AS MATERIALIZED (
     SELECT late.hub_id, late.lease_number, late.generation, late.encrypted_refresh_token, late.granted_at
       FROM late JOIN tokenkeeper.connections AS c ON c.hub_id = late.hub_id
      WHERE late.hub_id NOT IN (SELECT hub_id FROM locked)
+        OR (c.lease_number = late.lease_number AND c.generation = late.generation AND c.lease_until IS NOT NULL
+            AND late.access_token IS NOT NULL)
     ON CONFLICT DO NOTHING
     RETURNING hub_id
 )
@@ -98,10 +101,7 @@ SELECT hub_id FROM applied
 
 
 def keep_rotated_tokens(database: Database, late: Sequence[RefreshResult]) -> frozenset[int]:
-    """Of results that were not saved, the hubs whose new refresh token is kept all the same.
-
-    A result whose row was locked is left to be saved again where that is possible now.
-    """
+    """Of results that were not saved, the hubs whose new refresh token is kept all the same."""
     rows = [make_rotated_row(result) for result in late if result.encrypted_refresh_token]
     if not rows:
         return frozenset()

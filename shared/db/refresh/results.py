@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row
 
-from shared.db.core.errors import StatementRejected
+from shared.db.core.errors import ServerFailure, StatementRejected, StoreLocked
 from shared.db.core.statements import Database, single_statement
 from shared.db.refresh.brake import limit_revocations
 from shared.db.refresh.claims import RefreshResult, release
@@ -19,7 +19,7 @@ from shared.db.refresh.recent_grants import RecentGrants
 from shared.db.refresh.uncertain_installs import take_other_grants
 from shared.domain.brake import is_revocation
 
-SAVE = single_statement("""
+_SAVE = """
 WITH results AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:results AS json)) AS results(
         hub_id bigint, lease_number bigint, generation bigint, claimed_status text, status text,
@@ -65,7 +65,8 @@ WITH results AS MATERIALIZED (
        AND (results.access_token IS NOT NULL OR c.status = results.claimed_status
             OR (c.status = 'revoked' AND (results.is_status_change OR results.status = 'revoked')))
     RETURNING c.hub_id, results.claimed_status <> 'active' AND locked.status = 'active' AS was_dismissed
-), history_lines AS (
+)"""
+_WRITE_HISTORY = """, history_lines AS (
     INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
     SELECT line.hub_id, line.event, line.detail, line.status
       FROM json_to_recordset(CAST(:history_lines AS json))
@@ -73,7 +74,8 @@ WITH results AS MATERIALIZED (
       JOIN saved ON saved.hub_id = line.hub_id
      WHERE NOT (saved.was_dismissed AND line.event = 'recovered')  -- the dismissal has written that line
      ORDER BY line.number
-), last_success AS (
+)"""
+_RETURN_OUTCOME = """, last_success AS (
     UPDATE tokenkeeper.provider SET last_success_at = now()
      WHERE singleton = (SELECT singleton FROM tokenkeeper.provider
                          WHERE EXISTS (SELECT FROM results WHERE access_token IS NOT NULL)
@@ -86,7 +88,13 @@ SELECT results.hub_id, saved.hub_id IS NOT NULL AS is_saved,
   FROM results
   LEFT JOIN locked ON locked.hub_id = results.hub_id
   LEFT JOIN saved ON saved.hub_id = results.hub_id
-""")
+"""
+#: For results without a line for the history: they need no lock on that table. It is the one that grows, so an
+#: administrator may rebuild it (REINDEX, VACUUM FULL, CREATE INDEX), which takes minutes.
+SAVE = single_statement(_SAVE + _RETURN_OUTCOME)
+#: Those with a line wait for the table so long, and are saved later.
+_LIMIT_LOCK_WAIT = "SET LOCAL lock_timeout = '500ms'; "
+SAVE_WITH_HISTORY = single_statement(_LIMIT_LOCK_WAIT + _SAVE + _WRITE_HISTORY + _RETURN_OUTCOME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +106,10 @@ class SaveOutcome:
     held_by_brake: frozenset[int] = frozenset()
     #: Not saved, but HubSpot had rotated their refresh token, and the new one is kept.
     rescued: frozenset[int] = frozenset()
-    #: Not saved yet, because another transaction has locked the row: to be saved again.
+    #: Not saved yet, because another transaction has locked the row, or the history: to be saved again.
     locked: frozenset[int] = frozenset()
+    #: Not saved yet, because PostgreSQL fails at the row, and may not later. The values say why.
+    failed: Mapping[int, str] = field(default_factory=dict)
     #: Not saved: PostgreSQL rejects them, and would each time. The values say why.
     rejected: Mapping[int, str] = field(default_factory=dict)
 
@@ -109,6 +119,7 @@ class SaveOutcome:
             self.held_by_brake | other.held_by_brake,
             self.rescued | other.rescued,
             self.locked | other.locked,
+            {**self.failed, **other.failed},
             {**self.rejected, **other.rejected},
         )
 
@@ -127,15 +138,20 @@ class RefreshResults:
         self._lease_seconds = lease_seconds
 
     def save(self, results: Sequence[RefreshResult]) -> SaveOutcome:
-        """Save each result whose row is still as it was claimed, and end the leases of all but those in `locked`.
+        """Save each result whose row is still as it was claimed, and end the leases of those that need no other save.
 
-        Where PostgreSQL rejects some of them the others are saved; the leases of those rejected end by themselves.
+        Where PostgreSQL rejects or fails at some of them the others are saved; the leases of those rejected end by
+        themselves.
         """
         try:
             return self._save_together(results)
         except StatementRejected as error:
             if len(results) == 1:
                 return SaveOutcome(rejected={results[0].lease.hub_id: str(error)})
+        except ServerFailure as error:
+            if len(results) == 1:
+                rescued = keep_rotated_tokens(self._database, results)
+                return SaveOutcome(rescued=rescued, failed={results[0].lease.hub_id: str(error)})
         outcome = SaveOutcome()
         for result in sorted(results, key=lambda result: result.lease.number):
             outcome |= self.save([result])
@@ -171,23 +187,46 @@ class RefreshResults:
         return outcome
 
     def _save_newest(self, results: Sequence[RefreshResult]) -> SaveOutcome:
-        """Those that revoke apart from the others: the revocation brake locks a row that all workers share."""
-        revocations = [result for result in results if is_revocation(result.transition)]
-        others = [result for result in results if not is_revocation(result.transition)] if revocations else results
-        if revocations:
-            replaced = take_other_grants(self._database, revocations)
-            revocations = [result for result in revocations if result.lease.hub_id not in replaced]
+        """Those without a line for the history first: nothing holds them up but their own rows.
+
+        Those that revoke apart from the others: the revocation brake locks a row that all workers share.
+        """
         outcome = SaveOutcome()
-        if others:
-            outcome = _read_outcome(self._database.execute(SAVE, **_statement_values(others)))
-        if revocations:
-            with self._database.transaction() as connection:
-                limited = limit_revocations(connection, revocations, lease_seconds=self._lease_seconds)
-                rows = connection.execute(SAVE, _statement_values(limited.to_save)).all() if limited.to_save else ()
-            saved = _read_outcome(rows)
-            held = {result.lease.hub_id for result in limited.to_save if result.transition.pending_revocation}
-            outcome |= replace(saved, held_by_brake=saved.saved & held, locked=saved.locked | limited.locked)
+        if quiet := [result for result in results if not result.transition.events]:
+            outcome = _read_outcome(self._database.execute(SAVE, **_statement_values(quiet)))
+        with_events = [result for result in results if result.transition.events]
+        if with_history := [result for result in with_events if not is_revocation(result.transition)]:
+            outcome |= self._save_with_history(with_history)
+        if revocations := [result for result in with_events if is_revocation(result.transition)]:
+            outcome |= self._save_revocations(revocations)
         return outcome
+
+    def _save_with_history(self, results: Sequence[RefreshResult]) -> SaveOutcome:
+        try:
+            return _read_outcome(self._database.execute(SAVE_WITH_HISTORY, **_statement_values(results)))
+        except StoreLocked:
+            return _all_locked(results)
+
+    def _save_revocations(self, results: Sequence[RefreshResult]) -> SaveOutcome:
+        replaced = take_other_grants(self._database, results)
+        revocations = [result for result in results if result.lease.hub_id not in replaced]
+        if not revocations:
+            return SaveOutcome()
+        try:
+            with self._database.transaction() as connection:
+                connection.exec_driver_sql(_LIMIT_LOCK_WAIT)
+                limited = limit_revocations(connection, revocations, lease_seconds=self._lease_seconds)
+                values = _statement_values(limited.to_save)
+                rows = connection.execute(SAVE_WITH_HISTORY, values).all() if limited.to_save else ()
+        except StoreLocked:
+            return _all_locked(revocations)
+        saved = _read_outcome(rows)
+        held = {result.lease.hub_id for result in limited.to_save if result.transition.pending_revocation}
+        return replace(saved, held_by_brake=saved.saved & held, locked=saved.locked | limited.locked)
+
+
+def _all_locked(results: Sequence[RefreshResult]) -> SaveOutcome:
+    return SaveOutcome(locked=frozenset(result.lease.hub_id for result in results))
 
 
 def _read_outcome(rows: Sequence[Row[Any]]) -> SaveOutcome:
