@@ -108,6 +108,12 @@ def make_unauthorized(message: str, category: str, **extra: Any) -> Answer:
     return Answer(401, _dump(fields), headers=(header,), outcome=category)
 
 
+def make_api_error(status: int, message: str, category: str) -> Answer:
+    """HubSpot's API refuses a request, for the reason that `message` and `category` give."""
+    fields = {"status": "error", "message": message, "correlationId": str(uuid.uuid4()), "category": category}
+    return Answer(status, _dump(fields), outcome=category)
+
+
 def make_missing_scopes(*scopes: str) -> Answer:
     """HubSpot's API refuses a live token that lacks scopes."""
     fields = {

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sandbox.simulator.access_tokens import MIN_TOKEN_CHARS
+from sandbox.simulator.records import JOURNAL_SCOPES
 
 _TOKEN_LENGTHS = range(MIN_TOKEN_CHARS, 100_001)
 #: Returns the value as it is stored. Raises TypeError or ValueError, with a text that describes a valid value.
@@ -43,6 +44,14 @@ class Behaviour:
     legacy_errors: bool = False  #: `status` and `message` only, as before January 2026
     bad_client_id_error: str = "invalid_request"  #: or invalid_client: the sources disagree
     user_level: bool = False  #: each user of an account has a grant of their own; `user_id` is in token replies
+    journal_scopes: tuple[str, ...] = JOURNAL_SCOPES  #: that the app can get; a request for others is refused
+    journal_delay: float = 0.0  #: from an event to the file that has it
+    journal_file_events: int = 10_000  #: in one file at most
+    journal_retention: float = 259_200.0  #: of a file
+    journal_url_lifetime: float = 300.0  #: of the signed URL of a file
+    journal_file_url: str = ""  #: where those URLs lead instead of to the simulator: http://169.254.169.254 …
+    journal_lost_offset: str = "404"  #: status for an offset that does not exist: 404, 400 or 204
+    journal_empty: str = "204"  #: status where nothing newer is there: 204 or 200
 
 
 #: The same for all apps and accounts.
@@ -57,6 +66,14 @@ APP_SETTINGS = frozenset(
         "bad_client_id_error",
         "clock_error",
         "user_level",
+        "journal_scopes",
+        "journal_delay",
+        "journal_file_events",
+        "journal_retention",
+        "journal_url_lifetime",
+        "journal_file_url",
+        "journal_lost_offset",
+        "journal_empty",
     )
 )
 
@@ -199,6 +216,18 @@ def _parse_flag(value: Any) -> bool:
     return value
 
 
+def _parse_count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("a whole number from 1")
+    return value
+
+
+def _parse_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text")  # noqa: TRY004 callers handle one error
+    return value
+
+
 def _parse_words(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(word, str) and word for word in value):
         raise ValueError("a list of words")
@@ -238,4 +267,12 @@ _PARSERS: dict[str, Parser] = {
     "legacy_errors": _parse_flag,
     "bad_client_id_error": _make_choice_parser("invalid_request", "invalid_client"),
     "user_level": _parse_flag,
+    "journal_scopes": _parse_words,
+    "journal_delay": parse_seconds,
+    "journal_file_events": _parse_count,
+    "journal_retention": parse_seconds,
+    "journal_url_lifetime": parse_seconds,
+    "journal_file_url": _parse_text,
+    "journal_lost_offset": _make_choice_parser("404", "400", "204"),
+    "journal_empty": _make_choice_parser("204", "200"),
 }

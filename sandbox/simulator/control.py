@@ -181,6 +181,24 @@ class SimulatorControl:
         """Results in the order of `tokens`."""
         return [TokenCheck(**each) for each in self._request("POST", "/check", {"tokens": list(tokens)})["tokens"]]
 
+    def list_journal_events(self, client_id: str | None = None) -> list[dict[str, Any]]:
+        """The events in the files of an app's Webhooks Journal, oldest first."""
+        return list(self._request("GET", "/journal", query=_without_none({"client_id": client_id}))["events"])
+
+    def list_subscriptions(self, client_id: str | None = None) -> list[str]:
+        """The event type ids to which an app has subscribed in the Webhooks Journal."""
+        reply = self._request("GET", "/journal", query=_without_none({"client_id": client_id}))
+        return [each["event_type_id"] for each in reply["subscriptions"]]
+
+    def publish_journal_file(self, events: Sequence[Any], client_id: str | None = None) -> str:
+        """A file with these events, whatever they contain: repeated, reordered, of other apps; returns its offset."""
+        body = _without_none({"events": list(events), "client_id": client_id})
+        return str(self._request("POST", "/journal", body)["offset"])
+
+    def forget_journal(self, client_id: str | None = None) -> None:
+        """As if the retention of all files were over: every offset is lost."""
+        self._request("DELETE", "/journal", query=_without_none({"client_id": client_id}))
+
     def reset(self, *, settings: bool = False, accounts: bool = False) -> None:
         """Clears counters and faults; on demand restores the initial settings, and removes accounts and tokens."""
         self._request("POST", "/reset", {"settings": settings, "accounts": accounts})

@@ -36,6 +36,9 @@ MANUAL = {
     "answers pairs",
     "POST /_sim/uninstall": "by customers: {'hub_id', 'client_id', 'user_id'}, each may be left out, for any; "
     "{'keep_access_tokens': true} keeps those valid",
+    "GET /_sim/journal[?client_id=X]": "the events in the files of an app's journal, and its subscriptions",
+    "POST /_sim/journal": "publish a file with {'events': [...]}, whatever they contain, for {'client_id'}",
+    "DELETE /_sim/journal[?client_id=X]": "as if the retention of all files were over: their offsets are lost",
     "POST /_sim/check": "{'tokens': [...]}: of each whether it is live, expired (since when), revoked or unknown",
     "GET /_sim/stats[?by_hub=0]": "calls by endpoint and outcome, by account, by second, overlapping refreshes",
     "POST /_sim/reset": "counters and faults; with {'settings': true, 'accounts': true} also those",
@@ -87,6 +90,7 @@ def make_control_routes(sim: Simulation) -> Blueprint:
     _add_fault_routes(routes, sim)
     _add_install_routes(routes, sim)
     _add_app_routes(routes, sim)
+    _add_journal_routes(routes, sim)
     return routes
 
 
@@ -175,6 +179,33 @@ def _add_app_routes(routes: Blueprint, sim: Simulation) -> None:
         changed = Account(**{**asdict(account), **changes})
         sim.accounts.change_account(changed)
         return _make_json(asdict(changed))
+
+
+def _add_journal_routes(routes: Blueprint, sim: Simulation) -> None:
+    @routes.get("/journal")
+    def show_journal() -> Response:
+        client_id = _choose_app(sim, request.args.get("client_id"))
+        events = sim.journal.list_events(client_id, sim.behaviour.find(client_id), sim.clock())
+        subscriptions = [asdict(each) for each in sim.journal.list_subscriptions(client_id)]
+        return _make_json({"events": events, "subscriptions": subscriptions})
+
+    @routes.post("/journal")
+    def publish() -> Response:
+        body = _read_body()
+        if not isinstance(events := body.get("events"), list):
+            raise BadRequest("events: a list")
+        client_id = _choose_app(sim, body.get("client_id"))
+        return _make_json({"offset": sim.journal.publish(client_id, events, sim.clock())})
+
+    @routes.delete("/journal")
+    def forget() -> Response:
+        sim.journal.forget_files(_choose_app(sim, request.args.get("client_id")))
+        return Response(status=204)
+
+
+def _choose_app(sim: Simulation, client_id: object) -> str:
+    """None: the first app. Raises BadRequest."""
+    return _parse_app(sim, client_id) or sim.behaviour.common.client_ids[0]
 
 
 def _parse_app(sim: Simulation, client_id: object) -> str | None:

@@ -16,7 +16,7 @@ from sandbox.simulator.simulation import Simulation
 FORM_TYPE = "application/x-www-form-urlencoded"
 TOKEN_ROUTE = "/oauth/<any('v1', 'v3', '2026-03', '2026-09'):version>/token"  # noqa: S105 a route
 NEW_TOKEN_ROUTE = "/oauth/<any('v3', '2026-03', '2026-09'):version>/token"  # noqa: S105 a route
-_GRANTS = {"refresh_token": "refresh", "authorization_code": "code"}
+_GRANTS = {"refresh_token": "refresh", "authorization_code": "code", "client_credentials": "client"}
 
 
 def make_oauth_routes(sim: Simulation) -> Blueprint:
@@ -26,7 +26,9 @@ def make_oauth_routes(sim: Simulation) -> Blueprint:
     def token(version: str) -> Response:
         form = _read_form(with_query=version == "v1")
         grant = _GRANTS.get(form.get("grant_type", ""))
-        return deliver(sim, _make_call(sim, "token", form, grant), lambda: _issue_token(sim, form))
+        if version == "v1" and grant == "client":
+            grant = None
+        return deliver(sim, _make_call(sim, "token", form, grant), lambda: _issue_token(sim, form, grant))
 
     @routes.post(f"{NEW_TOKEN_ROUTE}/introspect")
     def introspect(version: str) -> Response:  # noqa: ARG001 all versions answer alike
@@ -59,10 +61,9 @@ def _read_form(*, with_query: bool = False) -> dict[str, str]:
     return {**query, **request.form.to_dict()} if request.mimetype == FORM_TYPE else {}
 
 
-def _issue_token(sim: Simulation, form: Mapping[str, str]) -> Answer:
+def _issue_token(sim: Simulation, form: Mapping[str, str], grant: str | None) -> Answer:
     if request.mimetype != FORM_TYPE:
         return make_http_error(415)
-    grant = _GRANTS.get(form.get("grant_type", ""))
     if grant is None and "client_id" not in form:
         # no parameter was understood: this is HubSpot's answer to JSON sent as a form
         raise Refused("BAD_GRANT_TYPE")
@@ -72,6 +73,8 @@ def _issue_token(sim: Simulation, form: Mapping[str, str]) -> Answer:
     _check_client_secret(sim, form)
     if grant == "refresh":
         return sim.refresh(form.get("refresh_token", ""), form["client_id"])
+    if grant == "client":
+        return sim.issue_app_token(form["client_id"], tuple(form.get("scope", "").split()))
     return sim.exchange(form.get("code", ""), form["client_id"], form.get("redirect_uri", ""))
 
 

@@ -8,6 +8,14 @@ from dataclasses import dataclass, field
 NO_USER = 0
 #: Who authorizes an account-level app, and the first user that the consent page of a user-level app offers.
 DEFAULT_USER_ID = 222222
+#: What an app may ask for with the client-credentials grant.
+JOURNAL_SCOPES = (
+    "developer.webhooks_journal.read",
+    "developer.webhooks_journal.subscriptions.read",
+    "developer.webhooks_journal.subscriptions.write",
+    "developer.webhooks_journal.snapshots.read",
+    "developer.webhooks_journal.snapshots.write",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from sandbox.simulator.behaviour import Behaviour, BehaviourSettings
 from sandbox.simulator.counters import Counters
 from sandbox.simulator.database import SimulatorDatabase
 from sandbox.simulator.faults import Faults
+from sandbox.simulator.journal import INSTALL, UNINSTALL, Journal
 from sandbox.simulator.records import DEFAULT_USER_ID, NO_USER, Code, Installation, RefreshToken
 
 
@@ -45,7 +46,9 @@ class Simulation:
         self.behaviour = BehaviourSettings(behaviour or Behaviour())
         self.faults = Faults()
         self.counters = Counters(clock)
-        self._tokens = AccessTokens(self.accounts.read_signing_key())
+        self.journal = Journal(self.database, self.accounts.get_app_id)
+        self.signing_key = self.accounts.read_signing_key()
+        self._tokens = AccessTokens(self.signing_key)
 
     def close(self) -> None:
         self.database.close()
@@ -53,7 +56,9 @@ class Simulation:
     def reset_accounts(self) -> None:
         """The demo accounts and no others; earlier tokens become unknown."""
         self.accounts.reset()
-        self._tokens = AccessTokens(self.accounts.read_signing_key())
+        self.journal.reset()
+        self.signing_key = self.accounts.read_signing_key()
+        self._tokens = AccessTokens(self.signing_key)
 
     def issue_code(self, hub_id: int, consent: Consent) -> str:
         """The authorization code that is sent to the app."""
@@ -92,6 +97,23 @@ class Simulation:
             token = self.accounts.rotate(stored, grace_seconds, now)
         return self._make_grant(stored.installation, token, stored.scopes)
 
+    def issue_app_token(self, client_id: str, scopes: tuple[str, ...]) -> Answer:
+        """By client credentials: it acts for the app. Raises Refused."""
+        behaviour = self.behaviour.find(client_id)
+        if behaviour.user_level:
+            raise Refused("USER_LEVEL_CLIENT_CREDENTIALS_NOT_SUPPORTED")
+        if not scopes or set(scopes) - set(behaviour.journal_scopes):
+            raise Refused("BAD_SCOPES")
+        token = self.journal.issue_app_token(client_id, scopes, self.clock() + behaviour.lifetime)
+        fields = {
+            "access_token": token.token,
+            "expires_in": int(behaviour.lifetime),
+            "token_type": "bearer",
+            "token_use": "client_credentials",
+            "scopes": list(scopes),
+        }
+        return make_ok({name: value for name, value in fields.items() if name not in behaviour.omit})
+
     def install(self, hub_id: int, client_id: str | None = None, user_id: int | None = None) -> str:
         """Installs an app (None: the first) without a browser; returns the refresh token."""
         app = client_id or self.behaviour.common.client_ids[0]
@@ -102,6 +124,7 @@ class Simulation:
         app = client_id or self.behaviour.common.client_ids[0]
         installations = [self._make_installation(hub_id, app, None) for hub_id in hub_ids]
         tokens = self.accounts.install_many(installations, self._default_scopes(app))
+        self.journal.record(INSTALL, installations, self.clock())
         return [(each.hub_id, token) for each, token in zip(installations, tokens, strict=True)]
 
     def uninstall(self, installations: Iterable[Installation], *, keep_access_tokens: bool | None = None) -> None:
@@ -112,6 +135,7 @@ class Simulation:
             by_keep.setdefault(default if keep_access_tokens is None else keep_access_tokens, []).append(each)
         for keep, group in by_keep.items():
             self.accounts.uninstall(group, self.clock(), keep_access_tokens=keep)
+            self.journal.record(UNINSTALL, group, self.clock())
 
     def check_access_token(self, text: str) -> AccessTokenStatus:
         token = self._tokens.decode(text)
@@ -152,7 +176,9 @@ class Simulation:
 
     def _install(self, installation: Installation, scopes: tuple[str, ...]) -> str:
         reinstall = self.behaviour.find(installation.client_id, installation.hub_id).reinstall
-        return self.accounts.install(installation, scopes, reinstall, self.clock())
+        token = self.accounts.install(installation, scopes, reinstall, self.clock())
+        self.journal.record(INSTALL, [installation], self.clock())
+        return token
 
     def _make_grant(self, installation: Installation, refresh_token: str, scopes: tuple[str, ...]) -> Answer:
         hub_id, client_id, user_id = installation.hub_id, installation.client_id, installation.user_id
