@@ -1,5 +1,6 @@
 """gunicorn's defaults for `gunicorn web.wsgi:app`, read from the folder it starts in; the command line wins."""
 
+import gc
 import os
 from contextlib import suppress
 from typing import Any
@@ -9,6 +10,7 @@ from shared.db.schema.privileges import WEB
 from shared.foreign_environment import GUNICORN_ARGUMENTS, remove_foreign_variables
 from shared.logs import log_ignored_variables
 from shared.startup_checks import check_database
+from web import app as _imported_before_the_fork  # noqa: F401  so that the processes share its memory
 from web.server import slow_client_worker
 from web.server.startup import exit_on_configuration_error, load_settings, refuse_unusable_broker
 from web.server.stop_signals import block_stop_signals, unblock_stop_signals
@@ -55,6 +57,12 @@ def on_starting(server: Any) -> None:
 def on_reload(server: Any) -> None:
     """Set here and not as `worker_class`: the command lines in the manuals say gthread, and the command line wins."""
     server.worker_class = slow_client_worker.choose_worker_class(server.worker_class, tls=server.cfg.is_ssl)
+
+
+def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001
+    """Garbage collection writes to each object that it visits: without freeze() the forks would share no memory."""
+    gc.collect()
+    gc.freeze()
 
 
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001  gunicorn looks at the number of parameters

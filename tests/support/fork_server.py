@@ -70,7 +70,7 @@ PRODUCT_MODULES = (
     "web.app",
     "web.server.slow_client_worker",
     "web.server.startup",
-    "worker.startup_checks",
+    "worker.worker_process",
     "worker.tasks",
 )
 #: Variables that Python reads as it starts, and so before a fork.

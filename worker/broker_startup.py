@@ -1,12 +1,10 @@
-"""What must be right before worker, beat and Flower start: REDIS_URL, the database's schema, the keys."""
+"""What must be right about REDIS_URL before worker, beat and Flower start."""
 
 from __future__ import annotations
 
 import structlog
 
-from shared import broker_check, startup_checks
-from shared.db.core.errors import StoreUnavailable
-from shared.db.schema.privileges import WORKER
+from shared import broker_check
 from shared.settings import Settings, SettingsError
 
 log = structlog.get_logger(__name__)
@@ -23,11 +21,3 @@ def check_broker(settings: Settings) -> None:
             "the broker at REDIS_URL does not answer yet: waiting for it. Start Redis, or correct REDIS_URL",
             why=str(error),
         )
-
-
-def check_database(settings: Settings) -> None:
-    """Raises SchemaError or SettingsError. A database that does not answer yet does not stop the start."""
-    try:
-        startup_checks.check_database(settings, WORKER)
-    except StoreUnavailable as error:
-        log.warning("PostgreSQL does not answer yet: starting all the same", why=str(error))

@@ -1,0 +1,106 @@
+"""The worker: what it checks at its start, and how its pool processes begin and end."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Mapping
+from functools import cache
+from threading import RLock
+from typing import Any
+
+import billiard.pool
+import structlog
+from celery import Celery, current_app, signals
+
+from shared import startup_checks, tracing
+from shared.db.core.errors import SchemaError, StoreUnavailable
+from shared.db.schema.privileges import WORKER
+from shared.setting_fields import Process
+from shared.settings import Settings, list_required
+from worker import broker, heartbeat
+from worker.broker_startup import check_broker
+from worker.liveness import POOL_SUFFIX
+from worker.services import Services
+from worker.sweeper import Sweeper
+from worker.tasks import register
+
+__all__ = ["SchemaError", "prepare"]
+
+log = structlog.get_logger(__name__)
+
+#: Tenths of a second that a pool process waits at its end until the parent has read its last result. billiard's own
+#: 30 s pass in full where the parent has stopped reading, and no result of our tasks says anything.
+RESULT_WAIT_TENTHS = 20
+WORKER_SETTINGS = list_required(Process.WORKER)
+#: Tasks and the sweeper's thread both build what a pool process uses. Reentrant: so does the signal handler.
+_building = RLock()
+
+
+def prepare(app: Celery, node: str, environ: Mapping[str, str]) -> None:
+    """Registers the tasks, and checks broker and database.
+
+    Raises SettingsError or SchemaError where waiting does not help. A server that does not answer yet does not stop
+    the start.
+    """
+    register(app, get_services, get_sweeper)
+    app.conf.tokenkeeper_node = node  # pool processes do not know it otherwise
+    broker.disable_remote_control()
+    settings = Settings.from_env(environ, WORKER_SETTINGS)
+    check_broker(settings)
+    try:
+        startup_checks.check_database(settings, WORKER)
+    except StoreUnavailable as error:
+        log.warning("PostgreSQL does not answer yet: starting all the same", why=str(error))
+
+
+def get_services() -> Services:
+    """Raises SchemaError, StoreUnavailable: then the next call tries again."""
+    with _building:
+        return _build_services()
+
+
+@cache
+def _build_services() -> Services:
+    return Services.build(_read_settings())
+
+
+@cache
+def get_sweeper() -> Sweeper:
+    """Of this pool process, whose main thread alone calls this."""
+    pool_heartbeat = heartbeat.Heartbeat(current_app.conf.tokenkeeper_node + POOL_SUFFIX)
+    sweeper = Sweeper(get_services, _read_settings().sweep_seconds, pool_heartbeat.write)
+    sweeper.start()
+    return sweeper
+
+
+def _read_settings() -> Settings:
+    return Settings.from_env(os.environ, WORKER_SETTINGS)  # noqa: TID251  as at the start, which has checked them
+
+
+@signals.worker_before_create_process.connect
+def _prepare_fork(**_: Any) -> None:
+    """A collection of garbage writes to each object that it visits: without freeze() pool processes share no memory."""
+    gc.collect()
+    gc.freeze()
+
+
+@signals.worker_process_init.connect
+def _prepare_pool_process(**_: Any) -> None:
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = RESULT_WAIT_TENTHS
+    tracing.configure("tokenkeeper-worker", os.environ)  # noqa: TID251  of the process
+    get_sweeper()
+
+
+@signals.worker_process_shutdown.connect
+@signals.worker_shutdown.connect
+def _shut_down(**_: Any) -> None:
+    """Also where a pool process alone gets SIGTERM, which billiard handles.
+
+    Calls in flight are finished first: HubSpot may have rotated a refresh token that only it knows.
+    """
+    if get_sweeper.cache_info().currsize:
+        get_sweeper().stop()
+    if _build_services.cache_info().currsize:
+        get_services().close()
+    tracing.shut_down()
