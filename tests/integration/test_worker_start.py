@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -52,3 +54,12 @@ def read_refusal(product: Product, name: str, **changes: str) -> str:
     assert "Traceback" not in process.output()
     assert " ready." not in process.output()
     return line.removeprefix("tokenkeeper: ")
+
+
+def test_beat_loads_no_library_that_only_the_worker_needs(product: Product) -> None:
+    only_worker = {"sqlalchemy", "psycopg2", "pycurl"}
+    code = f"import sys, worker.app, worker.beat; print({only_worker!r} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=product.environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.strip() == "set()"
