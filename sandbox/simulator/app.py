@@ -10,6 +10,8 @@ from sandbox.simulator.api import make_api_routes
 from sandbox.simulator.consent import make_consent_routes
 from sandbox.simulator.control_api import make_control_routes
 from sandbox.simulator.journal_api import make_journal_routes
+from sandbox.simulator.marketplace import Marketplace
+from sandbox.simulator.marketplace_pages import make_marketplace_routes
 from sandbox.simulator.oauth import make_oauth_routes
 from sandbox.simulator.simulation import Simulation
 
@@ -24,14 +26,11 @@ def create_app(state: Simulation) -> Flask:
     # the server closes the connection at ConnectionEnded, and logs any other exception
     app.config["PROPAGATE_EXCEPTIONS"] = True
     app.after_request(_add_correlation_id)
-    for make_routes in (
-        make_consent_routes,
-        make_oauth_routes,
-        make_api_routes,
-        make_journal_routes,
-        make_control_routes,
-    ):
+    marketplace = Marketplace(state)
+    for make_routes in (make_consent_routes, make_oauth_routes, make_api_routes, make_journal_routes):
         app.register_blueprint(make_routes(state))
+    app.register_blueprint(make_marketplace_routes(state, marketplace))
+    app.register_blueprint(make_control_routes(state, marketplace))
     return app
 
 

@@ -91,7 +91,7 @@ def _show_page(sim: Simulation, hub_id: int | None) -> str:
     if hub_id is None:
         accounts = [account for account, _ in sim.accounts.list_accounts(_LISTED_ACCOUNTS)]
     else:
-        accounts = [sim.accounts.get_account(_parse_hub_id(str(hub_id)))]
+        accounts = [sim.accounts.get_account(parse_hub_id(str(hub_id)))]
     return render_template(
         "consent.html",
         authorize=authorize,
@@ -112,7 +112,7 @@ def _handle_answer(sim: Simulation, hub_id: int | None) -> BaseResponse:
         return redirect(authorize.make_redirect_url(error="access_denied", error_description=text), 302)
     if answer != "allow":
         raise ConsentError("This install link is no longer valid.")
-    chosen = _parse_hub_id(str(hub_id or request.form.get("other_hub_id") or request.form.get("hub_id", "")))
+    chosen = parse_hub_id(str(hub_id or request.form.get("other_hub_id") or request.form.get("hub_id", "")))
     user_id = NO_USER
     if authorize.is_user_level:
         user_id = _parse_user_id(request.form.get("other_user_id") or request.form.get("user_id") or "")
@@ -150,7 +150,7 @@ def _make_consent(authorize: AuthorizeRequest, user_id: int, behaviour: Behaviou
     return Consent(authorize.client_id, authorize.redirect_uri, scopes, user_id)
 
 
-def _parse_hub_id(text: str) -> int:
+def parse_hub_id(text: str) -> int:
     """Raises ConsentError."""
     return _parse_id(text, "Choose an account, or type the number of one (its hub id, digits only).")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urljoin
@@ -12,6 +11,7 @@ from urllib.parse import urljoin
 import requests
 
 from sandbox.simulator.behaviour import Behaviour
+from sandbox.simulator.consent_page import ConsentPage
 
 #: The app of a simulator that was started with no other.
 DEMO_CLIENT_ID = Behaviour().client_ids[0]
@@ -40,6 +40,13 @@ class TokenCheck:
     @property
     def is_live(self) -> bool:
         return self.state == "live"
+
+
+@dataclass(frozen=True, slots=True)
+class MarketplaceStart:
+    id: str
+    url: str  #: which the browser opens first
+    return_url: str
 
 
 class SimulatorControl:
@@ -199,6 +206,38 @@ class SimulatorControl:
         """As if the retention of all files were over: every offset is lost."""
         self._request("DELETE", "/journal", query=_without_none({"client_id": client_id}))
 
+    def start_marketplace_install(
+        self,
+        hub_id: int,
+        install_url: str,
+        *,
+        flow: str = "code",
+        client_id: str | None = None,
+        user_id: int | None = None,
+        return_query: str = "",
+    ) -> MarketplaceStart:
+        """Begins an install on the Marketplace without a browser. `flow`: code, sign_in or bare; see marketplace.py.
+
+        The code is bound to `install_url`, or to the app's first redirect URI where others than it are registered.
+        """
+        body = {
+            "hub_id": hub_id,
+            "install_url": install_url,
+            "flow": flow,
+            "client_id": client_id,
+            "user_id": user_id,
+            "return_query": return_query,
+        }
+        return MarketplaceStart(**self._request("POST", "/marketplace", _without_none(body)))
+
+    def answer_in_marketplace(self, install_id: str, *, is_allowed: bool = True) -> str:
+        """The person's answer, once the app has returned with a state; returns the URL of the last leg."""
+        return str(self._request("POST", f"/marketplace/{install_id}", {"is_allowed": is_allowed})["url"])
+
+    def list_marketplace_installs(self) -> list[dict[str, Any]]:
+        """Each with `is_complete`, and the `visits` of its returnUrl."""
+        return list(self._request("GET", "/marketplace")["installs"])
+
     def reset(self, *, settings: bool = False, accounts: bool = False) -> None:
         """Clears counters and faults; on demand restores the initial settings, and removes accounts and tokens."""
         self._request("POST", "/reset", {"settings": settings, "accounts": accounts})
@@ -219,44 +258,16 @@ class SimulatorControl:
 
     def _answer_consent_page(self, authorize_url: str, **answer: str) -> str:
         page = self._session.get(authorize_url, timeout=self._timeout)
-        form = _ConsentPage(page.text)
+        form = ConsentPage(page.text)
         if not form.has_form:
             raise ConsentRefused(form.problem or f"no form at the authorize URL (HTTP {page.status_code})")
         address = urljoin(page.url, form.action)
         fields = {**form.fields, **answer}
         reply = self._session.post(address, data=fields, allow_redirects=False, timeout=self._timeout)
         if not reply.is_redirect:
-            raise ConsentRefused(_ConsentPage(reply.text).problem or f"HTTP {reply.status_code}")
+            raise ConsentRefused(ConsentPage(reply.text).problem or f"HTTP {reply.status_code}")
         return reply.headers["Location"]
 
 
 def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-class _ConsentPage(HTMLParser):
-    """The consent page's form, or the text of its error page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.has_form = False
-        self.action = ""
-        self.fields: dict[str, str] = {}
-        self.problem = ""
-        self._in_problem = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = {name: value or "" for name, value in attrs}
-        if tag == "form":
-            self.has_form, self.action = True, attributes.get("action", "")
-        elif tag == "input" and attributes.get("type") == "hidden":
-            self.fields[attributes["name"]] = attributes.get("value", "")
-        self._in_problem = attributes.get("id") == "problem"
-
-    def handle_data(self, data: str) -> None:
-        if self._in_problem:
-            self.problem += data
-
-    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002 the base class asks
-        self._in_problem = False

@@ -11,6 +11,7 @@ from flask import Blueprint, Response, request
 
 from sandbox.simulator.behaviour import InvalidBehaviour
 from sandbox.simulator.faults import KINDS, InvalidFault
+from sandbox.simulator.marketplace import FLOWS, Marketplace, UnknownInstall
 from sandbox.simulator.records import Account
 from sandbox.simulator.simulation import AccessTokenStatus, Simulation
 from shared.domain.hub_id import MAX_HUB_ID
@@ -39,6 +40,10 @@ MANUAL = {
     "GET /_sim/journal[?client_id=X]": "the events in the files of an app's journal, and its subscriptions",
     "POST /_sim/journal": "publish a file with {'events': [...]}, whatever they contain, for {'client_id'}",
     "DELETE /_sim/journal[?client_id=X]": "as if the retention of all files were over: their offsets are lost",
+    "GET /_sim/marketplace": "installs that began on the Marketplace, with every visit of their returnUrl",
+    "POST /_sim/marketplace": "begin one: {'hub_id', 'install_url', 'flow': 'code', 'sign_in' or 'bare', 'client_id', "
+    "'user_id', 'return_query'}; answers the URL that the browser opens",
+    "POST /_sim/marketplace/ID": "{'is_allowed'}: the answer at the consent page; answers the URL of the last leg",
     "POST /_sim/check": "{'tokens': [...]}: of each whether it is live, expired (since when), revoked or unknown",
     "GET /_sim/stats[?by_hub=0]": "calls by endpoint and outcome, by account, by second, overlapping refreshes",
     "POST /_sim/reset": "counters and faults; with {'settings': true, 'accounts': true} also those",
@@ -49,7 +54,7 @@ class BadRequest(Exception):
     """The request is invalid: the message describes a valid one."""
 
 
-def make_control_routes(sim: Simulation) -> Blueprint:
+def make_control_routes(sim: Simulation, marketplace: Marketplace) -> Blueprint:
     routes = Blueprint("control", __name__, url_prefix="/_sim")
 
     @routes.get("/")
@@ -82,6 +87,7 @@ def make_control_routes(sim: Simulation) -> Blueprint:
         if body.get("accounts"):
             sim.reset_accounts()
         sim.counters.reset()
+        marketplace.reset()
         return Response(status=204)
 
     for error in (BadRequest, InvalidBehaviour, InvalidFault):
@@ -91,6 +97,7 @@ def make_control_routes(sim: Simulation) -> Blueprint:
     _add_install_routes(routes, sim)
     _add_app_routes(routes, sim)
     _add_journal_routes(routes, sim)
+    _add_marketplace_routes(routes, sim, marketplace)
     return routes
 
 
@@ -201,6 +208,36 @@ def _add_journal_routes(routes: Blueprint, sim: Simulation) -> None:
     def forget() -> Response:
         sim.journal.forget_files(_choose_app(sim, request.args.get("client_id")))
         return Response(status=204)
+
+
+def _add_marketplace_routes(routes: Blueprint, sim: Simulation, marketplace: Marketplace) -> None:
+    @routes.get("/marketplace")
+    def list_installs() -> Response:
+        return _make_json({"installs": [install.to_json() for install in marketplace.list_installs()]})
+
+    @routes.post("/marketplace")
+    def start() -> Response:
+        body = _read_body()
+        if (flow := body.get("flow", "code")) not in FLOWS:
+            raise BadRequest(f"flow: one of {', '.join(FLOWS)}")
+        user_id = _parse_number("user_id", body["user_id"]) if "user_id" in body else None
+        hub_id, client_id = _parse_number("hub_id", body.get("hub_id")), _choose_app(sim, body.get("client_id"))
+        install, url = marketplace.start(
+            sim.make_installation(hub_id, client_id, user_id),
+            flow=flow,
+            install_url=str(body.get("install_url", "")),
+            origin=request.host_url.rstrip("/"),
+            return_query=str(body.get("return_query", "")),
+        )
+        return _make_json({"id": install.id, "url": url, "return_url": install.return_url})
+
+    @routes.post("/marketplace/<install_id>")
+    def answer(install_id: str) -> Response:
+        try:
+            url = marketplace.answer(install_id, is_allowed=bool(_read_body().get("is_allowed", True)))
+        except UnknownInstall:
+            raise BadRequest("no such install, or the app has not returned with a state") from None
+        return _make_json({"url": url})
 
 
 def _choose_app(sim: Simulation, client_id: object) -> str:

@@ -117,13 +117,13 @@ class Simulation:
     def install(self, hub_id: int, client_id: str | None = None, user_id: int | None = None) -> str:
         """Installs an app (None: the first) without a browser; returns the refresh token."""
         app = client_id or self.behaviour.common.client_ids[0]
-        return self._install(self._make_installation(hub_id, app, user_id), self._default_scopes(app))
+        return self._install(self.make_installation(hub_id, app, user_id), self.get_default_scopes(app))
 
     def install_many(self, hub_ids: Iterable[int], client_id: str | None = None) -> list[tuple[int, str]]:
         """Each account gets a new refresh token, also where it had one."""
         app = client_id or self.behaviour.common.client_ids[0]
-        installations = [self._make_installation(hub_id, app, None) for hub_id in hub_ids]
-        tokens = self.accounts.install_many(installations, self._default_scopes(app))
+        installations = [self.make_installation(hub_id, app, None) for hub_id in hub_ids]
+        tokens = self.accounts.install_many(installations, self.get_default_scopes(app))
         self.journal.record(INSTALL, installations, self.clock())
         return [(each.hub_id, token) for each, token in zip(installations, tokens, strict=True)]
 
@@ -163,16 +163,17 @@ class Simulation:
         code = self.accounts.find_code(form.get("code", ""))
         return code.installation if code else None
 
-    def _find_owner(self, token: AccessToken | None) -> Installation | None:
-        client_id = self.accounts.find_client_id(token.app_id) if token else None
-        return Installation(token.hub_id, client_id, token.user_id) if token and client_id else None
-
-    def _make_installation(self, hub_id: int, client_id: str, user_id: int | None) -> Installation:
+    def make_installation(self, hub_id: int, client_id: str, user_id: int | None) -> Installation:
+        """`user_id` None: the first user, where the app is a user-level one; no user counts for another app."""
         is_user_level = self.behaviour.find(client_id).user_level
         return Installation(hub_id, client_id, (user_id or DEFAULT_USER_ID) if is_user_level else NO_USER)
 
-    def _default_scopes(self, client_id: str) -> tuple[str, ...]:
+    def get_default_scopes(self, client_id: str) -> tuple[str, ...]:
         return self.behaviour.find(client_id).required_scopes or ("oauth", "crm.objects.contacts.read")
+
+    def _find_owner(self, token: AccessToken | None) -> Installation | None:
+        client_id = self.accounts.find_client_id(token.app_id) if token else None
+        return Installation(token.hub_id, client_id, token.user_id) if token and client_id else None
 
     def _install(self, installation: Installation, scopes: tuple[str, ...]) -> str:
         reinstall = self.behaviour.find(installation.client_id, installation.hub_id).reinstall
