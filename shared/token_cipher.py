@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from datetime import datetime
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from shared.domain.grant import EncryptedInstall, Install
+from shared.domain.identity import DEFAULT_APP
+
+#: Of an install: left out, so that the ciphertext stays small enough for a cookie. Version 0.1 wrote no others.
+_DEFAULTS = {each.name: each.default for each in fields(Install) if each.default is not MISSING}
 
 
 class DecryptionError(Exception):
@@ -44,7 +48,7 @@ class TokenCipher:
 
     def encrypt_install(self, install: Install) -> EncryptedInstall:
         content = {**asdict(install), "granted_at": install.granted_at.isoformat()}
-        known = {name: value for name, value in content.items() if value is not None and value is not False}
+        known = {name: value for name, value in content.items() if value != _DEFAULTS.get(name)}
         return EncryptedInstall(install.install_id, install.hub_id, self._encrypt(known))
 
     def decrypt_install(self, ciphertext: str) -> Install:
@@ -62,6 +66,9 @@ class TokenCipher:
             expires_in=content.get("expires_in"),
             scopes=None if scopes is None else tuple(scopes),
             is_dated_by_host=bool(content.get("is_dated_by_host")),
+            app=str(content.get("app", DEFAULT_APP)),
+            user_id=content.get("user_id"),
+            needs_user_id=bool(content.get("needs_user_id")),
         )
 
     def encrypt_check_value(self) -> str:

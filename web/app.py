@@ -20,6 +20,7 @@ from web.admin.routes import add_routes as add_admin_routes
 from web.error_pages import AbortWithPage, is_admin_path, render_error_page
 from web.monitoring.health import Readiness, healthz
 from web.monitoring.metrics import Metrics
+from web.oauth.front_page import FrontPage
 from web.oauth.handshake import Handshake
 from web.oauth.install_status import InstallStatus
 from web.security.basic_auth import METRICS, OPERATOR, BasicAuth
@@ -69,10 +70,11 @@ def _add_routes(app: Flask, services: Services) -> None:
     new_limiter = partial(RateLimiter, clock=services.monotonic_clock)
 
     # The handshake: all that a customer ever sees.
-    handshake, status = Handshake(services, cookies), InstallStatus(services, cookies)
+    front_page, status = FrontPage(services, cookies), InstallStatus(services, cookies)
+    handshake = Handshake(services, cookies, front_page)
     start = limit_rate(handshake.start, new_limiter("/install", HANDSHAKE_RATE))
     callback = limit_rate(handshake.callback, new_limiter("/oauth/callback", HANDSHAKE_RATE))
-    app.add_url_rule("/", "home", handshake.home)
+    app.add_url_rule("/", "home", front_page.home)
     app.add_url_rule("/install", "start", start)
     # HUBSPOT_REDIRECT_URI may end with a slash: HubSpot compares every character with what is registered.
     app.add_url_rule("/oauth/callback", "callback", callback, strict_slashes=False)

@@ -5,7 +5,9 @@ Every text of a failed request is here. Texts of pages that succeed are in the t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flask import Response, render_template, request
@@ -54,6 +56,20 @@ class AbortWithPage(Exception):
         self.refresh_seconds = refresh_seconds
 
 
+@contextmanager
+def start_again_with(app: str | None) -> Iterator[None]:
+    """The page of a request that fails inside begins again with this app; None: no app needs to be named."""
+    try:
+        yield
+    except AbortWithPage as failure:
+        links = tuple(
+            replace(link, values={"app": app}) if app and link.endpoint == "start" else link
+            for link in failure.page.links
+        )
+        failure.page = replace(failure.page, links=links)
+        raise
+
+
 def render_error_page(page: ErrorPage) -> Response:
     frame = "admin/base.html" if is_admin_path(request.path) else "base.html"
     return Response(render_template("error.html", page=page, frame=frame), page.status)
@@ -81,6 +97,13 @@ INVALID_HUB_ID = ErrorPage(
     "That is not a HubSpot account number",
     "An account number (hub ID) is made of digits only, such as 62515. HubSpot shows it in the account menu.",
     "Correct the number, or leave it out and choose the account at HubSpot.",
+)
+UNKNOWN_APP = ErrorPage(
+    404,
+    "There is no such app here",
+    "The link names an app that this site does not offer: it is misspelled, or the app was taken away.",
+    "Nothing was changed. The front page shows what can be connected.",
+    links=(Link("home", "Front page"),),
 )
 MALFORMED_LINK = ErrorPage(
     400,

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from urllib.parse import urlsplit
 
 from shared.db.lifecycle.disconnects import DisconnectStore
 from shared.db.lifecycle.installs import InstallStore
@@ -17,14 +16,18 @@ from shared.db.reports.connection_list import ConnectionList
 from shared.db.reports.connections import ConnectionReports
 from shared.db.reports.refresh_stats import RefreshStats
 from shared.dispatch import Dispatch
+from shared.domain.identity import DEFAULT_APP
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
+from shared.hubspot_apps import HubSpotApp
 from shared.token_cipher import TokenCipher
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    hubspot: HubSpot
+    #: By the name of the app, as in `apps`.
+    hubspot_clients: Mapping[str, HubSpot]
+    apps: Mapping[str, HubSpotApp]
     cipher: TokenCipher
     installs: InstallStore
     refresh_requests: RefreshRequests
@@ -43,11 +46,7 @@ class Services:
     secret_key: str = field(repr=False)
     operator_password: str = field(repr=False)
     metrics_password: str = field(repr=False)
-    redirect_uri: str
     hubspot_app_url: str
-    #: Required scopes, and optional ones, which HubSpot grants where the account has them.
-    scopes: tuple[str, ...]
-    optional_scopes: tuple[str, ...]
     #: Seconds from one sweep to the next.
     sweep_seconds: float
     #: Proxies in front of web; each appends the address of its client to X-Forwarded-For.
@@ -58,22 +57,39 @@ class Services:
     monotonic_clock: Callable[[], float] = time.monotonic
 
     @property
-    def is_https(self) -> bool:
-        return self.redirect_uri.startswith("https://")
+    def default_app(self) -> HubSpotApp | None:
+        """The app of who names none; None where there are several, and none is called `default`."""
+        only = next(iter(self.apps.values())) if len(self.apps) == 1 else None
+        return only or self.apps.get(DEFAULT_APP)
 
-    @property
-    def path_prefix(self) -> str:
-        """The path below which everything is served; "" where HUBSPOT_REDIRECT_URI has none before /oauth/callback."""
-        return urlsplit(self.redirect_uri).path.partition("/oauth/callback")[0]
-
-    @property
-    def host(self) -> str:
-        """As browsers name it in an Origin header: without the default port of the scheme."""
-        default_port = ":443" if self.is_https else ":80"
-        return urlsplit(self.redirect_uri).netloc.removesuffix(default_port)
+    def app_parameter(self, name: str) -> str | None:
+        """What a link to the beginning of a handshake says of the app: nothing where there is one."""
+        return name if len(self.apps) > 1 else None
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port under which browsers reach this site."""
-        parts = urlsplit(self.redirect_uri)
-        return f"{parts.scheme}://{parts.netloc}"
+        """Scheme, host and port under which browsers reach this site; where apps differ in it, the first one's."""
+        return self._first_app.origin
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(app.origin for app in self.apps.values()))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """As browsers name them in an Origin header."""
+        return tuple(dict.fromkeys(app.host for app in self.apps.values()))
+
+    @property
+    def is_https(self) -> bool:
+        """Of all apps: the settings have seen to it."""
+        return self._first_app.is_https
+
+    @property
+    def path_prefix(self) -> str:
+        """Of all apps: the path below which everything is served."""
+        return self._first_app.path_prefix
+
+    @property
+    def _first_app(self) -> HubSpotApp:
+        return next(iter(self.apps.values()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
+
 #: For how long an access token is served where neither its reply nor introspection says how long it lives, unless the
 #: last one lived shorter. HubSpot's live for 1,800 (docs/adr/0027).
 UNKNOWN_LIFETIME_SECONDS = 60
@@ -24,6 +26,7 @@ class Grant:
     refresh_token: str | None = field(default=None, repr=False)
     hub_id: int | None = None
     scopes: tuple[str, ...] | None = None
+    user_id: int | None = None  #: only of a user-level app, where the reply says it
     is_lifetime_known: bool = True  #: False: `expires_in` is UNKNOWN_LIFETIME_SECONDS
 
     @property
@@ -44,6 +47,7 @@ class ExchangedGrant:
     access_token: str | None = field(default=None, repr=False)
     expires_in: int | None = None  #: seconds, counted from `granted_at`; None without an access token
     scopes: tuple[str, ...] | None = None
+    user_id: int | None = None  #: None for an account-level app, and where HubSpot did not say it
     is_dated_by_host: bool = False  #: `granted_at` is by the clock of a web host, not by PostgreSQL's
 
 
@@ -57,6 +61,7 @@ class Introspection:
     user: str | None = None  #: the e-mail address of the user who installed the app
     scopes: tuple[str, ...] | None = None
     expires_in: int | None = None  #: seconds that an access token still lives; None for a refresh token
+    user_id: int | None = None  #: of the user who installed the app
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,13 @@ class Install:
     expires_in: int | None = None  #: seconds, counted from `granted_at`
     scopes: tuple[str, ...] | None = None
     is_dated_by_host: bool = False  #: as in ExchangedGrant
+    app: str = DEFAULT_APP
+    user_id: int | None = None  #: None for an account-level app
+    needs_user_id: bool = False  #: of a user-level app, and HubSpot has not said whose it is: ask before it is stored
+
+    @property
+    def identity(self) -> ConnectionIdentity:
+        return ConnectionIdentity(self.app, self.hub_id, self.user_id)
 
     def without_access_token(self) -> Install:
         """The part that fits into a cookie."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 #: The app that HUBSPOT_CLIENT_ID and its like describe, where there is one.
 DEFAULT_APP = "default"
@@ -10,6 +11,13 @@ DEFAULT_APP = "default"
 
 @dataclass(frozen=True, slots=True)
 class ConnectionIdentity:
+    """Unique. `connections.id` is its internal key of one column (docs/adr/0033)."""
+
     app: str
     hub_id: int
-    user_id: int | None = None  #: None for an account-level app
+    user_id: int | None = None  #: None: an account-level app
+
+    def log_fields(self) -> dict[str, Any]:
+        """For a log line or a span. A log leaves out the app where there is only one (shared/logs.py)."""
+        fields: dict[str, Any] = {"app": self.app, "hub_id": self.hub_id}
+        return fields if self.user_id is None else {**fields, "user_id": self.user_id}

@@ -98,9 +98,10 @@ class HubSpot:
         """Fetch the next access token. `granted_at` as in `exchange`. Raises NoAccessToken among others."""
         return self._transport.run(self.refresh_steps(refresh_token, granted_at))
 
-    def introspect(self, token: str, kind: TokenKind) -> Introspection:
-        """Ask about a token. For an inactive one HubSpot says no more than that."""
-        return self._transport.run(self.introspect_steps(token, kind))
+    def introspect(self, token: str, kind: TokenKind, timeout: float | None = None) -> Introspection:
+        """Ask about a token. For an inactive one HubSpot says no more than that. `timeout` in seconds, if shorter."""
+        ends_at = None if timeout is None else monotonic() + min(timeout, self._timeout)
+        return self._transport.run(self.introspect_steps(token, kind, ends_at))
 
     def revoke(self, refresh_token: str) -> None:
         """Revoke a refresh token. Access tokens that it brought stay valid until they expire."""
@@ -123,7 +124,7 @@ class HubSpot:
         """As `refresh`, for steps that include it."""
         ends_at = monotonic() + self._timeout
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
-        parse = partial(parse_refresh, granted_at=granted_at)
+        parse = partial(parse_refresh, granted_at=granted_at, is_user_level=self._app.is_user_level)
         grant = yield from self._post(self._token_endpoint, form, parse, refresh_token, ends_at)
         return grant if grant.is_lifetime_known else (yield from self._find_lifetime(grant, ends_at))
 
@@ -153,8 +154,9 @@ class HubSpot:
 
         # 2. The code cannot be sent again, so introspection is asked for what the reply left out.
         has_lifetime = tokens.access_token is None or tokens.expires_in is not None
+        has_user = tokens.user_id is not None or not self._app.is_user_level
         found = Introspection(active=True)
-        if tokens.hub_id is None or not has_lifetime:
+        if tokens.hub_id is None or not has_lifetime or not has_user:
             found = yield from self._introspect_issued(tokens)
         hub_id = found.hub_id if tokens.hub_id is None else tokens.hub_id
         if hub_id is None:
@@ -169,6 +171,7 @@ class HubSpot:
             access_token=tokens.access_token,
             expires_in=None if tokens.access_token is None else expires_in,
             scopes=found.scopes if tokens.scopes is None else tokens.scopes,
+            user_id=(tokens.user_id or found.user_id) if self._app.is_user_level else None,
         )
 
     @trace_steps("hubspot.revoke", SpanKind.CLIENT)

@@ -109,6 +109,11 @@ def parse_hub_id(value: Any) -> int | None:
     return int(value) if hub_ids.is_hub_id(value) else None
 
 
+def parse_user_id(value: Any) -> int | None:
+    """As a hub id: a number, or a text with a number."""
+    return parse_hub_id(value)
+
+
 def parse_scopes(value: Any) -> tuple[str, ...] | None:
     """Of a list or of a text with spaces or commas; what is no scope is left out. None where none is left."""
     texts = [value] if isinstance(value, str) else value

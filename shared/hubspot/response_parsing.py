@@ -101,6 +101,7 @@ class IssuedTokens:
     refresh_token: str | None = field(repr=False)
     expires_in: int | None
     hub_id: int | None
+    user_id: int | None
     scopes: tuple[str, ...] | None
 
 
@@ -112,8 +113,12 @@ class AppToken:
     expires_in: int  #: seconds
 
 
-def parse_refresh(reply: Reply, granted_at: datetime) -> Grant:
-    """The reply to a refresh token. Raises ProviderError: NoAccessToken where only a refresh token came."""
+def parse_refresh(reply: Reply, granted_at: datetime, *, is_user_level: bool = False) -> Grant:
+    """The reply to a refresh token. Raises ProviderError: NoAccessToken where only a refresh token came.
+
+    `is_user_level`: the app is. A `user_id` in the reply to another app is that of who installed it, and does not
+    identify the connection.
+    """
     answer = response_fields.parse_object(reply.body)
     tokens = _parse_tokens(reply, answer, TOKEN_OVERRIDES)
     if tokens.access_token is None:
@@ -128,6 +133,7 @@ def parse_refresh(reply: Reply, granted_at: datetime) -> Grant:
         refresh_token=tokens.refresh_token,
         hub_id=tokens.hub_id,
         scopes=tokens.scopes,
+        user_id=tokens.user_id if is_user_level else None,
         is_lifetime_known=tokens.expires_in is not None,
     )
 
@@ -149,6 +155,7 @@ def parse_introspection(reply: Reply) -> Introspection:
         hub_id=response_fields.parse_hub_id(fields.get("hub_id")),
         hub_domain=response_fields.parse_line(fields.get("hub_domain"), 255),
         user=response_fields.parse_line(fields.get("user"), 320),
+        user_id=_parse_user_id(fields),
         scopes=response_fields.parse_scopes(fields.get("scopes")),
         expires_in=response_fields.parse_expires_in(fields.get("expires_in")),
     )
@@ -204,10 +211,18 @@ def _parse_tokens(reply: Reply, answer: dict[str, Any] | None, overrides: Overri
                 refresh_token,
                 expires_in=response_fields.parse_expires_in(fields.get("expires_in")),
                 hub_id=response_fields.parse_hub_id(fields.get("hub_id")),
+                user_id=response_fields.parse_user_id(fields.get("user_id")),
                 scopes=response_fields.parse_scopes(fields.get("scopes")),
             )
     _raise_unless_success(reply, answer, overrides)
     raise _make_error(reply, (TemporarilyUnavailable, _describe_missing_token(answer)), answer)
+
+
+def _parse_user_id(fields: Mapping[str, Any]) -> int | None:
+    """The one of the answer itself, else the one of the access token that it describes."""
+    described = fields.get("signed_access_token")
+    inner = described.get("userId") if isinstance(described, dict) else None
+    return response_fields.parse_user_id(fields.get("user_id")) or response_fields.parse_user_id(inner)
 
 
 def _describe_missing_token(answer: Mapping[str, Any] | None) -> str:

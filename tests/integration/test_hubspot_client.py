@@ -210,6 +210,30 @@ def test_after_an_exchange_without_a_hub_introspection_is_asked_for_it() -> None
     assert form_of(server.requests[1])["token"] == "CIaccess"
 
 
+def test_after_an_exchange_for_a_user_level_app_introspection_is_asked_for_the_user_that_the_reply_lacks() -> None:
+    answer = Scripted(http(200, GRANT), http(200, {"active": True, "hub_id": 9, "user_id": 42}))
+    with serving(answer) as server, a_client(server.url, is_user_level=True) as hubspot:
+        grant = hubspot.exchange("na1-code", NOW)
+    assert (grant.hub_id, grant.user_id) == (GRANT["hub_id"], 42)
+    assert form_of(server.requests[1])["token"] == "CIaccess"
+
+    with (
+        serving(sends(http(200, {**GRANT, "user_id": 43}))) as server,
+        a_client(server.url, is_user_level=True) as users,
+    ):
+        assert users.exchange("na1-code", NOW).user_id == 43
+    assert len(server.requests) == 1, "the reply had it"
+    with serving(sends(http(200, {**GRANT, "user_id": 43}))) as server, a_client(server.url) as accounts:
+        assert accounts.exchange("na1-code", NOW).user_id is None, "for an account-level app it identifies nothing"
+
+
+def test_a_grant_whose_user_hubspot_does_not_say_now_is_kept() -> None:
+    answer = Scripted(http(200, GRANT), http(503, {}))
+    with serving(answer) as server, a_client(server.url, is_user_level=True) as hubspot:
+        grant = hubspot.exchange("na1-code", NOW)
+    assert (grant.hub_id, grant.user_id, grant.access_token) == (GRANT["hub_id"], None, "CIaccess")
+
+
 def test_an_exchange_without_refresh_token_or_hub_names_what_is_missing() -> None:
     no_refresh_token = {name: value for name, value in GRANT.items() if name != "refresh_token"}
     with serving(sends(http(200, no_refresh_token))) as server, a_client(server.url) as hubspot:

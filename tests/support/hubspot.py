@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
@@ -67,6 +67,7 @@ class ScriptedHubSpot(StepsByCalls):
     introspect_answer: Introspection | ProviderError = field(default_factory=lambda: Introspection(active=False))
     exchange_error: ProviderError | None = None
     grants: dict[str, Grant] = field(default_factory=dict)  #: by code; each is handed out once
+    client_id: str = "app"
     error_by_token: dict[str, ProviderError] = field(default_factory=dict)  #: for refreshes of that refresh token
     answer_seconds: float = 0.0
     during_call: Callable[[], object] = lambda: None  #: in an uninstall or a revocation, before it ends
@@ -85,9 +86,10 @@ class ScriptedHubSpot(StepsByCalls):
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def authorize_url(self, state: str, hub_id: int | None = None) -> str:
+    def authorize_url(self, state: str, hub_id: int | None = None, conditional_scopes: Sequence[str] = ()) -> str:
         path = f"/oauth/{hub_id}/authorize" if hub_id else "/oauth/authorize"
-        return f"https://app.hubspot.com{path}?client_id=app&state={quote(state)}"
+        scopes = quote(" ".join(conditional_scopes))
+        return f"https://app.hubspot.com{path}?client_id={self.client_id}&scope={scopes}&state={quote(state)}"
 
     def exchange(self, code: str, granted_at: datetime) -> ExchangedGrant:
         with self._lock:
@@ -127,7 +129,7 @@ class ScriptedHubSpot(StepsByCalls):
         self.calls.append(f"revoke {refresh_token}")
         self.during_call()
 
-    def introspect(self, token: str, kind: str) -> Introspection:
+    def introspect(self, token: str, kind: str, timeout: float | None = None) -> Introspection:
         with self._lock:
             self.calls.append("introspect")
             self.introspected.append((kind, token))

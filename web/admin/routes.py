@@ -37,7 +37,7 @@ RETRY_AFTER_SECONDS = 5
 
 
 def add_routes(app: Flask, services: Services, cookies: Cookies, require_operator: Callable[[View], View]) -> None:
-    view_base = ViewBase(cookies, CsrfTokens(services.secret_key, cookies, services.clock, [services.host]))
+    view_base = ViewBase(cookies, CsrfTokens(services.secret_key, cookies, services.clock, services.hosts))
     pages, actions = Pages(services, view_base), Actions(services, view_base)
 
     def add(rule: str, endpoint: str, view: View, method: str = "GET") -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from itsdangerous import BadData, URLSafeSerializer
 
+from shared.domain.identity import DEFAULT_APP
 from web.security.signing import SIGNER_OPTIONS
 
 #: From the submission of a grant until it is submitted again, if it is still not stored.
@@ -27,6 +28,7 @@ class InstallCookie:
     )
     is_accepted: bool = False  #: whether the queue or PostgreSQL accepted it then
     is_stored: bool = False  #: whether the row was seen in PostgreSQL; a failover may lose it all the same
+    app: str = DEFAULT_APP
 
     def mark_submitted(self, now: datetime, *, is_accepted: bool) -> InstallCookie:
         return replace(self, submitted_at=now.timestamp(), is_accepted=is_accepted)
@@ -48,7 +50,10 @@ class InstallCookieSigner:
         )
 
     def sign(self, cookie: InstallCookie) -> str:
-        return str(self._serializer.dumps(asdict(cookie)))
+        content = asdict(cookie)
+        if cookie.app == DEFAULT_APP:
+            del content["app"]  # every request carries it
+        return str(self._serializer.dumps(content))
 
     def verify(self, value: str, install_id: str) -> InstallCookie | None:
         """None where the signature is wrong or the cookie is another install's."""

@@ -46,6 +46,7 @@ class InstallStatus:
             scopes=describe_scopes(stored.scopes) if stored else [],
             awaits_domain=bool(stored and stored.hub_domain is None and is_new),
             status_url=url_for("install_status", install_id=install_id),
+            start_url=url_for("start", hub_id=cookie.hub_id, app=self._services.app_parameter(cookie.app)),
         )
         response = Response(html)
         self._update_cookies(response, progress)
@@ -68,7 +69,8 @@ class InstallStatus:
         if install is None:
             return self._check(cookie, None) if cookie else None
         # After a change of SECRET_KEY the cookie is not valid any more; the grant is encrypted with TOKEN_KEYS.
-        cookie = cookie or InstallCookie(install_id, install.hub_id, install.granted_at.timestamp())
+        granted_at = install.granted_at.timestamp()
+        cookie = cookie or InstallCookie(install_id, install.hub_id, granted_at, app=install.app)
         return self._check(cookie, encrypted)
 
     def _check(self, cookie: InstallCookie, encrypted: str | None) -> InstallProgress:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from itsdangerous import BadData, URLSafeSerializer
 
+from shared.domain.identity import DEFAULT_APP
 from web.security.signing import MAX_CLOCK_SKEW, SIGNER_OPTIONS
 
 STATE_LIFETIME = timedelta(minutes=15)
@@ -31,6 +33,12 @@ class StateOfAnotherBrowser(StateRejected):
     """Issued to another browser: a person passed the link on, or the browser lost its cookies."""
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedState:
+    handshake_id: str  #: random, of one redirect to HubSpot
+    app: str  #: the name of the app that the browser was sent to HubSpot for
+
+
 class States:
     """Issues and checks states. The server stores none: a state is bound to the browser's cookie."""
 
@@ -38,12 +46,14 @@ class States:
         self._key = secret_key.encode()
         self._serializer = URLSafeSerializer(secret_key, salt="tokenkeeper.oauth-state", signer_kwargs=SIGNER_OPTIONS)
 
-    def issue(self, browser_id: str, now: datetime) -> str:
+    def issue(self, browser_id: str, now: datetime, app: str = DEFAULT_APP) -> str:
         content = {"n": secrets.token_urlsafe(16), "b": _digest(browser_id), "t": int(now.timestamp())}
+        if app != DEFAULT_APP:
+            content["a"] = app
         return str(self._serializer.dumps(content))
 
-    def check(self, state: str, browser_id: str | None, now: datetime) -> str:
-        """The random identifier of the handshake. Raises a StateRejected."""
+    def check(self, state: str, browser_id: str | None, now: datetime) -> CheckedState:
+        """Raises a StateRejected."""
         try:
             content = self._serializer.loads(state)
         except BadData:
@@ -53,7 +63,7 @@ class States:
             raise StateExpired
         if browser_id is None or not hmac.compare_digest(content["b"], _digest(browser_id)):
             raise StateOfAnotherBrowser
-        return str(content["n"])
+        return CheckedState(str(content["n"]), str(content.get("a", DEFAULT_APP)))
 
     def install_id(self, handshake_id: str, code: str) -> str:
         """A UUID. The same handshake and code always give the same one, so that any web process recognises a reload.

@@ -14,7 +14,7 @@ def security_headers(services: Services) -> dict[str, str]:
         "script-src 'self'",
         "img-src 'self'",
         "connect-src 'self'",
-        f"form-action 'self' {services.origin} {_consent_hosts(services.hubspot_app_url)}",
+        f"form-action 'self' {' '.join(services.origins)} {_consent_hosts(services.hubspot_app_url)}",
         "base-uri 'none'",
         "frame-ancestors 'none'",
     )

@@ -79,10 +79,10 @@ def refuse_unusable_broker(settings: Settings) -> None:
 def make_services(settings: Settings) -> Services:
     """Opens no connection: with --preload the forks share the result, and must not share a socket."""
     engine = make_engine(settings.database_url)
-    app = next(iter(settings.apps.values()))
     transport = Transport(EXCHANGE_THREADS, settings.hubspot_proxy)
     return Services(
-        hubspot=HubSpot.for_app(app, settings, transport),
+        hubspot_clients={name: HubSpot.for_app(app, settings, transport) for name, app in settings.apps.items()},
+        apps=settings.apps,
         cipher=TokenCipher(settings.token_keys),
         installs=InstallStore(engine),
         refresh_requests=RefreshRequests(engine),
@@ -99,10 +99,7 @@ def make_services(settings: Settings) -> Services:
         secret_key=settings.secret_key,
         operator_password=settings.operator_password,
         metrics_password=settings.metrics_password or settings.operator_password,
-        redirect_uri=app.redirect_uri,
         hubspot_app_url=settings.hubspot_app_url,
-        scopes=app.scopes,
-        optional_scopes=app.optional_scopes,
         sweep_seconds=settings.sweep_seconds,
         trusted_proxies=settings.trusted_proxies,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,6 +47,14 @@ def the_grant(**fields: Any) -> Grant:
     """Of a good reply with other values in these fields, or without them."""
     body = {name: value for name, value in {**GOOD, **fields}.items() if value is not ABSENT}
     return parse_refresh(a_reply(body), NOW)
+
+
+@pytest.mark.parametrize(("user_id", "parsed"), [(42, 42), ("42", 42), (42.0, 42), (0, None), (True, None), ([], None)])
+def test_a_user_identifies_a_grant_of_a_user_level_app_alone(user_id: Any, parsed: int | None) -> None:
+    reply = a_reply({**GOOD, "user_id": user_id})
+    assert parse_refresh(reply, NOW, is_user_level=True) == replace(GRANT, user_id=parsed)
+    assert parse_refresh(reply, NOW) == GRANT, "elsewhere it is the user who installed the app"
+    assert parse_exchange(reply).user_id == parsed
 
 
 def the_error(body: Any) -> NoAccessToken:

@@ -309,6 +309,20 @@ def test_introspection_has_hub_domain_user_and_scopes() -> None:
     assert parse_introspection(a_reply(200, answer)) == Introspection(True, 7, "acme.com", "a@acme.com", ("oauth",))
 
 
+@pytest.mark.parametrize(
+    ("fields", "user_id"),
+    [
+        ({"user_id": 42}, 42),
+        ({"user_id": "42", "signed_access_token": {"userId": 7}}, 42),
+        ({"signed_access_token": {"isUserLevel": True, "userId": 42, "installingUserId": 7}}, 42),
+        ({"user_id": None, "signed_access_token": "odd"}, None),
+        ({"signed_access_token": {"installingUserId": 7}}, None),
+    ],
+)
+def test_introspection_has_the_user_of_the_token(fields: dict[str, Any], user_id: int | None) -> None:
+    assert parse_introspection(a_reply(200, {"active": True, **fields})) == Introspection(True, user_id=user_id)
+
+
 def test_introspection_of_an_inactive_token_has_no_more_fields() -> None:
     assert parse_introspection(a_reply(200, {"active": False})) == Introspection(active=False)
 

@@ -1,11 +1,14 @@
 """A ciphertext belongs to one hub, and every key of TOKEN_KEYS decrypts it."""
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from cryptography.fernet import Fernet
 
 from shared.domain.grant import Install
+from shared.domain.identity import ConnectionIdentity
 from shared.token_cipher import DecryptionError, TokenCipher
 
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
@@ -39,6 +42,31 @@ def test_an_encrypted_install_does_not_decrypt_as_a_refresh_token_or_the_reverse
 def test_an_install_decrypts_to_itself():
     cipher = TokenCipher([NEW])
     assert cipher.decrypt_install(cipher.encrypt_install(INSTALL).ciphertext) == INSTALL
+
+
+def test_an_install_of_another_app_and_user_decrypts_to_itself():
+    cipher = TokenCipher([NEW])
+    install = replace(INSTALL, app="users", user_id=42, needs_user_id=True)
+    assert cipher.decrypt_install(cipher.encrypt_install(install).ciphertext) == install
+
+
+def test_an_install_that_an_older_version_encrypted_is_one_of_the_app_default():
+    """In the queue and in cookies at the upgrade."""
+    content = {
+        "install_id": INSTALL.install_id,
+        "hub_id": 7,
+        "granted_at": NOON.isoformat(),
+        "refresh_token": "refresh",
+    }
+    ciphertext = Fernet(NEW).encrypt(json.dumps(content).encode()).decode()
+    assert TokenCipher([NEW]).decrypt_install(ciphertext) == INSTALL.without_access_token()
+    assert TokenCipher([NEW]).decrypt_install(ciphertext).identity == ConnectionIdentity("default", 7)
+
+
+def test_the_ciphertext_of_an_install_of_the_only_app_is_as_small_as_before():
+    cipher = TokenCipher([NEW])
+    content = json.loads(Fernet(NEW).decrypt(cipher.encrypt_install(INSTALL.without_access_token()).ciphertext))
+    assert set(content) == {"install_id", "hub_id", "granted_at", "refresh_token"}
 
 
 def test_an_install_may_be_encrypted_without_its_access_token():

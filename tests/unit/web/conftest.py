@@ -13,7 +13,9 @@ from shared.db.refresh.requests import RefreshRequests
 from shared.db.reports.connection_list import ConnectionList
 from shared.db.reports.connections import ConnectionReports
 from shared.db.reports.refresh_stats import RefreshStats
+from shared.domain.identity import DEFAULT_APP
 from shared.domain.schedule import Schedule
+from shared.hubspot_apps import HubSpotApp
 from shared.token_cipher import TokenCipher
 from tests.support.builders import grant
 from tests.support.fakes import FakeBrake, FakeClock, FakeInstalls, FakeQueue
@@ -42,11 +44,20 @@ class Site:
     checks: dict = field(default_factory=dict)
     trusted_proxies: int = 0
     metrics_password: str = PASSWORD
+    #: Several apps, and their clients; {}: one, with `redirect_uri` and `hubspot`.
+    apps: dict[str, HubSpotApp] = field(default_factory=dict)
+    clients: dict[str, ScriptedHubSpot] = field(default_factory=dict)
+
+    @property
+    def default_app(self):
+        scopes = ("oauth", "crm.objects.contacts.read")
+        return HubSpotApp(DEFAULT_APP, scopes=scopes, optional_scopes=("tickets",), redirect_uri=self.redirect_uri)
 
     def __post_init__(self):
         engine = make_engine(UNREACHABLE)
         services = Services(
-            hubspot=self.hubspot,
+            hubspot_clients=self.clients or {DEFAULT_APP: self.hubspot},
+            apps=self.apps or {DEFAULT_APP: self.default_app},
             cipher=self.cipher,
             installs=self.installs,
             refresh_requests=RefreshRequests(engine),
@@ -63,10 +74,7 @@ class Site:
             secret_key="a-secret-key-for-tests",
             operator_password=PASSWORD,
             metrics_password=self.metrics_password,
-            redirect_uri=self.redirect_uri,
             hubspot_app_url="https://app.hubspot.com",
-            scopes=("oauth", "crm.objects.contacts.read"),
-            optional_scopes=("tickets",),
             sweep_seconds=2.0,
             trusted_proxies=self.trusted_proxies,
             double_click_seconds=0.0,

@@ -52,6 +52,16 @@ def test_a_state_is_refused_from_another_browser(browser):
         STATES.check(STATES.issue("browser", START), browser, START)
 
 
+def test_a_state_says_for_which_app_it_was_issued():
+    assert STATES.check(STATES.issue("browser", START, "users"), "browser", START).app == "users"
+    assert STATES.check(STATES.issue("browser", START), "browser", START).app == "default"
+
+
+def test_a_state_of_the_app_default_is_one_that_the_version_before_could_read():
+    """Of the states on their way at an upgrade, in both directions."""
+    assert set(STATES._serializer.loads(STATES.issue("browser", START))) == {"n", "b", "t"}
+
+
 def test_a_state_does_not_contain_the_browser_id():
     assert "browser-id" not in STATES.issue("browser-id", START)
 
