@@ -23,9 +23,9 @@ from shared.settings import Settings, SettingsError
 
 _MANUAL = """\
 The HubSpot app is read from HUBSPOT_CLIENT_ID, HUBSPOT_CLIENT_SECRET (several: a,b), HUBSPOT_REDIRECT_URI and
-HUBSPOT_SCOPES, or the file that X_FILE names; a secret on the command line shows in `ps`. Without them a demo app is
-used, and any redirect URI and any scope is accepted. --unless-configured exits at once with status 0 where
-HUBSPOT_APP_CONFIGURED is not empty."""
+HUBSPOT_SCOPES, or the file that X_FILE names, and several apps from HUBSPOT_APPS_FILE; a secret on the command line
+shows in `ps`. Without them a demo app is used, and any redirect URI and any scope is accepted. --unless-configured
+exits at once with status 0 where HUBSPOT_APP_CONFIGURED is not empty."""
 
 
 def main() -> int:
@@ -70,22 +70,33 @@ def _parse_port(text: str) -> int:
     return number
 
 
-def _make_behaviour(options: argparse.Namespace, environ: Mapping[str, str]) -> Behaviour:
+def _make_behaviour(options: argparse.Namespace, environ: Mapping[str, str]) -> BehaviourSettings:
     """Options win over the environment. Raises SettingsError or InvalidBehaviour."""
-    settings = Settings.from_env(environ, needs=())
-    app = settings.apps.get(DEFAULT_APP, HubSpotApp(DEFAULT_APP))
+    # 1. Of all apps: those of the options, else of the first app in the settings.
+    apps = list(Settings.from_env(environ, needs=()).apps.values())
+    first = apps[0] if apps else HubSpotApp(DEFAULT_APP)
     changes: dict[str, Any] = {
-        "client_ids": options.client_id or ([app.client_id] if app.client_id else []),
-        "client_secrets": options.client_secret or app.client_secrets,
-        "redirect_uris": options.redirect_uri or ([app.redirect_uri] if app.redirect_uri else []),
-        "required_scopes": app.scopes,
+        **_describe_app(first),
+        "client_ids": options.client_id or ([first.client_id] if first.client_id else []),
     }
-    behaviour = BehaviourSettings(Behaviour())
-    behaviour.change({"lifetime": options.lifetime, **{name: value for name, value in changes.items() if value}})
-    return behaviour.common
+    changes |= {"client_secrets": options.client_secret} if options.client_secret else {}
+    changes |= {"redirect_uris": options.redirect_uri} if options.redirect_uri else {}
+    common = BehaviourSettings(Behaviour())
+    common.change({"lifetime": options.lifetime, **{name: value for name, value in changes.items() if value}})
+    # 2. The further apps of HUBSPOT_APPS_FILE.
+    return BehaviourSettings(common.common, {app.client_id: _describe_app(app) for app in apps[1:]})
 
 
-def _make_server(options: argparse.Namespace, behaviour: Behaviour) -> SimulatorServer:
+def _describe_app(app: HubSpotApp) -> dict[str, Any]:
+    return {
+        "client_secrets": app.client_secrets,
+        "redirect_uris": [app.redirect_uri] if app.redirect_uri else [],
+        "required_scopes": app.scopes,
+        "user_level": app.is_user_level,
+    }
+
+
+def _make_server(options: argparse.Namespace, behaviour: BehaviourSettings) -> SimulatorServer:
     """Raises OSError or sqlite3.Error."""
     if options.state:
         options.state.parent.mkdir(parents=True, exist_ok=True)

@@ -84,12 +84,15 @@ class BehaviourSettings:
     Reads take no lock: a change replaces whole tables.
     """
 
-    def __init__(self, initial: Behaviour) -> None:
+    def __init__(self, initial: Behaviour, initial_by_app: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """`initial_by_app`: what differs for further apps, by client id. Raises InvalidBehaviour."""
         self._initial = initial
+        self._initial_by_app = dict(initial_by_app or {})
         self._common = initial
         self._by_app: dict[str, dict[str, Any]] = {}
         self._by_hub: dict[int, dict[str, Any]] = {}
         self._merged_by_app: dict[str, Behaviour] = {}
+        self.reset()
 
     @property
     def common(self) -> Behaviour:
@@ -136,6 +139,8 @@ class BehaviourSettings:
         """Back to the settings that the simulator was started with."""
         self._common, self._by_app, self._by_hub = self._initial, {}, {}
         self._merge()
+        for client_id, changes in self._initial_by_app.items():
+            self.change(changes, client_id=client_id)
 
     def to_json(self) -> dict[str, Any]:
         """The secrets are hidden."""

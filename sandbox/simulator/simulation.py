@@ -38,12 +38,14 @@ class AccessTokenStatus:
 class Simulation:
     """`clock` gives seconds since 1970. Behaviour, faults and counters are lost when the process ends."""
 
-    def __init__(self, clock: Callable[[], float], behaviour: Behaviour | None = None, path: str = ":memory:") -> None:
+    def __init__(
+        self, clock: Callable[[], float], behaviour: BehaviourSettings | None = None, path: str = ":memory:"
+    ) -> None:
         """Raises sqlite3.Error."""
         self.clock = clock
         self.database = SimulatorDatabase(path)
         self.accounts = Accounts(self.database)
-        self.behaviour = BehaviourSettings(behaviour or Behaviour())
+        self.behaviour = behaviour or BehaviourSettings(Behaviour())
         self.faults = Faults()
         self.counters = Counters(clock)
         self.journal = Journal(self.database, self.accounts.get_app_id)

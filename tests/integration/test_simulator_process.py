@@ -151,6 +151,29 @@ def test_the_app_is_read_from_the_environment_and_from_files(start: Start, tmp_p
     assert "secret" not in out + err
 
 
+def test_several_apps_are_read_from_the_file_of_apps(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "apps.toml"
+    file.write_text(f"""
+        [default]
+        client_id = "first"
+        client_secret = "secret-1"
+        redirect_uri = "{CALLBACK}"
+        scopes = "oauth"
+        [people]
+        client_id = "second"
+        client_secret = "secret-2"
+        redirect_uri = "{CALLBACK}"
+        scopes = "oauth files"
+        user_level = true
+    """)
+    control = start(HUBSPOT_APPS_FILE=str(file)).wait_until_ready()
+    control.reset(settings=True)
+    first = refresh(control, control.install(HUB, "first"), client_id="first", secret="secret-1").json()
+    second = refresh(control, control.install(HUB, "second", 777), client_id="second", secret="secret-2").json()
+    assert (first["scopes"], "user_id" in first) == (["oauth"], False)
+    assert (second["scopes"], second["user_id"]) == (["oauth", "files"], 777)
+
+
 def test_the_simulator_exits_at_once_where_an_app_is_configured(start: Start) -> None:
     code, out, err = start("--unless-configured", HUBSPOT_APP_CONFIGURED="yes").wait_for_end()
     assert (code, err) == (0, "")

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from sandbox.simulator.access_tokens import MIN_TOKEN_CHARS, TOKEN_FIELDS, TOKEN_PREFIX, AccessToken, AccessTokens
 from sandbox.simulator.accounts import Accounts
-from sandbox.simulator.behaviour import Behaviour
+from sandbox.simulator.behaviour import Behaviour, BehaviourSettings
 from sandbox.simulator.control import SimulatorControl
 from sandbox.simulator.database import SimulatorDatabase
 from sandbox.simulator.records import Code, Installation
@@ -55,7 +55,7 @@ class MarkedTokens(AccessTokens):
 
 
 class MarkedHubSpot(Simulation):
-    def __init__(self, access: Mark, refresh: Mark, code: Mark, behaviour: Behaviour) -> None:
+    def __init__(self, access: Mark, refresh: Mark, code: Mark, behaviour: BehaviourSettings) -> None:
         super().__init__(time.time, behaviour)
         self.accounts = self._marked = MarkedAccounts(self.database, refresh, code)
         self._tokens = MarkedTokens(self.accounts.read_signing_key(), access)
@@ -66,7 +66,7 @@ class MarkedHubSpot(Simulation):
 
 @contextmanager
 def run_marked_simulator(access: Mark, refresh: Mark, code: Mark, secret: str) -> Iterator[SimulatorControl]:
-    state = MarkedHubSpot(access, refresh, code, Behaviour(client_secrets=(secret,)))
+    state = MarkedHubSpot(access, refresh, code, BehaviourSettings(Behaviour(client_secrets=(secret,))))
     server = SimulatorServer(state, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

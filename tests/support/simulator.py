@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import requests
 
-from sandbox.simulator.behaviour import Behaviour
+from sandbox.simulator.behaviour import Behaviour, BehaviourSettings
 from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
 from sandbox.simulator.server import SimulatorServer
 from sandbox.simulator.simulation import Simulation
@@ -94,7 +94,7 @@ def parse_redirect(url: str) -> dict[str, str]:
 @contextmanager
 def run_simulator(behaviour: Behaviour | None = None) -> Iterator[SimulatorFixture]:
     clock = Clock()
-    state = Simulation(clock, behaviour)
+    state = Simulation(clock, BehaviourSettings(behaviour or Behaviour()))
     server = SimulatorServer(state, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
