@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cached_property, partial
 
 from sqlalchemy import Engine
 
-from cli.doctor_findings import Check, CheckFailed, Finding, Level, Result, load, run_checks
-from cli.doctor_outside_checks import check_api_version, check_hubspot, check_redirect_uri, check_redis
+from cli.doctor_findings import Check, CheckFailed, Finding, Level, Result, load, read_host_clock, run_checks
+from cli.doctor_outside_checks import check_redis, list_app_checks
 from cli.output import format_hubs, track_pages
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.key_check import KeyCheckStore
@@ -54,9 +53,7 @@ def check_all(environ: Mapping[str, str], ignored_variables: Sequence[str]) -> I
         database.close()
     yield from run_checks(
         Check("redis", partial(check_redis, environ)),
-        Check("redirect URI", partial(check_redirect_uri, environ)),
-        Check("API version", partial(check_api_version, environ)),
-        Check("HubSpot", partial(check_hubspot, environ)),
+        *list_app_checks(environ),
     )
 
 
@@ -111,9 +108,9 @@ class _DatabaseChecks:
         )
 
     def check_clock(self) -> str:
-        before = _read_host_clock()
+        before = read_host_clock()
         server_time = self._reports.read_time()
-        ahead = (before + (_read_host_clock() - before) / 2 - server_time).total_seconds()
+        ahead = (before + (read_host_clock() - before) / 2 - server_time).total_seconds()
         if abs(ahead) > CLOCK_TOLERANCE_SECONDS:
             difference = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'}"
             raise CheckFailed(f"this host is {difference} PostgreSQL: synchronise both with NTP")
@@ -195,7 +192,3 @@ def _check_keys_by_check_value(cipher: TokenCipher, check_value: str | None) -> 
     if not cipher.can_decrypt(check_value):
         raise CheckFailed("TOKEN_KEYS does not decrypt what the worker encrypted: give web and worker the same keys")
     return "this login may not read them; TOKEN_KEYS decrypts what the worker encrypted"
-
-
-def _read_host_clock() -> datetime:
-    return datetime.now(UTC)  # noqa: TID251  this host's clock is what is checked

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
-from shared.app_settings import FILE_VARIABLE, REPLACED_VARIABLES
+from shared.app_settings import APP_VARIABLES, FILE_VARIABLE
 from shared.db.core.errors import SchemaError, StoreError
 from shared.settings import REQUIRED, Settings, SettingsError
 
@@ -60,7 +61,11 @@ def run_checks(*checks: Check) -> Iterator[Finding]:
 def load(environ: Mapping[str, str], *names: str) -> Settings:
     """These settings alone, so that a bad one elsewhere does not matter. Raises SettingsError."""
     wanted = set(names)
-    if wanted & set(REPLACED_VARIABLES):
+    if wanted & {FILE_VARIABLE, *(each.name for each in APP_VARIABLES.values())}:
         wanted |= {FILE_VARIABLE, "HUBSPOT_APP_URL"}  # these say which apps there are, and which redirect URIs work
     known = {name: value for name, value in environ.items() if {name, name.removesuffix("_FILE")} & wanted}
     return Settings.from_env(known, needs=[name for name in names if name in REQUIRED])
+
+
+def read_host_clock() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251  this host's clock is what is checked

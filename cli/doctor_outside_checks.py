@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
+from urllib.parse import urlsplit
 
-from cli.doctor_findings import CheckFailed, Level, Result, load
+from cli.doctor_findings import Check, CheckFailed, Level, Result, load, read_host_clock
+from shared.app_settings import FILE_VARIABLE
 from shared.broker_check import BrokerUnavailable, BrokerUnusable, check_broker
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
+from shared.domain.identity import DEFAULT_APP
+from shared.hubspot.app_definition import judge_api_version, judge_scopes
 from shared.hubspot.client import HubSpot
 from shared.hubspot.transport import Transport
+from shared.hubspot_apps import HubSpotApp
+from shared.settings import Settings, SettingsError
 
 #: HubSpot is asked about this token, to see whether it answers and accepts the app. It belongs to no account.
 PROBE_TOKEN = "tokenkeeper-doctor"  # noqa: S105  no password
@@ -26,28 +33,58 @@ def check_redis(environ: Mapping[str, str]) -> str:
     return "answers, and lets our user run what Celery needs"
 
 
-def check_redirect_uri(environ: Mapping[str, str]) -> str:
-    uri = next(iter(load(environ, "HUBSPOT_REDIRECT_URI").apps.values())).redirect_uri
+def list_app_checks(environ: Mapping[str, str]) -> Iterator[Check]:
+    """The checks of each app, which name it where there are several."""
+    try:
+        names = list(load(environ, FILE_VARIABLE).apps) if environ.get(FILE_VARIABLE) else [DEFAULT_APP]
+    except SettingsError:
+        yield Check("apps", partial(_check_apps_file, environ))
+        return
+    for name in names:
+        suffix = f" of {name}" if len(names) > 1 else ""
+        yield Check(f"redirect URI{suffix}", partial(_check_redirect_uri, environ, name))
+        yield Check(f"scopes{suffix}", partial(_check_scopes, environ, name))
+        yield Check(f"API version{suffix}", partial(_check_api_version, environ, name))
+        yield Check(f"HubSpot{suffix}", partial(_check_hubspot, environ, name))
+
+
+def _check_apps_file(environ: Mapping[str, str]) -> str:
+    return f"{len(load(environ, FILE_VARIABLE).apps)} apps"
+
+
+def _check_redirect_uri(environ: Mapping[str, str], name: str) -> str:
+    uri = load(environ, "HUBSPOT_REDIRECT_URI").apps[name].redirect_uri
     return f"{uri} follows HubSpot's rules; register exactly this URL in the app's settings at HubSpot"
 
 
-def check_api_version(environ: Mapping[str, str]) -> str:
-    return next(iter(load(environ, "HUBSPOT_CLIENT_ID", "HUBSPOT_API_VERSION").apps.values())).api_version
+def _check_scopes(environ: Mapping[str, str], name: str) -> Result:
+    names = ("HUBSPOT_SCOPES", "HUBSPOT_OPTIONAL_SCOPES", "HUBSPOT_CONDITIONAL_SCOPES")
+    app = load(environ, *names).apps[name]
+    findings = list(judge_scopes(app))
+    if not findings:
+        return f"{' '.join(app.scopes)}; compare them with HubSpot's file: tokenkeeper app check FILE"
+    return Level.WARN, "; ".join(finding.text for finding in findings)
 
 
-def check_hubspot(environ: Mapping[str, str]) -> Result:
+def _check_api_version(environ: Mapping[str, str], name: str) -> Result:
+    app = load(environ, "HUBSPOT_API_VERSION").apps.get(name, HubSpotApp(name))
+    finding = judge_api_version(app.api_version, read_host_clock().date())
+    return (Level.WARN, finding.text) if finding.is_difference else finding.text
+
+
+def _check_hubspot(environ: Mapping[str, str], name: str) -> Result:
     app = ("HUBSPOT_CLIENT_ID", "HUBSPOT_CLIENT_SECRET", "HUBSPOT_API_URL", "HUBSPOT_API_VERSION", "HUBSPOT_PROXY")
     settings = load(environ, *app, "HTTP_TIMEOUT_SECONDS", "LEASE_SECONDS")
     transport = Transport(max_idle_connections=1, proxy=settings.hubspot_proxy)
-    hubspot = HubSpot.for_app(next(iter(settings.apps.values())), settings, transport)
+    hubspot = HubSpot.for_app(settings.apps[name], settings, transport)
     try:
         hubspot.introspect(PROBE_TOKEN, "refresh_token")
     except InvalidGrant:
         pass  # it looked at the token, so it has accepted the app
     except InvalidClient as error:
-        raise CheckFailed(f"refuses our app, {error}: check HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET") from None
+        raise CheckFailed(f"refuses our app, {error}: check {_name_credentials(settings, name)}") from None
     except UnknownRefusal as error:
-        what = f"refuses the request, {error}: are HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET those of one app?"
+        what = f"refuses the request, {error}: are {_name_credentials(settings, name)} those of one app?"
         return Level.WARN, what
     except ProviderError as error:
         raise CheckFailed(
@@ -57,7 +94,14 @@ def check_hubspot(environ: Mapping[str, str]) -> Result:
         ) from None
     finally:
         transport.close()
-    return "answers; client id and secret accepted"
+    way = f" through the proxy at {urlsplit(settings.hubspot_proxy).hostname}" if settings.hubspot_proxy else ""
+    return f"answers{way}; client id and secret accepted"
+
+
+def _name_credentials(settings: Settings, name: str) -> str:
+    if settings.hubspot_apps_file:
+        return f"client_id and client_secret of [{name}] in {FILE_VARIABLE}"
+    return "HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET"
 
 
 def _describe(error: ProviderError) -> str:

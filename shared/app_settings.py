@@ -64,7 +64,8 @@ def read_apps(path: str, environ: Mapping[str, str], needs: Collection[str]) -> 
     if not path:
         own_fields = [name for name in APP_VARIABLES if name not in SHARED_FIELDS]
         values = _read_variables(own_fields, environ, needs, problems)
-        return ({DEFAULT_APP: HubSpotApp(DEFAULT_APP, **shared_values, **values)} if given else {}), problems
+        is_described = bool(given) or any(_is_set(APP_VARIABLES[field].name, environ) for field in SHARED_FIELDS)
+        return ({DEFAULT_APP: HubSpotApp(DEFAULT_APP, **shared_values, **values)} if is_described else {}), problems
     if given:
         problems.append(f"{FILE_VARIABLE} and {', '.join(given)} are both set: keep the file or the variables")
         return {}, problems

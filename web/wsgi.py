@@ -21,6 +21,7 @@ from web.server.startup import (
     load_settings,
     make_services,
     refuse_gunicorn_arguments,
+    warn_of_scopes,
 )
 
 log = structlog.get_logger(__name__)
@@ -32,6 +33,7 @@ def main() -> Flask:
         refuse_gunicorn_arguments(os.environ)  # noqa: TID251  an entry point
         remove_foreign_variables(os.environ)  # noqa: TID251  an entry point
         settings = load_settings(os.environ)  # noqa: TID251  an entry point
+        warn_of_scopes(settings)
         try:
             check_database(settings, WEB)
         except StoreUnavailable as error:

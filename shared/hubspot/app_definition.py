@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from shared.hubspot_apps import HubSpotApp
+from shared.setting_parsers import API_VERSIONS
 
 #: Account information and the uninstall need it, and HubSpot's own templates of an app have it.
 OAUTH_SCOPE = "oauth"
@@ -28,6 +30,15 @@ COARSE_SCOPES: Mapping[str, str] = {
 PLATFORM_VERSIONS: Mapping[str, str] = {"2026-09": "2026.09", "2026-03": "2026.03"}
 DEFAULT_PLATFORM_VERSION = "2026.09"
 MAX_UID_CHARACTERS = 64
+#: Until when HubSpot supports a version: of v3, as announced (its last day is not: the month's first is meant); of the
+#: dated ones 18 months after their release, which is HubSpot's rule.
+API_VERSION_ENDS: Mapping[str, date] = {
+    "v3": date(2027, 9, 1),
+    "2026-03": date(2027, 9, 1),
+    "2026-09": date(2028, 3, 1),
+}
+#: So long before the end of a version one is told to change.
+VERSION_WARNING = timedelta(days=180)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +96,30 @@ def compare_app_definition(definition: object, app: HubSpotApp) -> list[Finding]
     ]
 
 
+def judge_scopes(app: HubSpotApp) -> Iterator[Finding]:
+    """What is wrong with the scopes of the settings, whatever the app's file says."""
+    scopes = (*app.scopes, *app.optional_scopes, *app.conditional_scopes)
+    if OAUTH_SCOPE not in app.scopes:
+        yield Finding("oauth is not among the scopes: account information and the uninstall of an account need it")
+    yield from _judge_names(set(scopes))
+    for scope in sorted({scope for scope in scopes if scopes.count(scope) > 1}):
+        yield Finding(f"{scope} is in two of the lists of scopes: HubSpot takes a scope in one")
+
+
+def judge_api_version(version: str, today: date) -> Finding:
+    end = API_VERSION_ENDS[version]
+    if today < end - VERSION_WARNING:
+        return Finding(f"{version}, which HubSpot supports until {end:%B %Y}", is_difference=False)
+    verb = "ends" if today < end else "ended"
+    advice = "upgrade tokenkeeper" if version == API_VERSIONS[0] else f"use {API_VERSIONS[0]}"
+    return Finding(f"HubSpot's support of {version} {verb} in {end:%B %Y}: {advice}")
+
+
 def _compare_redirect_url(auth: Mapping[str, Any], app: HubSpotApp) -> Iterator[Finding]:
     urls = _read_texts(auth, "redirectUrls")
     if app.redirect_uri not in urls:
         yield Finding(
-            f"redirectUrls lacks {app.redirect_uri}, which is HUBSPOT_REDIRECT_URI: HubSpot compares every character"
+            f"redirectUrls lacks {app.redirect_uri}, which the settings have: HubSpot compares every character"
         )
     for url in urls:
         parts = urlsplit(url)
@@ -118,12 +148,12 @@ def _compare_scopes(auth: Mapping[str, Any], app: HubSpotApp) -> Iterator[Findin
     for scope, keys in places.items():
         if len(keys) > 1:
             yield Finding(f"{scope} is in {' and in '.join(keys)}: HubSpot takes a scope in one list")
-    yield from _judge_scopes(set(places) | set(app.scopes) | set(app.optional_scopes) | set(app.conditional_scopes))
+    yield from _judge_names(set(places) | set(app.scopes) | set(app.optional_scopes) | set(app.conditional_scopes))
     if OAUTH_SCOPE not in _read_texts(auth, "requiredScopes"):
         yield Finding("requiredScopes lacks oauth: account information and the uninstall of an account need it")
 
 
-def _judge_scopes(scopes: set[str]) -> Iterator[Finding]:
+def _judge_names(scopes: set[str]) -> Iterator[Finding]:
     for scope in sorted(scopes & RETIRED_SCOPES.keys()):
         yield Finding(f"{scope} is a scope that HubSpot has ended: use {RETIRED_SCOPES[scope]}")
     for scope in sorted(scopes & COARSE_SCOPES.keys()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from shared.domain.errors import InvalidClient
 from shared.domain.provider import CallOutcome
 from shared.foreign_environment import UNUSED_HTTP_NAMES
 from shared.token_cipher import TokenCipher
+from tests.support.apps_file import use_apps_file
 from tests.support.command import Command, CommandResult
 from tests.support.environment import web_environment
 from tests.support.http_proxy import HttpProxy
@@ -26,7 +28,7 @@ from tests.support.stores import ConnectionFixture, SqlFixture
 CLOSED_PORT = "127.0.0.1:1"
 ABOUT = [
     *("settings", "environment", "database", "server log", "clock", "schema", "readers", "rows", "beat"),
-    *("refreshes", "brake", "snapshots", "redis", "redirect URI", "API version", "HubSpot"),
+    *("refreshes", "brake", "snapshots", "redis", "redirect URI", "scopes", "API version", "HubSpot"),
 ]
 
 
@@ -183,6 +185,38 @@ def test_a_server_log_that_would_contain_rows_is_mentioned(tokenkeeper: Command,
         findings(result)["server log"][1]
         == "contains no statements; set log_error_verbosity = terse to keep rows out of it too"
     )
+
+
+@pytest.mark.usefixtures("healthy")
+def test_each_of_several_apps_has_its_own_lines(
+    tokenkeeper: Command, simulator: SimulatorControl, tmp_path: Path
+) -> None:
+    simulator.add_app("second-app", client_secrets=["second-secret"])
+    apps = {
+        "acme": {},
+        "second": {"client_id": "second-app", "client_secret": "planted-wrong-secret"},
+        "old": {"client_id": "third-app", "api_version": "v3", "scopes": "contacts oauth", "optional_scopes": "oauth"},
+    }
+    several = Command(use_apps_file(tokenkeeper.environment, tmp_path / "apps.toml", apps))
+    result = several("doctor")
+    lines = findings(result)
+    assert lines["HubSpot of acme"] == ("ok", "answers; client id and secret accepted")
+    assert lines["scopes of acme"][0] == lines["redirect URI of second"][0] == lines["API version of old"][0] == "ok"
+    level, what = lines["HubSpot of second"]
+    assert (level, "check client_id and client_secret of [second] in HUBSPOT_APPS_FILE" in what) == ("FAIL", True), what
+    level, what = lines["scopes of old"]
+    assert (level, "use crm.objects.contacts.read and" in what, "oauth is in two" in what) == ("warn", True, True), what
+    assert "planted" not in result.out + result.err
+
+    apps["second"]["client_secret"] = "second-secret"
+    use_apps_file(tokenkeeper.environment, tmp_path / "apps.toml", apps)
+    assert findings(several("doctor"))["HubSpot of second"][0] == "ok"
+
+    (tmp_path / "apps.toml").write_text("[acme]\nscope = 1\n")
+    lines = findings(several("doctor"))
+    assert lines["apps"][0] == lines["settings"][0] == "FAIL"
+    assert "[acme] scope is no key of an app (did you mean scopes?)" in lines["apps"][1]
+    assert lines["redis"][0] == "ok"
 
 
 @pytest.mark.usefixtures("healthy")

@@ -3,12 +3,16 @@
 import copy
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.main import main
+from shared.hubspot.app_definition import API_VERSION_ENDS, Finding, judge_api_version, judge_scopes
+from shared.hubspot_apps import HubSpotApp
+from shared.setting_parsers import API_VERSIONS
 
 Output = pytest.CaptureFixture[str]
 REDIRECT_URI = "https://connect.example.com/oauth/callback"
@@ -217,3 +221,33 @@ def test_with_several_apps_init_and_check_ask_for_one_by_name(
     assert run("app", "check", str(definition), "--app", "for_users") == 0
     assert run("app", "check", str(definition), "--app", "acme") == 1
     assert 'the file has "isUserLevel": true' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("version", "today", "is_warning", "text"),
+    [
+        ("2026-09", date(2026, 11, 27), False, "2026-09, which HubSpot supports until March 2028"),
+        ("2026-09", date(2027, 11, 27), True, "HubSpot's support of 2026-09 ends in March 2028: upgrade tokenkeeper"),
+        ("v3", date(2027, 5, 1), True, "HubSpot's support of v3 ends in September 2027: use 2026-09"),
+        ("2026-03", date(2027, 9, 1), True, "HubSpot's support of 2026-03 ended in September 2027: use 2026-09"),
+    ],
+)
+def test_a_version_is_warned_of_half_a_year_before_its_end(
+    version: str, today: date, is_warning: bool, text: str
+) -> None:
+    assert judge_api_version(version, today) == Finding(text, is_difference=is_warning)
+
+
+def test_every_version_that_the_settings_take_has_an_end() -> None:
+    assert set(API_VERSION_ENDS) == set(API_VERSIONS)
+
+
+def test_scopes_that_fail_at_each_install_are_found_without_the_apps_file() -> None:
+    app = HubSpotApp("default", scopes=("contacts", "tickets"), conditional_scopes=("tickets",))
+    assert [finding.text.split(":")[0][:108] for finding in judge_scopes(app)] == [
+        "oauth is not among the scopes",
+        "contacts is a scope that HubSpot has ended",
+        "HubSpot replaces tickets by crm.objects.tickets.read and crm.objects.tickets.write, on a date that your dev",
+        "tickets is in two of the lists of scopes",
+    ]
+    assert list(judge_scopes(HubSpotApp("default", scopes=("oauth", "crm.objects.contacts.read")))) == []
