@@ -6,7 +6,9 @@ it queues it, and executes nothing.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from kombu import Connection
@@ -63,6 +65,7 @@ CLUSTER = (
     "is in cluster mode, and Celery's queues need one server: turn cluster mode off, or use another Redis "
     "(ElastiCache: a cache with cluster mode disabled, not Serverless)"
 )
+NO_TLS = "has no TLS at this port, which rediss:// demands"
 #: What does not end by itself: an error's class and a part of its text, and what to tell people. The first that fits
 #: counts.
 PERMANENT_ERRORS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str], ...] = (
@@ -80,7 +83,7 @@ PERMANENT_ERRORS: tuple[tuple[type[BaseException] | tuple[type[BaseException], .
         "CERTIFICATE_VERIFY_FAILED",
         "has a certificate that is not trusted, or is another host's: correct the name, or add ?ssl_ca_certs=/path",
     ),
-    (exceptions.ConnectionError, "WRONG_VERSION_NUMBER", "has no TLS at this port, which rediss:// demands"),
+    (exceptions.ConnectionError, "WRONG_VERSION_NUMBER", NO_TLS),
     # redis-py says so of a certificate's file; of a Unix socket, see NO_SOCKET
     (exceptions.ConnectionError, "No such file", "needs a file that REDIS_URL names: correct its path"),
     (exceptions.ConnectionError, "Permission denied", "needs a file that this user may not read: correct its mode"),
@@ -101,11 +104,17 @@ def check_broker(redis_url: str, max_retries: int = 1) -> None:
     url, options = build_broker_config(redis_url, timeouts)
     try:
         with Connection(url, transport_options=options) as connection:
-            connection.ensure_connection(max_retries=max_retries, interval_start=0.2, interval_step=0.5, timeout=5)
+            connection.ensure_connection(
+                lambda error, _: _raise_if_permanent(connection, error),
+                max_retries=max_retries,
+                interval_start=0.2,
+                interval_step=0.5,
+                timeout=5,
+            )
             refused = _find_refused_commands(connection.default_channel.client)
     except CONNECT_ERRORS as error:
-        reason = _explain(error.__cause__ or error)
-        raise (BrokerUnusable(f"the broker at REDIS_URL {reason}") if reason else _unavailable(error)) from None
+        _raise_if_permanent(connection, error)
+        raise _unavailable(error) from None
     if refused:
         raise BrokerUnusable(
             f"the user of REDIS_URL may not run {', '.join(refused)} at the broker: have an administrator run: "
@@ -135,6 +144,12 @@ def _try_commands(connection: Any) -> Iterator[str]:
                 return  # the next ones would be executed
 
 
+def _raise_if_permanent(connection: Connection, error: BaseException) -> None:
+    """Raises BrokerUnusable."""
+    if reason := _explain(error.__cause__ or error) or _explain_no_handshake(connection, error):
+        raise BrokerUnusable(f"the broker at REDIS_URL {reason}") from None
+
+
 def _explain(error: BaseException) -> str:
     """What is wrong and does not end by itself; empty for anything else."""
     text = str(error)
@@ -143,8 +158,24 @@ def _explain(error: BaseException) -> str:
     return next((reason for kind, part, reason in PERMANENT_ERRORS if isinstance(error, kind) and part in text), "")
 
 
-def _unavailable(error: BaseException) -> BrokerUnavailable:
+def _explain_no_handshake(connection: Connection, error: BaseException) -> str:
+    """A Redis without TLS waits for the end of a line, of which there is none in a handshake."""
+    return NO_TLS if _had_no_handshake(error) and _answers_in_clear(connection.hostname, connection.port) else ""
+
+
+def _answers_in_clear(host: str, port: int) -> bool:
+    with suppress(OSError), socket.create_connection((host, port), TIMEOUT_SECONDS) as plain:
+        plain.sendall(b"PING\r\n")
+        return plain.recv(1) in {b"+", b"-"}
+    return False
+
+
+def _had_no_handshake(error: BaseException) -> bool:
     cause = error.__cause__ or error
-    if "handshake" in str(cause.__cause__ or cause.__context__ or cause):
+    return "handshake" in str(cause.__cause__ or cause.__context__ or cause)
+
+
+def _unavailable(error: BaseException) -> BrokerUnavailable:
+    if _had_no_handshake(error):
         return BrokerUnavailable("no answer to TLS: has it TLS at this port?")
-    return BrokerUnavailable(type(cause).__name__)
+    return BrokerUnavailable(type(error.__cause__ or error).__name__)

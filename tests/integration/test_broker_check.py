@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
@@ -100,7 +101,12 @@ def test_nothing_is_executed(redis_url: str) -> None:
 
 
 def test_a_server_in_cluster_mode_is_named(start_valkey: Callable[..., int]) -> None:
+    """Also one that has every slot, so that it refuses no command of one key."""
     port = start_valkey("--cluster-enabled", "yes")
+    assert "is in cluster mode" in read_problem(f"redis://127.0.0.1:{port}/0")
+    with redis.Redis(port=port) as client:
+        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
+        until(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
     assert "is in cluster mode, and Celery's queues need one server" in read_problem(f"redis://127.0.0.1:{port}/0")
 
 
@@ -168,5 +174,6 @@ def test_tls_verifies_the_certificate_unless_the_url_says_otherwise(secure_url: 
 def test_a_missing_file_and_a_server_without_tls_are_named(secure_url: str, redis_url: str) -> None:
     assert "needs a file that REDIS_URL names" in read_problem(f"{secure_url}?ssl_ca_certs=/no/such/file")
     # Valkey waits for the end of a line, or finds one in the random bytes of the handshake and refuses it.
-    with pytest.raises((BrokerUnavailable, BrokerUnusable)):
-        check_broker(redis_url.replace("redis://", "rediss://"))
+    assert "has no TLS at this port" in read_problem(redis_url.replace("redis://", "rediss://"))
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(BrokerUnavailable, match="has it TLS"):
+        check_broker(f"rediss://127.0.0.1:{silent.getsockname()[1]}/0", max_retries=0)

@@ -136,6 +136,7 @@ BROKER_CASES: dict[str, tuple[Callable[[Servers], str], str]] = {
         lambda s: s.broker("rediss", port=s.tls_redis_port),
         "has a certificate that is not trusted",
     ),
+    "a server without TLS": (lambda s: s.broker("rediss"), "has no TLS at this port, which rediss:// demands"),
     "nonsense for TLS": (
         lambda s: s.broker("rediss", query="ssl_cert_reqs=planted"),
         "REDIS_URL is malformed: ssl_cert_reqs is required, optional or none",
