@@ -16,7 +16,7 @@ import pytest
 from sandbox.child_processes import ChildProcess
 from shared.db.schema.migrate import migrate
 from tests.support.databases import Databases
-from tests.support.fault_deployment import FaultDeployment, start_fault_deployment
+from tests.support.fault_deployment import MAINTENANCE, FaultDeployment, start_fault_deployment
 from tests.support.polling import until
 from tests.support.stores import SqlFixture
 
@@ -135,24 +135,6 @@ def test_refreshes_and_installs_go_on_with(deployment: FaultDeployment, administ
         execute(deployment, administrator, change.undo)
         deployment.terminate_sessions()
     deployment.check_recovered()
-
-
-#: As an administrator, autovacuum or pg_repack runs it: indexes that are built, rebuilt and dropped, tables that are
-#: rewritten and swapped, a vacuum that freezes every row (as to prevent wraparound).
-MAINTENANCE = (
-    "VACUUM (FREEZE, ANALYZE) tokenkeeper.connections",
-    "VACUUM FULL tokenkeeper.connections",
-    "CLUSTER tokenkeeper.connections USING connections_pkey",
-    "REINDEX TABLE tokenkeeper.connections",
-    "REINDEX TABLE CONCURRENTLY tokenkeeper.connections",
-    "CREATE INDEX of_an_administrator ON tokenkeeper.connections (scopes)",
-    "DROP INDEX tokenkeeper.of_an_administrator",
-    "CREATE INDEX CONCURRENTLY of_an_administrator ON tokenkeeper.history (detail)",
-    "DROP INDEX CONCURRENTLY tokenkeeper.of_an_administrator",
-    "VACUUM FULL tokenkeeper.history",
-    "REINDEX SCHEMA CONCURRENTLY tokenkeeper",
-    "VACUUM FULL",
-)
 
 
 def test_maintenance_of_every_kind_beside_the_refreshes_ends_no_connection(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import psutil
@@ -12,6 +13,7 @@ import redis
 from shared.dispatch import INTERACTIVE_QUEUE
 from tests.support.fault_deployment import FaultDeployment
 from tests.support.polling import until
+from tests.support.visitor import Visitor
 
 NEW_PASSWORD = "another-password"
 FIRST_NEW_HUB = 4_000
@@ -117,6 +119,39 @@ def test_installs_in_the_queue_of_a_redis_without_memory_are_stored(
         admin.config_set("maxmemory", 0)
     deployment.check_recovered()
     assert processes
+
+
+def test_an_install_is_stored_though_redis_evicts_every_key_for_another_program(
+    deployment: FaultDeployment, admin: redis.Redis, processes: list[psutil.Process]
+) -> None:
+    """`allkeys-lru`: queues, their registration and the messages in work disappear. The browser has the grant, too."""
+    worker = psutil.Process(deployment.newest_process("worker").pid)
+    hub_id = FIRST_NEW_HUB + 2
+    worker.suspend()
+    try:
+        with Visitor(deployment.url, deployment.simulator) as visitor:
+            page = visitor.install(hub_id)
+            evict_all(admin)
+            worker.resume()
+            visitor.wait(page)
+        deployment.wait_for_new_tokens(deployment.make_due())
+    finally:
+        worker.resume()
+        admin.config_set("maxmemory", 0)
+        admin.config_set("maxmemory-policy", "noeviction")
+        admin.delete("of-another-program")
+    deployment.check_recovered()
+    assert processes
+
+
+def evict_all(admin: redis.Redis) -> None:
+    admin.config_set("maxmemory-policy", "allkeys-lru")
+    used = int(admin.info("memory")["used_memory"])
+    admin.config_set("maxmemory", used + 500_000)
+    with suppress(redis.exceptions.OutOfMemoryError):
+        admin.set("of-another-program", bytes(2_000_000))
+        admin.set("of-another-program", bytes(2_000_000))
+    until(lambda: not admin.exists(INTERACTIVE_QUEUE))
 
 
 def test_a_worker_with_an_unacknowledged_install_survives_the_end_of_redis(

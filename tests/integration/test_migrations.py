@@ -6,6 +6,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -24,7 +25,7 @@ from shared.db.schema.migrate import MIGRATIONS, REVISIONS, check_schema, migrat
 from shared.db.schema.tables import metadata
 from tests.support.databases import Databases
 from tests.support.polling import until
-from tests.support.stores import SqlFixture, at_once
+from tests.support.stores import SqlFixture, at_once, open_transaction
 
 COUNT_RELATIONS = "SELECT count(*) FROM pg_class WHERE relnamespace::regnamespace::text IN ('tokenkeeper', 'hubspot')"
 
@@ -285,6 +286,17 @@ def test_the_revisions_of_the_code_are_those_of_alembic() -> None:
 def test_concurrent_migrations_of_a_new_database_are_safe(empty: Engine, empty_database_url: str) -> None:
     at_once([lambda: migrate(empty_database_url)] * 3)
     check_schema(empty)
+
+
+def test_a_migration_waits_for_another_one_of_the_same_database(
+    database_url: str, connect: Callable[..., Any], sql: SqlFixture
+) -> None:
+    with open_transaction(connect) as other, ThreadPoolExecutor(1) as pool:
+        other.rows("LOCK TABLE tokenkeeper.alembic_version IN SHARE ROW EXCLUSIVE MODE")  # as a migration does
+        migration = pool.submit(migrate, database_url)
+        until(lambda: sql.count_lock_waits() == 1)
+        other.rows("ROLLBACK")
+        migration.result(60)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import psycopg2
 import pytest
 
 from sandbox.child_processes import ChildProcess, signal_group
-from tests.support.fault_deployment import FaultDeployment, start_fault_deployment
+from tests.support.fault_deployment import MAINTENANCE, FaultDeployment, start_fault_deployment
 from tests.support.polling import until
 from tests.support.replication import Names
 from tests.support.wall_clock import WallClock
@@ -72,6 +72,7 @@ class RandomFaults:
             self.freeze_redis,
         ]
         servers += [self.freeze_postgres, self.lock_rows, self.leave_request_open, self.keep_snapshot]
+        servers += [self.lock_history, self.maintain]
         return [*processes, *servers, *[self.spoil_hubspot] * 4, self.rotate]
 
     def kill_worker(self) -> str:
@@ -167,6 +168,20 @@ class RandomFaults:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT FROM hubspot.tokens")
             self._wait(0.5, 8)
         return "snapshot kept open"
+
+    def lock_history(self) -> str:
+        """As an administrator's REINDEX of the table that grows."""
+        with self._transaction() as cursor:
+            cursor.execute("LOCK TABLE tokenkeeper.history IN SHARE MODE")
+            self._wait(0.5, 8)
+        return "history locked"
+
+    def maintain(self) -> str:
+        statement = self.dice.choice(MAINTENANCE)
+        with self._transaction() as cursor, suppress(psycopg2.OperationalError):  # it may be in a deadlock
+            cursor.connection.autocommit = True
+            cursor.execute(statement)
+        return f"maintenance: {statement.partition(' tokenkeeper')[0]}"
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:

@@ -33,6 +33,22 @@ TOKEN_LIFETIME_SECONDS = 60
 FIRST_HUB_ID, HUBS = 1_000, 12
 #: A lease expires, HubSpot is probed six times a minute, and then the rate rises in steps.
 RECOVERY_SECONDS = 90.0
+#: As an administrator, autovacuum or pg_repack runs it: indexes that are built, rebuilt and dropped, tables that are
+#: rewritten and swapped, a vacuum that freezes every row (as to prevent wraparound).
+MAINTENANCE = (
+    "VACUUM (FREEZE, ANALYZE) tokenkeeper.connections",
+    "VACUUM FULL tokenkeeper.connections",
+    "CLUSTER tokenkeeper.connections USING connections_pkey",
+    "REINDEX TABLE tokenkeeper.connections",
+    "REINDEX TABLE CONCURRENTLY tokenkeeper.connections",
+    "CREATE INDEX of_an_administrator ON tokenkeeper.connections (scopes)",
+    "DROP INDEX tokenkeeper.of_an_administrator",
+    "CREATE INDEX CONCURRENTLY of_an_administrator ON tokenkeeper.history (detail)",
+    "DROP INDEX CONCURRENTLY tokenkeeper.of_an_administrator",
+    "VACUUM FULL tokenkeeper.history",
+    "REINDEX SCHEMA CONCURRENTLY tokenkeeper",
+    "VACUUM FULL",
+)
 TERMINATE_SESSIONS = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
  WHERE application_name = 'tokenkeeper' AND datname = current_database()
