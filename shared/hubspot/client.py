@@ -10,8 +10,10 @@ from time import monotonic
 from typing import Literal, TypeVar
 from urllib.parse import quote, urlencode
 
+from shared.domain.account import AccountDetails
 from shared.domain.errors import InvalidClient, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS, ExchangedGrant, Grant, Introspection
+from shared.hubspot.account_parsing import parse_account_details
 from shared.hubspot.response_parsing import (
     AppToken,
     IssuedTokens,
@@ -62,6 +64,8 @@ class HubSpot:
         self._introspect_endpoint = transport.prepare_endpoint("POST", f"{token_url}/introspect", form_headers)
         self._revoke_endpoint = transport.prepare_endpoint("POST", f"{token_url}/revoke", form_headers)
         self._install_endpoint = transport.prepare_endpoint("DELETE", install_url)
+        account_url = f"{api_url.rstrip('/')}/account-info/{app.api_version}/details"
+        self._account_endpoint = transport.prepare_endpoint("GET", account_url, {"Accept": "application/json"})
 
     @classmethod
     def for_app(cls, app: HubSpotApp, settings: Settings, transport: Transport) -> HubSpot:
@@ -102,6 +106,10 @@ class HubSpot:
         """Ask about a token. For an inactive one HubSpot says no more than that. `timeout` in seconds, if shorter."""
         ends_at = None if timeout is None else monotonic() + min(timeout, self._timeout)
         return self._transport.run(self.introspect_steps(token, kind, ends_at))
+
+    def read_account(self, access_token: str) -> AccountDetails:
+        """Read what HubSpot says about the account: the first call of its API that the token is used for."""
+        return self._transport.run(self._read_account_steps(access_token))
 
     def revoke(self, refresh_token: str) -> None:
         """Revoke a refresh token. Access tokens that it brought stay valid until they expire."""
@@ -173,6 +181,13 @@ class HubSpot:
             scopes=found.scopes if tokens.scopes is None else tokens.scopes,
             user_id=(tokens.user_id or found.user_id) if self._app.is_user_level else None,
         )
+
+    @trace_steps("hubspot.account_info", SpanKind.CLIENT)
+    def _read_account_steps(self, access_token: str) -> Steps[AccountDetails]:
+        headers = {"Authorization": f"Bearer {access_token}"}
+        ends_at = monotonic() + self._timeout
+        reply = yield from send(self._account_endpoint, None, ends_at, headers, secrets=(access_token,))
+        return parse_account_details(reply)
 
     @trace_steps("hubspot.revoke", SpanKind.CLIENT)
     def _revoke_steps(self, refresh_token: str) -> Steps[None]:

@@ -520,6 +520,8 @@ def test_a_connection_can_be_exchanged_refreshed_introspected_and_revoked(
         seen = hubspot.introspect(fresh.access_token, "access_token")
         assert (seen.active, seen.hub_id) == (True, HUB)
         assert seen.hub_domain
+        account = hubspot.read_account(fresh.access_token)
+        assert (account.hub_id, account.name, account.region) == (HUB, "Northwind Bakery", "na1")
         assert hubspot.introspect(refresh_token, "refresh_token").active
 
         hubspot.revoke(refresh_token)
