@@ -35,7 +35,9 @@ def four_states(connections: ConnectionFixture, sql: SqlFixture) -> ConnectionFi
     connections.install(3)
     connections.install(4)
     names = "hub_domain = E'acme.com\\x1b[2J', installed_by = 'mia@acme.com'"
-    sql.rows(f"UPDATE tokenkeeper.accounts SET {names} WHERE hub_id = 1")
+    sql.rows(
+        f"UPDATE tokenkeeper.accounts SET {names} FROM tokenkeeper.connections WHERE id = connection_id AND hub_id = 1"
+    )
     sql.set("status = 'suspect', status_reason = 'BAD_REFRESH_TOKEN', failures = 2", 2)
     sql.set("status = 'revoked', access_token = NULL, expires_at = NULL, due_at = NULL", 3)
     sql.set("status = 'disconnected', access_token = NULL, expires_at = NULL, due_at = NULL", 4)

@@ -25,9 +25,10 @@ SELECT n * 7, (ARRAY['active', 'active', 'active', 'suspect', 'revoked', 'discon
        CASE WHEN n % 6 < 4 AND n % 10 > 0 THEN now() + interval '1 minute' * (n % 5) END,
        CASE WHEN n % 4 = 0 THEN n % 3 + 1 ELSE 0 END
   FROM generate_series(1, {count}) AS n;
-UPDATE tokenkeeper.accounts
+UPDATE tokenkeeper.accounts AS a
    SET hub_domain = CASE WHEN hub_id % 3 > 0 THEN 'Shop-' || hub_id % 11 || '.example' END,
        installed_by = CASE WHEN hub_id % 4 > 0 THEN 'mia' || hub_id || '@100%_sure.EXAMPLE' END
+  FROM tokenkeeper.connections AS c WHERE c.id = a.connection_id
 """
 
 
@@ -114,10 +115,10 @@ def encode(value: object) -> str:
         (Sort.HUB, encode(7)),
         (Sort.HUB, encode([])),
         (Sort.HUB, encode(["hub"])),
-        (Sort.HUB, encode(["hub", 1, 2])),
+        (Sort.HUB, encode(["hub", 1, 2, 3])),
         (Sort.HUB, encode(["due", 1])),
         (Sort.HUB, encode({"hub": 1})),
-        *((Sort.HUB, encode(["hub", each])) for each in (True, None, -1, 2**63, 1.5, "1", "1); DROP TABLE x", [1])),
+        *((Sort.HUB, encode(["hub", 1, each])) for each in (True, None, -1, 2**63, 1.5, "1", "1); DROP TABLE x", [1])),
         *((Sort.DUE, encode(["due", each, 1])) for each in (1, None, "now", "2026-11-24T00:00:00", "infinity")),
         *((Sort.FAILURES, encode(["failures", each, 1])) for each in ("1", False, -1, 10**30)),
         *((Sort.DOMAIN, encode(["domain", each, 1])) for each in (1, None, "a\0", "\ud800")),
@@ -174,7 +175,8 @@ INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, du
 SELECT n, CASE WHEN n % 500 = 0 THEN 'suspect' WHEN n % 300 = 1 THEN 'revoked' ELSE 'active' END, 'encrypted',
        now() + interval '1 second' * (n % 1100), CASE WHEN n % 1000 = 7 THEN 1 ELSE 0 END
   FROM generate_series(1, 50000) AS n;
-UPDATE tokenkeeper.accounts SET hub_domain = 'shop-' || hub_id || '.example';
+UPDATE tokenkeeper.accounts AS a SET hub_domain = 'shop-' || hub_id || '.example'
+  FROM tokenkeeper.connections AS c WHERE c.id = a.connection_id;
 """
 
 
@@ -199,8 +201,8 @@ def test_a_page_is_read_along_an_index(
     if analyzed:
         sql.rows("ANALYZE tokenkeeper.connections, tokenkeeper.accounts")
     expected = {
-        (Sort.HUB, None): "connections_pkey",
-        (Sort.HUB, Status.ACTIVE): "connections_pkey",
+        (Sort.HUB, None): "connections_identity",
+        (Sort.HUB, Status.ACTIVE): "connections_identity",
         (Sort.HUB, Status.REVOKED): "connections_not_active",
         (Sort.DUE, None): "connections_due",
         (Sort.DUE, Status.ACTIVE): "connections_due",
@@ -209,14 +211,15 @@ def test_a_page_is_read_along_an_index(
         (Sort.DOMAIN, None): "accounts_sorted",
         (Sort.DOMAIN, Status.ACTIVE): "accounts_sorted",
     }
-    keys = {Sort.HUB: (9,), Sort.DUE: (sql.now(), 9), Sort.FAILURES: (1, 9), Sort.DOMAIN: ("\tshop", 9)}
+    keys = {Sort.HUB: (9, 9), Sort.DUE: (sql.now(), 9), Sort.FAILURES: (1, 9), Sort.DOMAIN: ("\tshop", 9)}
     for (sort, status), index in expected.items():
         for at, backwards in ((None, False), (keys[sort], False), (keys[sort], True)):
             query_plan = plan(engine, connection_list_sql.scan(PageRequest(sort, status, at, backwards, 51)))
             page = query_plan.partition("CTE page")[2].partition("CTE Scan")[0]
             assert index in page, query_plan
             assert "Seq Scan" not in query_plan, query_plan
-            assert "Sort" not in page, query_plan
+            # By hub, the few connections of one hub are sorted: the index has them next to each other.
+            assert "Sort" not in page or (sort is Sort.HUB and "Incremental Sort" in page), query_plan
 
 
 def test_a_rare_status_is_read_by_its_index(engine: Engine, sql: SqlFixture) -> None:
@@ -234,7 +237,8 @@ def test_a_search_that_thousands_of_ids_and_names_match_is_sorted_and_paged(
         INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, due_at)
         SELECT n, 'active', 'encrypted', now() + interval '1 second' * (30000 - n)
           FROM generate_series(10000, 30001) AS n;
-        UPDATE tokenkeeper.accounts SET hub_domain = 'shop-' || hub_id || '.example';
+        UPDATE tokenkeeper.accounts AS a SET hub_domain = 'shop-' || hub_id || '.example'
+  FROM tokenkeeper.connections AS c WHERE c.id = a.connection_id;
     """)
     ids = directory.read_page(search="1", sort=Sort.DUE)
     assert hubs([ids])[:3] == [19_999, 19_998, 19_997]

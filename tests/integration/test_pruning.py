@@ -89,7 +89,7 @@ def test_pruning_finds_old_rows_by_an_index(connections: ConnectionFixture, sql:
         """
         INSERT INTO tokenkeeper.history (hub_id, event, status) SELECT n, 'installed', 'active'
           FROM generate_series(1, 20000) AS n;
-        INSERT INTO tokenkeeper.installs (install_id, hub_id, granted_at)
+        INSERT INTO tokenkeeper.installs (install_id, connection_id, granted_at)
         SELECT gen_random_uuid(), n, now() FROM generate_series(1, 20000) AS n;
         VACUUM ANALYZE tokenkeeper.history;
     """.replace("VACUUM ", "")

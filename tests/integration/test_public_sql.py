@@ -46,10 +46,10 @@ def columns(job: SqlFixture, view: str) -> list[tuple[str, str]]:
 
 def test_a_job_reads_a_token_with_one_select(connections: ConnectionFixture, job: SqlFixture) -> None:
     connections.install()
-    hub_id, token, expires_at, expires_in, scopes, refreshed_at = job.rows(
+    hub_id, token, expires_at, expires_in, scopes, refreshed_at, *identity = job.rows(
         "SELECT * FROM hubspot.tokens WHERE hub_id = %s", HUB
     )[0]
-    assert (hub_id, token) == (HUB, f"access-of-{HUB}")
+    assert (hub_id, token, identity) == (HUB, f"access-of-{HUB}", ["default", None, None])
     assert 1790 < expires_in <= 1800
     assert isinstance(expires_in, int)
     assert scopes == ["oauth", "crm.objects.contacts.read"]
@@ -65,6 +65,9 @@ def test_the_views_have_the_columns_of_the_contract(job: SqlFixture) -> None:
         ("expires_in", "integer"),
         ("scopes", "text[]"),
         ("refreshed_at", instant),
+        ("app", "text"),
+        ("user_id", "bigint"),
+        ("customer", "text"),
     ]
     assert columns(job, "connections") == [
         ("hub_id", "bigint"),
@@ -79,9 +82,24 @@ def test_the_views_have_the_columns_of_the_contract(job: SqlFixture) -> None:
         ("last_error", "text"),
         ("status_reason", "text"),
         ("status_since", instant),
+        ("app", "text"),
+        ("user_id", "bigint"),
+        ("customer", "text"),
+        ("account_name", "text"),
+        ("account_type", "text"),
+        ("region", "text"),
+        ("missing_scopes", "text[]"),
     ]
-    history = [("hub_id", "bigint"), ("at", instant), ("event", "text"), ("detail", "jsonb")]
-    assert columns(job, "history") == history
+    assert columns(job, "history") == [
+        ("id", "bigint"),
+        ("hub_id", "bigint"),
+        ("at", instant),
+        ("event", "text"),
+        ("detail", "jsonb"),
+        ("app", "text"),
+        ("user_id", "bigint"),
+        ("customer", "text"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +238,7 @@ def test_every_change_of_status_is_sent_by_notify(connections: ConnectionFixture
     connections.install(scopes=("oauth",))
     connections.stores.disconnects.mark_and_read_tokens(HUB)
     assert [tuple(sorted(payload.items())) for payload in read_notifications(listener, 5)] == [
-        (("event", event), ("hub_id", HUB))
+        (("app", "default"), ("customer", None), ("event", event), ("hub_id", HUB), ("user_id", None))
         for event in ("installed", "suspected", "revoked", "reinstalled", "disconnected")
     ]
     listener.close()
@@ -235,10 +253,12 @@ def read_notifications(listener: Any, count: int) -> list[dict[str, Any]]:
     return [json.loads(notice.payload) for notice in listener.notifies]
 
 
-def test_a_lookup_by_hub_uses_the_primary_key(
+def test_a_lookup_by_hub_or_by_customer_uses_an_index(
     connections: ConnectionFixture, sql: SqlFixture, connect: Callable[..., Any]
 ) -> None:
     connections.import_due(2000)
     sql.rows("ANALYZE tokenkeeper.connections")
     plan = str(sql.rows("EXPLAIN SELECT access_token FROM hubspot.tokens WHERE hub_id = 7"))
-    assert "connections_pkey" in plan
+    assert "connections_identity" in plan
+    plan = str(sql.rows("EXPLAIN SELECT access_token FROM hubspot.tokens WHERE customer = 'acme'"))
+    assert "connections_customer" in plan

@@ -62,7 +62,7 @@ def worker(databases: Databases, database_url: str, connect: Callable[..., Any])
         "UPDATE tokenkeeper.connections SET status_reason = encrypted_refresh_token",
         "UPDATE tokenkeeper.connections SET failures = 1 RETURNING access_token",
         "UPDATE tokenkeeper.connections SET failures = 1 WHERE access_token > 'a'",
-        f"INSERT INTO {ROW} ON CONFLICT (hub_id) DO UPDATE SET last_error = excluded.access_token",
+        f"INSERT INTO {ROW} ON CONFLICT (id) DO UPDATE SET last_error = excluded.access_token",
         f"INSERT INTO {ROW} RETURNING encrypted_refresh_token",
     ],
 )
@@ -101,9 +101,9 @@ def test_web_can_ask_whether_there_is_a_refresh_token(
     connections: ConnectionFixture, web: SqlFixture, sql: SqlFixture
 ) -> None:
     connections.install()
-    assert web.value("SELECT tokenkeeper.has_refresh_token(%s)", HUB) is True
+    assert web.value("SELECT tokenkeeper.has_refresh_token(id) FROM tokenkeeper.connections") is True
     sql.set("status = 'disconnected', encrypted_refresh_token = NULL, access_token = NULL, expires_at = NULL")
-    assert web.value("SELECT tokenkeeper.has_refresh_token(%s)", HUB) is False
+    assert web.value("SELECT tokenkeeper.has_refresh_token(id) FROM tokenkeeper.connections") is False
     assert web.value("SELECT tokenkeeper.has_refresh_token(404)") is None
 
 

@@ -110,7 +110,7 @@ class World:
                 if payload == "end of test":
                     return notifications
                 message = json.loads(payload)
-                assert set(message) == {"hub_id", "event"}
+                assert set(message) == {"hub_id", "event", "app", "user_id", "customer"}
                 notifications.append((message["hub_id"], message["event"]))
 
 

@@ -33,6 +33,9 @@ from tests.support.polling import until
 from tests.support.product import Product
 from tests.support.stores import SqlFixture
 
+FORGET_INSTALLS_OF_HUB = """
+DELETE FROM tokenkeeper.installs AS i USING tokenkeeper.connections AS c WHERE c.id = i.connection_id AND c.hub_id = %s
+"""
 DROPPED = "dropped an invalid message"
 _hub_ids = count(83_001)
 
@@ -350,7 +353,7 @@ def test_a_replayed_install_changes_nothing_even_after_a_disconnect(broker: Atta
     broker.push(message)
     # The same where the list of installs was pruned and the row does not name its newest install any more.
     until(broker.is_empty)
-    deployment.sql.rows("DELETE FROM tokenkeeper.installs WHERE hub_id = %s", hub)
+    deployment.sql.rows(FORGET_INSTALLS_OF_HUB, hub)
     deployment.sql.set("install_id = NULL", hub)
     broker.push(message)
     until(broker.is_empty)

@@ -24,7 +24,7 @@ SELECT EXISTS (SELECT FROM tokenkeeper.connections
 CLAIM_DUE = text("""
 WITH due AS MATERIALIZED (
     SELECT hub_id FROM tokenkeeper.connections
-     WHERE account_info_due_at <= now() AND access_token IS NOT NULL AND expires_at > now()
+     WHERE app = 'default' AND account_info_due_at <= now() AND access_token IS NOT NULL AND expires_at > now()
      ORDER BY account_info_due_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE tokenkeeper.connections AS c SET account_info_due_at = now() + make_interval(secs => :reclaim_seconds)
@@ -35,16 +35,16 @@ RETURNING c.hub_id, c.generation, c.access_token
 #: another transaction has locked is asked about again later.
 SAVE = single_statement("""
 WITH claimed AS MATERIALIZED (
-    SELECT hub_id, generation = :generation AS is_current FROM tokenkeeper.connections
+    SELECT id, hub_id, generation = :generation AS is_current FROM tokenkeeper.connections
      WHERE hub_id = :hub_id AND status <> 'disconnected' AND account_info_due_at IS NOT NULL
        FOR NO KEY UPDATE SKIP LOCKED
 ), connection AS (
     UPDATE tokenkeeper.connections AS c SET account_info_due_at = CASE WHEN NOT claimed.is_current THEN now() END
       FROM claimed WHERE c.hub_id = claimed.hub_id
 )
-INSERT INTO tokenkeeper.accounts (hub_id, hub_domain, installed_by)
-SELECT hub_id, :hub_domain, :installed_by FROM claimed WHERE is_current
-ON CONFLICT (hub_id) DO UPDATE SET hub_domain = excluded.hub_domain, installed_by = excluded.installed_by
+INSERT INTO tokenkeeper.accounts (connection_id, hub_domain, installed_by)
+SELECT id, :hub_domain, :installed_by FROM claimed WHERE is_current
+ON CONFLICT (connection_id) DO UPDATE SET hub_domain = excluded.hub_domain, installed_by = excluded.installed_by
 """)
 #: Only the token that an install brought: no introspection can have one refresh follow another.
 REFRESH_INACTIVE = single_statement("""

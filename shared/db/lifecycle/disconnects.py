@@ -35,10 +35,10 @@ WITH old AS MATERIALIZED (
            due_at = NULL, retry_not_before = NULL, pending_revocation = NULL, account_info_due_at = NULL,
            refresh_requested = false
       FROM old WHERE c.hub_id = old.hub_id
-    RETURNING c.hub_id, old.status AS old_status, {{returned}}
+    RETURNING c.app, c.hub_id, c.user_id, c.customer, old.status AS old_status, {{returned}}
 ), history AS (
-    INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
-    SELECT hub_id, 'disconnected', jsonb_build_object('was', old_status), 'disconnected'
+    INSERT INTO tokenkeeper.history (app, hub_id, user_id, customer, event, detail, status)
+    SELECT app, hub_id, user_id, customer, 'disconnected', jsonb_build_object('was', old_status), 'disconnected'
       FROM marked WHERE old_status <> 'disconnected'
 )
 SELECT * FROM marked
@@ -53,7 +53,7 @@ MARK_AND_READ_TOKENS = single_statement(
     )
 )
 #: For web, which may read neither token (shared/db/schema/privileges.py).
-MARK = single_statement(_MARK.format(not_wiped="tokenkeeper.has_refresh_token(hub_id)", returned="c.generation"))
+MARK = single_statement(_MARK.format(not_wiped="tokenkeeper.has_refresh_token(id)", returned="c.generation"))
 READ_TOKENS = single_statement("""
 SELECT generation, encrypted_refresh_token,
        CASE WHEN expires_at > clock_timestamp() THEN access_token END AS access_token

@@ -56,7 +56,7 @@ WITH given AS MATERIALIZED (
      -- A conflicting row is locked, and waited for, even where it is not updated.
      WHERE may_replace OR hub_id NOT IN (SELECT hub_id FROM before)
      ORDER BY hub_id
-    ON CONFLICT (hub_id) DO UPDATE
+    ON CONFLICT (hub_id, app, user_id) DO UPDATE
        SET status = 'active',
            status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE now() END,
            status_reason = NULL, retry_not_before = NULL, failures = 0, last_error = NULL, pending_revocation = NULL,
@@ -65,10 +65,10 @@ WITH given AS MATERIALIZED (
            account_info_due_at = now(), due_at = now(), generation = {next_number("c.generation")}
      WHERE (c.status = 'revoked' OR (c.status <> 'disconnected' AND c.refreshed_at IS NULL AND c.installed_at IS NULL))
        AND c.hub_id = ANY (SELECT given.hub_id FROM given WHERE given.may_replace)
-    RETURNING c.hub_id, c.created_at = now() AS new
+    RETURNING c.app, c.hub_id, c.user_id, c.customer, c.created_at = now() AS new
 ), history AS (
-    INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
-    SELECT stored.hub_id, 'imported',
+    INSERT INTO tokenkeeper.history (app, hub_id, user_id, customer, event, detail, status)
+    SELECT stored.app, stored.hub_id, stored.user_id, stored.customer, 'imported',
            CASE WHEN new THEN '{{}}' ELSE jsonb_build_object('was', before.status) END,
            CASE WHEN before.status IS DISTINCT FROM 'active' THEN 'active' END
       FROM stored LEFT JOIN before ON before.hub_id = stored.hub_id

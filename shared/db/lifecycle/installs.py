@@ -88,18 +88,18 @@ ON CONFLICT (hub_id) DO UPDATE SET hub_id = excluded.hub_id
 """)
 READ = text("""
 SELECT clock_timestamp() AS now, known.install_id AS known_install_id,
-       EXISTS (SELECT FROM tokenkeeper.uncertain_installs AS u WHERE u.hub_id = :hub_id) AS is_stored_uncertain, c.*
+       EXISTS (SELECT FROM tokenkeeper.uncertain_installs AS u WHERE u.connection_id = c.id) AS is_stored_uncertain, c.*
   FROM (SELECT) AS always
   LEFT JOIN tokenkeeper.installs AS known ON known.install_id = CAST(:install_id AS uuid)
   LEFT JOIN LATERAL (
-      SELECT hub_id, status, status_since, installed_at, install_id, scopes, refreshed_at, lifetime_seconds,
+      SELECT id, hub_id, status, status_since, installed_at, install_id, scopes, refreshed_at, lifetime_seconds,
              account_info_due_at
         FROM tokenkeeper.connections WHERE hub_id = :hub_id FOR NO KEY UPDATE
   ) AS c ON true
 """)
 REMEMBER = text("""
-INSERT INTO tokenkeeper.installs (install_id, hub_id, granted_at)
-VALUES (CAST(:install_id AS uuid), :hub_id, :granted_at) ON CONFLICT DO NOTHING
+INSERT INTO tokenkeeper.installs (install_id, connection_id, granted_at)
+VALUES (CAST(:install_id AS uuid), :connection_id, :granted_at) ON CONFLICT DO NOTHING
 """)
 #: The lease stays: a call may be in flight, and no hub may have two. Web's role may not read tokens
 #: (shared/db/schema/privileges.py), and `excluded` reads: so the tokens are bound twice.
@@ -110,7 +110,7 @@ INSERT INTO tokenkeeper.connections AS c (
 VALUES (
     :hub_id, 'active', :now, :access_token, :expires_at, :lifetime_seconds, :scopes, :refreshed_at,
     :encrypted_refresh_token, :granted_at, CAST(:install_id AS uuid), :account_info_due_at, :due_at)
-ON CONFLICT (hub_id) DO UPDATE
+ON CONFLICT (hub_id, app, user_id) DO UPDATE
    SET status = 'active',
        status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE excluded.status_since END,
        status_reason = NULL,
@@ -130,19 +130,21 @@ ON CONFLICT (hub_id) DO UPDATE
        pending_revocation = NULL,
        refresh_requested = false,
        generation = {next_number("c.generation")}
+RETURNING c.id
 """
 WRITE = text(_WRITE.format(access_columns="access_token = :access_token, expires_at = excluded.expires_at,"))
 #: The stored access token stays.
 WRITE_KEEPING_ACCESS_TOKEN = text(_WRITE.format(access_columns=""))
 WRITE_HISTORY = text("""
-INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
-VALUES (:hub_id, :event, CAST(:detail AS jsonb), :status)
+INSERT INTO tokenkeeper.history (app, hub_id, user_id, customer, event, detail, status)
+SELECT app, hub_id, user_id, customer, :event, CAST(:detail AS jsonb), :status
+  FROM tokenkeeper.connections WHERE id = :connection_id
 """)
 FIND = single_statement("""
 SELECT c.hub_id, a.hub_domain, c.scopes, c.status
   FROM tokenkeeper.installs AS i
-  JOIN tokenkeeper.connections AS c ON c.hub_id = i.hub_id
-  LEFT JOIN tokenkeeper.accounts AS a ON a.hub_id = i.hub_id
+  JOIN tokenkeeper.connections AS c ON c.id = i.connection_id
+  LEFT JOIN tokenkeeper.accounts AS a ON a.connection_id = c.id
  WHERE i.install_id = CAST(:install_id AS uuid)
 """)
 
@@ -182,21 +184,29 @@ class InstallStore:
             if outcome is InstallOutcome.ALREADY_STORED:
                 return InstallResult(outcome, row.account_info_due_at is not None)
 
-            # 3. Remember the install's id, also where a newer one is stored: the waiting page looks for it.
+            # 3. Write the connection. Where another install may be the newer one, keep its grant.
+            connection_id, scopes = row.id, list(row.scopes or ()) if install.scopes is None else list(install.scopes)
+            if outcome.is_stored:
+                is_kept = is_uncertain or install.is_dated_by_host
+                if is_kept and row.id is not None:
+                    connection.execute(KEEP_UNCERTAIN_INSTALL, {"connection_id": row.id, "has_other": True})
+                connection_id = _write_connection(
+                    connection, install, granted_at, scopes, row, refresh_now=is_uncertain
+                )
+                if is_kept and row.id is None:
+                    connection.execute(KEEP_UNCERTAIN_INSTALL, {"connection_id": connection_id, "has_other": False})
+
+            # 4. Remember the install's id, also where a newer one is stored: the waiting page looks for it.
             if install.install_id is not None:
-                values = {"install_id": install.install_id, "hub_id": install.hub_id, "granted_at": granted_at}
+                values = {"install_id": install.install_id, "connection_id": connection_id, "granted_at": granted_at}
                 connection.execute(REMEMBER, values)
             if not outcome.is_stored:
                 return InstallResult(outcome, row.account_info_due_at is not None)
 
-            # 4. Write the connection and its history. Where another install may be the newer one, keep its grant.
-            if is_uncertain or install.is_dated_by_host:
-                connection.execute(KEEP_UNCERTAIN_INSTALL, {"hub_id": install.hub_id})
-            scopes = list(row.scopes or ()) if install.scopes is None else list(install.scopes)
-            _write_connection(connection, install, granted_at, scopes, row, refresh_now=is_uncertain)
+            # 5. Write its history.
             for event in _make_events(row, scopes):
                 values = {"event": event.name.value, "detail": json.dumps(event.detail), "status": event.status}
-                connection.execute(WRITE_HISTORY, {"hub_id": install.hub_id, **values})
+                connection.execute(WRITE_HISTORY, {"connection_id": connection_id, **values})
             return InstallResult(outcome, needs_account_info=True)
 
     def find(self, install_id: str) -> StoredInstall | None:
@@ -249,7 +259,7 @@ def _write_connection(
     row: Row[Any],
     *,
     refresh_now: bool,
-) -> None:
+) -> int:
     """Serve the grant's access token if it came along and has not expired; otherwise a refresh is due at once.
 
     A cookie is too small for an access token, and an install may be stored long after it was granted. Then the stored
@@ -279,7 +289,8 @@ def _write_connection(
                 "due_at": row.now if refresh_now else install.due_at(install.hub_id, granted_at, install.expires_in),
             }
     keeps_access_token = values["access_token"] is None and row.status != Status.DISCONNECTED
-    connection.execute(WRITE_KEEPING_ACCESS_TOKEN if keeps_access_token else WRITE, values)
+    statement = WRITE_KEEPING_ACCESS_TOKEN if keeps_access_token else WRITE
+    return int(connection.execute(statement, values).scalar_one())
 
 
 def _make_events(row: Row[Any], scopes: Sequence[str]) -> Sequence[Event]:

@@ -53,10 +53,11 @@ WITH given AS MATERIALIZED (
            due_at = NULL, retry_not_before = NULL, pending_revocation = NULL, account_info_due_at = NULL,
            refresh_requested = false
       FROM locked WHERE c.hub_id = locked.hub_id
-    RETURNING c.hub_id, locked.status AS old_status
+    RETURNING c.app, c.hub_id, c.user_id, c.customer, locked.status AS old_status
 ), history AS (
-    INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
-    SELECT hub_id, 'disconnected', jsonb_build_object('was', old_status, 'key_lost', true), 'disconnected'
+    INSERT INTO tokenkeeper.history (app, hub_id, user_id, customer, event, detail, status)
+    SELECT app, hub_id, user_id, customer, 'disconnected',
+           jsonb_build_object('was', old_status, 'key_lost', true), 'disconnected'
       FROM marked WHERE old_status <> 'disconnected'
 )
 SELECT hub_id FROM marked

@@ -31,7 +31,7 @@ SELECT count(*) AS deleted FROM deleted
 #: The stored one has worked, or the operator has ended the connection: the other install's grant is not needed.
 DELETE_OTHER_GRANTS = single_statement("""
 DELETE FROM tokenkeeper.uncertain_installs AS u USING tokenkeeper.connections AS c
- WHERE c.hub_id = u.hub_id AND (c.refreshed_at > u.kept_at OR c.status = 'disconnected')
+ WHERE c.id = u.connection_id AND (c.refreshed_at > u.kept_at OR c.status = 'disconnected')
 RETURNING 1
 """)
 #: Reports show two days at most.

@@ -80,18 +80,19 @@ TURN_ON = text("UPDATE tokenkeeper.provider SET brake_since = :now")
 
 CONFIRM_BATCH = text(f"""
 WITH held AS MATERIALIZED (
-    SELECT hub_id, pending_revocation FROM tokenkeeper.connections
-     WHERE {IS_HELD} ORDER BY hub_id LIMIT {BATCH_ROWS} FOR NO KEY UPDATE SKIP LOCKED
+    SELECT id, app, hub_id, user_id, customer, pending_revocation FROM tokenkeeper.connections
+     WHERE {IS_HELD} ORDER BY id LIMIT {BATCH_ROWS} FOR NO KEY UPDATE SKIP LOCKED
 ), revoked AS (
     UPDATE tokenkeeper.connections AS c
        SET status = 'revoked', status_since = clock_timestamp(), pending_revocation = NULL,
            status_reason = 'HubSpot rejected it twice, and an operator confirmed the revocation',
            access_token = NULL, expires_at = NULL, due_at = NULL, retry_not_before = NULL, refresh_requested = false
-      FROM held WHERE c.hub_id = held.hub_id
+      FROM held WHERE c.id = held.id
     RETURNING c.hub_id
 ), history_lines AS (
-    INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
-    SELECT hub_id, 'revoked', pending_revocation || '{{"confirmed": true}}', 'revoked' FROM held ORDER BY hub_id
+    INSERT INTO tokenkeeper.history (app, hub_id, user_id, customer, event, detail, status)
+    SELECT app, hub_id, user_id, customer, 'revoked', pending_revocation || '{{"confirmed": true}}', 'revoked'
+      FROM held ORDER BY id
 )
 SELECT count(*) FROM revoked
 """)
@@ -102,18 +103,18 @@ TURN_OFF = text("UPDATE tokenkeeper.provider SET brake_since = NULL")
 _IS_TO_DISMISS = f"(({IS_HELD}) OR (status = 'revoked' AND status_since > :since)) AND status <> 'active'"
 DISMISS_BATCH = text(f"""
 WITH dismissed AS MATERIALIZED (
-    SELECT hub_id, status FROM tokenkeeper.connections
-     WHERE {_IS_TO_DISMISS} ORDER BY hub_id LIMIT {BATCH_ROWS} FOR NO KEY UPDATE SKIP LOCKED
+    SELECT id, app, hub_id, user_id, customer, status FROM tokenkeeper.connections
+     WHERE {_IS_TO_DISMISS} ORDER BY id LIMIT {BATCH_ROWS} FOR NO KEY UPDATE SKIP LOCKED
 ), activated AS (
     UPDATE tokenkeeper.connections AS c
        SET status = 'active', status_since = clock_timestamp(), status_reason = NULL, pending_revocation = NULL,
            due_at = greatest(now(), c.retry_not_before), failures = 0, last_error = NULL, refresh_requested = false
-      FROM dismissed WHERE c.hub_id = dismissed.hub_id
+      FROM dismissed WHERE c.id = dismissed.id
     RETURNING c.hub_id
 ), history_lines AS (
-    INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
-    SELECT hub_id, 'recovered', jsonb_build_object('was', status, 'dismissed', true), 'active'
-      FROM dismissed ORDER BY hub_id
+    INSERT INTO tokenkeeper.history (app, hub_id, user_id, customer, event, detail, status)
+    SELECT app, hub_id, user_id, customer, 'recovered', jsonb_build_object('was', status, 'dismissed', true), 'active'
+      FROM dismissed ORDER BY id
 )
 SELECT count(*) FROM activated
 """)

@@ -71,10 +71,10 @@ _MAX_LEASE_SECONDS = "2 * :lease_seconds + 60"
 #: now(), not clock_timestamp(): it is constant within a statement, so that the index can be searched for it. A
 #: connection whose newest refresh token waits in rotated_tokens must not be refreshed with the one before.
 _IS_CLAIMABLE = f"""
-due_at >= CAST(:begins_at AS timestamptz) AND due_at <= now()
+app = 'default' AND due_at >= CAST(:begins_at AS timestamptz) AND due_at <= now()
        AND (lease_until IS NULL OR lease_until <= now()
             OR lease_until > now() + make_interval(secs => {_MAX_LEASE_SECONDS}))
-       AND NOT EXISTS (SELECT FROM tokenkeeper.rotated_tokens AS r WHERE r.hub_id = c.hub_id)
+       AND NOT EXISTS (SELECT FROM tokenkeeper.rotated_tokens AS r WHERE r.connection_id = c.id)
 """
 #: By ctid, which is that of the locked version: the primary key has an entry for each version that an old snapshot
 #: keeps. A row that was changed after the statement began is left to the next claim.

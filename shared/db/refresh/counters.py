@@ -21,7 +21,7 @@ WITH by_minute AS (
 INSERT INTO tokenkeeper.refresh_counters AS stored (kind, name, total)
 SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:names AS text[]), CAST(:totals AS double precision[]))
  ORDER BY 1, 2
-ON CONFLICT (kind, name) DO UPDATE SET total = stored.total + excluded.total
+ON CONFLICT (app, kind, name) DO UPDATE SET total = stored.total + excluded.total
 """)
 
 

@@ -24,8 +24,8 @@ WITH ahead AS MATERIALIZED (
     SELECT hub_id FROM tokenkeeper.connections
      WHERE (SELECT EXISTS (
                SELECT FROM (SELECT refreshed_at, due_at, retry_not_before, lifetime_seconds
-                              FROM tokenkeeper.connections WHERE due_at IS NOT NULL
-                             ORDER BY due_at DESC, hub_id DESC LIMIT {PROBED_ROWS}) AS last
+                              FROM tokenkeeper.connections WHERE app = 'default' AND due_at IS NOT NULL
+                             ORDER BY due_at DESC, id DESC LIMIT {PROBED_ROWS}) AS last
                 WHERE {_IS_AHEAD}))
        AND due_at IS NOT NULL AND {_IS_AHEAD}
      LIMIT {BATCH_ROWS} FOR NO KEY UPDATE SKIP LOCKED

@@ -54,16 +54,19 @@ WITH late AS MATERIALIZED (
        AND c.encrypted_refresh_token IS NOT NULL AND late.granted_at > coalesce(c.refreshed_at, '-infinity')
     RETURNING c.hub_id
 ), stored AS (
-    INSERT INTO tokenkeeper.rotated_tokens (hub_id, lease_number, generation, encrypted_refresh_token, granted_at)
-    SELECT late.hub_id, late.lease_number, late.generation, late.encrypted_refresh_token, late.granted_at
+    INSERT INTO tokenkeeper.rotated_tokens (
+        connection_id, lease_number, generation, encrypted_refresh_token, granted_at)
+    SELECT c.id, late.lease_number, late.generation, late.encrypted_refresh_token, late.granted_at
       FROM late JOIN tokenkeeper.connections AS c ON c.hub_id = late.hub_id
      WHERE late.hub_id NOT IN (SELECT hub_id FROM locked)
         OR (c.lease_number = late.lease_number AND c.generation = late.generation AND c.lease_until IS NOT NULL
             AND late.access_token IS NOT NULL)
     ON CONFLICT DO NOTHING
-    RETURNING hub_id
+    RETURNING connection_id
 )
-SELECT hub_id FROM kept UNION SELECT hub_id FROM stored
+SELECT hub_id FROM kept
+UNION
+SELECT c.hub_id FROM stored JOIN tokenkeeper.connections AS c ON c.id = stored.connection_id
 """)
 #: The access token of the same refresh is not stored (docs/adr/0004), so another refresh is due. While the lease of
 #: that claim goes on, its worker may save the whole result: then the refresh token here is not newer any more.
@@ -71,15 +74,15 @@ APPLY_ROTATED_TOKENS = single_statement(f"""
 WITH stored AS MATERIALIZED (
     SELECT * FROM tokenkeeper.rotated_tokens ORDER BY granted_at LIMIT {BATCH_ROWS} FOR UPDATE SKIP LOCKED
 ), locked AS MATERIALIZED (
-    SELECT c.hub_id, c.lease_number, c.lease_until FROM tokenkeeper.connections AS c
-     WHERE c.hub_id IN (SELECT hub_id FROM stored)
-     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+    SELECT c.id, c.lease_number, c.lease_until FROM tokenkeeper.connections AS c
+     WHERE c.id IN (SELECT connection_id FROM stored)
+     ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED
 ), finished AS MATERIALIZED (
-    SELECT stored.* FROM stored JOIN locked ON locked.hub_id = stored.hub_id
+    SELECT stored.* FROM stored JOIN locked ON locked.id = stored.connection_id
      WHERE stored.lease_number <> locked.lease_number OR coalesce(locked.lease_until <= now(), true)
         OR stored.granted_at < now() - interval '{MAX_LEASE_MINUTES} minutes'
 ), newest AS (
-    SELECT DISTINCT ON (hub_id) * FROM finished ORDER BY hub_id, granted_at DESC
+    SELECT DISTINCT ON (connection_id) * FROM finished ORDER BY connection_id, granted_at DESC
 ), applied AS (
     UPDATE tokenkeeper.connections AS c
        SET encrypted_refresh_token = newest.encrypted_refresh_token,
@@ -87,14 +90,14 @@ WITH stored AS MATERIALIZED (
            pending_revocation = NULL,
            lease_number = {next_number("c.lease_number")}
       FROM newest
-     WHERE c.hub_id = newest.hub_id AND c.generation = newest.generation
+     WHERE c.id = newest.connection_id AND c.generation = newest.generation
        AND c.encrypted_refresh_token IS NOT NULL AND newest.granted_at > coalesce(c.refreshed_at, '-infinity')
     RETURNING c.hub_id
 ), deleted AS (
     DELETE FROM tokenkeeper.rotated_tokens AS r USING stored
-     WHERE r.hub_id = stored.hub_id AND r.lease_number = stored.lease_number
-       AND ((r.hub_id, r.lease_number) IN (SELECT hub_id, lease_number FROM finished)
-            OR NOT EXISTS (SELECT FROM tokenkeeper.connections AS c WHERE c.hub_id = r.hub_id))
+     WHERE r.connection_id = stored.connection_id AND r.lease_number = stored.lease_number
+       AND ((r.connection_id, r.lease_number) IN (SELECT connection_id, lease_number FROM finished)
+            OR NOT EXISTS (SELECT FROM tokenkeeper.connections AS c WHERE c.id = r.connection_id))
 )
 SELECT hub_id FROM applied
 """)

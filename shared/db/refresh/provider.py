@@ -59,20 +59,20 @@ _IS_POSTPONED = "failures > 0 AND due_at > greatest(now(), retry_not_before) AND
 #: In the order of the index connections_failing. Rows that another transaction has locked are left to the next sweep.
 MAKE_POSTPONED_DUE = single_statement(f"""
 WITH postponed AS MATERIALIZED (
-    SELECT failures, hub_id FROM tokenkeeper.connections
-     WHERE {_IS_POSTPONED} AND (failures, hub_id) > (:failures, :hub_id)
-     ORDER BY failures, hub_id LIMIT {POSTPONED_BATCH_ROWS}
+    SELECT failures, id FROM tokenkeeper.connections
+     WHERE app = 'default' AND {_IS_POSTPONED} AND (failures, id) > (:failures, :last_id)
+     ORDER BY failures, id LIMIT {POSTPONED_BATCH_ROWS}
 ), locked AS MATERIALIZED (
-    SELECT hub_id FROM tokenkeeper.connections
-     WHERE hub_id IN (SELECT hub_id FROM postponed) AND {_IS_POSTPONED} FOR NO KEY UPDATE SKIP LOCKED
+    SELECT id FROM tokenkeeper.connections
+     WHERE id IN (SELECT id FROM postponed) AND {_IS_POSTPONED} FOR NO KEY UPDATE SKIP LOCKED
 ), made_due AS (
     UPDATE tokenkeeper.connections AS c SET due_at = greatest(now(), c.retry_not_before)
-      FROM locked WHERE c.hub_id = locked.hub_id
-    RETURNING c.hub_id
+      FROM locked WHERE c.id = locked.id
+    RETURNING c.id
 )
 SELECT count(*) AS total, (SELECT count(*) FROM made_due) AS made_due,
-       (array_agg(failures ORDER BY failures DESC, hub_id DESC))[1] AS failures,
-       (array_agg(hub_id ORDER BY failures DESC, hub_id DESC))[1] AS hub_id
+       (array_agg(failures ORDER BY failures DESC, id DESC))[1] AS failures,
+       (array_agg(id ORDER BY failures DESC, id DESC))[1] AS last_id
   FROM postponed
 """)
 FORGET_POSTPONED = single_statement("UPDATE tokenkeeper.provider SET has_postponed = false WHERE has_postponed")
@@ -185,7 +185,7 @@ class ProviderStore:
         No row that all workers share is locked meanwhile. What is left, because it is too much or locked, is left to
         the next sweep.
         """
-        made_due, is_any_left, last = 0, False, {"failures": 0, "hub_id": 0}
+        made_due, is_any_left, last = 0, False, {"failures": 0, "last_id": 0}
         for _ in range(max_batches):
             batch = self._database.execute(MAKE_POSTPONED_DUE, **last)[0]
             made_due += batch.made_due
@@ -194,7 +194,7 @@ class ProviderStore:
                 if not is_any_left:
                     self._database.execute(FORGET_POSTPONED)
                 break
-            last = {"failures": batch.failures, "hub_id": batch.hub_id}
+            last = {"failures": batch.failures, "last_id": batch.last_id}
         return made_due
 
 

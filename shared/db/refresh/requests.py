@@ -44,21 +44,22 @@ _DESCRIPTIONS = {
 #: A request is a row: no connection is locked, and none that is locked is waited for (docs/adr/0022).
 REQUEST = single_statement("""
 WITH decided AS MATERIALIZED (
-    SELECT c.hub_id, token_granted_at, requested.hub_id IS NULL AS is_first,
+    SELECT c.id, c.hub_id, token_granted_at, requested.connection_id IS NULL AS is_first,
            CASE WHEN status = 'disconnected' THEN 'disconnected'
                 WHEN lease_until > now() THEN 'in_flight'
-                WHEN due_at <= greatest(now(), retry_not_before) OR requested.hub_id IS NOT NULL THEN 'already_due'
+                WHEN due_at <= greatest(now(), retry_not_before) OR requested.connection_id IS NOT NULL
+                     THEN 'already_due'
                 ELSE 'asked' END AS outcome
       FROM tokenkeeper.connections AS c
      CROSS JOIN LATERAL (SELECT coalesce(c.refreshed_at, '-infinity') AS token_granted_at) AS token
       LEFT JOIN LATERAL (
-          SELECT r.hub_id FROM tokenkeeper.refresh_requests AS r
-           WHERE r.hub_id = c.hub_id AND r.token_granted_at = token.token_granted_at AND r.is_operator LIMIT 1
+          SELECT r.connection_id FROM tokenkeeper.refresh_requests AS r
+           WHERE r.connection_id = c.id AND r.token_granted_at = token.token_granted_at AND r.is_operator LIMIT 1
       ) AS requested ON true
      WHERE c.hub_id = ANY (CAST(:hub_ids AS bigint[]))
 ), stored AS (
-    INSERT INTO tokenkeeper.refresh_requests (hub_id, token_granted_at, is_operator)
-    SELECT hub_id, token_granted_at, true FROM decided WHERE is_first AND outcome IN ('asked', 'in_flight')
+    INSERT INTO tokenkeeper.refresh_requests (connection_id, token_granted_at, is_operator)
+    SELECT id, token_granted_at, true FROM decided WHERE is_first AND outcome IN ('asked', 'in_flight')
 )
 SELECT hub_id, outcome FROM decided
 """)
@@ -67,15 +68,16 @@ SELECT hub_id, outcome FROM decided
 #: 30 minutes. An operator's request has no such limit, and another one may follow a failure.
 APPLY = single_statement(f"""
 WITH stored AS MATERIALIZED (
-    SELECT id, hub_id, token_granted_at, is_operator FROM tokenkeeper.refresh_requests
+    SELECT id, connection_id, token_granted_at, is_operator FROM tokenkeeper.refresh_requests
      WHERE id > :after ORDER BY id LIMIT {BATCH_ROWS} FOR UPDATE SKIP LOCKED
 ), locked AS MATERIALIZED (
-    SELECT c.hub_id, coalesce(c.refreshed_at, '-infinity') AS token_granted_at FROM tokenkeeper.connections AS c
-     WHERE c.hub_id IN (SELECT hub_id FROM stored)
-     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+    SELECT c.id AS connection_id, coalesce(c.refreshed_at, '-infinity') AS token_granted_at
+      FROM tokenkeeper.connections AS c
+     WHERE c.id IN (SELECT connection_id FROM stored)
+     ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED
 ), current AS (
-    SELECT hub_id, bool_or(stored.is_operator) AS is_operator
-      FROM stored JOIN locked USING (hub_id, token_granted_at) GROUP BY hub_id
+    SELECT connection_id, bool_or(stored.is_operator) AS is_operator
+      FROM stored JOIN locked USING (connection_id, token_granted_at) GROUP BY connection_id
 ), applied AS (
     UPDATE tokenkeeper.connections AS c
        SET due_at = least(c.due_at, greatest(now(), c.retry_not_before,
@@ -84,14 +86,14 @@ WITH stored AS MATERIALIZED (
                          + make_interval(secs => greatest(1, c.lifetime_seconds / {MIN_INTERVAL_SHARE})) END)),
            refresh_requested = true
       FROM current
-     WHERE c.hub_id = current.hub_id
+     WHERE c.id = current.connection_id
        AND CASE WHEN current.is_operator THEN c.status <> 'disconnected'
                 ELSE c.status IN ('active', 'suspect') AND NOT c.refresh_requested END
 ), deleted AS (
     DELETE FROM tokenkeeper.refresh_requests AS r USING stored
      WHERE r.id = stored.id
-       AND (r.hub_id IN (SELECT hub_id FROM locked)
-            OR NOT EXISTS (SELECT FROM tokenkeeper.connections AS c WHERE c.hub_id = r.hub_id))
+       AND (r.connection_id IN (SELECT connection_id FROM locked)
+            OR NOT EXISTS (SELECT FROM tokenkeeper.connections AS c WHERE c.id = r.connection_id))
 )
 SELECT count(*) AS total, max(id) AS last_id FROM stored
 """)

@@ -64,11 +64,12 @@ WITH results AS MATERIALIZED (
        -- counts: a new token, and for a row that is revoked now, the answer to its introspection.
        AND (results.access_token IS NOT NULL OR c.status = results.claimed_status
             OR (c.status = 'revoked' AND (results.is_status_change OR results.status = 'revoked')))
-    RETURNING c.hub_id, results.claimed_status <> 'active' AND locked.status = 'active' AS was_dismissed
+    RETURNING c.app, c.hub_id, c.user_id, c.customer,
+              results.claimed_status <> 'active' AND locked.status = 'active' AS was_dismissed
 )"""
 _WRITE_HISTORY = """, history_lines AS (
-    INSERT INTO tokenkeeper.history (hub_id, event, detail, status)
-    SELECT line.hub_id, line.event, line.detail, line.status
+    INSERT INTO tokenkeeper.history (app, hub_id, user_id, customer, event, detail, status)
+    SELECT saved.app, saved.hub_id, saved.user_id, saved.customer, line.event, line.detail, line.status
       FROM json_to_recordset(CAST(:history_lines AS json))
            AS line(number integer, hub_id bigint, event text, detail jsonb, status text)
       JOIN saved ON saved.hub_id = line.hub_id
@@ -77,7 +78,7 @@ _WRITE_HISTORY = """, history_lines AS (
 )"""
 _RETURN_OUTCOME = """, last_success AS (
     UPDATE tokenkeeper.provider SET last_success_at = now()
-     WHERE singleton = (SELECT singleton FROM tokenkeeper.provider
+     WHERE app = (SELECT app FROM tokenkeeper.provider
                          WHERE EXISTS (SELECT FROM results WHERE access_token IS NOT NULL)
                            AND coalesce(last_success_at NOT BETWEEN now() - interval '5 seconds' AND now(), true)
                            FOR NO KEY UPDATE SKIP LOCKED)

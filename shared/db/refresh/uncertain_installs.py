@@ -20,26 +20,26 @@ log = structlog.get_logger(__name__)
 
 #: Of a web host's clock. Dates that are further apart tell the order of two installs all the same.
 MAX_CLOCK_ERROR_SECONDS = 600.0
-#: Executed before the other install is written.
-KEEP_UNCERTAIN_INSTALL = text("SELECT tokenkeeper.keep_uncertain_install(:hub_id)")
+#: Executed before the install is written over another one, or after it where it is the first of its connection.
+KEEP_UNCERTAIN_INSTALL = text("SELECT tokenkeeper.keep_uncertain_install(:connection_id, :has_other)")
 #: The fences of a save. The status stays: the refresh that is due at once decides about it.
 TAKE_OTHER = single_statement("""
 WITH lease AS MATERIALIZED (
     SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[]), CAST(:generations AS bigint[]))
                AS lease(hub_id, number, generation)
 ), locked AS MATERIALIZED (
-    SELECT c.hub_id FROM tokenkeeper.connections AS c JOIN lease ON lease.hub_id = c.hub_id
+    SELECT c.id FROM tokenkeeper.connections AS c JOIN lease ON lease.hub_id = c.hub_id
      WHERE c.lease_number = lease.number AND c.generation = lease.generation AND c.lease_until IS NOT NULL
-       AND c.hub_id IN (SELECT u.hub_id FROM tokenkeeper.uncertain_installs AS u
+       AND c.id IN (SELECT u.connection_id FROM tokenkeeper.uncertain_installs AS u
                          WHERE u.other_encrypted_refresh_token IS NOT NULL)
-     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+     ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED
 ), other AS (
-    DELETE FROM tokenkeeper.uncertain_installs AS u USING locked WHERE u.hub_id = locked.hub_id
-    RETURNING u.hub_id, u.other_encrypted_refresh_token
+    DELETE FROM tokenkeeper.uncertain_installs AS u USING locked WHERE u.connection_id = locked.id
+    RETURNING u.connection_id, u.other_encrypted_refresh_token
 )
 UPDATE tokenkeeper.connections AS c
    SET encrypted_refresh_token = other.other_encrypted_refresh_token, due_at = now(), lease_until = NULL
-  FROM other WHERE c.hub_id = other.hub_id
+  FROM other WHERE c.id = other.connection_id
 RETURNING c.hub_id
 """)
 

@@ -91,7 +91,7 @@ class ConnectionList:
         )
         if len(matches) > MAX_NUMBER_MATCHES:
             return self._query(connection_list_sql.scan_with_digits(request, digits))
-        return self._query(connection_list_sql.fetch(request, [row.hub_id for row in matches]))
+        return self._query(connection_list_sql.fetch(request, [row.id for row in matches]))
 
     def _search_names(self, request: PageRequest, text: str) -> Sequence[Row[Any]]:
         matches = self._query(
@@ -102,7 +102,7 @@ class ConnectionList:
         )
         if len(matches) > MAX_NAME_MATCHES:
             return self._query(connection_list_sql.scan_with_text(request, text))
-        return self._query(connection_list_sql.fetch(request, [row.hub_id for row in matches]))
+        return self._query(connection_list_sql.fetch(request, [row.id for row in matches]))
 
     def _query(self, query: Query) -> Sequence[Row[Any]]:
         return self._database.execute(single_statement(query.sql), **query.values)

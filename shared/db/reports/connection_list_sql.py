@@ -11,12 +11,12 @@ from shared.domain.connection import Status
 from shared.domain.hub_id import MAX_HUB_ID
 
 _CONNECTIONS = "tokenkeeper.connections AS c"
-_BOTH = f"{_CONNECTIONS} JOIN tokenkeeper.accounts AS a ON a.hub_id = c.hub_id"
+_BOTH = f"{_CONNECTIONS} JOIN tokenkeeper.accounts AS a ON a.connection_id = c.id"
 #: OFFSET 0 makes the planner fetch these rows, and no others, before it sorts.
 _MATCHES = """
-(SELECT hub_id, status, due_at, failures
-   FROM tokenkeeper.connections WHERE hub_id = ANY (CAST(:matches AS bigint[])) OFFSET 0) AS c
-  JOIN tokenkeeper.accounts AS a ON a.hub_id = c.hub_id
+(SELECT id, app, hub_id, status, due_at, failures
+   FROM tokenkeeper.connections WHERE id = ANY (CAST(:matches AS bigint[])) OFFSET 0) AS c
+  JOIN tokenkeeper.accounts AS a ON a.connection_id = c.id
 """
 _RANGES = "unnest(CAST(:lows AS bigint[]), CAST(:highs AS bigint[])) AS r(low, high)"
 #: Only scans of an index in its order: a page is short, and statistics may be from before a backlog or an outage.
@@ -30,26 +30,28 @@ _MAY_SORT = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off;"
 PAGE = """
 {settings}
 WITH page AS MATERIALIZED (
-    SELECT {hub} AS hub_id FROM {source} WHERE {where} ORDER BY {order} LIMIT :limit
+    SELECT id, row_number() OVER () AS place
+      FROM (SELECT {id} AS id FROM {source} WHERE {where} ORDER BY {order} LIMIT :limit) AS rows
 )
-SELECT c.hub_id, c.status, a.hub_domain, a.installed_by, c.scopes, c.installed_at, c.expires_at,
+SELECT c.id, c.id AS connection_id, c.hub_id, c.status, a.hub_domain, a.installed_by, c.scopes, c.installed_at,
+       c.expires_at,
        CASE WHEN c.status IN ('active', 'suspect') THEN c.due_at END AS next_refresh_at,
        c.failures, c.last_error, c.status_reason, c.status_since, c.due_at, a.sort_key
   FROM page
-  JOIN tokenkeeper.connections AS c ON c.hub_id = page.hub_id
-  LEFT JOIN tokenkeeper.accounts AS a ON a.hub_id = page.hub_id
- ORDER BY {order}
+  JOIN tokenkeeper.connections AS c ON c.id = page.id
+  LEFT JOIN tokenkeeper.accounts AS a ON a.connection_id = page.id
+ ORDER BY page.place
 """
-#: The hubs that match a search, in no order.
-FIND_NAMES = "SELECT hub_id FROM tokenkeeper.accounts WHERE search_text LIKE :pattern LIMIT :limit"
+#: The connections that match a search, in no order.
+FIND_NAMES = "SELECT connection_id AS id FROM tokenkeeper.accounts WHERE search_text LIKE :pattern LIMIT :limit"
 FIND_NUMBERS = f"""
-SELECT c.hub_id FROM {_RANGES} JOIN tokenkeeper.connections AS c ON c.hub_id BETWEEN low AND high LIMIT :limit
+SELECT c.id FROM {_RANGES} JOIN tokenkeeper.connections AS c ON c.hub_id BETWEEN low AND high LIMIT :limit
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """By which columns a list is sorted. The last of them is always the hub id."""
+    """By which columns a list is sorted. The last of them is always the connection's id."""
 
     key: tuple[str, ...]
     is_descending: bool = False
@@ -59,10 +61,12 @@ class Order:
 
 _IS_LIVE = "c.status IN ('active', 'suspect')"
 ORDERS = {
-    Sort.HUB: Order(("c.hub_id",)),
-    Sort.DOMAIN: Order(("a.sort_key", "a.hub_id"), source=_BOTH),
-    Sort.DUE: Order(("c.due_at", "c.hub_id"), condition=f"c.due_at IS NOT NULL AND {_IS_LIVE}"),
-    Sort.FAILURES: Order(("c.failures", "c.hub_id"), is_descending=True, condition=f"c.failures > 0 AND {_IS_LIVE}"),
+    Sort.HUB: Order(("c.hub_id", "c.id")),
+    Sort.DOMAIN: Order(("a.sort_key", "a.connection_id"), source=_BOTH),
+    Sort.DUE: Order(("c.due_at", "c.id"), condition=f"c.app = 'default' AND c.due_at IS NOT NULL AND {_IS_LIVE}"),
+    Sort.FAILURES: Order(
+        ("c.failures", "c.id"), is_descending=True, condition=f"c.app = 'default' AND c.failures > 0 AND {_IS_LIVE}"
+    ),
 }
 
 
@@ -112,7 +116,7 @@ def scan_with_text(request: PageRequest, text: str) -> Query:
 
 
 def fetch(request: PageRequest, matches: Sequence[int]) -> Query:
-    """Fetch these hubs and sort them."""
+    """Fetch these connections and sort them."""
     return _make_page(request, _MAY_SORT, _MATCHES, matches=list(matches))
 
 
@@ -120,7 +124,7 @@ def scan_ranges(request: PageRequest, digits: str) -> Query:
     """By hub id: scan each range of the hub ids that begin with these digits."""
     where, values = _make_condition(request, ORDERS[Sort.HUB].key)
     source = f"""{_RANGES} CROSS JOIN LATERAL (
-        SELECT c.hub_id FROM {_CONNECTIONS} WHERE c.hub_id BETWEEN low AND high AND {where}
+        SELECT c.hub_id, c.id FROM {_CONNECTIONS} WHERE c.hub_id BETWEEN low AND high AND {where}
          ORDER BY {_make_order(request, ORDERS[Sort.HUB].key)} LIMIT :limit
     ) AS c"""
     any_row = PageRequest(Sort.HUB, None, None, request.backwards, request.limit)
@@ -154,7 +158,7 @@ def _make_page(request: PageRequest, settings: str, source: str, extra_condition
     where, bound = _make_condition(request, key)
     sql = PAGE.format(
         settings=settings,
-        hub=key[-1],
+        id=key[-1],
         source=source,
         where=f"{where} AND {extra_condition}",
         order=_make_order(request, key),

@@ -31,7 +31,7 @@ class BadCursor(ValueError):
 
 
 def encode_cursor(sort: Sort, key: Sequence[Any]) -> str:
-    """`key`: the values of one row by which the list is sorted. The last one is its hub id."""
+    """`key`: the values of one row by which the list is sorted. The last one is its id."""
     values = [each.isoformat() if isinstance(each, datetime) else each for each in key]
     text = json.dumps([sort.value, *values], ensure_ascii=False, separators=(",", ":"))
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -55,15 +55,12 @@ def _decode(text: str) -> Any:
 
 
 def _check_key(sort: Sort, key: list[Any]) -> tuple[Any, ...]:
-    if sort is Sort.HUB:
-        (hub_id,) = key
-        return (_check_int(hub_id),)
-    first, hub_id = key
+    first, connection_id = key
     if sort is Sort.DUE:
-        return _check_datetime(first), _check_int(hub_id)
-    if sort is Sort.FAILURES:
-        return _check_int(first), _check_int(hub_id)
-    return _check_text(first), _check_int(hub_id)
+        return _check_datetime(first), _check_int(connection_id)
+    if sort in (Sort.HUB, Sort.FAILURES):
+        return _check_int(first), _check_int(connection_id)
+    return _check_text(first), _check_int(connection_id)
 
 
 def _check_int(value: Any) -> int:

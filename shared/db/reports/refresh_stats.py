@@ -59,7 +59,7 @@ SELECT at, coalesce(sum(m.refreshed), 0) AS refreshed, coalesce(sum(m.failed), 0
  GROUP BY at ORDER BY at
 """)
 COUNTERS = single_statement("SELECT kind, name, total FROM tokenkeeper.refresh_counters")
-COUNT_CONNECTIONS = single_statement("SELECT connections FROM tokenkeeper.connection_counts")
+COUNT_CONNECTIONS = single_statement("SELECT sum(connections) FROM tokenkeeper.connection_counts")
 #: Random pages of the table; with 100 percent all of them.
 _SAMPLED = "tokenkeeper.connections TABLESAMPLE SYSTEM (:percent)"
 _SERVED = "status IN ('active', 'suspect') AND expires_at > clock_timestamp()"

@@ -2,10 +2,14 @@
 
 Alembic runs the revisions under migrations/versions. The first one, 0004, creates everything. A database of the
 released 0.1.0 (revision 0003) is first brought to 0004 by upgrade_from_0_1.sql: see docs/adr/0015.
+
+A new database gets all revisions in one transaction. One that is in use gets one after the other, each in a transaction
+of its own that is short: what takes long is done before, while everything runs (online.py).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +19,8 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.db.core.engine import make_engine
-from shared.db.core.errors import SchemaError, translate_errors
-from shared.db.schema import roles
+from shared.db.core.errors import SchemaError, StoreUnavailable, translate_errors
+from shared.db.schema import online, roles
 from shared.db.schema.access import check_encoding
 from shared.db.schema.privileges import PRIVILEGES
 
@@ -27,6 +31,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 REVISIONS = tuple(sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")))
 #: The revision of tokenkeeper 0.1.0.
 REVISION_0_1 = "0003"
+#: How long to wait for another migration, and between two looks at it. A million rows take some minutes.
+OTHER_MIGRATION_SECONDS, OTHER_MIGRATION_POLL_SECONDS = 900.0, 0.1
 NO_ROLE = (
     "the role hubspot_reader does not exist, and this login may not create it: "
     "have an administrator run: CREATE ROLE hubspot_reader NOLOGIN;"
@@ -91,10 +97,17 @@ OUTDATED = "this database is at revision {revision}, the code at {head}: run: to
 
 
 def migrate(database_url: str) -> None:
-    """Bring the database to the newest revision, in one transaction; where it is there already, nothing changes.
+    """Bring the database to the newest revision; where it is there already, nothing changes.
 
-    Two at once are safe: the second waits for the first. Raises SchemaError, StoreUnavailable.
+    Two at once are safe: the second waits for the first. One that is interrupted can be repeated.
+    Raises SchemaError, StoreUnavailable.
     """
+    while not _migrate_one_step(database_url):
+        pass
+
+
+def _migrate_one_step(database_url: str) -> bool:
+    """All revisions of a new database, or the next one of a database in use. Whether it is at the newest one now."""
     with _schema_transaction(database_url) as connection:
         check_encoding(connection)
         revision = _read_revision(connection)
@@ -104,8 +117,15 @@ def migrate(database_url: str) -> None:
                 connection.execute(text(f"CREATE SCHEMA {schema}"))
         if revision == REVISION_0_1:
             connection.exec_driver_sql((MIGRATIONS / "upgrade_from_0_1.sql").read_text(encoding="utf-8"))
-        _run_alembic(connection)
-        roles.sync_privileges(connection)
+            return False
+        if revision is None or revision == REVISIONS[-1]:
+            _run_alembic(connection, "head")
+            roles.sync_privileges(connection)
+            return True
+        next_revision = REVISIONS[REVISIONS.index(revision) + 1]
+        online.run_online(connection.engine, next_revision)
+        online.retry_for_lock(lambda: _run_next_revision(connection, next_revision))
+        return False
 
 
 def create_roles(database_url: str, logins: Mapping[str, roles.Login]) -> dict[str, str]:
@@ -167,9 +187,28 @@ def _wait_for_other_migrations(connection: Connection) -> None:
                 raise
         login = connection.execute(DESCRIBE_LOGIN).one()
     if login.may_lock_revision:
-        connection.execute(text("LOCK TABLE tokenkeeper.alembic_version IN SHARE ROW EXCLUSIVE MODE"))
+        _lock_revision(connection)
     elif login.owns_schema:  # it has no tables: an administrator has made it, or this transaction
         connection.execute(text("COMMENT ON SCHEMA tokenkeeper IS NULL"))
+
+
+def _lock_revision(connection: Connection) -> None:
+    """Raises StoreUnavailable where another migration runs for longer than OTHER_MIGRATION_SECONDS.
+
+    It is tried for, not waited for: a statement that waits holds a snapshot, and the other migration's indexes are
+    complete only when no older snapshot is left.
+    """
+    stop_at = time.monotonic() + OTHER_MIGRATION_SECONDS
+    while time.monotonic() < stop_at:
+        try:
+            with connection.begin_nested():
+                connection.execute(text("LOCK TABLE tokenkeeper.alembic_version IN SHARE ROW EXCLUSIVE MODE NOWAIT"))
+                return
+        except DBAPIError as error:
+            if not online.is_lock_timeout(error):
+                raise
+        time.sleep(OTHER_MIGRATION_POLL_SECONDS)
+    raise StoreUnavailable("another migration still runs, or holds its lock: tokenkeeper migrate may be repeated")
 
 
 def _read_revision(connection: Connection) -> str | None:
@@ -215,12 +254,19 @@ def _check_current(revision: str | None, revisions: Sequence[str]) -> None:
         raise SchemaError(OUTDATED.format(revision=revision, head=revisions[-1]))
 
 
-def _run_alembic(connection: Connection) -> None:
+def _run_next_revision(connection: Connection, revision: str) -> None:
+    """In a savepoint, so that a lock that is not to be had costs none of those that the transaction holds already."""
+    with connection.begin_nested():
+        connection.execute(text(f"SET LOCAL lock_timeout = {online.LOCK_TIMEOUT_MILLISECONDS}"))
+        _run_alembic(connection, revision, is_prepared=True)
+
+
+def _run_alembic(connection: Connection, revision: str, *, is_prepared: bool = False) -> None:
     # Imported here because web and worker only check the schema: they need not hold Alembic in memory.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    config.attributes.update(connection=connection, is_prepared=is_prepared)
+    command.upgrade(config, revision)

@@ -25,21 +25,23 @@ class Privilege:
 
 #: The columns of a connection's row that contain no token.
 _READABLE_COLUMNS = """
-    hub_id status status_since status_reason expires_at lifetime_seconds scopes refreshed_at installed_at install_id
-    account_info_due_at due_at retry_not_before failures last_error refresh_requested pending_revocation lease_until
-    generation
+    id hub_id app user_id customer status status_since status_reason expires_at lifetime_seconds scopes
+    refreshed_at installed_at install_id account_info_due_at due_at retry_not_before failures last_error
+    refresh_requested pending_revocation lease_until generation
 """
 #: What an install or an operator's action changes: never a lease, so that no hub gets two refreshes at once.
 _UPDATED_COLUMNS = """
     status status_since status_reason access_token expires_at lifetime_seconds scopes refreshed_at
     encrypted_refresh_token installed_at install_id account_info_due_at due_at retry_not_before failures last_error
-    refresh_requested pending_revocation generation
+    refresh_requested pending_revocation generation customer
 """
 #: What the first install of a hub sets.
 _INSERTED_COLUMNS = """
-    hub_id status status_since access_token expires_at lifetime_seconds scopes refreshed_at encrypted_refresh_token
-    installed_at install_id account_info_due_at due_at
+    hub_id app user_id customer status status_since access_token expires_at lifetime_seconds scopes refreshed_at
+    encrypted_refresh_token installed_at install_id account_info_due_at due_at
 """
+#: A line of the history; PostgreSQL gives it its id and time.
+_HISTORY_COLUMNS = "app hub_id user_id customer event detail status"
 
 
 def _web_privileges() -> Iterator[Privilege]:
@@ -49,31 +51,39 @@ def _web_privileges() -> Iterator[Privilege]:
         "tokenkeeper.connections", select=_READABLE_COLUMNS, insert=_INSERTED_COLUMNS, update=_UPDATED_COLUMNS
     )
     yield Privilege("FUNCTION", "tokenkeeper.has_refresh_token", "", "EXECUTE")
-    yield from _table("tokenkeeper.accounts", select="", insert="hub_id")  # insert: the trigger on connections
-    yield from _table("tokenkeeper.connection_counts", select="", update="connections")  # update: the same trigger
-    yield from _table("tokenkeeper.history", select="", insert="hub_id event detail status")
-    yield from _table("tokenkeeper.installs", select="", insert="install_id hub_id granted_at")
+    yield from _table("tokenkeeper.history", select="", insert=_HISTORY_COLUMNS)
+    yield from _table("tokenkeeper.installs", select="", insert="install_id connection_id granted_at")
     yield from _table("tokenkeeper.install_locks", select="", insert="", update="")
-    yield from _table("tokenkeeper.uncertain_installs", select="hub_id")
+    yield from _table("tokenkeeper.uncertain_installs", select="connection_id")
     yield Privilege("FUNCTION", "tokenkeeper.keep_uncertain_install", "", "EXECUTE")
-    yield from _table("tokenkeeper.refresh_requests", select="", insert="hub_id token_granted_at is_operator")
-    yield from _table("tokenkeeper.alerts", select="", insert="kind recovered subject detail", update="due_at")
+    yield from _table("tokenkeeper.refresh_requests", select="", insert="connection_id token_granted_at is_operator")
+    yield from _table("tokenkeeper.alerts", select="", insert="app kind recovered subject detail", update="due_at")
     yield from _table("tokenkeeper.provider", select="", update="rate brake_since brake_reset_at")
-    for table in ("refreshes_by_minute", "refresh_counters", "key_check", "oldest_snapshot"):
+    for table in (
+        "accounts",
+        "apps",
+        "connection_counts",
+        "refreshes_by_minute",
+        "refresh_counters",
+        "key_check",
+        "oldest_snapshot",
+    ):
         yield from _table(f"tokenkeeper.{table}", select="")
 
 
 def _worker_privileges() -> Iterator[Privilege]:
     """The worker, and the command with the worker's login, refresh, sweep and prune. They cannot change the schema."""
     yield from _common_privileges()
-    for table in ("connections", "accounts", "refresh_counters", "key_check", "install_locks"):
+    for table in ("connections", "accounts", "apps", "refresh_counters", "key_check", "install_locks"):
         yield from _table(f"tokenkeeper.{table}", select="", insert="", update="")
     for table in ("alerts", "refreshes_by_minute", "refresh_requests", "rotated_tokens"):
         yield from _table(f"tokenkeeper.{table}", select="", insert="", update="", delete="")
-    for table in ("provider", "connection_counts", "pruning_state", "oldest_snapshot"):
+    yield from _table("tokenkeeper.provider", select="", insert="app", update="")
+    yield from _table("tokenkeeper.connection_counts", select="")
+    for table in ("pruning_state", "oldest_snapshot"):
         yield from _table(f"tokenkeeper.{table}", select="", update="")
     # History is only added to: what may be deleted of it, a function of the owner deletes.
-    yield from _table("tokenkeeper.history", select="", insert="hub_id event detail status")
+    yield from _table("tokenkeeper.history", select="", insert=_HISTORY_COLUMNS)
     yield Privilege("FUNCTION", "tokenkeeper.prune_history", "", "EXECUTE")
     yield from _table("tokenkeeper.uncertain_installs", select="", delete="")
     yield Privilege("FUNCTION", "tokenkeeper.keep_uncertain_install", "", "EXECUTE")

@@ -22,11 +22,13 @@ SCHEMA = "tokenkeeper"
 
 metadata = MetaData(schema=SCHEMA)
 _instant = TIMESTAMP(timezone=True)
+_app = Text(collation="C")
+_default_app = text("'default'")
 
 connections = Table(
     "connections",
     metadata,
-    Column("hub_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", BigInteger, Identity(always=False), primary_key=True),
     Column("status", Text, nullable=False),
     Column("status_since", _instant, nullable=False, server_default=text("now()")),
     Column("status_reason", Text),
@@ -56,31 +58,40 @@ connections = Table(
     Column("revocation_alerted", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", _instant, nullable=False, server_default=text("now()")),
     Column("requested_refresh_at", _instant),
+    Column("hub_id", BigInteger, nullable=False),
+    Column("app", _app, nullable=False, server_default=_default_app),
+    Column("user_id", BigInteger),
+    Column("customer", Text),
 )
 _c = connections.c
-Index("connections_due", _c.due_at, _c.hub_id, postgresql_where=_c.due_at.is_not(None))
+Index("connections_identity", _c.hub_id, _c.app, _c.user_id, unique=True, postgresql_nulls_not_distinct=True)
+Index("connections_customer", _c.customer, postgresql_where=_c.customer.is_not(None))
+Index("connections_due", _c.app, _c.due_at, _c.id, postgresql_where=_c.due_at.is_not(None))
 Index(
     "connections_account_info_due",
+    _c.app,
     _c.account_info_due_at,
     postgresql_where=_c.account_info_due_at.is_not(None) & _c.access_token.is_not(None),
 )
-Index("connections_not_active", _c.status, _c.hub_id, postgresql_where=_c.status != text("'active'"))
-Index("connections_failing", _c.failures, _c.hub_id, postgresql_where=_c.failures > text("0"))
+Index("connections_not_active", _c.status, _c.hub_id, _c.id, postgresql_where=_c.status != text("'active'"))
+Index("connections_not_active_of_app", _c.app, _c.status, _c.id, postgresql_where=_c.status != text("'active'"))
+Index("connections_failing", _c.app, _c.failures, _c.id, postgresql_where=_c.failures > text("0"))
 Index(
     "connections_revocation_alert_due",
-    _c.hub_id,
+    _c.app,
+    _c.id,
     postgresql_where=(_c.status == text("'revoked'")) != _c.revocation_alerted,
 )
 Index(
     "connections_disconnect_unfinished",
-    _c.hub_id,
+    _c.id,
     postgresql_where=(_c.status == text("'disconnected'")) & _c.encrypted_refresh_token.is_not(None),
 )
 
 accounts = Table(
     "accounts",
     metadata,
-    Column("hub_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("connection_id", BigInteger, primary_key=True, autoincrement=False),
     Column("hub_domain", Text),
     Column("installed_by", Text),
     # Written as PostgreSQL returns them: Alembic compares the texts.
@@ -96,7 +107,10 @@ accounts = Table(
         Computed("COALESCE(lower(hub_domain), ''::text) || '\n'::text || COALESCE(lower(installed_by), ''::text)"),
         nullable=False,
     ),
-    Index("accounts_sorted", "sort_key", "hub_id", postgresql_include=["search_text"]),
+    Column("account_name", Text),
+    Column("account_type", Text),
+    Column("region", Text),
+    Index("accounts_sorted", "sort_key", "connection_id", postgresql_include=["search_text"]),
 )
 
 history = Table(
@@ -108,9 +122,12 @@ history = Table(
     Column("event", Text, nullable=False),
     Column("detail", JSONB, nullable=False, server_default=text("'{}'")),
     Column("status", Text),
+    Column("app", _app, nullable=False, server_default=_default_app),
+    Column("user_id", BigInteger),
+    Column("customer", Text),
     Index("history_of_hub", "hub_id", "id"),
-    Index("history_of_changes", "at", postgresql_where=text("status IS NOT NULL")),
-    Index("history_of_revocations", "at", postgresql_where=text("event = 'revoked'")),
+    Index("history_of_changes", "app", "at", postgresql_where=text("status IS NOT NULL")),
+    Index("history_of_revocations", "app", "at", postgresql_where=text("event = 'revoked'")),
     Index(
         "history_of_failures",
         "at",
@@ -122,7 +139,7 @@ installs = Table(
     "installs",
     metadata,
     Column("install_id", UUID, primary_key=True),
-    Column("hub_id", BigInteger, nullable=False),
+    Column("connection_id", BigInteger, nullable=False),
     Column("granted_at", _instant, nullable=False),
     Column("stored_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
     Index("installs_stored", "stored_at"),
@@ -144,6 +161,7 @@ alerts = Table(
     Column("lease_until", _instant),
     Column("summarized_count", Integer, nullable=False, server_default=text("0")),
     Column("delivered_at", _instant),
+    Column("app", _app),
     Index("alerts_pending", "kind", "number", postgresql_where=text("due_at IS NOT NULL")),
     Index("alerts_delivered", "delivered_at", postgresql_where=text("delivered_at IS NOT NULL")),
     Index("alerts_of_kind", "kind", "at"),
@@ -152,7 +170,6 @@ alerts = Table(
 provider = Table(
     "provider",
     metadata,
-    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("condition", Text, nullable=False, server_default=text("'ok'")),
     Column("since", _instant, server_default=text("now()")),
     Column("reason", Text),
@@ -168,24 +185,34 @@ provider = Table(
     Column("brake_reset_at", _instant),
     Column("has_postponed", Boolean, nullable=False, server_default=text("false")),
     Column("swept_without_beat_since", _instant),
+    Column("app", _app, primary_key=True, server_default=_default_app),
+)
+
+apps = Table(
+    "apps",
+    metadata,
+    Column("app", _app, primary_key=True),
+    Column("required_scopes", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("is_user_level", Boolean, nullable=False, server_default=text("false")),
+    Column("seen_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
 )
 
 refresh_requests = Table(
     "refresh_requests",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("hub_id", BigInteger, nullable=False),
+    Column("connection_id", BigInteger, nullable=False),
     Column("token_granted_at", _instant, nullable=False),
     Column("attempt", Integer),
     Column("is_operator", Boolean, nullable=False, server_default=text("false")),
     Column("requested_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
-    Index("refresh_requests_once", "hub_id", "token_granted_at", "attempt", unique=True),
+    Index("refresh_requests_once", "connection_id", "token_granted_at", "attempt", unique=True),
 )
 
 rotated_tokens = Table(
     "rotated_tokens",
     metadata,
-    Column("hub_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("connection_id", BigInteger, primary_key=True, autoincrement=False),
     Column("lease_number", BigInteger, primary_key=True, autoincrement=False),
     Column("generation", BigInteger, nullable=False),
     Column("encrypted_refresh_token", Text, nullable=False),
@@ -209,7 +236,7 @@ oldest_snapshot = Table(
 uncertain_installs = Table(
     "uncertain_installs",
     metadata,
-    Column("hub_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("connection_id", BigInteger, primary_key=True, autoincrement=False),
     Column("other_encrypted_refresh_token", Text),
     Column("kept_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
 )
@@ -217,8 +244,8 @@ uncertain_installs = Table(
 connection_counts = Table(
     "connection_counts",
     metadata,
-    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("connections", BigInteger, nullable=False, server_default=text("0")),
+    Column("app", _app, primary_key=True, server_default=_default_app),
 )
 
 refreshes_by_minute = Table(
@@ -235,6 +262,7 @@ refresh_counters = Table(
     Column("kind", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("total", Double, nullable=False),
+    Column("app", _app, primary_key=True, server_default=_default_app),
 )
 
 pruning_state = Table(

@@ -1,0 +1,146 @@
+"""The steps of a revision that take long: done while everything runs, before the revision's own transaction.
+
+A file `versions/NNNN_prepare.sql` has the steps (docs/adr/0033). Each may be repeated: where a migration was
+interrupted, the next one goes through all of them, and does what is left. A lock that stops readers or refreshes is
+tried for again and again, shortly, because all who come later wait behind it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import errorcodes
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from shared.db.core.errors import StoreUnavailable
+
+VERSIONS = Path(__file__).parent / "migrations" / "versions"
+#: How long a statement of a migration waits for a lock, and all that need the table wait behind it.
+LOCK_TIMEOUT_MILLISECONDS = 400
+#: Between two attempts to get a lock, and how often it is tried.
+RETRY_PAUSE_SECONDS, MAX_ATTEMPTS = 0.5, 120
+#: Rows that are locked together while they are copied.
+BATCH_ROWS = 2000
+COPY_STEP = "copy the hub id of all rows"
+#: Settings of one transaction, whatever the defaults of the login, the database and the server are.
+STEP_SETTINGS = f"""
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
+SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '60s';
+SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLISECONDS};
+SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL default_tablespace = '';
+"""
+#: An index is built outside a transaction, so its settings are those of the session. Its waits stop no other session.
+INDEX_SETTINGS = "SET statement_timeout = 0; SET lock_timeout = 0; SET default_tablespace = ''"
+RESET_INDEX_SETTINGS = "RESET statement_timeout; RESET lock_timeout; RESET default_tablespace"
+IS_INVALID_INDEX = text("""
+SELECT EXISTS (SELECT FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+                WHERE c.relnamespace = 'tokenkeeper'::regnamespace AND c.relname = :name AND NOT i.indisvalid)
+""")
+#: Rows that another transaction has locked are left to the next round.
+COPY_BATCH = text(f"""
+WITH page AS MATERIALIZED (
+    SELECT hub_id FROM tokenkeeper.connections WHERE hub_id > :after ORDER BY hub_id LIMIT {BATCH_ROWS}
+), locked AS MATERIALIZED (
+    SELECT hub_id FROM tokenkeeper.connections
+     WHERE hub_id IN (SELECT hub_id FROM page) AND new_hub_id IS NULL
+     ORDER BY hub_id FOR NO KEY UPDATE SKIP LOCKED
+), copied AS (
+    UPDATE tokenkeeper.connections AS c SET new_hub_id = c.hub_id FROM locked WHERE c.hub_id = locked.hub_id
+)
+SELECT max(hub_id) AS last FROM page
+""")
+ANY_LEFT = text("SELECT EXISTS (SELECT FROM tokenkeeper.connections WHERE new_hub_id IS NULL)")
+
+
+def run_online(engine: Engine, revision: str) -> None:
+    """Do the steps of `revision` while everything runs. Raises StoreUnavailable, DBAPIError.
+
+    The caller holds the lock by which one migration runs at a time.
+    """
+    for name, statement in read_steps(revision).items():
+        if name == COPY_STEP:
+            _copy_hub_ids(engine)
+        elif " CONCURRENTLY " in statement:
+            _build_index(engine, name, statement)
+        else:
+            retry_for_lock(partial(_run_step, engine, statement))
+
+
+def run_in_transaction(connection: Connection, revision: str) -> None:
+    """Do the same steps in the caller's transaction: for a new database."""
+    for statement in read_steps(revision).values():
+        connection.exec_driver_sql(statement.replace(" CONCURRENTLY ", " "))
+
+
+def read_steps(revision: str) -> dict[str, str]:
+    """The steps by name, in their order; empty where the revision has none."""
+    path = VERSIONS / f"{revision}_prepare.sql"
+    if not path.exists():
+        return {}
+    _, *parts = re.split(r"^-- step: (.+)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def retry_for_lock(attempt: Callable[[], None]) -> None:
+    """Call `attempt` until it gets its locks. Raises StoreUnavailable where it never does, and its other errors."""
+    for _ in range(MAX_ATTEMPTS):
+        try:
+            return attempt()
+        except DBAPIError as error:
+            if not is_lock_timeout(error):
+                raise
+        time.sleep(RETRY_PAUSE_SECONDS)
+    raise StoreUnavailable(
+        "another transaction holds a lock on tokenkeeper's tables: end it, and run again: tokenkeeper migrate"
+    )
+
+
+def is_lock_timeout(error: DBAPIError) -> bool:
+    """Whether the statement did not get its lock in time, or would have been in a deadlock."""
+    codes = (errorcodes.LOCK_NOT_AVAILABLE, errorcodes.QUERY_CANCELED, errorcodes.DEADLOCK_DETECTED)
+    return isinstance(error.orig, psycopg2.Error) and error.orig.pgcode in codes
+
+
+def _run_step(engine: Engine, statement: str) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(STEP_SETTINGS)
+        connection.exec_driver_sql(statement)
+
+
+def _build_index(engine: Engine, name: str, statement: str) -> None:
+    """An index of this name that is not valid is left over from an interrupted migration: it is built again."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(INDEX_SETTINGS)
+        try:
+            if connection.scalar(IS_INVALID_INDEX, {"name": name}):
+                connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY tokenkeeper.{name}")
+            connection.exec_driver_sql(statement)
+        finally:
+            connection.exec_driver_sql(RESET_INDEX_SETTINGS)
+
+
+def _copy_hub_ids(engine: Engine) -> None:
+    """In batches, so that no row is locked for long; until none is left."""
+
+    def copy_all() -> None:
+        after: int | None = -1
+        while after is not None:
+            with engine.begin() as connection:
+                connection.exec_driver_sql(STEP_SETTINGS)
+                after = connection.execute(COPY_BATCH, {"after": after}).scalar_one()
+
+    for _ in range(MAX_ATTEMPTS):
+        copy_all()
+        with engine.connect() as connection:
+            if not connection.scalar(ANY_LEFT):
+                return
+        time.sleep(RETRY_PAUSE_SECONDS)
+    raise StoreUnavailable(
+        "another transaction has locked rows of tokenkeeper's connections: end it, and run again: tokenkeeper migrate"
+    )
