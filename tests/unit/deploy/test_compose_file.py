@@ -46,6 +46,16 @@ def test_every_service_runs_with_few_privileges(name: str) -> None:
     assert name in BUILT or service["user"] not in {"root", "0"}
 
 
+def test_every_image_of_another_project_can_be_pinned() -> None:
+    """By a variable of .env; its default is a tag."""
+    for service in SERVICES.values():
+        if "build" in service:
+            assert service["build"]["args"] == {"PYTHON_IMAGE": "${PYTHON_IMAGE:-python:3.13-slim}"}
+        else:
+            assert re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[a-z/]+:\d+\}", service["image"])
+    assert "ARG PYTHON_IMAGE=python:3.13-slim" in (ROOT / "Dockerfile").read_text()
+
+
 def test_the_image_does_not_run_as_root() -> None:
     assert re.findall(r"(?m)^USER (.*)$", (ROOT / "Dockerfile").read_text()) == ["10001:10001"]
 
@@ -86,7 +96,7 @@ def test_neither_the_image_nor_its_build_context_contains_a_secret() -> None:
     assert "PYTHONUNBUFFERED" in assigned, "the pattern matches no assignment"
     assert not [name for name in assigned if secret.search(name)]
     for service in SERVICES.values():
-        assert set(service.get("build", {})) <= {"context", "target"}, "no build arguments"
+        assert set(service.get("build", {}).get("args", {})) <= {"PYTHON_IMAGE"}, "no build argument with a secret"
     # only named folders of code are sent to the engine
     first, *allowed = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] not in {"", "#"}]
     assert first == "*"
