@@ -15,6 +15,8 @@ from secrets import token_urlsafe
 
 from cryptography.fernet import Fernet
 
+from shared.app_settings import FILE_VARIABLE
+from shared.setting_fields import BadSetting, read_text_file
 from shared.settings import REQUIRED, Settings, SettingsError
 
 SECRETS_FOLDER = Path("/var/lib/tokenkeeper/secrets")
@@ -34,12 +36,15 @@ SECRET_GENERATORS: Mapping[str, Callable[[], str]] = {
 }
 #: A HubSpot app: all of these, or none.
 APP_SETTINGS = ("HUBSPOT_CLIENT_ID", "HUBSPOT_CLIENT_SECRET", "HUBSPOT_SCOPES")
+#: Several apps instead: the content of the file that HUBSPOT_APPS_FILE names.
+APPS = "HUBSPOT_APPS"
 #: Meaningless without an app.
 APP_ONLY_SETTINGS = ("HUBSPOT_API_URL", "HUBSPOT_APP_URL")
 HUBSPOT_SETTINGS = (
     *APP_SETTINGS,
     "HUBSPOT_REDIRECT_URI",
     "HUBSPOT_OPTIONAL_SCOPES",
+    "HUBSPOT_CONDITIONAL_SCOPES",
     "HUBSPOT_API_VERSION",
     "HUBSPOT_PROXY",
     *APP_ONLY_SETTINGS,
@@ -56,13 +61,14 @@ SERVICE_FILES: Mapping[str, tuple[str, ...]] = {
     "web": (
         "WEB_DATABASE_URL",
         *STORE_SETTINGS,
+        APPS,
         *HUBSPOT_SETTINGS,
         *ALERT_SETTINGS,
         *WEB_SETTINGS,
         "SECRET_KEY",
         "OPERATOR_PASSWORD",
     ),
-    "worker": ("WORKER_DATABASE_URL", *STORE_SETTINGS, *HUBSPOT_SETTINGS, *ALERT_SETTINGS),
+    "worker": ("WORKER_DATABASE_URL", *STORE_SETTINGS, APPS, *HUBSPOT_SETTINGS, *ALERT_SETTINGS),
     "beat": ("REDIS_URL",),
     "flower": ("REDIS_URL", "OPERATOR_PASSWORD"),
     "simulator": (*APP_SETTINGS, "HUBSPOT_REDIRECT_URI"),
@@ -87,12 +93,13 @@ def main(environ: Mapping[str, str], folder: Path = SECRETS_FOLDER) -> int:
     stored = {name: read_secret(folder / "kept" / name) or generate() for name, generate in SECRET_GENERATORS.items()}
     # 2. check every setting before anything is written
     try:
+        if apps := _read_apps_file(given):
+            given[APPS] = apps
         simulated = not has_hubspot_app(given)
         values = make_values(given, stored, simulated=simulated)
-        Settings.from_env(
-            {name: values[name] for name in (*REQUIRED, *HUBSPOT_SETTINGS, *ALERT_SETTINGS, *WEB_SETTINGS)}
-        )
-    except (IncompleteApp, SettingsError) as error:
+        checked = {name: values[name] for name in (*REQUIRED, *HUBSPOT_SETTINGS, *ALERT_SETTINGS, *WEB_SETTINGS)}
+        Settings.from_env({**checked, FILE_VARIABLE: given.get(FILE_VARIABLE, "")})
+    except (IncompleteApp, SettingsError, BadSetting) as error:
         print(f"tokenkeeper: {error}", file=sys.stderr)
         return EX_CONFIG
     # 3. store them; every key that was ever used stays
@@ -108,13 +115,21 @@ def main(environ: Mapping[str, str], folder: Path = SECRETS_FOLDER) -> int:
     return 0
 
 
+def _read_apps_file(given: Mapping[str, str]) -> str:
+    """The text of HUBSPOT_APPS_FILE; "" where there is none. Raises BadSetting."""
+    path = given.get(FILE_VARIABLE)
+    return read_text_file(Path(path), FILE_VARIABLE, "readable for the user 10001 of the containers") if path else ""
+
+
 def read_secret(path: Path) -> str:
     """Empty where there is no such file."""
     return path.read_text().strip() if path.exists() else ""
 
 
 def has_hubspot_app(given: Mapping[str, str]) -> bool:
-    """Raises IncompleteApp where only a part of a HubSpot app is given."""
+    """`given` has APPS where there is a file of apps. Raises IncompleteApp where only a part of an app is given."""
+    if APPS in given:
+        return True
     missing = [name for name in APP_SETTINGS if name not in given]
     present = [name for name in (*APP_SETTINGS, *APP_ONLY_SETTINGS) if name in given]
     if present and missing:
@@ -129,7 +144,8 @@ def make_values(given: Mapping[str, str], stored: Mapping[str, str], *, simulate
     """The content of every file of SERVICE_FILES; "" where the service is to use its default."""
     values = {name: given.get(name, stored[name]) for name in ("TOKEN_KEYS", "SECRET_KEY", "OPERATOR_PASSWORD")}
     values |= {name: given.get(name, "") for name in (*HUBSPOT_SETTINGS, *ALERT_SETTINGS, *WEB_SETTINGS)}
-    if "HUBSPOT_REDIRECT_URI" not in given:
+    values[APPS] = given.get(APPS, "")
+    if "HUBSPOT_REDIRECT_URI" not in given and not values[APPS]:
         values["HUBSPOT_REDIRECT_URI"] = f"http://localhost:{given.get('WEB_PORT', '5000')}/oauth/callback"
     if simulated:
         values |= {

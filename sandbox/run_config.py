@@ -110,7 +110,9 @@ def make_run_config(
 ) -> RunConfig:
     """`urls`: DATABASE_URL and REDIS_URL."""
     settings = {name: secrets[name] for name in GENERATED_SETTINGS} | dict(urls)
-    if "HUBSPOT_REDIRECT_URI_FILE" not in given:
+    if "HUBSPOT_APPS_FILE" in given:
+        settings["HUBSPOT_APPS_FILE"] = str(Path(given["HUBSPOT_APPS_FILE"]).absolute())  # for other folders, too
+    elif "HUBSPOT_REDIRECT_URI_FILE" not in given:
         callback = f"http://localhost:{ports.web}/oauth/callback"
         settings["HUBSPOT_REDIRECT_URI"] = given.get("HUBSPOT_REDIRECT_URI", callback)
     if ports.simulator is not None:

@@ -15,7 +15,15 @@ from typing import Any
 
 from shared.domain.identity import DEFAULT_APP
 from shared.hubspot_apps import HubSpotApp
-from shared.setting_fields import BadSetting, Setting, list_declared, parse_setting, read_setting, read_text_file
+from shared.setting_fields import (
+    BadSetting,
+    Setting,
+    find_text,
+    list_declared,
+    parse_setting,
+    read_setting,
+    read_text_file,
+)
 
 FILE_VARIABLE = "HUBSPOT_APPS_FILE"
 #: Field's name to variable, of what describes one app.
@@ -56,12 +64,17 @@ _TOML_PLACE = re.compile(r"at (?:line \d+, column \d+|end of document)")
 def read_apps(path: str, environ: Mapping[str, str], needs: Collection[str]) -> tuple[dict[str, HubSpotApp], list[str]]:
     """The apps by name, and every problem in words. `path` is that of the file; "" where variables describe one app.
 
-    `needs` are the names of the variables that must be set: with a file, its apps need the corresponding keys.
+    `needs` are the names of the variables that must be set: with a file, its apps need the corresponding keys. An empty
+    file counts as none, as an empty value does.
     """
     problems: list[str] = []
     shared_values = _read_variables(SHARED_FIELDS, environ, needs, problems)
+    try:
+        text = read_text_file(Path(path), FILE_VARIABLE, "a TOML file with a table for each app") if path else ""
+    except BadSetting as error:
+        return {}, [*problems, str(error)]
     given = [name for name in REPLACED_VARIABLES if _is_set(name, environ)]
-    if not path:
+    if not text:
         own_fields = [name for name in APP_VARIABLES if name not in SHARED_FIELDS]
         values = _read_variables(own_fields, environ, needs, problems)
         is_described = bool(given) or any(_is_set(APP_VARIABLES[field].name, environ) for field in SHARED_FIELDS)
@@ -69,29 +82,33 @@ def read_apps(path: str, environ: Mapping[str, str], needs: Collection[str]) -> 
     if given:
         problems.append(f"{FILE_VARIABLE} and {', '.join(given)} are both set: keep the file or the variables")
         return {}, problems
-    apps, file_problems = _read_file(Path(path), needs, shared_values)
+    apps, file_problems = _parse_file(text, Path(path).parent, needs, shared_values)
     return apps, problems + [f"{FILE_VARIABLE}{text}" for text in file_problems]
 
 
-def _read_file(
-    path: Path, needs: Collection[str], shared_values: Mapping[str, Any]
+def _parse_file(
+    text: str, folder: Path, needs: Collection[str], shared_values: Mapping[str, Any]
 ) -> tuple[dict[str, HubSpotApp], list[str]]:
+    """The problems are texts that follow the name of the file's variable."""
     try:
-        tables = _read_tables(path)
+        tables = _parse_tables(text)
     except BadSetting as error:
         return {}, [str(error)]
     apps: dict[str, HubSpotApp] = {}
     problems = []
     for name, table in tables.items():
-        table_problems, app = _read_table(name, table, path.parent, needs, shared_values)
+        table_problems, app = _read_table(name, table, folder, needs, shared_values)
         problems += table_problems
         if app is not None:
             apps[name] = app
-    return apps, [f": {text}" for text in (*problems, *_compare_apps(apps))]
+    return apps, [f": {problem}" for problem in (*problems, *_compare_apps(apps))]
 
 
 def _is_set(name: str, environ: Mapping[str, str]) -> bool:
-    return bool(environ.get(name, "").strip() or environ.get(f"{name}_FILE", "").strip())
+    try:
+        return bool(find_text(name, environ))
+    except BadSetting:
+        return True
 
 
 def _read_variables(
@@ -107,9 +124,8 @@ def _read_variables(
     return values
 
 
-def _read_tables(path: Path) -> dict[str, Any]:
-    """Raises BadSetting, whose text follows the name of the file's variable."""
-    text = read_text_file(path, "", "a TOML file with a table for each app")
+def _parse_tables(text: str) -> dict[str, Any]:
+    """Raises BadSetting."""
     try:
         tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:

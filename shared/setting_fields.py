@@ -81,7 +81,7 @@ def list_declared(settings_class: type) -> dict[str, Setting]:
 
 def read_setting(declared: Setting, environ: Mapping[str, str], *, is_needed: bool) -> Any:
     """Raises BadSetting. The default where it is not set, unless it is needed."""
-    text = _find_text(declared.name, environ)
+    text = find_text(declared.name, environ)
     if text:
         return parse_setting(declared, declared.name, text)
     if is_needed:
@@ -106,7 +106,7 @@ def _refuse_quotes(text: str) -> None:
         raise WrongForm("remove the quotes around it")
 
 
-def _find_text(name: str, environ: Mapping[str, str]) -> str:
+def find_text(name: str, environ: Mapping[str, str]) -> str:
     """Of the variable, or of the file that NAME_FILE names; "" where neither is set. Raises BadSetting."""
     path = environ.get(f"{name}_FILE", "").strip()
     if (text := environ.get(name, "").strip()) or not path:

@@ -107,7 +107,9 @@ def test_the_compose_file_contains_no_secret_and_no_default_for_one() -> None:
     secret = re.compile(r"PASSWORD|SECRET|KEY|TOKEN|_URL$")
     for name, service in SERVICES.items():
         for variable, value in (service.get("environment") or {}).items():
-            if variable.endswith("_FILE"):
+            if name == "init" and variable == "HUBSPOT_APPS_FILE":
+                assert f"${{HUBSPOT_APPS_FILE:-/dev/null}}:{value}:ro" in service["volumes"]
+            elif variable.endswith("_FILE"):
                 assert str(value).startswith("/run/tokenkeeper/"), f"{name}: {variable}"
             elif secret.search(variable):
                 assert value == f"${{{variable}:-}}", f"{name}: {variable}"

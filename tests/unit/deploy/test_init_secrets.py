@@ -98,6 +98,42 @@ def test_an_app_in_dot_env_replaces_the_simulator_and_leaves_the_token_keys(secr
     assert not list((secrets / "simulator").iterdir())
 
 
+def test_a_file_of_apps_replaces_the_simulator_and_reaches_web_and_worker_alone(secrets: Path, tmp_path: Path) -> None:
+    file = tmp_path / "apps.toml"
+    file.write_text(
+        """
+        [acme]
+        client_id = "acme"
+        client_secret = "acme-secret"
+        redirect_uri = "https://acme.example/oauth/callback"
+        scopes = "oauth"
+        """
+    )
+    assert main({"HUBSPOT_APPS_FILE": str(file)}, secrets) == 0
+    for service in ("web", "worker"):
+        settings = Settings.from_env(make_environment(secrets, service), needs=("HUBSPOT_CLIENT_ID",))
+        assert [app.client_secrets for app in settings.apps.values()] == [("acme-secret",)]
+    assert {path.split("/")[0] for path, text in read_all(secrets).items() if "acme-secret" in text} == {
+        *("web", "worker", "apps.toml")
+    }
+    assert not list((secrets / "simulator").iterdir())
+
+    file.write_text("")
+    assert main({"HUBSPOT_APPS_FILE": str(file)}, secrets) == 0, "as /dev/null, where .env names no file"
+    assert list(Settings.from_env(make_environment(secrets, "web")).apps) == ["default"]
+
+
+def test_a_file_of_apps_that_is_wrong_is_named_before_anything_is_written(
+    secrets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "apps.toml").write_text("[acme]\n")
+    assert main({"HUBSPOT_APPS_FILE": str(tmp_path / "apps.toml")}, secrets) == EX_CONFIG
+    assert "HUBSPOT_APPS_FILE: [acme] client_id is missing" in capsys.readouterr().err
+    assert main({"HUBSPOT_APPS_FILE": str(tmp_path / "missing")}, secrets) == EX_CONFIG
+    assert "HUBSPOT_APPS_FILE cannot be read (FileNotFoundError" in capsys.readouterr().err
+    assert not list((secrets / "web").iterdir())
+
+
 def test_the_simulator_comes_back_when_the_app_is_taken_out(secrets: Path) -> None:
     main({}, secrets)
     before = read_all(secrets)

@@ -66,6 +66,19 @@ def test_with_an_app_requests_go_to_hubspot_itself(tmp_path: Path) -> None:
     assert not config.is_simulated
 
 
+def test_with_a_file_of_apps_there_is_no_simulator_and_no_redirect_url_of_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"HUBSPOT_APPS_FILE": "apps.toml"}
+
+    config = make_run_config(given, Ports(5000, 5555, None), load_secrets(tmp_path, given), URLS)
+
+    assert not needs_simulator(given)
+    assert config.settings["HUBSPOT_APPS_FILE"] == str(tmp_path / "apps.toml"), "also for a shell in another folder"
+    assert "HUBSPOT_REDIRECT_URI" not in config.settings
+
+
 def test_secrets_are_stored_and_only_their_owner_can_read_them(tmp_path: Path) -> None:
     first = load_secrets(tmp_path / "secrets", {})
 

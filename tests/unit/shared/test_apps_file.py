@@ -104,7 +104,7 @@ def test_variables_of_one_app_are_an_app_named_default() -> None:
 
 @pytest.mark.parametrize("name", ["HUBSPOT_CLIENT_ID", "HUBSPOT_CLIENT_SECRET_FILE", "HUBSPOT_OPTIONAL_SCOPES"])
 def test_the_file_and_the_variables_of_one_app_are_not_taken_together(file: Path, name: str) -> None:
-    message = read_error(file, ACME, **{name: "hidden"})
+    message = read_error(file, ACME, **{name: "/hidden"})
     assert message.startswith(f"bad settings: HUBSPOT_APPS_FILE and {name.removesuffix('_FILE')} are both set: ")
 
 
@@ -192,9 +192,18 @@ def test_two_tables_with_one_client_id_are_refused(file: Path) -> None:
     assert "acme, other have the same client_id" in read_error(file, ACME + second)
 
 
-@pytest.mark.parametrize("text", ["", "# nothing yet\n"])
-def test_a_file_without_an_app_is_refused(file: Path, text: str) -> None:
-    assert "HUBSPOT_APPS_FILE describes no app (a table for each: [acme])" in read_error(file, text)
+def test_a_file_without_an_app_is_refused(file: Path) -> None:
+    assert "HUBSPOT_APPS_FILE describes no app (a table for each: [acme])" in read_error(file, "# nothing yet\n")
+
+
+def test_an_empty_file_counts_as_not_set(file: Path) -> None:
+    assert "HUBSPOT_CLIENT_ID is missing" in read_error(file, " \n")
+    file.write_text("")
+    one = {"HUBSPOT_CLIENT_ID": "an-id", "HUBSPOT_CLIENT_SECRET_FILE": str(file), "HUBSPOT_APPS_FILE": str(file)}
+    assert list(Settings.from_env(one, needs=()).apps) == ["default"]
+    file.write_text(ACME)
+    several = {"HUBSPOT_SCOPES_FILE": "/dev/null", "HUBSPOT_APPS_FILE": str(file)}
+    assert list(Settings.from_env(several, needs=NEEDS).apps) == ["acme"], "and an empty file of a variable, too"
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
