@@ -16,7 +16,7 @@ from shared.domain.grant import EncryptedInstall
 from shared.net.deadline import deadline
 from shared.token_cipher import DecryptionError
 from shared.tracing import SpanKind
-from shared.workflows.store_install import store_install
+from shared.workflows.store_install import UserUnknown, store_install
 from worker.services import Services
 from worker.sweep import start_account_info, start_disconnect
 from worker.sweeper import Sweeper
@@ -44,12 +44,12 @@ def register(app: Celery, get_services: Callable[[], Services], get_sweeper: Cal
             with deadline(_choose_timeout_seconds(task)):
                 services = get_services()
                 _store(grant, services, task)
-        except (StoreError, SchemaError) as error:
+        except (StoreError, SchemaError, UserUnknown) as error:
             # No Celery retry, which would wait until a date by this host's clock: the message goes to the end of the
             # queue, and the next one gets its turn.
-            log.warning("an install waits for PostgreSQL", hub_id=hub_id, why=str(error))
+            log.warning("an install waits", hub_id=hub_id, why=str(error))
             time.sleep(RETRY_PAUSE_SECONDS)
-            raise Reject("it waits for PostgreSQL", requeue=True) from None
+            raise Reject("it waits", requeue=True) from None
         except DecryptionError as error:
             log.error(
                 "dropped an install message that cannot be decrypted: forged, or encrypted with a lost key",
@@ -81,6 +81,7 @@ def _store(grant: EncryptedInstall, services: Services, task: Task) -> None:
     hub_id, install_id = grant.hub_id, grant.install_id
     with tracing.start_span("install.store", SpanKind.CONSUMER, task.request.headers, hub_id=hub_id) as span:
         span.set_attributes(install_id=install_id)
-        stored = store_install(grant, services.cipher, services.installs, services.schedule)
+        clients = dict.fromkeys(services.settings.apps, services.hubspot)
+        install, stored = store_install(grant, services.cipher, services.installs, services.schedule, clients)
         span.set_attributes(outcome=stored.outcome.value)
-        log.info("install stored", hub_id=hub_id, install_id=install_id, outcome=stored.outcome.value)
+        log.info("install stored", **install.identity.log_fields(), install_id=install_id, outcome=stored.outcome.value)

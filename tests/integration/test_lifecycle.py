@@ -42,6 +42,26 @@ def test_storing_an_install_again_changes_nothing(connections: ConnectionFixture
     assert sql.row() == before
 
 
+def test_installs_of_other_apps_and_users_of_one_hub_are_connections_of_their_own(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    identities = [("default", None), ("users", 1), ("users", 2), ("acme", None)]
+    for app, user_id in identities:
+        added = connections.install(app=app, user_id=user_id, access_token=f"{app}-{user_id}")
+        assert added.outcome is InstallOutcome.INSTALLED
+    again = connections.install(app="users", user_id=2, access_token="newer")
+    assert again.outcome is InstallOutcome.REINSTALLED
+    served = "SELECT app, user_id, access_token FROM hubspot.tokens WHERE hub_id = %s ORDER BY app, user_id"
+    assert [tuple(row) for row in sql.rows(served, HUB)] == [
+        ("acme", None, "acme-None"),
+        ("default", None, "default-None"),
+        ("users", 1, "users-1"),
+        ("users", 2, "newer"),
+    ]
+    events = sql.rows("SELECT app, user_id, event FROM hubspot.history WHERE event = 'reinstalled'")
+    assert [tuple(row) for row in events] == [("users", 2, "reinstalled")]
+
+
 def test_an_install_without_an_id_is_identified_by_its_date(connections: ConnectionFixture, sql: SqlFixture) -> None:
     granted_at = sql.now()
     assert connections.install(install_id=None, granted_at=granted_at).outcome is InstallOutcome.INSTALLED

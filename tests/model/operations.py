@@ -97,7 +97,9 @@ class Operations:
         encrypted = world.cipher.encrypt_install(
             replace(install, granted_at=world.to_database_time(install.granted_at))
         )
-        stored, at = self.time_call(lambda: store_install(encrypted, world.cipher, world.stores.installs, Schedule()))
+        stored, at = self.time_call(
+            lambda: store_install(encrypted, world.cipher, world.stores.installs, Schedule(), {})[1]
+        )
         assert stored.outcome is self.models[install.hub_id].apply_install(install, at)
 
     # --- the refresh loop ---

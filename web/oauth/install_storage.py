@@ -16,7 +16,7 @@ from shared.dispatch import QueueUnavailable
 from shared.domain.grant import EncryptedInstall, Install
 from shared.net.deadline import deadline
 from shared.token_cipher import DecryptionError
-from shared.workflows.store_install import store_install
+from shared.workflows.store_install import UserUnknown, store_install
 from web import exception_summary
 from web.oauth.install_cookie import InstallCookie
 from web.server.timeouts import TimedOut, run_within
@@ -102,7 +102,7 @@ def _store(services: Services, install: EncryptedInstall, seconds: float) -> boo
     def store() -> None:
         span = tracing.start_span("install.store", hub_id=install.hub_id, install_id=install.install_id)
         with span, deadline(seconds):
-            store_install(install, services.cipher, services.installs, services.schedule)
+            store_install(install, services.cipher, services.installs, services.schedule, services.hubspot_clients)
 
     return _try("postgres", install, store)
 
@@ -111,7 +111,7 @@ def _try(by: str, install: EncryptedInstall, submit: Callable[[], None]) -> bool
     """Whether `submit` succeeded. Raises nothing, not even for a bug: the caller may hold the only copy."""
     try:
         submit()
-    except (QueueUnavailable, TimedOut, StoreUnavailable, SchemaError) as error:
+    except (QueueUnavailable, TimedOut, StoreUnavailable, SchemaError, UserUnknown) as error:
         log.warning("an install was not accepted", by=by, install_id=install.install_id, why=str(error))
     except StatementRejected as error:
         log.error("an install was not accepted", by=by, install_id=install.install_id, why=str(error))

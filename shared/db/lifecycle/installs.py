@@ -16,6 +16,7 @@ from shared.db.core.recent_writes import RecentWrites
 from shared.db.core.statements import Database, next_number, single_statement
 from shared.db.refresh.uncertain_installs import KEEP_UNCERTAIN_INSTALL, is_order_uncertain
 from shared.domain.connection import Event, EventName, Status
+from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,8 @@ class NewInstall:
     encrypted_refresh_token: str = field(repr=False)
     due_at: Callable[[int, datetime, float], datetime] = field(repr=False)
     install_id: str | None = None  #: uuid text
+    app: str = DEFAULT_APP
+    user_id: int | None = None  #: None for an account-level app
     access_token: str | None = field(default=None, repr=False)
     expires_in: int | None = None  #: seconds from `granted_at`
     scopes: tuple[str, ...] | None = None
@@ -94,7 +97,9 @@ SELECT clock_timestamp() AS now, known.install_id AS known_install_id,
   LEFT JOIN LATERAL (
       SELECT id, hub_id, status, status_since, installed_at, install_id, scopes, refreshed_at, lifetime_seconds,
              account_info_due_at
-        FROM tokenkeeper.connections WHERE hub_id = :hub_id FOR NO KEY UPDATE
+        FROM tokenkeeper.connections
+       WHERE hub_id = :hub_id AND app = :app AND user_id IS NOT DISTINCT FROM CAST(:user_id AS bigint)
+         FOR NO KEY UPDATE
   ) AS c ON true
 """)
 REMEMBER = text("""
@@ -105,10 +110,10 @@ VALUES (CAST(:install_id AS uuid), :connection_id, :granted_at) ON CONFLICT DO N
 #: (shared/db/schema/privileges.py), and `excluded` reads: so the tokens are bound twice.
 _WRITE = f"""
 INSERT INTO tokenkeeper.connections AS c (
-    hub_id, status, status_since, access_token, expires_at, lifetime_seconds, scopes, refreshed_at,
+    hub_id, app, user_id, status, status_since, access_token, expires_at, lifetime_seconds, scopes, refreshed_at,
     encrypted_refresh_token, installed_at, install_id, account_info_due_at, due_at)
 VALUES (
-    :hub_id, 'active', :now, :access_token, :expires_at, :lifetime_seconds, :scopes, :refreshed_at,
+    :hub_id, :app, :user_id, 'active', :now, :access_token, :expires_at, :lifetime_seconds, :scopes, :refreshed_at,
     :encrypted_refresh_token, :granted_at, CAST(:install_id AS uuid), :account_info_due_at, :due_at)
 ON CONFLICT (hub_id, app, user_id) DO UPDATE
    SET status = 'active',
@@ -174,7 +179,8 @@ class InstallStore:
         with self._database.transaction() as connection:
             # 1. One install of a hub at a time. PostgreSQL's clock limits the web host's.
             connection.execute(LOCK_HUB, {"hub_id": install.hub_id})
-            row = connection.execute(READ, {"install_id": install.install_id, "hub_id": install.hub_id}).one()
+            identity = {"app": install.app, "hub_id": install.hub_id, "user_id": install.user_id}
+            row = connection.execute(READ, {"install_id": install.install_id, **identity}).one()
             granted_at = min(install.granted_at, row.now)
 
             # 2. Is it news?
@@ -228,8 +234,9 @@ class InstallStore:
         for install in installs:
             if install.install_id in lost:
                 outcome = self.add(install).outcome
+                identity = ConnectionIdentity(install.app, install.hub_id, install.user_id)
                 log.warning(
-                    "stored an install again that a failover had lost", hub_id=install.hub_id, outcome=outcome.value
+                    "stored an install again that a failover had lost", **identity.log_fields(), outcome=outcome.value
                 )
         return True
 
@@ -267,6 +274,8 @@ def _write_connection(
     """
     values: dict[str, Any] = {
         "hub_id": install.hub_id,
+        "app": install.app,
+        "user_id": install.user_id,
         "now": row.now,
         "account_info_due_at": row.now - ACCOUNT_INFO_PRIORITY,
         "encrypted_refresh_token": install.encrypted_refresh_token,

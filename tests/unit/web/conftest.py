@@ -117,7 +117,8 @@ class Site:
         from shared.workflows.store_install import store_install
 
         while self.queue.messages:
-            store_install(self.queue.messages.pop(0), self.cipher, self.installs, Schedule())
+            clients = self.clients or {DEFAULT_APP: self.hubspot}
+            store_install(self.queue.messages.pop(0), self.cipher, self.installs, Schedule(), clients)
 
 
 @pytest.fixture
