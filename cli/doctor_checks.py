@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 
 from sqlalchemy import Engine
 
 from cli.doctor_findings import Check, CheckFailed, Finding, Level, Result, load, read_host_clock, run_checks
-from cli.doctor_outside_checks import check_redis, list_app_checks
+from cli.doctor_journal_check import describe_journal
+from cli.doctor_outside_checks import check_redis, list_app_checks, list_app_names
 from cli.output import format_hubs, track_pages
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.key_check import KeyCheckStore
 from shared.db.reports.connections import ConnectionReports, Overview
+from shared.db.reports.journals import read_journals
 from shared.db.reports.oldest_snapshot import read_oldest_snapshot
 from shared.db.schema.migrate import check_schema
 from shared.db.schema.server_info import read_other_readers, read_server_info
@@ -20,7 +23,7 @@ from shared.domain.alerts import MAX_QUEUE_USAGE, MAX_SNAPSHOT_AGE, describe_hol
 from shared.domain.provider import Condition
 from shared.domain.sweep_liveness import is_beat_missing, is_sweep_overdue
 from shared.foreign_environment import find_unused_proxies
-from shared.settings import Settings
+from shared.settings import Settings, SettingsError
 from shared.text_format import format_ago, format_duration, make_printable
 from shared.token_cipher import TokenCipher
 from shared.workflows.key_rotation import audit_tokens, count_tokens
@@ -48,6 +51,7 @@ def check_all(environ: Mapping[str, str], ignored_variables: Sequence[str]) -> I
             Check("refreshes", database.check_refreshes),
             Check("brake", database.check_brake),
             Check("snapshots", database.check_snapshots),
+            *database.list_journal_checks(),
         )
     finally:
         database.close()
@@ -177,6 +181,19 @@ class _DatabaseChecks:
         if oldest.age_seconds > MAX_SNAPSHOT_AGE.total_seconds():
             return Level.WARN, f"{holder} has kept one open for {age}: tables grow until it is closed"
         return f"none is older than {format_duration(MAX_SNAPSHOT_AGE.total_seconds())}"
+
+    def list_journal_checks(self) -> Iterator[Check]:
+        """One for each app; none where the file of the apps cannot be read, of which another check complains."""
+        names: list[str] = []
+        with suppress(SettingsError):
+            names = list_app_names(self._environ)
+        for name in names:
+            suffix = f" of {name}" if len(names) > 1 else ""
+            yield Check(f"journal{suffix}", partial(self._check_journal, name))
+
+    def _check_journal(self, app: str) -> Result:
+        journals = {journal.app: journal for journal in read_journals(self._engine)}
+        return describe_journal(journals.get(app), load(self._environ, "JOURNAL_SECONDS").journal_seconds)
 
     def check_brake(self) -> Result:
         if (on_since := self._overview.brake_since) is None:

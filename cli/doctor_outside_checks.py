@@ -36,7 +36,7 @@ def check_redis(environ: Mapping[str, str]) -> str:
 def list_app_checks(environ: Mapping[str, str]) -> Iterator[Check]:
     """The checks of each app, which name it where there are several."""
     try:
-        names = list(load(environ, FILE_VARIABLE).apps) if environ.get(FILE_VARIABLE) else [DEFAULT_APP]
+        names = list_app_names(environ)
     except SettingsError:
         yield Check("apps", partial(_check_apps_file, environ))
         return
@@ -46,6 +46,11 @@ def list_app_checks(environ: Mapping[str, str]) -> Iterator[Check]:
         yield Check(f"scopes{suffix}", partial(_check_scopes, environ, name))
         yield Check(f"API version{suffix}", partial(_check_api_version, environ, name))
         yield Check(f"HubSpot{suffix}", partial(_check_hubspot, environ, name))
+
+
+def list_app_names(environ: Mapping[str, str]) -> list[str]:
+    """Raises SettingsError where the file of the apps cannot be read."""
+    return list(load(environ, FILE_VARIABLE).apps) if environ.get(FILE_VARIABLE) else [DEFAULT_APP]
 
 
 def _check_apps_file(environ: Mapping[str, str]) -> str:

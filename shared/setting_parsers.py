@@ -16,6 +16,8 @@ from shared.token_cipher import TokenCipher
 
 #: A day. No clock, socket or interval needs more.
 MAX_SECONDS = 86_400.0
+#: Between two runs of something that may also be off.
+MAX_PAUSE_SECONDS = 3600.0
 #: The versions in HubSpot's paths that this client speaks, the default first.
 API_VERSIONS = ("2026-09", "2026-03", "v3")
 DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
@@ -253,6 +255,13 @@ def _check_url(parse: Callable[[str], str], text: str) -> str:
 
 def parse_seconds(text: str) -> float:
     if not 0 < (value := float(text)) <= MAX_SECONDS:
+        raise ValueError
+    return value
+
+
+def parse_pause(text: str) -> float:
+    """Zero, or up to an hour: what is done so seldom would be of no use."""
+    if not 0 <= (value := float(text)) <= MAX_PAUSE_SECONDS:
         raise ValueError
     return value
 

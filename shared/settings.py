@@ -190,6 +190,15 @@ class Settings:
         example="5",
         meaning="how often beat looks for due work",
     )
+    journal_seconds: float = setting(
+        "JOURNAL_SECONDS",
+        parsers.parse_pause,
+        10.0,
+        hint="seconds, at most 3600; 0 to turn it off",
+        example="30",
+        meaning="how often HubSpot's Webhooks Journal is read for uninstalls ([uninstalls.md](uninstalls.md)); 0 turns "
+        "it off: then an uninstall is noticed at the next refresh",
+    )
     http_timeout_seconds: float = setting(
         "HTTP_TIMEOUT_SECONDS",
         parsers.parse_seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -26,6 +27,7 @@ from shared.settings import Settings
 from shared.token_cipher import TokenCipher
 from worker.account_info import AccountInfoFetcher
 from worker.background import BackgroundWork
+from worker.journal import JournalReader
 from worker.refresh import Refresher
 from worker.refresh_loop import RefreshLoop
 from worker.webhook import Webhook
@@ -53,6 +55,7 @@ class Services:
     cipher: TokenCipher
     schedule: Schedule
     refresh_loop: RefreshLoop
+    journal_readers: Mapping[str, JournalReader]  #: by the app's name
     outbox: Outbox
     alert_detector: AlertDetector
     webhook: Webhook | None  #: None: alerts are only logged
@@ -108,6 +111,12 @@ class Services:
             cipher=cipher,
             schedule=schedule,
             refresh_loop=refresh_loop,
+            journal_readers={
+                name: JournalReader.for_app(
+                    each, settings, engine, HubSpot.for_app(each, settings, transport), transport
+                )
+                for name, each in settings.apps.items()
+            },
             outbox=Outbox(engine),
             alert_detector=AlertDetector(engine, settings.sweep_seconds),
             webhook=webhook,

@@ -20,6 +20,7 @@ from shared.setting_fields import Process
 from shared.settings import Settings, list_required
 from worker import broker, heartbeat
 from worker.broker_startup import check_broker
+from worker.journal_threads import JournalThreads
 from worker.liveness import POOL_SUFFIX
 from worker.services import Services
 from worker.sweeper import Sweeper
@@ -74,6 +75,13 @@ def get_sweeper() -> Sweeper:
     return sweeper
 
 
+@cache
+def get_journal_threads() -> JournalThreads:
+    """As get_sweeper(). There is no thread where the settings turn the journal off."""
+    settings = _read_settings()
+    return JournalThreads(get_services, settings.apps if settings.journal_seconds else (), settings.journal_seconds)
+
+
 def _read_settings() -> Settings:
     return Settings.from_env(os.environ, WORKER_SETTINGS)  # noqa: TID251  as at the start, which has checked them
 
@@ -90,6 +98,7 @@ def _prepare_pool_process(**_: Any) -> None:
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = RESULT_WAIT_TENTHS
     tracing.configure("tokenkeeper-worker", os.environ)  # noqa: TID251  of the process
     get_sweeper()
+    get_journal_threads()
 
 
 @signals.worker_process_shutdown.connect
@@ -101,6 +110,7 @@ def _shut_down(**_: Any) -> None:
     """
     if get_sweeper.cache_info().currsize:
         get_sweeper().stop()
+        get_journal_threads().stop()
     if _build_services.cache_info().currsize:
         get_services().close()
     tracing.shut_down()

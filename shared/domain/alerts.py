@@ -43,6 +43,8 @@ class AlertKind(StrEnum):
     OLD_SNAPSHOT = "old_snapshot"
     #: a session that listens does not read: soon no change of status is notified; `detail`: percent, and as above
     NOTIFICATION_QUEUE = "notification_queue"
+    #: HubSpot's journal of an app is not read any more; `detail`: state, reason
+    JOURNAL = "journal_stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ def describe_alert(alert: Alert) -> str:
         text = _describe_beat(alert.detail, recovered=alert.recovered)
     elif alert.kind is AlertKind.OLD_SNAPSHOT:
         text = _describe_old_snapshot(alert.detail, recovered=alert.recovered)
+    elif alert.kind is AlertKind.JOURNAL:
+        text = _describe_journal(alert.detail, recovered=alert.recovered)
     elif alert.kind is AlertKind.NOTIFICATION_QUEUE:
         text = _describe_notification_queue(alert.detail, recovered=alert.recovered)
     else:
@@ -170,6 +174,16 @@ def _describe_notification_queue(detail: Mapping[str, Any], *, recovered: bool) 
         f"PostgreSQL's queue of notifications is {detail.get('percent', 0)} % full: a session that listens has a "
         f"transaction open. The oldest one is held by {describe_holder(detail)}. From 50 % on, changes of status are "
         "not notified; the views and the history have them all the same. End that transaction."
+    )
+
+
+def _describe_journal(detail: Mapping[str, Any], *, recovered: bool) -> str:
+    if recovered:
+        return "HubSpot's journal is read again: an uninstall is noticed within seconds."
+    reason = detail.get("reason") or "no reason given"
+    return (
+        f"HubSpot's journal has not been readable for five minutes ({reason}). No connection is lost: until it is read "
+        "again, an uninstall is noticed at the next refresh. See: tokenkeeper doctor."
     )
 
 

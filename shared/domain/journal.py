@@ -18,8 +18,21 @@ from shared.domain.errors import ProviderError
 RETENTION = timedelta(days=3)
 #: What HubSpot's clock and ours may differ by. An entry that is older than the grant by less is worth a refresh.
 CLOCK_TOLERANCE = timedelta(seconds=30)
+#: Where HubSpot does not know an offset so soon after a restart from the earliest file, it means that there is no newer
+#: file: that restart has led to the offset. HubSpot does not document what it answers there.
+RESTART_INTERVAL = timedelta(hours=1)
 #: A journal that has worked is reported as stopped when its end has not been reached for so long.
 STOPPED_AFTER = timedelta(minutes=5)
+
+
+class JournalState(StrEnum):
+    STARTING = "starting"
+    #: Its end was reached by the newest turn, or files are still being read.
+    READING = "reading"
+    #: HubSpot or the network is failing: tried again soon.
+    FAILING = "failing"
+    #: HubSpot does not let the app read it: tried again now and then.
+    REFUSED = "refused"
 
 
 class JournalRefused(ProviderError):

@@ -28,7 +28,7 @@ from tests.support.stores import ConnectionFixture, SqlFixture
 CLOSED_PORT = "127.0.0.1:1"
 ABOUT = [
     *("settings", "environment", "database", "server log", "clock", "schema", "readers", "rows", "beat"),
-    *("refreshes", "brake", "snapshots", "redis", "redirect URI", "scopes", "API version", "HubSpot"),
+    *("refreshes", "brake", "snapshots", "journal", "redis", "redirect URI", "scopes", "API version", "HubSpot"),
 ]
 
 
@@ -39,10 +39,11 @@ def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
 
 @pytest.fixture
 def healthy(tokenkeeper: Command, connections: ConnectionFixture) -> ConnectionFixture:
-    """A row that TOKEN_KEYS decrypts, and a sweep just now."""
+    """A row that TOKEN_KEYS decrypts, and a sweep and a reading of the journal just now."""
     cipher = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]])
     connections.stores.imports.import_rows([ImportRow(1, cipher.encrypt_refresh_token(1, "token"))])
     connections.stores.provider.begin_sweep(2)
+    connections.sql.rows("INSERT INTO tokenkeeper.journals (app, state, read_at) VALUES ('default', 'reading', now())")
     return connections
 
 

@@ -73,6 +73,8 @@ def _describe_recovered(detail: Detail) -> EventDescription:
 
 
 def _describe_suspected(detail: Detail) -> EventDescription:
+    if witness := _WITNESSES.get(_text(detail, "witness")):
+        return EventDescription(f"Suspect: {witness}", _text(detail, "occurred_at"), Severity.WAIT)
     text = f"Suspect: {describe_error(_text(detail, 'code'))}"
     return EventDescription(text, _evidence(detail), Severity.WAIT)
 
@@ -90,6 +92,10 @@ def _describe_disconnected(detail: Detail) -> EventDescription:
     return EventDescription(f"Disconnected by the operator{_previous_status(detail)}", severity=Severity.BAD)
 
 
+_WITNESSES = {
+    "journal": "HubSpot reports that the account has uninstalled the app",
+    "introspection": "HubSpot's introspection says that its refresh token is not valid",
+}
 _DESCRIBE: Mapping[str, Callable[[Detail], EventDescription]] = {
     EventName.INSTALLED: _describe_installed,
     EventName.REINSTALLED: _describe_reinstalled,

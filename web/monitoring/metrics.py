@@ -21,8 +21,10 @@ from prometheus_client.registry import Collector
 
 from shared.db.core.errors import StoreError
 from shared.db.reports.connections import ConnectionReports, Overview
+from shared.db.reports.journals import JournalReport
 from shared.db.reports.oldest_snapshot import OldestSnapshot
 from shared.db.reports.refresh_stats import RefreshStats, TokenLifetimes, Totals
+from shared.domain.journal import JournalState
 from shared.domain.provider import Condition
 from shared.domain.sweep_liveness import sweep_overdue_seconds
 from web.server.timeouts import TimedOut, run_in_thread
@@ -47,6 +49,7 @@ class Snapshot:
     stale: int
     alerts_waiting: int
     oldest_snapshot: OldestSnapshot
+    journals: list[JournalReport]
     sweep_seconds: float  #: the setting SWEEP_SECONDS
 
 
@@ -91,6 +94,7 @@ class Metrics:
             stale=self._refresh_stats.count_without_token(),
             alerts_waiting=self._refresh_stats.count_undelivered_alerts(),
             oldest_snapshot=self._refresh_stats.read_oldest_snapshot(),
+            journals=self._refresh_stats.read_journals(),
             sweep_seconds=self._sweep_seconds,
         )
         self._latest = started_at, snapshot
@@ -121,6 +125,7 @@ class _SnapshotCollector(Collector):
         yield from _provider(self._snapshot.overview)
         yield from _brake_and_alerts(self._snapshot)
         yield from _neighbours(self._snapshot.oldest_snapshot)
+        yield from _journals(self._snapshot.journals)
 
 
 def _connections(snapshot: Snapshot) -> Iterator[Metric]:
@@ -253,6 +258,23 @@ def _neighbours(oldest: OldestSnapshot) -> Iterator[Metric]:
         "notification_queue_usage",
         "How full PostgreSQL's queue of notifications is, 0 to 1. From 0.5 on no change of status is notified.",
         oldest.queue_usage,
+    )
+
+
+def _journals(journals: Iterable[JournalReport]) -> Iterator[Metric]:
+    lag = {("app", journal.app): journal.lag_seconds for journal in journals}
+    readable = {("app", journal.app): float(journal.state is JournalState.READING) for journal in journals}
+    yield make_gauge(
+        "journal_lag_seconds",
+        "How long ago the end of HubSpot's journal was reached, by app; +Inf: never. "
+        "Later uninstalls are not known yet.",
+        lag or None,
+    )
+    yield make_gauge(
+        "journal_readable",
+        "1: HubSpot lets the app read its journal, 0: not now, or not at all; an uninstall is then noticed at the next "
+        "refresh.",
+        readable or None,
     )
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from shared.db.core.statements import Database, single_statement
+from shared.db.reports.journals import JournalReport, read_journals
 from shared.db.reports.oldest_snapshot import OldestSnapshot, read_oldest_snapshot
 from shared.domain.refresh_counters import (
     LATENESS_BOUNDS_SECONDS,
@@ -151,6 +152,9 @@ class RefreshStats:
             row = self._database.execute(SAMPLE_WITHOUT_TOKEN, percent=_sample_percent(connections))[0]
             return round(row.without_token * connections / row.sampled) if row.sampled else 0
         return int(self._database.execute(COUNT_WITHOUT_TOKEN)[0][0])
+
+    def read_journals(self) -> list[JournalReport]:
+        return read_journals(self._engine)
 
     def read_oldest_snapshot(self) -> OldestSnapshot:
         return read_oldest_snapshot(self._engine)

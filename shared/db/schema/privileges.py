@@ -69,6 +69,7 @@ def _web_privileges() -> Iterator[Privilege]:
         "oldest_snapshot",
     ):
         yield from _table(f"tokenkeeper.{table}", select="")
+    yield from _table("tokenkeeper.journals", select="")
 
 
 def _worker_privileges() -> Iterator[Privilege]:
@@ -82,6 +83,8 @@ def _worker_privileges() -> Iterator[Privilege]:
     yield from _table("tokenkeeper.connection_counts", select="")
     for table in ("pruning_state", "oldest_snapshot"):
         yield from _table(f"tokenkeeper.{table}", select="", update="")
+    yield from _table("tokenkeeper.journals", select="", insert="", update="")
+    yield from _table("tokenkeeper.reported_uninstalls", select="", insert="", update="", delete="")
     # History is only added to: what may be deleted of it, a function of the owner deletes.
     yield from _table("tokenkeeper.history", select="", insert=_HISTORY_COLUMNS)
     yield Privilege("FUNCTION", "tokenkeeper.prune_history", "", "EXECUTE")

@@ -14,6 +14,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL, TIMESTAMP, UUID
@@ -278,3 +279,41 @@ key_check = Table(
     Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("encrypted_check_value", Text, nullable=False),
 )
+
+journals = Table(
+    "journals",
+    metadata,
+    Column("app", _app, primary_key=True),
+    Column("next_offset", Text),
+    Column("state", Text, nullable=False, server_default=text("'starting'")),
+    Column("since", _instant, nullable=False, server_default=text("now()")),
+    Column("reason", Text),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("due_at", _instant, nullable=False, server_default=text("now()")),
+    Column("lease_until", _instant),
+    Column("lease_number", BigInteger, nullable=False, server_default=text("0")),
+    Column("read_at", _instant),
+    Column("restarted_at", _instant),
+    Column("unheard_since", _instant),
+    Column("asked_up_to", BigInteger, nullable=False, server_default=text("0")),
+    Column("is_alerted", Boolean, nullable=False, server_default=text("false")),
+)
+
+reported_uninstalls = Table(
+    "reported_uninstalls",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("app", _app, nullable=False),
+    Column("hub_id", BigInteger, nullable=False),
+    Column("user_id", BigInteger),
+    Column("occurred_at", _instant),
+    Column("witness", Text, nullable=False),
+    Column("reported_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+    Column("settled_at", _instant),
+)
+_r = reported_uninstalls.c
+UniqueConstraint(
+    _r.app, _r.hub_id, _r.user_id, _r.occurred_at, name="reported_uninstalls_once", postgresql_nulls_not_distinct=True
+)
+Index("reported_uninstalls_unsettled", _r.app, _r.id, postgresql_where=_r.settled_at.is_(None))
+Index("reported_uninstalls_reported", _r.reported_at)

@@ -17,9 +17,11 @@ from prometheus_client.samples import Sample
 from ruamel.yaml import YAML
 
 from shared.db.reports.connections import Overview
+from shared.db.reports.journals import JournalReport
 from shared.db.reports.oldest_snapshot import OldestSnapshot
 from shared.db.reports.refresh_stats import TokenLifetimes, Totals
 from shared.domain.connection import Status
+from shared.domain.journal import JournalState
 from shared.domain.provider import Provider
 from shared.domain.refresh_counters import LATENESS_BOUNDS_SECONDS, LIFETIME_BOUNDS_SECONDS, OUTCOMES
 from tests.support.builders import START
@@ -62,6 +64,7 @@ def render_samples() -> list[Sample]:
         stale=0,
         alerts_waiting=0,
         oldest_snapshot=OldestSnapshot(0.0, {}, 0.0),
+        journals=[JournalReport("default", JournalState.READING, None, since=START, read_at=START, now=START)],
         sweep_seconds=2.0,
     )
     text = render_metrics(reading, accept="").get_data(as_text=True)

@@ -25,6 +25,7 @@ DETAILS = {
     AlertKind.BEAT: {"seconds": 31},
     AlertKind.OLD_SNAPSHOT: {"seconds": 1900, "kind": "session", "name": "4711", "user": "etl", "application": "psql"},
     AlertKind.NOTIFICATION_QUEUE: {"percent": 31, "kind": "session", "name": "4711", "user": "etl", "application": ""},
+    AlertKind.JOURNAL: {"state": "failing", "reason": "timeout"},
 }
 
 
@@ -42,6 +43,7 @@ def describe(kind: AlertKind, *, recovered: bool = False, **detail: object) -> s
         (AlertKind.BEAT, "has reached a worker for 31 s. The workers sweep without it"),
         (AlertKind.OLD_SNAPSHOT, "open for 31 minutes, held by session 4711 of user etl (psql)"),
         (AlertKind.NOTIFICATION_QUEUE, "is 31 % full: a session that listens has a transaction open"),
+        (AlertKind.JOURNAL, "has not been readable for five minutes (timeout)"),
     ],
 )
 def test_the_text_of_each_kind_says_what_happened(kind, part):

@@ -1,0 +1,99 @@
+"""An uninstall in HubSpot is noticed by the journal, long before the next refresh, whatever is killed on the way."""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+from collections.abc import Callable
+
+import psycopg2
+import psycopg2.extensions
+import pytest
+
+from shared.domain.brake import MAX_REVOKED_PERCENT, MIN_REVOCATIONS
+from tests.support.fault_deployment import FaultDeployment
+from tests.support.polling import until
+from tests.support.product import has_printed
+
+SETTINGS = {"JOURNAL_SECONDS": "0.5"}
+#: As HubSpot's: no refresh is due by itself while these tests run.
+TOKEN_LIFETIME_SECONDS = 1800
+ALERTS = "SELECT count(*) FROM tokenkeeper.alerts WHERE kind = 'revocation_brake'"
+
+
+@pytest.fixture(autouse=True)
+def long_lives(deployment: FaultDeployment) -> None:
+    deployment.simulator.change_settings(lifetime=TOKEN_LIFETIME_SECONDS)
+    until(lambda: len(deployment.simulator.list_subscriptions()) == 2)
+    deployment.wait_for_new_tokens(deployment.make_due(*deployment.tokens()))
+
+
+class Listener:
+    """A session that listens to changes of status."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg2.connect(url)
+        self._connection.set_isolation_level(psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT)
+        with self._connection.cursor() as cursor:
+            cursor.execute("LISTEN hubspot_connections")
+
+    def read_events(self, hub_id: int) -> list[str]:
+        while select.select([self._connection], [], [], 1.0)[0]:
+            self._connection.poll()
+        payloads = [json.loads(notify.payload) for notify in self._connection.notifies]
+        return [payload["event"] for payload in payloads if payload["hub_id"] == hub_id]
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def kill_worker(deployment: FaultDeployment) -> None:
+    deployment.newest_process("worker").send_signal(signal.SIGKILL)
+    deployment.product.worker(wait=False).wait_until(has_printed(" ready."))
+
+
+def restart_redis(deployment: FaultDeployment) -> None:
+    deployment.servers.kill_valkey()
+    deployment.servers.valkey.start()
+
+
+def crash_postgres(deployment: FaultDeployment) -> None:
+    deployment.servers.crash_postgres()
+    deployment.servers.postgres.start()
+
+
+def test_an_uninstall_in_hubspot_is_revoked_in_sql_and_heard_by_listen_whatever_is_killed_on_the_way(
+    deployment: FaultDeployment,
+) -> None:
+    listener = Listener(deployment.database_url)
+    breaks: list[Callable[[FaultDeployment], object]] = [lambda _: None, kill_worker, restart_redis, crash_postgres]
+    uninstalled = deployment.hubs[: len(breaks)]
+    for hub_id, break_something in zip(uninstalled, breaks, strict=True):
+        deployment.simulator.uninstall(hub_id, keep_access_tokens=True)
+        break_something(deployment)
+        until(lambda hub_id=hub_id: deployment.status(hub_id) == "revoked", 60)
+        assert deployment.sql.events(hub_id)[-3:] == ["suspected", "refresh_failed", "revoked"]
+        if break_something is not crash_postgres:
+            assert listener.read_events(hub_id) == ["suspected", "revoked"]
+    listener.close()
+    assert deployment.count_events("suspected") == len(uninstalled), "of no other connection"
+    deployment.check_recovered(except_for=uninstalled)
+
+
+def test_of_hundreds_of_uninstalls_at_once_the_brake_holds_most_and_no_account_is_lost(
+    deployment: FaultDeployment,
+) -> None:
+    count = "SELECT count(*) FROM tokenkeeper.connections WHERE "
+    ended = int(deployment.sql.value(count + "status = 'revoked'"))
+    deployment.import_connections(300, first=5_000)
+    until(lambda: len(deployment.tokens()) == len(deployment.hubs) - ended)
+    active = int(deployment.sql.value(count + "status = 'active'"))
+    deployment.simulator.uninstall(keep_access_tokens=True)
+    limit = max(MIN_REVOCATIONS, active * MAX_REVOKED_PERCENT // 100)
+    until(lambda: int(deployment.sql.value(count + "pending_revocation IS NOT NULL")) >= active - limit)
+    assert deployment.sql.value(count + "status = 'active'") == 0
+    assert deployment.sql.value(count + "status = 'revoked'") - ended <= limit
+    served = deployment.sql.value(count + "status = 'suspect'")
+    assert len(deployment.tokens()) == served, "they are served while their tokens live"
+    assert deployment.sql.value(ALERTS) == 1
