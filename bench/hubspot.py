@@ -67,6 +67,8 @@ class HubSpot:
         """`answer` is called once, after the configured delay."""
         if path.startswith(b"/bench"):
             answer(self._handle_control(path))
+        elif path.startswith(b"/account-info/"):
+            self._call_after_delay(lambda: answer(("200 OK", b'{"accountType":"STANDARD"}')))
         elif self._secret not in body:
             answer(("400 Bad Request", b'{"status":"BAD_CLIENT_SECRET","error":"invalid_client"}'))
         elif path.endswith(b"/introspect"):

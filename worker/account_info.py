@@ -1,8 +1,9 @@
-"""Asks HubSpot about the accounts of new connections: their domain, and who installed the app."""
+"""Asks HubSpot about the accounts of new connections: domain, installer, name, type and region."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -11,6 +12,7 @@ from shared import tracing
 from shared.db.core.errors import StoreError
 from shared.db.lifecycle.account_info import AccountInfoStore, ClaimedAccount
 from shared.db.refresh.provider import ProviderStore
+from shared.domain.account import AccountDetails, AccountInfo
 from shared.domain.errors import AccountMigrating, InvalidClient, ProviderError, TemporarilyUnavailable, Throttled
 from shared.domain.provider import CallOutcome
 from shared.hubspot.client import HubSpot
@@ -19,16 +21,30 @@ log = structlog.get_logger(__name__)
 
 #: Of one run. Between two rounds new installs are claimed first, so that they do not wait for the rest of an import.
 CALLS_IN_FLIGHT, ROUNDS = 8, 5
+#: After a failure of HubSpot's API, for so long accounts are asked about by introspection alone.
+API_PAUSE_SECONDS = 30.0
 
 
 class AccountInfoFetcher:
-    """Introspects new connections' access tokens. What HubSpot does not answer now is asked again later."""
+    """Introspects new connections' access tokens, and makes the first call of HubSpot's API with each.
 
-    def __init__(self, store: AccountInfoStore, provider: ProviderStore, hubspot: HubSpot) -> None:
+    What HubSpot does not answer now is asked again later. Failures of introspection count for HubSpot's state, as those
+    of a refresh do. Failures of the API do not: it is another service, and limits each account for itself.
+    """
+
+    def __init__(
+        self,
+        store: AccountInfoStore,
+        provider: ProviderStore,
+        hubspot: HubSpot,
+        monotonic_clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._provider = provider
         self._hubspot = hubspot
+        self._clock = monotonic_clock
         self._is_app_rejected = False  #: by the newest answer
+        self._api_paused_until = monotonic_clock()
 
     def run(self) -> None:
         """Ask about some accounts; the next sweep runs it again for the rest. The first failure ends it."""
@@ -55,11 +71,31 @@ class AccountInfoFetcher:
                 "HubSpot did not return the account's information; asked again later", hub_id=hub_id, **error.evidence()
             )
             return error
-        if answer.active:
-            self._store.save(account, answer.hub_domain, answer.user)
-        else:
+        if not answer.active:
             self._store.refresh_inactive(account)
+            return None
+        details, asks_again = self._read_details(account)
+        self._store.save(account, AccountInfo(answer.hub_domain, answer.user, details), asks_again=asks_again)
         return None
+
+    def _read_details(self, account: ClaimedAccount) -> tuple[AccountDetails | None, bool]:
+        """The account's name, type and region, and whether to ask again. None: HubSpot does not say, or not now."""
+        hub_id = account.hub_id
+        if self._clock() < self._api_paused_until:
+            return None, True
+        try:
+            details = self._hubspot.read_account(account.access_token)
+        except TemporarilyUnavailable as error:
+            self._api_paused_until = self._clock() + API_PAUSE_SECONDS
+            log.info("HubSpot did not return the account's name; asked again later", hub_id=hub_id, **error.evidence())
+            return None, True
+        except ProviderError as error:
+            log.info("HubSpot refuses to return the account's name", hub_id=hub_id, **error.evidence())
+            return None, False
+        if details.hub_id not in {None, hub_id}:
+            log.warning("HubSpot returned the name of another account", hub_id=hub_id, other_hub_id=details.hub_id)
+            return None, False
+        return details, False
 
     def _record(self, errors: Iterable[ProviderError | None], *, is_provider_healthy: bool) -> None:
         """Tell HubSpot's state what these calls found out, if that can change it."""

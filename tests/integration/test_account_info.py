@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine
@@ -13,6 +14,7 @@ from sqlalchemy import Engine
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.account_info import AccountInfoStore
 from shared.db.refresh.provider import ProviderStore
+from shared.domain.account import AccountDetails
 from shared.domain.errors import (
     AccountMigrating,
     InvalidClient,
@@ -25,7 +27,7 @@ from shared.domain.grant import Introspection
 from shared.domain.provider import FAILURES_BEFORE_OUTAGE, PROBE_RATE, CallOutcome, Condition
 from tests.support.hubspot import ScriptedHubSpot
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
-from worker.account_info import CALLS_IN_FLIGHT, ROUNDS, AccountInfoFetcher
+from worker.account_info import API_PAUSE_SECONDS, CALLS_IN_FLIGHT, ROUNDS, AccountInfoFetcher
 
 ANSWER = Introspection(active=True, hub_domain="acme.example", user="ada@acme.example")
 THROTTLED = Throttled("throttled", http_status=429, retry_after=60)
@@ -34,11 +36,20 @@ REJECTED = InvalidClient("BAD_CLIENT_SECRET", http_status=400)
 
 
 @dataclass
+class Monotonic:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
 class AccountInfoFixture:
     connections: ConnectionFixture
     hubspot: ScriptedHubSpot
     fetcher: AccountInfoFetcher
     sql: SqlFixture
+    clock: Monotonic
 
     def import_with_tokens(self, count: int) -> None:
         self.connections.import_due(count)
@@ -63,14 +74,15 @@ class AccountInfoFixture:
         return [token for _, token in self.hubspot.introspected]
 
 
-def make_fetcher(stores: Stores, hubspot: ScriptedHubSpot) -> AccountInfoFetcher:
-    return AccountInfoFetcher(stores.account_info, stores.provider, hubspot)  # type: ignore[arg-type]  # the double
+def make_fetcher(stores: Stores, hubspot: Any, clock: Monotonic) -> AccountInfoFetcher:
+    """`hubspot`: the double."""
+    return AccountInfoFetcher(stores.account_info, stores.provider, hubspot, clock)
 
 
 @pytest.fixture
 def info(connections: ConnectionFixture, sql: SqlFixture) -> AccountInfoFixture:
-    hubspot = ScriptedHubSpot(introspect_answer=ANSWER)
-    return AccountInfoFixture(connections, hubspot, make_fetcher(connections.stores, hubspot), sql)
+    hubspot, clock = ScriptedHubSpot(introspect_answer=ANSWER), Monotonic()
+    return AccountInfoFixture(connections, hubspot, make_fetcher(connections.stores, hubspot, clock), sql, clock)
 
 
 def test_the_domain_and_the_installer_of_an_account_are_stored(info: AccountInfoFixture) -> None:
@@ -81,6 +93,90 @@ def test_the_domain_and_the_installer_of_an_account_are_stored(info: AccountInfo
     assert info.hubspot.introspected == [("access_token", "access-of-7")]
     info.run()
     assert len(info.asked) == 1
+
+
+DETAILS = AccountDetails(7, "Acme Ltd", "SANDBOX", "eu1")
+READ_DETAILS = "SELECT account_name, account_type, region FROM hubspot.connections ORDER BY hub_id"
+
+
+def test_name_type_and_region_come_from_the_first_call_of_hubspots_api_with_the_token(info: AccountInfoFixture) -> None:
+    install_id = str(uuid4())
+    info.connections.install(7, install_id=install_id)
+    info.hubspot.account_answer = DETAILS
+    info.run()
+    assert info.hubspot.calls == ["introspect", "read_account"]
+    assert info.sql.rows(READ_DETAILS) == [("Acme Ltd", "SANDBOX", "eu1")]
+    stored = info.connections.stores.installs.find(install_id)
+    assert stored is not None
+    assert (stored.account_name, stored.account) == ("Acme Ltd", "Acme Ltd, sandbox, EU")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        UnknownRefusal("MISSING_SCOPES", http_status=403),
+        UnknownRefusal("http_404", http_status=404),
+        InvalidClient("invalid_client", http_status=401),
+        AccountDetails(8, "Another account"),
+        AccountDetails(),
+    ],
+    ids=lambda answer: getattr(answer, "code", "other hub" if getattr(answer, "name", None) else "empty"),
+)
+def test_where_hubspot_does_not_say_name_type_and_region_they_are_null_and_nothing_else_is_lost(
+    info: AccountInfoFixture, answer: AccountDetails | ProviderError
+) -> None:
+    info.connections.install(7)
+    info.hubspot.account_answer = answer
+    assert info.run() is Condition.OK
+    assert info.sql.rows(READ_DETAILS) == [(None, None, None)]
+    assert info.sql.value("SELECT hub_domain FROM hubspot.connections") == "acme.example"
+    assert info.sql.value("SELECT account_info_due_at FROM tokenkeeper.connections") is None, (
+        "HubSpot is not asked again"
+    )
+
+
+@pytest.mark.parametrize("error", [TIMEOUT, THROTTLED])
+def test_a_failure_of_hubspots_api_delays_only_the_name_and_is_no_fault_of_hubspots_token_endpoint(
+    info: AccountInfoFixture, error: ProviderError
+) -> None:
+    info.connections.install(7)
+    info.import_with_tokens(20)
+    info.hubspot.account_answer = error
+    assert info.run() is Condition.OK
+    assert info.sql.value("SELECT count(*) FROM tokenkeeper.accounts WHERE hub_domain IS NOT NULL") == 20
+    assert info.hubspot.calls.count("read_account") <= CALLS_IN_FLIGHT, "one round at most: the rest does not wait"
+    due = "SELECT count(*) FROM tokenkeeper.connections WHERE account_info_due_at > now() + interval '4 minutes'"
+    assert info.sql.value(due) == 20
+
+    # a later run, once the pause is over
+    info.clock.now += API_PAUSE_SECONDS
+    info.make_due()
+    info.hubspot.account_answer = replace(DETAILS, hub_id=None)
+    info.run()
+    assert info.sql.value("SELECT count(*) FROM tokenkeeper.accounts WHERE account_name = 'Acme Ltd'") == 20
+
+
+def test_an_api_that_fails_for_an_hour_after_the_install_is_not_asked_again(info: AccountInfoFixture) -> None:
+    info.connections.install(7)
+    info.sql.set("installed_at = now() - interval '2 hours', status_since = now() - interval '2 hours'")
+    info.hubspot.account_answer = TIMEOUT
+    info.run()
+    assert info.sql.value("SELECT account_info_due_at FROM tokenkeeper.connections") is None
+
+
+def test_a_name_that_is_known_stays_where_a_reinstall_brings_no_other(info: AccountInfoFixture) -> None:
+    info.connections.install(7)
+    info.hubspot.account_answer = DETAILS
+    info.run()
+    info.connections.install(7)
+    info.hubspot.account_answer = TIMEOUT
+    info.run()
+    assert info.sql.rows(READ_DETAILS) == [("Acme Ltd", "SANDBOX", "eu1")]
+    info.make_due()
+    info.clock.now += API_PAUSE_SECONDS
+    info.hubspot.account_answer = AccountDetails(7, None, "STANDARD", "eu1")
+    info.run()
+    assert info.sql.rows(READ_DETAILS) == [(None, "STANDARD", "eu1")], "what HubSpot no longer says is unknown"
 
 
 def test_an_install_whose_token_hubspot_calls_inactive_is_refreshed_at_once_to_find_out_why(
@@ -155,7 +251,7 @@ def test_while_the_rate_is_limited_calls_take_from_the_bucket_of_refreshes_with_
 ) -> None:
     info.import_with_tokens(20)
     limited = Stores(engine, lease_seconds=60, max_refreshes_per_second=0.01)
-    fetcher = make_fetcher(limited, info.hubspot)
+    fetcher = make_fetcher(limited, info.hubspot, info.clock)
     info.set_provider("bucket_level = 1")
     fetcher.run()
     assert len(info.asked) == 2

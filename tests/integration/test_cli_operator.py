@@ -229,6 +229,7 @@ def test_connections_as_json_are_one_object_a_line(tokenkeeper: Command, four_st
     assert set(connection) == {
         *("hub_id", "status", "hub_domain", "installed_by", "scopes", "installed_at", "expires_at"),
         *("next_refresh_at", "failures", "last_error", "status_reason", "status_since"),
+        *("account_name", "account_type", "region"),
     }
 
 

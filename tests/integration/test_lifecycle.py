@@ -13,6 +13,7 @@ import pytest
 
 from shared.db.lifecycle.imports import ImportRow
 from shared.db.lifecycle.installs import InstallOutcome
+from shared.domain.account import AccountInfo
 from shared.domain.connection import Status
 from tests.support.builders import HUB
 from tests.support.stores import ConnectionFixture, SqlFixture, at_once
@@ -311,7 +312,7 @@ def test_account_info_is_due_again_after_a_reinstall_once_the_call_for_the_old_o
     accounts, _ = connections.stores.account_info.claim_missing(10)
     connections.install(access_token="new")
     assert claim_account_info(connections) == [], "two calls for one account at once"
-    connections.stores.account_info.save(accounts[0], "acme.example", "the one before")
+    connections.stores.account_info.save(accounts[0], AccountInfo("acme.example", "the one before"))
     assert sql.value("SELECT installed_by FROM hubspot.connections") is None
     assert claim_account_info(connections) == [(HUB, "new")]
 
@@ -324,10 +325,10 @@ def test_account_info_of_a_row_that_another_transaction_has_locked_is_left_for_l
     other = connect()
     other.autocommit = False
     other.cursor().execute("SELECT FROM tokenkeeper.connections FOR UPDATE")
-    connections.stores.account_info.save(accounts[0], "acme.example", None)
+    connections.stores.account_info.save(accounts[0], AccountInfo("acme.example", None))
     other.rollback()
     assert sql.value("SELECT hub_domain FROM hubspot.connections") is None
-    connections.stores.account_info.save(accounts[0], "acme.example", None)
+    connections.stores.account_info.save(accounts[0], AccountInfo("acme.example", None))
     assert sql.value("SELECT hub_domain FROM hubspot.connections") == "acme.example"
 
 

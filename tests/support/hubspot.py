@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from shared.domain.account import AccountDetails
 from shared.domain.errors import CodeRejected, ProviderError
 from shared.domain.grant import ExchangedGrant, Grant, Introspection
 from tests.support.builders import grant
@@ -65,6 +66,7 @@ class ScriptedHubSpot(StepsByCalls):
 
     refresh_answer: Grant | ProviderError | None = field(default_factory=grant)
     introspect_answer: Introspection | ProviderError = field(default_factory=lambda: Introspection(active=False))
+    account_answer: AccountDetails | ProviderError = field(default_factory=AccountDetails)
     exchange_error: ProviderError | None = None
     grants: dict[str, Grant] = field(default_factory=dict)  #: by code; each is handed out once
     client_id: str = "app"
@@ -128,6 +130,13 @@ class ScriptedHubSpot(StepsByCalls):
     def revoke(self, refresh_token: str) -> None:
         self.calls.append(f"revoke {refresh_token}")
         self.during_call()
+
+    def read_account(self, access_token: str) -> AccountDetails:
+        with self._lock:
+            self.calls.append("read_account")
+        if isinstance(self.account_answer, ProviderError):
+            raise self.account_answer
+        return self.account_answer
 
     def introspect(self, token: str, kind: str, timeout: float | None = None) -> Introspection:
         with self._lock:

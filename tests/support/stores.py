@@ -26,6 +26,7 @@ from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.requests import RefreshRequests
 from shared.db.refresh.results import RefreshResults
 from shared.domain import connection as rules
+from shared.domain.account import AccountDetails, AccountInfo
 from shared.domain.errors import InvalidGrant, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import Introspection
 from shared.domain.schedule import Schedule
@@ -181,11 +182,18 @@ class Stores:
         self.key_check = KeyCheckStore(engine)
         self.key_rotation = KeyRotationStore(engine)
 
-    def save_account_info(self, hub_id: int, hub_domain: str | None, installed_by: str | None) -> None:
-        """As after an introspection of the connection's token."""
+    def save_account_info(
+        self,
+        hub_id: int,
+        hub_domain: str | None,
+        installed_by: str | None,
+        details: AccountDetails | None = None,
+    ) -> None:
+        """As after an introspection of the connection's token; with `details`, after a call of HubSpot's API too."""
         with self._engine.connect() as connection:
             generation = connection.execute(READ_GENERATION, {"hub_id": hub_id}).scalar_one()
-        self.account_info.save(ClaimedAccount(hub_id, generation, "access"), hub_domain, installed_by)
+        info = AccountInfo(hub_domain, installed_by, details)
+        self.account_info.save(ClaimedAccount(hub_id, generation, "access"), info)
 
     def disconnect(self, hub_id: int) -> None:
         """From beginning to end."""

@@ -13,6 +13,8 @@ import structlog
 from flask import Flask, Response, request
 
 from shared.db.core.errors import SchemaError, StatementRejected, StoreUnavailable
+from shared.db.reports.connections import ConnectionRow
+from shared.domain.account import describe_account
 from shared.text_format import format_ago
 from web.admin import error_pages
 from web.admin.actions import Actions
@@ -55,7 +57,7 @@ def add_routes(app: Flask, services: Services, cookies: Cookies, require_operato
     app.register_error_handler(StoreUnavailable, _handle_unavailable)
     app.register_error_handler(StatementRejected, _handle_wrong_schema)
     app.register_error_handler(SchemaError, _handle_wrong_schema)
-    app.jinja_env.filters.update(ago=format_ago, utc=_format_utc, iso=_format_iso)
+    app.jinja_env.filters.update(ago=format_ago, utc=_format_utc, iso=_format_iso, account=_describe_account)
 
 
 def _handle_unavailable(error: StoreUnavailable) -> Response:
@@ -84,3 +86,7 @@ def _format_utc(at: datetime) -> str:
 
 def _format_iso(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _describe_account(connection: ConnectionRow) -> str:
+    return describe_account(connection.account_name, connection.account_type, connection.region)

@@ -1,11 +1,11 @@
-// HubSpot tells the domain a moment after the install: shows it then. Without scripts the page reloads itself.
+// HubSpot tells name and domain a moment after the install: shows it then. Without scripts the page reloads itself.
 "use strict";
 
 async function poll() {
   try {
     const response = await fetch(location.href, { credentials: "same-origin", cache: "no-store" });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    for (const id of ["title", "domain", "scopes"]) {
+    for (const id of ["title", "account", "domain", "scopes"]) {
       const element = page.getElementById(id);
       if (element) {
         document.getElementById(id).replaceChildren(...element.childNodes);

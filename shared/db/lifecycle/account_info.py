@@ -1,6 +1,8 @@
-"""Account information (domain and installer): due after each install, asked of HubSpot once there is a token.
+"""Account information: due after each install, asked of HubSpot once there is a token.
 
-An install's due date lies in the past (shared/db/lifecycle/installs.py), so that it comes before those of an import.
+It has two parts. Domain and installer come from introspection; name, type and region from the first call of HubSpot's
+API with the token, the proof that it works. The second part may stay unknown. An install's due date lies in the past
+(shared/db/lifecycle/installs.py), so that it comes before those of an import.
 """
 
 from __future__ import annotations
@@ -11,11 +13,15 @@ from sqlalchemy import Engine, text
 
 from shared.db.core.statements import Database, single_statement
 from shared.db.refresh.provider import Bucket
+from shared.domain.account import AccountDetails, AccountInfo
 from shared.domain.provider import Condition, Provider, rate_limit
 
 #: During a fault of HubSpot refreshes are its probes. A probe that no refresh has taken for half of the time between
 #: two of them is left for account information.
 UNUSED_PROBE_INTERVALS = 1.5
+#: Where HubSpot answers introspection, but not the API, the account is asked about again so much later, while its
+#: install is not older than the second. After that its name stays unknown: an API that fails for long costs no more.
+DETAILS_PAUSE_SECONDS, DETAILS_ATTEMPTS_SECONDS = 300, 3600
 
 ANY_DUE = single_statement("""
 SELECT EXISTS (SELECT FROM tokenkeeper.connections
@@ -32,19 +38,29 @@ UPDATE tokenkeeper.connections AS c SET account_info_due_at = now() + make_inter
 RETURNING c.hub_id, c.generation, c.access_token
 """)
 #: Of another generation than the claim's: it was installed again meanwhile, and is to be asked about again. A row that
-#: another transaction has locked is asked about again later.
+#: another transaction has locked is asked about again later. Without new details the known ones stay.
 SAVE = single_statement("""
 WITH claimed AS MATERIALIZED (
-    SELECT id, hub_id, generation = :generation AS is_current FROM tokenkeeper.connections
+    SELECT id, hub_id, generation = :generation AS is_current,
+           :asks_again AND greatest(installed_at, status_since) > now() - make_interval(secs => :asks_again_seconds)
+               AS is_asked_again
+      FROM tokenkeeper.connections
      WHERE hub_id = :hub_id AND status <> 'disconnected' AND account_info_due_at IS NOT NULL
        FOR NO KEY UPDATE SKIP LOCKED
 ), connection AS (
-    UPDATE tokenkeeper.connections AS c SET account_info_due_at = CASE WHEN NOT claimed.is_current THEN now() END
+    UPDATE tokenkeeper.connections AS c
+       SET account_info_due_at = CASE WHEN NOT claimed.is_current THEN now()
+                                      WHEN claimed.is_asked_again THEN now() + make_interval(secs => :pause_seconds) END
       FROM claimed WHERE c.hub_id = claimed.hub_id
 )
-INSERT INTO tokenkeeper.accounts (connection_id, hub_domain, installed_by)
-SELECT id, :hub_domain, :installed_by FROM claimed WHERE is_current
-ON CONFLICT (connection_id) DO UPDATE SET hub_domain = excluded.hub_domain, installed_by = excluded.installed_by
+INSERT INTO tokenkeeper.accounts AS a (connection_id, hub_domain, installed_by, account_name, account_type, region)
+SELECT id, :hub_domain, :installed_by, :account_name, :account_type, :region FROM claimed WHERE is_current
+ON CONFLICT (connection_id) DO UPDATE
+   SET hub_domain = excluded.hub_domain,
+       installed_by = excluded.installed_by,
+       account_name = CASE WHEN :has_details THEN excluded.account_name ELSE a.account_name END,
+       account_type = CASE WHEN :has_details THEN excluded.account_type ELSE a.account_type END,
+       region = CASE WHEN :has_details THEN excluded.region ELSE a.region END
 """)
 #: Only the token that an install brought: no introspection can have one refresh follow another.
 REFRESH_INACTIVE = single_statement("""
@@ -61,7 +77,7 @@ class ClaimedAccount:
 
 
 class AccountInfoStore:
-    """Domain and installer of each account. Every method raises StoreUnavailable."""
+    """What HubSpot says about each account. Every method raises StoreUnavailable."""
 
     def __init__(self, engine: Engine, *, lease_seconds: float, max_refreshes_per_second: float = 0.0) -> None:
         """A claim that was not saved within `lease_seconds` may be claimed again: a call takes less than half of it.
@@ -95,14 +111,25 @@ class AccountInfoStore:
                 bucket.save(connection, bucket.refill(rate) - len(rows))
         return rows, bucket.provider
 
-    def save(self, account: ClaimedAccount, hub_domain: str | None, installed_by: str | None) -> None:
-        """Changes nothing where the account was installed again since the claim."""
+    def save(self, account: ClaimedAccount, info: AccountInfo, *, asks_again: bool = False) -> None:
+        """Changes nothing where the account was installed again since the claim.
+
+        `asks_again`: HubSpot could not tell the details now.
+        """
+        details = info.details or AccountDetails()
         self._database.execute(
             SAVE,
             hub_id=account.hub_id,
             generation=account.generation,
-            hub_domain=hub_domain,
-            installed_by=installed_by,
+            hub_domain=info.hub_domain,
+            installed_by=info.installed_by,
+            has_details=info.details is not None,
+            account_name=details.name,
+            account_type=details.account_type,
+            region=details.region,
+            asks_again=asks_again,
+            pause_seconds=DETAILS_PAUSE_SECONDS,
+            asks_again_seconds=DETAILS_ATTEMPTS_SECONDS,
         )
 
     def refresh_inactive(self, account: ClaimedAccount) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, Row, text
 from shared.db.core.recent_writes import RecentWrites
 from shared.db.core.statements import Database, next_number, single_statement
 from shared.db.refresh.uncertain_installs import KEEP_UNCERTAIN_INSTALL, is_order_uncertain
+from shared.domain.account import describe_account
 from shared.domain.connection import Event, EventName, Status
 from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 
@@ -81,6 +82,8 @@ class StoredInstall:
     hub_domain: str | None
     scopes: tuple[str, ...]
     status: Status
+    account_name: str | None = None
+    account: str = ""  #: name, type and region in words, as far as they are known
 
 
 #: One install of a hub at a time, also where the hub has no row yet. A row of our own table, not an advisory lock:
@@ -146,7 +149,7 @@ SELECT app, hub_id, user_id, customer, :event, CAST(:detail AS jsonb), :status
   FROM tokenkeeper.connections WHERE id = :connection_id
 """)
 FIND = single_statement("""
-SELECT c.hub_id, a.hub_domain, c.scopes, c.status
+SELECT c.hub_id, a.hub_domain, a.account_name, a.account_type, a.region, c.scopes, c.status
   FROM tokenkeeper.installs AS i
   JOIN tokenkeeper.connections AS c ON c.id = i.connection_id
   LEFT JOIN tokenkeeper.accounts AS a ON a.connection_id = c.id
@@ -221,7 +224,14 @@ class InstallStore:
         if not rows:
             return None
         row = rows[0]
-        return StoredInstall(row.hub_id, row.hub_domain, tuple(row.scopes), Status(row.status))
+        return StoredInstall(
+            row.hub_id,
+            row.hub_domain,
+            tuple(row.scopes),
+            Status(row.status),
+            row.account_name,
+            describe_account(row.account_name, row.account_type, row.region),
+        )
 
     def finish(self, timeout_seconds: float) -> None:
         """As RefreshResults.finish."""

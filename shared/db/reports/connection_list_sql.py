@@ -36,7 +36,8 @@ WITH page AS MATERIALIZED (
 SELECT c.id, c.id AS connection_id, c.hub_id, c.status, a.hub_domain, a.installed_by, c.scopes, c.installed_at,
        c.expires_at,
        CASE WHEN c.status IN ('active', 'suspect') THEN c.due_at END AS next_refresh_at,
-       c.failures, c.last_error, c.status_reason, c.status_since, c.due_at, a.sort_key
+       c.failures, c.last_error, c.status_reason, c.status_since, a.account_name, a.account_type, a.region,
+       c.due_at, a.sort_key
   FROM page
   JOIN tokenkeeper.connections AS c ON c.id = page.id
   LEFT JOIN tokenkeeper.accounts AS a ON a.connection_id = page.id

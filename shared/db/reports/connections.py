@@ -54,6 +54,9 @@ class ConnectionRow:
     last_error: str | None
     status_reason: str | None
     status_since: datetime
+    account_name: str | None
+    account_type: str | None
+    region: str | None
 
 
 _ROW_FIELDS = tuple(each.name for each in fields(ConnectionRow))

@@ -40,5 +40,8 @@ def make_connection_row(**changes):
         "last_error": None,
         "status_reason": None,
         "status_since": START,
+        "account_name": "Example Ltd",
+        "account_type": "STANDARD",
+        "region": "eu1",
     }
     return ConnectionRow(**{**values, **changes})
