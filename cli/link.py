@@ -83,7 +83,7 @@ def _sign_and_check(link: ConnectLink, settings: Settings, now: datetime) -> tup
     links = ConnectLinks(settings.connect_link_keys, settings.return_to_origins)
     try:
         token = links.sign(link)
-        app = find_app(links.read(token, now), settings.apps)
+        app = find_app(links.read(token, lambda: now), settings.apps)
     except LinkRejected as rejected:
         raise click.UsageError(rejected.why) from None
     return f"{app.origin}{app.path_prefix}/connect/{token}", app.name

@@ -35,7 +35,7 @@ MAX_LIFETIME = timedelta(days=7)
 #: By which the clock of our product may be ahead of this one.
 MAX_CLOCK_SKEW = timedelta(minutes=1)
 #: Below what gunicorn takes as a request line (gunicorn.conf.py), whatever path is in front of it.
-MAX_LINK_CHARACTERS = 6000
+MAX_LINK_CHARACTERS = 7500
 MAX_SCOPES, MAX_SCOPE_CHARACTERS = 100, 200
 MAX_APP_CHARACTERS = 32
 #: What some libraries add by themselves. Any other name is refused: a misspelt `hub_id` must not allow every account.
@@ -101,12 +101,15 @@ class ConnectLinks:
         given = {name: value for name, value in claims.items() if value is not None}
         return jwt.encode(given, self._keys[0], algorithm=ALGORITHM)
 
-    def read(self, text: str, now: datetime) -> ConnectLink:
-        """Raises LinkRejected. Not checked: whether it is spent, and whether its app has these scopes."""
+    def read(self, text: str, clock: Callable[[], datetime]) -> ConnectLink:
+        """Raises LinkRejected. Not checked: whether it is spent, and whether its app has these scopes.
+
+        `clock`, which may ask PostgreSQL, is called for a link with a valid signature only.
+        """
         claims = self._verify_signature(text)
         if unknown := claims.keys() - _CLAIMS - _IGNORED_CLAIMS:
             raise LinkMalformed(f"unknown claims: {len(unknown)} (known are {', '.join(sorted(_CLAIMS))})")
-        expires_at = _check_times(claims, now)
+        expires_at = _check_times(claims, clock())
         claim = CustomerClaim(
             customer=_require(claims, "customer", parse_customer),
             link_id=_require(claims, "jti", partial(parse_text, max_characters=MAX_LINK_ID_CHARACTERS)),

@@ -47,7 +47,7 @@ class Settings:
         (),
         hint="one key of 32 bytes or more, or several: newest,older",
         example="a-key-of-32-random-characters-or-more",
-        meaning="keys, separated by commas, by which your product signs connect links: the first "
+        meaning="keys, separated by commas, by which your product signs [connect links](connect-links.md): the first "
         "signs those of `tokenkeeper link`, all are accepted. Without one there are no links",
         is_secret=True,
     )

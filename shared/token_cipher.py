@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from datetime import datetime
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+from shared.domain.customer import CustomerClaim
 from shared.domain.grant import EncryptedInstall, Install
 from shared.domain.identity import DEFAULT_APP
 
@@ -47,7 +48,9 @@ class TokenCipher:
         return str(content["refresh_token"])
 
     def encrypt_install(self, install: Install) -> EncryptedInstall:
+        claim = install.customer_claim
         content = {**asdict(install), "granted_at": install.granted_at.isoformat()}
+        content["customer_claim"] = claim and claim.to_fields()
         known = {name: value for name, value in content.items() if value != _DEFAULTS.get(name)}
         return EncryptedInstall(install.install_id, install.hub_id, self._encrypt(known))
 
@@ -56,7 +59,7 @@ class TokenCipher:
         content = self._decrypt(ciphertext)
         if "install_id" not in content:
             raise DecryptionError("it decrypts, but it is not an install")
-        scopes = content.get("scopes")
+        scopes, claim = content.get("scopes"), content.get("customer_claim")
         return Install(
             install_id=str(content["install_id"]),
             hub_id=int(content["hub_id"]),
@@ -69,7 +72,19 @@ class TokenCipher:
             app=str(content.get("app", DEFAULT_APP)),
             user_id=content.get("user_id"),
             needs_user_id=bool(content.get("needs_user_id")),
+            customer_claim=claim and CustomerClaim.from_fields(claim),
         )
+
+    def encrypt_fields(self, purpose: str, fields: Mapping[str, object]) -> str:
+        """Values of JSON. They decrypt for the same purpose only."""
+        return self._encrypt({"for": purpose, **fields})
+
+    def decrypt_fields(self, purpose: str, ciphertext: str) -> dict[str, Any]:
+        """Raises DecryptionError."""
+        content = self._decrypt(ciphertext)
+        if content.pop("for", None) != purpose:
+            raise DecryptionError("it decrypts, but it was encrypted for another purpose")
+        return content
 
     def encrypt_check_value(self) -> str:
         """A ciphertext without a secret, by which a process without access to refresh tokens can check its keys."""
@@ -96,7 +111,9 @@ class TokenCipher:
         return self._encrypt(self._decrypt(ciphertext))
 
     def _encrypt(self, content: dict[str, object]) -> str:
-        return self._all.encrypt(json.dumps(content, separators=(",", ":")).encode()).decode()
+        # Not in ASCII, where a letter of a customer's name would take six bytes of a cookie; json.loads reads the same.
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+        return self._all.encrypt(text.encode(errors="surrogatepass")).decode()
 
     def _decrypt(self, ciphertext: str) -> dict[str, Any]:
         try:

@@ -9,7 +9,7 @@ from types import ModuleType
 from wsgiref.types import WSGIApplication
 
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -20,9 +20,15 @@ from web.admin.routes import add_routes as add_admin_routes
 from web.error_pages import AbortWithPage, is_admin_path, render_error_page
 from web.monitoring.health import Readiness, healthz
 from web.monitoring.metrics import Metrics
+from web.oauth.code_exchange import CodeExchange
+from web.oauth.connect_page import ConnectPage
+from web.oauth.consent import Consent
 from web.oauth.front_page import FrontPage
 from web.oauth.handshake import Handshake
 from web.oauth.install_status import InstallStatus
+from web.oauth.link_reader import LinkReader
+from web.oauth.marketplace import Marketplace
+from web.oauth.state import States
 from web.security.basic_auth import METRICS, OPERATOR, BasicAuth
 from web.security.cookies import Cookies
 from web.security.host_header import hide_host_header
@@ -55,7 +61,8 @@ def create_app(services: Services) -> Flask:
 
     @app.after_request
     def add_security_headers(response: Response) -> Response:
-        response.headers.update(headers)
+        frame_ancestors = g.get("frame_ancestors")
+        response.headers.update(security_headers(services, frame_ancestors) if frame_ancestors else headers)
         return response
 
     app.before_request(_refuse_raw_bytes)
@@ -71,13 +78,26 @@ def _add_routes(app: Flask, services: Services) -> None:
 
     # The handshake: all that a customer ever sees.
     front_page, status = FrontPage(services, cookies), InstallStatus(services, cookies)
-    handshake = Handshake(services, cookies, front_page)
+    consent = Consent(services, cookies, States(services.secret_key))
+    exchange, links = CodeExchange(services), LinkReader(services)
+    handshake = Handshake(services, cookies, front_page=front_page, consent=consent, exchange=exchange, links=links)
+    connect_page = ConnectPage(services, cookies, links, consent)
+    marketplace = Marketplace(
+        services, cookies, handshake=handshake, exchange=exchange, links=links, connect_page=connect_page
+    )
     start = limit_rate(handshake.start, new_limiter("/install", HANDSHAKE_RATE))
-    callback = limit_rate(handshake.callback, new_limiter("/oauth/callback", HANDSHAKE_RATE))
+    callback = limit_rate(marketplace.callback, new_limiter("/oauth/callback", HANDSHAKE_RATE))
     app.add_url_rule("/", "home", front_page.home)
     app.add_url_rule("/install", "start", start)
     # HUBSPOT_REDIRECT_URI may end with a slash: HubSpot compares every character with what is registered.
     app.add_url_rule("/oauth/callback", "callback", callback, strict_slashes=False)
+    connect = limit_rate(connect_page.page, new_limiter("/connect", HANDSHAKE_RATE))
+    app.add_url_rule("/connect/<link>", "connect", connect)
+    marketplace_rate = new_limiter("/marketplace", HANDSHAKE_RATE)
+    app.add_url_rule("/marketplace", "marketplace", limit_rate(marketplace.page, marketplace_rate))
+    store = limit_rate(marketplace.store, marketplace_rate)
+    app.add_url_rule("/marketplace", "marketplace_store", store, methods=["POST"])
+    app.add_url_rule("/marketplace/<app_name>", "marketplace_of_app", limit_rate(marketplace.page, marketplace_rate))
     app.add_url_rule("/installs/<uuid:install_id>", "install_page", status.page)
     app.add_url_rule("/installs/<uuid:install_id>/status", "install_status", status.status)
 

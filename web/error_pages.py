@@ -1,6 +1,7 @@
 """The page of a request that failed: what happened, what to do now, and links.
 
-Every text of a failed request is here. Texts of pages that succeed are in the templates and in `web/admin`.
+Every text of a failed request is here or in web/oauth/link_error_pages.py. Texts of pages that succeed are in the
+templates and in `web/admin`.
 """
 
 from __future__ import annotations
@@ -41,19 +42,30 @@ class ErrorPage:
     advice: str = "This attempt stored nothing. You can start again."
     badge: str = "Not finished"
     links: tuple[Link, ...] = (START_AGAIN, FRONT_PAGE)  #: the first is shown as a button
+    #: What our product is told where it sent the person by a connect link; "": it is not, and the page is shown.
+    reason: str = ""
 
 
 class AbortWithPage(Exception):
     """Ends the request with this error page."""
 
     def __init__(
-        self, page: ErrorPage, retry_after: float | None = None, *, refresh_seconds: float | None = None
+        self,
+        page: ErrorPage,
+        retry_after: float | None = None,
+        *,
+        refresh_seconds: float | None = None,
+        hub_id: int | None = None,
     ) -> None:
-        """`retry_after` in seconds, for the header of that name; after `refresh_seconds` the browser asks again."""
+        """`retry_after` in seconds, for the header of that name; after `refresh_seconds` the browser asks again.
+
+        `hub_id`: the account that the person chose, where it is known.
+        """
         super().__init__(page.title)
         self.page = page
         self.retry_after = retry_after
         self.refresh_seconds = refresh_seconds
+        self.hub_id = hub_id
 
 
 @contextmanager
@@ -119,6 +131,7 @@ STATE_EXPIRED = ErrorPage(
     400,
     "That took too long",
     "For your safety a sign-in has to be finished within 15 minutes.",
+    reason="expired",
 )
 STATE_MISSING = ErrorPage(
     400,
@@ -144,6 +157,7 @@ CONSENT_DENIED = ErrorPage(
     "You did not allow the connection",
     "HubSpot says that access was denied, so this attempt did not connect your account.",
     "This attempt stored nothing. If that was not what you wanted, start again and choose to allow it.",
+    reason="access_denied",
 )
 CONSENT_FAILED = ErrorPage(
     400,
@@ -152,6 +166,7 @@ CONSENT_FAILED = ErrorPage(
     "or you may lack the right to install apps in it.",
     "This attempt stored nothing. Start again, perhaps with another account, or ask a super admin of the account to "
     "do it.",
+    reason="consent_failed",
 )
 CODE_REJECTED = ErrorPage(
     400,
@@ -160,6 +175,7 @@ CODE_REJECTED = ErrorPage(
     "If you came here twice, by a double click or a reload, your account may be connected already: for a few seconds "
     "this page looks for it. Otherwise start again; connecting an account again does no harm.",
     badge="",
+    reason="code_rejected",
 )
 EXCHANGE_WAITS = ErrorPage(
     503,
@@ -183,29 +199,34 @@ APP_MISCONFIGURED = ErrorPage(
     "HubSpot refused this app, not you: its settings here do not match those at HubSpot.",
     "This attempt stored nothing. Only the people who run this site can correct it: please tell them, "
     "then start again.",
+    reason="app_misconfigured",
 )
 UNKNOWN_REFUSAL = ErrorPage(
     502,
     "HubSpot refused the connection",
     "HubSpot answered with a refusal that this site does not know. The people who run it find it in their log.",
+    reason="hubspot_refused",
 )
 HUBSPOT_UNAVAILABLE = ErrorPage(
     502,
     "HubSpot does not answer as it should",
     "HubSpot, or the network between, has a problem at the moment. This attempt did not connect your account.",
     "This attempt stored nothing. Wait a moment and reload this page; if that does not help, start again.",
+    reason="hubspot_unavailable",
 )
 HUBSPOT_TIMED_OUT = ErrorPage(
     504,
     "HubSpot takes too long to answer",
     "HubSpot did not answer in time. This attempt did not connect your account.",
     HUBSPOT_UNAVAILABLE.advice,
+    reason="hubspot_timed_out",
 )
 HUBSPOT_THROTTLES = ErrorPage(
     503,
     "HubSpot asks us to wait",
     "HubSpot has too much to do at the moment and asked this site to come back later.",
     HUBSPOT_UNAVAILABLE.advice,
+    reason="hubspot_throttles",
 )
 
 # After the handshake.
@@ -215,6 +236,7 @@ NOT_STORED = ErrorPage(
     "We cannot store your connection just now",
     "HubSpot allowed the connection, but neither the database nor the queue of this site answers in time.",
     "Please start again in a few minutes. Connecting an account again does no harm.",
+    reason="not_stored",
 )
 INSTALL_NOT_FOUND = ErrorPage(
     404,

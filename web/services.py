@@ -9,6 +9,7 @@ from datetime import datetime
 
 from shared.db.lifecycle.disconnects import DisconnectStore
 from shared.db.lifecycle.installs import InstallStore
+from shared.db.lifecycle.single_uses import SingleUses
 from shared.db.refresh.brake import RevocationBrake
 from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.requests import RefreshRequests
@@ -47,6 +48,15 @@ class Services:
     operator_password: str = field(repr=False)
     metrics_password: str = field(repr=False)
     hubspot_app_url: str
+    single_uses: SingleUses
+    #: Keys that sign connect links, newest first; without one there are no links.
+    connect_link_keys: tuple[str, ...] = field(repr=False)
+    #: No install begins without a link, but from HubSpot's Marketplace.
+    is_link_required: bool
+    #: Where links may lead at the end.
+    return_to_origins: tuple[str, ...]
+    #: Patterns of hosts that HubSpot's returnUrl may have.
+    marketplace_return_hosts: tuple[str, ...]
     #: Seconds from one sweep to the next.
     sweep_seconds: float
     #: Proxies in front of web; each appends the address of its client to X-Forwarded-For.

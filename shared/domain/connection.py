@@ -54,6 +54,9 @@ class EventName(StrEnum):
     SUSPECTED = "suspected"
     REVOKED = "revoked"
     DISCONNECTED = "disconnected"
+    CLAIMED = "claimed"
+    CLAIM_REFUSED = "claim_refused"
+    CUSTOMER_CHANGED = "customer_changed"
 
 
 #: For an operator, of a connection whose refresh HubSpot answered with BAD_SCOPES.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 MAX_CUSTOMER_CHARACTERS = 200
 MAX_LINK_ID_CHARACTERS = 128
@@ -26,6 +28,17 @@ class CustomerClaim:
     link_expires_at: datetime
     may_move: bool = False  #: also from another customer
     hub_id: int | None = None  #: the only account that may be chosen; None: any
+
+    def to_fields(self) -> dict[str, Any]:
+        """For JSON, in few bytes: a part of it has to fit into a cookie."""
+        fields = {"c": self.customer, "l": self.link_id, "e": self.link_expires_at.timestamp()}
+        return fields | {name: value for name, value in (("m", self.may_move), ("h", self.hub_id)) if value}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> CustomerClaim:
+        """Of what to_fields() returned."""
+        expires_at = datetime.fromtimestamp(fields["e"], UTC)
+        return cls(fields["c"], fields["l"], expires_at, fields.get("m", False), fields.get("h"))
 
 
 class ClaimOutcome(StrEnum):

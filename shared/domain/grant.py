@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from shared.domain.customer import CustomerClaim
 from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 
 #: For how long an access token is served where neither its reply nor introspection says how long it lives, unless the
@@ -82,6 +83,7 @@ class Install:
     app: str = DEFAULT_APP
     user_id: int | None = None  #: None for an account-level app
     needs_user_id: bool = False  #: of a user-level app, and HubSpot has not said whose it is: ask before it is stored
+    customer_claim: CustomerClaim | None = None  #: of the connect link by which the person came
 
     @property
     def identity(self) -> ConnectionIdentity:

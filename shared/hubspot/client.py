@@ -91,12 +91,13 @@ class HubSpot:
         query = urlencode({**fields, "state": state}, quote_via=quote, safe="")
         return f"{self._app_url}/oauth{account}/authorize?{query}"
 
-    def exchange(self, code: str, granted_at: datetime) -> ExchangedGrant:
+    def exchange(self, code: str, granted_at: datetime, redirect_uri: str | None = None) -> ExchangedGrant:
         """Exchange a code. It is used up, also where this raises.
 
-        `granted_at` is the time now, before the request: the token's lifetime counts from there.
+        `granted_at` is the time now, before the request: the token's lifetime counts from there. `redirect_uri` is the
+        address to which HubSpot sent the code; None: the app's.
         """
-        return self._transport.run(self._exchange_steps(code, granted_at))
+        return self._transport.run(self._exchange_steps(code, granted_at, redirect_uri or self._app.redirect_uri))
 
     def refresh(self, refresh_token: str, granted_at: datetime) -> Grant:
         """Fetch the next access token. `granted_at` as in `exchange`. Raises NoAccessToken among others."""
@@ -150,9 +151,9 @@ class HubSpot:
         return (yield from self._post(self._token_endpoint, form, parse_app_token, "", ends_at))
 
     @trace_steps("hubspot.exchange", SpanKind.CLIENT)
-    def _exchange_steps(self, code: str, granted_at: datetime) -> Steps[ExchangedGrant]:
+    def _exchange_steps(self, code: str, granted_at: datetime, redirect_uri: str) -> Steps[ExchangedGrant]:
         # 1. Exchange it. Without a refresh token there is nothing to keep.
-        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._app.redirect_uri}
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
         ends_at = monotonic() + self._timeout
         tokens = yield from self._post(
             self._token_endpoint, form, parse_exchange, code, ends_at, try_next_after=SECRET_REFUSED_BEFORE_CODE

@@ -58,6 +58,7 @@ def store_install(
             expires_in=install.expires_in,
             scopes=install.scopes,
             is_dated_by_host=install.is_dated_by_host,
+            customer_claim=install.customer_claim,
         )
     )
 

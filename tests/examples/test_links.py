@@ -41,7 +41,7 @@ def test_a_recipe_makes_a_link_that_is_accepted(name: str) -> None:
     link = done.stdout.strip()
     assert link.startswith(f"{URL}/connect/")
     now = datetime.now(UTC)
-    read = ConnectLinks([KEY], [PRODUCT]).read(link.removeprefix(f"{URL}/connect/"), now)
+    read = ConnectLinks([KEY], [PRODUCT]).read(link.removeprefix(f"{URL}/connect/"), lambda: now)
     assert read.claim.customer == CUSTOMER
     assert read.return_to == f"{PRODUCT}/done?a=b"
     assert timedelta(minutes=25) < read.claim.link_expires_at - now < timedelta(minutes=35)

@@ -126,6 +126,7 @@ def read_public_views(sql: SqlFixture) -> dict[str, list[tuple[Any, ...]]]:
 
 #: In this version only.
 NEW_TABLES = {
+    "single_uses",
     "refresh_requests",
     "rotated_tokens",
     "install_locks",

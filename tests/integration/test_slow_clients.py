@@ -301,6 +301,13 @@ def test_a_path_cannot_forge_a_line_of_the_access_log(web: ChildProcess, connect
     assert "\nforged" not in web.output()
 
 
+def test_a_connect_link_is_not_in_the_access_log(web: ChildProcess, connect: Connect) -> None:
+    """It names the customer, and may still be used."""
+    assert b"404" in read_status_line(connect(b"GET /connect/eyJhbGciOiJIUzI1NiJ9.e30.sig HTTP/1.1\r\nHost: x\r\n\r\n"))
+    until(lambda: '"GET /connect/' in web.output())
+    assert "eyJ" not in web.output()
+
+
 def test_with_tls_in_gunicorn_itself_requests_are_answered(product: Product, certificate: Path) -> None:
     """The slow-client worker cannot read a header that is encrypted: gunicorn's own worker runs instead."""
     web = product.web(f"--certfile={certificate}", f"--keyfile={certificate}", wait=False)

@@ -44,6 +44,7 @@ class FakeInstalls:
     rows: dict[int, NewInstall] = field(default_factory=dict)
     asked: int = 0
     domain: str | None = None
+    customers: dict[int, str | None] = field(default_factory=dict)  #: in place of what a link claims
     status: Status = Status.ACTIVE
 
     def add(self, install: NewInstall) -> InstallResult:
@@ -59,8 +60,14 @@ class FakeInstalls:
         self._answer()
         for row in self.rows.values():
             if row.install_id == install_id:
-                return StoredInstall(row.hub_id, self.domain, row.scopes or (), self.status)
+                claim = row.customer_claim
+                customer = self.customers.get(row.hub_id, claim.customer if claim else None)
+                return StoredInstall(row.hub_id, self.domain, row.scopes or (), self.status, customer=customer)
         return None
+
+    def is_connected(self, app: str, hub_id: int) -> bool:
+        self._answer()
+        return hub_id in self.rows
 
     def _answer(self) -> None:
         self.asked += 1
@@ -68,6 +75,24 @@ class FakeInstalls:
             raise StoreUnavailable("PostgreSQL does not answer: connection refused")
         if self.error:
             raise self.error
+
+
+@dataclass
+class FakeSingleUses:
+    """What was used, in memory, by kind and id."""
+
+    down: bool = False
+    used: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def find_link_use(self, link_id: str) -> str | None:
+        if self.down:
+            raise StoreUnavailable("PostgreSQL does not answer: connection refused")
+        return self.used.get(("link", link_id))
+
+    def spend_state(self, state_id: str, install_id: str, expires_at: datetime) -> str:
+        if self.down:
+            raise StoreUnavailable("PostgreSQL does not answer: connection refused")
+        return self.used.setdefault(("state", state_id), install_id)
 
 
 @dataclass

@@ -76,6 +76,7 @@ class ScriptedHubSpot(StepsByCalls):
 
     calls: list[str] = field(default_factory=list)  #: names of methods, in their order
     exchanged: list[str] = field(default_factory=list)  #: codes
+    redirect_uris: list[str | None] = field(default_factory=list)  #: of these codes
     introspected: list[tuple[str, str]] = field(default_factory=list)  #: kind and token
     introspect_barrier: threading.Barrier | None = None  #: no introspection ends before so many are in flight
     refreshes: Counter[str] = field(default_factory=Counter)  #: calls by refresh token
@@ -93,10 +94,11 @@ class ScriptedHubSpot(StepsByCalls):
         scopes = quote(" ".join(conditional_scopes))
         return f"https://app.hubspot.com{path}?client_id={self.client_id}&scope={scopes}&state={quote(state)}"
 
-    def exchange(self, code: str, granted_at: datetime) -> ExchangedGrant:
+    def exchange(self, code: str, granted_at: datetime, redirect_uri: str | None = None) -> ExchangedGrant:
         with self._lock:
             self.calls.append("exchange")
             self.exchanged.append(code)
+            self.redirect_uris.append(redirect_uri)
             if self.exchange_error:
                 raise self.exchange_error
             if code not in self.grants:

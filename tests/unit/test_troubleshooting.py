@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.environment import ROOT
 from web import error_pages
+from web.oauth import link_error_pages
 
 SOURCES = ("cli", "deploy", "sandbox", "shared", "web", "worker")
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -79,7 +80,8 @@ def _makes(message: str, quoted: str) -> bool:
 
 
 def test_every_page_that_a_customer_may_see_is_explained() -> None:
-    titles = {page.title for page in vars(error_pages).values() if isinstance(page, error_pages.ErrorPage)}
+    pages = [*vars(error_pages).values(), *vars(link_error_pages).values()]
+    titles = {page.title for page in pages if isinstance(page, error_pages.ErrorPage)}
     assert {title for title in titles if f"`{title}`" not in TEXT} == set()
 
 

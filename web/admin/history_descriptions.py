@@ -92,6 +92,21 @@ def _describe_disconnected(detail: Detail) -> EventDescription:
     return EventDescription(f"Disconnected by the operator{_previous_status(detail)}", severity=Severity.BAD)
 
 
+def _describe_claimed(detail: Detail) -> EventDescription:  # noqa: ARG001  it has none
+    return EventDescription("Claimed by a customer: it had none")
+
+
+def _describe_claim_refused(detail: Detail) -> EventDescription:
+    is_spent = _text(detail, "reason") == "link_spent"
+    why = "the connect link was used before" if is_spent else "it belongs to another customer"
+    return EventDescription(f"Not claimed: {why}", _text(detail, "customer"), Severity.WAIT)
+
+
+def _describe_customer_changed(detail: Detail) -> EventDescription:
+    change = f"from {_text(detail, 'before') or 'none'} to {_text(detail, 'after') or 'none'}"
+    return EventDescription("Its customer changed", change)
+
+
 _WITNESSES = {
     "journal": "HubSpot reports that the account has uninstalled the app",
     "introspection": "HubSpot's introspection says that its refresh token is not valid",
@@ -106,6 +121,9 @@ _DESCRIBE: Mapping[str, Callable[[Detail], EventDescription]] = {
     EventName.SUSPECTED: _describe_suspected,
     EventName.REVOKED: _describe_revoked,
     EventName.DISCONNECTED: _describe_disconnected,
+    EventName.CLAIMED: _describe_claimed,
+    EventName.CLAIM_REFUSED: _describe_claim_refused,
+    EventName.CUSTOMER_CHANGED: _describe_customer_changed,
 }
 
 

@@ -45,24 +45,29 @@ class CodeExchange:
         """As in ExchangeLimits."""
         self._limits.remember(install_id, hub_id)
 
-    def exchange(self, app: str, handshake_id: str, install_id: str, code: str) -> ExchangedGrant | StoredInstall:
-        """What HubSpot grants the app for it, or what another process has stored for it. Raises AbortWithPage."""
+    def exchange(
+        self, app: str, handshake_id: str, install_id: str, code: str, redirect_uri: str | None = None
+    ) -> ExchangedGrant | StoredInstall:
+        """What HubSpot grants the app for it, or what another process has stored for it. Raises AbortWithPage.
+
+        `redirect_uri` is the address to which HubSpot sent the code; None: the app's.
+        """
         with self._admit(handshake_id) as attempt:
             if attempt.seconds_since_rejection is not None:
                 stored = find_install(self._services, install_id)
             else:
                 try:
                     now, is_host_time = self._grant_clock.now()
-                    grant = self._services.hubspot_clients[app].exchange(code, now)
+                    grant = self._services.hubspot_clients[app].exchange(code, now, redirect_uri)
                     return replace(grant, is_dated_by_host=is_host_time)
                 except CodeRejected as refusal:
                     stored = self._wait_for_install(install_id) if attempt.is_trusted else None
                     attempt.is_rejected = stored is None
                     if stored is None:
-                        _log_refusal(app, refusal)
+                        _log_refusal(app, refusal, redirect_uri)
                 except ProviderError as refusal:
                     attempt.is_rejected = isinstance(refusal, (InvalidGrant, UnknownRefusal))
-                    _log_refusal(app, refusal)
+                    _log_refusal(app, refusal, redirect_uri)
                     raise classify_exchange_error(refusal) from None
         if stored is not None:
             return stored
@@ -87,7 +92,8 @@ class CodeExchange:
         return stored
 
 
-def _log_refusal(app: str, error: ProviderError) -> None:
-    """HubSpot's answer, never the request."""
+def _log_refusal(app: str, error: ProviderError, redirect_uri: str | None) -> None:
+    """HubSpot's answer, and of the request only the address that has to be the registered one."""
     write = log.error if isinstance(error, InvalidClient) else log.warning
-    write("HubSpot granted nothing for a code", app=app, **error.evidence())
+    sent = {} if redirect_uri is None else {"redirect_uri": redirect_uri}
+    write("HubSpot granted nothing for a code", app=app, **sent, **error.evidence())

@@ -42,6 +42,8 @@ class FrontPage:
 
         Sets the browser's identifier, so that tabs opened from the page share it.
         """
+        if self._services.is_link_required:
+            return Response(render_template("home_by_link.html", host=urlsplit(self._services.origin).netloc))
         offered = [self._describe(app, hub_id) for app in self._services.apps.values()]
         template = "home.html" if len(offered) == 1 else "choose_app.html"
         html = render_template(template, host=urlsplit(self._services.origin).netloc, apps=offered, hub_id=hub_id)

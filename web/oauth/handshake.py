@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 import structlog
 from flask import Response, abort, request, url_for
 
 from shared import tracing
 from shared.db.lifecycle.installs import StoredInstall
+from shared.domain.customer import CustomerClaim
 from shared.domain.grant import ExchangedGrant, Install
 from shared.domain.hub_id import parse_hub_id
 from shared.hubspot_apps import HubSpotApp
@@ -22,9 +22,13 @@ from web.oauth.front_page import FrontPage
 from web.oauth.install_cookie import InstallCookie
 from web.oauth.install_cookie_jar import InstallCookieJar
 from web.oauth.install_storage import submit_install
+from web.oauth.link_context import LinkContext
+from web.oauth.link_error_pages import LINK_REQUIRED, LINK_SPENT
+from web.oauth.link_reader import LinkReader
+from web.oauth.link_return import return_failures
 from web.oauth.state import STATE_LIFETIME, States
+from web.oauth.wrong_account import refuse_wrong_account
 from web.security.cookies import MAX_RESTARTS, Cookies
-from web.security.host_header import original_host
 from web.services import Services
 
 log = structlog.get_logger(__name__)
@@ -36,21 +40,37 @@ _CODE = re.compile(r"[!-~]{1,2048}")
 class Handshake:
     """`GET /install` and `GET /oauth/callback`."""
 
-    def __init__(self, services: Services, cookies: Cookies, front_page: FrontPage) -> None:
+    def __init__(
+        self,
+        services: Services,
+        cookies: Cookies,
+        *,
+        front_page: FrontPage,
+        consent: Consent,
+        exchange: CodeExchange,
+        links: LinkReader,
+    ) -> None:
         self._services = services
         self._cookies = cookies
         self._front_page = front_page
         self._states = States(services.secret_key)
-        self._consent = Consent(services, cookies, self._states)
+        self._consent = consent
         self._jar = InstallCookieJar(cookies, services.secret_key)
-        self._exchange = CodeExchange(services)
+        self._exchange = exchange
+        self._links = links
 
     def start(self) -> Response:
         """Redirects to HubSpot's consent page; `app` names the app, `hub_id` preselects an account there."""
         app, hub_id = self._read_app(), _read_hub_id()
         if app is None:
             return self._front_page.render(hub_id)
-        if self._is_at_host_of_another_app(app):
+        return self.begin(app, hub_id)
+
+    def begin(self, app: HubSpotApp, hub_id: int | None = None) -> Response:
+        """As `start`, for this app."""
+        if self._services.is_link_required:
+            raise AbortWithPage(LINK_REQUIRED)
+        if self._consent.is_at_host_of_another_app(app):
             location = app.origin + url_for("start", app=app.name, hub_id=hub_id, moved=1)
             return Response(status=302, headers={"Location": location})
         return self._consent.redirect(app, hub_id)
@@ -65,13 +85,14 @@ class Handshake:
         # 2. Read the parameters. HubSpot's marketplace sends people here with a code alone: the handshake begins again.
         state, code, error = (_read_parameter(name) for name in ("state", "code", "error"))
         if state is None and error is None:
-            return self._restart()
+            return self.restart(self._services.default_app)
         if state is None:  # HubSpot does not repeat it with every error
             raise AbortWithPage(_choose_refusal_page(error))
 
         # 3. Check that this browser began the handshake, and for which app.
         checked, app = self._consent.check(state)
-        with start_again_with(self._services.app_parameter(app.name)):
+        link = self._consent.read_link(checked)
+        with return_failures(link, app.name), start_again_with(self._services.app_parameter(app.name)):
             # 4. Did HubSpot, or the person, refuse?
             if error is not None:
                 raise AbortWithPage(_choose_refusal_page(error))
@@ -79,22 +100,27 @@ class Handshake:
                 raise AbortWithPage(error_pages.CODE_MISSING)
             if not _CODE.fullmatch(code):
                 raise AbortWithPage(error_pages.MALFORMED_LINK)
-            return self._take_code(app, checked.handshake_id, code)
+            return self._take_code(app, checked.handshake_id, code, link)
 
-    def _take_code(self, app: HubSpotApp, handshake_id: str, code: str) -> Response:
+    def _take_code(self, app: HubSpotApp, handshake_id: str, code: str, link: LinkContext | None) -> Response:
         # 1. Was the code exchanged already? Then this is a reload, or a double click.
         install_id = self._states.install_id(handshake_id, code)
         if self._cookies.is_code_used(request, install_id):
             return _redirect_to_install_page(install_id)
         hub_id = self._exchange.find_exchanged(handshake_id, install_id)
         if hub_id is not None:
-            return self._redirect_to_known_install(app, install_id, hub_id)
+            return self._redirect_to_known_install(app, install_id, hub_id, link)
 
-        # 2. Exchange it. It works once.
+        # 2. Exchange it. It works once, and so does the link.
+        claim = link.claim if link else None
+        if claim is not None and self._links.find_use(claim.link_id) not in {None, install_id}:
+            raise AbortWithPage(LINK_SPENT)
         grant = self._exchange.exchange(app.name, handshake_id, install_id, code)
         if isinstance(grant, StoredInstall):
-            return self._redirect_to_known_install(app, install_id, grant.hub_id)
-        install = _make_install(install_id, app, grant)
+            return self._redirect_to_known_install(app, install_id, grant.hub_id, link)
+        if claim is not None and claim.hub_id not in {None, grant.hub_id}:
+            raise refuse_wrong_account(self._services, app, grant, claim)
+        install = make_install(install_id, app, grant, claim)
         tracing.set_attributes(**install.identity.log_fields(), install_id=install_id)
 
         # 3. Store the grant where it is not lost: in the queue or the database, and in the browser until it is stored.
@@ -107,7 +133,8 @@ class Handshake:
         # 4. Redirect to the page that waits until the grant is stored.
         response = _redirect_to_install_page(install_id)
         browser_copy = self._services.cipher.encrypt_install(install.without_access_token()).ciphertext
-        is_in_cookie = self._jar.add(request, response, cookie, browser_copy)
+        encrypted_link = link.encrypt(self._services.cipher) if link else None
+        is_in_cookie = self._jar.add(request, response, cookie, browser_copy, encrypted_link)
         if not is_in_cookie and not is_accepted:
             raise AbortWithPage(error_pages.NOT_STORED)
         self._exchange.remember(install_id, install.hub_id)
@@ -121,13 +148,14 @@ class Handshake:
         )
         return response
 
-    def _restart(self) -> Response:
+    def restart(self, app: HubSpotApp | None) -> Response:
+        """For a code without a state, of which it cannot be known who began the handshake."""
         restarts = self._cookies.read_restarts(request)
         if restarts >= MAX_RESTARTS:
             raise AbortWithPage(error_pages.STATE_MISSING)
-        if self._services.default_app is None:
+        if app is None:
             return self._front_page.render()
-        response = self._consent.redirect(self._services.default_app)
+        response = self.begin(app)
         self._cookies.set_restarts(response, restarts + 1)
         return response
 
@@ -141,20 +169,15 @@ class Handshake:
             raise AbortWithPage(error_pages.UNKNOWN_APP)
         return app
 
-    def _is_at_host_of_another_app(self, app: HubSpotApp) -> bool:
-        """Then HubSpot would redirect to a host to which the browser sends no cookie of this one.
-
-        Only once in a handshake: behind a proxy that replaces the Host header it would never end.
-        """
-        host = original_host(request).lower()
-        others = {urlsplit(origin).netloc for origin in self._services.origins} - {urlsplit(app.origin).netloc}
-        return host in others and "moved" not in request.args
-
-    def _redirect_to_known_install(self, app: HubSpotApp, install_id: str, hub_id: int) -> Response:
+    def _redirect_to_known_install(
+        self, app: HubSpotApp, install_id: str, hub_id: int, link: LinkContext | None
+    ) -> Response:
         """For a code that was exchanged by another request, whose response the browser may have dropped."""
         response = _redirect_to_install_page(install_id)
         now = self._services.clock().timestamp()
         self._jar.update(response, InstallCookie(install_id, hub_id, now, app=app.name))
+        if link is not None:
+            self._jar.set_link(response, install_id, link.encrypt(self._services.cipher))
         return response
 
 
@@ -185,7 +208,7 @@ def _choose_refusal_page(error: str | None) -> ErrorPage:
     return error_pages.CONSENT_DENIED if error == "access_denied" else error_pages.CONSENT_FAILED
 
 
-def _make_install(install_id: str, app: HubSpotApp, grant: ExchangedGrant) -> Install:
+def make_install(install_id: str, app: HubSpotApp, grant: ExchangedGrant, claim: CustomerClaim | None) -> Install:
     return Install(
         install_id=install_id,
         hub_id=grant.hub_id,
@@ -198,4 +221,5 @@ def _make_install(install_id: str, app: HubSpotApp, grant: ExchangedGrant) -> In
         app=app.name,
         user_id=grant.user_id,
         needs_user_id=app.is_user_level and grant.user_id is None,
+        customer_claim=claim,
     )

@@ -19,7 +19,7 @@ MAX_ONLY_COPIES_BYTES = 6000
 #: The life of a grant in the browser after it was stored.
 STORED_GRANT_SECONDS = 300
 #: Names of cookies, each followed by the start of an install's identifier.
-INSTALL, GRANT = "install_", "grant_"
+INSTALL, GRANT, LINK = "install_", "grant_", "link_"
 
 
 class InstallCookieJar:
@@ -33,11 +33,22 @@ class InstallCookieJar:
         signed = self._cookies.read(request, INSTALL + short_id) or ""
         return self._signer.verify(signed, install_id), self._cookies.read(request, GRANT + short_id)
 
-    def add(self, request: Request, response: Response, cookie: InstallCookie, encrypted: str) -> bool:
-        """Sets the cookies of a new install. False where the browser has no room for the encrypted grant."""
+    def read_link(self, request: Request, install_id: str) -> str | None:
+        """The encrypted link by which the person came."""
+        return self._cookies.read(request, LINK + shorten_install_id(install_id))
+
+    def add(
+        self, request: Request, response: Response, cookie: InstallCookie, encrypted: str, link: str | None = None
+    ) -> bool:
+        """Sets the cookies of a new install. False where the browser has no room for the encrypted grant.
+
+        `link`: the encrypted link by which the person came.
+        """
         short_id = shorten_install_id(cookie.install_id)
         signed = self._signer.sign(cookie)
         new = {INSTALL + short_id: signed, GRANT + short_id: encrypted}
+        if link is not None:
+            new[LINK + short_id] = link
         others = {name: value for name, value in self._cookies.read_all(request).items() if name not in new}
         limit = MAX_COOKIES_BYTES if cookie.is_accepted else MAX_ONLY_COPIES_BYTES
 
@@ -51,12 +62,17 @@ class InstallCookieJar:
         # 2. Without the grant where it does not fit: then it must be stored elsewhere.
         has_room = self._count_bytes(others | new) <= limit and self._cookies.is_small_enough(GRANT, encrypted)
         self._cookies.set(response, INSTALL + short_id, signed)
+        if link is not None:
+            self._cookies.set(response, LINK + short_id, link)
         if has_room:
             self._cookies.set(response, GRANT + short_id, encrypted)
         return has_room
 
     def update(self, response: Response, cookie: InstallCookie) -> None:
         self._cookies.set(response, INSTALL + shorten_install_id(cookie.install_id), self._signer.sign(cookie))
+
+    def set_link(self, response: Response, install_id: str, link: str) -> None:
+        self._cookies.set(response, LINK + shorten_install_id(install_id), link)
 
     def let_grant_expire(self, response: Response, cookie: InstallCookie, encrypted: str) -> None:
         """Call it once the grant is stored. It is kept for some minutes: a failover of PostgreSQL may lose the row."""
@@ -66,15 +82,13 @@ class InstallCookieJar:
             self.update(response, replace(cookie, is_stored=True))
 
     def _list_replaceable(self, others: dict[str, str]) -> list[str]:
-        """The names of cookies that no grant depends on, oldest first, the two of each install together."""
+        """The names of cookies that no grant depends on, oldest first, those of each install together."""
         replaceable = []
         for name in [name for name in others if name.startswith(INSTALL)]:
-            grant = GRANT + name.removeprefix(INSTALL)
+            grant, link = (kind + name.removeprefix(INSTALL) for kind in (GRANT, LINK))
             cookie = self._signer.read(others[name])
-            if grant not in others:
-                replaceable.append(name)
-            elif cookie is not None and cookie.is_accepted:
-                replaceable += [name, grant]
+            if grant not in others or (cookie is not None and cookie.is_accepted):
+                replaceable += [each for each in (name, grant, link) if each in others]
         return replaceable
 
     def _count_bytes(self, values: dict[str, str]) -> int:

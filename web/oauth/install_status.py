@@ -7,15 +7,20 @@ from uuid import UUID
 
 from flask import Response, jsonify, render_template, request, url_for
 
+from shared.domain.connection import Status
 from web.error_pages import INSTALL_NOT_FOUND, AbortWithPage
 from web.oauth.install_cookie import InstallCookie
 from web.oauth.install_cookie_jar import InstallCookieJar
 from web.oauth.install_storage import InstallProgress, check_and_resubmit, decrypt_browser_copy
+from web.oauth.link_context import LinkContext, decrypt_link
+from web.oauth.link_return import ReturnStatus, judge_claim, redirect_to_product
 from web.oauth.scope_descriptions import describe_scopes
 from web.security.cookies import Cookies
 from web.security.rate_limits import Rate, RateLimiter, client_address
 from web.services import Services
 
+#: HubSpot, or the operator, has ended the connection since.
+ENDED = (Status.REVOKED, Status.DISCONNECTED)
 #: After the install, the page reloads for this long while HubSpot has not told the domain.
 DOMAIN_WAIT_SECONDS = 30.0
 #: A page asks four times a second at first, then once.
@@ -38,11 +43,20 @@ class InstallStatus:
         if progress is None:
             raise AbortWithPage(INSTALL_NOT_FOUND)
         cookie, stored = progress.cookie, progress.stored
+        link = self._read_link(str(install_id))
+        status, reason = _judge(link, progress)
+        if link is not None and status is not None:
+            response = redirect_to_product(link, status, cookie.app, hub_id=cookie.hub_id, reason=reason)
+            if response is not None:
+                self._update_cookies(response, progress)
+                return response
         is_new = self._services.clock().timestamp() - cookie.granted_at < DOMAIN_WAIT_SECONDS
         html = render_template(
             f"{progress.state}.html",
             hub_id=cookie.hub_id,
             stored=stored,
+            claim_status=status,
+            customer=link.shown_name if link else None,
             scopes=describe_scopes(stored.scopes) if stored else [],
             awaits_domain=bool(stored and stored.hub_domain is None and is_new),
             status_url=url_for("install_status", install_id=install_id),
@@ -61,6 +75,10 @@ class InstallStatus:
         response = jsonify(state=progress.state, hub_id=progress.cookie.hub_id)
         self._update_cookies(response, progress)
         return response
+
+    def _read_link(self, install_id: str) -> LinkContext | None:
+        encrypted = self._jar.read_link(request, install_id)
+        return decrypt_link(self._services.cipher, encrypted) if encrypted else None
 
     def _read_progress(self, install_id: str) -> InstallProgress | None:
         """None where this browser cannot prove that the install is its own: by the install's cookie or by the grant."""
@@ -89,3 +107,12 @@ class InstallStatus:
             self._jar.update(response, progress.cookie)
         elif encrypted is not None:
             self._jar.let_grant_expire(response, progress.cookie, encrypted)
+
+
+def _judge(link: LinkContext | None, progress: InstallProgress) -> tuple[ReturnStatus | None, str | None]:
+    """How an install by a link has ended, and the reason in a word; None while it waits, and where it ended later."""
+    if link is None or progress.state == "storing":
+        return None, None
+    if progress.stored is None:
+        return "failed", "not_stored"
+    return (None, None) if progress.stored.status in ENDED else judge_claim(link, progress.stored)

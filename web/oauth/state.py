@@ -28,6 +28,11 @@ class StateInvalid(StateRejected):
 class StateExpired(StateRejected):
     """Issued more than 15 minutes ago."""
 
+    def __init__(self, checked: CheckedState | None) -> None:
+        """`checked`: what it says, where this browser got it."""
+        super().__init__()
+        self.checked = checked
+
 
 class StateOfAnotherBrowser(StateRejected):
     """Issued to another browser: a person passed the link on, or the browser lost its cookies."""
@@ -37,6 +42,7 @@ class StateOfAnotherBrowser(StateRejected):
 class CheckedState:
     handshake_id: str  #: random, of one redirect to HubSpot
     app: str  #: the name of the app that the browser was sent to HubSpot for
+    link: str | None = None  #: the encrypted LinkContext of the connect link by which the browser came
 
 
 class States:
@@ -46,10 +52,12 @@ class States:
         self._key = secret_key.encode()
         self._serializer = URLSafeSerializer(secret_key, salt="tokenkeeper.oauth-state", signer_kwargs=SIGNER_OPTIONS)
 
-    def issue(self, browser_id: str, now: datetime, app: str = DEFAULT_APP) -> str:
+    def issue(self, browser_id: str, now: datetime, app: str = DEFAULT_APP, link: str | None = None) -> str:
         content = {"n": secrets.token_urlsafe(16), "b": _digest(browser_id), "t": int(now.timestamp())}
         if app != DEFAULT_APP:
             content["a"] = app
+        if link is not None:
+            content["l"] = link
         return str(self._serializer.dumps(content))
 
     def check(self, state: str, browser_id: str | None, now: datetime) -> CheckedState:
@@ -58,12 +66,14 @@ class States:
             content = self._serializer.loads(state)
         except BadData:
             raise StateInvalid from None
+        checked = CheckedState(str(content["n"]), str(content.get("a", DEFAULT_APP)), content.get("l"))
+        is_same_browser = browser_id is not None and hmac.compare_digest(content["b"], _digest(browser_id))
         age = timedelta(seconds=now.timestamp() - content["t"])
         if not -MAX_CLOCK_SKEW <= age <= STATE_LIFETIME:
-            raise StateExpired
-        if browser_id is None or not hmac.compare_digest(content["b"], _digest(browser_id)):
+            raise StateExpired(checked if is_same_browser else None)
+        if not is_same_browser:
             raise StateOfAnotherBrowser
-        return CheckedState(str(content["n"]), str(content.get("a", DEFAULT_APP)))
+        return checked
 
     def install_id(self, handshake_id: str, code: str) -> str:
         """A UUID. The same handshake and code always give the same one, so that any web process recognises a reload.

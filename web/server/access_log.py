@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -9,6 +10,9 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from shared.logs import RedactingFilter
+
+#: A connect link names the customer, and may still be used.
+_CONNECT_LINK = re.compile(r"(/connect/).+")
 
 
 class AccessLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -21,4 +25,5 @@ class AccessLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
     def atoms(self, *args: Any) -> dict[str, Any]:
         """The path percent-encoded, as it was sent: decoded, %0a would begin a new line."""
         atoms: dict[str, Any] = super().atoms(*args)
-        return {**atoms, "U": quote(atoms["U"] or "")}
+        path = _CONNECT_LINK.sub(r"\1…", quote(atoms["U"] or ""))
+        return {**atoms, "U": path}

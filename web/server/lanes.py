@@ -35,8 +35,8 @@ class Lane(Enum):
 
 #: Of a path, below whatever prefix.
 _PATTERNS = {
-    Lane.EXCHANGE: re.compile(rb"/oauth/callback/?$"),
-    Lane.DATABASE: re.compile(rb"/(installs/|connections|operator|metrics$|readyz$)"),
+    Lane.EXCHANGE: re.compile(rb"/oauth/callback/?$|/marketplace(/[^/]*)?$"),
+    Lane.DATABASE: re.compile(rb"/(installs/|connect/|connections|operator|metrics$|readyz$)"),
 }
 
 

@@ -16,6 +16,7 @@ from shared.db.core.engine import make_engine
 from shared.db.core.errors import SchemaError, StoreUnavailable
 from shared.db.lifecycle.disconnects import DisconnectStore
 from shared.db.lifecycle.installs import InstallStore
+from shared.db.lifecycle.single_uses import SingleUses
 from shared.db.refresh.brake import RevocationBrake
 from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.requests import RefreshRequests
@@ -64,6 +65,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     """Configures the log, too. Raises SettingsError."""
     settings = Settings.from_env(environ)
     logs.configure(settings.log_format, settings.log_level, settings.list_secrets())
+    _check_link_settings(settings)
     return settings
 
 
@@ -72,6 +74,18 @@ def warn_of_scopes(settings: Settings) -> None:
     for app in settings.apps.values():
         for finding in judge_scopes(app):
             log.warning("the scopes in the settings need a change", app=app.name, what=finding.text)
+
+
+def _check_link_settings(settings: Settings) -> None:
+    """Raises SettingsError. Only web has the keys, so only web can check what needs them."""
+    if settings.connect_link_keys:
+        return
+    needs = {
+        "CONNECT_LINK_REQUIRED": settings.connect_link_required,
+        "MARKETPLACE_SIGN_IN_URL": any(app.marketplace_sign_in_url for app in settings.apps.values()),
+    }
+    if names := [name for name, is_needed in needs.items() if is_needed]:
+        raise SettingsError(f"bad settings: CONNECT_LINK_KEYS is missing: it is needed by {' and '.join(names)}")
 
 
 def refuse_unusable_broker(settings: Settings) -> None:
@@ -108,6 +122,11 @@ def make_services(settings: Settings) -> Services:
         operator_password=settings.operator_password,
         metrics_password=settings.metrics_password or settings.operator_password,
         hubspot_app_url=settings.hubspot_app_url,
+        single_uses=SingleUses(engine),
+        connect_link_keys=settings.connect_link_keys,
+        is_link_required=settings.connect_link_required,
+        return_to_origins=settings.return_to_origins,
+        marketplace_return_hosts=settings.marketplace_return_hosts,
         sweep_seconds=settings.sweep_seconds,
         trusted_proxies=settings.trusted_proxies,
     )

@@ -14,9 +14,11 @@ from sqlalchemy import Connection, Engine, Row, text
 
 from shared.db.core.recent_writes import RecentWrites
 from shared.db.core.statements import Database, next_number, single_statement
+from shared.db.lifecycle.customer_claims import settle_claim
 from shared.db.refresh.uncertain_installs import KEEP_UNCERTAIN_INSTALL, is_order_uncertain
 from shared.domain.account import describe_account
 from shared.domain.connection import Event, EventName, Status
+from shared.domain.customer import CustomerClaim
 from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 
 log = structlog.get_logger(__name__)
@@ -43,6 +45,7 @@ class NewInstall:
     access_token: str | None = field(default=None, repr=False)
     expires_in: int | None = None  #: seconds from `granted_at`
     scopes: tuple[str, ...] | None = None
+    customer_claim: CustomerClaim | None = None  #: of the connect link by which the person came
     is_dated_by_host: bool = False  #: `granted_at` is by the clock of a web host, which may be wrong by minutes
 
 
@@ -84,6 +87,7 @@ class StoredInstall:
     status: Status
     account_name: str | None = None
     account: str = ""  #: name, type and region in words, as far as they are known
+    customer: str | None = None
 
 
 #: One install of a hub at a time, also where the hub has no row yet. A row of our own table, not an advisory lock:
@@ -99,7 +103,7 @@ SELECT clock_timestamp() AS now, known.install_id AS known_install_id,
   LEFT JOIN tokenkeeper.installs AS known ON known.install_id = CAST(:install_id AS uuid)
   LEFT JOIN LATERAL (
       SELECT id, hub_id, status, status_since, installed_at, install_id, scopes, refreshed_at, lifetime_seconds,
-             account_info_due_at
+             account_info_due_at, customer
         FROM tokenkeeper.connections
        WHERE hub_id = :hub_id AND app = :app AND user_id IS NOT DISTINCT FROM CAST(:user_id AS bigint)
          FOR NO KEY UPDATE
@@ -113,13 +117,14 @@ VALUES (CAST(:install_id AS uuid), :connection_id, :granted_at) ON CONFLICT DO N
 #: (shared/db/schema/privileges.py), and `excluded` reads: so the tokens are bound twice.
 _WRITE = f"""
 INSERT INTO tokenkeeper.connections AS c (
-    hub_id, app, user_id, status, status_since, access_token, expires_at, lifetime_seconds, scopes, refreshed_at,
-    encrypted_refresh_token, installed_at, install_id, account_info_due_at, due_at)
+    hub_id, app, user_id, customer, status, status_since, access_token, expires_at, lifetime_seconds, scopes,
+    refreshed_at, encrypted_refresh_token, installed_at, install_id, account_info_due_at, due_at)
 VALUES (
-    :hub_id, :app, :user_id, 'active', :now, :access_token, :expires_at, :lifetime_seconds, :scopes, :refreshed_at,
-    :encrypted_refresh_token, :granted_at, CAST(:install_id AS uuid), :account_info_due_at, :due_at)
+    :hub_id, :app, :user_id, :customer, 'active', :now, :access_token, :expires_at, :lifetime_seconds, :scopes,
+    :refreshed_at, :encrypted_refresh_token, :granted_at, CAST(:install_id AS uuid), :account_info_due_at, :due_at)
 ON CONFLICT (hub_id, app, user_id) DO UPDATE
-   SET status = 'active',
+   SET customer = excluded.customer,
+       status = 'active',
        status_since = CASE WHEN c.status = 'active' THEN c.status_since ELSE excluded.status_since END,
        status_reason = NULL,
        {{access_columns}}
@@ -149,11 +154,15 @@ SELECT app, hub_id, user_id, customer, :event, CAST(:detail AS jsonb), :status
   FROM tokenkeeper.connections WHERE id = :connection_id
 """)
 FIND = single_statement("""
-SELECT c.hub_id, a.hub_domain, a.account_name, a.account_type, a.region, c.scopes, c.status
+SELECT c.hub_id, a.hub_domain, a.account_name, a.account_type, a.region, c.scopes, c.status, c.customer
   FROM tokenkeeper.installs AS i
   JOIN tokenkeeper.connections AS c ON c.id = i.connection_id
   LEFT JOIN tokenkeeper.accounts AS a ON a.connection_id = c.id
  WHERE i.install_id = CAST(:install_id AS uuid)
+""")
+IS_CONNECTED = single_statement("""
+SELECT EXISTS (SELECT FROM tokenkeeper.connections
+                WHERE app = :app AND hub_id = :hub_id AND status IN ('active', 'suspect')) AS is_connected
 """)
 
 FIND_LOST = single_statement("""
@@ -193,30 +202,33 @@ class InstallStore:
             if outcome is InstallOutcome.ALREADY_STORED:
                 return InstallResult(outcome, row.account_info_due_at is not None)
 
-            # 3. Write the connection. Where another install may be the newer one, keep its grant.
+            # 3. Whose is it? A connect link is spent by this, also where a newer install is stored.
+            claim = settle_claim(
+                connection, install.customer_claim, install.install_id, row, is_newest_grant=outcome.is_stored
+            )
+
+            # 4. Write the connection. Where another install may be the newer one, keep its grant.
             connection_id, scopes = row.id, list(row.scopes or ()) if install.scopes is None else list(install.scopes)
             if outcome.is_stored:
                 is_kept = is_uncertain or install.is_dated_by_host
                 if is_kept and row.id is not None:
                     connection.execute(KEEP_UNCERTAIN_INSTALL, {"connection_id": row.id, "has_other": True})
                 connection_id = _write_connection(
-                    connection, install, granted_at, scopes, row, refresh_now=is_uncertain
+                    connection, install, granted_at, scopes, row, customer=claim.customer, refresh_now=is_uncertain
                 )
                 if is_kept and row.id is None:
                     connection.execute(KEEP_UNCERTAIN_INSTALL, {"connection_id": connection_id, "has_other": False})
 
-            # 4. Remember the install's id, also where a newer one is stored: the waiting page looks for it.
+            # 5. Remember the install's id, also where a newer one is stored: the waiting page looks for it.
             if install.install_id is not None:
                 values = {"install_id": install.install_id, "connection_id": connection_id, "granted_at": granted_at}
                 connection.execute(REMEMBER, values)
-            if not outcome.is_stored:
-                return InstallResult(outcome, row.account_info_due_at is not None)
 
-            # 5. Write its history.
-            for event in _make_events(row, scopes):
+            # 6. Write its history.
+            for event in [*(_make_events(row, scopes) if outcome.is_stored else ()), *claim.events]:
                 values = {"event": event.name.value, "detail": json.dumps(event.detail), "status": event.status}
                 connection.execute(WRITE_HISTORY, {"connection_id": connection_id, **values})
-            return InstallResult(outcome, needs_account_info=True)
+            return InstallResult(outcome, outcome.is_stored or row.account_info_due_at is not None)
 
     def find(self, install_id: str) -> StoredInstall | None:
         """None where no install with this id is stored."""
@@ -231,7 +243,12 @@ class InstallStore:
             Status(row.status),
             row.account_name,
             describe_account(row.account_name, row.account_type, row.region),
+            row.customer,
         )
+
+    def is_connected(self, app: str, hub_id: int) -> bool:
+        """Whether the app has a connection of the account that works, or may still work; of whichever user."""
+        return bool(self._database.execute(IS_CONNECTED, app=app, hub_id=hub_id)[0].is_connected)
 
     def finish(self, timeout_seconds: float) -> None:
         """As RefreshResults.finish."""
@@ -275,6 +292,7 @@ def _write_connection(
     scopes: list[str],
     row: Row[Any],
     *,
+    customer: str | None,
     refresh_now: bool,
 ) -> int:
     """Serve the grant's access token if it came along and has not expired; otherwise a refresh is due at once.
@@ -286,6 +304,7 @@ def _write_connection(
         "hub_id": install.hub_id,
         "app": install.app,
         "user_id": install.user_id,
+        "customer": customer,
         "now": row.now,
         "account_info_due_at": row.now - ACCOUNT_INFO_PRIORITY,
         "encrypted_refresh_token": install.encrypted_refresh_token,

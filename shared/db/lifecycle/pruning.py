@@ -28,6 +28,18 @@ WITH old AS MATERIALIZED (
 )
 SELECT count(*) AS deleted FROM deleted
 """)
+#: An expired one is refused for that alone; but an install that came by it may still wait in a queue or a browser, and
+#: so may another one by the same link.
+DELETE_SINGLE_USES = single_statement(f"""
+WITH old AS MATERIALIZED (
+    SELECT kind, id FROM tokenkeeper.single_uses
+     WHERE expires_at < now() - interval '30 days'
+     ORDER BY expires_at LIMIT {BATCH_ROWS} FOR UPDATE SKIP LOCKED
+), deleted AS (
+    DELETE FROM tokenkeeper.single_uses AS s USING old WHERE s.kind = old.kind AND s.id = old.id RETURNING 1
+)
+SELECT count(*) AS deleted FROM deleted
+""")
 #: The stored one has worked, or the operator has ended the connection: the other install's grant is not needed.
 DELETE_OTHER_GRANTS = single_statement("""
 DELETE FROM tokenkeeper.uncertain_installs AS u USING tokenkeeper.connections AS c
@@ -49,7 +61,7 @@ def prune(engine: Engine) -> int:
     if not database.execute(BEGIN_RUN):
         return 0
     deleted = len(database.execute(DELETE_MINUTES)) + len(database.execute(DELETE_OTHER_GRANTS))
-    for statement in (DELETE_FAILURES, DELETE_INSTALLS):
+    for statement in (DELETE_FAILURES, DELETE_INSTALLS, DELETE_SINGLE_USES):
         for _ in range(MAX_BATCHES):
             batch = int(database.execute(statement)[0].deleted)
             deleted += batch

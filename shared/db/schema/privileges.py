@@ -54,6 +54,7 @@ def _web_privileges() -> Iterator[Privilege]:
     yield from _table("tokenkeeper.history", select="", insert=_HISTORY_COLUMNS)
     yield from _table("tokenkeeper.installs", select="", insert="install_id connection_id granted_at")
     yield from _table("tokenkeeper.install_locks", select="", insert="", update="")
+    yield from _table("tokenkeeper.single_uses", select="", insert="kind id used_by expires_at", update="id")
     yield from _table("tokenkeeper.uncertain_installs", select="connection_id")
     yield Privilege("FUNCTION", "tokenkeeper.keep_uncertain_install", "", "EXECUTE")
     yield from _table("tokenkeeper.refresh_requests", select="", insert="connection_id token_granted_at is_operator")
@@ -92,6 +93,7 @@ def _worker_privileges() -> Iterator[Privilege]:
     yield Privilege("FUNCTION", "tokenkeeper.keep_uncertain_install", "", "EXECUTE")
     # No statement updates it, but pruning locks rows, for which PostgreSQL demands UPDATE on some column.
     yield from _table("tokenkeeper.installs", select="", insert="", update="stored_at", delete="")
+    yield from _table("tokenkeeper.single_uses", select="", insert="", update="id", delete="")
 
 
 def _common_privileges() -> Iterator[Privilege]:

@@ -146,6 +146,17 @@ installs = Table(
     Index("installs_stored", "stored_at"),
 )
 
+single_uses = Table(
+    "single_uses",
+    metadata,
+    Column("kind", Text(collation="C"), primary_key=True),
+    Column("id", Text(collation="C"), primary_key=True),
+    Column("used_by", UUID, nullable=False),
+    Column("expires_at", _instant, nullable=False),
+    Column("used_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+    Index("single_uses_expired", "expires_at"),
+)
+
 alerts = Table(
     "alerts",
     metadata,

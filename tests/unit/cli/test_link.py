@@ -37,7 +37,7 @@ def test_the_link_carries_every_option_and_begins_with_the_sites_address(capsys:
     printed = json.loads(capsys.readouterr().out)
     prefix, _, token = printed["link"].rpartition("/")
     assert prefix == "https://connect.example.com/hub/connect"
-    link = ConnectLinks([KEY], [ORIGIN]).read(token, datetime.now(UTC))
+    link = ConnectLinks([KEY], [ORIGIN]).read(token, lambda: datetime.now(UTC))
     assert (link.claim.customer, link.name, link.return_to) == ("acme", "Acme Ltd", f"{ORIGIN}/done")
     assert (link.claim.hub_id, link.claim.may_move, link.app, link.scopes) == (62515, True, "default", ("e-commerce",))
     assert (link.claim.link_id, printed["customer"], printed["app"]) == (printed["jti"], "acme", "default")
@@ -47,7 +47,7 @@ def test_the_link_carries_every_option_and_begins_with_the_sites_address(capsys:
 def test_without_options_the_link_alone_is_printed_and_lives_for_thirty_minutes(capsys: Output) -> None:
     assert run("--customer", "acme") == 0
     output = capsys.readouterr()
-    link = ConnectLinks([KEY], []).read(output.out.strip().rpartition("/")[2], datetime.now(UTC))
+    link = ConnectLinks([KEY], []).read(output.out.strip().rpartition("/")[2], lambda: datetime.now(UTC))
     assert link.claim.link_expires_at - datetime.now(UTC) <= timedelta(minutes=30, seconds=1)
     assert output.err.startswith("valid once, until ")
 

@@ -15,6 +15,12 @@ from tests.support.builders import START
 
 KEY, OLD_KEY, FOREIGN_KEY = "k" * 32, "o" * 32, "f" * 32
 LINKS = ConnectLinks((KEY, OLD_KEY), ("https://app.example",))
+
+
+def clock():
+    return START
+
+
 NOW = int(START.timestamp())
 GOOD: dict[str, Any] = {"customer": "acme", "exp": NOW + 1800, "jti": "link-1"}
 FULL = {
@@ -33,7 +39,7 @@ def sign(claims=GOOD, key=KEY, algorithm="HS256", **options):
 
 
 def read(claims=GOOD, **more):
-    return LINKS.read(sign({**claims, **more}), START)
+    return LINKS.read(sign({**claims, **more}), clock)
 
 
 def test_a_link_says_what_our_product_signed():
@@ -52,13 +58,13 @@ def test_a_link_says_what_our_product_signed():
 def test_what_is_signed_here_reads_back_the_same():
     for claims in (GOOD, FULL):
         link = read(claims)
-        assert LINKS.read(LINKS.sign(link), START) == link
+        assert LINKS.read(LINKS.sign(link), clock) == link
 
 
 def test_an_older_key_is_accepted_while_it_is_in_the_settings():
-    assert LINKS.read(sign(key=OLD_KEY), START).claim.customer == "acme"
+    assert LINKS.read(sign(key=OLD_KEY), clock).claim.customer == "acme"
     with pytest.raises(LinkForged):
-        ConnectLinks((KEY,), ()).read(sign(key=OLD_KEY), START)
+        ConnectLinks((KEY,), ()).read(sign(key=OLD_KEY), clock)
 
 
 def test_claims_that_libraries_add_by_themselves_are_ignored():
@@ -78,7 +84,7 @@ FORGED = {
     "a critical header": sign(headers={"crit": ["x"], "x": 1}),
     "a list": f"{encode({'alg': 'HS256'})}.{encode([1])}.AAAA",
     "deep nesting": "[" * 5000,
-    "too long": sign({**GOOD, "name": "x" * 6000}),
+    "too long": sign({**GOOD, "name": "x" * 7000}),
     "empty": "",
     "text": "not-a-link",
 }
@@ -87,7 +93,7 @@ FORGED = {
 @pytest.mark.parametrize("link", FORGED.values(), ids=FORGED.keys())
 def test_a_forged_or_damaged_link_is_refused(link):
     with pytest.raises(LinkForged):
-        LINKS.read(link, START)
+        LINKS.read(link, clock)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +176,7 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from([*FULL, "nbf", "iat", "x"]), JSON, max_size=4))
 def test_whatever_a_claim_is_the_link_is_read_or_refused(claims):
     try:
-        link = LINKS.read(sign({**GOOD, **claims}), START)
+        link = LINKS.read(sign({**GOOD, **claims}), clock)
     except LinkRejected:
         return
     assert 1 <= len(link.claim.customer) <= 200
@@ -180,4 +186,4 @@ def test_whatever_a_claim_is_the_link_is_read_or_refused(claims):
 @given(st.text(max_size=200) | st.binary(max_size=100).map(lambda raw: raw.decode("latin-1")))
 def test_whatever_is_no_jwt_is_refused(text):
     with pytest.raises(LinkForged):
-        LINKS.read(text, START)
+        LINKS.read(text, clock)

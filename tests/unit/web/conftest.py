@@ -18,7 +18,7 @@ from shared.domain.schedule import Schedule
 from shared.hubspot_apps import HubSpotApp
 from shared.token_cipher import TokenCipher
 from tests.support.builders import grant
-from tests.support.fakes import FakeBrake, FakeClock, FakeInstalls, FakeQueue
+from tests.support.fakes import FakeBrake, FakeClock, FakeInstalls, FakeQueue, FakeSingleUses
 from tests.support.hubspot import ScriptedHubSpot
 from web.app import create_app
 from web.security.cookies import shorten_install_id
@@ -44,6 +44,12 @@ class Site:
     checks: dict = field(default_factory=dict)
     trusted_proxies: int = 0
     metrics_password: str = PASSWORD
+    connect_link_keys: tuple[str, ...] = ()
+    is_link_required: bool = False
+    return_to_origins: tuple[str, ...] = ()
+    single_uses: FakeSingleUses = field(default_factory=FakeSingleUses)
+    marketplace_sign_in_url: str = ""
+    monotonic: float = 0.0
     #: Several apps, and their clients; {}: one, with `redirect_uri` and `hubspot`.
     apps: dict[str, HubSpotApp] = field(default_factory=dict)
     clients: dict[str, ScriptedHubSpot] = field(default_factory=dict)
@@ -51,7 +57,14 @@ class Site:
     @property
     def default_app(self):
         scopes = ("oauth", "crm.objects.contacts.read")
-        return HubSpotApp(DEFAULT_APP, scopes=scopes, optional_scopes=("tickets",), redirect_uri=self.redirect_uri)
+        return HubSpotApp(
+            DEFAULT_APP,
+            scopes=scopes,
+            optional_scopes=("tickets",),
+            conditional_scopes=("e-commerce",),
+            redirect_uri=self.redirect_uri,
+            marketplace_sign_in_url=self.marketplace_sign_in_url,
+        )
 
     def __post_init__(self):
         engine = make_engine(UNREACHABLE)
@@ -78,7 +91,12 @@ class Site:
             sweep_seconds=2.0,
             trusted_proxies=self.trusted_proxies,
             double_click_seconds=0.0,
-            monotonic_clock=lambda: 0.0,
+            monotonic_clock=lambda: self.monotonic,
+            single_uses=self.single_uses,
+            connect_link_keys=self.connect_link_keys,
+            is_link_required=self.is_link_required,
+            return_to_origins=self.return_to_origins,
+            marketplace_return_hosts=("app.hubspot.com", "app-*.hubspot.com"),
         )
         self.app = create_app(services)
         self.browser = self.app.test_client()

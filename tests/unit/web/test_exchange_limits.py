@@ -138,11 +138,11 @@ def test_while_its_exchange_is_in_flight_a_code_waits_in_the_browser(site):
     responses = []
     real = site.hubspot.exchange
 
-    def exchange_during_another_request(code, granted_at):
+    def exchange_during_another_request(code, granted_at, redirect_uri):
         if not responses:
             responses.append(None)  # a second request of the same code arrives meanwhile
             responses[0] = site.callback(state=state)
-        return real(code, granted_at)
+        return real(code, granted_at, redirect_uri)
 
     site.hubspot.exchange = exchange_during_another_request
     first = site.callback(state=state)
