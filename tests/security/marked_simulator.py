@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,6 +15,7 @@ from sandbox.simulator.accounts import Accounts
 from sandbox.simulator.behaviour import Behaviour, BehaviourSettings
 from sandbox.simulator.control import SimulatorControl
 from sandbox.simulator.database import SimulatorDatabase
+from sandbox.simulator.journal import AppToken, Journal
 from sandbox.simulator.records import Code, Installation
 from sandbox.simulator.server import SimulatorServer
 from sandbox.simulator.simulation import Consent, Simulation
@@ -54,11 +55,25 @@ class MarkedTokens(AccessTokens):
         return TOKEN_PREFIX + urlsafe_b64encode(facts + self._mac(facts, filler)).decode() + filler
 
 
+class MarkedJournal(Journal):
+    def __init__(self, database: SimulatorDatabase, get_app_id: Callable[[str], int], mark: Mark) -> None:
+        super().__init__(database, get_app_id)
+        self._mark = mark
+
+    def issue_app_token(self, client_id: str, scopes: tuple[str, ...], expires_at: float) -> AppToken:
+        token = super().issue_app_token(client_id, scopes, expires_at)
+        marked = f"{token.token[: -len(self._mark.text)]}{self._mark.text}"
+        self._db.execute("UPDATE app_tokens SET token = ? WHERE token = ?", marked, token.token)
+        return replace(token, token=marked)
+
+
 class MarkedHubSpot(Simulation):
     def __init__(self, access: Mark, refresh: Mark, code: Mark, behaviour: BehaviourSettings) -> None:
         super().__init__(time.time, behaviour)
         self.accounts = self._marked = MarkedAccounts(self.database, refresh, code)
         self._tokens = MarkedTokens(self.accounts.read_signing_key(), access)
+        # An app's own token is allowed nowhere, as a refresh token in clear is not.
+        self.journal = MarkedJournal(self.database, self.accounts.get_app_id, refresh)
 
     def issue_code(self, hub_id: int, consent: Consent) -> str:
         return self._marked.marked_code(super().issue_code(hub_id, consent))

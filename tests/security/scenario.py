@@ -113,8 +113,8 @@ def _has_happened(audit: Audit, kind: str | None) -> bool:
 def _end_connections(audit: Audit) -> None:
     """By an uninstall, by the operator's page and by the command."""
     first, second, third = audit.deployment.hubs[:3]
+    until(lambda: audit.hubspot.list_subscriptions() != [])  # the worker reads HubSpot's journal
     audit.hubspot.uninstall(first)
-    audit.deployment.make_due(first)
     until(lambda: audit.deployment.status(first) == "revoked")
     question = audit.open(f"/connections/{second}/disconnect")
     token = question.text.partition('name="csrf_token" value="')[2].partition('"')[0]

@@ -1,0 +1,70 @@
+"""The threads that read HubSpot's journals: one for each app, which no failure ends."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shared.db.core.errors import StoreUnavailable
+from tests.support.polling import until
+from worker.journal import Turn
+from worker.journal_threads import JournalThreads
+
+
+class FakeReader:
+    """Takes turns as the test says: `failures` are raised first, and `gate` holds each turn up."""
+
+    def __init__(self, *failures: Exception, due: int = 0) -> None:
+        self.turns = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self._failures = list(failures)
+        self._due = due
+
+    def take_turn(self) -> Turn:
+        self.gate.wait(30)
+        self.turns += 1
+        if self._failures:
+            raise self._failures.pop()
+        return Turn(self._due, is_more=True)
+
+
+def start_threads(**readers: FakeReader) -> tuple[JournalThreads, Counter[str]]:
+    """And how often a refresh loop was activated."""
+    activations: Counter[str] = Counter()
+    services: Any = SimpleNamespace(
+        journal_readers=readers, activate_refresh_loop=lambda: activations.update(["refresh"])
+    )
+    return JournalThreads(lambda: services, readers, 0.01), activations
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailable("down"), ValueError("a bug")])
+def test_a_failure_ends_no_thread(failure: Exception) -> None:
+    reader = FakeReader(failure)
+    threads, _ = start_threads(default=reader)
+    until(lambda: reader.turns >= 3)
+    threads.stop()
+
+
+def test_an_app_whose_turn_hangs_does_not_hold_up_another() -> None:
+    hanging, other = FakeReader(), FakeReader()
+    hanging.gate.clear()
+    threads, _ = start_threads(hanging=hanging, other=other)
+    until(lambda: other.turns >= 3)
+    assert hanging.turns == 0
+    threads.stop()
+    hanging.gate.set()
+
+
+def test_what_a_turn_makes_due_is_refreshed_at_once() -> None:
+    threads, activations = start_threads(default=FakeReader(due=1))
+    until(lambda: activations["refresh"] > 0)
+    threads.stop()
+    threads, activations = start_threads(default=(idle := FakeReader()))
+    until(lambda: idle.turns >= 2)
+    threads.stop()
+    assert not activations
