@@ -6,6 +6,7 @@ the production image, which has no sandbox, lacks `up` alone.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -81,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     ignored = remove_foreign_variables(os.environ)  # noqa: TID251  an entry point
     try:
         status = commands.main(arguments, prog_name="tokenkeeper", standalone_mode=False, obj=ignored)
-        sys.stdout.flush()
+        if sys.stdout:  # None where the caller has closed it
+            sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
@@ -103,6 +105,8 @@ def describe_error(error: Exception) -> str:
 
     if isinstance(error, (SettingsError, SchemaError, StoreError)):
         return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        return "the output could not be written: no space left on the device"
     place = extract_tb(error.__traceback__)[-1]
     return f"a bug in tokenkeeper: {type(error).__name__} in {place.name}, {place.filename}, line {place.lineno}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 from celery import Celery, signals
@@ -64,13 +64,16 @@ def _configure_logging(**_: Any) -> None:
 
 
 @signals.celeryd_init.connect
-def _prepare_worker(sender: str, **_: Any) -> None:
-    """`sender`: the node's name. Celery sends this before it starts pool processes and looks for tasks."""
+def _prepare_worker(sender: str, options: Mapping[str, Any], **_: Any) -> None:
+    """`sender`: the node's name; `options`: of the command line.
+
+    Celery sends this before it starts pool processes and looks for tasks.
+    """
     from worker import worker_process  # noqa: PLC0415  see above
 
     logs.log_ignored_variables(IGNORED_VARIABLES)
     try:
-        worker_process.prepare(app, sender, os.environ)  # noqa: TID251  an entry point
+        worker_process.prepare(app, sender, options, os.environ)  # noqa: TID251  an entry point
     except (SettingsError, worker_process.SchemaError) as error:
         exit_with_error(error)
 

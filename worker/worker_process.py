@@ -20,6 +20,7 @@ from shared.setting_fields import Process
 from shared.settings import Settings, list_required
 from worker import broker, heartbeat
 from worker.broker_startup import check_broker
+from worker.host_check import check_host, check_options
 from worker.journal_threads import JournalThreads
 from worker.liveness import POOL_SUFFIX
 from worker.services import Services
@@ -38,8 +39,8 @@ WORKER_SETTINGS = list_required(Process.WORKER)
 _building = RLock()
 
 
-def prepare(app: Celery, node: str, environ: Mapping[str, str]) -> None:
-    """Registers the tasks, and checks broker and database.
+def prepare(app: Celery, node: str, options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    """Registers the tasks, and checks Celery's `options`, the host, broker and database.
 
     Raises SettingsError or SchemaError where waiting does not help. A server that does not answer yet does not stop
     the start.
@@ -47,7 +48,9 @@ def prepare(app: Celery, node: str, environ: Mapping[str, str]) -> None:
     register(app, get_services, get_sweeper)
     app.conf.tokenkeeper_node = node  # pool processes do not know it otherwise
     broker.disable_remote_control()
+    check_options(options)
     settings = Settings.from_env(environ, WORKER_SETTINGS)
+    check_host(settings)
     check_broker(settings)
     try:
         startup_checks.check_database(settings, WORKER)

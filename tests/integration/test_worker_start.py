@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
 
+from sandbox.child_processes import ChildProcess, installed_command
+from shared.settings import Settings
 from tests.support.product import Product, has_printed
+from worker.host_check import check_host
 
 #: EX_CONFIG of sysexits.h.
 EXIT_CONFIG_ERROR_STATUS = 78
@@ -46,9 +50,65 @@ def test_a_worker_starts_while_postgres_is_down_and_names_the_variables_that_it_
     assert "another.example" not in worker.output()
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--pool=threads", "the pool thread would refresh no token, for it runs no sweeps: remove --pool"),
+        ("--queues=celery", "nothing is put into the queue celery, so installs would wait: remove --queues"),
+    ],
+)
+def test_an_option_with_which_a_worker_would_do_nothing_ends_its_start(
+    product: Product, option: str, says: str
+) -> None:
+    assert says in read_line(product.worker(option, wait=False))
+
+
+@pytest.mark.parametrize("options", [("--pool=solo",), ("--autoscale=3,1",), ("--queues=tokenkeeper.background",)])
+def test_a_worker_works_with_other_options_of_celery(product: Product, options: tuple[str, ...]) -> None:
+    product.worker(*options, "--without-gossip", "--without-mingle", "--without-heartbeat")
+
+
+def run_worker(product: Product, *before: str) -> str:
+    """The output of a worker that ends by itself, started by this command."""
+    command = [*before, installed_command("celery"), "-A", "worker.app", "worker", "-c", "2"]
+    result = subprocess.run(
+        command, env=product.environment, capture_output=True, text=True, timeout=60, check=False, cwd=product.folder
+    )
+    assert result.returncode == EXIT_CONFIG_ERROR_STATUS, result.stderr
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("tokenkeeper: ")]
+    return line
+
+
+def test_a_host_that_allows_fewer_open_files_than_calls_ends_the_start_and_a_soft_limit_is_raised(
+    product: Product,
+) -> None:
+    """Otherwise calls would fail, and HubSpot would be blamed."""
+    line = run_worker(product, "sh", "-c", 'ulimit -n 256 && exec "$@"', "sh")
+    assert "a process may open 256 files on this host, and REFRESH_CONCURRENCY=400 needs 500: raise the limit" in line
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        check_host(Settings.from_env(product.environment))
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 500
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_host_without_semaphores_ends_the_start_of_a_worker(product: Product) -> None:
+    """As a container without /dev/shm."""
+    mounted = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none /dev/shm && exec "$@"', "sh")
+    if subprocess.run([*mounted, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount anything, so no host without /dev/shm can be made")
+    assert "mount a writable tmpfs at /dev/shm" in run_worker(product, *mounted)
+
+
 def read_refusal(product: Product, name: str, **changes: str) -> str:
+    return read_line(getattr(product, name)(wait=False, **changes))
+
+
+def read_line(process: ChildProcess) -> str:
     """The one line that says why the process did not start."""
-    process = getattr(product, name)(wait=False, **changes)
     assert process.wait(60) == EXIT_CONFIG_ERROR_STATUS
     (line,) = [line for line in process.output().splitlines() if line.startswith("tokenkeeper: ")]
     assert "Traceback" not in process.output()

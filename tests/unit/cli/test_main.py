@@ -146,3 +146,13 @@ def test_a_reader_that_has_gone_before_the_first_line_causes_no_error_message() 
     result = subprocess.run([TOKENKEEPER, "keys", "new"], stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (result.returncode, result.stderr) == (1, b"")
+
+
+def test_output_that_cannot_be_written_is_no_bug() -> None:
+    full = subprocess.run(
+        ["sh", "-c", f"'{TOKENKEEPER}' keys new > /dev/full"], capture_output=True, text=True, check=False
+    )
+    message = "tokenkeeper: the output could not be written: no space left on the device\n"
+    assert (full.returncode, full.stderr) == (1, message)
+    closed = subprocess.run(["sh", "-c", f"'{TOKENKEEPER}' keys new >&-"], capture_output=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, b"")
