@@ -83,7 +83,7 @@ def run_worker(product: Product, *before: str) -> str:
 def test_a_host_that_allows_fewer_open_files_than_calls_ends_the_start_and_a_soft_limit_is_raised(
     product: Product,
 ) -> None:
-    """Otherwise calls would fail, and HubSpot would be blamed."""
+    """Otherwise calls would fail, as if HubSpot did not answer."""
     line = run_worker(product, "sh", "-c", 'ulimit -n 256 && exec "$@"', "sh")
     assert "a process may open 256 files on this host, and REFRESH_CONCURRENCY=400 needs 500: raise the limit" in line
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
