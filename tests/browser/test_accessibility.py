@@ -16,6 +16,7 @@ from sandbox.simulator.control import SimulatorControl
 from tests.browser.conftest import TIMEOUT_MS, OpenPage, recording_console_errors
 from tests.browser.sites import AdminBrowser, Site, expect_heading, open_connections, open_sql
 from tests.support import database_states
+from tests.support.apps_file import use_apps_file
 from tests.support.databases import Databases
 from tests.support.environment import product_environment
 from tests.support.http_server import serving
@@ -80,7 +81,12 @@ Sites = Mapping[str, Site]
 
 
 @pytest.fixture(scope="module")
-def sites(databases: Databases, redis_server: Callable[[int], str], simulator_process: ChildProcess) -> Iterator[Sites]:
+def sites(
+    databases: Databases,
+    redis_server: Callable[[int], str],
+    simulator_process: ChildProcess,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Sites]:
     """A site for each state of the database, and one whose database does not answer."""
     with ExitStack() as stack, SimulatorControl(simulator_process.url) as simulator:
         simulator.reset(settings=True, accounts=True)
@@ -94,6 +100,13 @@ def sites(databases: Databases, redis_server: Callable[[int], str], simulator_pr
             environment = product_environment(database_url, redis_server(15), simulator.base_url)
             url = stack.enter_context(serving(environment))
             sites[state] = Site(url, environment["OPERATOR_PASSWORD"], database_url)
+        apps = {
+            "acme": {},
+            "for_every_user": {"client_id": "another-app", "user_level": True, "optional_scopes": "files"},
+        }
+        several = use_apps_file(environment, tmp_path_factory.mktemp("apps") / "apps.toml", apps)
+        several_url = stack.enter_context(serving(several))
+        sites["several apps"] = Site(several_url, several["OPERATOR_PASSWORD"], database_urls["empty"])
         yield sites
 
 
@@ -154,6 +167,25 @@ def test_a_public_page_is_accessible(sites: Sites, open_page: OpenPage, path: st
     page = open_page()
     page.goto(sites["empty"].url + path)
     expect_heading(page, heading)
+    assert find_violations(page) == []
+
+
+@pytest.mark.parametrize("path", ["/", "/install?hub_id=62515"])
+def test_the_page_that_asks_for_one_of_several_apps_is_accessible(sites: Sites, open_page: OpenPage, path: str) -> None:
+    page = open_page()
+    page.goto(sites["several apps"].url + path)
+    expect_heading(page, "Connect your HubSpot account")
+    assert find_violations(page) == []
+    page.get_by_text("What for_every_user will be able to do").click()
+    assert find_violations(page) == []
+    page.get_by_role("link", name="Connect acme").click()
+    expect_heading(page, "An app wants to connect to your HubSpot account")
+
+
+def test_an_app_that_is_not_offered_gets_an_accessible_page(sites: Sites, open_page: OpenPage) -> None:
+    page = open_page()
+    page.goto(sites["several apps"].url + "/install?app=other")
+    expect_heading(page, "There is no such app here")
     assert find_violations(page) == []
 
 

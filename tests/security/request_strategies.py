@@ -66,7 +66,24 @@ FAMOUS = (
     "due",
     "q" * 5000,
 )
-PARAMETERS = ("state", "code", "error", "hub_id", "status", "q", "sort", "after", "before", "notice", "csrf_token", "x")
+PARAMETERS = (
+    *(
+        "state",
+        "code",
+        "error",
+        "hub_id",
+        "app",
+        "moved",
+        "status",
+        "q",
+        "sort",
+        "after",
+        "before",
+        "notice",
+        "csrf_token",
+    ),
+    "x",
+)
 COOKIES = (
     "tk_browser",
     "tk_install_0123456789ab",

@@ -14,7 +14,6 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from werkzeug.serving import make_server
 
-from shared.domain.identity import DEFAULT_APP
 from shared.settings import Settings
 from tests.support.environment import web_environment
 from web.app import create_app
@@ -25,7 +24,7 @@ from web.server.startup import make_services
 def serving(environment: Mapping[str, str], *, clock_ahead_seconds: float = 0.0) -> Iterator[str]:
     """Where it listens: as HUBSPOT_REDIRECT_URI says. The clock of its host may be wrong."""
     settings = Settings.from_env(web_environment(environment))
-    port = urlsplit(settings.apps[DEFAULT_APP].redirect_uri).port or 0
+    port = urlsplit(next(iter(settings.apps.values())).redirect_uri).port or 0
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     ahead = timedelta(seconds=clock_ahead_seconds)
     services = replace(make_services(settings), clock=lambda: datetime.now(UTC) + ahead)
