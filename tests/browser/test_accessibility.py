@@ -104,6 +104,7 @@ def sites(
             "acme": {},
             "for_every_user": {"client_id": "another-app", "user_level": True, "optional_scopes": "files"},
         }
+        environment = product_environment(database_urls["empty"], redis_server(15), simulator.base_url)
         several = use_apps_file(environment, tmp_path_factory.mktemp("apps") / "apps.toml", apps)
         several_url = stack.enter_context(serving(several))
         sites["several apps"] = Site(several_url, several["OPERATOR_PASSWORD"], database_urls["empty"])
