@@ -25,6 +25,7 @@ from shared.db.core.engine import make_engine
 from shared.db.refresh.claims import RefreshResult
 from shared.db.schema.migrate import migrate
 from shared.domain import connection as rules
+from shared.domain.account import AccountDetails
 from shared.domain.errors import InvalidGrant, TemporarilyUnavailable
 from shared.domain.grant import Introspection
 from tests.support.chromium import ARGUMENTS, NAMES, find_chromium
@@ -42,6 +43,7 @@ DARK: dict[str, Any] = {"color_scheme": "dark"}
 
 SCOPES = ("oauth", "crm.objects.contacts.read", "crm.objects.contacts.write", "crm.objects.deals.read")
 INSTALLED_ACCOUNT = (62515, "northwind-bakery.example", "olive@northwind-bakery.example")
+ACCOUNT_DETAILS = AccountDetails(62515, "Northwind Bakery", "STANDARD", "eu1")
 FIRST_WORDS = ("alpine", "harbour", "copper", "maple", "river", "cedar", "amber", "willow")
 SECOND_WORDS = ("dental", "bicycles", "books", "travel", "roasters")
 USER_NAMES = ("ann", "sam", "ingrid", "wu", "olive")
@@ -190,8 +192,8 @@ def take_install_pages(camera: Camera) -> None:
         take(page, "consent")
         page.get_by_role("button", name="Connect app").click()
         expect(page.get_by_role("heading", level=1)).to_have_text(f"Account {hub_id} is connected")
-        camera.site.connections.stores.save_account_info(hub_id, domain, user)
-        expect(page.get_by_role("heading", level=1)).to_have_text(f"{domain} is connected")
+        camera.site.connections.stores.save_account_info(hub_id, domain, user, ACCOUNT_DETAILS)
+        expect(page.get_by_role("heading", level=1)).to_have_text(f"{ACCOUNT_DETAILS.name} is connected")
         take(page, "connected")
 
 
@@ -223,7 +225,10 @@ def fill_database(connections: ConnectionFixture, sql: SqlFixture) -> list[int]:
     for index, hub_id in enumerate(hubs):
         domain = f"{FIRST_WORDS[index % len(FIRST_WORDS)]}-{SECOND_WORDS[index % len(SECOND_WORDS)]}.example"
         connections.install(hub_id, ago=263 * index % 1000, scopes=SCOPES)
-        connections.stores.save_account_info(hub_id, domain, f"{USER_NAMES[index * 3 % len(USER_NAMES)]}@{domain}")
+        user = f"{USER_NAMES[index * 3 % len(USER_NAMES)]}@{domain}"
+        name = domain.partition(".")[0].replace("-", " ").title()
+        details = AccountDetails(hub_id, name, "SANDBOX" if index % 9 == 0 else "STANDARD", "eu1")
+        connections.stores.save_account_info(hub_id, domain, user, details)
     sql.rows(INSERT_HISTORY.replace("%(hub)s", str(hubs[REVOKED_INDEX])))
     connections.stores.results.save(
         [

@@ -11,12 +11,25 @@ import redis
 from tests.support.deployment import Deployment
 from tests.support.polling import until
 
+READ_ACCOUNT = "SELECT hub_domain, account_name, account_type, region FROM hubspot.connections WHERE hub_id = %s"
 
-def test_the_token_of_an_install_is_readable_in_sql_at_once_and_its_domain_later(deployment: Deployment) -> None:
+
+def test_the_token_of_an_install_is_readable_in_sql_at_once_and_its_account_later(deployment: Deployment) -> None:
+    names = {"domain": "acme.example", "name": "Acme Ltd", "account_type": "SANDBOX", "hublet": "eu1"}
+    deployment.simulator.change_account(deployment.hub, **names)
     assert deployment.install().status_code == 303
     token = until(deployment.token)
     assert deployment.are_live(token)
-    until(lambda: deployment.sql.value("SELECT hub_domain FROM hubspot.connections WHERE hub_id = %s", deployment.hub))
+    account = [("acme.example", "Acme Ltd", "SANDBOX", "eu1")]
+    until(lambda: deployment.sql.rows(READ_ACCOUNT, deployment.hub) == account)
+    assert deployment.events() == ["installed"]
+
+
+def test_an_account_whose_name_hubspot_does_not_tell_is_connected_no_less(deployment: Deployment) -> None:
+    deployment.simulator.change_account(deployment.hub, domain="acme.example")
+    deployment.simulator.add_fault("missing_scopes", where="account_info", hub_id=deployment.hub)
+    assert deployment.are_live(deployment.connect())
+    until(lambda: deployment.sql.rows(READ_ACCOUNT, deployment.hub) == [("acme.example", None, None, None)])
     assert deployment.events() == ["installed"]
 
 
