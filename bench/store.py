@@ -44,7 +44,7 @@ def run_worker(database_url: str, seconds: float, row_counts: Queue[int]) -> Non
         batch = claims.claim(BATCH_ROWS)
         refreshed = []
         for claimed in batch.rows:
-            grant = Grant(f"CI{claimed.connection.hub_id:0{TOKEN_CHARS - 2}d}", TOKEN_SECONDS, batch.now)
+            grant = Grant(f"CI{claimed.connection.identity.hub_id:0{TOKEN_CHARS - 2}d}", TOKEN_SECONDS, batch.now)
             refreshed.append(RefreshResult(claimed.lease, apply_refresh(claimed.connection, grant, schedule)))
         rows += len(results.save(refreshed).saved)
     engine.dispose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -61,18 +61,28 @@ def request_refresh(hub_ids: tuple[int, ...], revoked: bool, as_json: bool) -> N
     if bool(hub_ids) == revoked:
         raise click.UsageError("name a HUB, or several, or else say --revoked")
     with open_database(load_settings(*REFRESH_NEEDS)) as engine:
-        requests = RefreshRequests(engine)
+        requests, reports = RefreshRequests(engine), ConnectionReports(engine)
         if revoked:
-            _print_summary(_request_all_revoked(ConnectionReports(engine), requests), as_json=as_json)
+            _print_summary(_request_all_revoked(reports, requests), as_json=as_json)
             return
-        outcomes = requests.request(list(dict.fromkeys(hub_ids)))
-    for hub_id, outcome in outcomes.items():
+        outcomes = _request_named(hub_ids, reports, requests)
+    for hub_id, outcome in outcomes:
         if as_json:
             click.echo(to_json_line({"hub_id": hub_id, "answer": outcome}))
         else:
             click.echo(f"{hub_id}: {outcome.description}", err=outcome in FAILURES)
-    if any(outcome in FAILURES for outcome in outcomes.values()):
+    if any(outcome in FAILURES for _, outcome in outcomes):
         sys.exit(1)
+
+
+def _request_named(
+    hub_ids: Sequence[int], reports: ConnectionReports, requests: RefreshRequests
+) -> list[tuple[int, RefreshRequestOutcome]]:
+    """Hub and outcome for each of their connections, in the order in which the hubs are named."""
+    keys = {hub_id: [key.id for key in reports.find_keys([hub_id])] for hub_id in dict.fromkeys(hub_ids)}
+    outcomes = requests.request([each for ids in keys.values() for each in ids])
+    unknown = RefreshRequestOutcome.UNKNOWN
+    return [(hub_id, outcomes.get(each, unknown)) for hub_id, ids in keys.items() for each in ids or [0]]
 
 
 def _request_all_revoked(reports: ConnectionReports, requests: RefreshRequests) -> Counter[RefreshRequestOutcome]:
@@ -80,7 +90,7 @@ def _request_all_revoked(reports: ConnectionReports, requests: RefreshRequests) 
     outcomes: Counter[RefreshRequestOutcome] = Counter()
     with track_pages(reports.read_overview().counts[Status.REVOKED]) as track:
         for page in track(_read_revoked_pages(reports), "requesting refreshes"):
-            outcomes.update(requests.request(page).values())
+            outcomes.update(requests.request([key.id for key in reports.find_keys(page)]).values())
     return outcomes
 
 
@@ -120,15 +130,20 @@ def disconnect(hub_id: int, yes: bool) -> None:
     settings = load_settings(*DISCONNECT_NEEDS)
     logs.configure(settings.log_format, "warning", settings.list_secrets())  # HubSpot's refusals are logged
     with open_database(settings) as engine:
-        connection = ConnectionReports(engine).find(hub_id)
+        reports = ConnectionReports(engine)
+        connection, keys = reports.find(hub_id), reports.find_keys([hub_id])
         if connection is None:
             raise click.ClickException(f"{hub_id}: no such connection")
+        if len(keys) > 1:
+            raise click.UsageError(f"{hub_id} has several connections")
         if connection.status is not Status.DISCONNECTED and not yes:
             confirm_or_abort(f"End the connection of {hub_id} for good? Only a new install brings it back")
         transport = Transport(max_idle_connections=1, proxy=settings.hubspot_proxy)
-        hubspot = HubSpot.for_app(next(iter(settings.apps.values())), settings, transport)
+        hubspots = {app.name: HubSpot.for_app(app, settings, transport) for app in settings.apps.values()}
         try:
-            outcome = disconnect_connection(hub_id, DisconnectStore(engine), hubspot, TokenCipher(settings.token_keys))
+            outcome = disconnect_connection(
+                keys[0].id, DisconnectStore(engine), hubspots, TokenCipher(settings.token_keys)
+            )
         finally:
             transport.close()
     click.echo(f"{hub_id}: {DISCONNECT_MESSAGES[outcome]}")

@@ -80,8 +80,8 @@ class Dispatch:
         with tracing.start_span("install.enqueue", SpanKind.PRODUCER, hub_id=grant.hub_id, install_id=grant.install_id):
             self._send(STORE_INSTALL, asdict(grant), shown=f"(hub {grant.hub_id}, encrypted)")
 
-    def disconnect(self, hub_id: int) -> None:
-        self._send(DISCONNECT, {"hub_id": hub_id})
+    def disconnect(self, connection_id: int) -> None:
+        self._send(DISCONNECT, {"connection_id": connection_id})
 
     def _send(self, task: str, kwargs: dict[str, Any], *, shown: str = "()") -> None:
         """Without Celery's `expires` and `eta`: they would compare the clocks of two hosts."""

@@ -40,8 +40,11 @@ _MULTILINE_FIELDS = ("exception", "stack")
 _secrets: tuple[str, ...] = ()
 
 
-def configure(log_format: str, log_level: str, secrets: Iterable[str] = ()) -> None:
-    """Send our own and the libraries' log lines to stderr in one format, with `secrets` redacted."""
+def configure(log_format: str, log_level: str, secrets: Iterable[str] = (), *, names_app: bool = False) -> None:
+    """Send our own and the libraries' log lines to stderr in one format, with `secrets` redacted.
+
+    `names_app`: there are several HubSpot apps, so lines say which one they are about.
+    """
     global _secrets  # noqa: PLW0603  one process, one log
     _secrets = tuple(secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH)
     library_processors: list[Any] = [
@@ -53,6 +56,8 @@ def configure(log_format: str, log_level: str, secrets: Iterable[str] = ()) -> N
         _add_trace_id,
     ]
     own_processors = [each for each in library_processors if not isinstance(each, structlog.stdlib.ExtraAdder)]
+    if not names_app:
+        own_processors.append(_leave_out_app)
     structlog.configure(
         processors=[*own_processors, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -120,6 +125,11 @@ class RedactingFilter(logging.Filter):
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
         record.msg, record.args = _escape(redact(record.getMessage())), ()
         return True
+
+
+def _leave_out_app(_logger: object, _method: str, event: Event) -> Event:
+    event.pop("app", None)
+    return event
 
 
 def _add_trace_id(_logger: object, _method: str, event: Event) -> Event:

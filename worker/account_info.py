@@ -62,13 +62,13 @@ class AccountInfoFetcher:
     @tracing.trace_calls("fetch_account_info")
     def _fetch(self, account: ClaimedAccount) -> ProviderError | None:
         """Raises StoreUnavailable."""
-        hub_id = account.hub_id
-        tracing.set_attributes(hub_id=hub_id)
+        fields = account.identity.log_fields()
+        tracing.set_attributes(**fields)
         try:
             answer = self._hubspot.introspect(account.access_token, "access_token")
         except ProviderError as error:
             log.info(
-                "HubSpot did not return the account's information; asked again later", hub_id=hub_id, **error.evidence()
+                "HubSpot did not return the account's information; asked again later", **fields, **error.evidence()
             )
             return error
         if not answer.active:
@@ -80,20 +80,20 @@ class AccountInfoFetcher:
 
     def _read_details(self, account: ClaimedAccount) -> tuple[AccountDetails | None, bool]:
         """The account's name, type and region, and whether to ask again. None: HubSpot does not say, or not now."""
-        hub_id = account.hub_id
+        hub_id, fields = account.identity.hub_id, account.identity.log_fields()
         if self._clock() < self._api_paused_until:
             return None, True
         try:
             details = self._hubspot.read_account(account.access_token)
         except TemporarilyUnavailable as error:
             self._api_paused_until = self._clock() + API_PAUSE_SECONDS
-            log.info("HubSpot did not return the account's name; asked again later", hub_id=hub_id, **error.evidence())
+            log.info("HubSpot did not return the account's name; asked again later", **fields, **error.evidence())
             return None, True
         except ProviderError as error:
-            log.info("HubSpot refuses to return the account's name", hub_id=hub_id, **error.evidence())
+            log.info("HubSpot refuses to return the account's name", **fields, **error.evidence())
             return None, False
         if details.hub_id not in {None, hub_id}:
-            log.warning("HubSpot returned the name of another account", hub_id=hub_id, other_hub_id=details.hub_id)
+            log.warning("HubSpot returned the name of another account", **fields, other_hub_id=details.hub_id)
             return None, False
         return details, False
 

@@ -58,7 +58,8 @@ def exit_with_error(error: Exception) -> NoReturn:
 @signals.setup_logging.connect
 def _configure_logging(**_: Any) -> None:
     settings = read_settings(needs=())
-    logs.configure(settings.log_format, settings.log_level, settings.list_secrets())
+    secrets, has_several_apps = settings.list_secrets(), len(settings.apps) > 1
+    logs.configure(settings.log_format, settings.log_level, secrets, names_app=has_several_apps)
     for name, level in PER_MESSAGE_LOGGERS.items():
         logs.quieten_logger(name, level)
 

@@ -56,5 +56,5 @@ class JournalThreads:
         services = self._get_services()
         turn = services.journal_readers[app].take_turn()
         if turn.due:
-            services.activate_refresh_loop()
+            services.apps[app].activate_refresh_loop()
         return turn.is_more

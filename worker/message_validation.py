@@ -31,7 +31,7 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 #: The tasks, and their arguments by name.
 TASK_ARGUMENTS: Mapping[str, Mapping[str, Check]] = {
     dispatch.STORE_INSTALL: {"install_id": is_uuid, "hub_id": is_hub_id, "ciphertext": is_text},
-    dispatch.DISCONNECT: {"hub_id": is_hub_id},
+    dispatch.DISCONNECT: {"connection_id": is_hub_id},  # the ids have the same range
     dispatch.SWEEP: {},
 }
 #: The headers of Celery's message protocol 2. An absent one is checked as None. `eta` and `expires` are not among them:

@@ -22,7 +22,7 @@ class PendingResults:
     #: Both again, where another transaction has locked the row: tried again after a pause.
     locked: list[RefreshAttempt] = field(default_factory=list)
     uncalled_locked: list[Lease] = field(default_factory=list)
-    _locked_hub_ids: set[int] = field(default_factory=set)  #: those of `locked` after the last save
+    _locked_ids: set[int] = field(default_factory=set)  #: connections: those of `locked` after the last save
     _retry_locked_at: float = 0.0  #: by time.monotonic()
     _locked_pause_seconds: float = MIN_LOCKED_PAUSE_SECONDS
 
@@ -34,15 +34,15 @@ class PendingResults:
             else:
                 self.uncalled.append(attempt.lease)
 
-    def finish(self, locked_hub_ids: Collection[int]) -> set[int]:
-        """All attempts are dealt with, but for those of hubs whose rows are locked: they wait.
+    def finish(self, locked_ids: Collection[int]) -> list[RefreshAttempt]:
+        """All attempts are dealt with, but for those of connections whose rows are locked: they wait.
 
-        The hubs that were not among those already.
+        Returns those that were not among these already.
         """
-        self.locked += [attempt for attempt in self.attempts if attempt.lease.hub_id in locked_hub_ids]
+        self.locked += [attempt for attempt in self.attempts if attempt.lease.connection_id in locked_ids]
         self.attempts = []
-        known, self._locked_hub_ids = self._locked_hub_ids, {attempt.lease.hub_id for attempt in self.locked}
-        return self._locked_hub_ids - known
+        known, self._locked_ids = self._locked_ids, {attempt.lease.connection_id for attempt in self.locked}
+        return [attempt for attempt in self.locked if attempt.lease.connection_id not in known]
 
     def retry_locked_if_due(self) -> None:
         if not self.has_locked():

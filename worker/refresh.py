@@ -64,12 +64,13 @@ class Refresher:
     def refresh_steps(self, claimed: ClaimedConnection) -> Steps[RefreshAttempt]:
         """Never raises a ProviderError: whatever HubSpot answers becomes a result."""
         attempt = yield from self._refresh(claimed)
-        tracing.set_attributes(hub_id=claimed.connection.hub_id, **_span_attributes(attempt))
+        tracing.set_attributes(**claimed.connection.identity.log_fields(), **_span_attributes(attempt))
         return attempt
 
     def _refresh(self, claimed: ClaimedConnection) -> Steps[RefreshAttempt]:
         connection, lease = claimed.connection, claimed.lease
-        hub_id, is_first = connection.hub_id, connection.failures == 0
+        identity, is_first = connection.identity, connection.failures == 0
+        hub_id, fields = identity.hub_id, identity.log_fields
 
         # 1. Does the lease outlast a call? Otherwise another worker could claim the row while HubSpot answers.
         if not self._has_time_for_call(lease):
@@ -79,9 +80,7 @@ class Refresher:
         try:
             refresh_token = self._cipher.decrypt_refresh_token(hub_id, claimed.encrypted_refresh_token)
         except DecryptionError as failure:
-            log.error(
-                "cannot decrypt a refresh token: is a key missing from TOKEN_KEYS?", hub_id=hub_id, why=str(failure)
-            )
+            log.error("cannot decrypt a refresh token: is a key missing from TOKEN_KEYS?", **fields(), why=str(failure))
             transition = rules.apply_decryption_failure(connection, self._clock.now())
             return RefreshAttempt(lease, RefreshResult(lease, transition), due_at=connection.due_at)
 
@@ -105,7 +104,7 @@ class Refresher:
         # 4. Classify the failure. The history has the first one of a streak; each one is only logged for debugging,
         #    except that HubSpot refuses our app, which the history of an account does not have.
         log_refusal = log.info if isinstance(error, InvalidClient) else log.debug
-        log_refusal("HubSpot refused a refresh", hub_id=hub_id, **error.evidence())
+        log_refusal("HubSpot refused a refresh", **fields(), **error.evidence())
         outcomes = [CallOutcome(is_first, error, is_repeat=connection.last_error == str(error))]
         transition = rules.apply_failure(connection, error, self._clock.now())
 
@@ -116,7 +115,7 @@ class Refresher:
             try:
                 answer = yield from self._hubspot.introspect_steps(refresh_token, "refresh_token")
             except ProviderError as refusal:
-                log.debug("introspection did not answer", hub_id=hub_id, **refusal.evidence())
+                log.debug("introspection did not answer", **fields(), **refusal.evidence())
                 outcomes.append(CallOutcome(is_first_attempt=False, error=refusal))
             else:
                 transition = rules.apply_introspection(transition, error, answer)

@@ -22,29 +22,31 @@ WARNING_EVENTS = (EventName.SUSPECTED, EventName.REVOKED)
 class RefreshLog:
     """Does not log a line per refresh: that would be thousands a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, app: str) -> None:
+        self._app = app
         self._refreshed = self._failed = 0
         self._logged_at = time.monotonic()
 
     def log_results(self, saved: Sequence[RefreshResult], held: Collection[int] = ()) -> None:
-        """`held`: hub ids that the revocation brake kept from becoming revoked."""
+        """`held`: connections that the revocation brake kept from becoming revoked."""
         for result in saved:
             if result.transition.grant is not None:
                 self._refreshed += 1
             else:
                 self._failed += 1
             for event in result.transition.events:
-                is_held = event.name is EventName.REVOKED and result.lease.hub_id in held
+                is_held = event.name is EventName.REVOKED and result.lease.connection_id in held
                 change = "held by the revocation brake" if is_held else event.name.value
                 log_change = log.warning if event.name in WARNING_EVENTS else log.info
-                log_change(f"connection {change}", hub_id=result.lease.hub_id, **_flatten(event.detail))
+                identity = result.transition.connection.identity
+                log_change(f"connection {change}", **{**_flatten(event.detail), **identity.log_fields()})
 
     def log_totals_if_due(self, *, is_idle: bool) -> None:
         """The totals since the last such line: at once where there is no work left."""
         is_due = is_idle or time.monotonic() - self._logged_at > TOTALS_SECONDS
         if not is_due or not self._refreshed + self._failed:
             return
-        log.info("refreshes", connections=self._refreshed, failed=self._failed)
+        log.info("refreshes", app=self._app, connections=self._refreshed, failed=self._failed)
         self._refreshed = self._failed = 0
         self._logged_at = time.monotonic()
 

@@ -1,10 +1,11 @@
-"""The refresh loop of one pool process: claims due rows, keeps calls to HubSpot in flight, saves results in bulk."""
+"""The refresh loop of one app in one pool process: claims due rows, keeps calls in flight, saves results in bulk."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -67,7 +68,7 @@ class RefreshLoop:
         self._in_flight: set[Lease] = set()  #: of rows claimed and not yet gathered, also those that are queued
         self._finished_since_claim = 0
         self._pending = PendingResults()
-        self._refresh_log = RefreshLog()
+        self._refresh_log = RefreshLog(claims.app)
         self._counter_reporter = CounterReporter(counters)
         self._is_provider_healthy = True
         self._stop_calls = False  #: HubSpot asked all to stop: rows that are queued are not called
@@ -77,7 +78,7 @@ class RefreshLoop:
         self._active_until = 0.0  #: this and the next one by time.monotonic()
         self._next_claim_at = 0.0
         self._retry_seconds = MIN_RETRY_SECONDS
-        self._thread = threading.Thread(target=self._run, name="refresh-loop", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"refresh-loop-{claims.app}", daemon=True)
         self._thread.start()
 
     def activate(self, seconds: float) -> None:
@@ -85,14 +86,17 @@ class RefreshLoop:
         self._active_until = max(self._active_until, time.monotonic() + seconds)
         self._activated.set()
 
+    def start_draining(self) -> None:
+        """As drain(), without waiting for it: for several loops that end together."""
+        if not self._is_draining:
+            self._drain_locked_until = time.monotonic() + DRAIN_LOCKED_SECONDS
+            self._is_draining = True
+            self._activated.set()
+
     def drain(self, timeout_seconds: float) -> bool:
         """Claim no more rows, let calls in flight end and save them. False where the time was too short for that."""
-        started_at = time.monotonic()
-        self._drain_locked_until = started_at + DRAIN_LOCKED_SECONDS
-        self._is_draining = True
-        self._activated.set()
+        self.start_draining()
         self._thread.join(timeout_seconds)
-        self._results.finish(max(0.0, started_at + timeout_seconds - time.monotonic()))
         if self._thread.is_alive():
             counts = {"in_flight": len(self._in_flight), "unsaved": len(self._pending)}
             log.error("stopped with calls in flight or results unsaved", **counts)
@@ -105,7 +109,10 @@ class RefreshLoop:
                 self._run_once()
                 self._retry_seconds = MIN_RETRY_SECONDS
             except StoreError as error:
-                log.warning("PostgreSQL does not answer, trying again", why=str(error), unsaved=len(self._pending))
+                unsaved = len(self._pending)
+                log.warning(
+                    "PostgreSQL does not answer, trying again", app=self._claims.app, why=str(error), unsaved=unsaved
+                )
                 time.sleep(self._retry_seconds)
                 self._retry_seconds = min(self._retry_seconds * 2, MAX_RETRY_SECONDS)
             except Exception:
@@ -114,8 +121,11 @@ class RefreshLoop:
                 time.sleep(MAX_RETRY_SECONDS)
         self._counter_reporter.report()
         if self._pending.locked:
-            hubs = [attempt.lease.hub_id for attempt in self._pending.locked]
-            log.warning("stopped while another transaction keeps rows locked: they are refreshed again", hubs=hubs)
+            log.warning(
+                "stopped while another transaction keeps rows locked: they are refreshed again",
+                app=self._claims.app,
+                hubs=_list_hubs(self._pending.locked),
+            )
 
     def _run_once(self) -> None:
         # 1. A failover may have lost the claims of calls in flight.
@@ -164,7 +174,7 @@ class RefreshLoop:
 
         # 2. Claim them.
         active_until = self._active_until
-        with tracing.start_span("refresh.claim", wanted=wanted) as span:
+        with tracing.start_span("refresh.claim", app=self._claims.app, wanted=wanted) as span:
             batch = self._claims.claim(wanted)
             span.set_attributes(claimed=len(batch.rows))
         self._is_provider_healthy = batch.provider.is_healthy
@@ -213,7 +223,7 @@ class RefreshLoop:
         self._start_queued()
 
     def _on_error(self, claimed: ClaimedConnection, error: Exception) -> None:
-        log.error("a refresh raised an exception", hub_id=claimed.connection.hub_id, exc_info=error)
+        log.error("a refresh raised an exception", **claimed.connection.identity.log_fields(), exc_info=error)
         self._end_call(RefreshAttempt(claimed.lease))
         self._start_queued()
 
@@ -247,7 +257,8 @@ class RefreshLoop:
             if locked_now:
                 log.warning(
                     "results are saved later: another transaction holds a lock, or PostgreSQL fails",
-                    hubs=sorted(locked_now),
+                    app=self._claims.app,
+                    hubs=_list_hubs(locked_now),
                 )
 
         # 2. Leases of rows that were not called.
@@ -261,13 +272,18 @@ class RefreshLoop:
         pending.outcomes = []
 
     def _save_results(self, attempts: list[RefreshAttempt]) -> frozenset[int]:
-        """The hubs whose results are to be saved again: locked rows, mostly. Raises StoreUnavailable."""
+        """The connections whose results are to be saved again: locked rows, mostly. Raises StoreUnavailable."""
         results = [attempt.result for attempt in attempts if attempt.result]
-        with tracing.start_span("refresh.save", results=len(results)):
+        with tracing.start_span("refresh.save", app=self._claims.app, results=len(results)):
             outcome = self._results.save(results)
         self._refresh_log.log_results(outcome.select_saved(results), outcome.held_by_brake)
         if outcome.rescued:
-            log.warning("kept refresh tokens that HubSpot rotated, without their results", hubs=sorted(outcome.rescued))
+            kept = [attempt for attempt in attempts if attempt.lease.connection_id in outcome.rescued]
+            log.warning(
+                "kept refresh tokens that HubSpot rotated, without their results",
+                app=self._claims.app,
+                hubs=_list_hubs(kept),
+            )
         if outcome.rejected:
             # They would be rejected again: their leases run out, and the rows are claimed again.
             log.error("PostgreSQL refused a result: a bug in tokenkeeper", why=str(dict(outcome.rejected)))
@@ -275,7 +291,7 @@ class RefreshLoop:
             log.error("PostgreSQL fails at some results: they are saved later", why=str(dict(outcome.failed)))
         unsaved = outcome.locked | outcome.failed.keys()
         excluded = outcome.rejected.keys() | unsaved
-        accepted = [attempt for attempt in attempts if attempt.lease.hub_id not in excluded]
+        accepted = [attempt for attempt in attempts if attempt.lease.connection_id not in excluded]
         self._counter_reporter.add(accepted, self._claims.clock.now())
         return unsaved
 
@@ -299,3 +315,7 @@ def count_rows_wanted(concurrency: int, *, in_flight: int, finished: int, is_pro
 
 def _asks_all_to_stop(attempt: RefreshAttempt) -> bool:
     return any(isinstance(outcome.error, (Throttled, InvalidClient)) for outcome in attempt.outcomes)
+
+
+def _list_hubs(attempts: Iterable[RefreshAttempt]) -> list[int]:
+    return sorted({each.result.transition.connection.identity.hub_id for each in attempts if each.result})

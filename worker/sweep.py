@@ -2,64 +2,110 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection, Iterable
 from functools import partial
 
 import structlog
 
 from shared import tracing
+from shared.db.core.errors import StoreError
 from shared.db.lifecycle.pruning import prune
 from shared.db.refresh.future_dates import correct_future_dates
-from shared.domain.provider import Condition
+from shared.db.refresh.late_results import apply_rotated_tokens
+from shared.db.refresh.provider import BegunSweep
+from shared.domain.provider import Condition, Provider
 from shared.workflows.disconnect import finish_disconnect
 from worker.alert_delivery import deliver_alerts
+from worker.app_services import AppServices
 from worker.services import Services
 
 log = structlog.get_logger(__name__)
 
-#: Due rows that one pool process refreshes; where there are more, the others look for rows too.
+#: Due rows of an app that one pool process refreshes; where there are more, the others look for rows too.
 ROWS_PER_PROCESS = 100
+#: An app whose sweep cannot begin costs the others no more than this: then PostgreSQL itself is the problem.
+MAX_BEGIN_SECONDS = 10.0
 
 
 @tracing.trace_calls("sweep")
-def sweep(services: Services, *, is_from_beat: bool) -> bool:
-    """One sweep. False where another one began just now."""
-    # 1. Begin: update HubSpot's state, and let the sweep of a second beat end here.
-    provider = services.provider.begin_sweep(services.settings.sweep_seconds, is_from_beat=is_from_beat)
-    if provider is None:
+def sweep(services: Services, apps: Collection[AppServices], *, is_from_beat: bool) -> bool:
+    """One sweep of these apps. False where others began theirs just now. Raises StoreError."""
+    # 1. Begin: update HubSpot's state for each app, and let the sweep of a second beat end here.
+    begun = _begin_sweeps(apps, services.settings.sweep_seconds, is_from_beat=is_from_beat)
+    if not begun:
         return False
 
     # 2. Make due what jobs and operators have requested, give back refresh tokens that waited for a locked row, and
     #    correct dates of a clock that was ahead.
     services.refresh_requests.apply()
-    services.results.apply_rotated_tokens()
+    apply_rotated_tokens(services.engine)
     correct_future_dates(services.engine)
 
     # 3. Refresh what is due. Other pool processes notice by themselves that there is more (worker/sweeper.py).
-    due = services.claims.count_due(at_most=1)
-    if due:
-        services.activate_refresh_loop()
-        if provider.condition is not Condition.OK:
-            log.warning("HubSpot is unhealthy", state=provider.condition, reason=provider.reason)
-    tracing.set_attributes(is_due=bool(due), state=provider.condition.value, is_from_beat=is_from_beat)
+    due = [app.name for app, sweep_of_app in begun if _activate_if_due(app, sweep_of_app.provider)]
+    tracing.set_attributes(
+        app=_join(app.name for app, _ in begun),
+        is_due=bool(due),
+        state=_join(sweep_of_app.provider.condition for _, sweep_of_app in begun),
+        is_from_beat=is_from_beat,
+    )
 
-    # 4. Start what waits for other services.
-    if services.account_info.any_missing():
-        start_account_info(services)
-    for hub_id in services.disconnects.claim_unfinished():
-        start_disconnect(services, hub_id)
+    # 4. Make due what a fault that is over has postponed. Of one app it can be much: the others come first.
+    for app, sweep_of_app in begun:
+        if sweep_of_app.has_postponed:
+            app.provider.make_postponed_due()
+
+    # 5. Start what waits for other services.
+    for app, _ in begun:
+        if app.account_info.any_missing():
+            app.start_account_info()
+    for connection_id in services.disconnects.claim_unfinished():
+        start_disconnect(services, connection_id)
     if services.alert_detector.detect():
         services.alert_work.submit(partial(deliver_alerts, services.outbox, services.webhook))
 
-    # 5. Delete what is older than it is kept for.
+    # 6. Delete what is older than it is kept for.
     prune(services.engine)
     return True
 
 
-def start_account_info(services: Services) -> None:
-    services.account_info_work.submit(services.account_info_fetcher.run)
-
-
-def start_disconnect(services: Services, hub_id: int) -> None:
+def start_disconnect(services: Services, connection_id: int) -> None:
     services.disconnect_work.submit(
-        partial(finish_disconnect, hub_id, services.disconnects, services.hubspot, services.cipher)
+        partial(finish_disconnect, connection_id, services.disconnects, services.clients, services.cipher)
     )
+
+
+def _begin_sweeps(
+    apps: Collection[AppServices], sweep_seconds: float, *, is_from_beat: bool
+) -> list[tuple[AppServices, BegunSweep]]:
+    """Those that begin here. One that fails does not stop the others; where none begins, its error is raised."""
+    begun, failure = [], None
+    give_up_at = time.monotonic() + MAX_BEGIN_SECONDS
+    for app in apps:
+        try:
+            sweep_of_app = app.provider.begin_sweep(sweep_seconds, is_from_beat=is_from_beat)
+        except StoreError as error:
+            log.warning("the sweep of one app cannot begin; the next one tries again", app=app.name, why=str(error))
+            failure = error
+            if time.monotonic() > give_up_at:
+                break
+        else:
+            if sweep_of_app is not None:
+                begun.append((app, sweep_of_app))
+    if failure is not None and not begun:
+        raise failure
+    return begun
+
+
+def _activate_if_due(app: AppServices, provider: Provider) -> bool:
+    is_due = bool(app.claims.count_due(at_most=1))
+    if is_due:
+        app.activate_refresh_loop()
+        if provider.condition is not Condition.OK:
+            log.warning("HubSpot is unhealthy", app=app.name, state=provider.condition, reason=provider.reason)
+    return is_due
+
+
+def _join(names: Iterable[str]) -> str:
+    return ",".join(names)

@@ -10,6 +10,7 @@ import structlog
 
 from shared.db.core.errors import SchemaError, StoreError
 from shared.domain.sweep_liveness import is_beat_late
+from worker.app_services import AppServices
 from worker.liveness import HEARTBEAT_SECONDS
 from worker.services import Services
 from worker.sweep import ROWS_PER_PROCESS, sweep
@@ -36,7 +37,7 @@ class Sweeper:
         self._write_heartbeat = write_heartbeat
         self._is_requested = threading.Event()
         self._is_stopping = threading.Event()
-        self._seen: object = None  #: the newest sweep whose backlog this process has looked at
+        self._seen: dict[str, object] = {}  #: by app, the newest sweep whose backlog this process has looked at
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
     def start(self) -> None:
@@ -74,16 +75,23 @@ class Sweeper:
         services = self._get_services()
         if self._is_requested.is_set():
             self._is_requested.clear()
-            sweep(services, is_from_beat=True)
+            sweep(services, services.apps.values(), is_from_beat=True)
             return
 
-        # 2. Beat's message did not come to any process: sweep without it.
-        swept_at, now = services.provider.read_newest_sweep()
-        if is_beat_late(swept_at, now, self._sweep_seconds):
-            sweep(services, is_from_beat=False)
+        # 2. Another process swept: help it where more of an app is due than it refreshes at once.
+        late_apps = [app for app in services.apps.values() if not self._help_newest_sweep(app)]
 
-        # 3. Another process swept: help it where more is due than it refreshes at once.
-        elif swept_at != self._seen:
-            self._seen = swept_at
-            if services.claims.count_due(at_most=ROWS_PER_PROCESS + 1) > ROWS_PER_PROCESS:
-                services.activate_refresh_loop()
+        # 3. Beat's message did not come to any process: sweep without it.
+        if late_apps:
+            sweep(services, late_apps, is_from_beat=False)
+
+    def _help_newest_sweep(self, app: AppServices) -> bool:
+        """False where there was none for too long."""
+        swept_at, now = app.provider.read_newest_sweep()
+        if is_beat_late(swept_at, now, self._sweep_seconds):
+            return False
+        if swept_at != self._seen.get(app.name):
+            self._seen[app.name] = swept_at
+            if app.claims.count_due(at_most=ROWS_PER_PROCESS + 1) > ROWS_PER_PROCESS:
+                app.activate_refresh_loop()
+        return True

@@ -18,7 +18,7 @@ from shared.token_cipher import DecryptionError
 from shared.tracing import SpanKind
 from shared.workflows.store_install import UserUnknown, store_install
 from worker.services import Services
-from worker.sweep import start_account_info, start_disconnect
+from worker.sweep import start_disconnect
 from worker.sweeper import Sweeper
 
 log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ def register(app: Celery, get_services: Callable[[], Services], get_sweeper: Cal
         try:
             with deadline(_choose_timeout_seconds(task)):
                 services = get_services()
-                _store(grant, services, task)
+                name = _store(grant, services, task)
         except (StoreError, SchemaError, UserUnknown) as error:
             # No Celery retry, which would wait until a date by this host's clock: the message goes to the end of the
             # queue, and the next one gets its turn.
@@ -57,19 +57,25 @@ def register(app: Celery, get_services: Callable[[], Services], get_sweeper: Cal
             )
             return
         # 2. Refresh it where it came without an access token, and ask HubSpot about the account.
-        services.activate_refresh_loop()
-        start_account_info(services)
+        #    Not of an app that is in no setting any more: its connections are kept.
+        if (services_of_app := services.apps.get(name)) is not None:
+            services_of_app.activate_refresh_loop()
+            services_of_app.start_account_info()
 
     @app.task(name=dispatch.SWEEP)
     def _sweep(**_unknown: Any) -> None:
         get_sweeper().request_sweep()
 
     @app.task(name=dispatch.DISCONNECT)
-    def _disconnect(hub_id: int, **_unknown: Any) -> None:
+    def _disconnect(connection_id: int, **_unknown: Any) -> None:
         try:
-            start_disconnect(get_services(), hub_id)
+            start_disconnect(get_services(), connection_id)
         except (StoreError, SchemaError) as error:
-            log.warning("PostgreSQL is not ready; a later sweep finishes the disconnect", hub_id=hub_id, why=str(error))
+            log.warning(
+                "PostgreSQL is not ready; a later sweep finishes the disconnect",
+                connection_id=connection_id,
+                why=str(error),
+            )
 
 
 def _choose_timeout_seconds(task: Task) -> float:
@@ -77,11 +83,12 @@ def _choose_timeout_seconds(task: Task) -> float:
     return REDELIVERED_TIMEOUT_SECONDS if is_redelivered else STORE_TIMEOUT_SECONDS
 
 
-def _store(grant: EncryptedInstall, services: Services, task: Task) -> None:
+def _store(grant: EncryptedInstall, services: Services, task: Task) -> str:
+    """Returns the name of its app."""
     hub_id, install_id = grant.hub_id, grant.install_id
     with tracing.start_span("install.store", SpanKind.CONSUMER, task.request.headers, hub_id=hub_id) as span:
         span.set_attributes(install_id=install_id)
-        clients = dict.fromkeys(services.settings.apps, services.hubspot)
-        install, stored = store_install(grant, services.cipher, services.installs, services.schedule, clients)
+        install, stored = store_install(grant, services.cipher, services.installs, services.schedule, services.clients)
         span.set_attributes(outcome=stored.outcome.value)
         log.info("install stored", **install.identity.log_fields(), install_id=install_id, outcome=stored.outcome.value)
+        return install.app

@@ -22,12 +22,17 @@ FIRST_PAUSE_SECONDS = 10.0
 
 #: A snapshot in PostgreSQL that is older than this is worth an alert.
 MAX_SNAPSHOT_AGE = timedelta(minutes=30)
+#: Hubs that one alert names; the others are counted.
+MAX_NAMED_HUBS = 10
 #: Of PostgreSQL's queue of notifications. From half of it on, tokenkeeper sends none.
 MAX_QUEUE_USAGE = 0.25
 
 
 class AlertKind(StrEnum):
-    """Each kind is sent when it begins and once more, as `recovered`, when it is over."""
+    """Each kind is sent when it begins and once more, as `recovered`, when it is over.
+
+    The first four are about one app each.
+    """
 
     #: the state of HubSpot as a whole changed; `detail`: state, before, reason, and resumed_by where an operator did it
     PROVIDER = "provider"
@@ -54,11 +59,13 @@ class Alert:
     id: str
     kind: AlertKind
     at: datetime
+    app: str | None = None  #: which one it is about; None: the whole installation
     recovered: bool = False
     subject: str = ""  #: the hub, where the alert is about one
     detail: dict[str, Any] = field(default_factory=dict)
     attempts: int = 0  #: times that it was posted, the current one included
     summarized_count: int = 0  #: earlier changes of this kind that are not posted, because too many were waiting
+    names_app: bool = False  #: there are several apps, so the text says which one it is about
 
 
 def post_retry_seconds(attempts: int) -> float:
@@ -96,7 +103,8 @@ def describe_alert(alert: Alert) -> str:
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     count = alert.summarized_count
     summarized = f" ({count} changes before it were not sent one by one.)" if count else ""
-    return f"tokenkeeper: {escaped}{summarized}"
+    about = f" (app {alert.app})" if alert.names_app and alert.app else ""
+    return f"tokenkeeper{about}: {escaped}{summarized}"
 
 
 def _describe_provider(detail: Mapping[str, Any], *, recovered: bool) -> str:
@@ -198,6 +206,7 @@ def describe_holder(holder: Mapping[str, Any]) -> str:
 
 def _list_hubs(detail: Mapping[str, Any]) -> str:
     count, hubs = int(detail.get("count", 0)), list(detail.get("hubs", ()))
-    names = ", ".join(str(hub) for hub in hubs)
-    more = f" and {count - len(hubs)} more" if count > len(hubs) else ""
-    return f"{count} connection{'' if count == 1 else 's'} ({'hub' if count == 1 else 'hubs'} {names}{more})"
+    names = ", ".join(str(hub) for hub in hubs) + (f", user {detail['user_id']}" if "user_id" in detail else "")
+    # Several users of one hub are several connections: fewer hubs than connections are not more hubs.
+    more = f" and {count - len(hubs)} more" if count > len(hubs) >= MAX_NAMED_HUBS else ""
+    return f"{count} connection{'' if count == 1 else 's'} ({'hub' if len(hubs) == 1 else 'hubs'} {names}{more})"

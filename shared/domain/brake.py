@@ -37,7 +37,7 @@ def hold_revocation(transition: Transition, now: datetime) -> Transition:
     """The transition that replaces a revocation: suspect and due again, with the evidence as `pending_revocation`."""
     revoked = transition.connection
     due_at = retry_at(
-        revoked.hub_id,
+        revoked.connection_id,
         max(revoked.failures, 1),
         now,
         lifetime_seconds=revoked.lifetime_seconds,

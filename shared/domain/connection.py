@@ -28,6 +28,7 @@ from shared.domain.errors import (
     WrongHub,
 )
 from shared.domain.grant import Grant, Introspection
+from shared.domain.identity import ConnectionIdentity
 from shared.domain.schedule import Schedule, retry_at
 
 
@@ -78,7 +79,8 @@ class Event:
 class Connection:
     """What decides the next transition of a connection. Tokens are not part of it."""
 
-    hub_id: int
+    connection_id: int
+    identity: ConnectionIdentity
     status: Status
     failures: int = 0  #: attempts in a row that brought no token
     lifetime_seconds: float | None = None  #: of the newest access token, from issue to expiry; None before the first
@@ -114,11 +116,12 @@ def apply_refresh(connection: Connection, grant: Grant, schedule: Schedule) -> T
         detail = {"before": sorted(connection.scopes), "after": sorted(scopes)}
         events.append(Event(EventName.SCOPES_CHANGED, detail))
     refreshed = Connection(
-        hub_id=connection.hub_id,
+        connection_id=connection.connection_id,
+        identity=connection.identity,
         status=Status.ACTIVE,
         lifetime_seconds=float(grant.expires_in),
         scopes=scopes,
-        due_at=schedule.due_at(connection.hub_id, grant.granted_at, grant.expires_in),
+        due_at=schedule.due_at(connection.connection_id, grant.granted_at, grant.expires_in),
     )
     return Transition(refreshed, grant, tuple(events))
 
@@ -178,7 +181,7 @@ def _schedule_retry(connection: Connection, error: ProviderError, now: datetime)
         connection,
         failures=failures,
         due_at=retry_at(
-            connection.hub_id,
+            connection.connection_id,
             max(failures, 1),
             now,
             lifetime_seconds=connection.lifetime_seconds,

@@ -79,7 +79,7 @@ def test_disconnects_that_wait_for_hubspot_stop_neither_sweeps_nor_installs(depl
     dispatch = Dispatch.from_url(deployment.servers.valkey.url())
     for hub_id in hubs:
         deployment.sql.set("status = 'disconnected', due_at = NULL, account_info_due_at = NULL", hub_id)
-        dispatch.disconnect(hub_id)
+        dispatch.disconnect(deployment.sql.id_of(hub_id))
 
     deployment.connect(FIRST_NEW_HUB + 6)
     check_sweeps_continue(deployment)

@@ -15,6 +15,7 @@ from shared.db.core.statements import Database
 from shared.db.lifecycle.imports import ImportRow
 from shared.domain.alerts import AlertKind
 from shared.domain.errors import InvalidClient, TemporarilyUnavailable, Throttled
+from shared.domain.identity import DEFAULT_APP
 from shared.domain.provider import FAILURES_BEFORE_OUTAGE, CallOutcome
 from tests.support.polling import until
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
@@ -137,7 +138,7 @@ def test_a_sweep_waits_for_the_alert_about_stale_connections_that_another_one_is
     sql.set(STALE)
     other = connect()
     other.autocommit = False
-    SqlFixture(other).rows(LOCK_ALERTS.text)
+    SqlFixture(other).rows(LOCK_ALERTS.text.replace(":app", "%s"), DEFAULT_APP)
     with ThreadPoolExecutor(2) as pool:
         sweeps = [pool.submit(AlertDetector(engine, 2.0).detect) for _ in range(2)]
         until(lambda: sql.count_lock_waits() == 2)
@@ -168,7 +169,7 @@ def test_a_disconnect_ends_the_alert_about_a_revocation(
     connections.install()
     sql.set(REVOKED)
     detector.detect()
-    connections.stores.disconnects.mark_and_read_tokens(62515)
+    connections.stores.disconnects.mark_and_read_tokens(connections.id_of(62515))
     detector.detect()
     assert [recovered for recovered, _ in read_alerts(sql, "connection_revoked")] == [False, True]
 
@@ -273,7 +274,7 @@ def test_the_detection_reads_indexes_not_the_table(
     sql.set(FRESH + ", access_token = 'a', lifetime_seconds = 1800, refreshed_at = now()")
     sql.rows("VACUUM ANALYZE tokenkeeper.connections")
     plan = Database(engine).execute(
-        text(DETECT.text.replace("SELECT EXISTS", "EXPLAIN SELECT EXISTS", 1)),
+        text(DETECT.text.replace("SELECT p.app", "EXPLAIN SELECT p.app", 1)),
         overdue_seconds=10.0,
         beat_missing_seconds=30.0,
     )

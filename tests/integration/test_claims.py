@@ -20,10 +20,10 @@ def test_a_claim_takes_only_due_rows_soonest_due_first(connections: ConnectionFi
     connections.install_due(2, 3)
     sql.set("due_at = now() - interval '1 hour'", 3)
     claims = connections.stores.claims.claim(10)
-    assert {row.connection.hub_id for row in claims.rows} == {2, 3}
-    assert [row.connection.hub_id for row in connections.stores.claims.claim(10).rows] == []
+    assert {row.connection.identity.hub_id for row in claims.rows} == {2, 3}
+    assert [row.connection.identity.hub_id for row in connections.stores.claims.claim(10).rows] == []
     sql.set("lease_until = NULL")
-    assert [row.connection.hub_id for row in connections.stores.claims.claim(1).rows] == [3]
+    assert [row.connection.identity.hub_id for row in connections.stores.claims.claim(1).rows] == [3]
 
 
 def test_a_claim_returns_everything_that_a_transition_depends_on(
@@ -51,7 +51,7 @@ def test_concurrent_claims_never_get_the_same_row(connections: ConnectionFixture
     claims: list[ClaimBatch] = []
     for _ in range(8):
         claims += at_once([lambda each=each: each.claims.claim(9) for each in stores])
-    hubs = [row.connection.hub_id for claimed in claims for row in claimed.rows]
+    hubs = [row.connection.identity.hub_id for claimed in claims for row in claimed.rows]
     assert len(hubs) == len(set(hubs)) == 400
 
 
@@ -67,7 +67,7 @@ def test_after_a_lease_another_worker_claims_and_the_first_result_is_not_saved(
     assert connections.stores.results.save([connections.make_success(first, "late")]).saved == set()
     assert sql.read_served_token() == f"access-of-{HUB}"
     assert sql.row()["lease_until"] is not None, "the second worker's lease goes on"
-    assert connections.stores.results.save([connections.make_success(second, "right")]).saved == {HUB}
+    assert connections.stores.results.save([connections.make_success(second, "right")]).saved == connections.ids(HUB)
     assert sql.read_served_token() == "right"
 
 
@@ -77,7 +77,7 @@ def test_a_late_result_is_saved_if_no_other_worker_claimed_the_row(
     connections.install_due(HUB)
     claimed = connections.claim_one()
     sql.set("lease_until = now() - interval '1 minute'")
-    assert connections.stores.results.save([connections.make_success(claimed)]).saved == {HUB}
+    assert connections.stores.results.save([connections.make_success(claimed)]).saved == connections.ids(HUB)
     assert sql.read_served_token() == "new-access"
 
 
@@ -85,9 +85,8 @@ def test_a_success_is_saved_with_all_its_fields(connections: ConnectionFixture, 
     connections.install_due(HUB)
     claimed = connections.claim_one()
     result = connections.make_success(claimed, scopes=("oauth",), expires_in=600)
-    assert connections.stores.results.save([RefreshResult(result.lease, result.transition, "encrypted-new")]).saved == {
-        HUB
-    }
+    saved = connections.stores.results.save([RefreshResult(result.lease, result.transition, "encrypted-new")]).saved
+    assert saved == connections.ids(HUB)
     row = sql.row()
     assert row["access_token"] == "new-access"
     assert row["encrypted_refresh_token"] == "encrypted-new"
@@ -115,7 +114,9 @@ def test_fields_missing_in_a_reply_keep_their_stored_values(connections: Connect
 
 def test_a_failure_keeps_the_token_that_is_still_valid(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install_due(HUB)
-    assert connections.stores.results.save([connections.make_failure(connections.claim_one())]).saved == {HUB}
+    assert connections.stores.results.save(
+        [connections.make_failure(connections.claim_one())]
+    ).saved == connections.ids(HUB)
     assert sql.read_served_token() == f"access-of-{HUB}"
     assert sql.row()["failures"] == 1
     assert sql.row()["last_error"] == "timeout"
@@ -155,7 +156,7 @@ def test_a_reinstall_during_a_refresh_wins_over_any_late_result(
 def test_a_disconnect_during_a_refresh_wins_over_a_late_result(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install_due(HUB)
     claimed = connections.claim_one()
-    connections.stores.disconnects.mark_and_read_tokens(HUB)
+    connections.stores.disconnects.mark_and_read_tokens(connections.id_of(HUB))
     assert connections.stores.results.save([connections.make_success(claimed)]).saved == set()
     assert sql.row()["status"] == "disconnected"
     assert sql.read_served_token() is None
@@ -176,18 +177,18 @@ def test_no_second_refresh_begins_while_a_fenced_one_is_in_flight(
 def test_a_result_saved_twice_is_in_the_history_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install_due(HUB)
     result = connections.make_revocation(connections.claim_one())
-    assert connections.stores.results.save([result]).saved == {HUB}
+    assert connections.stores.results.save([result]).saved == connections.ids(HUB)
     assert connections.stores.results.save([result]).saved == set()
     assert sql.events().count("revoked") == 1
 
 
 def test_one_save_takes_many_results_of_every_kind(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install_due(*range(1, 31))
-    claimed = {row.connection.hub_id: row for row in connections.stores.claims.claim(50).rows}
+    claimed = {row.connection.identity.hub_id: row for row in connections.stores.claims.claim(50).rows}
     kinds = [connections.make_success, connections.make_failure, connections.make_revocation]
     results = [kinds[hub_id % 3](claimed[hub_id]) for hub_id in reversed(range(1, 31))]
     connections.install(30)
-    assert connections.stores.results.save(results).saved == set(range(1, 30))
+    assert connections.stores.results.save(results).saved == connections.ids(*range(1, 30))
     counts = sql.rows("SELECT status, count(*) FROM hubspot.connections GROUP BY status ORDER BY status")
     assert counts == [("active", 20), ("revoked", 10)]
     assert sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL") == 0
@@ -250,19 +251,18 @@ def test_rows_behind_the_cursor_that_a_count_has_found_are_claimed_next(
     """As rows of a killed worker are, when their leases end. The count is the scan that looks behind the cursor."""
     claims = ConnectionClaims(engine, lease_seconds=60, full_scan_seconds=0.5)
     connections.import_due(2)
-    behind = claims.claim(1).rows[0].lease
+    behind = claims.claim(1).rows[0].connection.identity
     assert len(claims.claim(1).rows) == 1
     sql.set("due_at = now() - interval '1 hour', lease_until = now() - interval '1 second'", behind.hub_id)
     until(lambda: claims.count_due(at_most=1))
-    assert [claimed.lease.hub_id for claimed in claims.claim(1).rows] == [behind.hub_id]
+    assert [claimed.connection.identity.hub_id for claimed in claims.claim(1).rows] == [behind.hub_id]
 
 
 def test_the_highest_possible_hub_id_is_saved(connections: ConnectionFixture, sql: SqlFixture) -> None:
     highest = 2**63 - 1
     connections.install_due(highest)
-    assert connections.stores.results.save([connections.make_success(connections.claim_one(highest))]).saved == {
-        highest
-    }
+    saved = connections.stores.results.save([connections.make_success(connections.claim_one(highest))]).saved
+    assert saved == connections.ids(highest)
     assert sql.read_served_token(highest) == "new-access"
 
 

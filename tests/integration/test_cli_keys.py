@@ -112,7 +112,7 @@ def test_a_refresh_in_flight_is_still_saved_after_rotation(
         KeyRotationStore(engine).replace_tokens([ReencryptedToken(1, in_flight.encrypted_refresh_token, "reencrypted")])
         == 1
     )
-    assert connections.stores.results.save([connections.make_success(in_flight)]).saved == {1}
+    assert connections.stores.results.save([connections.make_success(in_flight)]).saved == connections.ids(1)
     assert (sql.read_served_token(1), sql.row(1)["encrypted_refresh_token"]) == ("new-access", "reencrypted")
 
 
@@ -121,7 +121,7 @@ def test_lost_ends_connections_that_no_key_decrypts_and_they_can_be_installed_ag
 ) -> None:
     fill(connections, range(1, 4), OLD)
     fill(connections, range(4, 7), LOST)
-    connections.stores.disconnects.mark_and_read_tokens(6)
+    connections.stores.disconnects.mark_and_read_tokens(connections.id_of(6))
     asked = tokenkeeper("keys", "lost")
     assert (asked.status, len(read_tokens(sql, LOST))) == (2, 3)
     assert "add --yes" in asked.err

@@ -61,14 +61,14 @@ def test_a_result_that_cannot_be_stored_does_not_keep_the_others_from_being_save
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install_due(1, 2, 3)
-    rows = {row.connection.hub_id: row for row in connections.stores.claims.claim(3).rows}
+    rows = {row.connection.identity.hub_id: row for row in connections.stores.claims.claim(3).rows}
     results = [
         connections.make_success(rows[1]),
         connections.make_success(rows[2], f"{SECRET}\x00"),
         connections.make_success(rows[3]),
     ]
     outcome = connections.stores.results.save(results)
-    assert (outcome.saved, outcome.rejected.keys()) == ({1, 3}, {2})
+    assert (outcome.saved, outcome.rejected.keys()) == (connections.ids(1, 3), connections.ids(2))
     assert SECRET not in str(outcome)
     assert (sql.read_served_token(1), sql.read_served_token(2), sql.read_served_token(3)) == (
         "new-access",

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from shared.db.lifecycle.disconnects import DisconnectStore, DisconnectTokens
 from shared.domain.errors import UnknownRefusal
+from shared.domain.identity import DEFAULT_APP
 from shared.token_cipher import TokenCipher
 from shared.workflows.disconnect import DisconnectOutcome, disconnect, finish_disconnect
 from tests.support.builders import HUB
@@ -39,7 +40,8 @@ class DisconnectFixture:
         cipher: TokenCipher = CIPHER,
         workflow: Callable[..., DisconnectOutcome] = disconnect,
     ) -> DisconnectOutcome:
-        return workflow(HUB, store or self.connections.stores.disconnects, self.hubspot, cipher)
+        store = store or self.connections.stores.disconnects
+        return workflow(self.connections.id_of(), store, {DEFAULT_APP: self.hubspot}, cipher)
 
 
 @pytest.fixture
@@ -73,13 +75,13 @@ def test_an_install_before_the_first_call_is_neither_uninstalled_nor_revoked(
     class DelayedStore(DisconnectStore):
         """The process stops for a while after it has read the tokens."""
 
-        def read_tokens(self, hub_id: int) -> DisconnectTokens | None:
-            tokens = super().read_tokens(hub_id)
+        def read_tokens(self, connection_id: int) -> DisconnectTokens | None:
+            tokens = super().read_tokens(connection_id)
             old.install("new")
             return tokens
 
     store = DelayedStore(engine)
-    assert store.mark_and_read_tokens(HUB) is not None
+    assert store.mark_and_read_tokens(old.connections.id_of()) is not None
     assert old.run(store, workflow=finish_disconnect) is DisconnectOutcome.REINSTALLED
     assert old.hubspot.calls == []
     assert old.sql.read_served_token() == "access-new"

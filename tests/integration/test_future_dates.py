@@ -58,7 +58,7 @@ def test_a_lease_that_ends_later_than_a_lease_can_is_none(connections: Connectio
     sql.set("lease_until = now() + interval '1 hour'", AHEAD)
     sql.set("lease_until = now() + interval '1 minute'", OTHER)
     assert connections.stores.claims.count_due(10) == 1
-    assert [row.lease.hub_id for row in connections.stores.claims.claim(10).rows] == [AHEAD]
+    assert [row.connection.identity.hub_id for row in connections.stores.claims.claim(10).rows] == [AHEAD]
 
 
 def test_dates_of_hubspots_state_in_the_future_become_now_at_the_next_sweep(

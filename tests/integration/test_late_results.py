@@ -37,7 +37,7 @@ def test_a_late_rotated_token_is_kept_and_the_refusal_of_the_old_one_is_not_save
 ) -> None:
     second = connections.claim_one()
     outcome = connections.stores.results.save([late])
-    assert (outcome.saved, outcome.rescued) == (set(), {HUB})
+    assert (outcome.saved, outcome.rescued) == (set(), connections.ids(HUB))
     assert sql.row()["encrypted_refresh_token"] == "encrypted-new"
     assert sql.read_served_token() == "late"
     assert connections.stores.claims.claim(1).rows == [], "the second refresh is still in flight"
@@ -53,7 +53,7 @@ def test_a_late_rotated_token_is_kept_where_one_process_holds_both_results(
 ) -> None:
     second = connections.claim_one()
     outcome = connections.stores.results.save([late, connections.make_revocation(second)])
-    assert (outcome.saved, outcome.rescued, outcome.select_saved([late])) == (set(), {HUB}, [])
+    assert (outcome.saved, outcome.rescued, outcome.select_saved([late])) == (set(), connections.ids(HUB), [])
     assert (sql.row()["status"], sql.row()["encrypted_refresh_token"], sql.read_served_token()) == (
         "active",
         "encrypted-new",
@@ -64,12 +64,14 @@ def test_a_late_rotated_token_is_kept_where_one_process_holds_both_results(
 def test_a_late_rotated_token_of_a_connection_revoked_meanwhile_is_tried(
     connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
 ) -> None:
-    assert connections.stores.results.save([connections.make_revocation(connections.claim_one())]).saved == {HUB}
-    assert connections.stores.results.save([late]).rescued == {HUB}
+    assert connections.stores.results.save(
+        [connections.make_revocation(connections.claim_one())]
+    ).saved == connections.ids(HUB)
+    assert connections.stores.results.save([late]).rescued == connections.ids(HUB)
     assert (sql.row()["status"], sql.read_served_token()) == ("revoked", None)
     (claimed,) = connections.stores.claims.claim(1).rows
     assert claimed.encrypted_refresh_token == "encrypted-new"
-    assert connections.stores.results.save([connections.make_success(claimed)]).saved == {HUB}
+    assert connections.stores.results.save([connections.make_success(claimed)]).saved == connections.ids(HUB)
     assert (sql.row()["status"], sql.read_served_token()) == ("active", "new-access")
     assert sql.events()[-2:] == ["revoked", "recovered"]
 
@@ -77,9 +79,11 @@ def test_a_late_rotated_token_of_a_connection_revoked_meanwhile_is_tried(
 def test_a_late_rotated_token_clears_a_revocation_that_the_brake_holds(
     connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
 ) -> None:
-    assert connections.stores.results.save([refuse_old_token(connections, connections.claim_one())]).saved == {HUB}
+    assert connections.stores.results.save(
+        [refuse_old_token(connections, connections.claim_one())]
+    ).saved == connections.ids(HUB)
     sql.set("pending_revocation = '{}'")
-    assert connections.stores.results.save([late]).rescued == {HUB}
+    assert connections.stores.results.save([late]).rescued == connections.ids(HUB)
     assert (sql.row()["status"], sql.row()["pending_revocation"], sql.read_served_token()) == ("suspect", None, "late")
 
 
@@ -89,7 +93,7 @@ def test_a_newer_grant_wins_over_a_late_rotated_token(
     newer = replace(
         connections.make_success(connections.claim_one(), "newer"), encrypted_refresh_token="encrypted-newer"
     )
-    assert connections.stores.results.save([newer]).saved == {HUB}
+    assert connections.stores.results.save([newer]).saved == connections.ids(HUB)
     assert connections.stores.results.save([late]).rescued == set()
     assert (sql.row()["encrypted_refresh_token"], sql.read_served_token()) == ("encrypted-newer", "newer")
 
@@ -105,10 +109,10 @@ def test_a_reinstall_wins_over_a_late_rotated_token(
 def test_a_disconnect_wins_over_a_late_rotated_token(
     connections: ConnectionFixture, sql: SqlFixture, late: RefreshResult
 ) -> None:
-    tokens = connections.stores.disconnects.mark_and_read_tokens(HUB)
+    tokens = connections.stores.disconnects.mark_and_read_tokens(connections.id_of(HUB))
     assert tokens is not None
     assert connections.stores.results.save([late]).rescued == set()
-    connections.stores.disconnects.wipe_tokens(HUB, tokens.generation)
+    connections.stores.disconnects.wipe_tokens(connections.id_of(HUB), tokens.generation)
     assert (sql.row()["encrypted_refresh_token"], sql.read_served_token()) == (None, None)
 
 
@@ -124,7 +128,7 @@ def test_a_rotated_token_without_an_access_token_is_saved_and_the_old_access_tok
 ) -> None:
     connections.install(ago=5)
     result = make_failure_with_rotated_token(connections, connections.claim_one())
-    assert connections.stores.results.save([result]).saved == {HUB}
+    assert connections.stores.results.save([result]).saved == connections.ids(HUB)
     row = sql.row()
     assert (row["encrypted_refresh_token"], row["failures"]) == ("encrypted-new", 1)
     assert sql.read_served_token() == f"access-of-{HUB}"
@@ -139,7 +143,7 @@ def test_a_late_rotated_token_without_an_access_token_is_kept_and_due(
     late = make_failure_with_rotated_token(connections, connections.claim_one())
     sql.set(END_LEASE)
     second = connections.claim_one()
-    assert connections.stores.results.save([late]).rescued == {HUB}
+    assert connections.stores.results.save([late]).rescued == connections.ids(HUB)
     assert connections.stores.results.save([connections.make_revocation(second)]).saved == set()
     assert (sql.row()["encrypted_refresh_token"], sql.read_served_token()) == ("encrypted-new", f"access-of-{HUB}")
     assert sql.value("SELECT due_at <= now() FROM tokenkeeper.connections")
@@ -153,7 +157,7 @@ def test_a_rotated_token_without_an_access_token_is_kept_where_an_operator_has_d
     result = make_failure_with_rotated_token(connections, connections.claim_one())
     sql.set("status = 'revoked', access_token = NULL, expires_at = NULL")
     outcome = connections.stores.results.save([result])
-    assert (outcome.saved, outcome.rescued) == (set(), {HUB})
+    assert (outcome.saved, outcome.rescued) == (set(), connections.ids(HUB))
     assert (sql.row()["status"], sql.row()["encrypted_refresh_token"]) == ("revoked", "encrypted-new")
     assert sql.value("SELECT due_at <= now() FROM tokenkeeper.connections")
 
@@ -171,7 +175,7 @@ def test_a_save_repeated_because_its_answer_was_lost_rescues_nothing(
 ) -> None:
     connections.install_due(HUB)
     result = replace(connections.make_success(connections.claim_one()), encrypted_refresh_token="encrypted-new")
-    assert connections.stores.results.save([result]).saved == {HUB}
+    assert connections.stores.results.save([result]).saved == connections.ids(HUB)
     number = sql.row()["lease_number"]
     outcome = connections.stores.results.save([result])
     assert (outcome.saved, outcome.rescued, sql.row()["lease_number"]) == (set(), set(), number)

@@ -165,7 +165,7 @@ def test_an_install_after_a_disconnect_does_not_serve_the_old_token(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install(ago=5)
-    connections.stores.disconnects.mark_and_read_tokens(HUB)
+    connections.stores.disconnects.mark_and_read_tokens(connections.id_of(HUB))
     connections.install(access_token=None, expires_in=None)
     assert sql.row()["status"] == "active"
     assert sql.read_served_token() is None
@@ -302,7 +302,7 @@ def test_account_info_is_due_with_the_first_token_and_again_until_it_is_saved(
 
 def claim_account_info(connections: ConnectionFixture) -> list[tuple[int, str]]:
     accounts, _ = connections.stores.account_info.claim_missing(10)
-    return [(account.hub_id, account.access_token) for account in accounts]
+    return [(account.identity.hub_id, account.access_token) for account in accounts]
 
 
 def test_account_info_is_due_again_after_a_reinstall_once_the_call_for_the_old_one_is_over(
@@ -336,18 +336,18 @@ def test_a_marked_disconnect_serves_no_token_and_keeps_it_until_it_is_wiped(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install()
-    secrets = connections.stores.disconnects.mark_and_read_tokens(HUB)
+    secrets = connections.stores.disconnects.mark_and_read_tokens(connections.id_of(HUB))
     assert secrets is not None
     assert (secrets.encrypted_refresh_token, secrets.access_token) == (f"encrypted-of-{HUB}", f"access-of-{HUB}")
     assert "of" not in repr(secrets)
     assert sql.read_served_token() is None
-    assert connections.stores.disconnects.mark_and_read_tokens(HUB) == secrets, (
+    assert connections.stores.disconnects.mark_and_read_tokens(connections.id_of(HUB)) == secrets, (
         "a second attempt to finish it needs them again"
     )
-    assert connections.stores.disconnects.wipe_tokens(HUB, secrets.generation)
+    assert connections.stores.disconnects.wipe_tokens(connections.id_of(HUB), secrets.generation)
     row = sql.row()
     assert (row["status"], row["access_token"], row["encrypted_refresh_token"]) == ("disconnected", None, None)
-    assert connections.stores.disconnects.mark_and_read_tokens(HUB) is None
+    assert connections.stores.disconnects.mark_and_read_tokens(connections.id_of(HUB)) is None
     assert connections.stores.disconnects.mark_and_read_tokens(404) is None
     assert sql.events() == ["installed", "disconnected"]
 
@@ -356,13 +356,13 @@ def test_wiping_leaves_a_connection_that_was_installed_again_and_makes_it_due(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install(ago=5)
-    tokens = connections.stores.disconnects.mark_and_read_tokens(HUB)
+    tokens = connections.stores.disconnects.mark_and_read_tokens(connections.id_of(HUB))
     assert tokens is not None
-    assert connections.stores.disconnects.is_current(HUB, tokens.generation)
+    assert connections.stores.disconnects.is_current(connections.id_of(HUB), tokens.generation)
     connections.install(access_token="new")
-    assert not connections.stores.disconnects.is_current(HUB, tokens.generation)
+    assert not connections.stores.disconnects.is_current(connections.id_of(HUB), tokens.generation)
     assert connections.stores.claims.count_due(1) == 0
-    assert not connections.stores.disconnects.wipe_tokens(HUB, tokens.generation)
+    assert not connections.stores.disconnects.wipe_tokens(connections.id_of(HUB), tokens.generation)
     assert sql.read_served_token() == "new"
     assert connections.stores.claims.count_due(1) == 1
 
@@ -371,25 +371,25 @@ def test_an_earlier_disconnect_leaves_the_tokens_of_the_next_one(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install(ago=5)
-    earlier = connections.stores.disconnects.mark_and_read_tokens(HUB)
+    earlier = connections.stores.disconnects.mark_and_read_tokens(connections.id_of(HUB))
     connections.install(access_token="new")
-    later = connections.stores.disconnects.mark_and_read_tokens(HUB)
+    later = connections.stores.disconnects.mark_and_read_tokens(connections.id_of(HUB))
     assert earlier is not None
     assert later is not None
-    assert not connections.stores.disconnects.wipe_tokens(HUB, earlier.generation)
+    assert not connections.stores.disconnects.wipe_tokens(connections.id_of(HUB), earlier.generation)
     assert sql.row()["access_token"] == "new"
-    assert connections.stores.disconnects.wipe_tokens(HUB, later.generation)
+    assert connections.stores.disconnects.wipe_tokens(connections.id_of(HUB), later.generation)
 
 
 def test_an_unfinished_disconnect_is_claimed_once_a_minute(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
-    connections.stores.disconnects.mark_and_read_tokens(HUB)
+    connections.stores.disconnects.mark_and_read_tokens(connections.id_of(HUB))
     assert connections.stores.disconnects.claim_unfinished() == [], "another process may be finishing the disconnect"
     sql.set("status_since = status_since - interval '2 minutes'")
-    assert connections.stores.disconnects.claim_unfinished() == [HUB]
+    assert connections.stores.disconnects.claim_unfinished() == [connections.id_of()]
     assert connections.stores.disconnects.claim_unfinished() == []
     sql.set("lease_until = now()")
-    assert connections.stores.disconnects.claim_unfinished() == [HUB]
+    assert connections.stores.disconnects.claim_unfinished() == [connections.id_of()]
     connections.stores.disconnect(HUB)
     sql.set("lease_until = now()")
     assert connections.stores.disconnects.claim_unfinished() == []

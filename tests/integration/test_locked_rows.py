@@ -25,6 +25,7 @@ from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once,
 
 LOCKED, OTHER = 1, 2
 LOCK = "SELECT FROM tokenkeeper.connections WHERE hub_id = %s FOR UPDATE"
+LOCK_BY_ID = "SELECT FROM tokenkeeper.connections WHERE id = %s FOR UPDATE"
 END_LEASES = "lease_until = now() - interval '1 millisecond'"
 
 
@@ -32,7 +33,7 @@ END_LEASES = "lease_until = now() - interval '1 millisecond'"
 def rows_in_flight(connections: ConnectionFixture) -> dict[int, ClaimedConnection]:
     """Both connections, by hub."""
     connections.install_due(LOCKED, OTHER)
-    return {row.lease.hub_id: row for row in connections.stores.claims.claim(2).rows}
+    return {row.connection.identity.hub_id: row for row in connections.stores.claims.claim(2).rows}
 
 
 @pytest.fixture
@@ -57,10 +58,10 @@ def test_a_save_leaves_out_a_locked_row_and_saves_the_others(
     results = [getattr(connections, make)(row) for row in rows_in_flight.values()]
     lock.rows(LOCK, LOCKED)
     outcome = connections.stores.results.save(results)
-    assert (outcome.saved, outcome.locked, outcome.rescued) == ({OTHER}, {LOCKED}, set())
+    assert (outcome.saved, outcome.locked, outcome.rescued) == (connections.ids(OTHER), connections.ids(LOCKED), set())
     lock.rows("ROLLBACK")
     outcome = connections.stores.results.save(results)
-    assert (outcome.saved, outcome.locked) == ({LOCKED}, set())
+    assert (outcome.saved, outcome.locked) == (connections.ids(LOCKED), set())
 
 
 def test_a_release_leaves_out_a_locked_row(
@@ -84,13 +85,17 @@ def test_a_rotated_refresh_token_of_a_locked_row_survives_its_worker_and_no_clai
     for _ in range(2):
         stores.results.save(results)
     assert count_rotated(sql) == 1
-    assert stores.results.apply_rotated_tokens() == set(), "the row is locked"
+    assert connections.stores.apply_rotated_tokens() == set(), "the row is locked"
     lock.rows("ROLLBACK")
     sql.set(END_LEASES, LOCKED)
     assert stores.claims.claim(1).rows == [], "it would use the old refresh token"
-    assert stores.results.apply_rotated_tokens() == {LOCKED}
+    assert connections.stores.apply_rotated_tokens() == connections.ids(LOCKED)
     (row,) = stores.claims.claim(1).rows
-    assert (row.lease.hub_id, row.encrypted_refresh_token, count_rotated(sql)) == (LOCKED, "encrypted-new", 0)
+    assert (row.connection.identity.hub_id, row.encrypted_refresh_token, count_rotated(sql)) == (
+        LOCKED,
+        "encrypted-new",
+        0,
+    )
     assert sql.row(OTHER)["access_token"] == "new-access"
 
 
@@ -99,11 +104,11 @@ def test_a_rotated_refresh_token_waits_for_its_worker_while_the_lease_goes_on(
 ) -> None:
     result = rotate(connections.make_success(rows_in_flight[LOCKED]))
     lock.rows(LOCK, LOCKED)
-    assert connections.stores.results.save([result]).rescued == {LOCKED}
+    assert connections.stores.results.save([result]).rescued == connections.ids(LOCKED)
     lock.rows("ROLLBACK")
-    assert connections.stores.results.apply_rotated_tokens() == set()
-    assert connections.stores.results.save([result]).saved == {LOCKED}
-    assert connections.stores.results.apply_rotated_tokens() == set()
+    assert connections.stores.apply_rotated_tokens() == set()
+    assert connections.stores.results.save([result]).saved == connections.ids(LOCKED)
+    assert connections.stores.apply_rotated_tokens() == set()
     assert (sql.read_served_token(LOCKED), count_rotated(sql)) == ("new-access", 0)
 
 
@@ -121,10 +126,10 @@ def test_an_install_or_a_disconnect_wins_over_a_rotated_refresh_token_that_waits
     if overtaking == "an install":
         connections.install(LOCKED, encrypted_refresh_token="encrypted-again")
     else:
-        connections.stores.disconnects.mark_and_read_tokens(LOCKED)
+        connections.stores.disconnects.mark_and_read_tokens(connections.id_of(LOCKED))
     before = sql.row(LOCKED)["encrypted_refresh_token"]
     sql.set(END_LEASES, LOCKED)
-    assert connections.stores.results.apply_rotated_tokens() == set()
+    assert connections.stores.apply_rotated_tokens() == set()
     assert (sql.row(LOCKED)["encrypted_refresh_token"], count_rotated(sql)) == (before, 0)
 
 
@@ -135,10 +140,10 @@ def test_a_late_rotated_refresh_token_does_not_wait_for_a_locked_row(
     sql.set(END_LEASES)
     assert len(connections.stores.claims.claim(2).rows) == 2
     lock.rows(LOCK, LOCKED)
-    assert connections.stores.results.save(late).rescued == {LOCKED, OTHER}
+    assert connections.stores.results.save(late).rescued == connections.ids(LOCKED, OTHER)
     assert sql.row(OTHER)["encrypted_refresh_token"] == "encrypted-new"
     lock.rows("ROLLBACK")
-    assert connections.stores.results.apply_rotated_tokens() == {LOCKED}
+    assert connections.stores.apply_rotated_tokens() == connections.ids(LOCKED)
     assert sql.row(LOCKED)["encrypted_refresh_token"] == "encrypted-new"
 
 
@@ -153,9 +158,9 @@ def test_while_an_administrator_rebuilds_the_history_only_results_with_a_line_fo
     ]
     lock.rows("LOCK TABLE tokenkeeper.history IN SHARE MODE")
     outcome = connections.stores.results.save(results)
-    assert (outcome.saved, outcome.locked) == ({OTHER}, {LOCKED})
+    assert (outcome.saved, outcome.locked) == (connections.ids(OTHER), connections.ids(LOCKED))
     lock.rows("ROLLBACK")
-    assert connections.stores.results.save(results[:1]).saved == {LOCKED}
+    assert connections.stores.results.save(results[:1]).saved == connections.ids(LOCKED)
 
 
 def test_a_rotated_refresh_token_that_waits_for_the_history_is_stored_meanwhile_and_saved_once(
@@ -166,12 +171,13 @@ def test_a_rotated_refresh_token_that_waits_for_the_history_is_stored_meanwhile_
     result = rotate(connections.make_success(connections.claim_one(LOCKED)))
     assert result.transition.events, "it recovers"
     lock.rows("LOCK TABLE tokenkeeper.history IN SHARE MODE")
-    for rescued in ({LOCKED}, set()):
+    locked = connections.ids(LOCKED)
+    for rescued in (locked, set()):
         outcome = connections.stores.results.save([result])
-        assert (outcome.locked, outcome.rescued, count_rotated(sql)) == ({LOCKED}, rescued, 1)
+        assert (outcome.locked, outcome.rescued, count_rotated(sql)) == (locked, rescued, 1)
     lock.rows("ROLLBACK")
-    assert connections.stores.results.save([result]).saved == {LOCKED}
-    assert connections.stores.results.apply_rotated_tokens() == set()
+    assert connections.stores.results.save([result]).saved == locked
+    assert connections.stores.apply_rotated_tokens() == set()
     assert (sql.read_served_token(LOCKED), count_rotated(sql)) == ("new-access", 0)
 
 
@@ -189,10 +195,11 @@ def test_a_row_at_which_postgresql_fails_costs_itself_only_and_keeps_its_rotated
         f" WHEN (new.hub_id = {LOCKED}) EXECUTE FUNCTION fail()"
     )
     outcome = connections.stores.results.save(results)
-    assert (outcome.saved, outcome.rejected, outcome.rescued) == ({OTHER}, {}, {LOCKED})
-    assert outcome.failed == {LOCKED: "PostgreSQL failed (XX001 DataCorrupted): see its log"}
+    other, locked = connections.ids(OTHER), connections.ids(LOCKED)
+    assert (outcome.saved, outcome.rejected, outcome.rescued) == (other, {}, locked)
+    assert outcome.failed == {connections.id_of(LOCKED): "PostgreSQL failed (XX001 DataCorrupted): see its log"}
     sql.rows("DROP TRIGGER fail ON tokenkeeper.connections")
-    assert connections.stores.results.save(results).saved == {LOCKED}
+    assert connections.stores.results.save(results).saved == locked
 
 
 @pytest.mark.parametrize("decision", ["confirm", "dismiss"])
@@ -203,7 +210,7 @@ def test_a_decision_on_revocations_waits_for_a_locked_row_without_a_lock_of_its_
     rows = connections.stores.claims.claim(14).rows
     held = connections.stores.results.save([connections.make_revocation(row) for row in rows]).held_by_brake
     assert len(held) == 4
-    lock.rows(LOCK, min(held))
+    lock.rows(LOCK_BY_ID, min(held))
     with ThreadPoolExecutor(1) as operator:
         changed = operator.submit(getattr(connections.stores.brake, decision))
         until(lambda: connections.stores.brake.read().held == 1)
@@ -224,9 +231,12 @@ def test_after_an_outage_a_locked_row_is_made_due_by_a_later_sweep(
     lock.rows(LOCK, LOCKED)
     assert provider.record_outcomes([CallOutcome(is_first_attempt=False)]).condition is Condition.OK
     assert connections.stores.claims.count_due(10) == 1
-    assert provider.begin_sweep(0.0) is not None
-    lock.rows("ROLLBACK")
-    assert provider.begin_sweep(0.0) is not None
+    for _ in range(2):
+        begun = provider.begin_sweep(0.0)
+        assert begun is not None
+        assert begun.has_postponed
+        provider.make_postponed_due()
+        lock.rows("ROLLBACK")
     assert connections.stores.claims.count_due(10) == 2
     assert sql.value("SELECT has_postponed FROM tokenkeeper.provider") is False
 
@@ -296,6 +306,6 @@ def test_a_rotated_refresh_token_does_not_wait_for_a_lease_that_ends_later_than_
     connections.stores.results.save([rotate(connections.make_success(rows_in_flight[LOCKED]))])
     lock.rows("ROLLBACK")
     sql.set("lease_until = now() + interval '1 day', refreshed_at = refreshed_at - interval '1 hour'", LOCKED)
-    assert connections.stores.results.apply_rotated_tokens() == set()
+    assert connections.stores.apply_rotated_tokens() == set()
     sql.rows("UPDATE tokenkeeper.rotated_tokens SET granted_at = granted_at - interval '6 minutes'")
-    assert connections.stores.results.apply_rotated_tokens() == {LOCKED}
+    assert connections.stores.apply_rotated_tokens() == connections.ids(LOCKED)

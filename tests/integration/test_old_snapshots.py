@@ -16,6 +16,7 @@ from shared.db.refresh.claims import CLAIM_UNLESS_LIMITED, ConnectionClaims
 from shared.db.refresh.due_cursor import BEGINNING
 from shared.db.reports.oldest_snapshot import read_oldest_snapshot
 from shared.db.schema.migrate import migrate
+from shared.domain.identity import DEFAULT_APP
 from tests.support.polling import until
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, open_transaction
 
@@ -35,7 +36,7 @@ def count_visited_buffers(engine: Engine, begins_at: str) -> int:
     explain = text("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + CLAIM_UNLESS_LIMITED.text.split("; ")[-1])
     with engine.connect() as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))  # as with many rows
-        values = {"limit": 10, "lease_seconds": 60, "begins_at": begins_at}
+        values = {"app": DEFAULT_APP, "limit": 10, "lease_seconds": 60, "begins_at": begins_at}
         ((plan,),) = connection.execute(explain, values).all()
         connection.rollback()
     return int(plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"])
@@ -83,9 +84,11 @@ def test_a_row_behind_the_cursor_is_found_by_the_next_full_scan_and_a_released_o
     )
     assert claims.claim(2).rows == [], "it is behind the cursor"
     assert claims.count_due(10) == 0
-    claims.release([row.lease for row in rows if row.lease.hub_id == 2])
-    assert [row.lease.hub_id for row in claims.claim(2).rows] == [2]
-    assert [row.lease.hub_id for row in connections.stores.claims.claim(2).rows] == [1], "a full scan finds it"
+    claims.release([row.lease for row in rows if row.connection.identity.hub_id == 2])
+    assert [row.connection.identity.hub_id for row in claims.claim(2).rows] == [2]
+    assert [row.connection.identity.hub_id for row in connections.stores.claims.claim(2).rows] == [1], (
+        "a full scan finds it"
+    )
 
 
 def test_a_row_behind_the_cursor_is_found_while_the_rate_is_limited(
@@ -99,7 +102,7 @@ def test_a_row_behind_the_cursor_is_found_while_the_rate_is_limited(
         "UPDATE tokenkeeper.connections SET due_at = now() - interval '1 hour', lease_until = NULL WHERE hub_id = 1"
     )
     (row,) = until(lambda: claims.claim(2).rows)
-    assert row.lease.hub_id == 1
+    assert row.connection.identity.hub_id == 1
 
 
 def test_a_pause_of_all_refreshes_does_not_move_the_cursor(

@@ -118,7 +118,7 @@ def test_an_operator_ends_a_pause_and_the_waits_of_the_connections_that_got_a_42
         AccountMigrating("account_migrating", http_status=477, retry_after=86_400),
         TemporarilyUnavailable("timeout"),
     ]
-    rows = sorted(stores.claims.claim(3).rows, key=lambda row: row.lease.hub_id)
+    rows = sorted(stores.claims.claim(3).rows, key=lambda row: row.connection.identity.hub_id)
     stores.results.save([connections.make_failure(row, error) for row, error in zip(rows, errors, strict=True)])
     stores.provider.record_outcomes([make_429(retry_after=86_400)])
     before, after = stores.provider.resume("root@worker-1")
@@ -126,8 +126,12 @@ def test_an_operator_ends_a_pause_and_the_waits_of_the_connections_that_got_a_42
     assert stores.provider.make_throttled_due() == 1
     stores.provider.make_postponed_due()  # the next sweep does
     due = "SELECT hub_id FROM tokenkeeper.connections WHERE due_at <= now() ORDER BY 1"
-    assert [hub_id for (hub_id,) in sql.rows(due)] == [rows[0].lease.hub_id, rows[2].lease.hub_id, 4]
-    assert sql.row(rows[0].lease.hub_id)["retry_not_before"] is None
+    assert [hub_id for (hub_id,) in sql.rows(due)] == [
+        rows[0].connection.identity.hub_id,
+        rows[2].connection.identity.hub_id,
+        4,
+    ]
+    assert sql.row(rows[0].connection.identity.hub_id)["retry_not_before"] is None
     detail = sql.value("SELECT detail FROM tokenkeeper.alerts WHERE recovered")
     assert (detail["resumed_by"], detail["before"]) == ("root@worker-1", "throttled")
     assert stores.provider.make_throttled_due() == 0
@@ -153,7 +157,7 @@ def test_a_ramp_doubles_at_each_sweep_until_it_ends(stores: Stores, sql: SqlFixt
     for _ in range(9):
         swept = stores.provider.begin_sweep(2.0)
         assert swept is not None
-        rates.append(swept.rate)
+        rates.append(swept.provider.rate)
         set_provider(sql, "swept_at = NULL")
     assert rates == [20, 40, 80, 160, 320, 640, None, None, None]
 

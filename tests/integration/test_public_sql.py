@@ -236,7 +236,7 @@ def test_every_change_of_status_is_sent_by_notify(connections: ConnectionFixture
     connections.stores.results.save([connections.make_revocation(connections.claim_one())])
     connections.install()
     connections.install(scopes=("oauth",))
-    connections.stores.disconnects.mark_and_read_tokens(HUB)
+    connections.stores.disconnects.mark_and_read_tokens(connections.id_of(HUB))
     assert [tuple(sorted(payload.items())) for payload in read_notifications(listener, 5)] == [
         (("app", "default"), ("customer", None), ("event", event), ("hub_id", HUB), ("user_id", None))
         for event in ("installed", "suspected", "revoked", "reinstalled", "disconnected")

@@ -92,16 +92,16 @@ def do_all_that_the_product_does(connections: ConnectionFixture, engine: Engine)
     stores = connections.stores
     no_answer = CallOutcome(is_first_attempt=True, error=TemporarilyUnavailable("timeout"))
     assert stores.provider.begin_sweep(0.0) is not None
-    stores.refresh_requests.request(list(HUBS))
+    stores.refresh_requests.request(list(connections.ids(*HUBS)))
     stores.refresh_requests.apply()
-    rows = {row.lease.hub_id: row for row in stores.claims.claim(6).rows}
+    rows = {row.connection.identity.hub_id: row for row in stores.claims.claim(6).rows}
     assert len(rows) == 6
     results = [
         connections.make_success(rows[1]),
         connections.make_failure(rows[2]),
         connections.make_revocation(rows[3]),
     ]
-    assert stores.results.save(results).saved == {1, 2, 3}
+    assert stores.results.save(results).saved == connections.ids(1, 2, 3)
     assert stores.claims.release([rows[4].lease, rows[5].lease, rows[6].lease]) == []
     stores.provider.record_outcomes([no_answer] * FAILURES_BEFORE_OUTAGE)
     stores.provider.record_outcomes([CallOutcome(is_first_attempt=False)])
@@ -110,8 +110,8 @@ def do_all_that_the_product_does(connections: ConnectionFixture, engine: Engine)
     assert accounts
     for account in accounts:
         stores.account_info.save(account, "acme.example", None)
-    tokens = stores.disconnects.mark_and_read_tokens(5)
+    tokens = stores.disconnects.mark_and_read_tokens(connections.id_of(5))
     assert tokens is not None
-    assert stores.disconnects.wipe_tokens(5, tokens.generation)
+    assert stores.disconnects.wipe_tokens(connections.id_of(5), tokens.generation)
     assert AlertDetector(engine, 2.0, search_share=0).detect()
     stores.prune()

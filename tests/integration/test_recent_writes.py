@@ -26,10 +26,6 @@ SAVED_COLUMNS = """
 status, status_since, access_token, expires_at, refreshed_at, lifetime_seconds, encrypted_refresh_token, due_at,
 lease_until, lease_number, generation
 """
-COUNT_INSTALLS = """
-SELECT count(*) FROM tokenkeeper.installs AS i JOIN tokenkeeper.connections AS c ON c.id = i.connection_id
- WHERE c.hub_id = %s
-"""
 END_SESSIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE application_name = 'tokenkeeper' AND datname = current_database()
@@ -68,12 +64,12 @@ def save_rotated(connections: ConnectionFixture, snapshots: Snapshots, *hub_ids:
     snapshots.take()
     results = [
         replace(
-            connections.make_success(row, f"access-{row.connection.hub_id}", granted_at=connections.sql.now()),
-            encrypted_refresh_token=f"rotated-{row.connection.hub_id}",
+            connections.make_success(row, f"access-{row.connection.identity.hub_id}", granted_at=connections.sql.now()),
+            encrypted_refresh_token=f"rotated-{row.connection.identity.hub_id}",
         )
         for row in claimed
     ]
-    assert connections.stores.results.save(results).saved == set(hub_ids)
+    assert connections.stores.results.save(results).saved == connections.ids(*hub_ids)
     snapshots.fail_over()
 
 
@@ -106,7 +102,7 @@ def test_lost_refresh_tokens_are_saved_again_unless_something_newer_is_there(
     assert rows[in_flight]["lease_until"] == before[in_flight]["lease_until"]
     assert rows[in_flight]["lease_number"] > before[in_flight]["lease_number"], "it uses the old token: fenced out"
     sql.set("lease_until = NULL", in_flight)
-    due = {row.connection.hub_id for row in connections.stores.claims.claim(9).rows}
+    due = {row.connection.identity.hub_id for row in connections.stores.claims.claim(9).rows}
     assert due == {revoked, in_flight, failing}, "the new tokens prove themselves at once"
 
 
@@ -118,7 +114,7 @@ def test_a_lost_refresh_token_that_came_without_an_access_token_is_saved_again(
     snapshots.take()
     failure = connections.make_failure(claimed)
     result = replace(failure, encrypted_refresh_token="rotated", called_at=connections.sql.now())
-    assert connections.stores.results.save([result]).saved == {1}
+    assert connections.stores.results.save([result]).saved == connections.ids(1)
     snapshots.fail_over()
     snapshots.end_sessions()
     until(lambda: sql.row(1)["encrypted_refresh_token"] == "rotated")
@@ -148,11 +144,11 @@ def test_a_result_whose_claim_was_lost_changes_nothing_but_a_rotated_token(
     snapshots.fail_over()
     rotated = replace(connections.make_success(success, granted_at=sql.now()), encrypted_refresh_token="rotated")
     revocation = connections.make_revocation(refused)
-    before = sql.row(refused.connection.hub_id)
+    before = sql.row(refused.connection.identity.hub_id)
     outcome = connections.stores.results.save([rotated, revocation])
-    assert (outcome.saved, outcome.rescued) == (set(), {success.connection.hub_id})
-    assert sql.row(success.connection.hub_id)["encrypted_refresh_token"] == "rotated"
-    assert sql.row(refused.connection.hub_id) == before
+    assert (outcome.saved, outcome.rescued) == (set(), {success.lease.connection_id})
+    assert sql.row(success.connection.identity.hub_id)["encrypted_refresh_token"] == "rotated"
+    assert sql.row(refused.connection.identity.hub_id) == before
 
 
 def test_a_lost_claim_of_a_call_in_flight_is_renewed_unless_something_newer_is_there(
@@ -162,7 +158,7 @@ def test_a_lost_claim_of_a_call_in_flight_is_renewed_unless_something_newer_is_t
     connections.install_due(*hub_ids)
     snapshots.take()
     claims = connections.stores.claims
-    leases = {row.lease.hub_id: row.lease for row in claims.claim(3).rows}
+    leases = {row.connection.identity.hub_id: row.lease for row in claims.claim(3).rows}
     snapshots.fail_over()
     sql.set("lease_number = lease_number + 1, lease_until = now() + interval '30 seconds'", claimed_again)
     sql.set("generation = generation + 1", reinstalled)
@@ -176,7 +172,7 @@ def test_a_lost_claim_of_a_call_in_flight_is_renewed_unless_something_newer_is_t
     assert {hub_id: sql.row(hub_id) for hub_id in (claimed_again, reinstalled)} == {
         hub_id: before[hub_id] for hub_id in (claimed_again, reinstalled)
     }
-    assert [row.connection.hub_id for row in claims.claim(3).rows] == [reinstalled]
+    assert [row.connection.identity.hub_id for row in claims.claim(3).rows] == [reinstalled]
 
 
 def test_a_lost_install_is_stored_again_unless_a_newer_one_is_there(
@@ -190,7 +186,14 @@ def test_a_lost_install_is_stored_again_unless_a_newer_one_is_there(
     connections.install(reinstalled, access_token="newer")
     snapshots.end_sessions()
     until(lambda: sql.read_served_token(lost) == "lost")
-    until(lambda: sql.value(COUNT_INSTALLS, reinstalled) == 2)
+    until(
+        lambda: (
+            sql.value(
+                "SELECT count(*) FROM tokenkeeper.installs WHERE connection_id = %s", connections.id_of(reinstalled)
+            )
+            == 2
+        )
+    )
     assert sql.read_served_token(reinstalled) == "newer"
 
 

@@ -28,6 +28,11 @@ def due_hub_ids(sql: SqlFixture) -> list[int]:
     return [hub_id for (hub_id,) in sql.rows("SELECT hub_id FROM tokenkeeper.connections WHERE due_at <= now()")]
 
 
+def request_as_operator(connections: ConnectionFixture) -> RefreshRequestOutcome:
+    connection_id = connections.id_of()
+    return connections.stores.refresh_requests.request([connection_id])[connection_id]
+
+
 def test_a_request_makes_a_connection_due_now_once(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     assert connections.stores.claims.count_due(1) == 0
@@ -171,7 +176,7 @@ def test_a_request_does_not_wait_for_a_locked_row_and_does_not_apply_to_the_toke
         )
         assert request(sql, ACCESS) is True
         assert request(sql, hub_id=2) is True
-        assert connections.stores.refresh_requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}
+        assert request_as_operator(connections) is RefreshRequestOutcome.ASKED
         connections.stores.refresh_requests.apply()
         assert due_hub_ids(sql) == [2], "the other request is applied"
         assert count_stored(sql) == 2
@@ -261,17 +266,20 @@ def test_an_operators_request_for_several_hubs_reports_each(connections: Connect
     sql.set("status = 'disconnected', due_at = NULL", 3)
     sql.set("status = 'revoked', due_at = NULL, access_token = NULL, expires_at = NULL", 4)
     sql.set("due_at = now()", 5)
-    assert connections.stores.refresh_requests.request([1, 2, 3, 4, 5, 404]) == {
-        1: RefreshRequestOutcome.ASKED,
-        2: RefreshRequestOutcome.IN_FLIGHT,
-        3: RefreshRequestOutcome.DISCONNECTED,
-        4: RefreshRequestOutcome.ASKED,
-        5: RefreshRequestOutcome.ALREADY_DUE,
-        404: RefreshRequestOutcome.UNKNOWN,
-    }
+    ids = [connections.id_of(hub_id) for hub_id in range(1, 6)]
+    outcomes = connections.stores.refresh_requests.request([*ids, 404])
+    assert list(outcomes) == [*ids, 404]
+    assert list(outcomes.values()) == [
+        RefreshRequestOutcome.ASKED,
+        RefreshRequestOutcome.IN_FLIGHT,
+        RefreshRequestOutcome.DISCONNECTED,
+        RefreshRequestOutcome.ASKED,
+        RefreshRequestOutcome.ALREADY_DUE,
+        RefreshRequestOutcome.UNKNOWN,
+    ]
     connections.stores.refresh_requests.apply()
-    assert {row.connection.hub_id for row in connections.stores.claims.claim(10).rows} == {1, 4, 5}
-    assert claimed.connection.hub_id == 2
+    assert {row.connection.identity.hub_id for row in connections.stores.claims.claim(10).rows} == {1, 4, 5}
+    assert claimed.connection.identity.hub_id == 2
     assert connections.stores.refresh_requests.request([]) == {}
 
 
@@ -280,8 +288,8 @@ def test_an_operators_request_is_stored_once_and_may_not_be_applied_to_a_newer_t
 ) -> None:
     connections.install()
     requests = connections.stores.refresh_requests
-    assert requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}
-    assert requests.request([HUB]) == {HUB: RefreshRequestOutcome.ALREADY_DUE}
+    assert request_as_operator(connections) is RefreshRequestOutcome.ASKED
+    assert request_as_operator(connections) is RefreshRequestOutcome.ALREADY_DUE
     assert count_stored(sql) == 1
     connections.install(access_token="newer")
     requests.apply()
@@ -290,10 +298,10 @@ def test_an_operators_request_is_stored_once_and_may_not_be_applied_to_a_newer_t
 
 def test_an_operator_may_request_a_refresh_again_after_a_failure(connections: ConnectionFixture) -> None:
     connections.install()
-    assert connections.stores.refresh_requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}
+    assert request_as_operator(connections) is RefreshRequestOutcome.ASKED
     connections.stores.refresh_requests.apply()
     connections.stores.results.save([connections.make_failure(connections.claim_one())])
-    assert connections.stores.refresh_requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}
+    assert request_as_operator(connections) is RefreshRequestOutcome.ASKED
 
 
 def test_a_revoked_connection_that_is_refreshed_on_request_is_active(
@@ -301,7 +309,7 @@ def test_a_revoked_connection_that_is_refreshed_on_request_is_active(
 ) -> None:
     connections.install()
     connections.stores.results.save([connections.make_revocation(connections.claim_one())])
-    assert connections.stores.refresh_requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}
+    assert request_as_operator(connections) is RefreshRequestOutcome.ASKED
     connections.stores.refresh_requests.apply()
     (claimed,) = connections.stores.claims.claim(1).rows
     assert sql.row()["status"] == "revoked"
@@ -316,9 +324,9 @@ def test_a_revoked_connection_that_is_refused_again_can_be_requested_again(
 ) -> None:
     connections.install()
     connections.stores.results.save([connections.make_revocation(connections.claim_one())])
-    connections.stores.refresh_requests.request([HUB])
+    request_as_operator(connections)
     connections.stores.refresh_requests.apply()
     (claimed,) = connections.stores.claims.claim(1).rows
     connections.stores.results.save([connections.make_revocation(claimed)])
     assert sql.row()["status"] == "revoked"
-    assert connections.stores.refresh_requests.request([HUB]) == {HUB: RefreshRequestOutcome.ASKED}
+    assert request_as_operator(connections) is RefreshRequestOutcome.ASKED

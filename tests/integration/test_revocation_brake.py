@@ -152,10 +152,13 @@ def test_concurrent_saves_do_not_exceed_the_limit(fleet: ConnectionFixture, engi
 
 def test_successes_in_the_same_batch_are_saved_as_they_are(fleet: ConnectionFixture, sql: SqlFixture) -> None:
     rows = claim(fleet, 40)
-    good = [fleet.make_success(row, f"new-{row.lease.hub_id}") for row in rows[::2]]
+    good = [fleet.make_success(row, f"new-{row.connection.identity.hub_id}") for row in rows[::2]]
     assert len(fleet.stores.results.save([*revoke_all(fleet, rows[1::2]), *good]).saved) == 40
     assert count_by_status(sql) == {"active": 280, "revoked": 15, "suspect": 5}
-    assert all(sql.read_served_token(row.lease.hub_id) == f"new-{row.lease.hub_id}" for row in rows[::2])
+    assert all(
+        sql.read_served_token(row.connection.identity.hub_id) == f"new-{row.connection.identity.hub_id}"
+        for row in rows[::2]
+    )
 
 
 def test_late_results_do_not_count_towards_the_limit(fleet: ConnectionFixture, sql: SqlFixture) -> None:
@@ -191,7 +194,7 @@ def test_everything_that_ends_suspect_also_ends_a_hold(fleet: ConnectionFixture,
     if how == "install":
         fleet.install(hub)
     elif how == "disconnect":
-        fleet.stores.disconnects.mark_and_read_tokens(hub)
+        fleet.stores.disconnects.mark_and_read_tokens(fleet.id_of(hub))
     else:
         row = fleet.claim_one(hub)
         suspected = rules.apply_failure(row.connection, DEAD, fleet.stores.claims.clock.now())
@@ -330,7 +333,7 @@ def test_a_recovery_is_in_the_history_once_by_the_dismissal_or_by_the_refresh(
     suspected = rules.apply_failure(late.connection, DEAD, fleet.stores.claims.clock.now())
     contradicted = RefreshResult(late.lease, rules.apply_introspection(suspected, DEAD, Introspection(active=True)))
     outcome = fleet.stores.results.save([contradicted if alive else fleet.make_success(late)])
-    assert outcome.saved == (set() if alive else {held_one})
+    assert outcome.saved == (set() if alive else fleet.ids(held_one))
     assert sql.events(held_one)[-2:] == ["suspected", "recovered"]
 
 

@@ -33,7 +33,7 @@ def test_the_install_that_arrives_later_is_served_and_the_other_takes_over_where
     row = sql.row()
     assert (row["status"], row["encrypted_refresh_token"]) == ("active", "of-first")
     (claimed,) = connections.stores.claims.claim(1).rows
-    assert connections.stores.results.save([connections.make_success(claimed)]).saved == {HUB}
+    assert connections.stores.results.save([connections.make_success(claimed)]).saved == connections.ids(HUB)
     assert sql.events() == ["installed", "reinstalled"]
 
 
@@ -77,6 +77,6 @@ def test_an_operators_disconnect_wins_over_an_uncertain_install(
     connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     connections.install(ago=300)
-    connections.stores.disconnects.mark_and_read_tokens(HUB)
+    connections.stores.disconnects.mark_and_read_tokens(connections.id_of(HUB))
     assert connections.install(**BEHIND).outcome is InstallOutcome.DISCONNECTED_SINCE
     assert sql.row()["status"] == "disconnected"

@@ -135,8 +135,8 @@ class Operations:
         results = [attempt.result for attempt in attempts if attempt.result]
         outcome, at = self.time_call(lambda: self.world.stores.results.save(results))
         saved, rescued = self._apply_results([each for each in answered if each.attempt.result], at)
-        assert outcome.saved == saved
-        assert outcome.rescued == rescued
+        assert outcome.saved == {self.world.id_of(hub_id) for hub_id in saved}
+        assert outcome.rescued == {self.world.id_of(hub_id) for hub_id in rescued}
         for each in answered:
             if each.attempt.result is None:
                 self.release(each.flight)
@@ -168,7 +168,10 @@ class Operations:
             self.make_postponed_due(at)
 
     def sweep(self) -> None:
-        self.watch_recovery(lambda: self.world.stores.provider.begin_sweep(2.0))
+        begun = self.world.stores.provider.begin_sweep(2.0)
+        if begun is not None and begun.has_postponed:
+            _, at = self.time_call(self.world.stores.provider.make_postponed_due)
+            self.make_postponed_due(at)
 
     def make_postponed_due(self, at: TimeRange) -> None:
         for model in self.models.values():
@@ -187,13 +190,13 @@ class Operations:
         return (max(soon) - now).total_seconds() + 0.001 if soon else None
 
     def _record_claim(self, claimed: ClaimedConnection, at: TimeRange) -> ClaimInFlight:
-        lease = self.models[claimed.connection.hub_id].take_lease(at)
+        lease = self.models[claimed.connection.identity.hub_id].take_lease(at)
         self._critical_times += [lease.until, lease.until.plus(-CALL_SECONDS)]
         return ClaimInFlight(ClaimedRow(claimed, self.world.advanced), lease)
 
     def _check_claims(self, claims: ClaimBatch, limit: int, at: TimeRange) -> None:
         """No row twice and no leased row; and no due row is left, unless a rate limits the claims."""
-        hubs = [claimed.connection.hub_id for claimed in claims.rows]
+        hubs = [claimed.connection.identity.hub_id for claimed in claims.rows]
         assert len(hubs) == len(set(hubs)) <= limit
         free = [model for model in self.models.values() if model.due and not model.is_leased(at)]
         assert set(hubs) <= {model.hub_id for model in free if model.due and model.due.earliest <= at.latest}

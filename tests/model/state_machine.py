@@ -182,7 +182,10 @@ class ConnectionMachine(RuleBasedStateMachine):
     @rule(hub_id=ANY_HUB)
     def disconnect(self, hub_id: int) -> None:
         model = self.models[hub_id]
-        secrets, at = self.operations.time_call(lambda: self.world.stores.disconnects.mark_and_read_tokens(hub_id))
+        connection_id = self.world.id_of(hub_id)
+        secrets, at = self.operations.time_call(
+            lambda: self.world.stores.disconnects.mark_and_read_tokens(connection_id)
+        )
         assert (secrets is not None) is model.apply_disconnect(at)
         if secrets is not None:
             self.disconnects[hub_id] = secrets.generation
@@ -193,14 +196,18 @@ class ConnectionMachine(RuleBasedStateMachine):
     @rule(hub_id=ANY_HUB)
     def wipe_tokens(self, hub_id: int) -> None:
         if hub_id in self.disconnects:
-            generation = self.disconnects[hub_id]
-            wiped, at = self.operations.time_call(lambda: self.world.stores.disconnects.wipe_tokens(hub_id, generation))
+            connection_id, generation = self.world.id_of(hub_id), self.disconnects[hub_id]
+            wiped, at = self.operations.time_call(
+                lambda: self.world.stores.disconnects.wipe_tokens(connection_id, generation)
+            )
             assert wiped is self.models[hub_id].apply_wipe(at)
 
     @rule()
     def claim_unfinished_disconnects(self) -> None:
         claimed, at = self.operations.time_call(self.world.stores.disconnects.claim_unfinished)
-        assert set(claimed) == {hub_id for hub_id, model in self.models.items() if model.claim_unfinished(at)}
+        assert set(claimed) == {
+            self.world.id_of(hub_id) for hub_id, model in self.models.items() if model.claim_unfinished(at)
+        }
 
     @rule(hub_id=ANY_HUB, token=st.sampled_from(["none", "served", "another"]))
     def request_refresh_by_job(self, hub_id: int, token: str) -> None:
@@ -215,10 +222,10 @@ class ConnectionMachine(RuleBasedStateMachine):
     @rule(hub_ids=st.sampled_from([HUBS[:1], HUBS[1:], HUBS]))
     def request_refresh_by_operator(self, hub_ids: Sequence[int]) -> None:
         requests = self.world.stores.refresh_requests
-        outcomes, at = self.operations.time_call(lambda: (requests.request(hub_ids), requests.apply())[0])
-        assert set(outcomes) == set(hub_ids)
-        for hub_id, outcome in outcomes.items():
-            self.models[hub_id].check_operator_request(outcome, at)
+        ids = [self.world.id_of(hub_id) for hub_id in hub_ids]
+        outcomes, at = self.operations.time_call(lambda: (requests.request(ids), requests.apply())[0])
+        for hub_id, connection_id in zip(hub_ids, ids, strict=True):
+            self.models[hub_id].check_operator_request(outcomes[connection_id], at)
 
     # --- HubSpot as a whole, the brake, the keys, time ---
 

@@ -74,6 +74,11 @@ class World:
     def cipher(self) -> TokenCipher:
         return TokenCipher(self.keys)
 
+    def id_of(self, hub_id: int) -> int:
+        """The key of its connection; of none, where it has none."""
+        rows = self.sql.rows("SELECT id FROM tokenkeeper.connections WHERE hub_id = %s", hub_id)
+        return int(rows[0][0]) if rows else 0
+
     def now(self) -> datetime:
         return self.sql.now() + self._advanced
 
@@ -125,7 +130,7 @@ class ClaimedRow:
         """The worker's attempt with this answer of HubSpot, now."""
         claimed = self.claimed
         lease = replace(claimed.lease, until=claimed.lease.until - (world.advanced - self.advanced))
-        hub_id = claimed.connection.hub_id
+        hub_id = claimed.connection.identity.hub_id
         expected = world.cipher.decrypt_refresh_token(hub_id, claimed.encrypted_refresh_token)
         hubspot = ScriptedHubSpot(answer, hub_id, expected, number)
         refresher = _make_refresher(hubspot, world.cipher, world.stores.claims.clock)

@@ -170,7 +170,7 @@ def test_garbage_in_a_queue_is_dropped_with_one_line(broker: AttackedBroker, raw
     until(broker.is_empty)
 
 
-SIGNATURE = {"task": "tokenkeeper.disconnect", "args": [], "kwargs": {"hub_id": 1}, "options": {}}
+SIGNATURE = {"task": "tokenkeeper.disconnect", "args": [], "kwargs": {"connection_id": 1}, "options": {}}
 
 
 def make_forgeries(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -179,7 +179,7 @@ def make_forgeries(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
     def alter(*path: str, to: Any) -> dict[str, Any]:
         return change_field(message, *path, to=to)
 
-    kwargs = {"hub_id": 404}
+    kwargs = {"connection_id": 404}
     body = pickle.dumps([[], kwargs, {}])
     bomb = base64.b64encode(zlib.compress(b"0" * 50_000_000)).decode()
     return {
@@ -216,10 +216,10 @@ def make_forgeries(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "no arguments": alter("body", to=base64.b64encode(b"null").decode()),
         "positional arguments": replace_body(message, [404], {}),
         "a missing argument": replace_body(message, [], {}),
-        "a hub id of a text": replace_body(message, [], {"hub_id": "404"}),
-        "a hub id of true": replace_body(message, [], {"hub_id": True}),
-        "a hub id above a bigint": replace_body(message, [], {"hub_id": 2**63}),
-        "a hub id of a list": replace_body(message, [], {"hub_id": [1]}),
+        "a connection id of a text": replace_body(message, [], {"connection_id": "404"}),
+        "a connection id of true": replace_body(message, [], {"connection_id": True}),
+        "a connection id above a bigint": replace_body(message, [], {"connection_id": 2**63}),
+        "a connection id of a list": replace_body(message, [], {"connection_id": [1]}),
         "arguments of a list": replace_body(message, [], [1]),
         "a task to call afterwards": replace_body(message, [], kwargs, {"callbacks": [SIGNATURE]}),
         "a task to call on failure": replace_body(message, [], kwargs, {"errbacks": [SIGNATURE]}),
@@ -275,7 +275,7 @@ def test_messages_of_tokenkeeper_are_accepted_as_sent_retried_redelivered_and_wi
 def test_no_message_ends_a_connection_that_the_operator_did_not_disconnect(broker: AttackedBroker) -> None:
     deployment = broker.deployment
     token = deployment.connect(hub := next(_hub_ids))
-    Dispatch.from_url(broker.app.conf.broker_url).disconnect(hub)
+    Dispatch.from_url(broker.app.conf.broker_url).disconnect(deployment.sql.id_of(hub))
     until(broker.is_empty)
     assert broker.stores_an_install()
     assert (deployment.status(hub), deployment.token(hub)) == ("active", token)
@@ -286,7 +286,7 @@ def test_a_disconnect_that_the_operator_began_is_finished(broker: AttackedBroker
     deployment = broker.deployment
     token = deployment.connect(hub := next(_hub_ids))
     deployment.sql.set("status = 'disconnected'", hub)
-    Dispatch.from_url(broker.app.conf.broker_url).disconnect(hub)
+    Dispatch.from_url(broker.app.conf.broker_url).disconnect(deployment.sql.id_of(hub))
     until(lambda: deployment.sql.row(hub)["encrypted_refresh_token"] is None)
     assert not deployment.are_live(token)
 

@@ -6,10 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from shared.domain.connection import Connection, Status
 from shared.domain.grant import Grant, Install
+from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 HUB = 62515
+IDENTITY = ConnectionIdentity(DEFAULT_APP, HUB)
 ACCESS_TOKEN = "access-token-of-the-test"
 REFRESH_TOKEN = "refresh-token-of-the-test"
 
@@ -37,3 +40,8 @@ def install(**but: Any) -> Install:
         "scopes": ("oauth", "crm.objects.contacts.read"),
     }
     return Install(**{**values, **but})
+
+
+def make_connection(**but: Any) -> Connection:
+    values: dict[str, Any] = {"connection_id": 17, "identity": IDENTITY, "status": Status.ACTIVE}
+    return Connection(**{**values, **but})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,6 +17,9 @@ from psycopg2 import sql
 from shared.db.schema.migrate import create_roles
 from shared.db.schema.privileges import PRIVILEGES, WEB, WORKER
 from shared.db.schema.roles import Login, name_group_role
+
+#: Above every hub id of the tests but the highest possible one.
+FIRST_CONNECTION_ID = 7_000_000_000_000
 
 
 class Databases:
@@ -66,6 +69,7 @@ class Databases:
         if not self._template:
             self._template = self._create("template0")
             self._migrate(self.url(self._template))
+            _separate_ids(self.url(self._template))
             create_roles(self.url(self._template), self._logins)
         return self._template
 
@@ -108,3 +112,10 @@ class Databases:
 def _as(login: Login, url: str) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=f"{login.name}:{login.password}@{parts.netloc.rpartition('@')[2]}"))
+
+
+def _separate_ids(url: str) -> None:
+    """Let no connection have a small number as its id: in a new database it could be its hub id by chance."""
+    connection = psycopg2.connect(url)
+    with closing(connection), connection, connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE tokenkeeper.connections ALTER COLUMN id RESTART WITH %s", (FIRST_CONNECTION_ID,))

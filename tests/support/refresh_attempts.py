@@ -8,10 +8,10 @@ from cryptography.fernet import Fernet
 
 from shared.db.core.clock import DatabaseClock
 from shared.db.refresh.claims import ClaimedConnection, Lease
-from shared.domain.connection import Connection, Status
+from shared.domain.connection import Status
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
-from tests.support.builders import HUB, REFRESH_TOKEN, START
+from tests.support.builders import HUB, REFRESH_TOKEN, START, make_connection
 from tests.support.hubspot import ScriptedHubSpot
 from worker.refresh import RefreshAttempt, Refresher
 
@@ -23,11 +23,11 @@ def make_claimed_row(
     *, lease_seconds: float = 60.0, encrypted_refresh_token: str | None = None, **changes: object
 ) -> ClaimedConnection:
     """A row claimed at START; `changes` are fields of its connection."""
-    fields = {"hub_id": HUB, "status": Status.ACTIVE, "lifetime_seconds": 1800.0, **changes}
+    connection = make_connection(**{"lifetime_seconds": 1800.0, **changes})
     until = START + timedelta(seconds=lease_seconds)
-    lease = Lease(HUB, number=3, generation=1, until=until, claimed_status=Status.ACTIVE)
+    lease = Lease(connection.connection_id, number=3, generation=1, until=until, claimed_status=Status.ACTIVE)
     encrypted = encrypted_refresh_token or CIPHER.encrypt_refresh_token(HUB, REFRESH_TOKEN)
-    return ClaimedConnection(Connection(**fields), lease, encrypted)  # type: ignore[arg-type]
+    return ClaimedConnection(connection, lease, encrypted)
 
 
 def refresh_row(hubspot: ScriptedHubSpot, row: ClaimedConnection, clock: DatabaseClock | None = None) -> RefreshAttempt:

@@ -22,6 +22,7 @@ from shared.db.lifecycle.pruning import prune
 from shared.db.refresh.brake import RevocationBrake
 from shared.db.refresh.claims import ClaimedConnection, ConnectionClaims, RefreshResult
 from shared.db.refresh.counters import CounterStore
+from shared.db.refresh.late_results import apply_rotated_tokens
 from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.requests import RefreshRequests
 from shared.db.refresh.results import RefreshResults
@@ -29,13 +30,14 @@ from shared.domain import connection as rules
 from shared.domain.account import AccountDetails, AccountInfo
 from shared.domain.errors import InvalidGrant, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import Introspection
+from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 from shared.domain.schedule import Schedule
 from tests.support.builders import HUB, grant
 
 T = TypeVar("T")
 
 SCHEDULE = Schedule()
-READ_GENERATION = text("SELECT generation FROM tokenkeeper.connections WHERE hub_id = :hub_id")
+READ_KEYS = text("SELECT id, generation FROM tokenkeeper.connections WHERE hub_id = :hub_id")
 ROW = "SELECT to_jsonb(c) FROM tokenkeeper.connections AS c WHERE hub_id = %s"
 
 
@@ -57,6 +59,10 @@ class SqlFixture:
     def row(self, hub_id: int = HUB) -> dict[str, Any]:
         row: dict[str, Any] = self.value(ROW, hub_id)
         return row
+
+    def id_of(self, hub_id: int = HUB) -> int:
+        """The key of the hub's one connection."""
+        return int(self.value("SELECT id FROM tokenkeeper.connections WHERE hub_id = %s", hub_id))
 
     def set(self, assignments: str, hub_id: int | None = None) -> None:
         where = "" if hub_id is None else f" WHERE hub_id = {hub_id}"
@@ -103,6 +109,13 @@ class ConnectionFixture:
         }
         return self.stores.installs.add(NewInstall(**{**values, **but}))
 
+    def id_of(self, hub_id: int = HUB) -> int:
+        return self.sql.id_of(hub_id)
+
+    def ids(self, *hub_ids: int) -> set[int]:
+        """The keys of these hubs' connections."""
+        return {self.sql.id_of(hub_id) for hub_id in hub_ids}
+
     def install_due(self, *hub_ids: int) -> None:
         """Install the connections and make them due."""
         for hub_id in hub_ids:
@@ -115,7 +128,7 @@ class ConnectionFixture:
     def claim_one(self, hub_id: int = HUB) -> ClaimedConnection:
         self.sql.set("due_at = now() - interval '1 second'", hub_id)
         (claimed,) = self.stores.claims.claim(1).rows
-        assert claimed.connection.hub_id == hub_id
+        assert claimed.connection.identity.hub_id == hub_id
         return claimed
 
     def make_success(self, claimed: ClaimedConnection, access_token: str = "new-access", **but: Any) -> RefreshResult:
@@ -191,15 +204,21 @@ class Stores:
     ) -> None:
         """As after an introspection of the connection's token; with `details`, after a call of HubSpot's API too."""
         with self._engine.connect() as connection:
-            generation = connection.execute(READ_GENERATION, {"hub_id": hub_id}).scalar_one()
+            row = connection.execute(READ_KEYS, {"hub_id": hub_id}).one()
+        identity = ConnectionIdentity(DEFAULT_APP, hub_id)
         info = AccountInfo(hub_domain, installed_by, details)
-        self.account_info.save(ClaimedAccount(hub_id, generation, "access"), info)
+        self.account_info.save(ClaimedAccount(row.id, identity, row.generation, "access"), info)
 
     def disconnect(self, hub_id: int) -> None:
         """From beginning to end."""
-        tokens = self.disconnects.mark_and_read_tokens(hub_id)
+        with self._engine.connect() as connection:
+            connection_id = connection.execute(READ_KEYS, {"hub_id": hub_id}).one().id
+        tokens = self.disconnects.mark_and_read_tokens(connection_id)
         assert tokens is not None
-        assert self.disconnects.wipe_tokens(hub_id, tokens.generation)
+        assert self.disconnects.wipe_tokens(connection_id, tokens.generation)
+
+    def apply_rotated_tokens(self) -> frozenset[int]:
+        return apply_rotated_tokens(self._engine)
 
     def prune(self) -> int:
         return prune(self._engine)

@@ -39,7 +39,8 @@ class Actions:
         back = _link_to_connection(account)
         self._view.check_csrf_token(back)
         with deadline(QUERY_SECONDS):
-            outcome = self._services.refresh_requests.request([account])[account]
+            connection_id = self._find_id(account)
+            outcome = self._services.refresh_requests.request([connection_id])[connection_id]
         if outcome is RefreshRequestOutcome.UNKNOWN:
             raise AbortWithPage(error_pages.UNKNOWN_CONNECTION)
         log.info("the operator requested a refresh", hub_id=account, outcome=outcome.value)
@@ -51,14 +52,13 @@ class Actions:
         back = _link_to_connection(account)
         self._view.check_csrf_token(back)
         with deadline(QUERY_SECONDS):
-            if self._services.reports.find(account) is None:
-                raise AbortWithPage(error_pages.UNKNOWN_CONNECTION)
-            is_marked = self._services.disconnects.mark(account)
+            connection_id = self._find_id(account)
+            is_marked = self._services.disconnects.mark(connection_id)
         if not is_marked:
             return redirect_with_message(back, FlashMessage.DISCONNECTED_BEFORE)
         log.info("the operator disconnected a connection", hub_id=account)
         try:
-            run_within(QUEUE_SECONDS, lambda: self._services.queue.disconnect(account))
+            run_within(QUEUE_SECONDS, lambda: self._services.queue.disconnect(connection_id))
         except (QueueUnavailable, TimedOut) as error:
             log.warning("a disconnect waits for the sweep", hub_id=account, why=str(error))
             return redirect_with_message(back, FlashMessage.DISCONNECT_PENDING)
@@ -69,6 +69,13 @@ class Actions:
 
     def dismiss_revocations(self) -> Response:
         return self._decide_revocations(self._services.brake.dismiss, FlashMessage.REVOCATIONS_DISMISSED)
+
+    def _find_id(self, hub_id: int) -> int:
+        """The key of the hub's one connection."""
+        keys = self._services.reports.find_keys([hub_id])
+        if len(keys) != 1:
+            raise AbortWithPage(error_pages.UNKNOWN_CONNECTION)
+        return keys[0].id
 
     def _decide_revocations(self, decide: Callable[[], int | None], message: FlashMessage) -> Response:
         """`decide` returns how many connections it changed, or None where the brake is off."""

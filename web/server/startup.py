@@ -64,7 +64,7 @@ def refuse_gunicorn_arguments(environ: Mapping[str, str]) -> None:
 def load_settings(environ: Mapping[str, str]) -> Settings:
     """Configures the log, too. Raises SettingsError."""
     settings = Settings.from_env(environ)
-    logs.configure(settings.log_format, settings.log_level, settings.list_secrets())
+    logs.configure(settings.log_format, settings.log_level, settings.list_secrets(), names_app=len(settings.apps) > 1)
     _check_link_settings(settings)
     return settings
 

@@ -1,4 +1,7 @@
-"""Delivers alerts: each is logged once, and posted by one worker at a time, by kind in order (docs/adr/0011)."""
+"""Delivers alerts: each is logged once, and posted by one worker at a time, those of a kind and app in order.
+
+See docs/adr/0011.
+"""
 
 from __future__ import annotations
 
@@ -17,30 +20,37 @@ LEASE_SECONDS = 30
 #: Alerts that are done with are deleted after so long; the newest of each kind stays, because it says how things stand.
 RETENTION = "30 days"
 
-#: After so many posts of one kind within an hour, the next one waits so long for the last one: HubSpot's state may
-#: change back and forth all night.
+#: After so many posts of one kind about one app within an hour, the next one waits so long for the last one: HubSpot's
+#: state may change back and forth all night.
 MAX_POSTS_PER_HOUR, PAUSE = 12, "5 minutes"
-#: With more than so many alerts of one kind waiting, only the newest is posted: it says how things stand.
+#: With more than so many alerts of one kind about one app waiting, only the newest is posted: it says how things stand.
 MAX_WAITING = 10
 #: Not for these: each is about other connections, and the sweeps summarize them already.
 _NEVER_SUMMARIZED = "kind = 'connection_revoked'"
 
-_COLUMNS = "a.id, a.kind, a.at, a.recovered, a.subject, a.detail, a.attempts, a.summarized_count"
-#: Of each kind the first alert that is not done with: the later ones wait for it.
+_COLUMNS = """
+a.id, a.kind, a.app, a.at, a.recovered, a.subject, a.detail, a.attempts, a.summarized_count,
+(SELECT count(*) > 1 FROM tokenkeeper.provider) AS has_several_apps
+"""
+#: Of each kind and app the first alert that is not done with: the later ones wait for it.
 _FIRST_OF_KIND = """
-SELECT DISTINCT ON (kind) number FROM tokenkeeper.alerts WHERE due_at IS NOT NULL ORDER BY kind, number
+SELECT DISTINCT ON (kind, app) number FROM tokenkeeper.alerts WHERE due_at IS NOT NULL ORDER BY kind, app, number
 """
 _PAUSED_KINDS = f"""
-SELECT kind FROM tokenkeeper.alerts
+SELECT kind, coalesce(app, '') FROM tokenkeeper.alerts
  WHERE delivered_at > now() - interval '1 hour' AND delivered_at <= now() AND NOT {_NEVER_SUMMARIZED}
- GROUP BY kind HAVING count(*) >= {MAX_POSTS_PER_HOUR} AND max(delivered_at) > now() - interval '{PAUSE}'
+ GROUP BY kind, app HAVING count(*) >= {MAX_POSTS_PER_HOUR} AND max(delivered_at) > now() - interval '{PAUSE}'
 """
-#: Dates further ahead than they can be are of a clock that was ahead, and do not count.
+#: Dates further ahead than they can be are of a clock that was ahead, and do not count. With a minute to spare: what
+#: another worker wrote after the start of this statement counts from its own, later now().
+_SPARE_SECONDS = 60
+_MAX_LEASE_SECONDS, _MAX_WAIT_SECONDS = LEASE_SECONDS + _SPARE_SECONDS, MAX_RETRY_SECONDS + _SPARE_SECONDS
 _IS_UNLEASED = f"""
-(a.lease_until IS NULL OR a.lease_until <= now() OR a.lease_until > now() + interval '{LEASE_SECONDS} seconds')
+(a.lease_until IS NULL OR a.lease_until <= now() OR a.lease_until > now() + interval '{_MAX_LEASE_SECONDS} seconds')
 """
-_IS_DUE = f"(a.due_at <= now() OR a.due_at > now() + interval '{MAX_RETRY_SECONDS:.0f} seconds')"
-_IS_POSTABLE = f"{_IS_DUE} AND {_IS_UNLEASED} AND a.kind NOT IN ({_PAUSED_KINDS})"
+_IS_DUE = f"(a.due_at <= now() OR a.due_at > now() + interval '{_MAX_WAIT_SECONDS:.0f} seconds')"
+#: NOT IN, not a join: PostgreSQL evaluates it again for a row that another worker has changed since the snapshot.
+_IS_POSTABLE = f"{_IS_DUE} AND {_IS_UNLEASED} AND (a.kind, coalesce(a.app, '')) NOT IN ({_PAUSED_KINDS})"
 #: Whether there is anything to log, or to post now.
 ANY_TO_DELIVER = single_statement(f"""
 SELECT EXISTS (SELECT FROM tokenkeeper.alerts WHERE due_at IS NOT NULL AND logged_at IS NULL)
@@ -57,7 +67,7 @@ SUMMARIZE = single_statement(f"""
 WITH waiting AS MATERIALIZED (
     SELECT number, count(*) OVER kinds AS total, max(number) OVER kinds AS newest
       FROM tokenkeeper.alerts WHERE due_at IS NOT NULL AND NOT {_NEVER_SUMMARIZED}
-    WINDOW kinds AS (PARTITION BY kind)
+    WINDOW kinds AS (PARTITION BY kind, app)
 ), summarized AS (
     UPDATE tokenkeeper.alerts AS a SET due_at = NULL
       FROM waiting
@@ -99,7 +109,8 @@ FINISH_LOGGED = single_statement(
 PRUNE = single_statement(f"""
 DELETE FROM tokenkeeper.alerts AS a
  WHERE a.due_at IS NULL AND a.at < now() - interval '{RETENTION}'
-   AND EXISTS (SELECT FROM tokenkeeper.alerts AS newer WHERE newer.kind = a.kind AND newer.number > a.number)
+   AND EXISTS (SELECT FROM tokenkeeper.alerts AS newer
+                WHERE newer.kind = a.kind AND newer.app IS NOT DISTINCT FROM a.app AND newer.number > a.number)
 """)
 
 
@@ -157,10 +168,12 @@ def _row_to_alert(row: Row[Any]) -> Alert:
     return Alert(
         id=str(row.id),
         kind=AlertKind(row.kind),
+        app=row.app,
         at=row.at,
         recovered=row.recovered,
         subject=row.subject,
         detail=row.detail,
         attempts=row.attempts,
         summarized_count=row.summarized_count,
+        names_app=row.has_several_apps,
     )

@@ -8,12 +8,14 @@ API with the token, the proof that it works. The second part may stay unknown. A
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Row, text
 
 from shared.db.core.statements import Database, single_statement
 from shared.db.refresh.provider import Bucket
 from shared.domain.account import AccountDetails, AccountInfo
+from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 from shared.domain.provider import Condition, Provider, rate_limit
 
 #: During a fault of HubSpot refreshes are its probes. A probe that no refresh has taken for half of the time between
@@ -25,33 +27,33 @@ DETAILS_PAUSE_SECONDS, DETAILS_ATTEMPTS_SECONDS = 300, 3600
 
 ANY_DUE = single_statement("""
 SELECT EXISTS (SELECT FROM tokenkeeper.connections
-                WHERE account_info_due_at <= now() AND access_token IS NOT NULL AND expires_at > now())
+                WHERE app = :app AND account_info_due_at <= now() AND access_token IS NOT NULL AND expires_at > now())
 """)
 CLAIM_DUE = text("""
 WITH due AS MATERIALIZED (
-    SELECT hub_id FROM tokenkeeper.connections
-     WHERE app = 'default' AND account_info_due_at <= now() AND access_token IS NOT NULL AND expires_at > now()
+    SELECT id FROM tokenkeeper.connections
+     WHERE app = :app AND account_info_due_at <= now() AND access_token IS NOT NULL AND expires_at > now()
      ORDER BY account_info_due_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE tokenkeeper.connections AS c SET account_info_due_at = now() + make_interval(secs => :reclaim_seconds)
-  FROM due WHERE c.hub_id = due.hub_id
-RETURNING c.hub_id, c.generation, c.access_token
+  FROM due WHERE c.id = due.id
+RETURNING c.id, c.hub_id, c.user_id, c.generation, c.access_token
 """)
 #: Of another generation than the claim's: it was installed again meanwhile, and is to be asked about again. A row that
 #: another transaction has locked is asked about again later. Without new details the known ones stay.
 SAVE = single_statement("""
 WITH claimed AS MATERIALIZED (
-    SELECT id, hub_id, generation = :generation AS is_current,
+    SELECT id, generation = :generation AS is_current,
            :asks_again AND greatest(installed_at, status_since) > now() - make_interval(secs => :asks_again_seconds)
                AS is_asked_again
       FROM tokenkeeper.connections
-     WHERE hub_id = :hub_id AND status <> 'disconnected' AND account_info_due_at IS NOT NULL
+     WHERE id = :connection_id AND status <> 'disconnected' AND account_info_due_at IS NOT NULL
        FOR NO KEY UPDATE SKIP LOCKED
 ), connection AS (
     UPDATE tokenkeeper.connections AS c
        SET account_info_due_at = CASE WHEN NOT claimed.is_current THEN now()
                                       WHEN claimed.is_asked_again THEN now() + make_interval(secs => :pause_seconds) END
-      FROM claimed WHERE c.hub_id = claimed.hub_id
+      FROM claimed WHERE c.id = claimed.id
 )
 INSERT INTO tokenkeeper.accounts AS a (connection_id, hub_domain, installed_by, account_name, account_type, region)
 SELECT id, :hub_domain, :installed_by, :account_name, :account_type, :region FROM claimed WHERE is_current
@@ -65,31 +67,35 @@ ON CONFLICT (connection_id) DO UPDATE
 #: Only the token that an install brought: no introspection can have one refresh follow another.
 REFRESH_INACTIVE = single_statement("""
 UPDATE tokenkeeper.connections SET due_at = least(due_at, greatest(now(), retry_not_before))
- WHERE hub_id = :hub_id AND generation = :generation AND status = 'active' AND refreshed_at = installed_at
+ WHERE id = :connection_id AND generation = :generation AND status = 'active' AND refreshed_at = installed_at
 """)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedAccount:
-    hub_id: int
+    connection_id: int
+    identity: ConnectionIdentity
     generation: int
     access_token: str = field(repr=False)
 
 
 class AccountInfoStore:
-    """What HubSpot says about each account. Every method raises StoreUnavailable."""
+    """What HubSpot says about each account of an app. Every method raises StoreUnavailable."""
 
-    def __init__(self, engine: Engine, *, lease_seconds: float, max_refreshes_per_second: float = 0.0) -> None:
+    def __init__(
+        self, engine: Engine, app: str = DEFAULT_APP, *, lease_seconds: float, max_refreshes_per_second: float = 0.0
+    ) -> None:
         """A claim that was not saved within `lease_seconds` may be claimed again: a call takes less than half of it.
 
         `max_refreshes_per_second` is the setting, which limits these calls too; 0: no limit.
         """
         self._database = Database(engine)
+        self._app = app
         self._lease_seconds = lease_seconds
         self._max_refreshes_per_second = max_refreshes_per_second
 
     def any_missing(self) -> bool:
-        return bool(self._database.execute(ANY_DUE)[0][0])
+        return bool(self._database.execute(ANY_DUE, app=self._app)[0][0])
 
     def claim_missing(self, limit: int) -> tuple[list[ClaimedAccount], Provider]:
         """Accounts to ask HubSpot about now, installs first, and HubSpot's state. At most one call for each account.
@@ -97,7 +103,7 @@ class AccountInfoStore:
         None during a pause. While the rate of refreshes is limited, they are taken from the same token bucket.
         """
         with self._database.transaction() as connection:
-            bucket = Bucket.lock(connection)
+            bucket = Bucket.lock(connection, self._app)
             rate = rate_limit(bucket.provider, self._max_refreshes_per_second)
             if bucket.provider.is_paused(bucket.now):
                 limit = 0
@@ -105,8 +111,8 @@ class AccountInfoStore:
                 limit = min(limit, _count_allowed(bucket, rate))
             rows = []
             if limit:
-                values = {"limit": limit, "reclaim_seconds": self._lease_seconds}
-                rows = [ClaimedAccount(*row) for row in connection.execute(CLAIM_DUE, values)]
+                values = {"app": self._app, "limit": limit, "reclaim_seconds": self._lease_seconds}
+                rows = [_row_to_account(row, self._app) for row in connection.execute(CLAIM_DUE, values)]
             if rows and rate is not None:
                 bucket.save(connection, bucket.refill(rate) - len(rows))
         return rows, bucket.provider
@@ -119,7 +125,7 @@ class AccountInfoStore:
         details = info.details or AccountDetails()
         self._database.execute(
             SAVE,
-            hub_id=account.hub_id,
+            connection_id=account.connection_id,
             generation=account.generation,
             hub_domain=info.hub_domain,
             installed_by=info.installed_by,
@@ -134,7 +140,7 @@ class AccountInfoStore:
 
     def refresh_inactive(self, account: ClaimedAccount) -> None:
         """Make the connection due whose install brought a token that HubSpot calls inactive, to find out why."""
-        self._database.execute(REFRESH_INACTIVE, hub_id=account.hub_id, generation=account.generation)
+        self._database.execute(REFRESH_INACTIVE, connection_id=account.connection_id, generation=account.generation)
 
 
 def _count_allowed(bucket: Bucket, rate: float) -> int:
@@ -144,3 +150,7 @@ def _count_allowed(bucket: Bucket, rate: float) -> int:
         last_probe_at = max(filter(None, (bucket.refilled_at, provider.since, provider.paused_until)))
         return int((bucket.now - last_probe_at).total_seconds() >= UNUSED_PROBE_INTERVALS / rate)
     return max(0, int(bucket.refill(rate) + 1.0))
+
+
+def _row_to_account(row: Row[Any], app: str) -> ClaimedAccount:
+    return ClaimedAccount(row.id, ConnectionIdentity(app, row.hub_id, row.user_id), row.generation, row.access_token)

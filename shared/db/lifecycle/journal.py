@@ -225,7 +225,9 @@ class JournalStore:
                 self._raise_alert(connection, {"state": row.state, "reason": row.reason}, recovered=False)
 
     def _raise_alert(self, connection: Connection, detail: dict[str, Any], *, recovered: bool) -> None:
-        raise_alert(connection, AlertKind.JOURNAL, recovered=recovered, detail={"app": self._app, **detail})
+        raise_alert(
+            connection, AlertKind.JOURNAL, app=self._app, recovered=recovered, detail={"app": self._app, **detail}
+        )
 
     def _key(self, claim: JournalClaim) -> dict[str, Any]:
         return {"app": self._app, "lease_number": claim.lease_number}

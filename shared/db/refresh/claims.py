@@ -14,17 +14,19 @@ from typing import Any
 from sqlalchemy import Engine, Row, text
 
 from shared.db.core.clock import DatabaseClock
+from shared.db.core.errors import StoreUnavailable
 from shared.db.core.server_watch import server_watch
 from shared.db.core.statements import Database, next_number, single_statement
 from shared.db.refresh.due_cursor import FULL_SCAN_SECONDS, DueCursor, Scan
-from shared.db.refresh.provider import PROVIDER_COLUMNS, Bucket, row_to_provider
+from shared.db.refresh.provider import NOT_REGISTERED, PROVIDER_COLUMNS, Bucket, row_to_provider
 from shared.domain.connection import Connection, Status, Transition
+from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 from shared.domain.provider import Provider, rate_limit
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    hub_id: int
+    connection_id: int
     number: int
     generation: int
     until: datetime  #: by PostgreSQL's clock; after it another worker may claim the row
@@ -71,7 +73,7 @@ _MAX_LEASE_SECONDS = "2 * :lease_seconds + 60"
 #: now(), not clock_timestamp(): it is constant within a statement, so that the index can be searched for it. A
 #: connection whose newest refresh token waits in rotated_tokens must not be refreshed with the one before.
 _IS_CLAIMABLE = f"""
-app = 'default' AND due_at >= CAST(:begins_at AS timestamptz) AND due_at <= now()
+app = :app AND due_at >= CAST(:begins_at AS timestamptz) AND due_at <= now()
        AND (lease_until IS NULL OR lease_until <= now()
             OR lease_until > now() + make_interval(secs => {_MAX_LEASE_SECONDS}))
        AND NOT EXISTS (SELECT FROM tokenkeeper.rotated_tokens AS r WHERE r.connection_id = c.id)
@@ -88,19 +90,23 @@ WITH due AS MATERIALIZED (
     UPDATE tokenkeeper.connections AS c
        SET lease_until = now() + make_interval(secs => :lease_seconds), lease_number = {next_number("c.lease_number")}
       FROM due WHERE c.ctid = due.ctid
-    RETURNING c.hub_id, c.status, c.failures, c.lifetime_seconds, c.scopes, c.due_at, c.retry_not_before, c.last_error,
-              c.status_reason, c.encrypted_refresh_token, c.lease_number, c.generation, c.lease_until
+    RETURNING c.id, c.hub_id, c.user_id, c.status, c.failures, c.lifetime_seconds, c.scopes, c.due_at,
+              c.retry_not_before, c.last_error, c.status_reason, c.encrypted_refresh_token, c.lease_number,
+              c.generation, c.lease_until
 )
 """
 #: Claims nothing where HubSpot's state limits the rate or pauses refreshes, and writes only to claimed rows.
-#: The left join returns HubSpot's state also without claimed rows: then in one row whose hub_id is null.
+#: The left join returns HubSpot's state also without claimed rows: then in one row whose id is null.
 CLAIM_UNLESS_LIMITED = single_statement(
     _CLAIM.format(
-        condition="AND (SELECT rate IS NULL AND coalesce(paused_until <= now(), true) FROM tokenkeeper.provider)"
+        condition="""
+       AND (SELECT rate IS NULL AND coalesce(paused_until <= now(), true) FROM tokenkeeper.provider WHERE app = :app)
+     """
     )
     + f"""
 SELECT now() AS now, {PROVIDER_COLUMNS}, claimed.*
   FROM tokenkeeper.provider LEFT JOIN claimed ON true
+ WHERE provider.app = :app
 """
 )
 CLAIM = text(_CLAIM.format(condition="") + "SELECT * FROM claimed")
@@ -108,34 +114,34 @@ CLAIM = text(_CLAIM.format(condition="") + "SELECT * FROM claimed")
 #: A row that another transaction has locked keeps its lease, and is returned.
 RELEASE = single_statement("""
 WITH lease AS MATERIALIZED (
-    SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[])) AS lease(hub_id, number)
+    SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:numbers AS bigint[])) AS lease(id, number)
 ), held AS MATERIALIZED (
-    SELECT c.hub_id FROM tokenkeeper.connections AS c JOIN lease ON lease.hub_id = c.hub_id
+    SELECT c.id FROM tokenkeeper.connections AS c JOIN lease ON lease.id = c.id
      WHERE c.lease_number = lease.number
        AND c.lease_until IS NOT NULL  -- ended already: do not rewrite the row
 ), locked AS MATERIALIZED (
-    SELECT c.hub_id FROM tokenkeeper.connections AS c JOIN lease ON lease.hub_id = c.hub_id
-     WHERE c.hub_id IN (SELECT hub_id FROM held) AND c.lease_number = lease.number
-     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+    SELECT c.id FROM tokenkeeper.connections AS c JOIN lease ON lease.id = c.id
+     WHERE c.id IN (SELECT id FROM held) AND c.lease_number = lease.number
+     ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED
 ), released AS (
-    UPDATE tokenkeeper.connections AS c SET lease_until = NULL FROM locked WHERE c.hub_id = locked.hub_id
+    UPDATE tokenkeeper.connections AS c SET lease_until = NULL FROM locked WHERE c.id = locked.id
 )
-SELECT hub_id FROM held WHERE hub_id NOT IN (SELECT hub_id FROM locked)
+SELECT id FROM held WHERE id NOT IN (SELECT id FROM locked)
 """)
 #: Only where the claim was lost: the row's lease number is older, and no other worker has claimed it since.
 RENEW_LOST_LEASES = single_statement("""
 WITH lease AS MATERIALIZED (
-    SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[]), CAST(:generations AS bigint[]),
-                         CAST(:untils AS timestamptz[])) AS lease(hub_id, number, generation, until)
+    SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:numbers AS bigint[]), CAST(:generations AS bigint[]),
+                         CAST(:untils AS timestamptz[])) AS lease(id, number, generation, until)
 ), locked AS MATERIALIZED (
-    SELECT c.hub_id FROM tokenkeeper.connections AS c JOIN lease ON lease.hub_id = c.hub_id
+    SELECT c.id FROM tokenkeeper.connections AS c JOIN lease ON lease.id = c.id
      WHERE c.generation = lease.generation AND c.lease_number < lease.number AND lease.until > now()
        AND coalesce(c.lease_until <= now(), true)
-     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+     ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED
 )
 UPDATE tokenkeeper.connections AS c SET lease_number = lease.number, lease_until = lease.until
-  FROM locked JOIN lease ON lease.hub_id = locked.hub_id
- WHERE c.hub_id = locked.hub_id
+  FROM locked JOIN lease ON lease.id = locked.id
+ WHERE c.id = locked.id
 """)
 COUNT_DUE = single_statement(f"""
 SELECT count(*) FROM (
@@ -145,19 +151,21 @@ SELECT count(*) FROM (
 
 
 class ConnectionClaims:
-    """Claims due rows under a lease. Every method raises StoreUnavailable where PostgreSQL does not answer."""
+    """Claims due rows of one app under a lease. Every method raises StoreUnavailable."""
 
     def __init__(
         self,
         engine: Engine,
+        app: str = DEFAULT_APP,
         *,
         lease_seconds: float,
         max_refreshes_per_second: float = 0.0,
         full_scan_seconds: float = FULL_SCAN_SECONDS,
     ) -> None:
-        """`max_refreshes_per_second`: of all workers together; 0: no limit. `full_scan_seconds`: see DueCursor."""
+        """`max_refreshes_per_second`: by all workers together; 0: no limit. `full_scan_seconds`: see DueCursor."""
         self._database = Database(engine)
         self._claiming = Database(engine, settle_seconds=SETTLE_SECONDS)
+        self.app = app
         self._lease_seconds = lease_seconds
         self._max_refreshes_per_second = max_refreshes_per_second
         self._cursor = DueCursor(full_scan_seconds)
@@ -174,10 +182,12 @@ class ConnectionClaims:
         if not self._max_refreshes_per_second:
             scan = self._cursor.begin_scan()
             rows = self._claiming.execute(CLAIM_UNLESS_LIMITED, limit=max_rows, **self._scan_values(scan))
+            if not rows:
+                raise StoreUnavailable(NOT_REGISTERED.format(app=self.app))
             now, provider = rows[0].now, row_to_provider(rows[0])
             if provider.rate is None or provider.is_paused(now):
                 self.clock.set(now)
-                claimed = [_row_to_claim(row) for row in rows if row.hub_id is not None]
+                claimed = [_row_to_claim(row, self.app) for row in rows if row.id is not None]
                 if not provider.is_paused(now):
                     self._cursor.end_scan(scan)
                     self._cursor.move_to(_last_due_at(claimed) or now)
@@ -191,10 +201,10 @@ class ConnectionClaims:
 
         Returns those whose rows another transaction has locked: they go on.
         """
-        locked_hub_ids = release(self._database, leases)
+        locked = release(self._database, leases)
         if first := min((lease.due_at for lease in leases if lease.due_at), default=None):
             self._cursor.move_back_to(first)
-        return [lease for lease in leases if lease.hub_id in locked_hub_ids]
+        return [lease for lease in leases if lease.connection_id in locked]
 
     def renew_lost_leases(self, leases: Collection[Lease]) -> None:
         """Lease the rows of calls in flight again where a failover lost their claims. Costs nothing otherwise."""
@@ -203,7 +213,7 @@ class ConnectionClaims:
             if leases:
                 self._database.execute(
                     RENEW_LOST_LEASES,
-                    hub_ids=[lease.hub_id for lease in leases],
+                    ids=[lease.connection_id for lease in leases],
                     numbers=[lease.number for lease in leases],
                     generations=[lease.generation for lease in leases],
                     untils=[lease.until for lease in leases],
@@ -222,7 +232,7 @@ class ConnectionClaims:
     def _claim_from_bucket(self, max_rows: int) -> ClaimBatch:
         """Claim no more than the bucket holds, and take from it only what was claimed."""
         with self._claiming.transaction() as connection:
-            bucket = Bucket.lock(connection)
+            bucket = Bucket.lock(connection, self.app)
             rate = rate_limit(bucket.provider, self._max_refreshes_per_second)
             if rate is None or bucket.provider.is_paused(bucket.now):
                 # rate None: HubSpot became healthy after the first statement. The next claim is not limited.
@@ -236,31 +246,32 @@ class ConnectionClaims:
                 self._cursor.end_scan(scan)
             bucket.save(connection, level - len(rows))
         is_rate_limited = limit < max_rows and len(rows) == limit
-        claimed = [_row_to_claim(row) for row in rows]
+        claimed = [_row_to_claim(row, self.app) for row in rows]
         if last_due_at := _last_due_at(claimed):
             self._cursor.move_to(last_due_at)
         return ClaimBatch(claimed, bucket.now, bucket.provider, is_rate_limited)
 
     def _scan_values(self, scan: Scan) -> dict[str, Any]:
-        return {"begins_at": scan.begins_at, "lease_seconds": self._lease_seconds}
+        return {"app": self.app, "begins_at": scan.begins_at, "lease_seconds": self._lease_seconds}
 
 
 def release(database: Database, leases: Sequence[Lease]) -> frozenset[int]:
-    """End these leases now, where they are still the newest of their row. Returns the hubs whose rows are locked."""
+    """End these leases now, where they are still the newest of their row. Returns those whose rows are locked."""
     if not leases:
         return frozenset()
-    hub_ids, numbers = [lease.hub_id for lease in leases], [lease.number for lease in leases]
-    return frozenset(row.hub_id for row in database.execute(RELEASE, hub_ids=hub_ids, numbers=numbers))
+    ids, numbers = [lease.connection_id for lease in leases], [lease.number for lease in leases]
+    return frozenset(row.id for row in database.execute(RELEASE, ids=ids, numbers=numbers))
 
 
 def _last_due_at(claimed: Sequence[ClaimedConnection]) -> datetime | None:
     return max((row.lease.due_at for row in claimed if row.lease.due_at), default=None)
 
 
-def _row_to_claim(row: Row[Any]) -> ClaimedConnection:
+def _row_to_claim(row: Row[Any], app: str) -> ClaimedConnection:
     status = Status(row.status)
     connection = Connection(
-        hub_id=row.hub_id,
+        connection_id=row.id,
+        identity=ConnectionIdentity(app, row.hub_id, row.user_id),
         status=status,
         failures=row.failures,
         lifetime_seconds=row.lifetime_seconds,
@@ -270,5 +281,5 @@ def _row_to_claim(row: Row[Any]) -> ClaimedConnection:
         last_error=row.last_error,
         status_reason=row.status_reason,
     )
-    lease = Lease(row.hub_id, row.lease_number, row.generation, row.lease_until, status, row.due_at)
+    lease = Lease(row.id, row.lease_number, row.generation, row.lease_until, status, row.due_at)
     return ClaimedConnection(connection, lease, row.encrypted_refresh_token)

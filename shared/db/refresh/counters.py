@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine, text
 
 from shared.db.core.statements import Database
+from shared.domain.identity import DEFAULT_APP
 from shared.domain.refresh_counters import RefreshCounters
 
 #: Short limits: counters can wait, but must not hold up saves. Both inserts are sorted, so that two processes lock rows
@@ -18,18 +19,20 @@ WITH by_minute AS (
     ON CONFLICT (minute) DO UPDATE
        SET refreshed = stored.refreshed + excluded.refreshed, failed = stored.failed + excluded.failed
 )
-INSERT INTO tokenkeeper.refresh_counters AS stored (kind, name, total)
-SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:names AS text[]), CAST(:totals AS double precision[]))
- ORDER BY 1, 2
+INSERT INTO tokenkeeper.refresh_counters AS stored (app, kind, name, total)
+SELECT :app, counter.* FROM unnest(CAST(:kinds AS text[]), CAST(:names AS text[]), CAST(:totals AS double precision[]))
+       AS counter(kind, name, total)
+ ORDER BY 1, 2, 3
 ON CONFLICT (app, kind, name) DO UPDATE SET total = stored.total + excluded.total
 """)
 
 
 class CounterStore:
-    """Sums over all pool processes. Every method raises StoreUnavailable where PostgreSQL does not answer."""
+    """Sums of one app over all pool processes. Every method raises StoreUnavailable."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, app: str = DEFAULT_APP) -> None:
         self._database = Database(engine)
+        self._app = app
 
     def add(self, counters: RefreshCounters) -> None:
         """Add these counts. If it raises although PostgreSQL has committed, repeating it counts them twice."""
@@ -38,6 +41,7 @@ class CounterStore:
         totals.append(("lateness_seconds", "", counters.lateness_seconds))
         self._database.execute(
             ADD_COUNTERS,
+            app=self._app,
             minutes=list(counters.minutes),
             refreshed=[refreshed for refreshed, _ in counters.minutes.values()],
             failed=[failed for _, failed in counters.minutes.values()],

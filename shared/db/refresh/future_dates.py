@@ -9,7 +9,7 @@ from shared.domain.schedule import MAX_RETRY_SECONDS
 
 #: Two servers of a failover may differ by this much.
 TOLERANCE_SECONDS = 5
-#: Rows examined at each sweep: those that are due last. Rows corrected in one sweep.
+#: Rows examined at each sweep: those of each app that are due last. Rows corrected in one sweep.
 PROBED_ROWS, BATCH_ROWS = 100, 10_000
 #: A token was granted in the future; or a refresh is due later than after any lifetime or backoff, without a
 #: Retry-After of HubSpot's.
@@ -21,11 +21,12 @@ _IS_AHEAD = f"""(
 #: All rows are examined only where one of those that are due last is ahead: a subquery of its own, evaluated first.
 CORRECT = single_statement(f"""
 WITH ahead AS MATERIALIZED (
-    SELECT hub_id FROM tokenkeeper.connections
+    SELECT id FROM tokenkeeper.connections
      WHERE (SELECT EXISTS (
-               SELECT FROM (SELECT refreshed_at, due_at, retry_not_before, lifetime_seconds
-                              FROM tokenkeeper.connections WHERE app = 'default' AND due_at IS NOT NULL
-                             ORDER BY due_at DESC, id DESC LIMIT {PROBED_ROWS}) AS last
+               SELECT FROM tokenkeeper.provider AS p CROSS JOIN LATERAL (
+                           SELECT refreshed_at, due_at, retry_not_before, lifetime_seconds
+                             FROM tokenkeeper.connections AS c WHERE c.app = p.app AND due_at IS NOT NULL
+                            ORDER BY due_at DESC, id DESC LIMIT {PROBED_ROWS}) AS last
                 WHERE {_IS_AHEAD}))
        AND due_at IS NOT NULL AND {_IS_AHEAD}
      LIMIT {BATCH_ROWS} FOR NO KEY UPDATE SKIP LOCKED
@@ -35,7 +36,7 @@ UPDATE tokenkeeper.connections AS c
        expires_at = CASE WHEN c.refreshed_at > now() THEN least(c.expires_at, now() + (c.expires_at - c.refreshed_at))
                          ELSE c.expires_at END,
        due_at = greatest(now(), c.retry_not_before)
-  FROM ahead WHERE c.hub_id = ahead.hub_id
+  FROM ahead WHERE c.id = ahead.id
 RETURNING 1
 """)
 

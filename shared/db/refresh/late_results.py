@@ -15,6 +15,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import Engine
+
 from shared.db.core.statements import Database, next_number, single_statement
 from shared.db.refresh.claims import RefreshResult
 
@@ -31,12 +33,12 @@ MAX_LEASE_MINUTES = 5
 KEEP_ROTATED_TOKENS = single_statement(f"""
 WITH late AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:late AS json)) AS late(
-        hub_id bigint, lease_number bigint, generation bigint, encrypted_refresh_token text,
+        connection_id bigint, lease_number bigint, generation bigint, encrypted_refresh_token text,
         access_token text, expires_at timestamptz, granted_at timestamptz, lifetime_seconds real)
 ), locked AS MATERIALIZED (
-    SELECT c.hub_id FROM tokenkeeper.connections AS c
-     WHERE c.hub_id IN (SELECT hub_id FROM late)
-     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+    SELECT c.id FROM tokenkeeper.connections AS c
+     WHERE c.id IN (SELECT connection_id FROM late)
+     ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED
 ), kept AS (
     UPDATE tokenkeeper.connections AS c
        SET encrypted_refresh_token = late.encrypted_refresh_token,
@@ -47,26 +49,24 @@ WITH late AS MATERIALIZED (
            due_at = greatest(now(), c.retry_not_before),
            pending_revocation = NULL,
            lease_number = {next_number("c.lease_number")}
-      FROM late JOIN locked ON locked.hub_id = late.hub_id
-     WHERE c.hub_id = late.hub_id AND c.generation = late.generation
+      FROM late JOIN locked ON locked.id = late.connection_id
+     WHERE c.id = late.connection_id AND c.generation = late.generation
        -- Without an access token the result is a failure, which an operator's decision since the claim may fence out.
        AND (c.lease_number <> late.lease_number OR late.access_token IS NULL)
        AND c.encrypted_refresh_token IS NOT NULL AND late.granted_at > coalesce(c.refreshed_at, '-infinity')
-    RETURNING c.hub_id
+    RETURNING c.id
 ), stored AS (
-    INSERT INTO tokenkeeper.rotated_tokens (
-        connection_id, lease_number, generation, encrypted_refresh_token, granted_at)
+    INSERT INTO tokenkeeper.rotated_tokens
+           (connection_id, lease_number, generation, encrypted_refresh_token, granted_at)
     SELECT c.id, late.lease_number, late.generation, late.encrypted_refresh_token, late.granted_at
-      FROM late JOIN tokenkeeper.connections AS c ON c.hub_id = late.hub_id
-     WHERE late.hub_id NOT IN (SELECT hub_id FROM locked)
+      FROM late JOIN tokenkeeper.connections AS c ON c.id = late.connection_id
+     WHERE c.id NOT IN (SELECT id FROM locked)
         OR (c.lease_number = late.lease_number AND c.generation = late.generation AND c.lease_until IS NOT NULL
             AND late.access_token IS NOT NULL)
     ON CONFLICT DO NOTHING
     RETURNING connection_id
 )
-SELECT hub_id FROM kept
-UNION
-SELECT c.hub_id FROM stored JOIN tokenkeeper.connections AS c ON c.id = stored.connection_id
+SELECT id FROM kept UNION SELECT connection_id FROM stored
 """)
 #: The access token of the same refresh is not stored (docs/adr/0004), so another refresh is due. While the lease of
 #: that claim goes on, its worker may save the whole result: then the refresh token here is not newer any more.
@@ -92,30 +92,30 @@ WITH stored AS MATERIALIZED (
       FROM newest
      WHERE c.id = newest.connection_id AND c.generation = newest.generation
        AND c.encrypted_refresh_token IS NOT NULL AND newest.granted_at > coalesce(c.refreshed_at, '-infinity')
-    RETURNING c.hub_id
+    RETURNING c.id
 ), deleted AS (
     DELETE FROM tokenkeeper.rotated_tokens AS r USING stored
      WHERE r.connection_id = stored.connection_id AND r.lease_number = stored.lease_number
        AND ((r.connection_id, r.lease_number) IN (SELECT connection_id, lease_number FROM finished)
             OR NOT EXISTS (SELECT FROM tokenkeeper.connections AS c WHERE c.id = r.connection_id))
 )
-SELECT hub_id FROM applied
+SELECT id FROM applied
 """)
 
 
 def keep_rotated_tokens(database: Database, late: Sequence[RefreshResult]) -> frozenset[int]:
-    """Of results that were not saved, the hubs whose new refresh token is kept all the same."""
+    """Of results that were not saved, the connections whose new refresh token is kept all the same."""
     rows = [make_rotated_row(result) for result in late if result.encrypted_refresh_token]
     if not rows:
         return frozenset()
-    return frozenset(row.hub_id for row in database.execute(KEEP_ROTATED_TOKENS, late=json.dumps(rows)))
+    return frozenset(row.id for row in database.execute(KEEP_ROTATED_TOKENS, late=json.dumps(rows)))
 
 
 def make_rotated_row(result: RefreshResult) -> dict[str, Any]:
     """What JSON carries of a result with a new refresh token. It may have come without an access token."""
     grant, granted_at = result.transition.grant, result.granted_at
     return {
-        "hub_id": result.lease.hub_id,
+        "connection_id": result.lease.connection_id,
         "lease_number": result.lease.number,
         "generation": result.lease.generation,
         "encrypted_refresh_token": result.encrypted_refresh_token,
@@ -126,6 +126,6 @@ def make_rotated_row(result: RefreshResult) -> dict[str, Any]:
     }
 
 
-def apply_rotated_tokens(database: Database) -> frozenset[int]:
-    """Give each connection the refresh token that waits for it, and make it due. The hubs; locked ones keep waiting."""
-    return frozenset(row.hub_id for row in database.execute(APPLY_ROTATED_TOKENS))
+def apply_rotated_tokens(engine: Engine) -> frozenset[int]:
+    """Give each connection the refresh token that waits for it, and make it due. Which; locked ones keep waiting."""
+    return frozenset(row.id for row in Database(engine).execute(APPLY_ROTATED_TOKENS))

@@ -1,4 +1,4 @@
-"""Stores HubSpot's state as a whole, and the token bucket that all workers' claims share: one row, locked for a change.
+"""Stores HubSpot's state for each app, and the token bucket that all workers share: one row, locked for a change.
 
 The rules by which the state changes are in `shared/domain/provider.py`.
 """
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from shared.db.alerts.raising import raise_alert
-from shared.db.core.errors import StoreError
+from shared.db.core.errors import StoreError, StoreUnavailable
 from shared.db.core.statements import Database, single_statement
 from shared.domain.alerts import AlertKind
+from shared.domain.identity import DEFAULT_APP
 from shared.domain.provider import CallOutcome, Condition, Provider, apply_outcomes, resume, start_sweep
 
 #: What row_to_provider() needs.
@@ -29,19 +30,27 @@ POSTPONED_BATCH_ROWS, POSTPONED_BATCHES = 5000, 20
 #: beat.
 MIN_SWEEP_INTERVAL = 0.6
 
-READ = single_statement(f"SELECT {PROVIDER_COLUMNS} FROM tokenkeeper.provider")
-READ_NEWEST_SWEEP = single_statement("SELECT swept_at, clock_timestamp() AS now FROM tokenkeeper.provider")
+#: Where an app has no row yet.
+NOT_REGISTERED = "the app {app} has no row in tokenkeeper.provider yet: the next sweep makes it"
+
+READ = single_statement(f"SELECT {PROVIDER_COLUMNS} FROM tokenkeeper.provider WHERE app = :app")
+READ_NEWEST_SWEEP = single_statement(
+    "SELECT swept_at, clock_timestamp() AS now FROM tokenkeeper.provider WHERE app = :app"
+)
 LOCK = text(f"""
 SELECT {PROVIDER_COLUMNS}, bucket_level, bucket_refilled_at, clock_timestamp() AS now
-  FROM tokenkeeper.provider FOR NO KEY UPDATE
+  FROM tokenkeeper.provider WHERE app = :app FOR NO KEY UPDATE
 """)
-SAVE_BUCKET = text("UPDATE tokenkeeper.provider SET bucket_level = :level, bucket_refilled_at = :now")
+SAVE_BUCKET = text("UPDATE tokenkeeper.provider SET bucket_level = :level, bucket_refilled_at = :now WHERE app = :app")
 SAVE = text("""
 UPDATE tokenkeeper.provider
    SET condition = :condition, since = :since, reason = :reason, consecutive_no_answer = :consecutive_no_answer,
        consecutive_unknown = :consecutive_unknown, paused_until = :paused_until, rate = :rate,
        has_postponed = has_postponed OR :is_over
+ WHERE app = :app
 """)
+#: A sweep of one app waits no longer for another transaction: the other apps' sweeps come after it.
+LIMIT_LOCK_WAIT = text("SET LOCAL lock_timeout = '2s'")
 _PAST_DATES = ("since", "brake_since", "brake_reset_at")
 _NOT_IN_FUTURE = "CASE WHEN {0} > clock_timestamp() THEN clock_timestamp() ELSE {0} END"
 #: clock_timestamp(), not now(): a beat that waited for another one's lock must not use the time from before the wait.
@@ -51,8 +60,9 @@ UPDATE tokenkeeper.provider
    SET swept_at = clock_timestamp(), {", ".join(f"{name} = {_NOT_IN_FUTURE.format(name)}" for name in _PAST_DATES)},
        swept_without_beat_since = CASE WHEN NOT :is_from_beat
            THEN coalesce(least(swept_without_beat_since, clock_timestamp()), clock_timestamp()) END
- WHERE swept_at IS NULL
-    OR swept_at < clock_timestamp() - make_interval(secs => :seconds) OR swept_at > clock_timestamp()
+ WHERE app = :app
+   AND (swept_at IS NULL
+        OR swept_at < clock_timestamp() - make_interval(secs => :seconds) OR swept_at > clock_timestamp())
 RETURNING {PROVIDER_COLUMNS}, has_postponed, swept_at AS now
 """)
 _IS_POSTPONED = "failures > 0 AND due_at > greatest(now(), retry_not_before) AND status IN ('active', 'suspect')"
@@ -60,7 +70,7 @@ _IS_POSTPONED = "failures > 0 AND due_at > greatest(now(), retry_not_before) AND
 MAKE_POSTPONED_DUE = single_statement(f"""
 WITH postponed AS MATERIALIZED (
     SELECT failures, id FROM tokenkeeper.connections
-     WHERE app = 'default' AND {_IS_POSTPONED} AND (failures, id) > (:failures, :last_id)
+     WHERE app = :app AND {_IS_POSTPONED} AND (failures, id) > (:failures, :id)
      ORDER BY failures, id LIMIT {POSTPONED_BATCH_ROWS}
 ), locked AS MATERIALIZED (
     SELECT id FROM tokenkeeper.connections
@@ -72,20 +82,22 @@ WITH postponed AS MATERIALIZED (
 )
 SELECT count(*) AS total, (SELECT count(*) FROM made_due) AS made_due,
        (array_agg(failures ORDER BY failures DESC, id DESC))[1] AS failures,
-       (array_agg(id ORDER BY failures DESC, id DESC))[1] AS last_id
+       (array_agg(id ORDER BY failures DESC, id DESC))[1] AS id
   FROM postponed
 """)
-FORGET_POSTPONED = single_statement("UPDATE tokenkeeper.provider SET has_postponed = false WHERE has_postponed")
+FORGET_POSTPONED = single_statement(
+    "UPDATE tokenkeeper.provider SET has_postponed = false WHERE app = :app AND has_postponed"
+)
 #: Rows that another transaction has locked are left out. `last_error` begins with the code of a 429.
 MAKE_THROTTLED_DUE = single_statement("""
 WITH throttled AS MATERIALIZED (
-    SELECT hub_id FROM tokenkeeper.connections
-     WHERE failures > 0 AND due_at > now() AND last_error LIKE 'throttled%'
+    SELECT id FROM tokenkeeper.connections
+     WHERE app = :app AND failures > 0 AND due_at > now() AND last_error LIKE 'throttled%'
      LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED
 ), made_due AS (
     UPDATE tokenkeeper.connections AS c SET due_at = now(), retry_not_before = NULL
-      FROM throttled WHERE c.hub_id = throttled.hub_id
-    RETURNING c.hub_id
+      FROM throttled WHERE c.id = throttled.id
+    RETURNING c.id
 )
 SELECT count(*) FROM made_due
 """)
@@ -93,17 +105,21 @@ SELECT count(*) FROM made_due
 
 @dataclass(slots=True)
 class Bucket:
-    """The token bucket: refreshes that may begin now. The caller's transaction holds the lock on its row."""
+    """An app's token bucket: refreshes that may begin now. The caller's transaction holds the lock on its row."""
 
+    app: str
     provider: Provider
     now: datetime  #: PostgreSQL's clock
     level: float
     refilled_at: datetime
 
     @classmethod
-    def lock(cls, connection: Connection) -> Bucket:
-        row = connection.execute(LOCK).one()
-        return cls(row_to_provider(row), row.now, row.bucket_level, row.bucket_refilled_at)
+    def lock(cls, connection: Connection, app: str) -> Bucket:
+        """Raises StoreUnavailable where the app has no row yet."""
+        row = connection.execute(LOCK, {"app": app}).one_or_none()
+        if row is None:
+            raise StoreUnavailable(NOT_REGISTERED.format(app=app))
+        return cls(app, row_to_provider(row), row.now, row.bucket_level, row.bucket_refilled_at)
 
     def refill(self, rate: float) -> float:
         """The level now, at `rate` refreshes a second: at most those of BUCKET_SECONDS, or one.
@@ -117,49 +133,55 @@ class Bucket:
         return max(1.0, level) if is_first else level
 
     def save(self, connection: Connection, level: float) -> None:
-        connection.execute(SAVE_BUCKET, {"level": level, "now": self.now})
+        connection.execute(SAVE_BUCKET, {"app": self.app, "level": level, "now": self.now})
+
+
+@dataclass(frozen=True, slots=True)
+class BegunSweep:
+    provider: Provider  #: at the start of the sweep
+    has_postponed: bool  #: a fault is over, and not all that it postponed is due yet
 
 
 class ProviderStore:
-    """HubSpot's state as a whole, shared by all workers.
+    """HubSpot's state for one app, shared by all workers.
 
     Every method raises StoreUnavailable where PostgreSQL does not answer.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, app: str = DEFAULT_APP) -> None:
         self._database = Database(engine)
+        self._app = app
 
     def read(self) -> Provider:
-        return row_to_provider(self._database.execute(READ)[0])
+        return row_to_provider(self._read_row(READ))
 
     def read_newest_sweep(self) -> tuple[datetime | None, datetime]:
         """When the newest sweep began, None before the first, and PostgreSQL's clock."""
-        row = self._database.execute(READ_NEWEST_SWEEP)[0]
+        row = self._read_row(READ_NEWEST_SWEEP)
         return row.swept_at, row.now
 
-    def begin_sweep(self, sweep_seconds: float, *, is_from_beat: bool = True) -> Provider | None:
+    def begin_sweep(self, sweep_seconds: float, *, is_from_beat: bool = True) -> BegunSweep | None:
         """The state at the start of this sweep; None where another beat or worker has begun it already.
 
         `is_from_beat`: False for a sweep that a worker begins because beat's message does not come.
-
-        Where a fault is over, what it postponed is made due.
         """
         with self._database.transaction() as connection:
-            values = {"seconds": MIN_SWEEP_INTERVAL * sweep_seconds, "is_from_beat": is_from_beat}
+            connection.execute(LIMIT_LOCK_WAIT)
+            values = {"app": self._app, "seconds": MIN_SWEEP_INTERVAL * sweep_seconds, "is_from_beat": is_from_beat}
             row = connection.execute(BEGIN_SWEEP, values).one_or_none()
             if row is None:
                 return None
             before = row_to_provider(row)
-            after = _save_change(connection, before, start_sweep(before))
-        if row.has_postponed:
-            self.make_postponed_due()
-        return after
+            after = self._save_change(connection, before, start_sweep(before))
+            return BegunSweep(after, row.has_postponed)
 
     def record_outcomes(self, outcomes: Iterable[CallOutcome]) -> Provider:
         """The state after these answers of HubSpot. Waits for other workers' lock, so that no outcome is lost."""
         with self._database.transaction() as connection:
-            bucket = Bucket.lock(connection)
-            after = _save_change(connection, bucket.provider, apply_outcomes(bucket.provider, outcomes, bucket.now))
+            bucket = Bucket.lock(connection, self._app)
+            after = self._save_change(
+                connection, bucket.provider, apply_outcomes(bucket.provider, outcomes, bucket.now)
+            )
         if _is_over(bucket.provider, after):
             with suppress(StoreError):  # it is recorded that there are some: the next sweep makes them due
                 self.make_postponed_due(max_batches=1)
@@ -168,14 +190,14 @@ class ProviderStore:
     def resume(self, operator: str) -> tuple[Provider, Provider]:
         """End the pause of all refreshes for an operator, whom the alert names. The state before and after."""
         with self._database.transaction() as connection:
-            bucket = Bucket.lock(connection)
-            after = _save_change(connection, bucket.provider, resume(bucket.provider, bucket.now), operator)
+            bucket = Bucket.lock(connection, self._app)
+            after = self._save_change(connection, bucket.provider, resume(bucket.provider, bucket.now), operator)
             return bucket.provider, after
 
     def make_throttled_due(self) -> int:
         """Make the connections due now that wait for a Retry-After of their own after a 429. How many."""
         made_due = 0
-        while count := self._database.execute(MAKE_THROTTLED_DUE)[0][0]:
+        while count := self._database.execute(MAKE_THROTTLED_DUE, app=self._app)[0][0]:
             made_due += count
         return made_due
 
@@ -185,17 +207,52 @@ class ProviderStore:
         No row that all workers share is locked meanwhile. What is left, because it is too much or locked, is left to
         the next sweep.
         """
-        made_due, is_any_left, last = 0, False, {"failures": 0, "last_id": 0}
+        made_due, is_any_left, last = 0, False, {"failures": 0, "id": 0}
         for _ in range(max_batches):
-            batch = self._database.execute(MAKE_POSTPONED_DUE, **last)[0]
+            batch = self._database.execute(MAKE_POSTPONED_DUE, app=self._app, **last)[0]
             made_due += batch.made_due
             is_any_left |= batch.made_due < batch.total
             if batch.total < POSTPONED_BATCH_ROWS:
                 if not is_any_left:
-                    self._database.execute(FORGET_POSTPONED)
+                    self._database.execute(FORGET_POSTPONED, app=self._app)
                 break
-            last = {"failures": batch.failures, "last_id": batch.last_id}
+            last = {"failures": batch.failures, "id": batch.id}
         return made_due
+
+    def _read_row(self, statement: TextClause) -> Row[Any]:
+        rows = self._database.execute(statement, app=self._app)
+        if not rows:
+            raise StoreUnavailable(NOT_REGISTERED.format(app=self._app))
+        return rows[0]
+
+    def _save_change(
+        self, connection: Connection, before: Provider, after: Provider, operator: str | None = None
+    ) -> Provider:
+        """Save `after`, alert operators to a new condition, and record where a fault may have postponed connections."""
+        if after != before:
+            values = {
+                "app": self._app,
+                "condition": after.condition.value,
+                "since": after.since,
+                "reason": after.reason,
+                "consecutive_no_answer": after.consecutive_no_answer,
+                "consecutive_unknown": after.consecutive_unknown,
+                "paused_until": after.paused_until,
+                "rate": after.rate,
+                "is_over": _is_over(before, after),
+            }
+            connection.execute(SAVE, values)
+        if after.condition is not before.condition:
+            recovered = after.condition is Condition.OK
+            detail = {
+                "state": after.condition.value,
+                "before": before.condition.value,
+                "reason": before.reason if recovered else after.reason,
+            }
+            if operator is not None:
+                detail["resumed_by"] = operator
+            raise_alert(connection, AlertKind.PROVIDER, app=self._app, recovered=recovered, detail=detail)
+        return after
 
 
 def row_to_provider(row: Row[Any]) -> Provider:
@@ -208,33 +265,6 @@ def row_to_provider(row: Row[Any]) -> Provider:
         paused_until=row.paused_until,
         rate=row.rate,
     )
-
-
-def _save_change(connection: Connection, before: Provider, after: Provider, operator: str | None = None) -> Provider:
-    """Save `after`, alert operators to a new condition, and record where a fault may have postponed connections."""
-    if after != before:
-        values = {
-            "condition": after.condition.value,
-            "since": after.since,
-            "reason": after.reason,
-            "consecutive_no_answer": after.consecutive_no_answer,
-            "consecutive_unknown": after.consecutive_unknown,
-            "paused_until": after.paused_until,
-            "rate": after.rate,
-            "is_over": _is_over(before, after),
-        }
-        connection.execute(SAVE, values)
-    if after.condition is not before.condition:
-        recovered = after.condition is Condition.OK
-        detail = {
-            "state": after.condition.value,
-            "before": before.condition.value,
-            "reason": before.reason if recovered else after.reason,
-        }
-        if operator is not None:
-            detail["resumed_by"] = operator
-        raise_alert(connection, AlertKind.PROVIDER, recovered=recovered, detail=detail)
-    return after
 
 
 def _is_over(before: Provider, after: Provider) -> bool:

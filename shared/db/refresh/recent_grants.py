@@ -28,18 +28,18 @@ BATCH_ROWS = 500
 WRITE_LOST_AGAIN = single_statement(f"""
 WITH grants AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:grants AS json)) AS grants(
-        hub_id bigint, lease_number bigint, generation bigint, encrypted_refresh_token text, access_token text,
+        connection_id bigint, lease_number bigint, generation bigint, encrypted_refresh_token text, access_token text,
         expires_at timestamptz, granted_at timestamptz, lifetime_seconds real, scopes text[], due_at timestamptz)
 ), lost AS MATERIALIZED (
-    SELECT c.hub_id FROM tokenkeeper.connections AS c JOIN grants ON grants.hub_id = c.hub_id
+    SELECT c.id FROM tokenkeeper.connections AS c JOIN grants ON grants.connection_id = c.id
      WHERE c.generation = grants.generation AND c.encrypted_refresh_token IS NOT NULL
        AND grants.granted_at > coalesce(c.refreshed_at, '-infinity')
 ), locked AS MATERIALIZED (
-    SELECT c.hub_id, c.lease_until > now() AND c.lease_number <> grants.lease_number AS is_in_flight
-      FROM tokenkeeper.connections AS c JOIN grants ON grants.hub_id = c.hub_id
-     WHERE c.hub_id IN (SELECT hub_id FROM lost) AND c.generation = grants.generation
+    SELECT c.id, c.lease_until > now() AND c.lease_number <> grants.lease_number AS is_in_flight
+      FROM tokenkeeper.connections AS c JOIN grants ON grants.connection_id = c.id
+     WHERE c.id IN (SELECT id FROM lost) AND c.generation = grants.generation
        AND grants.granted_at > coalesce(c.refreshed_at, '-infinity')
-     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+     ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED
 ), written AS (
     UPDATE tokenkeeper.connections AS c
        SET encrypted_refresh_token = grants.encrypted_refresh_token,
@@ -53,16 +53,16 @@ WITH grants AS MATERIALIZED (
            pending_revocation = NULL,
            lease_number = {next_number("c.lease_number")},
            lease_until = CASE WHEN is_in_flight THEN c.lease_until END
-      FROM grants JOIN locked ON locked.hub_id = grants.hub_id
-     WHERE c.hub_id = grants.hub_id
-    RETURNING c.hub_id
+      FROM grants JOIN locked ON locked.id = grants.connection_id
+     WHERE c.id = locked.id
+    RETURNING c.id
 )
 SELECT (SELECT count(*) FROM lost) AS lost, (SELECT count(*) FROM written) AS written
 """)
 
 
 class RecentGrants:
-    """The newest saved grants of this process."""
+    """The newest saved grants of this process, of all apps."""
 
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
@@ -72,12 +72,12 @@ class RecentGrants:
 
     def remember(self, saved: Iterable[RefreshResult]) -> None:
         """Call it right after the save. Results without a new refresh token are left out."""
-        grants = {result.lease.hub_id: _to_json(result) for result in saved if result.encrypted_refresh_token}
+        grants = {result.lease.connection_id: _to_json(result) for result in saved if result.encrypted_refresh_token}
         if grants:
             self._recent.remember(grants)
 
     def finish(self, timeout_seconds: float) -> None:
-        """As RecentWrites.finish."""
+        """Call it at the end of the process. Takes long only where PostgreSQL does not answer just then."""
         self._recent.finish(timeout_seconds)
 
     def _write_lost_again(self, grants: Sequence[str]) -> bool:

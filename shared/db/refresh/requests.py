@@ -44,24 +44,23 @@ _DESCRIPTIONS = {
 #: A request is a row: no connection is locked, and none that is locked is waited for (docs/adr/0022).
 REQUEST = single_statement("""
 WITH decided AS MATERIALIZED (
-    SELECT c.id, c.hub_id, token_granted_at, requested.connection_id IS NULL AS is_first,
+    SELECT c.id, token_granted_at, requested.id IS NULL AS is_first,
            CASE WHEN status = 'disconnected' THEN 'disconnected'
                 WHEN lease_until > now() THEN 'in_flight'
-                WHEN due_at <= greatest(now(), retry_not_before) OR requested.connection_id IS NOT NULL
-                     THEN 'already_due'
+                WHEN due_at <= greatest(now(), retry_not_before) OR requested.id IS NOT NULL THEN 'already_due'
                 ELSE 'asked' END AS outcome
       FROM tokenkeeper.connections AS c
      CROSS JOIN LATERAL (SELECT coalesce(c.refreshed_at, '-infinity') AS token_granted_at) AS token
       LEFT JOIN LATERAL (
-          SELECT r.connection_id FROM tokenkeeper.refresh_requests AS r
+          SELECT r.id FROM tokenkeeper.refresh_requests AS r
            WHERE r.connection_id = c.id AND r.token_granted_at = token.token_granted_at AND r.is_operator LIMIT 1
       ) AS requested ON true
-     WHERE c.hub_id = ANY (CAST(:hub_ids AS bigint[]))
+     WHERE c.id = ANY (CAST(:ids AS bigint[]))
 ), stored AS (
     INSERT INTO tokenkeeper.refresh_requests (connection_id, token_granted_at, is_operator)
     SELECT id, token_granted_at, true FROM decided WHERE is_first AND outcome IN ('asked', 'in_flight')
 )
-SELECT hub_id, outcome FROM decided
+SELECT id, outcome FROM decided
 """)
 #: A request counts while the access token that it is about is the newest. A job's also only while the connection is
 #: live and, where a token came by a request before, not until a sixtieth of its lifetime has passed: 30 s of HubSpot's
@@ -105,11 +104,11 @@ class RefreshRequests:
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
-    def request(self, hub_ids: Sequence[int]) -> dict[int, RefreshRequestOutcome]:
-        """Let the next sweep make these connections due, revoked ones too. The outcome for each of `hub_ids`."""
-        rows = self._database.execute(REQUEST, hub_ids=list(hub_ids))
-        outcomes = {row.hub_id: RefreshRequestOutcome(row.outcome) for row in rows}
-        return {hub_id: outcomes.get(hub_id, RefreshRequestOutcome.UNKNOWN) for hub_id in hub_ids}
+    def request(self, connection_ids: Sequence[int]) -> dict[int, RefreshRequestOutcome]:
+        """Let the next sweep make these connections due, revoked ones too. The outcome for each of them."""
+        rows = self._database.execute(REQUEST, ids=list(connection_ids))
+        outcomes = {row.id: RefreshRequestOutcome(row.outcome) for row in rows}
+        return {each: outcomes.get(each, RefreshRequestOutcome.UNKNOWN) for each in connection_ids}
 
     def apply(self) -> None:
         """Make due what was requested since the last sweep. A request for a locked row waits for the next one."""

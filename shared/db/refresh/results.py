@@ -14,24 +14,25 @@ from shared.db.core.errors import ServerFailure, StatementRejected, StoreLocked
 from shared.db.core.statements import Database, single_statement
 from shared.db.refresh.brake import limit_revocations
 from shared.db.refresh.claims import RefreshResult, release
-from shared.db.refresh.late_results import apply_rotated_tokens, keep_rotated_tokens
+from shared.db.refresh.late_results import keep_rotated_tokens
 from shared.db.refresh.recent_grants import RecentGrants
 from shared.db.refresh.uncertain_installs import take_other_grants
 from shared.domain.brake import is_revocation
+from shared.domain.identity import DEFAULT_APP
 
 _SAVE = """
 WITH results AS MATERIALIZED (
     SELECT * FROM json_to_recordset(CAST(:results AS json)) AS results(
-        hub_id bigint, lease_number bigint, generation bigint, claimed_status text, status text,
+        connection_id bigint, lease_number bigint, generation bigint, claimed_status text, status text,
         access_token text, expires_at timestamptz, granted_at timestamptz, lifetime_seconds real, scopes text[],
         encrypted_refresh_token text, due_at timestamptz, retry_not_before timestamptz, failures integer,
         last_error text, status_reason text, pending_revocation jsonb, is_status_change boolean)
 ), locked AS MATERIALIZED (
     -- A row that another transaction has locked costs its own result only: that one is saved again later. No operator's
     -- decision on revocations, which changes a status without a lease, can fall between this and the update.
-    SELECT c.hub_id, c.status FROM tokenkeeper.connections AS c
-     WHERE c.hub_id IN (SELECT hub_id FROM results)
-     ORDER BY c.hub_id FOR NO KEY UPDATE OF c SKIP LOCKED
+    SELECT c.id, c.status FROM tokenkeeper.connections AS c
+     WHERE c.id IN (SELECT connection_id FROM results)
+     ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED
 ), saved AS (
     UPDATE tokenkeeper.connections AS c
        SET status = results.status,
@@ -55,8 +56,8 @@ WITH results AS MATERIALIZED (
            requested_refresh_at = CASE WHEN c.refresh_requested AND results.access_token IS NOT NULL
                                        THEN results.granted_at ELSE c.requested_refresh_at END,
            lease_until = NULL
-      FROM results JOIN locked ON locked.hub_id = results.hub_id
-     WHERE c.hub_id = results.hub_id
+      FROM results JOIN locked ON locked.id = results.connection_id
+     WHERE c.id = results.connection_id
        AND c.lease_number = results.lease_number AND c.generation = results.generation
        -- A save whose answer was lost is repeated: it has ended the lease, and must not write the history twice.
        AND c.lease_until IS NOT NULL
@@ -64,31 +65,31 @@ WITH results AS MATERIALIZED (
        -- counts: a new token, and for a row that is revoked now, the answer to its introspection.
        AND (results.access_token IS NOT NULL OR c.status = results.claimed_status
             OR (c.status = 'revoked' AND (results.is_status_change OR results.status = 'revoked')))
-    RETURNING c.app, c.hub_id, c.user_id, c.customer,
+    RETURNING c.id, c.app, c.hub_id, c.user_id, c.customer,
               results.claimed_status <> 'active' AND locked.status = 'active' AS was_dismissed
 )"""
 _WRITE_HISTORY = """, history_lines AS (
     INSERT INTO tokenkeeper.history (app, hub_id, user_id, customer, event, detail, status)
     SELECT saved.app, saved.hub_id, saved.user_id, saved.customer, line.event, line.detail, line.status
       FROM json_to_recordset(CAST(:history_lines AS json))
-           AS line(number integer, hub_id bigint, event text, detail jsonb, status text)
-      JOIN saved ON saved.hub_id = line.hub_id
+           AS line(number integer, connection_id bigint, event text, detail jsonb, status text)
+      JOIN saved ON saved.id = line.connection_id
      WHERE NOT (saved.was_dismissed AND line.event = 'recovered')  -- the dismissal has written that line
      ORDER BY line.number
 )"""
 _RETURN_OUTCOME = """, last_success AS (
     UPDATE tokenkeeper.provider SET last_success_at = now()
      WHERE app = (SELECT app FROM tokenkeeper.provider
-                         WHERE EXISTS (SELECT FROM results WHERE access_token IS NOT NULL)
-                           AND coalesce(last_success_at NOT BETWEEN now() - interval '5 seconds' AND now(), true)
-                           FOR NO KEY UPDATE SKIP LOCKED)
+                   WHERE app = :app AND EXISTS (SELECT FROM results WHERE access_token IS NOT NULL)
+                     AND coalesce(last_success_at NOT BETWEEN now() - interval '5 seconds' AND now(), true)
+                     FOR NO KEY UPDATE SKIP LOCKED)
 )
-SELECT results.hub_id, saved.hub_id IS NOT NULL AS is_saved,
-       locked.hub_id IS NULL
-       AND EXISTS (SELECT FROM tokenkeeper.connections AS c WHERE c.hub_id = results.hub_id) AS is_locked
+SELECT results.connection_id AS id, saved.id IS NOT NULL AS is_saved,
+       locked.id IS NULL
+       AND EXISTS (SELECT FROM tokenkeeper.connections AS c WHERE c.id = results.connection_id) AS is_locked
   FROM results
-  LEFT JOIN locked ON locked.hub_id = results.hub_id
-  LEFT JOIN saved ON saved.hub_id = results.hub_id
+  LEFT JOIN locked ON locked.id = results.connection_id
+  LEFT JOIN saved ON saved.id = results.connection_id
 """
 #: For results without a line for the history: they need no lock on that table. It is the one that grows, so an
 #: administrator may rebuild it (REINDEX, VACUUM FULL, CREATE INDEX), which takes minutes.
@@ -100,7 +101,7 @@ SAVE_WITH_HISTORY = single_statement(_LIMIT_LOCK_WAIT + _SAVE + _WRITE_HISTORY +
 
 @dataclass(frozen=True, slots=True)
 class SaveOutcome:
-    """What became of the results given to RefreshResults.save(), by hub."""
+    """What became of the results given to RefreshResults.save(), by connection id."""
 
     saved: frozenset[int] = frozenset()
     #: Of those saved: as suspect, because the revocation brake holds their revocation.
@@ -127,15 +128,24 @@ class SaveOutcome:
     def select_saved(self, results: Sequence[RefreshResult]) -> list[RefreshResult]:
         """Those of `results` that were saved."""
         newest = _select_newest(results)
-        return [result for hub_id, result in newest.items() if hub_id in self.saved]
+        return [result for connection_id, result in newest.items() if connection_id in self.saved]
 
 
 class RefreshResults:
-    """Saves the results of claimed rows. Every method raises StoreUnavailable where PostgreSQL does not answer."""
+    """Saves the results of claimed rows of one app. Every method raises StoreUnavailable."""
 
-    def __init__(self, engine: Engine, *, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        app: str = DEFAULT_APP,
+        *,
+        lease_seconds: float,
+        recent_grants: RecentGrants | None = None,
+    ) -> None:
+        """`recent_grants`: where several apps of a process share them."""
         self._database = Database(engine)
-        self._recent_grants = RecentGrants(engine)
+        self._app = app
+        self._recent_grants = recent_grants or RecentGrants(engine)
         self._lease_seconds = lease_seconds
 
     def save(self, results: Sequence[RefreshResult]) -> SaveOutcome:
@@ -148,43 +158,39 @@ class RefreshResults:
             return self._save_together(results)
         except StatementRejected as error:
             if len(results) == 1:
-                return SaveOutcome(rejected={results[0].lease.hub_id: str(error)})
+                return SaveOutcome(rejected={results[0].lease.connection_id: str(error)})
         except ServerFailure as error:
             if len(results) == 1:
                 rescued = keep_rotated_tokens(self._database, results)
-                return SaveOutcome(rescued=rescued, failed={results[0].lease.hub_id: str(error)})
+                return SaveOutcome(rescued=rescued, failed={results[0].lease.connection_id: str(error)})
         outcome = SaveOutcome()
         for result in sorted(results, key=lambda result: result.lease.number):
             outcome |= self.save([result])
         return outcome
 
-    def finish(self, timeout_seconds: float) -> None:
-        """Call it at the end of the process. Takes long only where PostgreSQL does not answer just then."""
-        self._recent_grants.finish(timeout_seconds)
-
-    def apply_rotated_tokens(self) -> frozenset[int]:
-        """Give refresh tokens that waited for a locked row to their connections. The hubs."""
-        return apply_rotated_tokens(self._database)
-
     def _save_together(self, results: Sequence[RefreshResult]) -> SaveOutcome:
         """Raises StatementRejected; then none, or a part, is saved."""
-        # 1. Of two results for one hub, only that of the newer lease can be saved. If the older one has a new refresh
-        #    token, keep that first: it fences out what the newer lease was told about the old token.
+        # 1. Of two results for one connection, only that of the newer lease can be saved. If the older one has a new
+        #    refresh token, keep that first: it fences out what the newer lease was told about the old token.
         newest = _select_newest(results)
-        overtaken = [result for result in results if result.lease.number < newest[result.lease.hub_id].lease.number]
+        overtaken = [
+            result for result in results if result.lease.number < newest[result.lease.connection_id].lease.number
+        ]
         rescued = keep_rotated_tokens(self._database, overtaken)
-        # 2. Save, with the lines of the history in the order of hubs.
-        ordered = sorted(newest.values(), key=lambda result: result.lease.hub_id)
+        # 2. Save, with the lines of the history in the order of connections.
+        ordered = sorted(newest.values(), key=lambda result: result.lease.connection_id)
         outcome = self._save_newest(ordered)
         # 3. What was not saved is late, or its row is locked: keep new refresh tokens.
-        unsaved = [result for result in ordered if result.lease.hub_id not in outcome.saved]
+        unsaved = [result for result in ordered if result.lease.connection_id not in outcome.saved]
         rescued |= keep_rotated_tokens(self._database, unsaved)
         # 4. End the leases of what is late, if they are still the newest.
-        release(self._database, [result.lease for result in unsaved if result.lease.hub_id not in outcome.locked])
+        release(
+            self._database, [result.lease for result in unsaved if result.lease.connection_id not in outcome.locked]
+        )
         outcome = replace(outcome, rescued=rescued)
         # 5. Remember refresh tokens that HubSpot rotated: a failover may lose what was just saved.
         stored = outcome.saved | outcome.rescued
-        self._recent_grants.remember(result for result in results if result.lease.hub_id in stored)
+        self._recent_grants.remember(result for result in results if result.lease.connection_id in stored)
         return outcome
 
     def _save_newest(self, results: Sequence[RefreshResult]) -> SaveOutcome:
@@ -194,7 +200,7 @@ class RefreshResults:
         """
         outcome = SaveOutcome()
         if quiet := [result for result in results if not result.transition.events]:
-            outcome = _read_outcome(self._database.execute(SAVE, **_statement_values(quiet)))
+            outcome = _read_outcome(self._database.execute(SAVE, app=self._app, **_statement_values(quiet)))
         with_events = [result for result in results if result.transition.events]
         if with_history := [result for result in with_events if not is_revocation(result.transition)]:
             outcome |= self._save_with_history(with_history)
@@ -204,40 +210,40 @@ class RefreshResults:
 
     def _save_with_history(self, results: Sequence[RefreshResult]) -> SaveOutcome:
         try:
-            return _read_outcome(self._database.execute(SAVE_WITH_HISTORY, **_statement_values(results)))
+            return _read_outcome(self._database.execute(SAVE_WITH_HISTORY, app=self._app, **_statement_values(results)))
         except StoreLocked:
             return _all_locked(results)
 
     def _save_revocations(self, results: Sequence[RefreshResult]) -> SaveOutcome:
         replaced = take_other_grants(self._database, results)
-        revocations = [result for result in results if result.lease.hub_id not in replaced]
+        revocations = [result for result in results if result.lease.connection_id not in replaced]
         if not revocations:
             return SaveOutcome()
         try:
             with self._database.transaction() as connection:
                 connection.exec_driver_sql(_LIMIT_LOCK_WAIT)
-                limited = limit_revocations(connection, revocations, lease_seconds=self._lease_seconds)
-                values = _statement_values(limited.to_save)
+                limited = limit_revocations(connection, self._app, revocations, lease_seconds=self._lease_seconds)
+                values = {"app": self._app, **_statement_values(limited.to_save)}
                 rows = connection.execute(SAVE_WITH_HISTORY, values).all() if limited.to_save else ()
         except StoreLocked:
             return _all_locked(revocations)
         saved = _read_outcome(rows)
-        held = {result.lease.hub_id for result in limited.to_save if result.transition.pending_revocation}
+        held = {result.lease.connection_id for result in limited.to_save if result.transition.pending_revocation}
         return replace(saved, held_by_brake=saved.saved & held, locked=saved.locked | limited.locked)
 
 
 def _all_locked(results: Sequence[RefreshResult]) -> SaveOutcome:
-    return SaveOutcome(locked=frozenset(result.lease.hub_id for result in results))
+    return SaveOutcome(locked=frozenset(result.lease.connection_id for result in results))
 
 
 def _read_outcome(rows: Sequence[Row[Any]]) -> SaveOutcome:
-    saved = frozenset(row.hub_id for row in rows if row.is_saved)
-    return SaveOutcome(saved, locked=frozenset(row.hub_id for row in rows if row.is_locked))
+    saved = frozenset(row.id for row in rows if row.is_saved)
+    return SaveOutcome(saved, locked=frozenset(row.id for row in rows if row.is_locked))
 
 
 def _select_newest(results: Sequence[RefreshResult]) -> dict[int, RefreshResult]:
-    """By hub, the result of its newest lease: where a lease ran out, one process can hold two results for a hub."""
-    return {result.lease.hub_id: result for result in sorted(results, key=lambda result: result.lease.number)}
+    """By connection, the result of its newest lease: where a lease ran out, one process can hold two results of it."""
+    return {result.lease.connection_id: result for result in sorted(results, key=lambda result: result.lease.number)}
 
 
 def _statement_values(results: Sequence[RefreshResult]) -> dict[str, str]:
@@ -250,7 +256,7 @@ def _statement_values(results: Sequence[RefreshResult]) -> dict[str, str]:
 def _result_row(result: RefreshResult) -> dict[str, Any]:
     lease, grant, after = result.lease, result.transition.grant, result.transition.connection
     row: dict[str, Any] = {
-        "hub_id": lease.hub_id,
+        "connection_id": lease.connection_id,
         "lease_number": lease.number,
         "generation": lease.generation,
         "claimed_status": lease.claimed_status.value,
@@ -275,11 +281,11 @@ def _result_row(result: RefreshResult) -> dict[str, Any]:
 
 def _history_lines(results: Iterable[RefreshResult]) -> Iterable[dict[str, Any]]:
     """`number` keeps their order: SQL promises none."""
-    events = ((result.lease.hub_id, event) for result in results for event in result.transition.events)
-    for number, (hub_id, event) in enumerate(events):
+    events = ((result.lease.connection_id, event) for result in results for event in result.transition.events)
+    for number, (connection_id, event) in enumerate(events):
         yield {
             "number": number,
-            "hub_id": hub_id,
+            "connection_id": connection_id,
             "event": event.name.value,
             "detail": event.detail,
             "status": event.status and event.status.value,

@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from shared.db.core.statements import Database, single_statement
 from shared.db.refresh.claims import RefreshResult
+from shared.domain.identity import ConnectionIdentity
 
 log = structlog.get_logger(__name__)
 
@@ -25,10 +26,10 @@ KEEP_UNCERTAIN_INSTALL = text("SELECT tokenkeeper.keep_uncertain_install(:connec
 #: The fences of a save. The status stays: the refresh that is due at once decides about it.
 TAKE_OTHER = single_statement("""
 WITH lease AS MATERIALIZED (
-    SELECT * FROM unnest(CAST(:hub_ids AS bigint[]), CAST(:numbers AS bigint[]), CAST(:generations AS bigint[]))
-               AS lease(hub_id, number, generation)
+    SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:numbers AS bigint[]), CAST(:generations AS bigint[]))
+               AS lease(id, number, generation)
 ), locked AS MATERIALIZED (
-    SELECT c.id FROM tokenkeeper.connections AS c JOIN lease ON lease.hub_id = c.hub_id
+    SELECT c.id FROM tokenkeeper.connections AS c JOIN lease ON lease.id = c.id
      WHERE c.lease_number = lease.number AND c.generation = lease.generation AND c.lease_until IS NOT NULL
        AND c.id IN (SELECT u.connection_id FROM tokenkeeper.uncertain_installs AS u
                          WHERE u.other_encrypted_refresh_token IS NOT NULL)
@@ -40,7 +41,7 @@ WITH lease AS MATERIALIZED (
 UPDATE tokenkeeper.connections AS c
    SET encrypted_refresh_token = other.other_encrypted_refresh_token, due_at = now(), lease_until = NULL
   FROM other WHERE c.id = other.connection_id
-RETURNING c.hub_id
+RETURNING c.id, c.app, c.hub_id, c.user_id
 """)
 
 
@@ -50,14 +51,15 @@ def is_order_uncertain(granted_at: datetime, installed_at: datetime | None) -> b
 
 
 def take_other_grants(database: Database, revocations: Sequence[RefreshResult]) -> Collection[int]:
-    """Of connections to revoke, the hubs that have another grant: it replaces the rejected one, and is due."""
+    """Of connections to revoke, those that have another grant: it replaces the rejected one, and is due."""
     leases = [result.lease for result in revocations]
     rows = database.execute(
         TAKE_OTHER,
-        hub_ids=[lease.hub_id for lease in leases],
+        ids=[lease.connection_id for lease in leases],
         numbers=[lease.number for lease in leases],
         generations=[lease.generation for lease in leases],
     )
     for row in rows:
-        log.warning("HubSpot rejects the newest install; the one before it is tried", hub_id=row.hub_id)
-    return {row.hub_id for row in rows}
+        identity = ConnectionIdentity(row.app, row.hub_id, row.user_id)
+        log.warning("HubSpot rejects the newest install; the one before it is tried", **identity.log_fields())
+    return {row.id for row in rows}

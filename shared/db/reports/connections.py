@@ -13,6 +13,7 @@ from shared.db.core.statements import Database, single_statement
 from shared.db.refresh.brake import IS_HELD
 from shared.db.refresh.provider import PROVIDER_COLUMNS, row_to_provider
 from shared.domain.connection import Status
+from shared.domain.identity import ConnectionIdentity
 from shared.domain.provider import Provider
 
 #: The soonest expiry is looked for among so many rows that are due soonest, and so many that fail: a token that expires
@@ -57,6 +58,14 @@ class ConnectionRow:
     account_name: str | None
     account_type: str | None
     region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionKey:
+    """What a person calls a connection, and the key that statements use."""
+
+    id: int
+    identity: ConnectionIdentity
 
 
 _ROW_FIELDS = tuple(each.name for each in fields(ConnectionRow))
@@ -110,6 +119,10 @@ _PAGE = "SELECT * FROM hubspot.connections WHERE hub_id > :after {filter} ORDER 
 PAGE = single_statement(_PAGE.format(filter=""))
 PAGE_OF_STATUS = single_statement(_PAGE.format(filter="AND status = :status"))
 FIND = single_statement("SELECT * FROM hubspot.connections WHERE hub_id = :hub_id")
+FIND_KEYS = single_statement("""
+SELECT id, app, hub_id, user_id FROM tokenkeeper.connections
+ WHERE hub_id = ANY (CAST(:hub_ids AS bigint[])) ORDER BY hub_id, app, user_id
+""")
 HISTORY = single_statement("""
 SELECT at, event, detail FROM tokenkeeper.history WHERE hub_id = :hub_id ORDER BY id DESC LIMIT :limit
 """)
@@ -163,6 +176,11 @@ class ConnectionReports:
     def find(self, hub_id: int) -> ConnectionRow | None:
         rows = self._database.execute(FIND, hub_id=hub_id)
         return make_connection_row(rows[0]) if rows else None
+
+    def find_keys(self, hub_ids: Sequence[int]) -> list[ConnectionKey]:
+        """Of all connections of these hubs, by hub, app and user."""
+        rows = self._database.execute(FIND_KEYS, hub_ids=list(hub_ids))
+        return [ConnectionKey(row.id, ConnectionIdentity(row.app, row.hub_id, row.user_id)) for row in rows]
 
     def read_history(self, hub_id: int, limit: int = 200) -> list[HistoryLine]:
         """The newest first."""

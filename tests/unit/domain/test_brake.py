@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.brake import MIN_REVOCATIONS, hold_revocation, is_revocation, remaining_revocations
-from shared.domain.connection import Connection, EventName, Status, apply_failure, apply_introspection
+from shared.domain.connection import EventName, Status, apply_failure, apply_introspection
 from shared.domain.errors import InvalidGrant
 from shared.domain.grant import Introspection
+from tests.support.builders import make_connection
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-HEALTHY = Connection(hub_id=7, status=Status.ACTIVE, lifetime_seconds=1800.0, scopes=("oauth",), due_at=NOON)
+HEALTHY = make_connection(lifetime_seconds=1800.0, scopes=("oauth",), due_at=NOON)
 DEAD = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id="c-1")
 
 

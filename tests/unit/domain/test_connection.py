@@ -7,7 +7,6 @@ import pytest
 
 from shared.domain.connection import (
     CONSENT_AGAIN_REASON,
-    Connection,
     EventName,
     Status,
     apply_decryption_failure,
@@ -27,9 +26,10 @@ from shared.domain.errors import (
 )
 from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS, Grant, Introspection
 from shared.domain.schedule import Schedule
+from tests.support.builders import make_connection
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-HEALTHY = Connection(hub_id=7, status=Status.ACTIVE, lifetime_seconds=1800.0, scopes=("oauth",), due_at=NOON)
+HEALTHY = make_connection(lifetime_seconds=1800.0, scopes=("oauth",), due_at=NOON)
 SUSPECT = replace(HEALTHY, status=Status.SUSPECT, failures=1, status_reason="HubSpot answered so")
 DEAD = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
 GRANT = Grant(access_token="clear", expires_in=1800, granted_at=NOON, hub_id=7, scopes=("oauth",))

@@ -29,7 +29,7 @@ def encode_body(*content: Any) -> str:
 def make_message(**changes: Any) -> dict[str, Any]:
     """A valid message, with `changes` to its parts."""
     return {
-        "body": encode_body([], {"hub_id": 1}, NO_FURTHER_TASKS),
+        "body": encode_body([], {"connection_id": 1}, NO_FURTHER_TASKS),
         "content-type": "application/json",
         "content-encoding": "utf-8",
         "headers": {"task": dispatch.DISCONNECT, "id": str(uuid4()), "timelimit": [None, None]},
@@ -82,17 +82,21 @@ def test_unknown_headers_and_properties_are_removed(fields: dict[str, Any]) -> N
 
 @given(JSON_VALUES, JSON_VALUES, JSON_VALUES)
 def test_a_body_that_is_accepted_calls_one_known_task_and_nothing_afterwards(one: Any, two: Any, three: Any) -> None:
-    for content in ((one, two, three), ([], {"hub_id": one}, NO_FURTHER_TASKS), ([], {"hub_id": 1}, {"chain": two})):
+    for content in (
+        (one, two, three),
+        ([], {"connection_id": one}, NO_FURTHER_TASKS),
+        ([], {"connection_id": 1}, {"chain": two}),
+    ):
         accepted = validate_or_none(make_message(body=encode_body(*content)))
         if accepted is not None:
             positional, by_name, afterwards = json.loads(base64.b64decode(accepted["body"]))
             assert positional == []
             assert not any(afterwards.values())
-            assert TASK_ARGUMENTS[dispatch.DISCONNECT]["hub_id"](by_name["hub_id"])
+            assert TASK_ARGUMENTS[dispatch.DISCONNECT]["connection_id"](by_name["connection_id"])
 
 
 def test_arguments_of_a_newer_version_are_accepted() -> None:
-    newer = make_message(body=encode_body([], {"hub_id": 1, "reason": "asked"}, NO_FURTHER_TASKS))
+    newer = make_message(body=encode_body([], {"connection_id": 1, "reason": "asked"}, NO_FURTHER_TASKS))
     assert validate_or_none(newer) == newer
 
 

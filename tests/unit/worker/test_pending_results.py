@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 from shared.db.refresh.claims import Lease, RefreshResult
-from shared.domain.connection import Connection, Status, Transition
-from tests.support.builders import START
+from shared.domain.connection import Status, Transition
+from tests.support.builders import START, make_connection
 from worker.pending_results import PendingResults
 from worker.refresh import RefreshAttempt
 
 
-def make_attempt(hub_id: int, *, is_called: bool = True) -> RefreshAttempt:
-    lease = Lease(hub_id, number=1, generation=1, until=START, claimed_status=Status.ACTIVE)
-    result = RefreshResult(lease, Transition(Connection(hub_id, Status.ACTIVE))) if is_called else None
+def make_attempt(connection_id: int, *, is_called: bool = True) -> RefreshAttempt:
+    lease = Lease(connection_id, number=1, generation=1, until=START, claimed_status=Status.ACTIVE)
+    result = RefreshResult(lease, Transition(make_connection(connection_id=connection_id))) if is_called else None
     return RefreshAttempt(lease, result)
 
 
-def list_hub_ids(attempts: list[RefreshAttempt]) -> list[int]:
-    return [attempt.lease.hub_id for attempt in attempts]
+def list_ids(attempts: list[RefreshAttempt]) -> list[int]:
+    return [attempt.lease.connection_id for attempt in attempts]
 
 
 def test_attempts_without_a_result_wait_for_the_release_of_their_lease():
     pending = PendingResults()
     pending.add([make_attempt(1), make_attempt(2, is_called=False)])
-    assert (list_hub_ids(pending.attempts), [lease.hub_id for lease in pending.uncalled]) == ([1], [2])
+    assert (list_ids(pending.attempts), [lease.connection_id for lease in pending.uncalled]) == ([1], [2])
     assert len(pending) == 2
 
 
 def test_results_of_locked_rows_wait_and_each_is_reported_once():
     pending = PendingResults()
     pending.add([make_attempt(1), make_attempt(2)])
-    assert pending.finish({2}) == {2}
-    assert (pending.attempts, list_hub_ids(pending.locked), len(pending)) == ([], [2], 1)
+    assert list_ids(pending.finish({2})) == [2]
+    assert (pending.attempts, list_ids(pending.locked), len(pending)) == ([], [2], 1)
     pending.retry_locked_if_due()
     pending.add([make_attempt(3)])
-    assert pending.finish({2, 3}) == {3}
-    assert list_hub_ids(pending.locked) == [2, 3]
+    assert list_ids(pending.finish({2, 3})) == [3]
+    assert list_ids(pending.locked) == [2, 3]
 
 
 def test_locked_rows_are_tried_again_at_once_and_then_after_a_pause():
@@ -42,7 +42,7 @@ def test_locked_rows_are_tried_again_at_once_and_then_after_a_pause():
     pending.add([make_attempt(1)])
     pending.finish({1})
     pending.retry_locked_if_due()
-    assert list_hub_ids(pending.attempts) == [1]
+    assert list_ids(pending.attempts) == [1]
     pending.finish({1})
     pending.retry_locked_if_due()
     assert pending.attempts == [], "the pause goes on"
@@ -58,6 +58,6 @@ def test_after_all_locked_rows_are_saved_the_next_one_is_tried_at_once_again():
     pending.finish(())
     pending.retry_locked_if_due()
     pending.add([make_attempt(2)])
-    assert pending.finish({2}) == {2}
+    assert list_ids(pending.finish({2})) == [2]
     pending.retry_locked_if_due()
-    assert list_hub_ids(pending.attempts) == [2]
+    assert list_ids(pending.attempts) == [2]

@@ -16,10 +16,10 @@ import structlog
 from shared import logs
 from shared.db.refresh.claims import Lease, RefreshResult
 from shared.domain import connection as rules
-from shared.domain.connection import Connection, Status
+from shared.domain.connection import Status
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, TemporarilyUnavailable
 from shared.domain.grant import Introspection
-from tests.support.builders import HUB, START
+from tests.support.builders import HUB, START, make_connection
 from tests.support.hubspot import ScriptedHubSpot
 from tests.support.refresh_attempts import make_claimed_row, refresh_row
 from worker.refresh_log import RefreshLog
@@ -43,8 +43,8 @@ def read_lines() -> Iterator[ReadLines]:
 
 def test_the_first_failure_of_a_streak_is_logged_with_hubspots_evidence(read_lines: ReadLines) -> None:
     error = TemporarilyUnavailable("html", http_status=502, correlation_id=CORRELATION_ID)
-    transition = rules.apply_failure(Connection(HUB, Status.ACTIVE), error, START)
-    RefreshLog().log_results([RefreshResult(LEASE, transition)])
+    transition = rules.apply_failure(make_connection(), error, START)
+    RefreshLog("default").log_results([RefreshResult(LEASE, transition)])
     (line,) = read_lines()
     assert (line["event"], line["level"], line["hub_id"]) == ("connection refresh_failed", "info", HUB)
     assert (line["code"], line["http_status"], line["correlation_id"]) == ("html", 502, CORRELATION_ID)
@@ -52,9 +52,9 @@ def test_the_first_failure_of_a_streak_is_logged_with_hubspots_evidence(read_lin
 
 def test_a_revocation_is_logged_with_the_refusal_and_the_introspection(read_lines: ReadLines) -> None:
     dead = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION_ID)
-    suspect = rules.apply_failure(Connection(HUB, Status.ACTIVE), dead, START)
+    suspect = rules.apply_failure(make_connection(), dead, START)
     revoked = rules.apply_introspection(suspect, dead, Introspection(active=False))
-    RefreshLog().log_results([RefreshResult(LEASE, revoked)])
+    RefreshLog("default").log_results([RefreshResult(LEASE, revoked)])
     lines = {line["event"]: line for line in read_lines()}
     assert list(lines) == ["connection refresh_failed", "connection suspected", "connection revoked"]
     assert {line["correlation_id"] for line in lines.values()} == {CORRELATION_ID}
