@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 
 import structlog
 
@@ -90,7 +91,10 @@ class AccountInfoFetcher:
             log.info("HubSpot did not return the account's name; asked again later", **fields, **error.evidence())
             return None, True
         except ProviderError as error:
-            log.info("HubSpot refuses to return the account's name", **fields, **error.evidence())
+            if error.http_status == HTTPStatus.UNAUTHORIZED:
+                log.warning("HubSpot's API refuses a new token", **fields, **error.evidence())
+            else:
+                log.info("HubSpot refuses to return the account's name", **fields, **error.evidence())
             return None, False
         if details.hub_id not in {None, hub_id}:
             log.warning("HubSpot returned the name of another account", **fields, other_hub_id=details.hub_id)
