@@ -1,7 +1,7 @@
 """A product with two customers, which connects their HubSpot accounts by connect links.
 
-The customer's page shows what the database says, never what the address says: anyone can type `?status=connected`. A
-real product takes the customer from the session of the person who is signed in, not from the path.
+A customer's page shows what the database says, never what the address says: anyone can type `?status=connected`. A real
+product takes the customer from the session of the person who is signed in, not from the path.
 """
 
 import os
@@ -10,7 +10,7 @@ import uuid
 
 import jwt
 import psycopg2
-from flask import Flask, abort, redirect
+from flask import Flask, abort, redirect, request
 from markupsafe import escape
 from werkzeug.wrappers import Response
 
@@ -24,19 +24,35 @@ app = Flask(__name__)
 def show(customer: str) -> str:
     name = CUSTOMERS.get(customer) or abort(404)
     hubs = read_hubs(customer)
-    state = f"connected: {', '.join(hubs)}" if hubs else f'<a href="/{customer}/connect">Connect HubSpot</a>'
-    return f'<!doctype html><html lang="en"><title>{escape(name)}</title><h1>{escape(name)}</h1><p>{state}</p></html>'
+    state = f"connected: {', '.join(hubs)}" if hubs else "not connected"
+    button = f'<a href="/{customer}/connect">Connect HubSpot</a>'
+    head = f'<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>{escape(name)}</title>'
+    return f"{head}<h1>{escape(name)}</h1><p>{state}</p>{button}"
 
 
 @app.get("/<customer>/connect")
 def connect(customer: str) -> Response:
+    return redirect(f"{TOKENKEEPER}/connect/{make_link(customer)}")
+
+
+@app.get("/hubspot/sign-in")
+def sign_in() -> Response:
+    """For installs from HubSpot's Marketplace: here the person would sign in first. Acme's always does."""
+    back = request.args["continue"]
+    return redirect(f"{back}&link={make_link('acme')}") if back.startswith(f"{TOKENKEEPER}/") else abort(400)
+
+
+def make_link(customer: str) -> str:
     name = CUSTOMERS.get(customer) or abort(404)
     claims = {"customer": customer, "name": name, "exp": int(time.time()) + 600, "jti": str(uuid.uuid4())}
-    link = jwt.encode(claims | {"return_to": f"{PRODUCT}/{customer}"}, KEY, algorithm="HS256")
-    return redirect(f"{TOKENKEEPER}/connect/{link}")
+    return jwt.encode(claims | {"return_to": f"{PRODUCT}/{customer}"}, KEY, algorithm="HS256")
 
 
 def read_hubs(customer: str) -> list[str]:
     with psycopg2.connect("") as connection, connection.cursor() as cursor:  # libpq's variables: PGHOST, PGUSER …
-        cursor.execute("SELECT hub_id FROM hubspot.tokens WHERE customer = %s ORDER BY hub_id", (customer,))
+        # hubspot.tokens has the token of each; after an outage that may be some seconds later.
+        cursor.execute(
+            "SELECT hub_id FROM hubspot.connections WHERE customer = %s AND status = 'active' ORDER BY hub_id",
+            (customer,),
+        )
         return [str(hub_id) for (hub_id,) in cursor]
