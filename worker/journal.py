@@ -43,8 +43,9 @@ MAX_RETRY_AFTER_SECONDS, REFUSED_RETRY_SECONDS = 300.0, 600.0
 SUBSCRIPTIONS_SECONDS = 300.0
 #: A file that cannot be read in so many turns is passed over.
 MAX_FILE_FAILURES = 5
-#: Between two batches of reports: each batch makes up to 500 connections due.
-BATCH_SECONDS = 0.5
+#: Between two batches of reports, at least and at most: each makes hundreds of connections due, and refreshes of other
+#: connections must not wait behind thousands.
+MIN_BATCH_SECONDS, MAX_BATCH_SECONDS = 0.2, 5.0
 #: Connections that one turn asks about after a gap, and pages of the table that it searches for them.
 ASKED_PER_TURN, SEARCHES_PER_TURN = 20, 10
 #: Of JOURNAL_SECONDS: after so long the journal is due again, so that who looks every JOURNAL_SECONDS reads it.
@@ -73,8 +74,10 @@ class JournalReader:
         hubspot: HubSpot,
         cipher: TokenCipher,
         journal_seconds: float,
+        max_batch_seconds: float = MAX_BATCH_SECONDS,
     ) -> None:
         self._app = app
+        self._max_batch_seconds = max_batch_seconds
         self._journal = journal
         self._uninstalls = uninstalls
         self._client = client
@@ -246,15 +249,23 @@ class JournalReader:
 
     def _settle(self) -> tuple[int, int]:
         """How many connections were made due, and how many reports wait for connections that are being refreshed."""
-        after: int | None = 0
-        due = deferred = 0
-        while after is not None:
-            batch = self._uninstalls.settle_batch(after)
-            due += batch.suspected + batch.checked
+        suspected = checked = deferred = 0
+        batch = self._uninstalls.settle_batch()
+        while True:
+            suspected += batch.suspected
+            checked += batch.checked
             deferred += batch.deferred
-            after = batch.last_id if batch.is_full else None
-            if batch.suspected:
-                log.info("connections are suspect: HubSpot reported uninstalls", app=self._app, count=batch.suspected)
-            if after is not None:
-                time.sleep(BATCH_SECONDS)
-        return due, deferred
+            if not batch.is_full:
+                break
+            self._wait_for_refreshes()
+            batch = self._uninstalls.settle_batch(after=batch.last_id)
+        if suspected:
+            log.info("connections are suspect: HubSpot reported uninstalls", app=self._app, count=suspected)
+        return suspected + checked, deferred
+
+    def _wait_for_refreshes(self) -> None:
+        """Until most of what is due is claimed. Not for long: during an outage much stays due."""
+        ends_at = monotonic() + self._max_batch_seconds
+        time.sleep(MIN_BATCH_SECONDS)
+        while monotonic() < ends_at and self._uninstalls.has_backlog():
+            time.sleep(MIN_BATCH_SECONDS)

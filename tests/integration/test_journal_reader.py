@@ -57,6 +57,7 @@ class JournalFixture:
             hubspot=hubspot,
             cipher=self.cipher,
             journal_seconds=10.0,
+            max_batch_seconds=0.0,
         )
 
     def connect(self, hub_id: int = HUB, *, ago: float = 60.0, user_id: int | None = None) -> int:

@@ -35,12 +35,11 @@ FIND_CONNECTIONS = text("""
 SELECT id, hub_id FROM tokenkeeper.connections
  WHERE app = :app AND hub_id = ANY (CAST(:hub_ids AS bigint[]))
 """)
-#: One that another transaction has locked is left to a later batch.
+#: One that another transaction has locked, or a worker is refreshing, is left to a later batch: neither waits for it.
 LOCK_CONNECTIONS = text(f"""
-SELECT id, hub_id, user_id, status, installed_at, refreshed_at,
-       coalesce(lease_until > now() AND lease_until <= now() + make_interval(secs => {_MAX_LEASE_SECONDS}), false)
-           AS is_leased
-  FROM tokenkeeper.connections WHERE id = ANY (CAST(:ids AS bigint[]))
+SELECT id, hub_id, user_id, status, installed_at, refreshed_at FROM tokenkeeper.connections
+ WHERE id = ANY (CAST(:ids AS bigint[]))
+   AND (lease_until IS NULL OR lease_until <= now() OR lease_until > now() + make_interval(secs => {_MAX_LEASE_SECONDS}))
  ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 """)
 #: Due now: the refresh is answered by another refusal, and introspection confirms it, or by a token.
@@ -64,6 +63,11 @@ SELECT app, hub_id, user_id, customer, 'suspected', CAST(detail AS jsonb), 'susp
 """)
 SETTLE = text("""
 UPDATE tokenkeeper.reported_uninstalls SET settled_at = now() WHERE id = ANY (CAST(:ids AS bigint[]))
+""")
+HAS_BACKLOG = single_statement(f"""
+SELECT count(*) > {BATCH_ROWS} FROM (
+    SELECT FROM tokenkeeper.connections WHERE app = :app AND due_at <= now() LIMIT {BATCH_ROWS + 1}
+) AS due
 """)
 PRUNE = single_statement(f"""
 DELETE FROM tokenkeeper.reported_uninstalls WHERE reported_at < now() - interval '{KEPT_FOR}'
@@ -92,7 +96,7 @@ VALUES (:app, :hub_id, :user_id, :at, '{INTROSPECTION}') ON CONFLICT DO NOTHING
 class SettledBatch:
     """What became of some reports."""
 
-    last_id: int | None = None  #: of the reports looked at; None: there was none
+    last_id: int = 0  #: of the reports looked at
     is_full: bool = False  #: there may be more after `last_id`
     suspected: int = 0  #: connections that became suspect, and are due now
     checked: int = 0  #: connections that are due now, of the same status as before
@@ -158,6 +162,10 @@ class UninstallStore:
             deferred=len(reports) - len(ready),
         )
 
+    def has_backlog(self) -> bool:
+        """Whether more of the app's connections are due than one batch makes due."""
+        return bool(self._database.execute(HAS_BACKLOG, app=self._app)[0][0])
+
     def find_unheard(self, after: int, unheard_since: datetime, limit: int) -> UnheardPage:
         """Active connections with ids above `after` to which HubSpot issued no token since. It searches a page only."""
         rows = self._database.execute(
@@ -191,7 +199,7 @@ class UninstallStore:
     def _lock_free(self, connection: Connection, ids: Sequence[int]) -> Mapping[int, Row[Any]]:
         """Those that no other transaction has locked, and no worker is refreshing."""
         rows = connection.execute(LOCK_CONNECTIONS, {"ids": list(ids), "lease_seconds": self._lease_seconds})
-        return {row.id: row for row in rows if not row.is_leased}
+        return {row.id: row for row in rows}
 
 
 def _save(connection: Connection, suspects: Mapping[int, Row[Any]], checks: Iterable[int]) -> None:

@@ -1,0 +1,43 @@
+"""100,000 customers uninstall at once: the brake holds them, and connections of others are refreshed meanwhile."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from shared.domain.brake import MAX_REVOKED_PERCENT
+from tests.support.fault_deployment import FaultDeployment
+from tests.support.polling import until
+
+SETTINGS = {"SWEEP_SECONDS": "2", "HTTP_TIMEOUT_SECONDS": "20", "LEASE_SECONDS": "60", "JOURNAL_SECONDS": "2"}
+HUBS, OTHER_HUBS = 100_000, 100
+COUNT = "SELECT count(*) FROM tokenkeeper.connections WHERE "
+
+
+@pytest.mark.timeout(1200)
+def test_the_brake_holds_100000_uninstalls_at_once_and_other_connections_are_refreshed_meanwhile(
+    started_deployment: FaultDeployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployment = started_deployment
+    deployment.simulator.change_settings(lifetime=7200)
+    until(lambda: len(deployment.simulator.list_subscriptions()) == 2)
+    deployment.import_connections(HUBS, first=1_000_000)
+    until(lambda: deployment.sql.value(COUNT + "access_token IS NOT NULL") == HUBS, 400)
+    deployment.simulator.uninstall(keep_access_tokens=True)
+    began_at = time.monotonic()
+    others = deployment.import_connections(OTHER_HUBS, first=5_000_000).hubs[-OTHER_HUBS:]
+    until(lambda: deployment.sql.value(COUNT + "access_token IS NOT NULL AND hub_id >= 5000000") == OTHER_HUBS)
+    waits = []
+    while deployment.sql.value(COUNT + "status = 'active' AND hub_id < 5000000"):
+        before, asked_at = deployment.make_due(*others), time.monotonic()
+        deployment.wait_for_new_tokens(before, 60)
+        waits.append(time.monotonic() - asked_at)
+    seconds = time.monotonic() - began_at
+    revoked, tokens = deployment.sql.value(COUNT + "status = 'revoked'"), len(deployment.tokens())
+    with capsys.disabled():
+        print(f"\n{HUBS} uninstalls: all suspect or revoked after {seconds:.0f} s, {revoked} revoked;", end=" ")
+        print(f"other connections that were due had new tokens after {max(waits):.1f} s at most")
+    assert revoked <= HUBS * MAX_REVOKED_PERCENT // 100
+    assert tokens == HUBS + OTHER_HUBS - revoked
+    assert deployment.sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE kind = 'revocation_brake'") == 1
