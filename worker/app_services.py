@@ -20,6 +20,7 @@ from shared.settings import Settings
 from shared.token_cipher import TokenCipher
 from worker.account_info import AccountInfoFetcher
 from worker.background import BackgroundWork
+from worker.journal import JournalReader
 from worker.refresh import Refresher
 from worker.refresh_loop import RefreshLoop
 
@@ -49,6 +50,7 @@ class AppServices:
     account_info: AccountInfoStore
     account_info_fetcher: AccountInfoFetcher
     account_info_work: BackgroundWork
+    journal_reader: JournalReader
     active_seconds: float  #: of the refresh loop, after its activation
 
     @classmethod
@@ -79,6 +81,7 @@ class AppServices:
             account_info=account_info,
             account_info_fetcher=AccountInfoFetcher(account_info, provider, hubspot),
             account_info_work=BackgroundWork(f"account-info-{app.name}", threads=2, max_queued=2),
+            journal_reader=JournalReader.for_app(app, settings, engine, hubspot, shared.transport),
             active_seconds=ACTIVE_SWEEPS * settings.sweep_seconds,
         )
 

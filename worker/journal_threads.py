@@ -51,10 +51,10 @@ class JournalThreads:
                 log.exception("reading HubSpot's journal raised an exception", app=app)
             self._is_stopping.wait(seconds)
 
-    def _take_turn(self, app: str) -> bool:
+    def _take_turn(self, name: str) -> bool:
         """Whether the next one is to begin soon."""
-        services = self._get_services()
-        turn = services.journal_readers[app].take_turn()
+        app = self._get_services().apps[name]
+        turn = app.journal_reader.take_turn()
         if turn.due:
-            services.apps[app].activate_refresh_loop()
+            app.activate_refresh_loop()
         return turn.is_more

@@ -24,7 +24,6 @@ from shared.settings import Settings
 from shared.token_cipher import TokenCipher
 from worker.app_services import AppServices, SharedServices
 from worker.background import BackgroundWork
-from worker.journal import JournalReader
 from worker.webhook import Webhook
 
 #: Connections to HubSpot beside those of refreshes: for introspections of new installs, and for disconnects.
@@ -44,7 +43,6 @@ class Services:
     disconnects: DisconnectStore
     cipher: TokenCipher
     schedule: Schedule
-    journal_readers: Mapping[str, JournalReader]  #: by the app's name
     outbox: Outbox
     alert_detector: AlertDetector
     webhook: Webhook | None  #: None: alerts are only logged
@@ -78,12 +76,6 @@ class Services:
             disconnects=DisconnectStore(engine),
             cipher=shared.cipher,
             schedule=shared.schedule,
-            journal_readers={
-                app.name: JournalReader.for_app(
-                    app, settings, engine, HubSpot.for_app(app, settings, shared.transport), shared.transport
-                )
-                for app in apps
-            },
             outbox=Outbox(engine),
             alert_detector=AlertDetector(engine, settings.sweep_seconds),
             webhook=webhook,

@@ -31,7 +31,7 @@ MAX_QUEUE_USAGE = 0.25
 class AlertKind(StrEnum):
     """Each kind is sent when it begins and once more, as `recovered`, when it is over.
 
-    The first four are about one app each.
+    The first four, and JOURNAL, are about one app each.
     """
 
     #: the state of HubSpot as a whole changed; `detail`: state, before, reason, and resumed_by where an operator did it

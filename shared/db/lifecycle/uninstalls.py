@@ -35,11 +35,12 @@ FIND_CONNECTIONS = text("""
 SELECT id, hub_id FROM tokenkeeper.connections
  WHERE app = :app AND hub_id = ANY (CAST(:hub_ids AS bigint[]))
 """)
-#: One that another transaction has locked, or a worker is refreshing, is left to a later batch: neither waits for it.
+#: One that another transaction has locked, or a worker is refreshing, is left to a later batch.
 LOCK_CONNECTIONS = text(f"""
 SELECT id, hub_id, user_id, status, installed_at, refreshed_at FROM tokenkeeper.connections
  WHERE id = ANY (CAST(:ids AS bigint[]))
-   AND (lease_until IS NULL OR lease_until <= now() OR lease_until > now() + make_interval(secs => {_MAX_LEASE_SECONDS}))
+   AND (lease_until IS NULL OR lease_until <= now()
+        OR lease_until > now() + make_interval(secs => {_MAX_LEASE_SECONDS}))
  ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 """)
 #: Due now: the refresh is answered by another refusal, and introspection confirms it, or by a token.

@@ -34,11 +34,13 @@ class FakeReader:
 
 
 def start_threads(**readers: FakeReader) -> tuple[JournalThreads, Counter[str]]:
-    """And how often a refresh loop was activated."""
+    """And how often the refresh loop of each app was activated."""
     activations: Counter[str] = Counter()
-    services: Any = SimpleNamespace(
-        journal_readers=readers, activate_refresh_loop=lambda: activations.update(["refresh"])
-    )
+    apps = {
+        name: SimpleNamespace(journal_reader=reader, activate_refresh_loop=lambda name=name: activations.update([name]))
+        for name, reader in readers.items()
+    }
+    services: Any = SimpleNamespace(apps=apps)
     return JournalThreads(lambda: services, readers, 0.01), activations
 
 
@@ -61,10 +63,7 @@ def test_an_app_whose_turn_hangs_does_not_hold_up_another() -> None:
 
 
 def test_what_a_turn_makes_due_is_refreshed_at_once() -> None:
-    threads, activations = start_threads(default=FakeReader(due=1))
-    until(lambda: activations["refresh"] > 0)
+    threads, activations = start_threads(busy=FakeReader(due=1), idle=(idle := FakeReader()))
+    until(lambda: activations["busy"] and idle.turns >= 2)
     threads.stop()
-    threads, activations = start_threads(default=(idle := FakeReader()))
-    until(lambda: idle.turns >= 2)
-    threads.stop()
-    assert not activations
+    assert not activations["idle"]
