@@ -129,9 +129,9 @@ def _compare_redirect_url(auth: Mapping[str, Any], app: HubSpotApp) -> Iterator[
 
 def _compare_scopes(auth: Mapping[str, Any], app: HubSpotApp) -> Iterator[Finding]:
     lists = (
-        ("requiredScopes", "HUBSPOT_SCOPES", app.scopes),
-        ("optionalScopes", "HUBSPOT_OPTIONAL_SCOPES", app.optional_scopes),
-        ("conditionallyRequiredScopes", "HUBSPOT_CONDITIONAL_SCOPES", app.conditional_scopes),
+        ("requiredScopes", "the scopes of the settings", app.scopes),
+        ("optionalScopes", "the optional scopes of the settings", app.optional_scopes),
+        ("conditionallyRequiredScopes", "the conditional scopes of the settings", app.conditional_scopes),
     )
     places: dict[str, list[str]] = {}
     for key, setting, wanted in lists:
@@ -139,9 +139,9 @@ def _compare_scopes(auth: Mapping[str, Any], app: HubSpotApp) -> Iterator[Findin
         for scope in dict.fromkeys(in_file):
             places.setdefault(scope, []).append(key)
         if missing := sorted(set(wanted) - set(in_file)):
-            yield Finding(f"{key} lacks {', '.join(missing)}, which {setting} has: add it to the file, then upload it")
+            yield Finding(f"{key} lacks {', '.join(missing)}, which {setting} have: add it to the file, then upload it")
         if surplus := sorted(set(in_file) - set(wanted)):
-            yield Finding(f"{key} has {', '.join(surplus)}, which {setting} lacks: add it to the setting, or remove it")
+            yield Finding(f"{key} has {', '.join(surplus)}, which {setting} lack: add it there, or remove it")
         for scope in in_file:
             if re.search(r"[\s,%+\"']", scope):
                 yield Finding(f"{key} has {scope!r}: each scope is a text of its own, without commas and spaces")

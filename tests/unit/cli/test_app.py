@@ -101,7 +101,7 @@ def change_auth(**changes: Any) -> Callable[[dict[str, Any]], None]:
     [
         (change_auth(redirectUrls=[REDIRECT_URI + "/"]), f"redirectUrls lacks {REDIRECT_URI}"),
         (change_auth(redirectUrls=[REDIRECT_URI, "http://a.example/oauth/callback"]), "HubSpot takes https, and http"),
-        (change_auth(requiredScopes=["oauth"]), "requiredScopes lacks crm.objects.contacts.read, which HUBSPOT_SCOPES"),
+        (change_auth(requiredScopes=["oauth"]), "requiredScopes lacks crm.objects.contacts.read, which the scopes of"),
         (change_auth(requiredScopes=["crm.objects.contacts.read"]), "requiredScopes lacks oauth: account information"),
         (change_auth(optionalScopes=[]), "optionalScopes lacks crm.objects.deals.read"),
         (change_auth(optionalScopes=["crm.objects.deals.read", "files"]), "optionalScopes has files, which"),
