@@ -399,3 +399,24 @@ def test_a_sample_of_encrypted_refresh_tokens_is_read(connections: ConnectionFix
     assert connections.stores.key_check.sample_refresh_tokens() == []
     connections.import_due(30)
     assert connections.stores.key_check.sample_refresh_tokens(limit=5) == ["encrypted"] * 5
+
+
+def test_each_app_and_each_user_of_an_account_has_a_connection_of_its_own(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    grants = [("default", None), ("crm", None), ("personal", 7), ("personal", 8)]
+    for app, user_id in grants:
+        connections.install(app=app, user_id=user_id, access_token=f"of-{app}-{user_id}")
+    connections.install(app="personal", user_id=7, access_token="newer")
+    served = "SELECT app, user_id, access_token FROM hubspot.tokens WHERE hub_id = %s ORDER BY app, user_id"
+    assert sql.rows(served, HUB) == [
+        ("crm", None, "of-crm-None"),
+        ("default", None, "of-default-None"),
+        ("personal", 7, "newer"),
+        ("personal", 8, "of-personal-8"),
+    ]
+    events = "SELECT app, user_id, event FROM hubspot.history ORDER BY id"
+    assert sql.rows(events) == [*((*each, "installed") for each in grants), ("personal", 7, "reinstalled")]
+    counts = "SELECT app, connections FROM tokenkeeper.connection_counts ORDER BY app"
+    assert sql.rows(counts) == [("crm", 1), ("default", 1), ("personal", 2)]
+    assert sql.value("SELECT array_agg(app ORDER BY app) FROM tokenkeeper.provider") == ["crm", "default", "personal"]
