@@ -14,6 +14,7 @@ from cli.doctor_outside_checks import check_redis, list_app_checks, list_app_nam
 from cli.output import format_hubs, track_pages
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.key_check import KeyCheckStore
+from shared.db.lifecycle.key_rotation import KeyRotationStore
 from shared.db.reports.connections import ConnectionReports, Overview
 from shared.db.reports.journals import read_journals
 from shared.db.reports.oldest_snapshot import read_oldest_snapshot
@@ -139,7 +140,7 @@ class _DatabaseChecks:
         if not key_check.can_read_refresh_tokens():
             return _check_keys_by_check_value(cipher, key_check.read_check_value())
         with track_pages(count_tokens(self._reports)) as track:
-            audit = audit_tokens(self._reports, cipher, track)
+            audit = audit_tokens(KeyRotationStore(self._engine), cipher, track)
         if audit.undecryptable_hubs:
             raise CheckFailed(
                 f"{format_hubs(audit.undecryptable_hubs)} of {audit.rows:,} rows: TOKEN_KEYS does not decrypt it: "

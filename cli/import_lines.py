@@ -1,4 +1,4 @@
-"""Reads the lines of an import: each is a hub and its refresh token, or refused with a reason.
+"""Reads the lines of an import: each is a connection and its refresh token, or refused with a reason.
 
 No reason quotes the line: it contains a token. Memory is constant, however long the file or a line of it.
 """
@@ -8,22 +8,29 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
 
+from shared.domain.customer import InvalidText, parse_customer
 from shared.domain.hub_id import MAX_HUB_ID, is_hub_id
+from shared.domain.identity import APP_NAME
 from shared.hubspot import response_fields
 
 #: Four times the longest token.
 MAX_LINE_BYTES = 64 * 1024
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 HUB_ID_FIELD, REFRESH_TOKEN_FIELD = "hub_id", "refresh_token"
+#: Columns that a file may leave out; so may a line: an empty value is none.
+APP_FIELD, USER_ID_FIELD, CUSTOMER_FIELD = "app", "user_id", "customer"
+FIELDS = (HUB_ID_FIELD, REFRESH_TOKEN_FIELD, APP_FIELD, USER_ID_FIELD, CUSTOMER_FIELD)
 #: As many digits as the largest hub id has.
 DIGITS = re.compile(r"[0-9]{1,19}")
 
 BAD_HUB_ID = f"hub_id is not a whole number from 1 to {MAX_HUB_ID}"
+BAD_USER_ID = f"user_id is not a whole number from 1 to {MAX_HUB_ID}"
+BAD_APP = "app is not the name of an app: small letters, digits and _"
 BAD_REFRESH_TOKEN = (
     f"refresh_token is missing, or is not 1 to {response_fields.MAX_TOKEN_CHARS} printable characters without spaces"
 )
@@ -34,6 +41,9 @@ class ImportLine:
     number: int
     hub_id: int
     refresh_token: str = field(repr=False)
+    app: str | None = None
+    user_id: int | None = None
+    customer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,7 @@ def read_lines(stream: BinaryIO) -> Iterator[ImportLine | RefusedLine]:
         raise UnreadableFile(f"line {number}: {error}") from None
     if first.lstrip().startswith("{"):
         yield _parse_line(number, raw, _parse_json)
-        parse: Callable[[str], tuple[Any, Any]] = _parse_json
+        parse: Callable[[str], Mapping[str, Any]] = _parse_json
     else:
         parse = partial(_parse_csv, header=_parse_header(first))
     for number, raw in lines:
@@ -94,10 +104,17 @@ def _decode(raw: bytes | None) -> str:
         raise _BadLine("not UTF-8") from None
 
 
-def _parse_line(number: int, raw: bytes | None, parse: Callable[[str], tuple[Any, Any]]) -> ImportLine | RefusedLine:
+def _parse_line(number: int, raw: bytes | None, parse: Callable[[str], Mapping[str, Any]]) -> ImportLine | RefusedLine:
     try:
-        hub_id, refresh_token = parse(_decode(raw))
-        return ImportLine(number, _parse_hub_id(hub_id), _parse_refresh_token(refresh_token))
+        values = parse(_decode(raw))
+        return ImportLine(
+            number,
+            _parse_number(values.get(HUB_ID_FIELD), BAD_HUB_ID),
+            _parse_refresh_token(values.get(REFRESH_TOKEN_FIELD)),
+            app=_parse_app(values.get(APP_FIELD)),
+            user_id=_parse_user_id(values.get(USER_ID_FIELD)),
+            customer=_parse_customer(values.get(CUSTOMER_FIELD)),
+        )
     except _BadLine as error:
         return RefusedLine(number, str(error))
 
@@ -107,18 +124,19 @@ def _parse_header(text: str) -> list[str]:
         names = [name.strip().lower() for name in _split_csv(text)]
     except _BadLine:
         names = []
-    if any(names.count(name) != 1 for name in (HUB_ID_FIELD, REFRESH_TOKEN_FIELD)):
+    is_repeated = any(names.count(name) > 1 for name in FIELDS)
+    if is_repeated or not {HUB_ID_FIELD, REFRESH_TOKEN_FIELD} <= set(names):
         raise UnreadableFile(
             "the file begins neither with the header hub_id,refresh_token nor with a JSON object on one line"
         )
     return names
 
 
-def _parse_csv(text: str, header: list[str]) -> tuple[str, str]:
+def _parse_csv(text: str, header: list[str]) -> Mapping[str, Any]:
     values = _split_csv(text)
     if len(values) != len(header):
         raise _BadLine(f"has {len(values)} fields, the header {len(header)}")
-    return values[header.index(HUB_ID_FIELD)].strip(), values[header.index(REFRESH_TOKEN_FIELD)].strip()
+    return {name: value.strip() for name, value in zip(header, values, strict=True) if name in FIELDS}
 
 
 def _split_csv(text: str) -> list[str]:
@@ -128,23 +146,44 @@ def _split_csv(text: str) -> list[str]:
         raise _BadLine("not CSV, for example a quote that does not end in its line") from None
 
 
-def _parse_json(text: str) -> tuple[Any, Any]:
+def _parse_json(text: str) -> Mapping[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
         raise _BadLine("not a JSON object on one line") from None
     if not isinstance(values, dict):
         raise _BadLine("not a JSON object on one line")
-    return values.get(HUB_ID_FIELD), values.get(REFRESH_TOKEN_FIELD)
+    return values
 
 
-def _parse_hub_id(value: Any) -> int:
+def _parse_number(value: Any, reason: str) -> int:
     """A number, or one in quotes: some languages cannot represent a large one otherwise."""
     if isinstance(value, str) and DIGITS.fullmatch(value):
         value = int(value)
     if not is_hub_id(value):
-        raise _BadLine(BAD_HUB_ID)
+        raise _BadLine(reason)
     return int(value)
+
+
+def _parse_user_id(value: Any) -> int | None:
+    return None if value in (None, "") else _parse_number(value, BAD_USER_ID)
+
+
+def _parse_app(value: Any) -> str | None:
+    if value in (None, ""):
+        return None
+    if not (isinstance(value, str) and APP_NAME.fullmatch(value)):
+        raise _BadLine(BAD_APP)
+    return value
+
+
+def _parse_customer(value: Any) -> str | None:
+    if value in (None, ""):
+        return None
+    try:
+        return parse_customer(value)
+    except InvalidText as error:
+        raise _BadLine(f"{CUSTOMER_FIELD} cannot be used: {error}") from None
 
 
 def _parse_refresh_token(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 from cryptography.fernet import Fernet
@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet
 from cli.context import load_settings, open_database
 from cli.output import confirm_or_abort, format_hubs, make_epilog, track_pages, yes_option
 from shared.db.lifecycle.key_check import KeyCheckStore
-from shared.db.lifecycle.key_rotation import KeyRotationStore
+from shared.db.lifecycle.key_rotation import EncryptedToken, KeyRotationStore, TokenPlace
 from shared.db.reports.connections import ConnectionReports
 from shared.token_cipher import TokenCipher
 from shared.workflows.key_rotation import PAGE_ROWS, KeyAudit, count_tokens, read_undecryptable, rotate_keys
@@ -50,7 +50,7 @@ def rotate() -> None:
     settings = load_settings(*NEEDS)
     with open_database(settings) as engine, track_pages(count_tokens(ConnectionReports(engine))) as track:
         cipher = TokenCipher(settings.token_keys)
-        reencrypted, audit = rotate_keys(ConnectionReports(engine), KeyRotationStore(engine), cipher, track)
+        reencrypted, audit = rotate_keys(KeyRotationStore(engine), cipher, track)
         if not audit.undecryptable_hubs:
             KeyCheckStore(engine).write_check_value(cipher.encrypt_check_value())
     click.echo(f"{reencrypted:,} of {audit.rows:,} rows re-encrypted")
@@ -87,15 +87,19 @@ def end_undecryptable(yes: bool) -> None:
     settings = load_settings(*NEEDS)
     with open_database(settings) as engine, track_pages(count_tokens(ConnectionReports(engine))) as track:
         cipher, store = TokenCipher(settings.token_keys), KeyRotationStore(engine)
-        rows = [row for page in read_undecryptable(ConnectionReports(engine), cipher, track) for row in page]
+        undecryptable = read_undecryptable(store, cipher, track)
+        rows = undecryptable[TokenPlace.CONNECTIONS]
         if rows and not yes:
-            hubs = format_hubs([hub_id for hub_id, _ in rows])
+            hubs = format_hubs([row.hub_id for row in rows])
             confirm_or_abort(f"No key decrypts {hubs}. End them for good? Each has to be installed again")
-        ended = sum(
-            store.disconnect_undecryptable(rows[start : start + PAGE_ROWS]) for start in range(0, len(rows), PAGE_ROWS)
-        )
+        ended = {place: _remove_all(store, place, tokens) for place, tokens in undecryptable.items()}
         KeyCheckStore(engine).write_check_value(cipher.encrypt_check_value())
     if rows:
-        click.echo(f"{ended:,} connections wait to be installed again")
+        click.echo(f"{ended[TokenPlace.CONNECTIONS]:,} connections wait to be installed again")
     else:
         click.echo("TOKEN_KEYS decrypts every refresh token: there is nothing to do")
+
+
+def _remove_all(store: KeyRotationStore, place: TokenPlace, tokens: Sequence[EncryptedToken]) -> int:
+    starts = range(0, len(tokens), PAGE_ROWS)
+    return sum(store.remove_undecryptable(place, tokens[start : start + PAGE_ROWS]) for start in starts)

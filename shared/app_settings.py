@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from shared.domain.identity import DEFAULT_APP
+from shared.domain.identity import APP_NAME, DEFAULT_APP
 from shared.hubspot_apps import HubSpotApp
 from shared.setting_fields import (
     BadSetting,
@@ -53,7 +53,6 @@ SEPARATORS = {
     "optional_scopes": " ",
     "conditional_scopes": " ",
 }
-_APP_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 NAME_HINT = "a name has small letters, digits and _, begins with a letter, and has at most 32"
 #: A name or key that can be shown: a value by mistake in its place does not look like one.
 _SHOWABLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
@@ -143,7 +142,7 @@ def _read_table(
     """What is wrong with it, and the app where nothing is."""
     if not isinstance(table, dict):
         return [f"{_show(name)} is outside of a table: write [{DEFAULT_APP}], or another app's name, above it"], None
-    if not _APP_NAME.fullmatch(name):
+    if not APP_NAME.fullmatch(name):
         return [f"[{_show(name)}] is no name of an app ({NAME_HINT})"], None
     problems = list(_find_unknown_keys(name, table))
     values = dict(shared_values)

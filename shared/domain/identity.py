@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
+APP_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 #: The app that HUBSPOT_CLIENT_ID and its like describe, where there is one.
 DEFAULT_APP = "default"
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from shared.db.lifecycle.key_rotation import KeyRotationStore, ReencryptedToken
+from shared.db.lifecycle.key_rotation import EncryptedToken, KeyRotationStore, ReencryptedToken, TokenPlace
 from shared.db.reports.connections import ConnectionReports
 from shared.domain.connection import Status
 from shared.token_cipher import DecryptionError, TokenCipher
 
-Page = Sequence[tuple[int, str]]  #: hubs and their encrypted refresh tokens
+Page = Sequence[EncryptedToken]
 #: Passes pages on, and shows the progress under a title.
 Watch = Callable[[Iterable[Page], str], Iterable[Page]]
 
@@ -26,66 +26,78 @@ class KeyAudit:
     """Which keys the stored refresh tokens need."""
 
     rows: int = 0
-    on_older_key: int = 0  #: rows that an older key than the newest decrypts
-    #: rows that no key of TOKEN_KEYS decrypts, or that were encrypted for another hub
+    on_older_key: int = 0  #: tokens that an older key than the newest decrypts
+    #: of tokens that no key of TOKEN_KEYS decrypts, or that were encrypted for another hub
     undecryptable_hubs: list[int] = field(default_factory=list)
 
 
-def rotate_keys(
-    reports: ConnectionReports, store: KeyRotationStore, cipher: TokenCipher, watch: Watch
-) -> tuple[int, KeyAudit]:
-    """How many rows were encrypted again, and an audit after that. May be stopped anywhere and run again."""
+def rotate_keys(store: KeyRotationStore, cipher: TokenCipher, watch: Watch) -> tuple[int, KeyAudit]:
+    """How many tokens were encrypted again, and an audit after that. May be stopped anywhere and run again."""
     replaced = 0
     for _ in range(MAX_ROUNDS):
-        # 1. Encrypt with the newest key whatever needs it. Rows that no key decrypts are left to the audit.
-        for page in watch(read_encrypted_pages(reports), "re-encrypting"):
-            reencrypted = []
-            for hub_id, ciphertext in page:
-                with suppress(DecryptionError):
-                    if cipher.needs_reencryption(ciphertext):
-                        reencrypted.append(ReencryptedToken(hub_id, ciphertext, cipher.reencrypt(ciphertext)))
-            replaced += store.replace_tokens(reencrypted)
-        # 2. Decrypt every row. Another process may have written rows with an older key since.
-        audit = audit_tokens(reports, cipher, watch)
+        # 1. Encrypt with the newest key whatever needs it. Tokens that no key decrypts are left to the audit.
+        for place in TokenPlace:
+            for page in watch(read_pages(store, place), "re-encrypting"):
+                replaced += store.replace_tokens(place, list(_reencrypt(page, cipher)))
+        # 2. Decrypt every token. Another process may have written some with an older key since.
+        audit = audit_tokens(store, cipher, watch)
         if not audit.on_older_key:
             break
     return replaced, audit
 
 
-def audit_tokens(reports: ConnectionReports, cipher: TokenCipher, watch: Watch) -> KeyAudit:
-    """Decrypt every row."""
+def audit_tokens(store: KeyRotationStore, cipher: TokenCipher, watch: Watch) -> KeyAudit:
+    """Decrypt every token."""
     audit = KeyAudit()
-    for page in watch(read_encrypted_pages(reports), "decrypting every row"):
-        audit.rows += len(page)
-        for hub_id, ciphertext in page:
-            try:
-                cipher.decrypt_refresh_token(hub_id, ciphertext)
-                audit.on_older_key += cipher.needs_reencryption(ciphertext)
-            except DecryptionError:
-                audit.undecryptable_hubs.append(hub_id)
+    for place in TokenPlace:
+        for page in watch(read_pages(store, place), "decrypting every token"):
+            audit.rows += len(page)
+            for token in page:
+                if _is_decryptable(token, cipher):
+                    audit.on_older_key += cipher.needs_reencryption(token.ciphertext)
+                else:
+                    audit.undecryptable_hubs.append(token.hub_id)
     return audit
 
 
-def read_undecryptable(reports: ConnectionReports, cipher: TokenCipher, watch: Watch) -> Iterator[Page]:
-    """The rows that no key decrypts, or that were encrypted for another hub."""
-    for page in watch(read_encrypted_pages(reports), "decrypting every row"):
-        undecryptable = []
-        for hub_id, ciphertext in page:
-            try:
-                cipher.decrypt_refresh_token(hub_id, ciphertext)
-            except DecryptionError:
-                undecryptable.append((hub_id, ciphertext))
-        yield undecryptable
+def read_undecryptable(
+    store: KeyRotationStore, cipher: TokenCipher, watch: Watch
+) -> dict[TokenPlace, list[EncryptedToken]]:
+    """The tokens that no key decrypts, or that were encrypted for another hub."""
+    return {
+        place: [
+            token
+            for page in watch(read_pages(store, place), "decrypting every token")
+            for token in page
+            if not _is_decryptable(token, cipher)
+        ]
+        for place in TokenPlace
+    }
 
 
-def read_encrypted_pages(reports: ConnectionReports) -> Iterator[Page]:
-    after = -1
-    while page := reports.read_encrypted_tokens(after=after, limit=PAGE_ROWS):
+def read_pages(store: KeyRotationStore, place: TokenPlace) -> Iterator[Page]:
+    after = 0
+    while page := store.read_tokens(place, after=after, limit=PAGE_ROWS):
         yield page
-        after = page[-1][0]
+        after = page[-1].connection_id
 
 
 def count_tokens(reports: ConnectionReports) -> int:
-    """How many rows `read_encrypted_pages` brings, except for disconnects that are not finished."""
+    """How many there are, without those of unfinished disconnects and those that wait for their connection."""
     counts = reports.read_overview().counts
     return sum(count for status, count in counts.items() if status is not Status.DISCONNECTED)
+
+
+def _reencrypt(page: Page, cipher: TokenCipher) -> Iterator[ReencryptedToken]:
+    for token in page:
+        with suppress(DecryptionError):
+            if cipher.needs_reencryption(token.ciphertext):
+                yield ReencryptedToken(token.connection_id, token.ciphertext, cipher.reencrypt(token.ciphertext))
+
+
+def _is_decryptable(token: EncryptedToken, cipher: TokenCipher) -> bool:
+    try:
+        cipher.decrypt_refresh_token(token.hub_id, token.ciphertext)
+    except DecryptionError:
+        return False
+    return True

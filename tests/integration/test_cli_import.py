@@ -139,3 +139,52 @@ def test_an_import_of_20000_lines_takes_seconds(tokenkeeper: Command, sql: SqlFi
     result = tokenkeeper("import", file)  # the limit is a minute, for a busy machine
     assert result.status == 0, result
     assert sql.value("SELECT connections FROM tokenkeeper.connection_counts") == 20_000
+
+
+APPS = """
+[crm]
+client_id = "crm-client"
+client_secret = "crm-secret"
+redirect_uri = "http://localhost:5000/oauth/callback"
+scopes = "oauth"
+[personal]
+client_id = "personal-client"
+client_secret = "personal-secret"
+redirect_uri = "http://localhost:5000/oauth/callback"
+scopes = "oauth"
+user_level = true
+"""
+
+
+def test_lines_name_app_user_and_customer_and_those_that_do_not_fit_are_refused(
+    environment: Callable[..., dict[str, str]], sql: SqlFixture, tmp_path: Path
+) -> None:
+    apps = tmp_path / "apps.toml"
+    apps.write_text(APPS)
+    variables = {name: value for name, value in environment().items() if not name.startswith("HUBSPOT_")}
+    tokenkeeper = Command({**variables, "HUBSPOT_APPS_FILE": str(apps)})
+    header = "hub_id,refresh_token,app,user_id,customer\n"
+    lines = [
+        "1,t,crm,,acme",
+        "1,t,personal,7,",
+        "1,t,personal,8,acme",
+        "2,t,,,",
+        "2,t,personal,,",
+        "2,t,crm,7,",
+        "2,t,x,,",
+    ]
+    result = tokenkeeper("import", "-", stdin=header + "\n".join(lines))
+    assert result.out == "3 new, 0 given another token, 0 unchanged, 4 refused\n"
+    assert result.err.splitlines() == [
+        "line 5: refused: app must be one of the settings': crm, personal",
+        "line 6: refused: app personal is user-level: user_id must say whose token it is",
+        "line 7: refused: app crm is account-level: leave user_id out",
+        "line 8: refused: app must be one of the settings': crm, personal",
+    ]
+    stored = "SELECT app, user_id, customer FROM hubspot.connections ORDER BY app, user_id"
+    assert sql.rows(stored) == [("crm", None, "acme"), ("personal", 7, None), ("personal", 8, "acme")]
+    again = tokenkeeper("import", "-", stdin=f"{header}1,t,crm,,other\n1,t,personal,7,beta")
+    assert again.out == "0 new, 0 given another token, 1 unchanged, 1 refused\n"
+    assert again.err == "line 2: refused: hub 1 belongs to another customer; see: tokenkeeper claim --help\n"
+    assert sql.rows(stored) == [("crm", None, "acme"), ("personal", 7, "beta"), ("personal", 8, "acme")]
+    assert sql.events(1)[-1] == "claimed"

@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Engine
 
 from shared.db.lifecycle.imports import ImportRow
-from shared.db.lifecycle.key_rotation import KeyRotationStore, ReencryptedToken
+from shared.db.lifecycle.key_rotation import KeyRotationStore, ReencryptedToken, TokenPlace
 from shared.db.schema.privileges import WEB, WORKER
 from shared.settings import Settings, SettingsError
 from shared.startup_checks import check_database
@@ -96,11 +96,12 @@ def test_rotate_does_not_overwrite_a_token_that_changed_meanwhile(
     engine: Engine, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     fill(connections, range(1, 3), OLD)
-    rows = [ReencryptedToken(hub_id, sql.row(hub_id)["encrypted_refresh_token"], "reencrypted") for hub_id in (1, 2)]
+    stored = [sql.row(hub_id) for hub_id in (1, 2)]
+    rows = [ReencryptedToken(row["id"], row["encrypted_refresh_token"], "reencrypted") for row in stored]
     sql.set("encrypted_refresh_token = 'newer'", 1)
-    assert KeyRotationStore(engine).replace_tokens(rows) == 1
+    assert KeyRotationStore(engine).replace_tokens(TokenPlace.CONNECTIONS, rows) == 1
     assert [sql.row(hub_id)["encrypted_refresh_token"] for hub_id in (1, 2)] == ["newer", "reencrypted"]
-    assert KeyRotationStore(engine).replace_tokens([]) == 0
+    assert KeyRotationStore(engine).replace_tokens(TokenPlace.CONNECTIONS, []) == 0
 
 
 def test_a_refresh_in_flight_is_still_saved_after_rotation(
@@ -108,10 +109,8 @@ def test_a_refresh_in_flight_is_still_saved_after_rotation(
 ) -> None:
     connections.install_due(1)
     in_flight = connections.claim_one(1)
-    assert (
-        KeyRotationStore(engine).replace_tokens([ReencryptedToken(1, in_flight.encrypted_refresh_token, "reencrypted")])
-        == 1
-    )
+    reencrypted = ReencryptedToken(sql.row(1)["id"], in_flight.encrypted_refresh_token, "reencrypted")
+    assert KeyRotationStore(engine).replace_tokens(TokenPlace.CONNECTIONS, [reencrypted]) == 1
     assert connections.stores.results.save([connections.make_success(in_flight)]).saved == connections.ids(1)
     assert (sql.read_served_token(1), sql.row(1)["encrypted_refresh_token"]) == ("new-access", "reencrypted")
 
@@ -152,13 +151,43 @@ def test_after_lost_web_and_worker_start_with_a_new_key_alone(
         check_database(Settings.from_env(each), process)
 
 
+WAITING_TOKENS = """
+INSERT INTO tokenkeeper.rotated_tokens (connection_id, lease_number, generation, encrypted_refresh_token, granted_at)
+SELECT id, 1, 1, %s, now() FROM tokenkeeper.connections WHERE hub_id = 1;
+INSERT INTO tokenkeeper.uncertain_installs (connection_id, other_encrypted_refresh_token)
+SELECT id, %s FROM tokenkeeper.connections WHERE hub_id = 1
+"""
+READ_WAITING_TOKENS = """
+SELECT encrypted_refresh_token FROM tokenkeeper.rotated_tokens
+UNION ALL SELECT other_encrypted_refresh_token FROM tokenkeeper.uncertain_installs
+"""
+
+
+def test_tokens_that_wait_for_their_connection_are_rotated_too_and_removed_where_no_key_decrypts_them(
+    tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    fill(connections, range(1, 2), NEW)
+    for key, status in ((OLD, 0), (LOST, 1)):
+        ciphertext = TokenCipher([key]).encrypt_refresh_token(1, "waiting")
+        sql.rows("DELETE FROM tokenkeeper.rotated_tokens; DELETE FROM tokenkeeper.uncertain_installs")
+        sql.rows(WAITING_TOKENS, ciphertext, ciphertext)
+        result = tokenkeeper("keys", "rotate")
+        assert (result.status, result.out.startswith("2 of 3" if key == OLD else "0 of 3")) == (status, True)
+        waiting = [each for (each,) in sql.rows(READ_WAITING_TOKENS)]
+        assert [TokenCipher([NEW]).can_decrypt(each) for each in waiting] == [key == OLD] * 2
+    assert tokenkeeper("keys", "lost", "--yes").status == 0
+    assert sql.rows(READ_WAITING_TOKENS) == [(None,)] * 0
+    assert sql.row(1)["status"] == "active"
+
+
 def test_lost_keeps_a_token_that_was_stored_meanwhile(
     engine: Engine, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     fill(connections, range(1, 3), LOST)
-    rows = [(hub_id, sql.row(hub_id)["encrypted_refresh_token"]) for hub_id in (1, 2)]
+    rows = KeyRotationStore(engine).read_tokens(TokenPlace.CONNECTIONS)
+    assert [row.hub_id for row in rows] == [1, 2]
     new_ciphertext = TokenCipher([NEW]).encrypt_refresh_token(1, "installed-meanwhile")
     sql.set(f"encrypted_refresh_token = '{new_ciphertext}'", 1)
-    assert KeyRotationStore(engine).disconnect_undecryptable(rows) == 1
+    assert KeyRotationStore(engine).remove_undecryptable(TokenPlace.CONNECTIONS, rows) == 1
     assert [sql.row(hub_id)["status"] for hub_id in (1, 2)] == ["active", "disconnected"]
-    assert KeyRotationStore(engine).disconnect_undecryptable([]) == 0
+    assert KeyRotationStore(engine).remove_undecryptable(TokenPlace.CONNECTIONS, []) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from shared.db.lifecycle.imports import ImportRow
 from shared.db.reports.connections import MAX_CANDIDATE_ROWS, ConnectionReports
 from shared.domain.connection import Status
 from tests.support.builders import HUB
@@ -112,12 +111,6 @@ def test_a_connection_and_its_history_are_read_with_the_newest_event_first(
     assert [line.event for line in lines] == ["refresh_failed", "installed"]
     assert lines[0].detail == {"code": "timeout"}
     assert len(reports.read_history(HUB, limit=1)) == 1
-
-
-def test_all_encrypted_tokens_are_read_in_pages(connections: ConnectionFixture, reports: ConnectionReports) -> None:
-    connections.stores.imports.import_rows([ImportRow(hub_id, f"s{hub_id}") for hub_id in (3, 1, 2)])
-    assert reports.read_encrypted_tokens(limit=2) == [(1, "s1"), (2, "s2")]
-    assert reports.read_encrypted_tokens(after=2) == [(3, "s3")]
 
 
 def test_the_time_is_by_postgresqls_clock(reports: ConnectionReports, sql: SqlFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
 from typing import Any
@@ -11,10 +12,11 @@ from uuid import uuid4
 
 import pytest
 
-from shared.db.lifecycle.imports import ImportRow
+from shared.db.lifecycle.imports import ImportResult, ImportRow
 from shared.db.lifecycle.installs import InstallOutcome
 from shared.domain.account import AccountInfo
 from shared.domain.connection import Status
+from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 from tests.support.builders import HUB
 from tests.support.stores import ConnectionFixture, SqlFixture, at_once
 
@@ -192,17 +194,40 @@ def test_an_install_that_is_delivered_concurrently_is_stored_once(
     assert sql.events() == ["installed"]
 
 
+def identify(hub_id: int) -> ConnectionIdentity:
+    return ConnectionIdentity(DEFAULT_APP, hub_id)
+
+
+def test_an_import_of_several_apps_and_users_keeps_customers_that_are_known(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    rows = [
+        ImportRow(HUB, "of-the-app", customer="acme"),
+        ImportRow(HUB, "of-user-7", app="personal", user_id=7),
+        ImportRow(HUB, "of-user-8", app="personal", user_id=8),
+    ]
+    assert len(connections.stores.imports.import_rows(rows).new) == 3
+    again = [replace(row, encrypted_refresh_token="other", customer="later", may_replace=True) for row in rows[:2]]
+    assert connections.stores.imports.import_rows(again).replaced == {row.identity for row in again}
+    stored = "SELECT app, user_id, customer, encrypted_refresh_token FROM tokenkeeper.connections ORDER BY 1, 2"
+    assert sql.rows(stored) == [
+        ("default", None, "acme", "other"),
+        ("personal", 7, "later", "other"),
+        ("personal", 8, None, "of-user-8"),
+    ]
+
+
 def test_an_import_is_due_at_once_and_may_be_repeated(connections: ConnectionFixture, sql: SqlFixture) -> None:
     rows = [ImportRow(hub_id, f"encrypted-{hub_id}") for hub_id in (1, 2, 3, 2)]
-    assert connections.stores.imports.import_rows(rows).new == {1, 2, 3}
+    assert connections.stores.imports.import_rows(rows).new == set(map(identify, (1, 2, 3)))
     assert connections.stores.claims.count_due(10) == 3
     assert sql.read_served_token(1) is None
     before = sql.rows("SELECT * FROM tokenkeeper.connections ORDER BY hub_id")
     again = connections.stores.imports.import_rows(rows)
-    assert (again.new, again.replaced) == (frozenset(), frozenset())
+    assert again == ImportResult()
     assert sql.rows("SELECT * FROM tokenkeeper.connections ORDER BY hub_id") == before
     assert sql.events(1) == ["imported"]
-    assert connections.stores.imports.import_rows([]).new == frozenset()
+    assert connections.stores.imports.import_rows([]) == ImportResult()
 
 
 def test_an_import_replaces_only_a_revoked_connection_and_only_where_it_may(
@@ -214,19 +239,19 @@ def test_an_import_replaces_only_a_revoked_connection_and_only_where_it_may(
     sql.set(f"{gone} 'revoked'", 1)
     sql.set(f"{gone} 'revoked'", 2)
     sql.set(f"{gone} 'disconnected', encrypted_refresh_token = NULL", 3)
-    standing = connections.stores.imports.find_existing([1, 2, 3, 4, 99])
-    assert {hub_id: found.status.value for hub_id, found in standing.items()} == {
+    standing = connections.stores.imports.find_existing([*map(identify, (1, 2, 3, 4, 99))])
+    assert {identity.hub_id: found.status.value for identity, found in standing.items()} == {
         1: "revoked",
         2: "revoked",
         3: "disconnected",
         4: "active",
     }
-    assert standing[1].encrypted_refresh_token == "encrypted-of-1"
+    assert standing[identify(1)].encrypted_refresh_token == "encrypted-of-1"
     imported = connections.stores.imports.import_rows(
         [ImportRow(1, "other", may_replace=True), ImportRow(2, "same")]
         + [ImportRow(hub_id, "other", may_replace=True) for hub_id in (3, 4)]
     )
-    assert (imported.new, imported.replaced) == (frozenset(), {1})
+    assert (imported.new, imported.replaced) == (frozenset(), {identify(1)})
     assert sql.rows("SELECT hub_id, status FROM hubspot.connections ORDER BY 1") == [
         (1, "active"),
         (2, "revoked"),
@@ -241,12 +266,10 @@ def test_an_import_replaces_a_token_that_never_worked(connections: ConnectionFix
     connections.stores.imports.import_rows([ImportRow(1, "wrong"), ImportRow(2, "good")])
     wrong = connections.claim_one(1)
     connections.stores.results.save([connections.make_success(connections.claim_one(2))])
-    assert [found.is_replaceable for found in connections.stores.imports.find_existing([1, 2]).values()] == [
-        True,
-        False,
-    ]
+    existing = connections.stores.imports.find_existing([identify(1), identify(2)])
+    assert (existing[identify(1)].is_replaceable, existing[identify(2)].is_replaceable) == (True, False)
     rows = [ImportRow(hub_id, "right", may_replace=True) for hub_id in (1, 2)]
-    assert connections.stores.imports.import_rows(rows).replaced == {1}
+    assert connections.stores.imports.import_rows(rows).replaced == {identify(1)}
     assert connections.stores.results.save([connections.make_revocation(wrong)]).saved == set(), (
         "the late answer speaks of the wrong token"
     )

@@ -15,9 +15,10 @@ import pytest
 
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.imports import ImportRow
-from shared.db.lifecycle.key_rotation import ReencryptedToken
+from shared.db.lifecycle.key_rotation import ReencryptedToken, TokenPlace
 from shared.db.refresh.claims import ClaimedConnection, RefreshResult
 from shared.domain.errors import TemporarilyUnavailable
+from shared.domain.identity import ConnectionIdentity
 from shared.domain.provider import FAILURES_BEFORE_OUTAGE, CallOutcome, Condition
 from tests.support.databases import Databases
 from tests.support.polling import until
@@ -268,8 +269,8 @@ def test_keys_are_rotated_for_the_rows_that_are_not_locked(
     connections.install(LOCKED)
     connections.install(OTHER)
     lock.rows(LOCK, LOCKED)
-    rows = [ReencryptedToken(hub_id, f"encrypted-of-{hub_id}", "again") for hub_id in (LOCKED, OTHER)]
-    assert connections.stores.key_rotation.replace_tokens(rows) == 1
+    rows = [ReencryptedToken(sql.row(hub_id)["id"], f"encrypted-of-{hub_id}", "again") for hub_id in (LOCKED, OTHER)]
+    assert connections.stores.key_rotation.replace_tokens(TokenPlace.CONNECTIONS, rows) == 1
     assert sql.row(OTHER)["encrypted_refresh_token"] == "again"
 
 
@@ -279,7 +280,7 @@ def test_an_import_does_not_wait_for_a_row_that_it_leaves_as_it_is(
     connections.install(LOCKED)
     lock.rows(LOCK, LOCKED)
     imported = connections.stores.imports.import_rows([ImportRow(hub_id, "encrypted") for hub_id in (LOCKED, OTHER)])
-    assert (imported.new, imported.replaced) == ({OTHER}, set())
+    assert (imported.new, imported.replaced) == ({ConnectionIdentity("default", OTHER)}, set())
 
 
 def test_a_default_isolation_level_of_the_database_lets_no_statement_fail(

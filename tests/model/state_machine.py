@@ -10,6 +10,7 @@ from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, 
 
 from shared.db.lifecycle.imports import ImportRow
 from shared.domain.grant import Install
+from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 from shared.workflows.key_rotation import rotate_keys
 from tests.model import invariants
 from tests.model.answers import ANSWERS, INVALID_GRANTS, LIFETIMES_SECONDS, SCOPES, Answer
@@ -86,7 +87,8 @@ class ConnectionMachine(RuleBasedStateMachine):
     def import_token(self, hub_id: int, same: bool) -> None:
         model, cipher, stores = self.models[hub_id], self.world.cipher, self.world.stores
         token = model.refresh_token if same and model.refresh_token else self.operations.next_name("refresh")
-        existing = stores.imports.find_existing([hub_id]).get(hub_id)
+        identity = ConnectionIdentity(DEFAULT_APP, hub_id)
+        existing = stores.imports.find_existing([identity]).get(identity)
         assert existing is None or existing.is_replaceable is model.is_replaceable()
         # What the caller read may have changed: the statement itself checks whether the row may be replaced.
         row = ImportRow(hub_id, cipher.encrypt_refresh_token(hub_id, token), may_replace=token != model.refresh_token)
@@ -259,7 +261,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         world = self.world
         world.keys.insert(0, Fernet.generate_key().decode())
         stored = sum(model.refresh_token is not None for model in self.models.values())
-        replaced, audit = rotate_keys(world.reports, world.key_rotation, world.cipher, lambda pages, _: pages)
+        replaced, audit = rotate_keys(world.key_rotation, world.cipher, lambda pages, _: pages)
         assert (replaced, audit.rows, audit.on_older_key, audit.undecryptable_hubs) == (stored, stored, 0, [])
 
     @rule(seconds=ADVANCES_SECONDS)

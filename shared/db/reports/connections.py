@@ -126,10 +126,6 @@ SELECT id, app, hub_id, user_id FROM tokenkeeper.connections
 HISTORY = single_statement("""
 SELECT at, event, detail FROM tokenkeeper.history WHERE hub_id = :hub_id ORDER BY id DESC LIMIT :limit
 """)
-ENCRYPTED_TOKENS = single_statement("""
-SELECT hub_id, encrypted_refresh_token FROM tokenkeeper.connections
- WHERE hub_id > :after AND encrypted_refresh_token IS NOT NULL ORDER BY hub_id LIMIT :limit
-""")
 NOW = single_statement("SELECT clock_timestamp()")
 
 
@@ -186,11 +182,6 @@ class ConnectionReports:
         """The newest first."""
         rows = self._database.execute(HISTORY, hub_id=hub_id, limit=limit)
         return [HistoryLine(row.at, row.event, row.detail) for row in rows]
-
-    def read_encrypted_tokens(self, *, after: int = -1, limit: int = 1000) -> Sequence[tuple[int, str]]:
-        """Hubs and their encrypted refresh tokens, a page at a time, by hub id."""
-        rows = self._database.execute(ENCRYPTED_TOKENS, after=after, limit=limit)
-        return [(row.hub_id, row.encrypted_refresh_token) for row in rows]
 
     def read_time(self) -> datetime:
         now: datetime = self._database.execute(NOW)[0][0]

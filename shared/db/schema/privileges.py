@@ -89,7 +89,7 @@ def _worker_privileges() -> Iterator[Privilege]:
     # History is only added to: what may be deleted of it, a function of the owner deletes.
     yield from _table("tokenkeeper.history", select="", insert=_HISTORY_COLUMNS)
     yield Privilege("FUNCTION", "tokenkeeper.prune_history", "", "EXECUTE")
-    yield from _table("tokenkeeper.uncertain_installs", select="", delete="")
+    yield from _table("tokenkeeper.uncertain_installs", select="", update="other_encrypted_refresh_token", delete="")
     yield Privilege("FUNCTION", "tokenkeeper.keep_uncertain_install", "", "EXECUTE")
     # No statement updates it, but pruning locks rows, for which PostgreSQL demands UPDATE on some column.
     yield from _table("tokenkeeper.installs", select="", insert="", update="stored_at", delete="")

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.import_lines import (
+    BAD_APP,
     BAD_HUB_ID,
     BAD_REFRESH_TOKEN,
+    BAD_USER_ID,
     MAX_LINE_BYTES,
     ImportLine,
     RefusedLine,
@@ -31,6 +33,24 @@ def test_csv_is_read_by_its_header() -> None:
 def test_json_lines_are_read_in_any_order_with_numbers_in_quotes_too() -> None:
     texts = ('{"hub_id": 1, "refresh_token": "a"}', '{"refresh_token": "b", "hub_id": "2", "more": null}')
     assert lines(*texts) == [ImportLine(1, 1, "a"), ImportLine(2, 2, "b")]
+
+
+def test_a_line_may_name_app_user_and_customer_and_an_empty_value_is_none() -> None:
+    header = "hub_id,refresh_token,app,user_id,customer"
+    assert lines(header, "1,a,crm,7,Acme GmbH", "2,b,,,") == [
+        ImportLine(2, 1, "a", app="crm", user_id=7, customer="Acme GmbH"),
+        ImportLine(3, 2, "b"),
+    ]
+    assert lines('{"hub_id":1,"refresh_token":"a","app":"crm","user_id":"7","customer":"acme"}') == [
+        ImportLine(1, 1, "a", app="crm", user_id=7, customer="acme")
+    ]
+    refused = lines(header, "1,a,CRM,,", "1,a,crm,x,", f"1,a,crm,7,{'c' * 201}", '1,a,crm,7,"a\x07b"')
+    assert [line.reason for line in refused if isinstance(line, RefusedLine)] == [
+        BAD_APP,
+        BAD_USER_ID,
+        "customer cannot be used: it must have 1 to 200 characters",
+        "customer cannot be used: it must have no control characters",
+    ]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
