@@ -15,9 +15,10 @@ from cli.output import format_hubs, track_pages
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.key_check import KeyCheckStore
 from shared.db.lifecycle.key_rotation import KeyRotationStore
-from shared.db.reports.connections import ConnectionReports, Overview
+from shared.db.reports.connections import ConnectionReports
 from shared.db.reports.journals import read_journals
 from shared.db.reports.oldest_snapshot import read_oldest_snapshot
+from shared.db.reports.overview import Overview
 from shared.db.schema.migrate import check_schema
 from shared.db.schema.server_info import read_other_readers, read_server_info
 from shared.domain.alerts import MAX_QUEUE_USAGE, MAX_SNAPSHOT_AGE, describe_holder

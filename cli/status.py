@@ -18,7 +18,8 @@ from cli.context import load_settings, open_database
 from cli.output import json_option, make_epilog, to_json_line
 from cli.status_report import StatusLine, make_json_report, make_lines
 from shared.db.core.errors import StoreUnavailable
-from shared.db.reports.connections import ConnectionReports, Overview
+from shared.db.reports.connections import ConnectionReports
+from shared.db.reports.overview import Overview
 from shared.domain.severity import Severity
 
 NEEDS = ("DATABASE_URL",)

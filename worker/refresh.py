@@ -15,6 +15,7 @@ from shared.domain import connection as rules
 from shared.domain.connection import Status
 from shared.domain.errors import InvalidClient, InvalidGrant, NoAccessToken, ProviderError, WrongHub
 from shared.domain.grant import Grant
+from shared.domain.identity import ConnectionIdentity
 from shared.domain.provider import CallOutcome
 from shared.domain.refresh_counters import DECRYPTION_FAILED, classify_outcome
 from shared.domain.schedule import Schedule
@@ -94,8 +95,8 @@ class Refresher:
             issued = error = reply
         except ProviderError as refusal:
             error = refusal
-        if issued is not None and issued.hub_id not in (None, hub_id):
-            issued, error = None, WrongHub("another_hub")
+        if issued is not None and (owner := _find_other_owner(identity, issued)):
+            issued, error = None, WrongHub(owner)
         encrypted = self._encrypt_rotated_token(hub_id, refresh_token, issued)
         if isinstance(issued, Grant):
             result = RefreshResult(lease, rules.apply_refresh(connection, issued, self._schedule), encrypted)
@@ -131,6 +132,14 @@ class Refresher:
 
     def _has_time_for_call(self, lease: Lease) -> bool:
         return lease.until - self._clock.now() > self._timeout
+
+
+def _find_other_owner(identity: ConnectionIdentity, issued: Grant | NoAccessToken) -> str | None:
+    """None where the reply names no other account, and for a user-level app no other user, than the connection's."""
+    if issued.hub_id not in (None, identity.hub_id):
+        return "another_hub"
+    user_id = issued.user_id if isinstance(issued, Grant) else None
+    return "another_user" if identity.user_id is not None and user_id not in (None, identity.user_id) else None
 
 
 def _span_attributes(attempt: RefreshAttempt) -> dict[str, str | int]:

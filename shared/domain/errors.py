@@ -58,7 +58,7 @@ class InvalidGrant(ProviderError):
 
 
 class WrongHub(InvalidGrant):
-    """The reply names another account than the row: a wrong line in an import."""
+    """The reply names another account than the row, or another user: a wrong line in an import."""
 
 
 class InvalidClient(ProviderError):

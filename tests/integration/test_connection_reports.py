@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from shared.db.reports.connections import MAX_CANDIDATE_ROWS, ConnectionReports
+from shared.db.reports.connections import ConnectionReports
+from shared.db.reports.overview import MAX_CANDIDATE_ROWS
 from shared.domain.connection import Status
 from tests.support.builders import HUB
 from tests.support.stores import ConnectionFixture, SqlFixture

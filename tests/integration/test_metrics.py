@@ -68,20 +68,23 @@ def test_connections_are_counted_by_status(scraper: Scraper, connections: Connec
     sql.set("status = 'suspect', failures = 2", 2)
     sql.set("status = 'revoked', access_token = NULL, expires_at = NULL, due_at = NULL, failures = 1", 3)
     sql.set("status = 'disconnected', due_at = NULL", 4)
-    counts = {status: scraper.value("connections", status=status) for status in ("active", "suspect", "revoked")}
+    counts = {
+        status: scraper.value("connections", app="default", status=status)
+        for status in ("active", "suspect", "revoked")
+    }
     assert counts == {"active": 4, "suspect": 1, "revoked": 1}
-    assert scraper.value("connections", status="disconnected") == 1
-    assert scraper.value("connections_failing") == 1
+    assert scraper.value("connections", app="default", status="disconnected") == 1
+    assert scraper.value("connections_failing", app="default") == 1
 
 
 def test_an_empty_database_has_every_metric(scraper: Scraper) -> None:
     families = scraper.scrape()
-    assert scraper.value("connections", status="active") == 0
-    assert scraper.value("sweep_age_seconds") == math.inf
-    assert scraper.value("last_sweep_timestamp_seconds") == 0
-    assert scraper.value("last_success_timestamp_seconds") == 0
-    assert scraper.value("oldest_due_age_seconds") == 0
-    assert scraper.value("provider_rate_limit") == math.inf
+    assert scraper.value("connections", app="default", status="active") == 0
+    assert scraper.value("sweep_age_seconds", app="default") == math.inf
+    assert scraper.value("last_sweep_timestamp_seconds", app="default") == 0
+    assert scraper.value("last_success_timestamp_seconds", app="default") == 0
+    assert scraper.value("oldest_due_age_seconds", app="default") == 0
+    assert scraper.value("provider_rate_limit", app="default") == math.inf
     assert scraper.values("token_remaining_life_seconds_min") == []
     assert all(family.documentation for family in families.values())
 
@@ -100,8 +103,8 @@ def test_tokens_that_are_served_and_stale_ones_are_counted(
     assert scraper.value("token_remaining_life_seconds_bucket", le="+Inf") == 2
     assert 1700 < scraper.value("token_remaining_life_seconds_sum") < 1820
     assert 5 < scraper.value("token_remaining_life_seconds_min") <= 20
-    assert scraper.value("refreshes_due") == 1
-    assert 90 <= scraper.value("oldest_due_age_seconds") < 120
+    assert scraper.value("refreshes_due", app="default") == 1
+    assert 90 <= scraper.value("oldest_due_age_seconds", app="default") < 120
 
 
 def test_refreshes_are_counted_by_outcome_and_lateness(
@@ -112,13 +115,13 @@ def test_refreshes_are_counted_by_outcome_and_lateness(
         counts.add("refreshed", now, now - timedelta(seconds=late))
     counts.add("unavailable", now, now)
     connections.stores.counters.add(counts)
-    assert scraper.value("refreshes_total", outcome="refreshed") == 3
-    assert scraper.value("refreshes_total", outcome="unavailable") == 1
-    assert scraper.value("refresh_lateness_seconds_bucket", le="0.25") == 1
-    assert scraper.value("refresh_lateness_seconds_bucket", le="0.5") == 2
-    assert scraper.value("refresh_lateness_seconds_bucket", le="10.0") == 2
-    assert scraper.value("refresh_lateness_seconds_count") == 3
-    assert scraper.value("refresh_lateness_seconds_sum") == pytest.approx(20.5)
+    assert scraper.value("refreshes_total", app="default", outcome="refreshed") == 3
+    assert scraper.value("refreshes_total", app="default", outcome="unavailable") == 1
+    assert scraper.value("refresh_lateness_seconds_bucket", app="default", le="0.25") == 1
+    assert scraper.value("refresh_lateness_seconds_bucket", app="default", le="0.5") == 2
+    assert scraper.value("refresh_lateness_seconds_bucket", app="default", le="10.0") == 2
+    assert scraper.value("refresh_lateness_seconds_count", app="default") == 3
+    assert scraper.value("refresh_lateness_seconds_sum", app="default") == pytest.approx(20.5)
     outcomes = {sample.labels["outcome"] for sample in scraper.scrape()["tokenkeeper_refreshes"].samples}
     assert outcomes == set(OUTCOMES)
 
@@ -142,14 +145,17 @@ def test_the_metrics_show_hubspots_state_the_brake_and_the_last_sweep(
         [CallOutcome(is_first_attempt=True, error=Throttled("429", http_status=429, retry_after=60))]
     )
     sql.rows("UPDATE tokenkeeper.provider SET brake_since = now()")
-    states = {state: scraper.value("provider_state", state=state) for state in ("ok", "throttled", "unavailable")}
+    states = {
+        state: scraper.value("provider_state", app="default", state=state)
+        for state in ("ok", "throttled", "unavailable")
+    }
     assert states == {"ok": 0, "throttled": 1, "unavailable": 0}
-    assert 50 < scraper.value("provider_paused_seconds") <= 60
-    assert scraper.value("revocation_brake") == 1
-    assert scraper.value("revocations_held") == 1
+    assert 50 < scraper.value("provider_paused_seconds", app="default") <= 60
+    assert scraper.value("revocation_brake", app="default") == 1
+    assert scraper.value("revocations_held", app="default") == 1
     assert scraper.value("alerts_waiting") == 1
-    assert 0 <= scraper.value("sweep_age_seconds") < 10
-    assert scraper.value("last_sweep_timestamp_seconds") == pytest.approx(sql.now().timestamp(), abs=10)
+    assert 0 <= scraper.value("sweep_age_seconds", app="default") < 10
+    assert scraper.value("last_sweep_timestamp_seconds", app="default") == pytest.approx(sql.now().timestamp(), abs=10)
 
 
 def test_a_client_that_accepts_openmetrics_gets_it_and_its_strict_parser_accepts_it(
@@ -205,11 +211,11 @@ def test_a_database_that_never_answers_is_a_503_within_three_seconds(environment
 def test_a_recent_snapshot_is_served_while_a_new_one_takes_too_long(
     scraper: Scraper, connections: ConnectionFixture, connect: Callable[..., Any]
 ) -> None:
-    assert scraper.value("connections", status="active") == 0
+    assert scraper.value("connections", app="default", status="active") == 0
     connections.install(1)
     with lock_provider(connect()):
-        assert scraper.value("connections", status="active") == 0
-    until(lambda: scraper.value("connections", status="active") == 1)
+        assert scraper.value("connections", app="default", status="active") == 0
+    until(lambda: scraper.value("connections", app="default", status="active") == 1)
 
 
 def test_a_snapshot_that_took_too_long_is_served_to_the_next_scrape(

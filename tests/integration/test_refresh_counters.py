@@ -16,7 +16,7 @@ from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
 from tests.support.hubspot import ScriptedHubSpot
 from tests.support.polling import until
-from tests.support.stores import SqlFixture, Stores
+from tests.support.stores import SqlFixture, Stores, read_totals
 from worker.refresh import Refresher
 from worker.refresh_loop import RefreshLoop
 
@@ -59,8 +59,8 @@ def test_every_attempt_is_counted_once_by_its_outcome(
     sql.set("due_at = now() - interval '40 seconds'")
     hubspot.error_by_token = {"r1": TemporarilyUnavailable("timeout"), "r2": InvalidGrant("BAD_REFRESH_TOKEN")}
     loop.activate(3)
-    until(lambda: sum(activity.read_totals().attempts.values()) == 31)
-    totals = activity.read_totals()
+    until(lambda: sum(read_totals(activity).attempts.values()) == 31)
+    totals = read_totals(activity)
     assert nonzero_attempts(totals) == {"refreshed": 28, "unavailable": 1, "invalid_grant": 1, "decryption_failed": 1}
     assert totals.lateness[60.0] == sum(totals.lateness.values()) == 28
     assert 28 * 40 < totals.lateness_seconds < 28 * 60
@@ -76,8 +76,8 @@ def test_a_result_that_postgresql_rejects_is_not_counted_and_the_others_are(
         [ImportRow(2, CIPHER.encrypt_refresh_token(2, "\x00"))]
     )  # its access token has a zero byte
     loop.activate(3)
-    until(lambda: sum(activity.read_totals().attempts.values()) == 2)
-    assert nonzero_attempts(activity.read_totals()) == {"refreshed": 2}
+    until(lambda: sum(read_totals(activity).attempts.values()) == 2)
+    assert nonzero_attempts(read_totals(activity)) == {"refreshed": 2}
     assert sql.value("SELECT array_agg(hub_id ORDER BY hub_id) FROM hubspot.tokens") == [1, 3]
 
 
@@ -91,9 +91,9 @@ def test_counters_that_have_to_wait_delay_no_save_and_are_not_lost(
         import_hubs(stores, hub_id)
         loop.activate(30)
         until(lambda hub_id=hub_id: sql.read_served_token(hub_id) is not None)
-    assert nonzero_attempts(activity.read_totals()) == {}
+    assert nonzero_attempts(read_totals(activity)) == {}
     other_connection.rollback()
-    until(lambda: nonzero_attempts(activity.read_totals()) == {"refreshed": 3})
+    until(lambda: nonzero_attempts(read_totals(activity)) == {"refreshed": 3})
 
 
 def test_a_process_that_stops_adds_its_counters_first(
@@ -103,4 +103,4 @@ def test_a_process_that_stops_adds_its_counters_first(
     loop.activate(30)
     until(lambda: sql.read_served_token(5) is not None)
     assert loop.drain(30)
-    assert nonzero_attempts(activity.read_totals()) == {"refreshed": sql.value("SELECT count(*) FROM hubspot.tokens")}
+    assert nonzero_attempts(read_totals(activity)) == {"refreshed": sql.value("SELECT count(*) FROM hubspot.tokens")}

@@ -26,6 +26,7 @@ from shared.db.refresh.late_results import apply_rotated_tokens
 from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.requests import RefreshRequests
 from shared.db.refresh.results import RefreshResults
+from shared.db.reports.refresh_stats import RefreshStats, Totals
 from shared.domain import connection as rules
 from shared.domain.account import AccountDetails, AccountInfo
 from shared.domain.errors import InvalidGrant, ProviderError, TemporarilyUnavailable
@@ -145,6 +146,11 @@ class ConnectionFixture:
         error = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400)
         transition = rules.apply_failure(claimed.connection, error, self.stores.claims.clock.now())
         return RefreshResult(claimed.lease, rules.apply_introspection(transition, error, Introspection(active=False)))
+
+
+def read_totals(stats: RefreshStats) -> Totals:
+    """Of the one app of most tests."""
+    return stats.read_totals().get(DEFAULT_APP) or Totals.empty()
 
 
 @contextmanager

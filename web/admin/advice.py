@@ -108,7 +108,7 @@ def advise(connection: ConnectionRow, provider: Provider) -> Advice:
         (connection.status_reason == HELD_REASON, HELD_BY_BRAKE),
         (provider.condition is Condition.APP_REJECTED, APP_REJECTED),
         (code in APP_SETTINGS_CODES, APP_REJECTED),
-        (code == "another_hub", WRONG_HUB),
+        (code in ("another_hub", "another_user"), WRONG_HUB),
         (code == "BAD_SCOPES", CONSENT_AGAIN),
         (code == "decryption_failed", MISSING_KEY),
         (connection.failures >= UNKNOWN_REFUSAL_FAILURES and not is_known(code), UNKNOWN_REFUSAL),

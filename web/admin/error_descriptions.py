@@ -19,6 +19,7 @@ DESCRIPTIONS = {
     "BAD_HUB": _NO_ACCESS,
     "access_denied": _NO_ACCESS,
     "another_hub": "the refresh token belongs to another account than this one",
+    "another_user": "the refresh token belongs to another user of this account",
     "BAD_CLIENT_ID": "HubSpot does not know our client id",
     "BAD_CLIENT_SECRET": "HubSpot does not accept our client secret",
     "invalid_client": "HubSpot does not accept our client id or our client secret",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shared.db.reports.connections import Overview
+from shared.db.reports.overview import Overview
 from shared.domain.connection import Status
 from shared.domain.provider import DESCRIPTIONS, Condition
 from shared.domain.severity import Severity

@@ -65,6 +65,7 @@ UPDATE tokenkeeper.provider
         OR swept_at < clock_timestamp() - make_interval(secs => :seconds) OR swept_at > clock_timestamp())
 RETURNING {PROVIDER_COLUMNS}, has_postponed, swept_at AS now
 """)
+ADD_ROW = text("INSERT INTO tokenkeeper.provider (app) VALUES (:app) ON CONFLICT DO NOTHING")
 _IS_POSTPONED = "failures > 0 AND due_at > greatest(now(), retry_not_before) AND status IN ('active', 'suspect')"
 #: In the order of the index connections_failing. Rows that another transaction has locked are left to the next sweep.
 MAKE_POSTPONED_DUE = single_statement(f"""
@@ -170,6 +171,8 @@ class ProviderStore:
             values = {"app": self._app, "seconds": MIN_SWEEP_INTERVAL * sweep_seconds, "is_from_beat": is_from_beat}
             row = connection.execute(BEGIN_SWEEP, values).one_or_none()
             if row is None:
+                # Begun already; or a failover has lost the app's row, and the next sweep can begin.
+                connection.execute(ADD_ROW, {"app": self._app})
                 return None
             before = row_to_provider(row)
             after = self._save_change(connection, before, start_sweep(before))

@@ -10,33 +10,9 @@ from typing import Any
 from sqlalchemy import Engine, Row
 
 from shared.db.core.statements import Database, single_statement
-from shared.db.refresh.brake import IS_HELD
-from shared.db.refresh.provider import PROVIDER_COLUMNS, row_to_provider
+from shared.db.reports.overview import COUNTS_BY_STATUS, Overview, read_overview
 from shared.domain.connection import Status
 from shared.domain.identity import ConnectionIdentity
-from shared.domain.provider import Provider
-
-#: The soonest expiry is looked for among so many rows that are due soonest, and so many that fail: a token that expires
-#: soon is one of these. With fewer connections the result is exact.
-MAX_CANDIDATE_ROWS = 2_000
-#: Due and failing connections are counted up to this number. Above it, a sample of the table estimates how many.
-MAX_COUNTED_ROWS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    now: datetime  #: PostgreSQL's clock
-    counts: dict[Status, int]  #: of every status, also where it is 0
-    failing: int  #: active or suspect, and the last attempt brought no token; above MAX_COUNTED_ROWS an estimate
-    due: int  #: refreshes that are due now, in flight or not; above MAX_COUNTED_ROWS an estimate
-    soonest_due: datetime | None  #: in the past: the refresh that is latest
-    soonest_expiry: datetime | None  #: of the tokens served now
-    provider: Provider
-    swept_at: datetime | None  #: None before the first sweep
-    swept_without_beat_since: datetime | None  #: the first of the newest sweeps that workers began; None: beat did
-    last_success_at: datetime | None  #: to within five seconds
-    brake_since: datetime | None  #: the revocation brake is on since then; None: off
-    held: int  #: suspect connections whose revocation the brake holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,42 +54,12 @@ class HistoryLine:
     detail: dict[str, Any]
 
 
-_COUNTS_BY_STATUS = """
-WITH by_status AS (
-    SELECT count(*) FILTER (WHERE status = 'suspect') AS suspect,
-           count(*) FILTER (WHERE status = 'revoked') AS revoked,
-           count(*) FILTER (WHERE status = 'disconnected') AS disconnected
-      FROM tokenkeeper.connections WHERE status <> 'active'
-)
-"""
-_ACTIVE = "connection_counts.connections - suspect - revoked - disconnected AS active"
-COUNTS = single_statement(
-    f"{_COUNTS_BY_STATUS} SELECT now() AS at, by_status.*, {_ACTIVE} FROM tokenkeeper.connection_counts, by_status"
-)
-#: A revoked connection keeps its count of failures, but is not refreshed any more.
-_FAILING = "failures > 0 AND status IN ('active', 'suspect')"
-_COUNTED = f"SELECT FROM tokenkeeper.connections WHERE {{}} LIMIT {MAX_COUNTED_ROWS} + 1"
-OVERVIEW = single_statement(f"""
-{_COUNTS_BY_STATUS}, soon AS (
-    (SELECT expires_at FROM tokenkeeper.connections WHERE due_at IS NOT NULL ORDER BY due_at LIMIT {MAX_CANDIDATE_ROWS})
-    UNION ALL
-    (SELECT expires_at FROM tokenkeeper.connections
-      WHERE failures > 0 AND due_at IS NOT NULL LIMIT {MAX_CANDIDATE_ROWS})
-)
-SELECT now() AS at, {PROVIDER_COLUMNS}, swept_at, swept_without_beat_since, last_success_at, brake_since, by_status.*,
-       {_ACTIVE}, connection_counts.connections,
-       (SELECT count(*) FROM ({_COUNTED.format(_FAILING)}) AS counted) AS failing,
-       (SELECT count(*) FROM tokenkeeper.connections WHERE {IS_HELD}) AS held,
-       (SELECT count(*) FROM ({_COUNTED.format("due_at <= now()")}) AS counted) AS due,
-       (SELECT min(due_at) FROM tokenkeeper.connections WHERE due_at IS NOT NULL) AS soonest_due,
-       (SELECT min(expires_at) FROM soon WHERE expires_at > now()) AS soonest_expiry
-  FROM tokenkeeper.provider, tokenkeeper.connection_counts, by_status
-""")
-#: TABLESAMPLE SYSTEM chooses pages of the table at random.
-SAMPLE = single_statement(f"""
-SELECT count(*) AS sampled, count(*) FILTER (WHERE {_FAILING}) AS failing,
-       count(*) FILTER (WHERE due_at <= now()) AS due
-  FROM tokenkeeper.connections TABLESAMPLE SYSTEM (:percent)
+COUNTS = single_statement(f"""
+SELECT now() AS at, total - coalesce(suspect + revoked + disconnected, 0) AS active, coalesce(suspect, 0) AS suspect,
+       coalesce(revoked, 0) AS revoked, coalesce(disconnected, 0) AS disconnected
+  FROM (SELECT coalesce(sum(connections), 0)::bigint AS total FROM tokenkeeper.connection_counts) AS counted,
+       (SELECT sum(suspect)::bigint AS suspect, sum(revoked)::bigint AS revoked,
+               sum(disconnected)::bigint AS disconnected FROM ({COUNTS_BY_STATUS}) AS by_app) AS by_status
 """)
 _PAGE = "SELECT * FROM hubspot.connections WHERE hub_id > :after {filter} ORDER BY hub_id LIMIT :limit"
 PAGE = single_statement(_PAGE.format(filter=""))
@@ -136,24 +82,7 @@ class ConnectionReports:
         self._database = Database(engine)
 
     def read_overview(self) -> Overview:
-        row = self._database.execute(OVERVIEW)[0]
-        failing, due = row.failing, row.due
-        if max(failing, due) > MAX_COUNTED_ROWS:
-            failing, due = self._estimate(row.connections, failing, due)
-        return Overview(
-            now=row.at,
-            counts=_count_by_status(row),
-            failing=failing,
-            due=due,
-            soonest_due=row.soonest_due,
-            soonest_expiry=row.soonest_expiry,
-            provider=row_to_provider(row),
-            swept_at=row.swept_at,
-            swept_without_beat_since=row.swept_without_beat_since,
-            last_success_at=row.last_success_at,
-            brake_since=row.brake_since,
-            held=row.held,
-        )
+        return read_overview(self._database)
 
     def read_counts(self) -> tuple[datetime, dict[Status, int]]:
         """PostgreSQL's time, and the number of connections of every status: the cheap part of the overview."""
@@ -186,15 +115,6 @@ class ConnectionReports:
     def read_time(self) -> datetime:
         now: datetime = self._database.execute(NOW)[0][0]
         return now
-
-    def _estimate(self, connections: int, failing: int, due: int) -> tuple[int, int]:
-        """A count up to MAX_COUNTED_ROWS stays, and a higher one is replaced by an estimate."""
-        sample = self._database.execute(SAMPLE, percent=min(100.0, 100.0 * MAX_COUNTED_ROWS / max(1, connections)))[0]
-        scale = connections / max(1, sample.sampled)
-        return (
-            failing if failing <= MAX_COUNTED_ROWS else max(failing, round(sample.failing * scale)),
-            due if due <= MAX_COUNTED_ROWS else max(due, round(sample.due * scale)),
-        )
 
 
 def make_connection_row(row: Row[Any]) -> ConnectionRow:

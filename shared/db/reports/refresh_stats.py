@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Engine
@@ -38,6 +38,10 @@ class Totals:
     lateness: dict[float, int]  #: refreshes by upper bound in seconds, in one bucket each
     lateness_seconds: float  #: sum
 
+    @classmethod
+    def empty(cls) -> Totals:
+        return cls(dict.fromkeys(OUTCOMES, 0), dict.fromkeys(LATENESS_BOUNDS_SECONDS, 0), 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLifetimes:
@@ -59,7 +63,7 @@ SELECT at, coalesce(sum(m.refreshed), 0) AS refreshed, coalesce(sum(m.failed), 0
   LEFT JOIN tokenkeeper.refreshes_by_minute AS m ON m.minute >= at AND m.minute < at + width
  GROUP BY at ORDER BY at
 """)
-COUNTERS = single_statement("SELECT kind, name, total FROM tokenkeeper.refresh_counters")
+COUNTERS = single_statement("SELECT app, kind, name, total FROM tokenkeeper.refresh_counters")
 COUNT_CONNECTIONS = single_statement("SELECT sum(connections) FROM tokenkeeper.connection_counts")
 #: Random pages of the table; with 100 percent all of them.
 _SAMPLED = "tokenkeeper.connections TABLESAMPLE SYSTEM (:percent)"
@@ -114,18 +118,19 @@ class RefreshStats:
         rows = self._database.execute(SLOTS, minutes=minutes, count=hours * 60 // minutes)
         return [Slot(row.at, int(row.refreshed), int(row.failed)) for row in rows]
 
-    def read_totals(self) -> Totals:
-        totals = Totals(dict.fromkeys(OUTCOMES, 0), dict.fromkeys(LATENESS_BOUNDS_SECONDS, 0), 0.0)
-        seconds = 0.0
+    def read_totals(self) -> dict[str, Totals]:
+        """By app; an app without a refresh yet is left out."""
+        totals_by_app: dict[str, Totals] = {}
         for row in self._database.execute(COUNTERS):
+            totals = totals_by_app.setdefault(row.app, Totals.empty())
             if row.kind == "attempts":
                 totals.attempts[row.name] = int(row.total)
             elif row.kind == "lateness":
                 # The bounds of another version may differ: its counts are kept in the nearest bucket above.
                 totals.lateness[find_lateness_bound(float(row.name))] += int(row.total)
             else:
-                seconds = row.total
-        return Totals(totals.attempts, totals.lateness, seconds)
+                totals_by_app[row.app] = replace(totals, lateness_seconds=row.total)
+        return totals_by_app
 
     def read_lifetimes(self) -> TokenLifetimes:
         """From a sample where there are more than SAMPLE_ROWS connections."""

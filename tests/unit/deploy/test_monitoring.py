@@ -16,16 +16,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from ruamel.yaml import YAML
 
-from shared.db.reports.connections import Overview
 from shared.db.reports.journals import JournalReport
 from shared.db.reports.oldest_snapshot import OldestSnapshot
+from shared.db.reports.overview import AppState, Overview
 from shared.db.reports.refresh_stats import TokenLifetimes, Totals
 from shared.domain.connection import Status
+from shared.domain.identity import DEFAULT_APP
 from shared.domain.journal import JournalState
 from shared.domain.provider import Provider
 from shared.domain.refresh_counters import LATENESS_BOUNDS_SECONDS, LIFETIME_BOUNDS_SECONDS, OUTCOMES
 from tests.support.builders import START
-from web.monitoring.metrics import Snapshot, render_metrics
+from web.monitoring.metric_families import Snapshot
+from web.monitoring.metrics import render_metrics
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deploy" / "monitoring"
@@ -41,8 +43,8 @@ FOREIGN_LABELS = {"job", "instance", "le"}
 
 def render_samples() -> list[Sample]:
     """The samples of /metrics where there is one of everything."""
-    overview = Overview(
-        now=START,
+    state = AppState(
+        app=DEFAULT_APP,
         counts=dict.fromkeys(Status, 1),
         failing=1,
         due=1,
@@ -55,16 +57,18 @@ def render_samples() -> list[Sample]:
         brake_since=None,
         held=0,
     )
+    overview = Overview(START, (state,))
     totals = Totals(dict.fromkeys(OUTCOMES, 1), dict.fromkeys(LATENESS_BOUNDS_SECONDS, 1), 1.0)
     lifetimes = TokenLifetimes(dict.fromkeys(LIFETIME_BOUNDS_SECONDS, 1), 1.0, is_estimated=False)
     reading = Snapshot(
         overview,
-        totals,
+        {DEFAULT_APP: totals},
         lifetimes,
         stale=0,
         alerts_waiting=0,
         oldest_snapshot=OldestSnapshot(0.0, {}, 0.0),
         journals=[JournalReport("default", JournalState.READING, None, since=START, read_at=START, now=START)],
+        app_names=[DEFAULT_APP],
         sweep_seconds=2.0,
     )
     text = render_metrics(reading, accept="").get_data(as_text=True)

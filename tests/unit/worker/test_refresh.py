@@ -10,6 +10,7 @@ from shared.db.core.clock import DatabaseClock
 from shared.domain.connection import Status
 from shared.domain.errors import InvalidClient, InvalidGrant, NoAccessToken, TemporarilyUnavailable, Throttled
 from shared.domain.grant import Grant, Introspection
+from shared.domain.identity import ConnectionIdentity
 from shared.token_cipher import TokenCipher
 from tests.support.builders import HUB, REFRESH_TOKEN, START, grant
 from tests.support.hubspot import ScriptedHubSpot
@@ -118,6 +119,16 @@ def test_a_grant_of_another_account_is_not_stored():
     assert attempt.result.transition.grant is None
     assert attempt.result.transition.connection.status is Status.SUSPECT
     assert "another_hub" in attempt.result.transition.connection.status_reason
+
+
+@pytest.mark.parametrize(
+    ("user_id", "named", "is_stored"), [(7, 7, True), (7, None, True), (7, 8, False), (None, 8, True)]
+)
+def test_a_grant_of_another_user_of_a_user_level_app_is_not_stored(user_id, named, is_stored):
+    row = make_claimed_row(identity=ConnectionIdentity("seats", HUB, user_id))
+    attempt = refresh_row(ScriptedHubSpot(grant(user_id=named)), row)
+    assert (attempt.result.transition.grant is not None) is is_stored
+    assert is_stored or "another_user" in attempt.result.transition.connection.status_reason
 
 
 def test_a_grant_without_a_hub_id_is_stored():

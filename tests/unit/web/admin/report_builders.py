@@ -2,15 +2,17 @@
 
 from datetime import timedelta
 
-from shared.db.reports.connections import ConnectionRow, Overview
+from shared.db.reports.connections import ConnectionRow
+from shared.db.reports.overview import AppState, Overview
 from shared.domain.connection import Status
+from shared.domain.identity import DEFAULT_APP
 from shared.domain.provider import Provider
 from tests.support.builders import HUB, START
 
 
 def make_overview(*, active=3, suspect=0, revoked=0, disconnected=0, **changes):
     values = {
-        "now": START,
+        "app": DEFAULT_APP,
         "counts": dict(zip(Status, (active, suspect, revoked, disconnected), strict=True)),
         "failing": 0,
         "due": 0,
@@ -23,7 +25,8 @@ def make_overview(*, active=3, suspect=0, revoked=0, disconnected=0, **changes):
         "brake_since": None,
         "held": 0,
     }
-    return Overview(**{**values, **changes})
+    now = changes.pop("now", START)
+    return Overview(now, (AppState(**{**values, **changes}),))
 
 
 def make_connection_row(**changes):
