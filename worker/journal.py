@@ -248,17 +248,21 @@ class JournalReader:
             self._uninstalls.report_inactive(connection, now)
 
     def _settle(self) -> tuple[int, int]:
-        """How many connections were made due, and how many reports wait for connections that are being refreshed."""
-        suspected = checked = deferred = 0
+        """How many connections were made due, and how many reports wait for connections that are being refreshed.
+
+        All that there is, or one batch while the revocation brake is on: it would hold them, and refresh each again and
+        again. So it gets them about as slowly as their regular refreshes would notice them.
+        """
         batch = self._uninstalls.settle_batch()
-        while True:
+        suspected, checked, deferred = batch.suspected, batch.checked, batch.deferred
+        while batch.is_full:
+            self._wait_for_refreshes()
+            if self._uninstalls.is_brake_on():
+                break
+            batch = self._uninstalls.settle_batch(after=batch.last_id)
             suspected += batch.suspected
             checked += batch.checked
             deferred += batch.deferred
-            if not batch.is_full:
-                break
-            self._wait_for_refreshes()
-            batch = self._uninstalls.settle_batch(after=batch.last_id)
         if suspected:
             log.info("connections are suspect: HubSpot reported uninstalls", app=self._app, count=suspected)
         return suspected + checked, deferred

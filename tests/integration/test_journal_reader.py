@@ -285,6 +285,15 @@ def test_more_uninstalls_than_one_file_and_one_batch_have_are_all_acted_upon(jou
     assert journal.count("suspect") == len(hub_ids)
 
 
+def test_while_the_revocation_brake_is_on_each_turn_acts_on_one_batch(journal: JournalFixture) -> None:
+    hub_ids = journal.connect_many(2 * BATCH_ROWS)
+    journal.sql.rows("UPDATE tokenkeeper.provider SET brake_since = now()")
+    journal.uninstall(None)
+    assert journal.turn() == BATCH_ROWS
+    assert journal.turn() == BATCH_ROWS
+    assert journal.count("suspect") == len(hub_ids)
+
+
 def lose_offset(journal: JournalFixture) -> None:
     """The place that was reached is lost, and what was published since."""
     journal.connect(100)

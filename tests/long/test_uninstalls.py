@@ -12,6 +12,7 @@ from tests.support.polling import until
 
 SETTINGS = {"SWEEP_SECONDS": "2", "HTTP_TIMEOUT_SECONDS": "20", "LEASE_SECONDS": "60", "JOURNAL_SECONDS": "2"}
 HUBS, OTHER_HUBS = 100_000, 100
+WATCHED_SECONDS = 60
 COUNT = "SELECT count(*) FROM tokenkeeper.connections WHERE "
 
 
@@ -29,15 +30,15 @@ def test_the_brake_holds_100000_uninstalls_at_once_and_other_connections_are_ref
     others = deployment.import_connections(OTHER_HUBS, first=5_000_000).hubs[-OTHER_HUBS:]
     until(lambda: deployment.sql.value(COUNT + "access_token IS NOT NULL AND hub_id >= 5000000") == OTHER_HUBS)
     waits = []
-    while deployment.sql.value(COUNT + "status = 'active' AND hub_id < 5000000"):
+    while time.monotonic() < began_at + WATCHED_SECONDS:
         before, asked_at = deployment.make_due(*others), time.monotonic()
-        deployment.wait_for_new_tokens(before, 60)
+        deployment.wait_for_new_tokens(before)
         waits.append(time.monotonic() - asked_at)
-    seconds = time.monotonic() - began_at
-    revoked, tokens = deployment.sql.value(COUNT + "status = 'revoked'"), len(deployment.tokens())
+    by_status = dict(deployment.sql.rows("SELECT status, count(*) FROM hubspot.connections GROUP BY 1"))
     with capsys.disabled():
-        print(f"\n{HUBS} uninstalls: all suspect or revoked after {seconds:.0f} s, {revoked} revoked;", end=" ")
+        print(f"\n{HUBS} uninstalls, {WATCHED_SECONDS} s later: {by_status};", end=" ")
         print(f"other connections that were due had new tokens after {max(waits):.1f} s at most")
-    assert revoked <= HUBS * MAX_REVOKED_PERCENT // 100
-    assert tokens == HUBS + OTHER_HUBS - revoked
+    assert by_status["suspect"] > 0
+    assert by_status["revoked"] <= HUBS * MAX_REVOKED_PERCENT // 100
+    assert len(deployment.tokens()) == HUBS + OTHER_HUBS - by_status["revoked"]
     assert deployment.sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE kind = 'revocation_brake'") == 1

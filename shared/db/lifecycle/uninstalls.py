@@ -70,6 +70,9 @@ SELECT count(*) > {BATCH_ROWS} FROM (
     SELECT FROM tokenkeeper.connections WHERE app = :app AND due_at <= now() LIMIT {BATCH_ROWS + 1}
 ) AS due
 """)
+IS_BRAKE_ON = single_statement("""
+SELECT EXISTS (SELECT FROM tokenkeeper.provider WHERE app = :app AND brake_since IS NOT NULL)
+""")
 PRUNE = single_statement(f"""
 DELETE FROM tokenkeeper.reported_uninstalls WHERE reported_at < now() - interval '{KEPT_FOR}'
 """)
@@ -166,6 +169,10 @@ class UninstallStore:
     def has_backlog(self) -> bool:
         """Whether more of the app's connections are due than one batch makes due."""
         return bool(self._database.execute(HAS_BACKLOG, app=self._app)[0][0])
+
+    def is_brake_on(self) -> bool:
+        """Whether the revocation brake holds the app's revocations."""
+        return bool(self._database.execute(IS_BRAKE_ON, app=self._app)[0][0])
 
     def find_unheard(self, after: int, unheard_since: datetime, limit: int) -> UnheardPage:
         """Active connections with ids above `after` to which HubSpot issued no token since. It searches a page only."""
