@@ -53,13 +53,13 @@ ADMIN_PAGES = [
         f"shop-{database_states.DISCONNECTED_HUB}.example",
     ),
     ("troubled", f"/connections/{database_states.IMPORTED_HUB}", f"Account {database_states.IMPORTED_HUB}"),
-    ("troubled", f"/connections/{database_states.LONG_NAME_HUB}", database_states.LONG_DOMAIN),
+    ("troubled", f"/connections/{database_states.LONG_NAME_HUB}", database_states.LONG_ACCOUNT.name),
     ("troubled", f"/connections/{database_states.LARGEST_HUB}", f"shop-{database_states.LARGEST_HUB}.example"),
     ("healthy", "/connections/62515/disconnect", "Disconnect shop-00.example?"),
     (
         "troubled",
         f"/connections/{database_states.LONG_NAME_HUB}/disconnect",
-        f"Disconnect {database_states.LONG_DOMAIN}?",
+        f"Disconnect {database_states.LONG_ACCOUNT.name}?",
     ),
     (
         "troubled",
@@ -210,9 +210,10 @@ def test_the_pages_of_an_install_are_accessible(sites: Sites, open_page: OpenPag
     expect_heading(page, "Account 62515 is connected")
     assert find_violations(page) == []
     with open_sql(site.database_url) as sql:
-        sql.rows("UPDATE tokenkeeper.accounts SET hub_domain = %s", database_states.LONG_DOMAIN)
+        names = database_states.LONG_DOMAIN, database_states.LONG_ACCOUNT.name
+        sql.rows("UPDATE tokenkeeper.accounts SET hub_domain = %s, account_name = %s", *names)
         page.reload()
-        expect_heading(page, f"{database_states.LONG_DOMAIN} is connected")
+        expect_heading(page, f"{database_states.LONG_ACCOUNT.name} is connected")
         assert find_violations(page) == []
         sql.rows("DELETE FROM tokenkeeper.connections")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from shared.db.lifecycle.imports import ImportRow
+from shared.domain.account import AccountDetails
 from shared.domain.errors import TemporarilyUnavailable
 from shared.domain.provider import CallOutcome
 from tests.support.stores import ConnectionFixture, SqlFixture
 
 #: As long as a domain may be, and without a place to break the line.
 LONG_DOMAIN = f"{'really-long-' * 5}.{'subdomain-' * 6}.example"
+#: As HubSpot lets people name their accounts: in one word, and with signs of HTML.
+LONG_ACCOUNT = AccountDetails(None, f"{'Donaudampfschiff' * 8}<b>&amp;", "DEVELOPER_TEST", "eu1")
 UNKNOWN_SCOPE = "a.scope.without.a.description-" + "x" * 60
 SCOPES = ("oauth", "crm.objects.contacts.read", "crm.schemas.custom.write", UNKNOWN_SCOPE)
 
@@ -48,10 +51,10 @@ def fill_troubled(connections: ConnectionFixture, sql: SqlFixture) -> None:
     fill_brake_on(connections, sql)
     for hub_id in (FAILING_HUB, DISCONNECTED_HUB, LONG_NAME_HUB, LARGEST_HUB):
         connections.install(hub_id, scopes=SCOPES)
-        domain, owner = f"shop-{hub_id}.example", "owner"
+        domain, owner, details = f"shop-{hub_id}.example", "owner", None
         if hub_id == LONG_NAME_HUB:
-            domain, owner = LONG_DOMAIN, "first-name-" * 5
-        connections.stores.save_account_info(hub_id, domain, f"{owner}@{domain}")
+            domain, owner, details = LONG_DOMAIN, "first-name-" * 5, LONG_ACCOUNT
+        connections.stores.save_account_info(hub_id, domain, f"{owner}@{domain}", details)
     connections.stores.results.save([connections.make_failure(connections.claim_one(FAILING_HUB), NO_ANSWER)])
     disconnect(connections, DISCONNECTED_HUB)
     connections.stores.imports.import_rows([ImportRow(IMPORTED_HUB, "ciphertext")])
