@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from sandbox.child_processes import LOG_TAIL_CHARACTERS, START_SECONDS, ChildProcess, installed_command
 from sandbox.ports import find_free_port
+from shared.settings import Settings
 from tests.support import fork_server
 from tests.support.environment import web_environment
 
@@ -45,14 +46,19 @@ class Product:
         self._started = 0
 
     def web(self, *options: str, wait: bool = True, **changes: str) -> ChildProcess:
-        """The first one listens on the port of HUBSPOT_REDIRECT_URI, the others on free ports."""
+        """The first one listens on the port of the redirect URI, the others on free ports."""
         is_first = not any(process.name.startswith("web") for process in self.running)
-        port = urlsplit(self.environment["HUBSPOT_REDIRECT_URI"]).port if is_first else find_free_port()
+        port = self._read_port() if is_first else find_free_port()
         argv = ["gunicorn", "web.wsgi:app", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"]
         argv += ["--threads", "8", "--workers", "2", "--no-control-socket", *self._web_options, *options]
         is_ready = url_responds("/healthz") if wait else None
         url = f"http://127.0.0.1:{port}"
         return self.start("web", argv, is_ready, url=url, **web_environment(self.environment | changes))
+
+    def _read_port(self) -> int | None:
+        """Of the redirect URI of the first app, wherever the settings describe it."""
+        app, *_ = Settings.from_env(web_environment(self.environment), needs=()).apps.values()
+        return urlsplit(app.redirect_uri).port
 
     def worker(self, *options: str, wait: bool = True, **changes: str) -> ChildProcess:
         """`-c 2` unless `options` say otherwise."""
