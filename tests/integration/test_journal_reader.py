@@ -277,6 +277,28 @@ def test_of_a_user_level_app_the_grant_of_that_user_is_suspect_and_the_others_ar
     assert rows == [(1, "suspect", True), (2, "active", True)]
 
 
+def test_the_connection_of_another_app_in_the_same_account_stays_as_it_is(journal: JournalFixture) -> None:
+    journal.sql.rows("UPDATE tokenkeeper.connections SET app = 'another' WHERE id = %s", journal.store(HUB))
+    journal.connect()
+    journal.uninstall()
+    assert journal.turn() == 1
+    statuses = dict(journal.sql.rows("SELECT app, status FROM hubspot.connections"))
+    assert statuses == {"default": "suspect", "another": "active"}
+
+
+def test_while_hubspot_refuses_the_app_its_journal_is_not_read_and_that_is_no_alert_of_its_own(
+    journal: JournalFixture,
+) -> None:
+    journal.connect()
+    journal.uninstall()
+    journal.sql.rows("UPDATE tokenkeeper.provider SET condition = 'app_rejected'")
+    journal.sql.rows("UPDATE tokenkeeper.journals SET since = now() - %s", STOPPED_AFTER)
+    assert journal.turn() == 0
+    assert (journal.state(), journal.alerts()) == ("reading", [])
+    journal.sql.rows("UPDATE tokenkeeper.provider SET condition = 'ok'")
+    assert journal.turn() == 1
+
+
 def test_more_uninstalls_than_one_file_and_one_batch_have_are_all_acted_upon(journal: JournalFixture) -> None:
     hub_ids = journal.connect_many(BATCH_ROWS + 30)
     journal.simulator.control.change_settings(journal_file_events=200)

@@ -24,6 +24,7 @@ from shared.domain.journal import (
     JournalFile,
     JournalState,
 )
+from shared.domain.provider import Condition
 
 #: A due date further ahead, and a lease, come from a clock that was ahead, and do not count.
 MAX_PAUSE_SECONDS = 3600.0
@@ -33,12 +34,14 @@ REGISTER = single_statement("""
 INSERT INTO tokenkeeper.journals AS j (app) VALUES (:app)
 ON CONFLICT (app) DO UPDATE SET due_at = now() WHERE j.state = 'refused'
 """)
+#: Not where HubSpot refuses our app: that is one alert already, and each call more would be refused alike.
 CLAIM = single_statement(f"""
 UPDATE tokenkeeper.journals
    SET lease_until = now() + make_interval(secs => :lease_seconds), lease_number = {next_number("lease_number")}
  WHERE app = :app
    AND (due_at <= now() OR due_at > now() + make_interval(secs => {MAX_PAUSE_SECONDS}))
    AND (lease_until IS NULL OR lease_until <= now() OR lease_until > now() + make_interval(secs => :lease_seconds))
+   AND NOT EXISTS (SELECT FROM tokenkeeper.provider WHERE app = :app AND condition = '{Condition.APP_REJECTED}')
 RETURNING lease_number, next_offset, failures, reason,
           coalesce(restarted_at < now() - make_interval(secs => :restart_seconds), true) AS may_restart,
           next_offset IS NOT NULL AND coalesce(read_at, since) < now() - make_interval(secs => :retention_seconds)
@@ -144,7 +147,7 @@ class JournalStore:
         self._database.execute(REGISTER, app=self._app)
 
     def claim(self) -> JournalClaim | None:
-        """None where it is not due, or another process reads it."""
+        """None where it is not due, another process reads it, or HubSpot refuses the app."""
         rows = self._database.execute(
             CLAIM,
             app=self._app,
