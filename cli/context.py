@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,9 @@ class HubIdType(click.ParamType[int]):
 
 HUB_ID = HubIdType()
 app_option = click.option("--app", "app_name", metavar="NAME", help="Which app, where the settings describe several.")
+one_of_stored_apps_option = click.option(
+    "--app", "app_name", metavar="NAME", help="Which app, where there are several."
+)
 
 
 def load_settings(*needs: str) -> Settings:
@@ -51,6 +54,13 @@ def choose_app(settings: Settings, name: str | None) -> HubSpotApp:
         return settings.apps[name]
     what = "the settings describe several apps" if name is None else f"the settings describe no app {name!r}"
     raise click.UsageError(f"{what}: add --app with one of {', '.join(settings.apps)}")
+
+
+def choose_stored_app(apps: Sequence[str], name: str) -> str:
+    """Raises click.UsageError, which lists the apps that the database knows."""
+    if name not in apps:
+        raise click.UsageError(f"there is no app {name!r}: add --app with one of {', '.join(apps)}")
+    return name
 
 
 @contextmanager

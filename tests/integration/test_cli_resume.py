@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import Engine
 
+from shared.db.refresh.apps import RegisteredApp, register_apps
+from shared.db.refresh.provider import ProviderStore
 from shared.domain.errors import InvalidClient, Throttled
-from shared.domain.provider import CallOutcome
+from shared.domain.provider import CallOutcome, Condition
 from tests.support.command import Command
 from tests.support.stores import ConnectionFixture, Stores
 
@@ -41,6 +44,20 @@ def test_resume_says_in_one_line_what_it_did(tokenkeeper: Command, connections: 
 def test_where_nothing_is_paused_resume_says_so_and_succeeds(tokenkeeper: Command) -> None:
     result = tokenkeeper("resume")
     assert (result.status, result.out, result.err) == (0, "nothing was paused\n", "")
+
+
+def test_each_app_has_a_pause_of_its_own(tokenkeeper: Command, stores: Stores, engine: Engine) -> None:
+    register_apps(engine, [RegisteredApp("crm", (), is_user_level=False)])
+    others = ProviderStore(engine, "crm")
+    for provider in (stores.provider, others):
+        provider.begin_sweep(2.0)
+        provider.record_outcomes([CallOutcome(is_first_attempt=True, error=THROTTLED)])
+    assert tokenkeeper("resume", "--app", "crm").out.startswith("crm: the pause is over")
+    assert (stores.provider.read().condition, others.read().condition) == (Condition.THROTTLED, Condition.OK)
+    assert [json.loads(line)["app"] for line in tokenkeeper("resume", "--json").out.splitlines()] == ["crm", "default"]
+    unknown = tokenkeeper("resume", "--app", "erp")
+    assert (unknown.status, unknown.out) == (2, "")
+    assert "one of crm, default" in unknown.err
 
 
 def test_resume_leaves_another_fault_of_hubspot(tokenkeeper: Command, stores: Stores) -> None:

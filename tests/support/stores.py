@@ -177,26 +177,34 @@ def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
 
 
 class Stores:
-    """Every class of `shared.db` that changes connections, over one engine."""
+    """Every class of `shared.db` that changes connections of an app, over one engine."""
 
-    def __init__(self, engine: Engine, *, lease_seconds: float = 60, max_refreshes_per_second: float = 0.0) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        app: str = DEFAULT_APP,
+        *,
+        lease_seconds: float = 60,
+        max_refreshes_per_second: float = 0.0,
+    ) -> None:
         self._engine = engine
         self.claims = ConnectionClaims(
             engine,
+            app,
             lease_seconds=lease_seconds,
             max_refreshes_per_second=max_refreshes_per_second,
             full_scan_seconds=0.0,  # tests change due times
         )
-        self.results = RefreshResults(engine, lease_seconds=lease_seconds)
-        self.provider = ProviderStore(engine)
-        self.brake = RevocationBrake(engine)
-        self.counters = CounterStore(engine)
+        self.results = RefreshResults(engine, app, lease_seconds=lease_seconds)
+        self.provider = ProviderStore(engine, app)
+        self.brake = RevocationBrake(engine, app)
+        self.counters = CounterStore(engine, app)
         self.refresh_requests = RefreshRequests(engine)
         self.installs = InstallStore(engine)
         self.imports = ImportStore(engine)
         self.disconnects = DisconnectStore(engine)
         self.account_info = AccountInfoStore(
-            engine, lease_seconds=lease_seconds, max_refreshes_per_second=max_refreshes_per_second
+            engine, app, lease_seconds=lease_seconds, max_refreshes_per_second=max_refreshes_per_second
         )
         self.key_check = KeyCheckStore(engine)
         self.key_rotation = KeyRotationStore(engine)

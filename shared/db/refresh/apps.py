@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import Engine
 
 from shared.db.core.statements import Database, single_statement
+from shared.domain.identity import DEFAULT_APP
 
 #: One app after the other in the same order, so that two workers that start at once do not deadlock.
 REGISTER = single_statement("""
@@ -24,6 +25,15 @@ ON CONFLICT (app) DO UPDATE
 """)
 
 
+#: An app that never refreshed and has no connection is left out, such as the one that a new database begins with.
+LIST = single_statement("""
+SELECT app FROM tokenkeeper.provider AS p
+ WHERE swept_at IS NOT NULL
+    OR EXISTS (SELECT FROM tokenkeeper.connection_counts AS n WHERE n.app = p.app AND n.connections > 0)
+ ORDER BY app
+""")
+
+
 @dataclass(frozen=True, slots=True)
 class RegisteredApp:
     name: str
@@ -34,3 +44,8 @@ class RegisteredApp:
 def register_apps(engine: Engine, apps: Iterable[RegisteredApp]) -> None:
     """For each start of a process that refreshes. Raises StoreUnavailable."""
     Database(engine).execute(REGISTER, apps=json.dumps([asdict(app) for app in apps]))
+
+
+def list_apps(engine: Engine) -> list[str]:
+    """Those with refreshes or connections, by name; also one that is in no setting any more. Never empty."""
+    return [row.app for row in Database(engine).execute(LIST)] or [DEFAULT_APP]
