@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import jwt
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, Page
@@ -77,6 +79,14 @@ PUBLIC_PAGES = [
     ("/oauth/callback?error=access_denied&state=x", "This link is damaged"),
 ]
 
+LINK_SETTINGS = {
+    "CONNECT_LINK_KEYS": "a-key-of-32-random-characters-or-more",
+    "CONNECT_LINK_REQUIRED": "true",
+    "RETURN_TO_ORIGINS": "https://app.example",
+    "HUBSPOT_OPTIONAL_SCOPES": "crm.objects.deals.read",
+}
+LONG_NAME = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
+
 Sites = Mapping[str, Site]
 
 
@@ -108,6 +118,12 @@ def sites(
         several = use_apps_file(environment, tmp_path_factory.mktemp("apps") / "apps.toml", apps)
         several_url = stack.enter_context(serving(several))
         sites["several apps"] = Site(several_url, several["OPERATOR_PASSWORD"], database_urls["empty"])
+        # Links work while no server does.
+        no_redis = f"redis://127.0.0.1:{find_free_port()}/0"
+        environment = product_environment(database_urls["unreachable"], no_redis, simulator.base_url, **LINK_SETTINGS)
+        sites["links"] = Site(
+            stack.enter_context(serving(environment)), environment["OPERATOR_PASSWORD"], database_urls["unreachable"]
+        )
         yield sites
 
 
@@ -181,6 +197,54 @@ def test_the_page_that_asks_for_one_of_several_apps_is_accessible(sites: Sites, 
     assert find_violations(page) == []
     page.get_by_role("link", name="Connect acme").click()
     expect_heading(page, "An app wants to connect to your HubSpot account")
+
+
+@pytest.mark.parametrize(
+    ("claims", "heading"),
+    [
+        ({"name": "Acme Ltd", "return_to": "https://app.example/done"}, "Connect HubSpot for Acme Ltd"),
+        ({"name": LONG_NAME, "hub_id": 62515}, f"Connect HubSpot for {LONG_NAME}"),
+        ({"exp": 1}, "This link has expired"),
+        ({"return_to": "https://other.example/"}, "This link was made incorrectly"),
+    ],
+)
+def test_the_page_of_a_connect_link_is_accessible(
+    sites: Sites, open_page: OpenPage, claims: dict[str, Any], heading: str
+) -> None:
+    content = {"customer": "acme", "exp": time.time() + 600, "jti": "link-1"} | claims
+    link = jwt.encode(content, LINK_SETTINGS["CONNECT_LINK_KEYS"], algorithm="HS256")
+    page = open_page()
+    page.goto(f"{sites['links'].url}/connect/{link}")
+    expect_heading(page, heading)
+    assert find_violations(page) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "heading"),
+    [
+        ("/", "Connect your HubSpot account"),
+        ("/install", "Please start in the product"),
+        ("/marketplace?step=authorize", "HubSpot's address is not one that this site knows"),
+        ("/marketplace?step=finalize&code=x&state=x", "This installation cannot be finished"),
+    ],
+)
+def test_a_page_that_says_where_to_start_is_accessible(
+    sites: Sites, open_page: OpenPage, path: str, heading: str
+) -> None:
+    page = open_page()
+    page.goto(sites["links"].url + path)
+    expect_heading(page, heading)
+    assert find_violations(page) == []
+
+
+def test_the_page_that_holds_a_grant_of_the_marketplace_is_accessible(
+    sites: Sites, open_page: OpenPage, simulator: SimulatorControl
+) -> None:
+    started = simulator.start_marketplace_install(62515, f"{sites['links'].url}/marketplace")
+    page = open_page()
+    page.goto(started.url)
+    expect_heading(page, "Connecting account 62515")
+    assert find_violations(page) == []
 
 
 def test_an_app_that_is_not_offered_gets_an_accessible_page(sites: Sites, open_page: OpenPage) -> None:

@@ -42,8 +42,9 @@ from tests.support.webhook_receiver import Receiver, receiving
 ACCESS, REFRESH, CODE = "access token", "refresh token", "code"
 CLIENT_SECRET, TOKEN_KEY, SECRET_KEY = "client secret", "token key", "secret key"
 PASSWORD, WEBHOOK_SECRET, WEBHOOK_URL = "operator's password", "webhook's secret", "webhook's URL"
+LINK_KEY = "key of connect links"
 DATABASE_PASSWORD, REDIS_PASSWORD = "PostgreSQL's password", "Redis's password"
-MARKED = (ACCESS, REFRESH, CODE, CLIENT_SECRET, TOKEN_KEY, SECRET_KEY, PASSWORD, WEBHOOK_SECRET, WEBHOOK_URL)
+MARKED = (ACCESS, REFRESH, CODE, CLIENT_SECRET, TOKEN_KEY, SECRET_KEY, PASSWORD, WEBHOOK_SECRET, WEBHOOK_URL, LINK_KEY)
 
 
 class DurableServers(Servers):
@@ -163,6 +164,7 @@ def _settings(
         "SECRET_KEY": f"secret-key-{marks[SECRET_KEY].text}",
         "OPERATOR_PASSWORD": f"password-{marks[PASSWORD].text}",
         "ALERT_WEBHOOK_SECRET": f"whsec_{'A' * 24}{marks[WEBHOOK_SECRET].text}",
+        "CONNECT_LINK_KEYS": f"key-of-connect-links-of-the-test-{marks[LINK_KEY].text}",
         "ALERT_WEBHOOK_URL": f"{receiver.server.url}/services/{marks[WEBHOOK_URL].text}",
     }
 

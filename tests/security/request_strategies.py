@@ -81,6 +81,11 @@ PARAMETERS = (
         "before",
         "notice",
         "csrf_token",
+        "step",
+        "returnUrl",
+        "link",
+        "signed_in",
+        "grant",
     ),
     "x",
 )
@@ -128,10 +133,20 @@ def visits(paths: list[str], genuine: dict[str, str]) -> st.SearchStrategy[Visit
     )
     path = st.builds(lambda dice, plain, odd: plain if dice else odd, st.integers(0, 3), st.sampled_from(paths), odd)
     good = {name: st.just((name, value)) for name, value in genuine.items()}
+    good["marketplace_state"] = st.just(("state", genuine["marketplace_state"]))
+    return_url = st.sampled_from(("https://app.hubspot.com/x", "https://evil.example/")).map(
+        lambda url: ("returnUrl", url)
+    )
     form = st.one_of(
         st.lists(st.tuples(st.sampled_from(PARAMETERS), text), max_size=5).map(_form),
         st.tuples(good["state"], good["code"]).map(_form),
         st.tuples(good["csrf_token"]).map(_form),
+        *(
+            st.tuples(st.just(("step", step)), good["link"], good["code"], good["marketplace_state"], return_url).map(
+                _form
+            )
+            for step in ("authorize", "finalize")
+        ),
     )
     cookies = st.one_of(
         st.lists(st.tuples(st.sampled_from(COOKIES), text), max_size=4),

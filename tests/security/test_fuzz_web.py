@@ -10,11 +10,14 @@ import base64
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+import jwt
 import pytest
 from cryptography.fernet import Fernet
 from flask import Flask
@@ -26,16 +29,17 @@ from sandbox.child_processes import ChildProcess
 from shared.db.lifecycle.installs import NewInstall
 from shared.settings import Settings
 from shared.token_cipher import TokenCipher
-from tests.security.audit import MARKED
+from tests.security.audit import LINK_KEY, MARKED
 from tests.security.marked_simulator import run_marked_simulator
 from tests.security.markers import Mark, Search, new_mark
-from tests.security.request_strategies import Visit, latin, visits, well_made
+from tests.security.request_strategies import FAMOUS, Visit, latin, visits, well_made
 from tests.support.builders import HUB
 from tests.support.databases import Databases
 from tests.support.environment import product_environment
 from tests.support.product import Product
 from tests.support.stores import SCHEDULE
 from web.app import create_app
+from web.oauth.marketplace_state import MarketplaceStates
 from web.server.startup import make_services
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "2000"))
@@ -67,6 +71,7 @@ PATHS = [
     "/static/live.js",
     "/nowhere",
 ]
+PRODUCT = "https://product.example"
 #: gunicorn's answers to a protocol that it does not support.
 UNSUPPORTED_STATUSES = {"501", "505"}
 
@@ -78,6 +83,7 @@ class Target:
     search: Search
     valid_values: dict[str, str]
     paths: list[str]
+    link_key: str
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +115,13 @@ def target(databases: Databases, redis_server: Callable[[int], str]) -> Iterator
         )
         app = create_app(services)
         valid_values, paths = _collect_valid_values(app, hubspot.allow, environment["OPERATOR_PASSWORD"])
-        yield Target(app, environment, Search(marks.values()), valid_values, [*PATHS, *paths])
+        link = valid_values["link"] = _make_link(_make_link_key(marks))
+        valid_values["marketplace_state"] = MarketplaceStates(services.cipher, services.secret_key).issue(
+            "default", None, None, services.clock()
+        )
+        paths = [*paths, f"/connect/{link}", "/marketplace", "/marketplace/default"]
+        search = Search(marks.values())
+        yield Target(app, environment, search, valid_values, [*PATHS, *paths], _make_link_key(marks))
 
 
 def _make_marked_settings(marks: dict[str, Mark]) -> dict[str, str]:
@@ -120,8 +132,20 @@ def _make_marked_settings(marks: dict[str, Mark]) -> dict[str, str]:
         "SECRET_KEY": f"secret-key-{marks['secret key'].text}",
         "OPERATOR_PASSWORD": f"password-{marks[MARKED[6]].text}",
         "ALERT_WEBHOOK_SECRET": f"whsec_{'A' * 24}{marks[MARKED[7]].text}",
+        "CONNECT_LINK_KEYS": _make_link_key(marks),
+        "RETURN_TO_ORIGINS": PRODUCT,
+        "MARKETPLACE_SIGN_IN_URL": f"{PRODUCT}/sign-in",
         "ALERT_WEBHOOK_URL": f"http://127.0.0.1:1/{marks[MARKED[8]].text}",
     }
+
+
+def _make_link_key(marks: dict[str, Mark]) -> str:
+    return f"key-of-connect-links-of-the-test-{marks[LINK_KEY].text}"
+
+
+def _make_link(key: str, **claims: Any) -> str:
+    content = {"customer": "acme", "exp": int(time.time()) + 3000, "jti": "link-1", "return_to": f"{PRODUCT}/done"}
+    return jwt.encode(content | claims, key, algorithm="HS256")
 
 
 def _collect_valid_values(
@@ -177,6 +201,40 @@ def test_no_request_is_a_server_error_or_returns_a_secret(target: Target) -> Non
     fuzz()
     assert sum(statuses.values()) >= REQUESTS
     assert {200, 404, 405} <= statuses.keys(), statuses
+
+
+CLAIMS = ("customer", "exp", "jti", "name", "return_to", "hub_id", "app", "scopes", "move", "nbf", "iat", "crit", "x")
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(FAMOUS)
+    | st.text(max_size=250)
+    | st.sampled_from((f"{PRODUCT}/x?status=a#b", "https://evil.example/", "default", "link-1")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.timeout(3000)
+def test_no_claim_of_a_genuine_link_is_a_server_error_or_returns_a_secret(target: Target) -> None:
+    statuses: dict[int, int] = {}
+
+    @settings(FUZZ, max_examples=max(REQUESTS // 8, 100))
+    @given(st.dictionaries(st.sampled_from(CLAIMS), JSON_VALUES, max_size=4), st.booleans())
+    def fuzz(claims: dict[str, Any], in_marketplace: bool) -> None:
+        link = _make_link(target.link_key, **claims)
+        query = f"step=authorize&returnUrl=https://app.hubspot.com/&link={link}" if in_marketplace else ""
+        path = "/marketplace" if in_marketplace else f"/connect/{link}"
+        status, content = _send(target, Visit("GET", path, query, [], b""))
+        statuses[status] = statuses.get(status, 0) + 1
+        assert status < 500, claims
+        assert not target.search.find("response", content), claims
+        assert b'href="https://evil' not in content
+
+    fuzz()
+    assert {200, 400} <= statuses.keys(), statuses
 
 
 def raw(target: Target) -> st.SearchStrategy[bytes]:
