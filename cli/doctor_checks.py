@@ -8,6 +8,7 @@ from functools import cached_property, partial
 
 from sqlalchemy import Engine
 
+from cli.doctor_event_checks import describe_delivery, describe_scopes
 from cli.doctor_findings import Check, CheckFailed, Finding, Level, Result, load, read_host_clock, run_checks
 from cli.doctor_journal_check import describe_journal
 from cli.doctor_outside_checks import check_redis, list_app_checks, list_app_names
@@ -16,9 +17,11 @@ from shared.db.core.engine import make_engine
 from shared.db.lifecycle.key_check import KeyCheckStore
 from shared.db.lifecycle.key_rotation import KeyRotationStore
 from shared.db.reports.connections import ConnectionReports
+from shared.db.reports.history_lines import HistoryReader
 from shared.db.reports.journals import read_journals
 from shared.db.reports.oldest_snapshot import read_oldest_snapshot
 from shared.db.reports.overview import Overview
+from shared.db.reports.scopes import ScopeReports
 from shared.db.schema.migrate import check_schema
 from shared.db.schema.server_info import read_other_readers, read_server_info
 from shared.domain.alerts import MAX_QUEUE_USAGE, MAX_SNAPSHOT_AGE, describe_holder
@@ -54,6 +57,8 @@ def check_all(environ: Mapping[str, str], ignored_variables: Sequence[str]) -> I
             Check("brake", database.check_brake),
             Check("snapshots", database.check_snapshots),
             *database.list_journal_checks(),
+            Check("granted scopes", database.check_granted_scopes),
+            Check("events", database.check_events),
         )
     finally:
         database.close()
@@ -196,6 +201,12 @@ class _DatabaseChecks:
     def _check_journal(self, app: str) -> Result:
         journals = {journal.app: journal for journal in read_journals(self._engine)}
         return describe_journal(journals.get(app), load(self._environ, "JOURNAL_SECONDS").journal_seconds)
+
+    def check_granted_scopes(self) -> Result:
+        return describe_scopes(ScopeReports(self._engine).read_counts())
+
+    def check_events(self) -> Result:
+        return describe_delivery(HistoryReader(self._engine).read_delivery())
 
     def check_brake(self) -> Result:
         if (on_since := self._overview.brake_since) is None:

@@ -52,6 +52,8 @@ HUBSPOT_SETTINGS = (
 #: Of web alone, and not required.
 WEB_SETTINGS = ("METRICS_PASSWORD", "CONNECT_LINK_KEYS")
 ALERT_SETTINGS = ("ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET")
+#: Of the worker alone, and not required.
+EVENT_SETTINGS = ("EVENTS_WEBHOOK_URL", "EVENTS_WEBHOOK_SECRET")
 STORE_SETTINGS = ("REDIS_URL", "TOKEN_KEYS")
 #: The files that each service gets, in a volume of its own: it can read no other service's.
 SERVICE_FILES: Mapping[str, tuple[str, ...]] = {
@@ -68,7 +70,7 @@ SERVICE_FILES: Mapping[str, tuple[str, ...]] = {
         "SECRET_KEY",
         "OPERATOR_PASSWORD",
     ),
-    "worker": ("WORKER_DATABASE_URL", *STORE_SETTINGS, APPS, *HUBSPOT_SETTINGS, *ALERT_SETTINGS),
+    "worker": ("WORKER_DATABASE_URL", *STORE_SETTINGS, APPS, *HUBSPOT_SETTINGS, *ALERT_SETTINGS, *EVENT_SETTINGS),
     "beat": ("REDIS_URL",),
     "flower": ("REDIS_URL", "OPERATOR_PASSWORD"),
     "simulator": (*APP_SETTINGS, "HUBSPOT_REDIRECT_URI"),
@@ -97,7 +99,10 @@ def main(environ: Mapping[str, str], folder: Path = SECRETS_FOLDER) -> int:
             given[APPS] = apps
         simulated = not has_hubspot_app(given)
         values = make_values(given, stored, simulated=simulated)
-        checked = {name: values[name] for name in (*REQUIRED, *HUBSPOT_SETTINGS, *ALERT_SETTINGS, *WEB_SETTINGS)}
+        checked = {
+            name: values[name]
+            for name in (*REQUIRED, *HUBSPOT_SETTINGS, *ALERT_SETTINGS, *EVENT_SETTINGS, *WEB_SETTINGS)
+        }
         Settings.from_env({**checked, FILE_VARIABLE: given.get(FILE_VARIABLE, "")})
     except (IncompleteApp, SettingsError, BadSetting) as error:
         print(f"tokenkeeper: {error}", file=sys.stderr)
@@ -143,7 +148,9 @@ def has_hubspot_app(given: Mapping[str, str]) -> bool:
 def make_values(given: Mapping[str, str], stored: Mapping[str, str], *, simulated: bool) -> dict[str, str]:
     """The content of every file of SERVICE_FILES; "" where the service is to use its default."""
     values = {name: given.get(name, stored[name]) for name in ("TOKEN_KEYS", "SECRET_KEY", "OPERATOR_PASSWORD")}
-    values |= {name: given.get(name, "") for name in (*HUBSPOT_SETTINGS, *ALERT_SETTINGS, *WEB_SETTINGS)}
+    values |= {
+        name: given.get(name, "") for name in (*HUBSPOT_SETTINGS, *ALERT_SETTINGS, *EVENT_SETTINGS, *WEB_SETTINGS)
+    }
     values[APPS] = given.get(APPS, "")
     if "HUBSPOT_REDIRECT_URI" not in given and not values[APPS]:
         values["HUBSPOT_REDIRECT_URI"] = f"http://localhost:{given.get('WEB_PORT', '5000')}/oauth/callback"

@@ -165,6 +165,24 @@ class Settings:
         "while one is replaced",
         is_secret=True,
     )
+    events_webhook_url: str = setting(
+        "EVENTS_WEBHOOK_URL",
+        parsers.parse_webhook_url,
+        "",
+        hint="https://…, and no link-local address",
+        example="https://product.example.com/hubspot-events",
+        meaning="where our own product is told what happens to connections: [events.md](events.md)",
+        is_secret=True,
+    )
+    events_webhook_secrets: tuple[str, ...] = setting(
+        "EVENTS_WEBHOOK_SECRET",
+        parsers.parse_webhook_secrets,
+        (),
+        hint=SIGNING_KEY_HINT,
+        example="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        meaning="signs these events: one, or several separated by commas while one is replaced",
+        is_secret=True,
+    )
     refresh_from: float = setting(
         "REFRESH_FROM",
         parsers.parse_fraction,
@@ -314,20 +332,23 @@ class Settings:
             problems.append("REFRESH_FROM is above REFRESH_UNTIL (0.6 and 0.75, for example)")
         if settings.lease_seconds < 2 * settings.http_timeout_seconds + 5:
             problems.append("LEASE_SECONDS is too short (at least twice HTTP_TIMEOUT_SECONDS plus 5)")
+        if settings.events_webhook_url and not settings.events_webhook_secrets:
+            problems.append(f"EVENTS_WEBHOOK_SECRET is missing, which signs events ({SIGNING_KEY_HINT})")
         if problems:
             raise SettingsError("bad settings: " + "; ".join(problems))
         return settings
 
     def list_secrets(self) -> tuple[str, ...]:
         """What a log must never contain: secret settings, and of URLs with a password the password alone."""
-        secrets = [self.secret_key, self.operator_password, self.alert_webhook_url]
+        secrets = [self.secret_key, self.operator_password, self.alert_webhook_url, self.events_webhook_url]
         urls = (self.database_url, self.web_database_url, self.worker_database_url, self.hubspot_proxy)
         for url in (*urls, *self.redis_url.split(";")):
             password = urlsplit(url).password or ""
             in_query = dict(parse_qsl(urlsplit(url).query)).get("password", "")
             secrets += dict.fromkeys((password, unquote(password), in_query))
         client_secrets = [secret for app in self.apps.values() for secret in app.client_secrets]
-        keys = (*self.token_keys, *self.connect_link_keys, *self.alert_webhook_secrets)
+        webhook_secrets = (*self.alert_webhook_secrets, *self.events_webhook_secrets)
+        keys = (*self.token_keys, *self.connect_link_keys, *webhook_secrets)
         return (*client_secrets, *keys, *filter(None, secrets))
 
 

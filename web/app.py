@@ -107,7 +107,12 @@ def _add_routes(app: Flask, services: Services) -> None:
     operator_auth = BasicAuth(operator, wrong_passwords)
     metrics_auth = BasicAuth({METRICS: services.metrics_password, **operator}, wrong_passwords)
     metrics = Metrics(
-        services.reports, services.refresh_stats, app_names=services.apps, sweep_seconds=services.sweep_seconds
+        services.reports,
+        services.refresh_stats,
+        services.history,
+        services.scope_reports,
+        app_names=services.apps,
+        sweep_seconds=services.sweep_seconds,
     )
     add_admin_routes(app, services, cookies, operator_auth.require)
     app.add_url_rule("/metrics", "metrics", metrics_auth.require(metrics.page))

@@ -15,7 +15,9 @@ from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.requests import RefreshRequests
 from shared.db.reports.connection_list import ConnectionList
 from shared.db.reports.connections import ConnectionReports
+from shared.db.reports.history_lines import HistoryReader
 from shared.db.reports.refresh_stats import RefreshStats
+from shared.db.reports.scopes import ScopeReports
 from shared.dispatch import Dispatch
 from shared.domain.identity import DEFAULT_APP
 from shared.domain.schedule import Schedule
@@ -39,6 +41,8 @@ class Services:
     reports: ConnectionReports
     connection_list: ConnectionList
     refresh_stats: RefreshStats
+    history: HistoryReader
+    scope_reports: ScopeReports
     schedule: Schedule
     #: This host's wall clock. It dates a grant only where PostgreSQL has never answered this process.
     clock: Callable[[], datetime]

@@ -10,7 +10,9 @@ from sqlalchemy import Engine
 
 from shared.db.alerts.detection import AlertDetector
 from shared.db.alerts.outbox import Outbox
+from shared.db.alerts.scope_watch import ScopeWatch
 from shared.db.core.engine import make_engine
+from shared.db.events.delivery import EventDelivery
 from shared.db.lifecycle.disconnects import DisconnectStore
 from shared.db.lifecycle.installs import InstallStore
 from shared.db.refresh.apps import RegisteredApp, register_apps
@@ -24,6 +26,7 @@ from shared.settings import Settings
 from shared.token_cipher import TokenCipher
 from worker.app_services import AppServices, SharedServices
 from worker.background import BackgroundWork
+from worker.event_delivery import MAX_POSTS_IN_FLIGHT, EventSender
 from worker.webhook import Webhook
 
 #: Connections to HubSpot beside those of refreshes: for introspections of new installs, and for disconnects.
@@ -46,8 +49,13 @@ class Services:
     outbox: Outbox
     alert_detector: AlertDetector
     webhook: Webhook | None  #: None: alerts are only logged
+    scope_watch: ScopeWatch
+    event_delivery: EventDelivery
+    event_sender: EventSender | None  #: None: no receiver is set
     disconnect_work: BackgroundWork
     alert_work: BackgroundWork
+    event_work: BackgroundWork
+    scope_work: BackgroundWork
 
     @classmethod
     def build(cls, settings: Settings) -> Services:
@@ -66,6 +74,8 @@ class Services:
         )
         webhook_url = settings.alert_webhook_url
         webhook = Webhook(webhook_url, settings.alert_webhook_secrets) if webhook_url else None
+        event_delivery = EventDelivery(engine)
+        event_delivery.enable(is_enabled=bool(settings.events_webhook_url))
         return cls(
             settings=settings,
             engine=engine,
@@ -79,8 +89,13 @@ class Services:
             outbox=Outbox(engine),
             alert_detector=AlertDetector(engine, settings.sweep_seconds),
             webhook=webhook,
+            scope_watch=ScopeWatch(engine),
+            event_delivery=event_delivery,
+            event_sender=_make_event_sender(event_delivery, settings),
             disconnect_work=BackgroundWork("disconnect", threads=3, max_queued=40),
             alert_work=BackgroundWork("alerts", threads=1, max_queued=1),
+            event_work=BackgroundWork("events", threads=1, max_queued=1),
+            scope_work=BackgroundWork("scopes", threads=1, max_queued=0),
         )
 
     @property
@@ -91,7 +106,10 @@ class Services:
     def close(self) -> bool:
         """Let calls in flight end, and save their results. False where that took longer than two calls can take."""
         apps = self.apps.values()
-        works = (self.disconnect_work, self.alert_work, *(app.account_info_work for app in apps))
+        own_works = (self.disconnect_work, self.alert_work, self.event_work, self.scope_work)
+        works = (*own_works, *(app.account_info_work for app in apps))
+        if self.event_sender is not None:
+            self.event_sender.stop()
         for work in works:
             work.stop()
         for app in apps:
@@ -101,3 +119,12 @@ class Services:
         self.recent_grants.finish(max(0.0, ends_at - time.monotonic()))
         self.installs.finish(max(0.0, ends_at - time.monotonic()))
         return all([*are_drained, *(work.join(max(0.0, ends_at - time.monotonic())) for work in works)])
+
+
+def _make_event_sender(delivery: EventDelivery, settings: Settings) -> EventSender | None:
+    if not settings.events_webhook_url:
+        return None
+    secrets = settings.events_webhook_secrets
+    return EventSender(
+        delivery, Webhook(settings.events_webhook_url, secrets, max_idle_connections=MAX_POSTS_IN_FLIGHT)
+    )

@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 
 from shared import tracing
+from shared.db.alerts.scope_watch import ScopeWatch
 from shared.db.core.errors import StoreError
 from shared.db.lifecycle.pruning import prune
 from shared.db.refresh.future_dates import correct_future_dates
@@ -64,6 +65,10 @@ def sweep(services: Services, apps: Collection[AppServices], *, is_from_beat: bo
         start_disconnect(services, connection_id)
     if services.alert_detector.detect():
         services.alert_work.submit(partial(deliver_alerts, services.outbox, services.webhook))
+    if services.event_sender is not None and services.event_delivery.any_to_send():
+        services.event_work.submit(services.event_sender.run)
+    if services.scope_watch.any_due():
+        services.scope_work.submit(partial(_count_lacking_scopes, services.scope_watch))
 
     # 6. Delete what is older than it is kept for.
     prune(services.engine)
@@ -109,3 +114,10 @@ def _activate_if_due(app: AppServices, provider: Provider) -> bool:
 
 def _join(names: Iterable[str]) -> str:
     return ",".join(names)
+
+
+def _count_lacking_scopes(watch: ScopeWatch) -> None:
+    try:
+        watch.measure()
+    except StoreError as error:
+        log.warning("PostgreSQL does not answer; a later sweep counts connections that lack scopes", why=str(error))

@@ -1,7 +1,6 @@
 """Prints each revocation until it is stopped, and misses none: python revocations.py [SINCE].
 
-SINCE is the time at the beginning of the last line that was handled. After a restart some lines are printed again, so
-handling a revocation must be idempotent.
+SINCE is the id at the beginning of the last line that was handled. Without it: those from now on.
 """
 
 from __future__ import annotations
@@ -9,35 +8,28 @@ from __future__ import annotations
 import json
 import sys
 import time
-from datetime import datetime, timedelta
 
 import psycopg
 
+#: The id is a cursor: no line of the history appears before one that was there already.
 REVOCATIONS_SINCE = """
-SELECT at, hub_id, detail #>> '{refresh,code}' AS code
-  FROM hubspot.history WHERE event = 'revoked' AND at > %s ORDER BY at
+SELECT id, hub_id, detail #>> '{refresh,code}' AS code
+  FROM hubspot.history WHERE event = 'revoked' AND id > %s ORDER BY id
 """
-#: A revocation with an earlier time may become visible later: tokenkeeper's transactions take up to ten seconds.
-OVERLAP = timedelta(minutes=1)
 #: The history is read at least this often: a notification sent while the connection was down is lost.
 POLL_SECONDS = 60.0
 RECONNECT_SECONDS = 1.0
 
-Revocation = tuple[datetime, int, str | None]
-
 
 class Revocations:
-    """Remembers which revocations were printed."""
+    """Remembers the last one that was printed."""
 
-    def __init__(self, since: datetime) -> None:
+    def __init__(self, since: int) -> None:
         self._since = since
-        self._printed: set[Revocation] = set()
 
-    def read_new(self, connection: psycopg.Connection) -> list[Revocation]:
-        found: list[Revocation] = connection.execute(REVOCATIONS_SINCE, (self._since - OVERLAP,)).fetchall()
-        new = [revocation for revocation in found if revocation not in self._printed]
-        self._printed = set(found)
-        self._since = max([self._since, *(at for at, _, _ in found)])
+    def read_new(self, connection: psycopg.Connection) -> list[tuple[int, int, str | None]]:
+        new = connection.execute(REVOCATIONS_SINCE, (self._since,)).fetchall()
+        self._since = new[-1][0] if new else self._since
         return new
 
 
@@ -47,29 +39,28 @@ def follow(connection: psycopg.Connection, revocations: Revocations) -> None:
         "LISTEN hubspot_connections"
     )  # before the history is read, so that no revocation falls in between
     while True:
-        for at, hub_id, code in revocations.read_new(connection):
-            print(at.isoformat(), hub_id, code, flush=True)
+        for line_id, hub_id, code in revocations.read_new(connection):
+            print(line_id, hub_id, code, flush=True)
         for notification in connection.notifies(timeout=POLL_SECONDS):
             if json.loads(notification.payload)["event"] == "revoked":
                 break
 
 
-def now(connection: psycopg.Connection) -> datetime:
-    """PostgreSQL's time, as in the history."""
-    row: tuple[datetime] = connection.execute("SELECT now()").fetchall()[0]
+def read_newest_id(connection: psycopg.Connection) -> int:
+    row: tuple[int] = connection.execute("SELECT coalesce(max(id), 0) FROM hubspot.history").fetchall()[0]
     return row[0]
 
 
 def main() -> None:
     try:
-        revocations = Revocations(datetime.fromisoformat(sys.argv[1])) if len(sys.argv) > 1 else None
+        revocations = Revocations(int(sys.argv[1])) if len(sys.argv) > 1 else None
     except ValueError:
-        print("usage: python revocations.py [SINCE], for example 2026-11-24T05:03:02+00:00", file=sys.stderr)
+        print("usage: python revocations.py [SINCE], for example 41812", file=sys.stderr)
         sys.exit(2)
     while True:
         try:
             with psycopg.connect(autocommit=True, connect_timeout=10) as connection:
-                revocations = revocations or Revocations(now(connection))
+                revocations = revocations or Revocations(read_newest_id(connection))
                 follow(connection, revocations)
         except psycopg.OperationalError as error:
             print(f"PostgreSQL is away ({type(error).__name__}), trying again", file=sys.stderr, flush=True)

@@ -50,6 +50,10 @@ class AlertKind(StrEnum):
     NOTIFICATION_QUEUE = "notification_queue"
     #: HubSpot's journal of an app is not read any more; `detail`: state, reason
     JOURNAL = "journal_stopped"
+    #: our own product does not take events; `detail`: problem (failing, dropped, gone), why, and minutes or count
+    EVENTS = "events_webhook"
+    #: many connections lost the same scope within an hour; `detail`: scope, count
+    SCOPES_LOST = "scopes_lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,10 @@ def describe_alert(alert: Alert) -> str:
         text = _describe_journal(alert.detail, recovered=alert.recovered)
     elif alert.kind is AlertKind.NOTIFICATION_QUEUE:
         text = _describe_notification_queue(alert.detail, recovered=alert.recovered)
+    elif alert.kind is AlertKind.EVENTS:
+        text = _describe_events(alert.detail, recovered=alert.recovered)
+    elif alert.kind is AlertKind.SCOPES_LOST:
+        text = _describe_scopes_lost(alert.detail, recovered=alert.recovered)
     else:
         text = _describe_brake(alert.detail, recovered=alert.recovered)
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -192,6 +200,36 @@ def _describe_journal(detail: Mapping[str, Any], *, recovered: bool) -> str:
     return (
         f"HubSpot's journal has not been readable for five minutes ({reason}). No connection is lost: until it is read "
         "again, an uninstall is noticed at the next refresh. See: tokenkeeper doctor."
+    )
+
+
+def _describe_events(detail: Mapping[str, Any], *, recovered: bool) -> str:
+    if recovered:
+        return "the receiver of events accepts them again."
+    why = f" ({detail['why']})" if detail.get("why") else ""
+    if detail.get("problem") == "gone":
+        return (
+            "the receiver of events answered that it wants no more of them (410 Gone): none is sent. Correct "
+            "EVENTS_WEBHOOK_URL, or let the receiver accept them, then: tokenkeeper events resume."
+        )
+    if detail.get("problem") == "dropped":
+        return (
+            f"{detail.get('count', 0)} events were not accepted for three days{why} and are not sent any more. Once "
+            "the receiver works: tokenkeeper events replay --since ID."
+        )
+    return (
+        f"the receiver of events has accepted none for {detail.get('minutes', 0)} minutes{why}. They are sent again "
+        "for three days. See: tokenkeeper doctor."
+    )
+
+
+def _describe_scopes_lost(detail: Mapping[str, Any], *, recovered: bool) -> str:
+    scope = detail.get("scope", "")
+    if recovered:
+        return f"no more connections lose the scope {scope}."
+    return (
+        f"{detail.get('count', 0)} connections lost the scope {scope} within an hour: HubSpot or somebody changed the "
+        "app. See: tokenkeeper scopes."
     )
 
 

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Engine
 
 from shared import logs
-from shared.db.alerts.outbox import Outbox
+from shared.db.alerts.outbox import CLAIM, Outbox
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.engine import make_engine
 from shared.db.core.statements import Database
@@ -287,6 +287,17 @@ def test_an_alert_claimed_by_a_killed_worker_is_posted_when_its_lease_ends(outbo
     sql.rows("UPDATE tokenkeeper.alerts SET lease_until = now() - interval '1 second'")
     deliver_alerts(outbox, webhook(there))
     assert len(there.read_alerts()) == 1
+
+
+def test_a_worker_whose_statement_began_before_another_claimed_the_alert_does_not_post_it_too(
+    outbox, raise_new_alert, connect
+):
+    raise_new_alert()
+    session = SqlFixture(connect())
+    session.rows("BEGIN")
+    assert outbox.claim() is not None
+    assert session.rows(str(CLAIM)) == []
+    session.rows("ROLLBACK")
 
 
 def test_a_worker_that_reports_after_its_lease_does_not_undo_a_delivery(outbox, raise_new_alert, receiver, sql):

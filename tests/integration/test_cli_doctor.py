@@ -28,7 +28,19 @@ from tests.support.stores import ConnectionFixture, SqlFixture
 CLOSED_PORT = "127.0.0.1:1"
 ABOUT = [
     *("settings", "environment", "database", "server log", "clock", "schema", "readers", "rows", "beat"),
-    *("refreshes", "brake", "snapshots", "journal", "redis", "redirect URI", "scopes", "API version", "HubSpot"),
+    *(
+        "refreshes",
+        "brake",
+        "snapshots",
+        "journal",
+        "granted scopes",
+        "events",
+        "redis",
+        "redirect URI",
+        "scopes",
+        "API version",
+        "HubSpot",
+    ),
 ]
 
 

@@ -135,6 +135,9 @@ NEW_TABLES = {
     "apps",
     "journals",
     "reported_uninstalls",
+    "history_order",
+    "event_delivery",
+    "event_retries",
 }
 NEW_COLUMNS = {
     "connections": {"requested_refresh_at", "hub_id", "app", "user_id", "customer"},

@@ -12,13 +12,16 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from shared.db.reports.history_lines import DeliveryReport
 from shared.db.reports.journals import JournalReport
 from shared.db.reports.oldest_snapshot import OldestSnapshot
 from shared.db.reports.overview import AppState, Overview
 from shared.db.reports.refresh_stats import TokenLifetimes, Totals
+from shared.db.reports.scopes import ScopeCounts
 from shared.domain.journal import JournalState
 from shared.domain.provider import Condition
 from shared.domain.sweep_liveness import sweep_overdue_seconds
+from web.monitoring.event_metrics import collect_delivery, collect_lacking
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Snapshot:
     alerts_waiting: int
     oldest_snapshot: OldestSnapshot
     journals: Sequence[JournalReport]
+    delivery: DeliveryReport
+    scope_counts: Sequence[ScopeCounts]
     app_names: Sequence[str]  #: those of the settings
     sweep_seconds: float  #: the setting SWEEP_SECONDS
 
@@ -59,6 +64,8 @@ class SnapshotCollector(Collector):
         yield from _brake_and_alerts(snapshot)
         yield from _neighbours(snapshot.oldest_snapshot)
         yield from _journals(snapshot.journals)
+        yield from collect_lacking(snapshot.scope_counts)
+        yield from collect_delivery(snapshot.delivery)
 
 
 def _connections(apps: Iterable[AppState]) -> Iterator[Metric]:

@@ -14,7 +14,9 @@ from prometheus_client.exposition import choose_encoder
 
 from shared.db.core.errors import StoreError
 from shared.db.reports.connections import ConnectionReports
+from shared.db.reports.history_lines import HistoryReader
 from shared.db.reports.refresh_stats import RefreshStats
+from shared.db.reports.scopes import ScopeReports
 from web.monitoring.metric_families import Snapshot, SnapshotCollector
 from web.server.timeouts import TimedOut, run_in_thread
 
@@ -35,6 +37,8 @@ class Metrics:
         self,
         reports: ConnectionReports,
         refresh_stats: RefreshStats,
+        history: HistoryReader,
+        scope_reports: ScopeReports,
         *,
         app_names: Collection[str],
         sweep_seconds: float,
@@ -43,6 +47,8 @@ class Metrics:
         self._sweep_seconds = sweep_seconds
         self._reports = reports
         self._refresh_stats = refresh_stats
+        self._history = history
+        self._scope_reports = scope_reports
         self._lock = threading.Lock()
         self._pending: Future[Snapshot] | None = None
         self._latest: tuple[float, Snapshot] | None = None  #: and when its reading began
@@ -78,6 +84,8 @@ class Metrics:
             alerts_waiting=self._refresh_stats.count_undelivered_alerts(),
             oldest_snapshot=self._refresh_stats.read_oldest_snapshot(),
             journals=self._refresh_stats.read_journals(),
+            delivery=self._history.read_delivery(),
+            scope_counts=self._scope_reports.read_counts(),
             app_names=self._app_names,
             sweep_seconds=self._sweep_seconds,
         )

@@ -22,7 +22,9 @@ from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.requests import RefreshRequests
 from shared.db.reports.connection_list import ConnectionList
 from shared.db.reports.connections import ConnectionReports
+from shared.db.reports.history_lines import HistoryReader
 from shared.db.reports.refresh_stats import RefreshStats
+from shared.db.reports.scopes import ScopeReports
 from shared.db.schema.privileges import WEB
 from shared.dispatch import Dispatch
 from shared.domain.schedule import Schedule
@@ -115,6 +117,8 @@ def make_services(settings: Settings) -> Services:
         reports=ConnectionReports(engine),
         connection_list=ConnectionList(engine),
         refresh_stats=RefreshStats(engine),
+        history=HistoryReader(engine),
+        scope_reports=ScopeReports(engine),
         schedule=Schedule(settings.refresh_from, settings.refresh_until),
         clock=lambda: datetime.now(UTC),  # noqa: TID251  see Services.clock
         readiness_checks=health.readiness_checks(engine, settings.redis_url),

@@ -68,6 +68,8 @@ def _web_privileges() -> Iterator[Privilege]:
         "refresh_counters",
         "key_check",
         "oldest_snapshot",
+        "event_delivery",
+        "event_retries",
     ):
         yield from _table(f"tokenkeeper.{table}", select="")
     yield from _table("tokenkeeper.journals", select="")
@@ -78,11 +80,11 @@ def _worker_privileges() -> Iterator[Privilege]:
     yield from _common_privileges()
     for table in ("connections", "accounts", "apps", "refresh_counters", "key_check", "install_locks"):
         yield from _table(f"tokenkeeper.{table}", select="", insert="", update="")
-    for table in ("alerts", "refreshes_by_minute", "refresh_requests", "rotated_tokens"):
+    for table in ("alerts", "refreshes_by_minute", "refresh_requests", "rotated_tokens", "event_retries"):
         yield from _table(f"tokenkeeper.{table}", select="", insert="", update="", delete="")
     yield from _table("tokenkeeper.provider", select="", insert="app", update="")
     yield from _table("tokenkeeper.connection_counts", select="")
-    for table in ("pruning_state", "oldest_snapshot"):
+    for table in ("pruning_state", "oldest_snapshot", "event_delivery"):
         yield from _table(f"tokenkeeper.{table}", select="", update="")
     yield from _table("tokenkeeper.journals", select="", insert="", update="")
     yield from _table("tokenkeeper.reported_uninstalls", select="", insert="", update="", delete="")

@@ -129,6 +129,7 @@ history = Table(
     Index("history_of_hub", "hub_id", "id"),
     Index("history_of_changes", "app", "at", postgresql_where=text("status IS NOT NULL")),
     Index("history_of_revocations", "app", "at", postgresql_where=text("event = 'revoked'")),
+    Index("history_of_scope_changes", "app", "at", postgresql_where=text("event = 'scopes_changed'")),
     Index(
         "history_of_failures",
         "at",
@@ -207,6 +208,10 @@ apps = Table(
     Column("required_scopes", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("is_user_level", Boolean, nullable=False, server_default=text("false")),
     Column("seen_at", _instant, nullable=False, server_default=text("clock_timestamp()")),
+    Column("counted_at", _instant),
+    Column("counted_scopes", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("lacking", BigInteger, nullable=False, server_default=text("0")),
+    Column("lacking_by_scope", JSONB, nullable=False, server_default=text("'{}'")),
 )
 
 refresh_requests = Table(
@@ -328,3 +333,39 @@ UniqueConstraint(
 )
 Index("reported_uninstalls_unsettled", _r.app, _r.id, postgresql_where=_r.settled_at.is_(None))
 Index("reported_uninstalls_reported", _r.reported_at)
+history_order = Table("history_order", metadata)
+
+event_delivery = Table(
+    "event_delivery",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("is_enabled", Boolean, nullable=False, server_default=text("false")),
+    Column("cursor_id", BigInteger),
+    Column("replay_until", BigInteger, nullable=False, server_default=text("0")),
+    Column("replayed_at", _instant),
+    Column("rate", Double, nullable=False, server_default=text("50")),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("failing_since", _instant),
+    Column("paused_until", _instant),
+    Column("stopped_at", _instant),
+    Column("last_accepted_at", _instant),
+    Column("accepted", BigInteger, nullable=False, server_default=text("0")),
+    Column("dropped", BigInteger, nullable=False, server_default=text("0")),
+    Column("lease_until", _instant),
+    Column("lease_number", BigInteger, nullable=False, server_default=text("0")),
+)
+
+event_retries = Table(
+    "event_retries",
+    metadata,
+    Column("hub_id", BigInteger, nullable=False),
+    Column("app", Text(collation="C"), nullable=False),
+    Column("user_id", BigInteger),
+    Column("history_id", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", _instant, nullable=False),
+    Column("failed_at", _instant),
+    Column("last_error", Text),
+    UniqueConstraint("hub_id", "app", "user_id", name="event_retries_connection", postgresql_nulls_not_distinct=True),
+    Index("event_retries_due", "due_at"),
+)

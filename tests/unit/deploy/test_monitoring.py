@@ -16,10 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from ruamel.yaml import YAML
 
+from shared.db.reports.history_lines import DeliveryReport
 from shared.db.reports.journals import JournalReport
 from shared.db.reports.oldest_snapshot import OldestSnapshot
 from shared.db.reports.overview import AppState, Overview
 from shared.db.reports.refresh_stats import TokenLifetimes, Totals
+from shared.db.reports.scopes import ScopeCounts
 from shared.domain.connection import Status
 from shared.domain.identity import DEFAULT_APP
 from shared.domain.journal import JournalState
@@ -68,6 +70,8 @@ def render_samples() -> list[Sample]:
         alerts_waiting=0,
         oldest_snapshot=OldestSnapshot(0.0, {}, 0.0),
         journals=[JournalReport("default", JournalState.READING, None, since=START, read_at=START, now=START)],
+        delivery=DeliveryReport(True, 0.0, 0, None, None, 1, 0, None, START),
+        scope_counts=[ScopeCounts("default", 1, {}, START)],
         app_names=[DEFAULT_APP],
         sweep_seconds=2.0,
     )

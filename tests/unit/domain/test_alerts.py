@@ -24,6 +24,8 @@ DETAILS = {
     AlertKind.BRAKE: {"held": 190},
     AlertKind.BEAT: {"seconds": 31},
     AlertKind.OLD_SNAPSHOT: {"seconds": 1900, "kind": "session", "name": "4711", "user": "etl", "application": "psql"},
+    AlertKind.EVENTS: {"problem": "failing", "why": "HTTP 500", "minutes": 12},
+    AlertKind.SCOPES_LOST: {"scope": "tickets", "count": 31},
     AlertKind.NOTIFICATION_QUEUE: {"percent": 31, "kind": "session", "name": "4711", "user": "etl", "application": ""},
     AlertKind.JOURNAL: {"state": "failing", "reason": "timeout"},
 }

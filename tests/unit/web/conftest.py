@@ -12,7 +12,9 @@ from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.requests import RefreshRequests
 from shared.db.reports.connection_list import ConnectionList
 from shared.db.reports.connections import ConnectionReports
+from shared.db.reports.history_lines import HistoryReader
 from shared.db.reports.refresh_stats import RefreshStats
+from shared.db.reports.scopes import ScopeReports
 from shared.domain.identity import DEFAULT_APP
 from shared.domain.schedule import Schedule
 from shared.hubspot_apps import HubSpotApp
@@ -81,6 +83,8 @@ class Site:
             reports=ConnectionReports(engine),
             connection_list=ConnectionList(engine),
             refresh_stats=RefreshStats(engine),
+            history=HistoryReader(engine),
+            scope_reports=ScopeReports(engine),
             schedule=Schedule(),
             clock=self.clock,
             readiness_checks=self.checks,

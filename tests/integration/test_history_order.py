@@ -1,0 +1,125 @@
+"""`hubspot.history.id` is a cursor: a reader that follows it while many write misses no line."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import psycopg2
+import pytest
+
+from shared.db.lifecycle.imports import ImportRow
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once, open_transaction
+
+WRITERS, LINES = 8, 120
+INSERT = "INSERT INTO tokenkeeper.history (hub_id, event, detail) VALUES (%s, 'recovered', '{}')"
+NEXT_LINES = "SELECT id, hub_id FROM hubspot.history WHERE id > %s ORDER BY id"
+WITHOUT_ORDER = "ALTER TABLE tokenkeeper.history DISABLE TRIGGER order_history"
+
+
+def write_lines(connect: Callable[..., Any], hub_id: int) -> None:
+    """Each line in a transaction that stays open for the time of another statement, as ours do."""
+    session = SqlFixture(connect())
+    for number in range(LINES):
+        session.rows("BEGIN")
+        session.rows(INSERT, hub_id)
+        for _ in range(number % 4):
+            session.rows("SELECT pg_sleep(0.0005 * random())")
+        session.rows("COMMIT")
+
+
+def follow(sql: SqlFixture, are_written: threading.Event) -> list[tuple[int, int]]:
+    """What a reader sees that asks again and again for what follows the last line it has seen."""
+    seen: list[tuple[int, int]] = []
+    is_last_look = False
+    while not is_last_look:
+        is_last_look = are_written.is_set()
+        seen += [(line_id, hub_id) for line_id, hub_id in sql.rows(NEXT_LINES, seen[-1][0] if seen else 0)]
+    return seen
+
+
+def read_while_others_write(sql: SqlFixture, connect: Callable[..., Any]) -> list[tuple[int, int]]:
+    are_written = threading.Event()
+    with ThreadPoolExecutor(WRITERS + 1) as pool:
+        reader = pool.submit(follow, SqlFixture(connect()), are_written)
+        for writer in [pool.submit(write_lines, connect, hub_id) for hub_id in range(WRITERS)]:
+            writer.result()
+        are_written.set()
+        return reader.result()
+
+
+def test_a_reader_that_follows_the_ids_misses_no_line_of_many_writers(
+    sql: SqlFixture, connect: Callable[..., Any]
+) -> None:
+    seen = read_while_others_write(sql, connect)
+    assert seen == sql.rows(NEXT_LINES, 0)
+    assert len(seen) == WRITERS * LINES
+
+
+def test_without_the_order_of_commitment_such_a_reader_misses_lines(
+    sql: SqlFixture, connect: Callable[..., Any]
+) -> None:
+    """The control: what the test above would not notice, it would not hold."""
+    sql.rows(WITHOUT_ORDER)
+    assert len(read_while_others_write(sql, connect)) < WRITERS * LINES
+
+
+def test_a_line_that_is_written_earlier_and_committed_later_comes_later(
+    sql: SqlFixture, connect: Callable[..., Any]
+) -> None:
+    first = SqlFixture(connect())
+    first.rows("BEGIN")
+    first.rows(INSERT, 1)
+    first.rows(INSERT, 2)
+    sql.rows(INSERT, 3)
+    first.rows("COMMIT")
+    assert [hub_id for _, hub_id in sql.rows(NEXT_LINES, 0)] == [3, 1, 2]
+
+
+def test_an_open_transaction_that_has_written_history_stops_no_other(
+    connections: ConnectionFixture, stores: Stores, sql: SqlFixture, connect: Callable[..., Any]
+) -> None:
+    with open_transaction(connect) as session:
+        session.rows(INSERT, 9)
+        connections.install(1)
+        claimed = connections.claim_one(1)
+        assert stores.results.save([connections.make_failure(claimed)]).saved
+        stores.imports.import_rows([ImportRow(2, "encrypted")])
+        stores.disconnects.mark_and_read_tokens(sql.value("SELECT id FROM tokenkeeper.connections WHERE hub_id = 1"))
+    assert sql.value("SELECT count(*) FROM hubspot.history WHERE hub_id < 9") == 4
+
+
+def test_installs_imports_and_failures_at_once_deadlock_nowhere(
+    connections: ConnectionFixture, stores: Stores, sql: SqlFixture
+) -> None:
+    """Installs of new hubs lock `connection_counts` before they write history, imports after it."""
+    hubs = 15
+
+    def install(start: int) -> None:
+        for hub_id in range(start, start + hubs):
+            connections.install(hub_id)
+
+    def import_some(start: int) -> None:
+        for hub_id in range(start, start + hubs):
+            stores.imports.import_rows([ImportRow(hub_id, "encrypted"), ImportRow(hub_id + 50, "encrypted")])
+
+    before = sql.value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    installs = [partial(install, start) for start in (1000, 2000, 3000)]
+    at_once([*installs, *(partial(import_some, start) for start in (5000, 6000, 7000))])
+    sql.rows("SELECT pg_stat_force_next_flush()")
+    assert sql.value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == before
+    assert sql.value("SELECT count(*) FROM hubspot.history") == 3 * hubs + 3 * 2 * hubs
+
+
+@pytest.mark.parametrize("mode", ["ACCESS SHARE", "ROW EXCLUSIVE", "SHARE ROW EXCLUSIVE"])
+def test_no_role_of_a_job_or_of_the_product_can_take_the_lock_of_the_order(
+    sql: SqlFixture, connect: Callable[..., Any], databases: Any, database_url: str, mode: str
+) -> None:
+    for url in (databases.as_web(database_url), databases.as_worker(database_url)):
+        session = SqlFixture(connect(url))
+        session.rows("BEGIN")
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            session.rows(f"LOCK TABLE tokenkeeper.history_order IN {mode} MODE")
