@@ -14,6 +14,8 @@ def format_banner(config: RunConfig, password: str, servers: dict[str, str], *, 
     if config.is_simulated:
         simulator = f"http://localhost:{config.ports.simulator}/"
         hubspot = {"HubSpot, simulated": f"{simulator}  (for the real one: copy .env.example to .env)"}
+    elif "HUBSPOT_APPS_FILE" in config.settings:
+        hubspot = {"HubSpot's redirect URLs": "of each app: tokenkeeper app list  (enter them on the apps' pages)"}
     else:
         callback = config.settings.get("HUBSPOT_REDIRECT_URI", "as your settings say")
         hubspot = {"HubSpot's redirect URL": f"{callback}  (enter it on your app's page)"}
