@@ -312,6 +312,7 @@ def test_while_the_revocation_brake_is_on_each_turn_acts_on_one_batch(journal: J
     journal.sql.rows("UPDATE tokenkeeper.provider SET brake_since = now()")
     journal.uninstall(None)
     assert journal.turn() == BATCH_ROWS
+    assert journal.reader.take_turn().due == 0, "a turn that does not read"
     assert journal.turn() == BATCH_ROWS
     assert journal.count("suspect") == len(hub_ids)
 

@@ -10,7 +10,7 @@ from shared.domain.brake import MAX_REVOKED_PERCENT
 from tests.support.fault_deployment import FaultDeployment
 from tests.support.polling import until
 
-SETTINGS = {"SWEEP_SECONDS": "2", "HTTP_TIMEOUT_SECONDS": "20", "LEASE_SECONDS": "60", "JOURNAL_SECONDS": "2"}
+SETTINGS = {"SWEEP_SECONDS": "2", "HTTP_TIMEOUT_SECONDS": "20", "LEASE_SECONDS": "60", "JOURNAL_SECONDS": "10"}
 HUBS, OTHER_HUBS = 100_000, 100
 WATCHED_SECONDS = 60
 COUNT = "SELECT count(*) FROM tokenkeeper.connections WHERE "
