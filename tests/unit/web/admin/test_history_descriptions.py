@@ -37,6 +37,16 @@ def describe(event, **detail):
             "Active again: an operator dismissed the revocation (it was suspect)",
         ),
         ("suspected", REFUSAL, "Suspect: HubSpot says that the refresh token is no longer valid"),
+        (
+            "suspected",
+            {"witness": "journal", "occurred_at": "2026-11-27T10:00:00+00:00"},
+            "Suspect: HubSpot reports that the account has uninstalled the app",
+        ),
+        (
+            "suspected",
+            {"witness": "introspection", "occurred_at": "2026-11-27T10:00:00+00:00"},
+            "Suspect: HubSpot's introspection says that its refresh token is not valid",
+        ),
         ("disconnected", {"was": "active"}, "Disconnected by the operator (it was active)"),
         ("something_new", {}, "something new"),
     ],
