@@ -113,7 +113,7 @@ class JournalReader:
             self._is_registered = True
         claim = self._journal.claim()
         is_more = self._read(claim) if claim else False
-        # 2. Act on what was reported, whoever has read it; while the brake is on, only as often as the journal is read.
+        # 2. Act on what any process has read; while the brake is on, only as often as the journal is read.
         may_settle = claim or not self._uninstalls.is_brake_on()
         due, deferred = self._settle() if may_settle else (0, 0)
         # 3. Where entries may be lost, ask about connections instead.
