@@ -19,8 +19,8 @@ from shared.dispatch import BACKGROUND_QUEUE, INTERACTIVE_QUEUE, build_broker_co
 
 TIMEOUT_SECONDS = 2.0
 CONNECT_ERRORS = (OperationalError, exceptions.RedisError, OSError)
-#: What kombu sends, by kombu's source: queues are lists, bindings sets, messages in work a hash with a sorted set as
-#: index, the lock of their return a string with a script, remote control and events publish and subscribe.
+#: What kombu and we send: by kombu's source, queues are lists, bindings sets, messages in work a hash with a sorted set
+#: as index, the lock of their return a string with a script, remote control and events publish and subscribe.
 COMMANDS = (
     *(f"{command} {queue}" for queue in (INTERACTIVE_QUEUE, BACKGROUND_QUEUE) for command in ("RPOP", "LLEN", "DEL")),
     *(f"{command} {queue} x" for queue in (INTERACTIVE_QUEUE, BACKGROUND_QUEUE) for command in ("LPUSH", "RPUSH")),
@@ -41,6 +41,8 @@ COMMANDS = (
     "SCRIPT LOAD return",
     "PUBLISH /0.celeryev/worker.heartbeat x",
     "SUBSCRIBE /0.celery.pidbox",
+    "TIME",  # worker/broker.py
+    "PING",
     "PSUBSCRIBE /0.celery.pidbox",
 )
 #: Two keys in one command: a cluster refuses them, also one of a single server.

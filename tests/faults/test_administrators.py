@@ -100,6 +100,18 @@ CHANGES = {
     "as many connections for the database as processes, and this test's": Change(
         ("ALTER DATABASE {database} CONNECTION LIMIT 9",), ("ALTER DATABASE {database} CONNECTION LIMIT -1",)
     ),
+    "functions in another schema with the names of PostgreSQL's": Change(
+        (
+            "CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql AS $$SELECT 'epoch'::timestamptz$$",
+            "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$SELECT public.now()$$",
+            "ALTER DATABASE {database} SET search_path = public, pg_catalog",
+        ),
+        (
+            "ALTER DATABASE {database} RESET ALL",
+            "DROP FUNCTION public.clock_timestamp()",
+            "DROP FUNCTION public.now()",
+        ),
+    ),
     "a publication of every table": Change(
         ("CREATE PUBLICATION everything FOR ALL TABLES",), ("DROP PUBLICATION everything",)
     ),

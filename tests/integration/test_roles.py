@@ -22,6 +22,7 @@ from sqlalchemy import text
 from shared.db.core.engine import make_engine as connect_engine
 from shared.db.core.errors import SchemaError, StatementRejected
 from shared.db.core.statements import Database, single_statement
+from shared.db.schema.access import check_access
 from shared.db.schema.migrate import create_roles, migrate
 from shared.db.schema.privileges import PRIVILEGES, WEB, WORKER, Privilege
 from shared.db.schema.roles import GRANTED_PRIVILEGES, Login, name_group_role
@@ -399,6 +400,18 @@ GROUP_ROLE = """
 SELECT DISTINCT grantee::regrole::text FROM pg_class, aclexplode(relacl)
  WHERE oid = 'tokenkeeper.connections'::regclass AND grantee::regrole::text LIKE %s
 """
+
+
+def test_row_level_security_that_an_administrator_turns_on_hides_no_row_without_a_word(
+    databases: Databases, database_url: str, sql: SqlFixture
+) -> None:
+    sql.rows("ALTER TABLE tokenkeeper.connections ENABLE ROW LEVEL SECURITY")
+    engine = connect_engine(databases.as_worker(database_url))
+    with pytest.raises(SchemaError, match=r"run: ALTER TABLE tokenkeeper\.connections DISABLE ROW LEVEL SECURITY"):
+        check_access(engine, WORKER)
+    with pytest.raises(StatementRejected, match="may not do this"):
+        Stores(engine).claims.claim(1)
+    engine.dispose()
 
 
 def read_check_value(sql: SqlFixture) -> str | None:

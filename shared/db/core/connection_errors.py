@@ -98,6 +98,10 @@ PROBLEMS = (
     _temporary(r"closed|reset|SSL SYSCALL|EOF", "the connection broke"),
 )
 NO_SOCKET_FOLDER = ConnectionProblem("", "the folder of the Unix socket in DATABASE_URL does not exist", True)
+#: What the server says, after libpq's name of it: where lc_messages is another language than English, or a pooler has
+#: texts of its own. It may name the user and the database, and never a password.
+SERVER_TEXT = re.compile(r"failed: (.+)")
+MAX_SERVER_TEXT_CHARACTERS = 200
 UNKNOWN = ConnectionProblem("", "no connection, for a reason that libpq does not name", is_permanent=False)
 
 
@@ -105,4 +109,7 @@ def explain_connection_error(text: str) -> ConnectionProblem:
     """`text`: of psycopg2's error. Looks whether the folder of a Unix socket exists."""
     if (socket := SOCKET_PATH.search(text)) and not Path(socket[1]).parent.is_dir():
         return NO_SOCKET_FOLDER
-    return next((each for each in PROBLEMS if re.search(each.pattern, text)), UNKNOWN)
+    known = next((each for each in PROBLEMS if re.search(each.pattern, text)), None)
+    if known or not (said := SERVER_TEXT.search(text)):
+        return known or UNKNOWN
+    return ConnectionProblem("", f"it says: {said[1].strip()[:MAX_SERVER_TEXT_CHARACTERS]}", is_permanent=False)

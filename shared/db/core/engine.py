@@ -49,7 +49,9 @@ OUT_OF_CONNECTIONS_PAUSE_SECONDS, REPLACE_PAUSE_SECONDS = 0.1, 5.0
 #: nothing else would lead there. Below the time for which saved results are remembered (recent_writes.py).
 MAX_CONNECTION_AGE_SECONDS = 40.0
 #: pg_postmaster_start_time() is a mark of the server that PgBouncer does not hide. As quick as SELECT 1.
-CHECK_SERVER = "SELECT pg_postmaster_start_time(), current_setting('transaction_read_only')"
+CHECK_SERVER = (
+    "SELECT pg_catalog.pg_postmaster_start_time(), pg_catalog.current_setting('transaction_read_only'::pg_catalog.text)"
+)
 LIBPQ_OPTIONS = {
     "application_name": "tokenkeeper",
     "connect_timeout": int(CONNECT_TIMEOUT_SECONDS),

@@ -12,11 +12,14 @@ from shared.db.core.engine import connect
 from shared.db.core.errors import StoreUnavailable, translate_errors
 from shared.db.core.server_watch import server_watch
 
-#: The server's own time limits, sent with each statement: behind PgBouncer a session cannot keep a setting. The third
-#: one ends the transaction of a process that was suspended within it, or whose host was: it may hold locks. The last
-#: one exists from PostgreSQL 17 on: an administrator's limit for this login or database must not end our transactions.
+#: Whatever the defaults of the database and the login are, and sent with each statement: behind PgBouncer a session
+#: cannot keep a setting. No function of another schema takes the place of one of PostgreSQL's. Row level security
+#: raises an error, where it would hide rows without a word. idle_in_transaction_session_timeout ends the transaction of
+#: a process that was suspended within it, or whose host was: it may hold locks. The last one exists from PostgreSQL 17
+#: on: an administrator's limit must not end our transactions.
 STATEMENT_LIMITS = (
-    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "  # whatever the default of the database or the login is
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
+    "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL row_security = off; "
     "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '8s'; "
     "SET LOCAL idle_in_transaction_session_timeout = '15s'; "
     "SELECT set_config('transaction_timeout', '0', true)"

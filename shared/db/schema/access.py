@@ -41,10 +41,25 @@ WRONG_ENCODING = (
 )
 
 
+#: Its policies apply neither to superusers nor to the owner of a table.
+HIDDEN_ROWS = text("""
+SELECT c.relname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'tokenkeeper' AND c.relkind = 'r' AND pg_catalog.row_security_active(c.oid)
+ ORDER BY c.relname LIMIT 1
+""")
+ROWS_HIDDEN = (
+    "row level security hides rows of tokenkeeper.{table} from the login in DATABASE_URL: as the owner, run: "
+    "ALTER TABLE tokenkeeper.{table} DISABLE ROW LEVEL SECURITY"
+)
+
+
 def check_access(engine: Engine, role: str) -> None:
     """`role`: of PRIVILEGES. Raises SchemaError where this login lacks one of its privileges, or StoreUnavailable."""
     with translate_errors(), engine.connect() as connection:
         missing = find_missing_privileges(connection, role)
+        table = connection.scalar(HIDDEN_ROWS)
+    if table:
+        raise SchemaError(ROWS_HIDDEN.format(table=table))
     if missing:
         first, more = missing[0], f", and {len(missing) - 1} more privileges" if len(missing) > 1 else ""
         column = f" ({first.column})" if first.column else ""

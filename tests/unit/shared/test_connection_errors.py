@@ -72,6 +72,15 @@ def test_what_may_resolve_by_waiting_is_named_too(text: str, says: str) -> None:
     assert SECRET not in str(error)
 
 
+def test_an_unknown_text_of_a_server_is_shown_as_it_is() -> None:
+    """Its language is that of its lc_messages, and poolers have texts of their own."""
+    text = f"{AT}SCHWERWIEGEND:  Passwort-Authentifizierung für Benutzer »keeper« fehlgeschlagen\n"
+    problem = explain_connection_error(text)
+    assert problem.reason == "it says: SCHWERWIEGEND:  Passwort-Authentifizierung für Benutzer »keeper« fehlgeschlagen"
+    assert not problem.is_permanent
+    assert explain_connection_error(f"{AT}FATAL:  Tenant or user not found").reason.endswith("not found")
+
+
 def test_a_socket_that_does_not_exist_yet_in_a_folder_that_does_is_waited_for(tmp_path: Path) -> None:
     text = f'connection to server on socket "{tmp_path}/.s.PGSQL.5432" failed: No such file or directory'
     assert not explain_connection_error(text).is_permanent
