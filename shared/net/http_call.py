@@ -33,6 +33,7 @@ FAILURE_CODES: Mapping[int, str] = {
     pycurl.E_COULDNT_RESOLVE_HOST: "name_resolution",
     pycurl.E_SSL_CONNECT_ERROR: "tls",
     pycurl.E_PEER_FAILED_VERIFICATION: "tls",
+    pycurl.E_SSL_CACERT_BADFILE: "tls",
     pycurl.E_BAD_CONTENT_ENCODING: "encoding",
     pycurl.E_FILESIZE_EXCEEDED: "too_large",
     pycurl.E_COULDNT_RESOLVE_PROXY: "proxy",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import socketserver
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from tests.support.databases import Databases
 from tests.support.polling import until
 from tests.support.replication import open_sql
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
+from tests.support.tcp_server import TcpServer
 from web.monitoring.health import NotReady, readiness_checks
 
 SECRET = "do-not-show-this-token"
@@ -94,6 +96,24 @@ def test_a_refused_connection_is_reported_without_the_password() -> None:
         stores = Stores(connect_engine(url), lease_seconds=60)
         with pytest.raises(StoreUnavailable, match="connection refused") as raised:
             stores.claims.claim(1)
+    assert SECRET not in format_error(raised.value)
+
+
+class _Refuses(socketserver.BaseRequestHandler):
+    """As a server of PostgreSQL with lc_messages = de_DE.ISO-8859-1: neither English nor UTF-8."""
+
+    def handle(self) -> None:
+        fields = ("SFATAL", "C28P01", "MPasswort-Authentifizierung für Benutzer »keeper« fehlgeschlagen")
+        body = b"".join(field.encode("latin-1") + b"\0" for field in fields) + b"\0"
+        self.request.recv(1024)
+        self.request.sendall(b"E" + (len(body) + 4).to_bytes(4, "big") + body)
+
+
+def test_a_refusal_in_another_language_and_encoding_is_shown() -> None:
+    with TcpServer(_Refuses) as server:
+        engine = connect_engine(f"postgresql://keeper:{SECRET}@127.0.0.1:{server.port}/db?sslmode=disable")
+        with pytest.raises(StoreUnavailable, match="Passwort-Authentifizierung für Benutzer »keeper«") as raised:
+            ping(engine)
     assert SECRET not in format_error(raised.value)
 
 

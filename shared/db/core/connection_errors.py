@@ -98,9 +98,9 @@ PROBLEMS = (
     _temporary(r"closed|reset|SSL SYSCALL|EOF", "the connection broke"),
 )
 NO_SOCKET_FOLDER = ConnectionProblem("", "the folder of the Unix socket in DATABASE_URL does not exist", True)
-#: What the server says, after libpq's name of it: where lc_messages is another language than English, or a pooler has
-#: texts of its own. It may name the user and the database, and never a password.
-SERVER_TEXT = re.compile(r"failed: (.+)")
+#: What the server says, "SEVERITY:  text", where lc_messages is another language than English, or a pooler has texts of
+#: its own. It may name the user and the database, and never a password.
+SERVER_TEXT = re.compile(r"(?:failed: |^)(\S+:  .+)", re.MULTILINE)
 MAX_SERVER_TEXT_CHARACTERS = 200
 UNKNOWN = ConnectionProblem("", "no connection, for a reason that libpq does not name", is_permanent=False)
 

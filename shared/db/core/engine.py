@@ -170,6 +170,9 @@ def _connect_to_one_host(options: Mapping[str, Any]) -> _Connection:
             connection: _Connection = psycopg2.connect(**own)
         except psycopg2.OperationalError as error:
             failure = error
+        except UnicodeDecodeError as error:
+            # A server whose messages are neither in English nor in UTF-8: psycopg2 cannot tell what it says.
+            failure = psycopg2.OperationalError(bytes(error.object).decode("latin-1"))
         else:
             connection.options = options
             return connection
