@@ -112,9 +112,16 @@ def parse_broker_url(text: str) -> str:
 
 def _split_broker_url(text: str) -> SplitResult:
     url = urlsplit(parse_word(text))
-    url.port  # noqa: B018  raises ValueError on a malformed one
     if url.scheme not in BROKER_SCHEMES:
         raise WrongForm("it begins with redis://, rediss://, sentinel:// or unix://")
+    if "," in url.netloc.rpartition("@")[2]:
+        raise WrongForm("name one server, or several Sentinels (sentinel://a:26379;sentinel://b:26379)")
+    try:
+        url.port  # noqa: B018  raises ValueError on a malformed one
+    except ValueError:
+        raise WrongForm(
+            "percent-encode what is not a letter or digit in the password (%23 for #), and check the port"
+        ) from None
     if "%00" in text or not (url.path.strip("/") if url.scheme in SOCKET_SCHEMES else url.hostname):
         raise ValueError
     return url

@@ -172,6 +172,18 @@ def test_raw_bytes_over_a_socket_are_never_a_500(product):
     assert response.status_code == 404
 
 
+def test_health_checks_are_answered_whatever_host_a_balancer_names(product):
+    """Also none, as a balancer's HTTP/1.0; and after the reload that `systemctl reload` and log rotation ask for."""
+    web = product.web()
+    web.send_signal(signal.SIGHUP)
+    address = urlsplit(web.url)
+    for head in ("HTTP/1.0", "HTTP/1.1\r\nHost: 10.244.0.5:5000", "HTTP/1.1\r\nHost: [fd00::1]:5000"):
+        for path in ("/healthz", "/readyz"):
+            with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+                connection.sendall(f"GET {path} {head}\r\nConnection: close\r\n\r\n".encode())
+                assert connection.recv(200).split()[1] == b"200", (path, head)
+
+
 def test_forks_of_a_preloaded_application_share_no_connection(product, simulator):
     web = product.web("--preload")
     product.worker()

@@ -367,6 +367,9 @@ def test_a_database_url_of_every_form_that_libpq_takes_is_accepted(value, parame
         ("redis://:hidden@h/0?credential_provider=os.system", "remove the parameter credential_provider"),
         ("redis://:hidden@h/zero", "a database of Redis is a number"),
         ("redis://:hidden@h1/0;redis://h2/0", "only several Sentinels"),
+        ("redis://:hidden@h1:6379,h2:6379/0", "name one server, or several Sentinels"),
+        ("redis://:hidden#hidden@h:6379/0", "percent-encode what is not a letter or digit in the password"),
+        ("redis://:hidden/hidden@h:6379/0", "percent-encode what is not a letter or digit in the password"),
         ("amqp://:hidden@h/", "it begins with redis://, rediss://, sentinel:// or unix://"),
     ],
 )
