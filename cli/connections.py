@@ -24,7 +24,7 @@ from shared.text_format import make_printable
 NEEDS = ("DATABASE_URL",)
 #: Read at a time, and shown under one heading.
 PAGE_ROWS = 500
-FIELDS = tuple(field.name for field in fields(ConnectionRow))
+FIELDS = tuple(field.name for field in fields(ConnectionRow) if field.name != "id")
 STATUS_COLOURS = {Status.ACTIVE: "green", Status.SUSPECT: "yellow", Status.REVOKED: "red", Status.DISCONNECTED: "dim"}
 
 
@@ -40,6 +40,8 @@ class Column:
 
 COLUMNS = (
     Column("hub_id", "hub_id", 12),
+    Column("app", "app", 8, drop_order=6),
+    Column("customer", "customer", 12, drop_order=5),
     Column("status", "status", 12),
     Column("domain", "hub_domain", 24, drop_order=4),
     Column("expires (UTC)", "expires_at", 19, drop_order=1),
@@ -55,11 +57,14 @@ GAP_WIDTH = 2
     epilog=make_epilog(
         "tokenkeeper connections --status revoked",
         "tokenkeeper connections --search acme --limit 10",
+        "tokenkeeper connections --customer acme",
         "tokenkeeper connections --sort failures --json | jq -r '[.hub_id, .last_error] | @tsv'",
         needs=NEEDS,
     ),
 )
 @click.option("--status", type=click.Choice([status.value for status in Status]), help="Only those in this state.")
+@click.option("--app", "app_name", metavar="NAME", help="Only those of this app.")
+@click.option("--customer", metavar="CUSTOMER", help="Only those of this customer.")
 @click.option(
     "--search", default="", help="Digits: accounts that begin with them. Else part of the domain or the installer."
 )
@@ -72,7 +77,16 @@ GAP_WIDTH = 2
 )
 @click.option("--limit", type=NumberInRange(min=1), help="So many at most.")
 @json_option
-def list_connections(status: str | None, search: str, sort: str, limit: int | None, as_json: bool) -> None:
+def list_connections(
+    *,
+    status: str | None,
+    app_name: str | None,
+    customer: str | None,
+    search: str,
+    sort: str,
+    limit: int | None,
+    as_json: bool,
+) -> None:
     """List the connections: a table on a terminal, else tab-separated lines with a heading.
 
     A narrow terminal gets fewer columns; tabs and --json always have all columns of hubspot.connections, and no
@@ -82,6 +96,8 @@ def list_connections(status: str | None, search: str, sort: str, limit: int | No
         read_page = partial(
             ConnectionList(engine).read_page,
             status=Status(status) if status else None,
+            app=app_name,
+            customer=customer,
             search=search,
             sort=Sort(sort),
         )

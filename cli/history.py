@@ -15,6 +15,7 @@ from rich.text import Text
 from cli.connections import FIELDS, STATUS_COLOURS, format_field
 from cli.context import HUB_ID, NumberInRange, load_settings, open_database
 from cli.output import format_table_time, format_time, make_epilog, to_json_line
+from cli.resolve import find_connection, format_wanted, identity_options
 from shared.db.reports.connections import ConnectionReports, ConnectionRow, HistoryLine
 from shared.text_format import make_printable
 
@@ -32,20 +33,25 @@ NEEDS = ("DATABASE_URL",)
 @click.argument("hub_id", metavar="HUB", type=HUB_ID)
 @click.option("--limit", type=NumberInRange(1, 10_000), default=100, show_default=True, help="Events at most.")
 @click.option("--json", "as_json", is_flag=True, help="For machines: one JSON object with connection and history.")
-def show_history(hub_id: int, limit: int, as_json: bool) -> None:
+@identity_options
+def show_history(hub_id: int, limit: int, as_json: bool, app_name: str | None, user_id: int | None) -> None:
     """Show the connection of HUB, and what happened to it, newest first.
 
     The correlation ids in the detail are HubSpot's: its support finds a call by them.
     """
     with open_database(load_settings(*NEEDS)) as engine:
         reports = ConnectionReports(engine)
-        connection, events = reports.find(hub_id), reports.read_history(hub_id, limit)
+        connection = None
+        if reports.find(hub_id, app_name, user_id):  # else it is deleted, and its history stays
+            connection = find_connection(reports, hub_id, app_name, user_id)
+            app_name, user_id = connection.app, connection.user_id
+        events = reports.read_history(hub_id, limit, app=app_name, user_id=user_id)
     if connection is None and not events:
-        raise click.ClickException(f"{hub_id}: no such connection")
+        raise click.ClickException(f"{format_wanted(hub_id, app_name, user_id)}: no such connection")
     console = Console()
     if as_json:
         report = {
-            "connection": asdict(connection) if connection else None,
+            "connection": {name: getattr(connection, name) for name in FIELDS} if connection else None,
             "history": [asdict(event) for event in events],
         }
         click.echo(to_json_line(report))

@@ -28,6 +28,7 @@ COMMANDS = {
     "history": ("cli.history:show_history", "Show one connection, and what happened to it."),
     "scopes": ("cli.scopes:list_lacking", "List the connections that lack scopes, with a link for each."),
     "events": ("cli.events:events", "List what happened to all connections; send it to our product again."),
+    "claim": ("cli.claim:claim_connection", "Give a connection to a customer."),
     "refresh": ("cli.refresh_disconnect:request_refresh", "Make connections due now."),
     "disconnect": ("cli.refresh_disconnect:disconnect", "End a connection, here and at HubSpot."),
     "resume": ("cli.resume:resume_refreshes", "End the pause that a 429 of HubSpot began."),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
 
 import click
 
 from cli.context import HUB_ID, load_settings, open_database
 from cli.output import confirm_or_abort, json_option, make_epilog, to_json_line, track_pages, yes_option
+from cli.resolve import find_connection, format_identity, format_wanted, identity_options
 from shared import logs
 from shared.db.lifecycle.disconnects import DisconnectStore
 from shared.db.refresh.requests import RefreshRequestOutcome, RefreshRequests
-from shared.db.reports.connections import ConnectionReports
+from shared.db.reports.connection_list import ConnectionList
+from shared.db.reports.connections import ConnectionReports, ConnectionRow
 from shared.domain.connection import Status
 from shared.hubspot.client import HubSpot
 from shared.hubspot.transport import Transport
@@ -47,12 +51,16 @@ FAILURES = (RefreshRequestOutcome.DISCONNECTED, RefreshRequestOutcome.UNKNOWN)
 @click.argument("hub_ids", metavar="HUB...", type=HUB_ID, nargs=-1)
 @click.option("--revoked", is_flag=True, help="All that are revoked, instead of naming them.")
 @json_option
-def request_refresh(hub_ids: tuple[int, ...], revoked: bool, as_json: bool) -> None:
+@identity_options
+def request_refresh(
+    hub_ids: tuple[int, ...], revoked: bool, as_json: bool, app_name: str | None, user_id: int | None
+) -> None:
     """Make connections due now, so that the next sweep refreshes them; a revoked one is tried again, too.
 
     Asking is harmless: a connection whose refresh token is invalid stays revoked, and while a refresh is in flight
-    none is added. Exit status 1 where one of those named is unknown or disconnected. In JSON, `answer` is asked,
-    in_flight, already_due, disconnected or unknown.
+    none is added. Where several apps or users have a HUB, all of them are meant, or those that --app and --user name.
+    Exit status 1 where one of those named is unknown or disconnected. In JSON, `answer` is asked, in_flight,
+    already_due, disconnected or unknown.
 
     --revoked is for the day after a mass revocation by mistake that was confirmed: all that are revoked are tried
     again, at the pace of any backlog. Those whose refresh token works are active again; the others stay revoked, and
@@ -63,42 +71,48 @@ def request_refresh(hub_ids: tuple[int, ...], revoked: bool, as_json: bool) -> N
     with open_database(load_settings(*REFRESH_NEEDS)) as engine:
         requests, reports = RefreshRequests(engine), ConnectionReports(engine)
         if revoked:
-            _print_summary(_request_all_revoked(reports, requests), as_json=as_json)
+            _print_summary(_request_all_revoked(reports, ConnectionList(engine), requests, app_name), as_json=as_json)
             return
-        outcomes = _request_named(hub_ids, reports, requests)
-    for hub_id, outcome in outcomes:
-        if as_json:
-            click.echo(to_json_line({"hub_id": hub_id, "answer": outcome}))
-        else:
-            click.echo(f"{hub_id}: {outcome.description}", err=outcome in FAILURES)
-    if any(outcome in FAILURES for _, outcome in outcomes):
+        named = {hub_id: reports.find(hub_id, app_name, user_id) for hub_id in dict.fromkeys(hub_ids)}
+        outcomes = requests.request([row.id for rows in named.values() for row in rows])
+    for hub_id, rows in named.items():
+        for row in rows:
+            name = format_identity(row.identity, has_others=len(rows) > 1)
+            _print_outcome(name, asdict(row.identity), outcomes[row.id], as_json=as_json)
+        if not rows:
+            identity = {"app": app_name, "hub_id": hub_id, "user_id": user_id}
+            name = format_wanted(hub_id, app_name, user_id)
+            _print_outcome(name, identity, RefreshRequestOutcome.UNKNOWN, as_json=as_json)
+    if not all(named.values()) or any(outcome in FAILURES for outcome in outcomes.values()):
         sys.exit(1)
 
 
-def _request_named(
-    hub_ids: Sequence[int], reports: ConnectionReports, requests: RefreshRequests
-) -> list[tuple[int, RefreshRequestOutcome]]:
-    """Hub and outcome for each of their connections, in the order in which the hubs are named."""
-    keys = {hub_id: [key.id for key in reports.find_keys([hub_id])] for hub_id in dict.fromkeys(hub_ids)}
-    outcomes = requests.request([each for ids in keys.values() for each in ids])
-    unknown = RefreshRequestOutcome.UNKNOWN
-    return [(hub_id, outcomes.get(each, unknown)) for hub_id, ids in keys.items() for each in ids or [0]]
+def _print_outcome(name: str, identity: dict[str, Any], outcome: RefreshRequestOutcome, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(to_json_line({**identity, "answer": outcome}))
+    else:
+        click.echo(f"{name}: {outcome.description}", err=outcome in FAILURES)
 
 
-def _request_all_revoked(reports: ConnectionReports, requests: RefreshRequests) -> Counter[RefreshRequestOutcome]:
+def _request_all_revoked(
+    reports: ConnectionReports, connections: ConnectionList, requests: RefreshRequests, app_name: str | None
+) -> Counter[RefreshRequestOutcome]:
     """Raises StoreUnavailable; earlier requests are kept then, and it may be run again."""
     outcomes: Counter[RefreshRequestOutcome] = Counter()
     with track_pages(reports.read_overview().counts[Status.REVOKED]) as track:
-        for page in track(_read_revoked_pages(reports), "requesting refreshes"):
-            outcomes.update(requests.request([key.id for key in reports.find_keys(page)]).values())
+        for page in track(_read_revoked_pages(connections, app_name), "requesting refreshes"):
+            outcomes.update(requests.request([row.id for row in page]).values())
     return outcomes
 
 
-def _read_revoked_pages(reports: ConnectionReports) -> Iterator[list[int]]:
-    after = -1
-    while page := reports.read_page(status=Status.REVOKED, after=after, limit=PAGE_ROWS):
-        after = page[-1].hub_id
-        yield [row.hub_id for row in page]
+def _read_revoked_pages(connections: ConnectionList, app_name: str | None) -> Iterator[list[ConnectionRow]]:
+    after = None
+    while True:
+        page = connections.read_page(status=Status.REVOKED, app=app_name, after=after, limit=PAGE_ROWS)
+        if page.connections:
+            yield page.connections
+        if (after := page.after) is None:
+            return
 
 
 def _print_summary(outcomes: Counter[RefreshRequestOutcome], *, as_json: bool) -> None:
@@ -120,8 +134,9 @@ def _print_summary(outcomes: Counter[RefreshRequestOutcome], *, as_json: bool) -
     ),
 )
 @click.argument("hub_id", metavar="HUB", type=HUB_ID)
+@identity_options
 @yes_option
-def disconnect(hub_id: int, yes: bool) -> None:
+def disconnect(hub_id: int, app_name: str | None, user_id: int | None, yes: bool) -> None:
     """End a connection: uninstall the app at HubSpot, revoke the refresh token, delete both tokens here.
 
     Its token is not served from the first instant on. Where HubSpot refuses or does not answer, the connection ends
@@ -130,19 +145,14 @@ def disconnect(hub_id: int, yes: bool) -> None:
     settings = load_settings(*DISCONNECT_NEEDS)
     logs.configure(settings.log_format, "warning", settings.list_secrets())  # HubSpot's refusals are logged
     with open_database(settings) as engine:
-        reports = ConnectionReports(engine)
-        connection, keys = reports.find(hub_id), reports.find_keys([hub_id])
-        if connection is None:
-            raise click.ClickException(f"{hub_id}: no such connection")
-        if len(keys) > 1:
-            raise click.UsageError(f"{hub_id} has several connections")
+        connection = find_connection(ConnectionReports(engine), hub_id, app_name, user_id)
         if connection.status is not Status.DISCONNECTED and not yes:
             confirm_or_abort(f"End the connection of {hub_id} for good? Only a new install brings it back")
         transport = Transport(max_idle_connections=1, proxy=settings.hubspot_proxy)
         hubspots = {app.name: HubSpot.for_app(app, settings, transport) for app in settings.apps.values()}
         try:
             outcome = disconnect_connection(
-                keys[0].id, DisconnectStore(engine), hubspots, TokenCipher(settings.token_keys)
+                connection.id, DisconnectStore(engine), hubspots, TokenCipher(settings.token_keys)
             )
         finally:
             transport.close()

@@ -10,6 +10,7 @@ import pytest
 
 from shared.db.refresh.claims import RefreshResult
 from shared.domain import connection as rules
+from shared.domain.account import AccountDetails
 from shared.domain.errors import InvalidGrant
 from shared.domain.grant import Introspection
 from shared.token_cipher import TokenCipher
@@ -37,11 +38,15 @@ def tokenkeeper(environment: Callable[..., dict[str, str]]) -> Command:
 def connections(tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture) -> ConnectionFixture:
     """The manual's: one account is connected, one has uninstalled the app."""
     cipher = TokenCipher([tokenkeeper.environment["TOKEN_KEYS"]])
-    for hub_id, domain in ((62515, "acme.com"), (62517, "umbrella.example")):
+    accounts = (
+        (62515, "acme.com", AccountDetails(name="Acme Ltd", account_type="SANDBOX", region="eu1")),
+        (62517, "umbrella.example", AccountDetails(name="Umbrella Ltd", account_type="STANDARD", region="na1")),
+    )
+    for hub_id, domain, details in accounts:
         connections.install(
             hub_id, encrypted_refresh_token=cipher.encrypt_refresh_token(hub_id, f"token-of-{hub_id}"), ago=60
         )
-        connections.stores.save_account_info(hub_id, domain, f"admin@{domain}")
+        connections.stores.save_account_info(hub_id, domain, f"admin@{domain}", details)
     dead = InvalidGrant("BAD_REFRESH_TOKEN", http_status=400, correlation_id=CORRELATION)
     claimed = connections.claim_one(62517)
     suspect = rules.apply_failure(claimed.connection, dead, connections.stores.claims.clock.now())

@@ -229,7 +229,7 @@ def test_connections_as_json_are_one_object_a_line(tokenkeeper: Command, four_st
     assert set(connection) == {
         *("hub_id", "status", "hub_domain", "installed_by", "scopes", "installed_at", "expires_at"),
         *("next_refresh_at", "failures", "last_error", "status_reason", "status_since"),
-        *("account_name", "account_type", "region"),
+        *("app", "user_id", "customer", "account_name", "account_type", "region", "missing_scopes"),
     }
 
 
@@ -316,8 +316,8 @@ def test_the_refresh_command_prints_json(tokenkeeper: Command, four_states: Conn
     result = tokenkeeper("refresh", "--json", "1", "999")
     assert (result.status, result.err) == (1, "")
     assert [json.loads(line) for line in result.out.splitlines()] == [
-        {"hub_id": 1, "answer": "asked"},
-        {"hub_id": 999, "answer": "unknown"},
+        {"app": "default", "hub_id": 1, "user_id": None, "answer": "asked"},
+        {"app": None, "hub_id": 999, "user_id": None, "answer": "unknown"},
     ]
 
 

@@ -17,8 +17,7 @@ def test_the_reports_of_an_empty_database(reports: ConnectionReports) -> None:
     assert (overview.failing, overview.due, overview.soonest_expiry) == (0, 0, None)
     assert overview.swept_at is None
     assert overview.provider.is_healthy
-    assert reports.read_page() == []
-    assert reports.find(HUB) is None
+    assert reports.find(HUB) == []
     assert reports.read_history(HUB) == []
 
 
@@ -84,28 +83,12 @@ def test_a_large_backlog_is_estimated(
     assert 26_000 < overview.due <= 34_000
 
 
-def test_connections_are_read_in_pages_by_hub_id(
-    connections: ConnectionFixture, reports: ConnectionReports, sql: SqlFixture
-) -> None:
-    connections.import_due(25)
-    sql.set("status = 'suspect'", 7)
-    sql.set("status = 'suspect'", 20)
-    pages = [reports.read_page(limit=10)]
-    while pages[-1]:
-        pages.append(reports.read_page(after=pages[-1][-1].hub_id, limit=10))
-    assert [len(page) for page in pages] == [10, 10, 5, 0]
-    assert [connection.hub_id for page in pages for connection in page] == list(range(1, 26))
-    assert [connection.hub_id for connection in reports.read_page(status=Status.SUSPECT)] == [7, 20]
-    assert [connection.hub_id for connection in reports.read_page(status=Status.SUSPECT, after=7)] == [20]
-
-
 def test_a_connection_and_its_history_are_read_with_the_newest_event_first(
     connections: ConnectionFixture, reports: ConnectionReports
 ) -> None:
     connections.install()
     connections.stores.results.save([connections.make_failure(connections.claim_one())])
-    connection = reports.find(HUB)
-    assert connection is not None
+    (connection,) = reports.find(HUB)
     assert (connection.status, connection.failures, connection.last_error) == (Status.ACTIVE, 1, "timeout")
     assert connection.scopes == ("oauth", "crm.objects.contacts.read")
     lines = reports.read_history(HUB)

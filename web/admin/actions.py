@@ -15,7 +15,7 @@ from shared.dispatch import QueueUnavailable
 from shared.net.deadline import deadline
 from web.admin import error_pages
 from web.admin.flash_messages import FlashMessage
-from web.admin.view_base import QUERY_SECONDS, ViewBase, parse_hub_id_or_abort, redirect_with_message
+from web.admin.view_base import QUERY_SECONDS, ViewBase, WantedConnection, redirect_with_message
 from web.error_pages import AbortWithPage, Link
 from web.server.timeouts import TimedOut, run_within
 from web.services import Services
@@ -35,32 +35,31 @@ class Actions:
         self._view = view
 
     def refresh(self, hub_id: str) -> Response:
-        account = parse_hub_id_or_abort(hub_id)
-        back = _link_to_connection(account)
-        self._view.check_csrf_token(back)
+        wanted = WantedConnection.parse(hub_id)
+        self._view.check_csrf_token(_link_to_connection(wanted))
         with deadline(QUERY_SECONDS):
-            connection_id = self._find_id(account)
-            outcome = self._services.refresh_requests.request([connection_id])[connection_id]
+            connection = wanted.find_one(self._services.reports)
+            outcome = self._services.refresh_requests.request([connection.id])[connection.id]
         if outcome is RefreshRequestOutcome.UNKNOWN:
             raise AbortWithPage(error_pages.UNKNOWN_CONNECTION)
-        log.info("the operator requested a refresh", hub_id=account, outcome=outcome.value)
-        return redirect_with_message(back, FlashMessage(outcome.value))
+        log.info("the operator requested a refresh", **connection.identity.log_fields(), outcome=outcome.value)
+        return redirect_with_message(_link_to_connection(wanted), FlashMessage(outcome.value))
 
     def disconnect(self, hub_id: str) -> Response:
         """Its token is not served from here on. A worker uninstalls the app at HubSpot, then deletes the tokens."""
-        account = parse_hub_id_or_abort(hub_id)
-        back = _link_to_connection(account)
+        wanted = WantedConnection.parse(hub_id)
+        back = _link_to_connection(wanted)
         self._view.check_csrf_token(back)
         with deadline(QUERY_SECONDS):
-            connection_id = self._find_id(account)
-            is_marked = self._services.disconnects.mark(connection_id)
+            connection = wanted.find_one(self._services.reports)
+            is_marked = self._services.disconnects.mark(connection.id)
         if not is_marked:
             return redirect_with_message(back, FlashMessage.DISCONNECTED_BEFORE)
-        log.info("the operator disconnected a connection", hub_id=account)
+        log.info("the operator disconnected a connection", **connection.identity.log_fields())
         try:
-            run_within(QUEUE_SECONDS, lambda: self._services.queue.disconnect(connection_id))
+            run_within(QUEUE_SECONDS, lambda: self._services.queue.disconnect(connection.id))
         except (QueueUnavailable, TimedOut) as error:
-            log.warning("a disconnect waits for the sweep", hub_id=account, why=str(error))
+            log.warning("a disconnect waits for the sweep", **connection.identity.log_fields(), why=str(error))
             return redirect_with_message(back, FlashMessage.DISCONNECT_PENDING)
         return redirect_with_message(back, FlashMessage.DISCONNECT_QUEUED)
 
@@ -69,13 +68,6 @@ class Actions:
 
     def dismiss_revocations(self) -> Response:
         return self._decide_revocations(self._services.brake.dismiss, FlashMessage.REVOCATIONS_DISMISSED)
-
-    def _find_id(self, hub_id: int) -> int:
-        """The key of the hub's one connection."""
-        keys = self._services.reports.find_keys([hub_id])
-        if len(keys) != 1:
-            raise AbortWithPage(error_pages.UNKNOWN_CONNECTION)
-        return keys[0].id
 
     def _decide_revocations(self, decide: Callable[[], int | None], message: FlashMessage) -> Response:
         """`decide` returns how many connections it changed, or None where the brake is off."""
@@ -87,5 +79,6 @@ class Actions:
         return redirect_with_message(back, FlashMessage.BRAKE_IS_OFF if changed is None else message)
 
 
-def _link_to_connection(hub_id: int) -> Link:
-    return Link("connection", f"Back to account {hub_id}", {"hub_id": hub_id})
+def _link_to_connection(wanted: WantedConnection) -> Link:
+    values = {"hub_id": wanted.hub_id, "app": wanted.app, "user": wanted.user_id}
+    return Link("connection", f"Back to account {wanted.hub_id}", values)

@@ -18,6 +18,15 @@ UNKNOWN_CONNECTION = ErrorPage(
     badge="",
     links=(LIST, OVERVIEW),
 )
+SEVERAL_CONNECTIONS = ErrorPage(
+    400,
+    "Several connections have this account",
+    "The account is connected by several apps or users, and the request does not say which of them is meant. Nothing "
+    "was changed.",
+    "Choose one of them, and press the button there.",
+    badge="",
+    links=(LIST, OVERVIEW),
+)
 INVALID_LIST_PARAMS = ErrorPage(
     400,
     "This address is not valid",

@@ -8,6 +8,8 @@ from typing import Self
 
 from shared.db.reports.connection_list import Sort
 from shared.domain.connection import Status
+from shared.domain.customer import parse_customer
+from shared.domain.identity import APP_NAME
 
 #: More than any domain or e-mail address has.
 MAX_SEARCH_CHARS = 320
@@ -21,6 +23,8 @@ class InvalidListParams(Exception):
 @dataclass(frozen=True, slots=True)
 class ListParams:
     status: Status | None = None
+    app: str | None = None
+    customer: str | None = None
     search: str = ""
     sort: Sort = Sort.HUB
     after: str | None = None  #: a cursor of ConnectionList
@@ -36,12 +40,16 @@ class ListParams:
         try:
             status = Status(query["status"]) if query.get("status") else None
             sort = Sort(query["sort"]) if query.get("sort") else Sort.HUB
+            customer = parse_customer(query["customer"]) if query.get("customer") else None
         except ValueError:
             raise InvalidListParams from None
+        app = query.get("app") or None
+        if app is not None and not APP_NAME.fullmatch(app):
+            raise InvalidListParams
         after, before = query.get("after") or None, query.get("before") or None
         if (after and before) or len(after or before or "") > MAX_CURSOR_CHARS:
             raise InvalidListParams
-        return cls(status, search, sort, after, before)
+        return cls(status, app, customer, search, sort, after, before)
 
     def next_page(self, after: str) -> ListParams:
         return replace(self, after=after, before=None)
@@ -53,6 +61,10 @@ class ListParams:
         """The first page of the connections in that status; None: of all."""
         return replace(self, status=status, after=None, before=None)
 
+    def without_filters(self) -> ListParams:
+        """The first page of all apps and customers."""
+        return replace(self, app=None, customer=None, after=None, before=None)
+
     def with_sort(self, sort: Sort) -> ListParams:
         """The first page in that order."""
         return replace(self, sort=sort, after=None, before=None)
@@ -61,6 +73,8 @@ class ListParams:
         """Parameters that have their default are left out."""
         values = {
             "status": self.status and self.status.value,
+            "app": self.app,
+            "customer": self.customer,
             "q": self.search,
             "sort": None if self.sort is Sort.HUB else self.sort.value,
             "after": self.after,

@@ -18,7 +18,7 @@ from web.admin.error_descriptions import describe_error
 from web.admin.health_summary import HealthFacts, summarize_health
 from web.admin.history_descriptions import describe_event
 from web.admin.list_params import InvalidListParams, ListParams
-from web.admin.view_base import QUERY_SECONDS, ViewBase, parse_hub_id_or_abort
+from web.admin.view_base import QUERY_SECONDS, ViewBase, WantedConnection, make_address
 from web.error_pages import AbortWithPage
 from web.oauth.scope_descriptions import describe_scopes
 from web.services import Services
@@ -64,6 +64,8 @@ class Pages:
             with deadline(QUERY_SECONDS):
                 page = self._services.connection_list.read_page(
                     status=params.status,
+                    app=params.app,
+                    customer=params.customer,
                     search=params.search,
                     sort=params.sort,
                     after=params.after,
@@ -77,6 +79,8 @@ class Pages:
             "connections.html",
             params=params,
             page=page,
+            make_address=self._make_address,
+            has_several_apps=len(self._services.apps) > 1,
             now=now,
             counts=counts,
             sorts=Sort,
@@ -85,15 +89,23 @@ class Pages:
         )
 
     def show_connection(self, hub_id: str) -> Response:
+        wanted, reports = WantedConnection.parse(hub_id), self._services.reports
         with deadline(QUERY_SECONDS):
-            connection = self._find_connection(hub_id)
-            now = self._services.reports.read_time()
-            history = self._services.reports.read_history(connection.hub_id, MAX_HISTORY_LINES)
+            found = wanted.find(reports)
+            if len(found) > 1:
+                return self._view.render("choose_connection.html", found=found)
+            (connection,) = found
+            now = reports.read_time()
+            history = reports.read_history(
+                connection.hub_id, MAX_HISTORY_LINES, app=connection.app, user_id=connection.user_id
+            )
             provider = self._services.provider.read()
         has_ended = connection.status in {Status.REVOKED, Status.DISCONNECTED}
         return self._view.render(
             "connection.html",
             connection=connection,
+            address=self._make_address(connection),
+            has_several_apps=len(self._services.apps) > 1,
             now=now,
             status_descriptions=STATUS_DESCRIPTIONS,
             has_ended=has_ended,
@@ -101,7 +113,8 @@ class Pages:
             is_served=not has_ended and connection.expires_at is not None and connection.expires_at > now,
             error_description=describe_error(connection.last_error) if connection.last_error else "",
             advice=advise(connection, provider),
-            install_link=self._services.origin + url_for("start", hub_id=connection.hub_id),
+            install_link=self._services.origin
+            + url_for("start", hub_id=connection.hub_id, app=self._services.app_parameter(connection.app)),
             history=[(line.at, describe_event(line)) for line in history],
             max_history_lines=MAX_HISTORY_LINES,
             scopes=describe_scopes(connection.scopes),
@@ -110,11 +123,8 @@ class Pages:
     def confirm_disconnect(self, hub_id: str) -> Response:
         """Asks before anything is ended."""
         with deadline(QUERY_SECONDS):
-            connection = self._find_connection(hub_id)
-        return self._view.render("disconnect.html", connection=connection)
+            connection = WantedConnection.parse(hub_id).find_one(self._services.reports)
+        return self._view.render("disconnect.html", connection=connection, address=self._make_address(connection))
 
-    def _find_connection(self, hub_id: str) -> ConnectionRow:
-        connection = self._services.reports.find(parse_hub_id_or_abort(hub_id))
-        if connection is None:
-            raise AbortWithPage(error_pages.UNKNOWN_CONNECTION)
-        return connection
+    def _make_address(self, connection: ConnectionRow) -> dict[str, object]:
+        return make_address(connection, has_one_app=len(self._services.apps) <= 1)

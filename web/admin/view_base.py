@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 from flask import Response, render_template, request, url_for
 
+from shared.db.reports.connections import ConnectionReports, ConnectionRow
 from shared.domain.hub_id import parse_hub_id
+from shared.domain.identity import APP_NAME
 from web.admin import error_pages
 from web.admin.flash_messages import FlashMessage, find_text
 from web.error_pages import AbortWithPage, Link
@@ -39,14 +42,51 @@ class ViewBase:
             raise AbortWithPage(replace(error_pages.INVALID_CSRF_TOKEN, links=(back,))) from None
 
 
-def parse_hub_id_or_abort(text: str) -> int:
-    """Raises AbortWithPage where no account can have this number."""
-    hub_id = parse_hub_id(text)
-    if hub_id is None:
+@dataclass(frozen=True, slots=True)
+class WantedConnection:
+    """What an address says of a connection: its hub, and where several have that hub, app and user."""
+
+    hub_id: int
+    app: str | None
+    user_id: int | None
+
+    @classmethod
+    def parse(cls, hub_id: str) -> Self:
+        """With `app` and `user` of the query. Raises AbortWithPage where no account can have this number."""
+        app = request.args.get("app") or None
+        if app is not None and not APP_NAME.fullmatch(app):
+            raise AbortWithPage(error_pages.UNKNOWN_CONNECTION)
+        user = request.args.get("user") or None
+        return cls(_parse_number(hub_id), app, None if user is None else _parse_number(user))
+
+    def find(self, reports: ConnectionReports) -> list[ConnectionRow]:
+        """Those that fit. Raises AbortWithPage where none does, StoreUnavailable."""
+        if found := reports.find(self.hub_id, self.app, self.user_id):
+            return found
         raise AbortWithPage(error_pages.UNKNOWN_CONNECTION)
-    return hub_id
+
+    def find_one(self, reports: ConnectionReports) -> ConnectionRow:
+        """Raises AbortWithPage where several fit, or none does, StoreUnavailable."""
+        found = self.find(reports)
+        if len(found) > 1:
+            link = Link("connection", "Choose one of them", {"hub_id": self.hub_id})
+            raise AbortWithPage(replace(error_pages.SEVERAL_CONNECTIONS, links=(link,)))
+        return found[0]
+
+
+def make_address(connection: ConnectionRow, *, has_one_app: bool) -> dict[str, object]:
+    """What WantedConnection parses: no more than is needed to tell it apart from all others."""
+    app = None if has_one_app else connection.app
+    return {"hub_id": connection.hub_id, "app": app, "user": connection.user_id}
 
 
 def redirect_with_message(link: Link, message: FlashMessage) -> Response:
     """To the page that shows the result of an action."""
     return Response(status=303, headers={"Location": url_for(link.endpoint, **link.values, notice=message.value)})
+
+
+def _parse_number(text: str) -> int:
+    number = parse_hub_id(text)
+    if number is None:
+        raise AbortWithPage(error_pages.UNKNOWN_CONNECTION)
+    return number

@@ -45,6 +45,8 @@ class ConnectionList:
         self,
         *,
         status: Status | None = None,
+        app: str | None = None,
+        customer: str | None = None,
         search: str = "",
         sort: Sort = Sort.HUB,
         after: str | None = None,
@@ -58,10 +60,12 @@ class ConnectionList:
         """
         backwards = before is not None and after is None
         at = before if backwards else after
-        request = PageRequest(sort, status, None if at is None else decode_cursor(sort, at), backwards, limit + 1)
+        key = None if at is None else decode_cursor(sort, at)
+        request = PageRequest(sort, status, key, backwards, limit + 1, app, customer)
         rows = self._read_rows(request, _clean_search(search))
         if backwards and len(rows) <= limit:
-            return self.read_page(status=status, search=search, sort=sort, limit=limit)  # a full first page
+            # A full first page.
+            return self.read_page(status=status, app=app, customer=customer, search=search, sort=sort, limit=limit)
         rows_shown = rows[:limit][::-1] if backwards else rows[:limit]
         if not rows_shown:
             return ConnectionPage([], before=after, after=None)

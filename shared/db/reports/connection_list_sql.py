@@ -14,7 +14,7 @@ _CONNECTIONS = "tokenkeeper.connections AS c"
 _BOTH = f"{_CONNECTIONS} JOIN tokenkeeper.accounts AS a ON a.connection_id = c.id"
 #: OFFSET 0 makes the planner fetch these rows, and no others, before it sorts.
 _MATCHES = """
-(SELECT id, app, hub_id, status, due_at, failures
+(SELECT id, app, customer, hub_id, status, due_at, failures
    FROM tokenkeeper.connections WHERE id = ANY (CAST(:matches AS bigint[])) OFFSET 0) AS c
   JOIN tokenkeeper.accounts AS a ON a.connection_id = c.id
 """
@@ -31,17 +31,20 @@ PAGE = """
 {settings}
 WITH page AS MATERIALIZED (
     SELECT id, row_number() OVER () AS place
-      FROM (SELECT {id} AS id FROM {source} WHERE {where} ORDER BY {order} LIMIT :limit) AS rows
+      FROM ({rows}) AS rows
 )
-SELECT c.id, c.id AS connection_id, c.hub_id, c.status, a.hub_domain, a.installed_by, c.scopes, c.installed_at,
-       c.expires_at,
-       CASE WHEN c.status IN ('active', 'suspect') THEN c.due_at END AS next_refresh_at,
-       c.failures, c.last_error, c.status_reason, c.status_since, a.account_name, a.account_type, a.region,
-       c.due_at, a.sort_key
-  FROM page
-  JOIN tokenkeeper.connections AS c ON c.id = page.id
-  LEFT JOIN tokenkeeper.accounts AS a ON a.connection_id = page.id
+SELECT d.*, d.id AS connection_id
+  FROM page JOIN tokenkeeper.connection_details AS d ON d.id = page.id
  ORDER BY page.place
+"""
+_ROWS = "SELECT {id} AS id FROM {source} WHERE {where} ORDER BY {order} LIMIT :limit"
+#: Of each app its first ones, in the order of its part of the index; of those the first ones.
+_ROWS_BY_APP = """
+SELECT c.id FROM tokenkeeper.connection_counts AS n
+ CROSS JOIN LATERAL (
+     SELECT {first}, {id} AS id FROM {source} WHERE c.app = n.app AND {where} ORDER BY {order} LIMIT :limit
+ ) AS c
+ ORDER BY {order} LIMIT :limit
 """
 #: The connections that match a search, in no order.
 FIND_NAMES = "SELECT connection_id AS id FROM tokenkeeper.accounts WHERE search_text LIKE :pattern LIMIT :limit"
@@ -58,15 +61,16 @@ class Order:
     is_descending: bool = False
     condition: str = "true"
     source: str = _CONNECTIONS
+    is_by_app: bool = False  #: the index of this order has the app first
 
 
 _IS_LIVE = "c.status IN ('active', 'suspect')"
 ORDERS = {
     Sort.HUB: Order(("c.hub_id", "c.id")),
     Sort.DOMAIN: Order(("a.sort_key", "a.connection_id"), source=_BOTH),
-    Sort.DUE: Order(("c.due_at", "c.id"), condition=f"c.app = 'default' AND c.due_at IS NOT NULL AND {_IS_LIVE}"),
+    Sort.DUE: Order(("c.due_at", "c.id"), condition=f"c.due_at IS NOT NULL AND {_IS_LIVE}", is_by_app=True),
     Sort.FAILURES: Order(
-        ("c.failures", "c.id"), is_descending=True, condition=f"c.app = 'default' AND c.failures > 0 AND {_IS_LIVE}"
+        ("c.failures", "c.id"), is_descending=True, condition=f"c.failures > 0 AND {_IS_LIVE}", is_by_app=True
     ),
 }
 
@@ -80,6 +84,8 @@ class PageRequest:
     at: tuple[Any, ...] | None
     backwards: bool
     limit: int
+    app: str | None = None
+    customer: str | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -150,21 +156,18 @@ def make_pattern(text: str) -> str:
 
 
 def _choose_settings(request: PageRequest) -> str:
-    is_rare = request.status not in (None, Status.ACTIVE)
-    return _MAY_SORT if is_rare and request.sort is not Sort.HUB else _SCAN_ONLY
+    is_rare = request.status not in (None, Status.ACTIVE) and request.sort is not Sort.HUB
+    return _MAY_SORT if is_rare or request.customer is not None else _SCAN_ONLY
 
 
 def _make_page(request: PageRequest, settings: str, source: str, extra_condition: str = "true", **values: Any) -> Query:
-    key = ORDERS[request.sort].key
+    key, order = ORDERS[request.sort].key, _make_order(request, ORDERS[request.sort].key)
     where, bound = _make_condition(request, key)
-    sql = PAGE.format(
-        settings=settings,
-        id=key[-1],
-        source=source,
-        where=f"{where} AND {extra_condition}",
-        order=_make_order(request, key),
-    )
-    return Query(sql, {"limit": request.limit, **bound, **values})
+    template = _ROWS
+    if ORDERS[request.sort].is_by_app and request.app is None and request.customer is None and source != _MATCHES:
+        template = _ROWS_BY_APP
+    rows = template.format(id=key[-1], first=key[0], source=source, where=f"{where} AND {extra_condition}", order=order)
+    return Query(PAGE.format(settings=settings, rows=rows), {"limit": request.limit, **bound, **values})
 
 
 def _make_condition(request: PageRequest, key: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
@@ -172,6 +175,10 @@ def _make_condition(request: PageRequest, key: tuple[str, ...]) -> tuple[str, di
     if request.status is not None:
         conditions.append("c.status = :status")
         values["status"] = request.status.value
+    for name, value in (("app", request.app), ("customer", request.customer)):
+        if value is not None:
+            conditions.append(f"c.{name} = :{name}")
+            values[name] = value
     if request.at is not None:
         names = [f"at{place}" for place in range(len(key))]
         past = "<" if _is_descending(request) else ">"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -17,8 +16,9 @@ from shared.domain.identity import ConnectionIdentity
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRow:
-    """One row of `hubspot.connections`."""
+    """One row of `hubspot.connections`, and its key."""
 
+    id: int
     hub_id: int
     status: Status
     hub_domain: str | None
@@ -31,17 +31,17 @@ class ConnectionRow:
     last_error: str | None
     status_reason: str | None
     status_since: datetime
+    app: str
+    user_id: int | None
+    customer: str | None
     account_name: str | None
     account_type: str | None
     region: str | None
+    missing_scopes: tuple[str, ...] | None  #: None: not known
 
-
-@dataclass(frozen=True, slots=True)
-class ConnectionKey:
-    """What a person calls a connection, and the key that statements use."""
-
-    id: int
-    identity: ConnectionIdentity
+    @property
+    def identity(self) -> ConnectionIdentity:
+        return ConnectionIdentity(self.app, self.hub_id, self.user_id)
 
 
 _ROW_FIELDS = tuple(each.name for each in fields(ConnectionRow))
@@ -52,6 +52,9 @@ class HistoryLine:
     at: datetime
     event: str
     detail: dict[str, Any]
+    app: str
+    user_id: int | None
+    customer: str | None  #: at that time
 
 
 COUNTS = single_statement(f"""
@@ -61,16 +64,13 @@ SELECT now() AS at, total - coalesce(suspect + revoked + disconnected, 0) AS act
        (SELECT sum(suspect)::bigint AS suspect, sum(revoked)::bigint AS revoked,
                sum(disconnected)::bigint AS disconnected FROM ({COUNTS_BY_STATUS}) AS by_app) AS by_status
 """)
-_PAGE = "SELECT * FROM hubspot.connections WHERE hub_id > :after {filter} ORDER BY hub_id LIMIT :limit"
-PAGE = single_statement(_PAGE.format(filter=""))
-PAGE_OF_STATUS = single_statement(_PAGE.format(filter="AND status = :status"))
-FIND = single_statement("SELECT * FROM hubspot.connections WHERE hub_id = :hub_id")
-FIND_KEYS = single_statement("""
-SELECT id, app, hub_id, user_id FROM tokenkeeper.connections
- WHERE hub_id = ANY (CAST(:hub_ids AS bigint[])) ORDER BY hub_id, app, user_id
-""")
-HISTORY = single_statement("""
-SELECT at, event, detail FROM tokenkeeper.history WHERE hub_id = :hub_id ORDER BY id DESC LIMIT :limit
+_FITS = """
+hub_id = :hub_id AND (CAST(:app AS text) IS NULL OR app = :app)
+   AND (CAST(:user_id AS bigint) IS NULL OR user_id = :user_id)
+"""
+FIND = single_statement(f"SELECT * FROM tokenkeeper.connection_details WHERE {_FITS} ORDER BY app, user_id")
+HISTORY = single_statement(f"""
+SELECT at, event, detail, app, user_id, customer FROM tokenkeeper.history WHERE {_FITS} ORDER BY id DESC LIMIT :limit
 """)
 NOW = single_statement("SELECT clock_timestamp()")
 
@@ -89,28 +89,17 @@ class ConnectionReports:
         row = self._database.execute(COUNTS)[0]
         return row.at, _count_by_status(row)
 
-    def read_page(self, *, status: Status | None = None, after: int = -1, limit: int = 100) -> list[ConnectionRow]:
-        """By hub id, from the first one above `after`: pass the last hub id of a page to get the next."""
-        values: dict[str, Any] = {"after": after, "limit": limit}
-        if status is None:
-            rows = self._database.execute(PAGE, **values)
-        else:
-            rows = self._database.execute(PAGE_OF_STATUS, status=status.value, **values)
+    def find(self, hub_id: int, app: str | None = None, user_id: int | None = None) -> list[ConnectionRow]:
+        """The connections of this hub that fit, by app and user: usually one. `app` and `user_id`: None fits any."""
+        rows = self._database.execute(FIND, hub_id=hub_id, app=app, user_id=user_id)
         return [make_connection_row(row) for row in rows]
 
-    def find(self, hub_id: int) -> ConnectionRow | None:
-        rows = self._database.execute(FIND, hub_id=hub_id)
-        return make_connection_row(rows[0]) if rows else None
-
-    def find_keys(self, hub_ids: Sequence[int]) -> list[ConnectionKey]:
-        """Of all connections of these hubs, by hub, app and user."""
-        rows = self._database.execute(FIND_KEYS, hub_ids=list(hub_ids))
-        return [ConnectionKey(row.id, ConnectionIdentity(row.app, row.hub_id, row.user_id)) for row in rows]
-
-    def read_history(self, hub_id: int, limit: int = 200) -> list[HistoryLine]:
-        """The newest first."""
-        rows = self._database.execute(HISTORY, hub_id=hub_id, limit=limit)
-        return [HistoryLine(row.at, row.event, row.detail) for row in rows]
+    def read_history(
+        self, hub_id: int, limit: int = 200, *, app: str | None = None, user_id: int | None = None
+    ) -> list[HistoryLine]:
+        """The newest first. `app` and `user_id`: None fits any."""
+        rows = self._database.execute(HISTORY, hub_id=hub_id, app=app, user_id=user_id, limit=limit)
+        return [HistoryLine(**row._asdict()) for row in rows]
 
     def read_time(self) -> datetime:
         now: datetime = self._database.execute(NOW)[0][0]
@@ -118,9 +107,11 @@ class ConnectionReports:
 
 
 def make_connection_row(row: Row[Any]) -> ConnectionRow:
-    """From a row that has the columns of `hubspot.connections`; more columns are ignored."""
+    """From a row of tokenkeeper.connection_details; more columns are ignored."""
     values = {name: getattr(row, name) for name in _ROW_FIELDS}
-    return ConnectionRow(**{**values, "status": Status(row.status), "scopes": tuple(row.scopes)})
+    missing = None if row.missing_scopes is None else tuple(row.missing_scopes)
+    changes = {"status": Status(row.status), "scopes": tuple(row.scopes), "missing_scopes": missing}
+    return ConnectionRow(**{**values, **changes})
 
 
 def _count_by_status(row: Row[Any]) -> dict[Status, int]:

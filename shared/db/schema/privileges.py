@@ -102,6 +102,7 @@ def _common_privileges() -> Iterator[Privilege]:
     for schema in ("tokenkeeper", "hubspot"):
         yield Privilege("SCHEMA", schema, "", "USAGE")
     yield from _table("hubspot.connections", select="")
+    yield from _table("tokenkeeper.connection_details", select="")
     yield from _table("tokenkeeper.alembic_version", select="")
 
 

@@ -31,6 +31,11 @@ def make_overview(*, active=3, suspect=0, revoked=0, disconnected=0, **changes):
 
 def make_connection_row(**changes):
     values = {
+        "id": 1,
+        "app": "default",
+        "user_id": None,
+        "customer": None,
+        "missing_scopes": (),
         "hub_id": HUB,
         "status": Status.ACTIVE,
         "hub_domain": "example.com",

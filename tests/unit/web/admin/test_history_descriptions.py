@@ -13,7 +13,7 @@ REFUSAL = {"code": "BAD_REFRESH_TOKEN", "http_status": 400, "correlation_id": "0
 
 
 def describe(event, **detail):
-    return describe_event(HistoryLine(START, event, detail))
+    return describe_event(HistoryLine(START, event, detail, "default", None, None))
 
 
 @pytest.mark.parametrize(
@@ -81,5 +81,5 @@ names = ("was", "code", "http_status", "refresh", "before", "after", "failures",
 
 @given(event=st.sampled_from([*EventName, "new"]), detail=st.dictionaries(st.sampled_from(names), json, max_size=6))
 def test_any_detail_gives_a_printable_description(event, detail):
-    description = describe_event(HistoryLine(START, str(event), detail))
+    description = describe_event(HistoryLine(START, str(event), detail, "default", None, None))
     assert (description.text + description.evidence).isprintable()

@@ -10,9 +10,9 @@ from web.admin.list_params import InvalidListParams, ListParams
 
 
 def test_parameters_are_written_as_they_were_parsed():
-    query = {"status": "revoked", "q": "shop", "sort": "due", "after": "x"}
+    query = {"status": "revoked", "app": "crm", "customer": "Acme", "q": "shop", "sort": "due", "after": "x"}
     params = ListParams.parse(query)
-    assert params == ListParams(Status.REVOKED, "shop", Sort.DUE, after="x")
+    assert params == ListParams(Status.REVOKED, "crm", "Acme", "shop", Sort.DUE, after="x")
     assert params.to_query() == query
 
 
@@ -39,14 +39,27 @@ def test_invisible_characters_are_removed_from_a_search():
 
 @pytest.mark.parametrize(
     "query",
-    [{"status": "dead"}, {"sort": "name"}, {"after": "a", "before": "b"}, {"q": "x" * 321}, {"after": "x" * 2001}],
+    [
+        {"status": "dead"},
+        {"sort": "name"},
+        {"app": "No"},
+        {"customer": "c" * 201},
+        {"customer": "a\x00"},
+        {"after": "a", "before": "b"},
+        {"q": "x" * 321},
+        {"after": "x" * 2001},
+    ],
 )
 def test_invalid_parameters_are_refused(query):
     with pytest.raises(InvalidListParams):
         ListParams.parse(query)
 
 
-@given(st.dictionaries(st.sampled_from(["status", "q", "sort", "after", "before"]), st.text(max_size=400)))
+@given(
+    st.dictionaries(
+        st.sampled_from(["status", "app", "customer", "q", "sort", "after", "before"]), st.text(max_size=400)
+    )
+)
 def test_any_query_is_parsed_or_refused(query):
     try:
         params = ListParams.parse(query)

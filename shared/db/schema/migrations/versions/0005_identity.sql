@@ -133,9 +133,11 @@ SELECT hub_id,
    AND access_token IS NOT NULL
    AND expires_at > clock_timestamp();
 
+-- The same for pages and commands, with the key, and with what lists are sorted by.
 -- missing_scopes: null where it is not known which scopes the app needs, or which the grant has.
-CREATE OR REPLACE VIEW hubspot.connections WITH (security_barrier) AS
-SELECT c.hub_id,
+CREATE VIEW tokenkeeper.connection_details AS
+SELECT c.id,
+       c.hub_id,
        c.status,
        a.hub_domain,
        a.installed_by,
@@ -156,10 +158,17 @@ SELECT c.hub_id,
        CASE WHEN c.scopes = '{}' THEN NULL
             WHEN apps.required_scopes <@ c.scopes THEN '{}'
             ELSE (SELECT array_agg(scope ORDER BY scope)
-                    FROM unnest(apps.required_scopes) AS scope WHERE scope <> ALL (c.scopes)) END AS missing_scopes
+                    FROM unnest(apps.required_scopes) AS scope WHERE scope <> ALL (c.scopes)) END AS missing_scopes,
+       c.due_at,
+       a.sort_key
   FROM tokenkeeper.connections AS c
   LEFT JOIN tokenkeeper.accounts AS a ON a.connection_id = c.id
   LEFT JOIN tokenkeeper.apps ON apps.app = c.app;
+
+CREATE OR REPLACE VIEW hubspot.connections WITH (security_barrier) AS
+SELECT hub_id, status, hub_domain, installed_by, scopes, installed_at, expires_at, next_refresh_at, failures, last_error,
+       status_reason, status_since, app, user_id, customer, account_name, account_type, region, missing_scopes
+  FROM tokenkeeper.connection_details;
 
 DROP VIEW hubspot.history;
 CREATE VIEW hubspot.history WITH (security_barrier) AS
