@@ -1,0 +1,29 @@
+"""What only web can check of the settings, because only web has these secrets."""
+
+import pytest
+
+from shared.settings import SettingsError
+from tests.support.environment import product_environment
+from web.server.startup import load_settings
+
+
+def read(**changes):
+    return load_settings(
+        product_environment("postgresql://u@db/keeper", "redis://cache", "http://127.0.0.1", **changes)
+    )
+
+
+@pytest.mark.parametrize(
+    "needs_keys",
+    [{"CONNECT_LINK_REQUIRED": "true"}, {"MARKETPLACE_SIGN_IN_URL": "https://app.example/sign-in"}],
+)
+def test_what_needs_connect_links_is_refused_without_a_key(needs_keys):
+    with pytest.raises(SettingsError) as caught:
+        read(**needs_keys)
+    assert "CONNECT_LINK_KEYS is missing" in str(caught.value)
+    assert next(iter(needs_keys)) in str(caught.value)
+    read(**needs_keys, CONNECT_LINK_KEYS="k" * 32)
+
+
+def test_without_links_no_key_is_needed():
+    assert read(RETURN_TO_ORIGINS="https://app.example").connect_link_keys == ()
