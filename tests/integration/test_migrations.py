@@ -298,6 +298,16 @@ def test_a_database_of_0_1_says_what_to_run(empty: Engine, database_0_1: SqlFixt
     assert read_refusal(empty) == f"this database is at revision 0003, the code at {head}: run: tokenkeeper migrate"
 
 
+def test_every_table_with_columns_can_be_changed_while_it_is_published(sql: SqlFixture) -> None:
+    """A publication FOR ALL TABLES, as of a logical replica, rejects changes of rows without a replica identity."""
+    without = sql.rows(
+        "SELECT relname FROM pg_class AS c WHERE relnamespace = 'tokenkeeper'::regnamespace AND relkind = 'r'"
+        " AND relnatts > 0 AND relreplident <> 'f'"
+        " AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary)"
+    )
+    assert without == []
+
+
 def test_tables_py_equals_what_the_migrations_create(database_url: str) -> None:
     assert compare_with_tables(database_url, metadata) == []
     assert compare_with_tables(database_url, MetaData(schema="tokenkeeper")), "the comparison finds a missing table"

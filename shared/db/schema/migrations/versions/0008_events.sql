@@ -50,6 +50,8 @@ CREATE TABLE tokenkeeper.event_retries (
     CONSTRAINT event_retries_connection UNIQUE NULLS NOT DISTINCT (hub_id, app, user_id)
 );
 CREATE INDEX event_retries_due ON tokenkeeper.event_retries (due_at);
+-- It has no primary key: without this, a publication of all tables would reject every change of a row.
+ALTER TABLE tokenkeeper.event_retries REPLICA IDENTITY FULL;
 
 -- How many connections lack scopes that their app requires: counted by a sweep now and then.
 ALTER TABLE tokenkeeper.apps
