@@ -30,6 +30,9 @@ TOKEN_CHARS = 300
 #: An answer may be sent so much too early: a timer for each answer would be most of the work.
 EARLY_SECONDS = 0.001
 ACCEPT_BACKLOG = 4096
+#: Requests with this client secret get no answer.
+UNANSWERED_SECRET = "unanswered"  # noqa: S105  of a simulated app
+_UNANSWERED = f"client_secret={UNANSWERED_SECRET}".encode()
 _CONTENT_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _REFRESH_TOKEN = re.compile(rb"(?:^|&)refresh_token=([^&]+)")
 _HEAD = (
@@ -69,6 +72,8 @@ class HubSpot:
             answer(self._handle_control(path))
         elif path.startswith(b"/account-info/"):
             self._call_after_delay(lambda: answer(("200 OK", b'{"accountType":"STANDARD"}')))
+        elif self._secret not in body and _UNANSWERED in body:
+            self.answers["none"] += 1
         elif self._secret not in body:
             answer(("400 Bad Request", b'{"status":"BAD_CLIENT_SECRET","error":"invalid_client"}'))
         elif path.endswith(b"/introspect"):

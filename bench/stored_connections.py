@@ -37,7 +37,9 @@ SELECT count(*) FROM unnest(%s::bigint[], %s::bigint[]) AS issued(hub_id, serial
          ON c.hub_id = issued.hub_id AND substr(c.access_token, 3, 12) = lpad(issued.serial::text, 12, '0')
  WHERE c.hub_id IS NULL
 """
-COUNT_UNFINISHED = "SELECT count(*) FROM tokenkeeper.connections WHERE lease_until IS NOT NULL OR failures > 0"
+COUNT_UNFINISHED = """
+SELECT count(*) FROM tokenkeeper.connections WHERE app = 'default' AND (lease_until IS NOT NULL OR failures > 0)
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import baselines, installs, product, stored_connections
+from bench import baselines, installs, product, stored_connections, two_apps
 from bench.measure import PRODUCT_GROUPS, Interval, Meter
 from bench.reads import measure_reads
 from bench.rest import GROUPS as REST_GROUPS
@@ -73,6 +73,8 @@ class Suite:
             self._results.add(size, **{"import": import_rate})
             existing = size
             self._measure_throughput(size)
+            if size == self._plan.sizes[0]:
+                self._measure_two_apps(size)
             if size in self._plan.bloat_sizes:
                 self._measure_bloat(size)
             self._measure_lateness(size)
@@ -133,6 +135,22 @@ class Suite:
             memory_valkey=memory["valkey"].total_mb,
             **{f"cpu_{group}": interval.cpu_ms_per_refresh(group) for group in groups},
         )
+
+    def _measure_two_apps(self, size: int) -> None:
+        """Connections of both are overdue all the time."""
+        plan, testbed = self._plan, self._testbed
+        with two_apps.import_other_app(testbed, size):
+            for number in range(plan.runs):
+                self._say(f"{size:,} connections: two apps, one of them down, run {number + 1} of {plan.runs}")
+                self._configure_hubspot(stored_connections.make_overdue(testbed, size))
+                rates = two_apps.measure_two_apps(testbed, plan.warm_up_seconds, plan.seconds)
+                self._results.add(
+                    size,
+                    one_app=rates.alone,
+                    to_refused=rates.beside_refused / rates.alone,
+                    to_silent=rates.beside_silent / rates.alone,
+                    memory_second_app=rates.memory_of_second_app_mb,
+                )
 
     def _measure_bloat(self, size: int) -> None:
         self._say(f"{size:,} connections: {self._plan.bloat_rounds:g} rounds")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.ceiling import make_request
-from bench.hubspot import TOKEN_CHARS, HttpConnection, HubSpot, make_refresh_token
+from bench.hubspot import TOKEN_CHARS, UNANSWERED_SECRET, HttpConnection, HubSpot, make_refresh_token
 from shared.domain.errors import InvalidClient
 from shared.hubspot import response_parsing
 from shared.hubspot.response_parsing import Reply
@@ -61,6 +61,14 @@ def test_a_refresh_is_answered_with_a_grant_that_the_product_can_parse() -> None
         assert (grant.hub_id, grant.refresh_token, grant.expires_in) == (62515, make_refresh_token(62515), 1800)
         assert len(grant.access_token) == TOKEN_CHARS
         assert hubspot.answers == {"refresh": 1}
+
+    run_with_hubspot(play)
+
+
+def test_a_request_with_the_secret_that_stands_for_a_timeout_gets_no_answer() -> None:
+    def play(hubspot: HubSpot, connection: HttpConnection, transport: RecordingTransport) -> None:
+        connection.data_received(make_request(UNANSWERED_SECRET, 62515, 80))
+        assert (transport.written, hubspot.answers) == (b"", {"none": 1})
 
     run_with_hubspot(play)
 
