@@ -5,21 +5,41 @@ from __future__ import annotations
 import json
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psycopg2
 import psycopg2.extensions
 import pytest
 
+from sandbox.child_processes import ChildProcess
 from shared.domain.brake import MAX_REVOKED_PERCENT, MIN_REVOCATIONS
-from tests.support.fault_deployment import FaultDeployment
+from tests.support.fault_deployment import FaultDeployment, start_fault_deployment
 from tests.support.polling import until
 from tests.support.product import has_printed
+from tests.support.webhook_receiver import Receiver, receiving, well_signed
 
-SETTINGS = {"JOURNAL_SECONDS": "0.5"}
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+SETTINGS = {"JOURNAL_SECONDS": "0.5", "EVENTS_WEBHOOK_SECRET": SECRET}
 #: As HubSpot's: no refresh is due by itself while these tests run.
 TOKEN_LIFETIME_SECONDS = 1800
 ALERTS = "SELECT count(*) FROM tokenkeeper.alerts WHERE kind = 'revocation_brake'"
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    """Of events to our own product."""
+    with receiving() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def started_deployment(
+    simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
+) -> Iterator[FaultDeployment]:
+    settings = {**SETTINGS, "EVENTS_WEBHOOK_URL": receiver.url}
+    with start_fault_deployment(tmp_path_factory.mktemp("product"), simulator_process.url, settings) as deployment:
+        deployment.start()
+        yield deployment
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +68,13 @@ class Listener:
         self._connection.close()
 
 
+def read_events(receiver: Receiver, hub_id: int) -> list[str]:
+    """Their types, each once, in the order of their arrival. Every one is signed."""
+    assert all(well_signed(SECRET, headers, body) for headers, body in receiver.posts())
+    posts = [json.loads(body) for _, body in receiver.posts()]
+    return list(dict.fromkeys(post["type"] for post in posts if post["data"]["hub_id"] == hub_id))
+
+
 def kill_worker(deployment: FaultDeployment) -> None:
     deployment.newest_process("worker").send_signal(signal.SIGKILL)
     deployment.product.worker(wait=False).wait_until(has_printed(" ready."))
@@ -63,8 +90,8 @@ def crash_postgres(deployment: FaultDeployment) -> None:
     deployment.servers.postgres.start()
 
 
-def test_an_uninstall_in_hubspot_is_revoked_in_sql_and_heard_by_listen_whatever_is_killed_on_the_way(
-    deployment: FaultDeployment,
+def test_an_uninstall_in_hubspot_is_revoked_in_sql_heard_by_listen_and_posted_whatever_is_killed_on_the_way(
+    deployment: FaultDeployment, receiver: Receiver
 ) -> None:
     listener = Listener(deployment.database_url)
     breaks: list[Callable[[FaultDeployment], object]] = [lambda _: None, kill_worker, restart_redis, crash_postgres]
@@ -76,6 +103,10 @@ def test_an_uninstall_in_hubspot_is_revoked_in_sql_and_heard_by_listen_whatever_
         assert deployment.sql.events(hub_id)[-3:] == ["suspected", "refresh_failed", "revoked"]
         if break_something is not crash_postgres:
             assert listener.read_events(hub_id) == ["suspected", "revoked"]
+        until(lambda hub_id=hub_id: "connection.revoked" in read_events(receiver, hub_id), 60)
+        assert read_events(receiver, hub_id)[-3:] == [
+            *("connection.suspected", "connection.refresh_failed", "connection.revoked"),
+        ]
     listener.close()
     assert deployment.count_events("suspected") == len(uninstalled), "of no other connection"
     deployment.check_recovered(except_for=uninstalled)
