@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -141,6 +142,23 @@ def test_an_install_is_stored_though_redis_evicts_every_key_for_another_program(
         admin.config_set("maxmemory-policy", "noeviction")
         admin.delete("of-another-program")
     deployment.check_recovered()
+    assert processes
+
+
+def test_a_redis_that_closes_idle_connections_costs_nothing(
+    deployment: FaultDeployment, admin: redis.Redis, processes: list[psutil.Process]
+) -> None:
+    """As `timeout` does, and Azure after ten minutes."""
+    hub_id = FIRST_NEW_HUB + 3
+    admin.config_set("timeout", 1)
+    try:
+        time.sleep(2.5)  # web has not used its connection for so long
+        assert deployment.install(hub_id).status_code == 303
+        until(lambda: deployment.token(hub_id))
+        deployment.check_recovered()
+    finally:
+        with redis.Redis.from_url(deployment.servers.valkey.url()) as again:
+            again.config_set("timeout", 0)
     assert processes
 
 

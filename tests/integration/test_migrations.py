@@ -331,6 +331,19 @@ def test_concurrent_migrations_of_a_new_database_are_safe(empty: Engine, empty_d
     check_schema(empty)
 
 
+@pytest.mark.usefixtures("database_url")  # hubspot_reader exists in the cluster
+def test_the_revision_table_of_another_program_in_the_same_database_is_left_alone(
+    empty: Engine, empty_database_url: str, connect: Callable[..., Any]
+) -> None:
+    sql = SqlFixture(connect(empty_database_url))
+    sql.rows("CREATE TABLE public.alembic_version (version_num text PRIMARY KEY)")
+    sql.rows("INSERT INTO public.alembic_version VALUES ('of-another-program')")
+    for _ in range(2):
+        migrate(empty_database_url)
+    check_schema(empty)
+    assert sql.rows("SELECT version_num FROM public.alembic_version") == [("of-another-program",)]
+
+
 def test_a_migration_waits_for_another_one_of_the_same_database(
     database_url: str, connect: Callable[..., Any], sql: SqlFixture
 ) -> None:

@@ -103,6 +103,17 @@ def test_a_host_without_semaphores_ends_the_start_of_a_worker(product: Product) 
     assert "mount a writable tmpfs at /dev/shm" in run_worker(product, *mounted)
 
 
+def test_a_worker_starts_for_a_user_that_the_host_has_no_name_for(product: Product) -> None:
+    """As in a container of OpenShift, which chooses a number."""
+    unnamed = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
+    if subprocess.run([*unnamed, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make a namespace of users")
+    command = [*unnamed, installed_command("celery"), "-A", "worker.app", "worker", "-l", "info", "-c", "1"]
+    worker = ChildProcess("unnamed", command, product.environment, product.folder / "unnamed.log")
+    product.running.append(worker)
+    worker.wait_until(has_printed(" ready."))
+
+
 def read_refusal(product: Product, name: str, **changes: str) -> str:
     return read_line(getattr(product, name)(wait=False, **changes))
 
