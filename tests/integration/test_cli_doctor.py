@@ -23,7 +23,9 @@ from tests.support.apps_file import use_apps_file
 from tests.support.command import Command, CommandResult
 from tests.support.environment import web_environment
 from tests.support.http_proxy import HttpProxy
+from tests.support.product import Product
 from tests.support.stores import ConnectionFixture, SqlFixture
+from tests.support.wall_clock import WallClock
 
 CLOSED_PORT = "127.0.0.1:1"
 ABOUT = [
@@ -285,19 +287,19 @@ def test_doctor_with_the_login_of_web_checks_the_keys_by_the_check_value(
 
 
 @pytest.mark.usefixtures("healthy")
-@pytest.mark.parametrize(("ahead", "says"), [("-60", "ahead of PostgreSQL"), ("60", "behind PostgreSQL")])
+@pytest.mark.parametrize(("seconds_ahead", "says"), [(-60, "behind PostgreSQL"), (60, "ahead of PostgreSQL")])
 def test_a_host_whose_clock_differs_from_that_of_postgres_fails(
-    tokenkeeper: Command, sql: SqlFixture, ahead: str, says: str
+    environment: Callable[..., dict[str, str]],
+    new_product: Callable[[dict[str, str]], Product],
+    tmp_path: Path,
+    seconds_ahead: int,
+    says: str,
 ) -> None:
-    """PostgreSQL's clock_timestamp() is hidden by a function of this database, which is that far ahead."""
-    sql.rows(
-        "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql"
-        f" RETURN pg_catalog.clock_timestamp() + interval '{ahead} seconds'"
-    )
-    sql.rows(f"ALTER DATABASE {sql.value('SELECT current_database()')} SET search_path = public, pg_catalog")
-    level, what = findings(tokenkeeper("doctor"))["clock"]
-    assert level == "FAIL"
-    assert re.fullmatch(rf"this host is (59|60|61)\.\d s {says}: synchronise both with NTP", what)
+    clock = WallClock(tmp_path / "shift")
+    clock.set_ahead(seconds_ahead)
+    result = new_product(environment(**clock.settings)).tokenkeeper("doctor")
+    (line,) = (line for line in result.stdout.splitlines() if line[6:].startswith("clock: "))
+    assert re.fullmatch(rf"FAIL  clock: this host is (59|60|61)\.\d s {says}: synchronise both with NTP", line)
 
 
 @pytest.mark.usefixtures("healthy")
