@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from shared.db.alerts.detection import AlertDetector
 from shared.db.schema.migrate import migrate
+from shared.domain.account import AccountInfo
 from shared.domain.errors import TemporarilyUnavailable
 from shared.domain.provider import FAILURES_BEFORE_OUTAGE, CallOutcome
 from tests.support.stores import ConnectionFixture, SqlFixture, open_transaction
@@ -109,7 +110,7 @@ def do_all_that_the_product_does(connections: ConnectionFixture, engine: Engine)
     accounts, _ = stores.account_info.claim_missing(10)
     assert accounts
     for account in accounts:
-        stores.account_info.save(account, "acme.example", None)
+        stores.account_info.save(account, AccountInfo("acme.example", None))
     tokens = stores.disconnects.mark_and_read_tokens(connections.id_of(5))
     assert tokens is not None
     assert stores.disconnects.wipe_tokens(connections.id_of(5), tokens.generation)

@@ -57,7 +57,8 @@ class Product:
 
     def _read_port(self) -> int | None:
         """Of the redirect URI of the first app, wherever the settings describe it."""
-        app, *_ = Settings.from_env(web_environment(self.environment), needs=()).apps.values()
+        hubspot = {name: value for name, value in self.environment.items() if name.startswith("HUBSPOT_")}
+        app, *_ = Settings.from_env(hubspot, needs=()).apps.values()
         return urlsplit(app.redirect_uri).port
 
     def worker(self, *options: str, wait: bool = True, **changes: str) -> ChildProcess:
