@@ -67,7 +67,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     """Configures the log, too. Raises SettingsError."""
     settings = Settings.from_env(environ)
     logs.configure(settings.log_format, settings.log_level, settings.list_secrets(), names_app=len(settings.apps) > 1)
-    _check_link_settings(settings)
+    check_link_settings(settings)
     return settings
 
 
@@ -78,7 +78,7 @@ def warn_of_scopes(settings: Settings) -> None:
             log.warning("the scopes in the settings need a change", app=app.name, what=finding.text)
 
 
-def _check_link_settings(settings: Settings) -> None:
+def check_link_settings(settings: Settings) -> None:
     """Raises SettingsError. Only web has the keys, so only web can check what needs them."""
     if settings.connect_link_keys:
         return

@@ -2,15 +2,16 @@
 
 import pytest
 
-from shared.settings import SettingsError
+from shared.settings import Settings, SettingsError
 from tests.support.environment import product_environment
-from web.server.startup import load_settings
+from web.server.startup import check_link_settings
 
 
 def read(**changes):
-    return load_settings(
-        product_environment("postgresql://u@db/keeper", "redis://cache", "http://127.0.0.1", **changes)
-    )
+    environment = product_environment("postgresql://u@db/keeper", "redis://cache", "http://127.0.0.1", **changes)
+    settings = Settings.from_env(environment)
+    check_link_settings(settings)
+    return settings
 
 
 @pytest.mark.parametrize(
