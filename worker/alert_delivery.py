@@ -51,6 +51,7 @@ def build_payload(alert: Alert) -> dict[str, Any]:
         "recovered": alert.recovered,
         "at": alert.at.isoformat(),
         "subject": alert.subject,
+        "app": alert.app,
         "detail": alert.detail,
     }
     return {name: redact_all(value) for name, value in payload.items()}
