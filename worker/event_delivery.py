@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 MAX_POSTS_IN_FLIGHT = 10
 #: After so long a batch begins no more posts, and a run no more batches: the next sweep begins the next run. With the
 #: post that is in flight then, a batch ends before its lease.
-BATCH_SECONDS, RUN_SECONDS = 20.0, 10.0
+BATCH_SECONDS, RUN_SECONDS = 10.0, 10.0
 
 
 class EventSender:

@@ -163,6 +163,8 @@ def _settings(
         "TOKEN_KEYS": f"{key[:8]}{marks[TOKEN_KEY].text}{key[16:]}",
         "SECRET_KEY": f"secret-key-{marks[SECRET_KEY].text}",
         "OPERATOR_PASSWORD": f"password-{marks[PASSWORD].text}",
+        "EVENTS_WEBHOOK_SECRET": f"whsec_{'B' * 24}{marks[WEBHOOK_SECRET].text}",
+        "EVENTS_WEBHOOK_URL": f"{receiver.server.url}/events/{marks[WEBHOOK_URL].text}",
         "ALERT_WEBHOOK_SECRET": f"whsec_{'A' * 24}{marks[WEBHOOK_SECRET].text}",
         "CONNECT_LINK_KEYS": f"key-of-connect-links-of-the-test-{marks[LINK_KEY].text}",
         "ALERT_WEBHOOK_URL": f"{receiver.server.url}/services/{marks[WEBHOOK_URL].text}",

@@ -10,7 +10,7 @@ from shared.domain.events import GIVE_UP_AFTER
 #: Of a batch: lines of the history, and of those that one connection has waiting.
 BATCH_EVENTS, CHAIN_EVENTS = 50, 10
 #: One batch is sent in less (worker/event_delivery.py).
-LEASE_SECONDS = 60.0
+LEASE_SECONDS = 30.0
 #: Lines that are too old to be sent are skipped by so many at once.
 SKIPPED_LINES = 10_000
 #: A pause or a lease that ends later is of a clock that was ahead. A lease may end later than LEASE_SECONDS after
