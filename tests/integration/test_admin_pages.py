@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
+from shared.db.alerts.scope_watch import ScopeWatch
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, TemporarilyUnavailable, UnknownRefusal
 from shared.domain.provider import CallOutcome
 from shared.settings import Settings
@@ -24,6 +25,10 @@ from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 from web.app import create_app
 from web.server.startup import make_services
 
+REQUIRE_TICKETS = """
+INSERT INTO tokenkeeper.apps (app, required_scopes) VALUES ('default', '{oauth,tickets}')
+ON CONFLICT (app) DO UPDATE SET required_scopes = excluded.required_scopes
+"""
 PASSWORD = "correct horse battery staple"
 BASIC = {"Authorization": "Basic " + base64.b64encode(f"operator:{PASSWORD}".encode()).decode()}
 
@@ -244,6 +249,23 @@ def test_the_list_is_filtered_searched_and_sorted(
     assert "No connection matches" in operator.open("/connections?q=unknown")
     assert "revoked (1)" in operator.open("/connections")
     assert "revoked (1)" not in operator.open("/connections?q=1"), "the counts are of all connections"
+
+
+def test_missing_scopes_are_named_with_the_link_for_the_customer_and_the_list_is_filtered_by_them(
+    operator: Operator, connections: ConnectionFixture, sql: SqlFixture, engine: Engine
+) -> None:
+    connections.install(11, scopes=("oauth", "tickets"))
+    connections.install(12, scopes=("oauth", "crm.objects.tickets.read"))
+    assert "lacking scopes" not in operator.open("/connections")
+    sql.rows(REQUIRE_TICKETS)
+    ScopeWatch(engine).measure()
+    assert "lacking scopes (1)" in operator.open("/connections")
+    assert listed_hubs(operator.open("/connections?lacking=scopes")) == [12]
+    assert listed_hubs(operator.open("/connections?lacking=scopes&q=1&sort=due")) == [12]
+    assert "What is missing" not in operator.open("/connections/11")
+    page = operator.open("/connections/12")
+    assert "coarse; HubSpot has replaced it by crm.objects.tickets.read" in page
+    assert "/install?hub_id=12" in page
 
 
 @pytest.mark.parametrize("query", ["status=x", "sort=x", "after=x", "before=%00", "after=a&before=b", "q=" + "x" * 999])

@@ -25,6 +25,7 @@ class ListParams:
     status: Status | None = None
     app: str | None = None
     customer: str | None = None
+    is_lacking_scopes: bool = False
     search: str = ""
     sort: Sort = Sort.HUB
     after: str | None = None  #: a cursor of ConnectionList
@@ -49,7 +50,8 @@ class ListParams:
         after, before = query.get("after") or None, query.get("before") or None
         if (after and before) or len(after or before or "") > MAX_CURSOR_CHARS:
             raise InvalidListParams
-        return cls(status, app, customer, search, sort, after, before)
+        is_lacking_scopes = query.get("lacking") == "scopes"
+        return cls(status, app, customer, is_lacking_scopes, search, sort, after, before)
 
     def next_page(self, after: str) -> ListParams:
         return replace(self, after=after, before=None)
@@ -59,11 +61,15 @@ class ListParams:
 
     def with_status(self, status: Status | None) -> ListParams:
         """The first page of the connections in that status; None: of all."""
-        return replace(self, status=status, after=None, before=None)
+        return replace(self, status=status, is_lacking_scopes=False, after=None, before=None)
 
     def without_filters(self) -> ListParams:
-        """The first page of all apps and customers."""
-        return replace(self, app=None, customer=None, after=None, before=None)
+        """The first page of all apps and customers, whatever scopes they have."""
+        return replace(self, app=None, customer=None, is_lacking_scopes=False, after=None, before=None)
+
+    def lacking_scopes(self) -> ListParams:
+        """The first page of the connections whose grant lacks a scope that the settings require."""
+        return replace(self, status=None, is_lacking_scopes=True, after=None, before=None)
 
     def with_sort(self, sort: Sort) -> ListParams:
         """The first page in that order."""
@@ -75,6 +81,7 @@ class ListParams:
             "status": self.status and self.status.value,
             "app": self.app,
             "customer": self.customer,
+            "lacking": "scopes" if self.is_lacking_scopes else None,
             "q": self.search,
             "sort": None if self.sort is Sort.HUB else self.sort.value,
             "after": self.after,

@@ -11,6 +11,7 @@ from shared.db.reports.connection_list import BadCursor, Sort
 from shared.db.reports.connections import ConnectionRow
 from shared.domain.connection import Status
 from shared.domain.provider import DESCRIPTIONS
+from shared.domain.scopes import explain_missing
 from shared.net.deadline import deadline
 from web.admin import charts, error_pages
 from web.admin.advice import COUNT_DESCRIPTIONS, STATUS_DESCRIPTIONS, advise
@@ -66,6 +67,7 @@ class Pages:
                     status=params.status,
                     app=params.app,
                     customer=params.customer,
+                    is_lacking_scopes=params.is_lacking_scopes,
                     search=params.search,
                     sort=params.sort,
                     after=params.after,
@@ -73,6 +75,7 @@ class Pages:
                     limit=ROWS_PER_PAGE,
                 )
                 now, counts = self._services.reports.read_counts()
+                lacking_scopes = sum(each.lacking for each in self._services.scope_reports.read_counts())
         except (InvalidListParams, BadCursor):
             raise AbortWithPage(error_pages.INVALID_LIST_PARAMS) from None
         return self._view.render(
@@ -83,6 +86,7 @@ class Pages:
             has_several_apps=len(self._services.apps) > 1,
             now=now,
             counts=counts,
+            lacking_scopes=lacking_scopes,
             sorts=Sort,
             statuses=Status,
             describe_error=describe_error,
@@ -118,6 +122,9 @@ class Pages:
             history=[(line.at, describe_event(line)) for line in history],
             max_history_lines=MAX_HISTORY_LINES,
             scopes=describe_scopes(connection.scopes),
+            missing_scopes=[
+                (scope, explain_missing(scope, connection.scopes)) for scope in connection.missing_scopes or ()
+            ],
         )
 
     def confirm_disconnect(self, hub_id: str) -> Response:

@@ -47,6 +47,7 @@ class ConnectionList:
         status: Status | None = None,
         app: str | None = None,
         customer: str | None = None,
+        is_lacking_scopes: bool = False,
         search: str = "",
         sort: Sort = Sort.HUB,
         after: str | None = None,
@@ -61,11 +62,19 @@ class ConnectionList:
         backwards = before is not None and after is None
         at = before if backwards else after
         key = None if at is None else decode_cursor(sort, at)
-        request = PageRequest(sort, status, key, backwards, limit + 1, app, customer)
+        request = PageRequest(sort, status, key, backwards, limit + 1, app, customer, is_lacking_scopes)
         rows = self._read_rows(request, _clean_search(search))
         if backwards and len(rows) <= limit:
             # A full first page.
-            return self.read_page(status=status, app=app, customer=customer, search=search, sort=sort, limit=limit)
+            return self.read_page(
+                status=status,
+                app=app,
+                customer=customer,
+                is_lacking_scopes=is_lacking_scopes,
+                search=search,
+                sort=sort,
+                limit=limit,
+            )
         rows_shown = rows[:limit][::-1] if backwards else rows[:limit]
         if not rows_shown:
             return ConnectionPage([], before=after, after=None)

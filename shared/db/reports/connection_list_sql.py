@@ -14,7 +14,7 @@ _CONNECTIONS = "tokenkeeper.connections AS c"
 _BOTH = f"{_CONNECTIONS} JOIN tokenkeeper.accounts AS a ON a.connection_id = c.id"
 #: OFFSET 0 makes the planner fetch these rows, and no others, before it sorts.
 _MATCHES = """
-(SELECT id, app, customer, hub_id, status, due_at, failures
+(SELECT id, app, customer, hub_id, status, scopes, due_at, failures
    FROM tokenkeeper.connections WHERE id = ANY (CAST(:matches AS bigint[])) OFFSET 0) AS c
   JOIN tokenkeeper.accounts AS a ON a.connection_id = c.id
 """
@@ -75,6 +75,13 @@ ORDERS = {
 }
 
 
+#: As in the view hubspot.connections.
+_LACKS_SCOPES = f"""
+{_IS_LIVE} AND c.scopes <> '{{}}'
+AND EXISTS (SELECT FROM tokenkeeper.apps WHERE apps.app = c.app AND NOT apps.required_scopes <@ c.scopes)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class PageRequest:
     """`limit` rows after the row with the key `at` or, `backwards`, before it, the nearest row first."""
@@ -86,6 +93,7 @@ class PageRequest:
     limit: int
     app: str | None = None
     customer: str | None = None
+    is_lacking_scopes: bool = False  #: only those whose grant lacks a scope that the settings require
 
     @property
     def is_empty(self) -> bool:
@@ -179,6 +187,8 @@ def _make_condition(request: PageRequest, key: tuple[str, ...]) -> tuple[str, di
         if value is not None:
             conditions.append(f"c.{name} = :{name}")
             values[name] = value
+    if request.is_lacking_scopes:
+        conditions.append(_LACKS_SCOPES)
     if request.at is not None:
         names = [f"at{place}" for place in range(len(key))]
         past = "<" if _is_descending(request) else ">"

@@ -10,9 +10,10 @@ from web.admin.list_params import InvalidListParams, ListParams
 
 
 def test_parameters_are_written_as_they_were_parsed():
-    query = {"status": "revoked", "app": "crm", "customer": "Acme", "q": "shop", "sort": "due", "after": "x"}
+    filters = {"status": "revoked", "app": "crm", "customer": "Acme", "lacking": "scopes"}
+    query = {**filters, "q": "shop", "sort": "due", "after": "x"}
     params = ListParams.parse(query)
-    assert params == ListParams(Status.REVOKED, "crm", "Acme", "shop", Sort.DUE, after="x")
+    assert params == ListParams(Status.REVOKED, "crm", "Acme", True, "shop", Sort.DUE, after="x")
     assert params.to_query() == query
 
 
