@@ -161,6 +161,12 @@ def test_maintenance_of_every_kind_beside_the_refreshes_ends_no_connection(
     deployment.check_recovered()
 
 
+def test_refreshes_and_installs_go_on_while_checkpoints_hang(deployment: FaultDeployment) -> None:
+    with deployment.servers.freeze_postgres_writers():
+        check_refreshes_and_installs(deployment, FIRST_NEW_HUB + 50)
+    deployment.check_recovered()
+
+
 def test_while_the_history_is_rebuilt_connections_are_refreshed_and_what_is_to_be_written_there_waits(
     deployment: FaultDeployment, administrator: SqlFixture
 ) -> None:

@@ -33,6 +33,8 @@ TOKEN_LIFETIME_SECONDS = 60
 FIRST_HUB_ID, HUBS = 1_000, 12
 #: A lease expires, HubSpot is probed six times a minute, and then the rate rises in steps.
 RECOVERY_SECONDS = 90.0
+#: Processes of PostgreSQL, by a part of their titles.
+WRITERS = ("checkpointer", "background writer", "walwriter")
 #: As an administrator, autovacuum or pg_repack runs it: indexes that are built, rebuilt and dropped, tables that are
 #: rewritten and swapped, a vacuum that freezes every row (as to prevent wraparound).
 MAINTENANCE = (
@@ -117,6 +119,16 @@ class Servers:
     def freeze_valkey(self) -> Iterator[None]:
         assert self.valkey.process is not None
         with _freeze([psutil.Process(self.valkey.process.pid)]):
+            yield
+
+    @contextmanager
+    def freeze_postgres_writers(self) -> Iterator[None]:
+        """What writes to the disk beside the sessions, as where the disk takes nothing for a while."""
+        assert self.postgres.process is not None
+        children = psutil.Process(self.postgres.process.pid).children()
+        writers = [child for child in children if any(name in str(child.cmdline()) for name in WRITERS)]
+        assert len(writers) == len(WRITERS), [child.cmdline() for child in children]
+        with _freeze(writers):
             yield
 
     @contextmanager
