@@ -22,6 +22,7 @@ from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
 from shared.db.schema.migrate import migrate
 from tests.browser.conftest import TIMEOUT_MS, recording_console_errors
+from tests.browser.keyboard import assert_tab_order, press, tab_to
 from tests.browser.sites import expect_heading, open_sql
 from tests.browser.test_install import choose_account
 from tests.conftest import server_folder
@@ -92,7 +93,7 @@ def world(simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFact
         )
         product = Product(environment, folder)
         try:
-            web = product.web()
+            web = product.web("--access-logfile=-")
             product.worker()
             url = web.url.replace("127.0.0.1", "localhost")
             example = start_example(folder, product_port, url, postgres.url())
@@ -177,11 +178,28 @@ def test_each_customer_of_the_example_gets_their_own_account(world: World, conte
     page.goto(f"{world.product_url}/globex")
     expect(page.locator("p")).to_have_text("not connected")
     page.get_by_role("link", name="Connect HubSpot").click()
-    page.get_by_role("link", name="Continue to HubSpot").click()
+    button = page.get_by_role("link", name="Continue to HubSpot")
+    assert_tab_order(page)
+    page.reload()
+    tab_to(page, button)
+    press(page, "Enter")
     choose_account(page, 7001)
     page.wait_for_url(f"{world.product_url}/globex?**")
     expect(page.locator("p")).to_have_text("connected: 7001")
     assert world.customer(7001) == "globex"
+
+
+def test_no_log_names_a_customer_or_contains_a_link(world: World, context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto(f"{world.product_url}/globex/connect")
+    page.get_by_role("link", name="Continue to HubSpot").click()
+    choose_account(page, 7002)
+    page.wait_for_url(f"{world.product_url}/globex?**")
+    logs = "".join(process.output() for process in world.product.running)
+    assert '"GET /connect/' in logs
+    assert "7002" in logs
+    assert "globex" not in logs.lower()
+    assert "eyJ" not in logs, "the beginning of every JWT and of its claims"
 
 
 def test_a_person_who_denies_comes_back_to_the_example_and_can_try_again(world: World, context: BrowserContext) -> None:

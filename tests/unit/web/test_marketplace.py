@@ -279,6 +279,18 @@ def test_an_account_that_the_link_does_not_name_is_not_stored(sign_in_site):
     assert sign_in_site.queue.messages == []
 
 
+def test_below_a_path_the_install_url_and_the_way_back_from_sign_in_have_it():
+    site = Site(
+        redirect_uri="https://connect.example/hub/oauth/callback",
+        connect_link_keys=(KEY,),
+        marketplace_sign_in_url=SIGN_IN,
+    )
+    assert send(site, "/hub/marketplace", code="the-code", returnUrl=RETURN_URL).headers["Location"] == RETURN_URL
+    assert site.hubspot.redirect_uris == ["https://connect.example/hub/marketplace"]
+    _, query = read_location(send(site, "/hub/marketplace", step="authorize", returnUrl=RETURN_URL))
+    assert query["continue"].startswith("https://connect.example/hub/marketplace?")
+
+
 def test_a_head_request_uses_up_no_code(site):
     site.hubspot.grants["the-code"] = grant()
     response = site.browser.head(
