@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import cached_property, partial
 
 from sqlalchemy import Engine
@@ -13,6 +14,7 @@ from cli.doctor_findings import Check, CheckFailed, Finding, Level, Result, load
 from cli.doctor_journal_check import describe_journal
 from cli.doctor_outside_checks import check_redis, list_app_checks, list_app_names
 from cli.output import format_hubs, track_pages
+from shared.app_settings import FILE_VARIABLE
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.key_check import KeyCheckStore
 from shared.db.lifecycle.key_rotation import KeyRotationStore
@@ -25,7 +27,7 @@ from shared.db.reports.scopes import ScopeReports
 from shared.db.schema.migrate import check_schema
 from shared.db.schema.server_info import read_other_readers, read_server_info
 from shared.domain.alerts import MAX_QUEUE_USAGE, MAX_SNAPSHOT_AGE, describe_holder
-from shared.domain.provider import Condition
+from shared.domain.provider import Condition, Provider
 from shared.domain.sweep_liveness import is_beat_missing, is_sweep_overdue
 from shared.foreign_environment import find_unused_proxies
 from shared.settings import Settings, SettingsError
@@ -52,6 +54,7 @@ def check_all(environ: Mapping[str, str], ignored_variables: Sequence[str]) -> I
             Check("schema", database.check_schema, is_prerequisite=True),
             Check("readers", database.check_readers),
             Check("rows", database.check_rows),
+            Check("settings of apps", database.check_settings_of_apps),
             Check("beat", database.check_beat),
             Check("refreshes", database.check_refreshes),
             Check("brake", database.check_brake),
@@ -169,13 +172,26 @@ class _DatabaseChecks:
             raise CheckFailed(f"{last}, but no message of beat reaches a worker: is beat running, and Redis?")
         return last
 
+    def check_settings_of_apps(self) -> Result:
+        """Connections of an app that the settings no longer describe are kept, and not refreshed."""
+        states = self._overview.find_without_settings(list_app_names(self._environ))
+        if not states:
+            return "describe the app of every connection"
+        counts = ", ".join(f"{state.live:,} of {state.app}" for state in states)
+        return Level.WARN, (
+            f"do not describe the app of some connections ({counts}): they are kept, and not refreshed; put its table "
+            f"back into {FILE_VARIABLE}, or end them: tokenkeeper disconnect HUB --app {states[0].app}"
+        )
+
     def check_refreshes(self) -> Result:
-        provider = self._overview.provider
-        if provider.condition is Condition.OK:
-            return f"{self._overview.due:,} due, {self._overview.failing:,} failing"
-        since = f" since {format_ago(provider.since, self._overview.now)}" if provider.since else ""
-        reason = make_printable(provider.reason or "no reason given")
-        return Level.WARN, f"HubSpot is {provider.condition}{since}: {reason}"
+        overview = self._overview.select(list_app_names(self._environ))
+        problems = [state for state in overview.apps if state.provider.condition is not Condition.OK]
+        if not problems:
+            return f"{overview.due:,} due, {overview.failing:,} failing"
+        return Level.WARN, "; ".join(
+            f"{_describe_provider(state.provider, overview.now)}{f' ({state.app})' if len(overview.apps) > 1 else ''}"
+            for state in problems
+        )
 
     def check_snapshots(self) -> Result:
         oldest = read_oldest_snapshot(self._engine)
@@ -213,6 +229,11 @@ class _DatabaseChecks:
             return "off"
         since, held = format_ago(on_since, self._overview.now), self._overview.held
         return Level.WARN, f"on since {since}, {held:,} connections held: see: tokenkeeper revocations"
+
+
+def _describe_provider(provider: Provider, now: datetime) -> str:
+    since = f" since {format_ago(provider.since, now)}" if provider.since else ""
+    return f"HubSpot is {provider.condition}{since}: {make_printable(provider.reason or 'no reason given')}"
 
 
 def _check_keys_by_check_value(cipher: TokenCipher, check_value: str | None) -> Result:

@@ -50,7 +50,8 @@ def list_app_checks(environ: Mapping[str, str]) -> Iterator[Check]:
 
 def list_app_names(environ: Mapping[str, str]) -> list[str]:
     """Raises SettingsError where the file of the apps cannot be read."""
-    return list(load(environ, FILE_VARIABLE).apps) if environ.get(FILE_VARIABLE) else [DEFAULT_APP]
+    apps = list(load(environ, FILE_VARIABLE).apps) if environ.get(FILE_VARIABLE) else []
+    return apps or [DEFAULT_APP]
 
 
 def _check_apps_file(environ: Mapping[str, str]) -> str:

@@ -21,9 +21,12 @@ from shared.db.core.errors import StoreUnavailable
 from shared.db.reports.connections import ConnectionReports
 from shared.db.reports.overview import Overview
 from shared.domain.severity import Severity
+from shared.settings import Settings
 
 NEEDS = ("DATABASE_URL",)
 WATCH_SECONDS = 2.0
+#: Characters of the first column in a pipe; longer names of apps widen it.
+NAME_WIDTH = 16
 COLOURS = {Severity.GOOD: "green", Severity.WAIT: "yellow", Severity.BAD: "red"}
 #: Severity is screen by a mark as well as by colour.
 MARKS = {Severity.GOOD: " ", Severity.WAIT: "~", Severity.BAD: "!"}
@@ -47,8 +50,11 @@ def show_status(as_json: bool, watch: bool) -> None:
     The exit status is 0 either way: `tokenkeeper doctor` is the check. With --watch it fills the terminal and stays;
     with --watch --json it prints an object at each look.
 
+    Of several apps each has its line; connections whose app is in no setting any more are named.
+
     In JSON, `soonest_due_at` in the past says how late refreshes are; `hubspot.refreshes_per_second` is null where
-    nothing limits them. For alerting use /metrics (docs/monitoring.md) or the alerts (docs/alerts.md).
+    nothing limits them; `apps` has the same fields for each app. For alerting use /metrics (docs/monitoring.md) or the
+    alerts (docs/alerts.md).
     """
     console = Console()
     if watch and not as_json and not console.is_terminal:
@@ -57,31 +63,34 @@ def show_status(as_json: bool, watch: bool) -> None:
     with open_database(settings) as engine:
         read_overview = ConnectionReports(engine).read_overview
         if not watch:
-            _print(read_overview(), console, settings.sweep_seconds, as_json=as_json)
+            _print(read_overview(), console, settings, as_json=as_json)
             return
         with suppress(KeyboardInterrupt):  # the normal end of --watch
             if as_json:
-                _watch_as_json(read_overview)
+                _watch_as_json(read_overview, settings)
             else:
-                _watch_on_terminal(read_overview, console, settings.sweep_seconds)
+                _watch_on_terminal(read_overview, console, settings)
 
 
-def _print(overview: Overview, console: Console, sweep_seconds: float, *, as_json: bool) -> None:
+def _print(overview: Overview, console: Console, settings: Settings, *, as_json: bool) -> None:
     if as_json:
-        click.echo(to_json_line(make_json_report(overview)))
-    elif console.is_terminal:
-        console.print(_make_panel(make_lines(overview, sweep_seconds), f"{overview.now:%Y-%m-%d %H:%M:%S %Z}"))
-    else:
-        for line in make_lines(overview, sweep_seconds):
-            click.echo(f"{line.name:<16}{line.text}")
+        click.echo(to_json_line(make_json_report(overview, settings.apps)))
+        return
+    lines = make_lines(overview, settings.sweep_seconds, settings.apps)
+    if console.is_terminal:
+        console.print(_make_panel(lines, f"{overview.now:%Y-%m-%d %H:%M:%S %Z}"))
+        return
+    width = max(NAME_WIDTH, *(len(line.name) + 2 for line in lines))
+    for line in lines:
+        click.echo(f"{line.name:<{width}}{line.text}")
 
 
-def _watch_as_json(read_overview: Callable[[], Overview]) -> None:
+def _watch_as_json(read_overview: Callable[[], Overview], settings: Settings) -> None:
     for _ in _wait_between():
-        click.echo(to_json_line(make_json_report(read_overview())))
+        click.echo(to_json_line(make_json_report(read_overview(), settings.apps)))
 
 
-def _watch_on_terminal(read_overview: Callable[[], Overview], console: Console, sweep_seconds: float) -> None:
+def _watch_on_terminal(read_overview: Callable[[], Overview], console: Console, settings: Settings) -> None:
     """While PostgreSQL does not answer, the screen says so below what it showed last."""
     screen: RenderableType = ""
     with Live(screen, console=console, screen=True, auto_refresh=False) as live:
@@ -92,7 +101,7 @@ def _watch_on_terminal(read_overview: Callable[[], Overview], console: Console, 
                 live.update(Group(screen, Text(f"{error}; looking again", style=COLOURS[Severity.BAD])), refresh=True)
                 continue
             subtitle = f"{overview.now:%Y-%m-%d %H:%M:%S %Z}, Ctrl-C ends"
-            screen = _make_panel(make_lines(overview, sweep_seconds), subtitle)
+            screen = _make_panel(make_lines(overview, settings.sweep_seconds, settings.apps), subtitle)
             live.update(screen, refresh=True)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from shared.db.reports.overview import Overview
+from shared.db.reports.overview import AppState, Overview
 from shared.domain.connection import Status
 from shared.domain.provider import DESCRIPTIONS, Condition
 from shared.domain.severity import Severity
@@ -23,7 +24,9 @@ class StatusLine:
     severity: Severity = Severity.GOOD
 
 
-def make_lines(overview: Overview, sweep_seconds: float) -> list[StatusLine]:
+def make_lines(overview: Overview, sweep_seconds: float, configured: Collection[str] = ()) -> list[StatusLine]:
+    """`configured`: the names of the apps in the settings; () where these describe none."""
+    overview = _select_apps(overview, configured)
     now, counts = overview.now, overview.counts
     by_status = ", ".join(f"{counts[status]:,} {status}" for status in Status)
     return [
@@ -36,19 +39,26 @@ def make_lines(overview: Overview, sweep_seconds: float) -> list[StatusLine]:
             else "no token is served",
         ),
         _make_backlog_line(overview),
-        _make_hubspot_line(overview),
-        _make_brake_line(overview),
+        *_make_app_lines(overview),
         StatusLine(
             "last success", format_ago(overview.last_success_at, now) if overview.last_success_at else "none yet"
         ),
         _make_sweep_line(overview, sweep_seconds),
+        *map(_make_line_without_settings, overview.find_without_settings(configured)),
     ]
 
 
-def make_json_report(overview: Overview) -> dict[str, object]:
+def make_json_report(overview: Overview, configured: Collection[str] = ()) -> dict[str, object]:
+    """As a whole, and then by app. `configured` as in make_lines."""
+    overview = _select_apps(overview, configured)
+    by_app = {state.app: _make_json_summary(replace(overview, apps=(state,))) for state in overview.apps}
+    without_settings = [state.app for state in overview.find_without_settings(configured)]
+    return {"at": overview.now, **_make_json_summary(overview), "apps": by_app, "without_settings": without_settings}
+
+
+def _make_json_summary(overview: Overview) -> dict[str, object]:
     provider = overview.provider
     return {
-        "at": overview.now,
         "connections": {str(status): overview.counts[status] for status in Status},
         "failing": overview.failing,
         "due": overview.due,
@@ -66,6 +76,31 @@ def make_json_report(overview: Overview) -> dict[str, object]:
         "last_sweep_at": overview.swept_at,
         "swept_without_beat_since": overview.swept_without_beat_since,
     }
+
+
+def _select_apps(overview: Overview, configured: Collection[str]) -> Overview:
+    """Without apps that have neither settings nor connections, such as `default` where a file names others."""
+    names = [state.app for state in overview.apps if state.app in configured or any(state.counts.values())]
+    return overview.select(names) if names else overview
+
+
+def _make_app_lines(overview: Overview) -> list[StatusLine]:
+    """HubSpot and the brake; one line an app where there are several."""
+    if len(overview.apps) <= 1:
+        return [_make_hubspot_line(overview), _make_brake_line(overview)]
+    return [_make_app_line(state, replace(overview, apps=(state,))) for state in overview.apps]
+
+
+def _make_app_line(state: AppState, overview: Overview) -> StatusLine:
+    hubspot, brake = _make_hubspot_line(overview), _make_brake_line(overview)
+    work = f"{state.live:,} live, {state.failing:,} failing, {state.due:,} due"
+    severity = max(hubspot.severity, brake.severity, key=list(Severity).index)
+    return StatusLine(f"app {state.app}", f"{work}; HubSpot {hubspot.text}; brake {brake.text}", severity)
+
+
+def _make_line_without_settings(state: AppState) -> StatusLine:
+    text = f"{state.live:,} of app {state.app}, which is in no setting; see: tokenkeeper doctor"
+    return StatusLine("not refreshed", text, Severity.WAIT)
 
 
 def _wait_if(is_wanting: object) -> Severity:

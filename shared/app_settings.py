@@ -63,8 +63,7 @@ _TOML_PLACE = re.compile(r"at (?:line \d+, column \d+|end of document)")
 def read_apps(path: str, environ: Mapping[str, str], needs: Collection[str]) -> tuple[dict[str, HubSpotApp], list[str]]:
     """The apps by name, and every problem in words. `path` is that of the file; "" where variables describe one app.
 
-    `needs` are the names of the variables that must be set: with a file, its apps need the corresponding keys. An empty
-    file counts as none, as an empty value does.
+    `needs` are the names of the variables that must be set: with a file, its apps need the corresponding keys.
     """
     problems: list[str] = []
     shared_values = _read_variables(SHARED_FIELDS, environ, needs, problems)
@@ -83,6 +82,14 @@ def read_apps(path: str, environ: Mapping[str, str], needs: Collection[str]) -> 
         return {}, problems
     apps, file_problems = _parse_file(text, Path(path).parent, needs, shared_values)
     return apps, problems + [f"{FILE_VARIABLE}{text}" for text in file_problems]
+
+
+def is_empty_file(path: str) -> bool:
+    """Such a file counts as none, as an empty value does. False where it cannot be read: read_apps says why."""
+    try:
+        return bool(path) and not read_text_file(Path(path), FILE_VARIABLE, "")
+    except BadSetting:
+        return False
 
 
 def _parse_file(

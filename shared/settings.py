@@ -11,7 +11,7 @@ from functools import partial
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from shared import setting_parsers as parsers
-from shared.app_settings import APP_VARIABLES, FILE_VARIABLE, read_apps
+from shared.app_settings import APP_VARIABLES, FILE_VARIABLE, is_empty_file, read_apps
 from shared.hubspot_apps import HubSpotApp
 from shared.net.addresses import is_private_host
 from shared.setting_fields import BadSetting, Process, Source, list_declared, read_setting, setting
@@ -325,6 +325,8 @@ class Settings:
                 values[field_name] = read_setting(declared, environ, is_needed=declared.name in needed)
             except BadSetting as error:
                 problems.append(str(error))
+        if is_empty_file(values.get("hubspot_apps_file", "")):
+            values["hubspot_apps_file"] = ""
         apps, app_problems = read_apps(values.get("hubspot_apps_file", ""), environ, needed)
         settings = cls(apps=apps, **values)
         problems = [*app_problems, *problems, *_find_unusable_redirect_uris(settings)]

@@ -29,7 +29,18 @@ from tests.support.wall_clock import WallClock
 
 CLOSED_PORT = "127.0.0.1:1"
 ABOUT = [
-    *("settings", "environment", "database", "server log", "clock", "schema", "readers", "rows", "beat"),
+    *(
+        "settings",
+        "environment",
+        "database",
+        "server log",
+        "clock",
+        "schema",
+        "readers",
+        "rows",
+        "settings of apps",
+        "beat",
+    ),
     *(
         "refreshes",
         "brake",
@@ -204,7 +215,7 @@ def test_a_server_log_that_would_contain_rows_is_mentioned(tokenkeeper: Command,
 
 @pytest.mark.usefixtures("healthy")
 def test_each_of_several_apps_has_its_own_lines(
-    tokenkeeper: Command, simulator: SimulatorControl, tmp_path: Path
+    tokenkeeper: Command, simulator: SimulatorControl, connections: ConnectionFixture, tmp_path: Path
 ) -> None:
     simulator.add_app("second-app", client_secrets=["second-secret"])
     apps = {
@@ -226,6 +237,14 @@ def test_each_of_several_apps_has_its_own_lines(
     apps["second"]["client_secret"] = "second-secret"
     use_apps_file(tokenkeeper.environment, tmp_path / "apps.toml", apps)
     assert findings(several("doctor"))["HubSpot of second"][0] == "ok"
+
+    connections.install(7, app="gone")
+    level, what = findings(several("doctor"))["settings of apps"]
+    assert (level, "of some connections (1 of default, 1 of gone): they are kept" in what) == ("warn", True), what
+
+    (tmp_path / "apps.toml").write_text("")  # as in compose with one app
+    one_app = {**tokenkeeper.environment, "HUBSPOT_APPS_FILE": str(tmp_path / "apps.toml")}
+    assert list(findings(Command(one_app)("doctor"))) == ABOUT
 
     (tmp_path / "apps.toml").write_text("[acme]\nscope = 1\n")
     lines = findings(several("doctor"))

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from shared.db.lifecycle.imports import ImportRow
 from shared.domain.errors import InvalidClient, TemporarilyUnavailable, Throttled
 from shared.domain.provider import CallOutcome
 from shared.token_cipher import TokenCipher
+from tests.support.apps_file import use_apps_file
 from tests.support.builders import HUB
 from tests.support.command import CONTROL_SEQUENCE, TOKENKEEPER, Command
 from tests.support.databases import Databases
@@ -58,6 +60,26 @@ def test_status_shows_everything_on_one_screen(
     assert output["backlog"].startswith("1 due, the first of them 1 min ")
     assert output["HubSpot"].startswith("ok since ")
     assert output["last sweep"].endswith(" s ago")
+
+
+def test_status_speaks_of_each_of_several_apps_and_of_connections_whose_app_is_in_no_setting(
+    tokenkeeper: Command, connections: ConnectionFixture, tmp_path: Path
+) -> None:
+    for hub_id, app in ((1, "acme"), (2, "acme"), (3, "users_of_ours"), (4, "gone")):
+        connections.install(hub_id, app=app, user_id=7 if app == "users_of_ours" else None)
+    apps = {"acme": {}, "users_of_ours": {"client_id": "another", "user_level": True}}
+    several = Command(use_apps_file(tokenkeeper.environment, tmp_path / "apps.toml", apps))
+    lines = several("status").out.splitlines()
+    assert any(re.match(r"app acme +2 live, 0 failing, 0 due; HubSpot ok.*; brake off$", line) for line in lines), lines
+    assert any(re.match(r"app users_of_ours +1 live, ", line) for line in lines), "a long name widens the column"
+    assert not any(line.startswith(("app default", "HubSpot")) for line in lines)
+    assert any(re.match(r"not refreshed +1 of app gone, which is in no setting", line) for line in lines), lines
+
+    report = json.loads(several("status", "--json").out)
+    assert report["apps"]["acme"]["connections"]["active"] == 2
+    assert report["connections"]["active"] == 4
+    assert report["without_settings"] == ["gone"]
+    assert json.loads(tokenkeeper("status", "--json").out)["without_settings"] == ["acme", "gone", "users_of_ours"]
 
 
 def test_status_calls_a_sweep_overdue_by_the_interval_of_sweep_seconds(

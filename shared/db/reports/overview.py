@@ -41,6 +41,11 @@ class AppState:
     brake_since: datetime | None  #: the revocation brake is on since then; None: off
     held: int  #: suspect connections whose revocation the brake holds
 
+    @property
+    def live(self) -> int:
+        """Connections that HubSpot has not ended, nor the operator."""
+        return self.counts[Status.ACTIVE] + self.counts[Status.SUSPECT]
+
 
 @dataclass(frozen=True, slots=True)
 class Overview:
@@ -52,6 +57,10 @@ class Overview:
     def select(self, names: Collection[str]) -> Overview:
         """Of these apps alone."""
         return replace(self, apps=tuple(state for state in self.apps if state.app in names))
+
+    def find_without_settings(self, configured: Collection[str]) -> list[AppState]:
+        """Apps with live connections that the settings do not describe; [] where these describe none at all."""
+        return [state for state in self.apps if state.live and configured and state.app not in configured]
 
     @property
     def counts(self) -> dict[Status, int]:
