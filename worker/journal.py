@@ -107,6 +107,7 @@ class JournalReader:
     @tracing.trace_calls("journal")
     def take_turn(self) -> Turn:
         """Raises StoreUnavailable."""
+        tracing.set_attributes(app=self._app)
         # 1. Read, where it is due and no other process does.
         if not self._is_registered:
             self._journal.register()

@@ -73,7 +73,8 @@ def test_one_install_is_one_trace_from_the_callback_to_the_row(
     until(lambda: traced_deployment.token() != never_sent[-2])
     refresh = collector.wait_for(lambda seen: seen.name == "refresh")
     collector.wait_for(is_child_of(refresh, "hubspot.refresh"))
-    assert refresh.attributes == {"hub_id": traced_deployment.hub, "outcome": "refreshed", "status": "active"}
+    about = {"app": "default", "hub_id": traced_deployment.hub}
+    assert refresh.attributes == {**about, "outcome": "refreshed", "status": "active"}
     for name in ("sweep", "refresh.claim", "refresh.save"):
         collector.wait_for(lambda seen, name=name: seen.name == name)
     sent_bytes = b"".join(collector.bodies)
