@@ -75,6 +75,8 @@ def test_events_arrive_in_order_and_none_is_lost_while_a_worker_is_killed_and_th
     deployment: Deployment, receiver: Receiver
 ) -> None:
     until(lambda: len(deployment.tokens()) == len(HUBS))
+    scopes = deployment.product.environment["HUBSPOT_SCOPES"].split()
+    assert deployment.sql.rows("SELECT app, required_scopes FROM tokenkeeper.apps") == [("default", scopes)]
     until(receiver.posts)
     deployment.processes_named("worker")[0].kill()
     deployment.sql.rows(END_LEASE)

@@ -92,6 +92,17 @@ def test_an_open_transaction_that_has_written_history_stops_no_other(
     assert sql.value("SELECT count(*) FROM hubspot.history WHERE hub_id < 9") == 4
 
 
+def test_a_refresh_that_works_waits_for_no_commit_of_another(
+    connections: ConnectionFixture, stores: Stores, connect: Callable[..., Any]
+) -> None:
+    """As if one could not be completed, because a synchronous standby does not answer."""
+    connections.install(1)
+    claimed = connections.claim_one(1)
+    with open_transaction(connect) as session:
+        session.rows("LOCK TABLE tokenkeeper.history_order IN SHARE ROW EXCLUSIVE MODE")
+        assert stores.results.save([connections.make_success(claimed)]).saved
+
+
 def test_installs_imports_and_failures_at_once_deadlock_nowhere(
     connections: ConnectionFixture, stores: Stores, sql: SqlFixture
 ) -> None:
