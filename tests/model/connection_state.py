@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from shared.domain.connection import EventName, Status
+from shared.domain.identity import ConnectionIdentity
 from tests.model.brake_model import BrakeModel
 from tests.model.time_range import TimeRange
 
@@ -32,7 +33,7 @@ class AccessToken:
 class ModelLease:
     """A claim of the row, with `generation`, `operator_decisions` and `dismissals` as they were then."""
 
-    hub_id: int
+    identity: ConnectionIdentity
     number: int
     until: TimeRange
     generation: int
@@ -42,9 +43,9 @@ class ModelLease:
 
 @dataclass(slots=True)
 class ConnectionState:
-    hub_id: int
-    notifications: list[tuple[int, EventName]]  #: sent by NOTIFY, for all hubs
-    brake: BrakeModel
+    identity: ConnectionIdentity
+    notifications: list[tuple[ConnectionIdentity, EventName]]  #: sent by NOTIFY, for all connections
+    brake: BrakeModel  #: of its app
     status: Status | None = None
     status_since: TimeRange | None = None
     refresh_token: str | None = None
@@ -87,7 +88,7 @@ class ConnectionState:
         self.leases += 1
         until = at.plus(LEASE_SECONDS)
         self.lease = ModelLease(
-            self.hub_id, self.leases, until, self.generation, self.operator_decisions, self.brake.dismissals
+            self.identity, self.leases, until, self.generation, self.operator_decisions, self.brake.dismissals
         )
         return self.lease
 
@@ -113,7 +114,7 @@ class ConnectionState:
         self.events.append(event)
         if status is not self.status:
             self.status, self.status_since = status, at
-            self.notifications.append((self.hub_id, event))
+            self.notifications.append((self.identity, event))
 
     def set_scopes(self, scopes: tuple[str, ...] | None) -> None:
         """None: the reply leaves them out, and the stored ones stay."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import astuple
 from datetime import datetime
 from typing import Any
 
@@ -11,24 +12,24 @@ from tests.model.brake_model import BrakeModel
 from tests.model.connection_model import ConnectionModel
 from tests.model.connection_state import LIVE
 from tests.model.time_range import TimeRange
-from tests.model.world import World
+from tests.model.world import IS_SAME, World
 
-TOKEN = "SELECT access_token, expires_at, scopes, refreshed_at FROM hubspot.tokens WHERE hub_id = %s"
-CONNECTION = """
+TOKEN = f"SELECT access_token, expires_at, scopes, refreshed_at FROM hubspot.tokens WHERE {IS_SAME}"
+CONNECTION = f"""
 SELECT status, scopes, installed_at, next_refresh_at, failures, last_error, status_reason, status_since
-  FROM hubspot.connections WHERE hub_id = %s
+  FROM hubspot.connections WHERE {IS_SAME}
 """
-EVENTS = "SELECT event, detail FROM tokenkeeper.history WHERE hub_id = %s ORDER BY id"
-ROW = """
+EVENTS = f"SELECT event, detail FROM tokenkeeper.history WHERE {IS_SAME} ORDER BY id"
+ROW = f"""
 SELECT encrypted_refresh_token, access_token, due_at, retry_not_before, lease_until, refresh_requested,
        pending_revocation
-  FROM tokenkeeper.connections WHERE hub_id = %s
+  FROM tokenkeeper.connections WHERE {IS_SAME}
 """
 
 
 def check(model: ConnectionModel, world: World) -> None:
     """Compare, and replace time ranges in the model by the exact times that were found in them."""
-    rows = world.reader.rows(CONNECTION, model.hub_id)
+    rows = world.reader.rows(CONNECTION, *astuple(model.identity))
     assert bool(rows) is (model.status is not None)
     if rows:
         _check_connection(model, world, rows[0])
@@ -37,8 +38,9 @@ def check(model: ConnectionModel, world: World) -> None:
     _check_history(model, world)
 
 
-def check_brake(brake: BrakeModel, models: Iterable[ConnectionModel], world: World) -> None:
-    stored = world.stores.brake.read()
+def check_brake(app: str, brake: BrakeModel, models: Iterable[ConnectionModel], world: World) -> None:
+    """Of the app, whose models these are."""
+    stored = world.stores_by_app[app].brake.read()
     brake.since = match_range(brake.since, stored.since, world)
     assert stored.held == sum(model.held_by_brake for model in models)
 
@@ -63,9 +65,9 @@ def _check_connection(model: ConnectionModel, world: World, row: tuple[Any, ...]
 
 def _check_secrets(model: ConnectionModel, world: World) -> None:
     ciphertext, access_token, due_at, not_before, lease_until, refresh_requested, pending_revocation = world.sql.rows(
-        ROW, model.hub_id
+        ROW, *astuple(model.identity)
     )[0]
-    decrypted = None if ciphertext is None else world.cipher.decrypt_refresh_token(model.hub_id, ciphertext)
+    decrypted = None if ciphertext is None else world.cipher.decrypt_refresh_token(model.identity.hub_id, ciphertext)
     assert decrypted == model.refresh_token, (
         "the newest refresh token of HubSpot is stored until the disconnect is finished"
     )
@@ -81,7 +83,7 @@ def _check_secrets(model: ConnectionModel, world: World) -> None:
 
 def _check_served(model: ConnectionModel, world: World) -> None:
     """No token expires while this runs: the state machine advances past such times."""
-    rows = world.reader.rows(TOKEN, model.hub_id)
+    rows = world.reader.rows(TOKEN, *astuple(model.identity))
     at = TimeRange.at_instant(world.now())
     access = model.access
     if model.status not in LIVE or access is None or not access.is_valid(at):
@@ -95,7 +97,7 @@ def _check_served(model: ConnectionModel, world: World) -> None:
 
 
 def _check_history(model: ConnectionModel, world: World) -> None:
-    rows = world.sql.rows(EVENTS, model.hub_id)
+    rows = world.sql.rows(EVENTS, *astuple(model.identity))
     events = [event for event, _ in rows]
     assert events == model.events
     for index, (event, detail) in enumerate(rows):

@@ -11,6 +11,7 @@ from uuid import uuid4
 from shared.db.refresh.claims import ClaimBatch, ClaimedConnection, RefreshResult
 from shared.domain.connection import EventName
 from shared.domain.grant import Install
+from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 from shared.domain.provider import Condition
 from shared.domain.schedule import Schedule
 from shared.workflows.store_install import store_install
@@ -19,12 +20,17 @@ from tests.model.brake_model import BrakeModel
 from tests.model.connection_model import ConnectionModel
 from tests.model.connection_state import ModelLease
 from tests.model.time_range import TimeRange
-from tests.model.world import CALL_SECONDS, ClaimedRow, ModelDatabase, age_attempt
+from tests.model.world import APPS, CALL_SECONDS, ClaimedRow, ModelDatabase, age_attempt
 from worker.refresh import RefreshAttempt
 
 T = TypeVar("T")
 
-HUBS = (62515, 62516)
+#: One hub in two apps, and two of its users in the second.
+CONNECTIONS = (
+    ConnectionIdentity(DEFAULT_APP, 62515),
+    ConnectionIdentity("seats", 62515, 7),
+    ConnectionIdentity("seats", 62515, 8),
+)
 #: No rule takes so long. Time is advanced past what would end within it, so that the expected result is certain.
 MARGIN_SECONDS = 10.0
 
@@ -37,8 +43,8 @@ class ClaimInFlight:
     lease: ModelLease
 
     @property
-    def hub_id(self) -> int:
-        return self.lease.hub_id
+    def identity(self) -> int:
+        return self.lease.identity
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,9 +62,12 @@ class AnsweredClaim:
 class Operations:
     def __init__(self, database: ModelDatabase) -> None:
         self.world = database.make_world()
-        self.brake = BrakeModel()
-        self.notifications: list[tuple[int, EventName]] = []
-        self.models = {hub_id: ConnectionModel(hub_id, self.notifications, self.brake) for hub_id in HUBS}
+        self.brakes = {app: BrakeModel() for app in APPS}
+        self.notifications: list[tuple[ConnectionIdentity, EventName]] = []
+        self.models = {
+            identity: ConnectionModel(identity, self.notifications, self.brakes[identity.app])
+            for identity in CONNECTIONS
+        }
         self._critical_times: list[TimeRange] = []
         self._number = 0
 
@@ -84,12 +93,24 @@ class Operations:
     # --- installs ---
 
     def make_install(
-        self, hub_id: int, age_seconds: float, life: int, scopes: tuple[str, ...] = ("oauth", "contacts")
+        self,
+        identity: ConnectionIdentity,
+        age_seconds: float,
+        life: int,
+        scopes: tuple[str, ...] = ("oauth", "contacts"),
     ) -> Install:
         granted_at = self.world.now() - timedelta(seconds=age_seconds)
         self._critical_times += [TimeRange.at_instant(granted_at), TimeRange.at_instant(granted_at).plus(life)]
         return Install(
-            str(uuid4()), hub_id, granted_at, self.next_name("refresh"), self.next_name("access"), life, scopes
+            str(uuid4()),
+            identity.hub_id,
+            granted_at,
+            self.next_name("refresh"),
+            self.next_name("access"),
+            life,
+            scopes,
+            app=identity.app,
+            user_id=identity.user_id,
         )
 
     def deliver(self, install: Install) -> None:
@@ -100,18 +121,22 @@ class Operations:
         stored, at = self.time_call(
             lambda: store_install(encrypted, world.cipher, world.stores.installs, Schedule(), {})[1]
         )
-        assert stored.outcome is self.models[install.hub_id].apply_install(install, at)
+        assert stored.outcome is self.models[install.identity].apply_install(install, at)
 
     # --- the refresh loop ---
 
     def claim(self, limit: int) -> list[ClaimInFlight]:
-        claims, at = self.time_call(lambda: self.world.stores.claims.claim(limit))
-        self._check_claims(claims, limit, at)
-        return [self._record_claim(claimed, at) for claimed in claims.rows]
+        """Up to `limit` of each app."""
+        flights = []
+        for app in APPS:
+            claims, at = self.time_call(lambda app=app: self.world.stores_by_app[app].claims.claim(limit))  # type: ignore[misc]
+            self._check_claims(app, claims, limit, at)
+            flights += [self._record_claim(claimed, at) for claimed in claims.rows]
+        return flights
 
-    def wait_for(self, hub_id: int) -> None:
+    def wait_for(self, identity: ConnectionIdentity) -> None:
         """Advance until it can be claimed, where it is due at all."""
-        claimable_at = self.models[hub_id].claimable_at()
+        claimable_at = self.models[identity].claimable_at()
         if claimable_at is not None:
             self.advance(max(0.0, (claimable_at - self.world.now()).total_seconds() + 0.001))
 
@@ -129,53 +154,66 @@ class Operations:
         return AnsweredClaim(flight, answer, attempt, hubspot, asked, self.world.advanced)
 
     def save(self, answered: Sequence[AnsweredClaim]) -> None:
-        """As the loop does: save the results, release what was not called, record HubSpot's state."""
+        """As each app's loop does: save the results, release what was not called, record HubSpot's state."""
+        for app in APPS:
+            self._save(app, [each for each in answered if each.flight.identity.app == app])
+
+    def _save(self, app: str, answered: Sequence[AnsweredClaim]) -> None:
+        stores = self.world.stores_by_app[app]
         attempts = [self.age_attempt(each) for each in answered]
         outcomes = [outcome for attempt in attempts for outcome in attempt.outcomes]
         results = [attempt.result for attempt in attempts if attempt.result]
-        outcome, at = self.time_call(lambda: self.world.stores.results.save(results))
+        outcome, at = self.time_call(lambda: stores.results.save(results))
         saved, rescued = self._apply_results([each for each in answered if each.attempt.result], at)
-        assert outcome.saved == {self.world.id_of(hub_id) for hub_id in saved}
-        assert outcome.rescued == {self.world.id_of(hub_id) for hub_id in rescued}
+        assert outcome.saved == {self.world.id_of(identity) for identity in saved}
+        assert outcome.rescued == {self.world.id_of(identity) for identity in rescued}
         for each in answered:
             if each.attempt.result is None:
                 self.release(each.flight)
-        self.watch_recovery(lambda: self.world.stores.provider.record_outcomes(outcomes))
+        self.watch_recovery(app, lambda: stores.provider.record_outcomes(outcomes))
 
     def age_attempt(self, answered: AnsweredClaim) -> RefreshAttempt:
         return age_attempt(answered.attempt, self.world.advanced - answered.advanced)
 
     def save_again(self, answered: AnsweredClaim) -> frozenset[int]:
-        """The hubs that the second save changed."""
+        """The connections that the second save changed."""
         result: RefreshResult | None = self.age_attempt(answered).result
         if result is None:
             return frozenset()
-        outcome = self.world.stores.results.save([result])
+        outcome = self.world.stores_by_app[answered.flight.identity.app].results.save([result])
         return outcome.saved | outcome.rescued
 
     def release(self, flight: ClaimInFlight) -> None:
         self.world.stores.claims.release([flight.row.claimed.lease])
-        self.models[flight.hub_id].release(flight.lease)
+        self.models[flight.identity].release(flight.lease)
 
     # --- HubSpot as a whole ---
 
-    def watch_recovery(self, operation: Callable[[], object]) -> None:
-        """Where HubSpot's state becomes ok, postponed refreshes become due."""
-        before = self.world.stores.provider.read()
+    def watch_recovery(self, app: str, operation: Callable[[], object]) -> None:
+        """Where HubSpot's state becomes ok, postponed refreshes of the app become due."""
+        provider = self.world.stores_by_app[app].provider
+        before = provider.read()
         _, at = self.time_call(operation)
-        after = self.world.stores.provider.read()
+        after = provider.read()
         if before.condition is not Condition.OK and after.condition is Condition.OK:
-            self.make_postponed_due(at)
+            self.make_postponed_due(app, at)
 
     def sweep(self) -> None:
-        begun = self.world.stores.provider.begin_sweep(2.0)
-        if begun is not None and begun.has_postponed:
-            _, at = self.time_call(self.world.stores.provider.make_postponed_due)
-            self.make_postponed_due(at)
+        for app in APPS:
+            provider = self.world.stores_by_app[app].provider
+            begun = provider.begin_sweep(2.0)
+            if begun is not None and begun.has_postponed:
+                _, at = self.time_call(provider.make_postponed_due)
+                self.make_postponed_due(app, at)
 
-    def make_postponed_due(self, at: TimeRange) -> None:
-        for model in self.models.values():
+    def make_postponed_due(self, app: str, at: TimeRange) -> None:
+        for model in self.models_of(app):
             model.make_postponed_due(at)
+
+    def models_of(self, app: str) -> list[ConnectionModel]:
+        """In the order of their keys, in which statements change them."""
+        models = [model for identity, model in self.models.items() if identity.app == app]
+        return sorted(models, key=lambda model: self.world.id_of(model.identity))
 
     # --- helpers ---
 
@@ -183,55 +221,57 @@ class Operations:
         now = self.world.now()
         ends = [
             *self._critical_times,
-            *self.brake.list_end_times(),
+            *(end for brake in self.brakes.values() for end in brake.list_end_times()),
             *(end for model in self.models.values() for end in model.list_end_times()),
         ]
         soon = [end.latest for end in ends if now < end.latest <= now + timedelta(seconds=MARGIN_SECONDS)]
         return (max(soon) - now).total_seconds() + 0.001 if soon else None
 
     def _record_claim(self, claimed: ClaimedConnection, at: TimeRange) -> ClaimInFlight:
-        lease = self.models[claimed.connection.identity.hub_id].take_lease(at)
+        lease = self.models[claimed.connection.identity].take_lease(at)
         self._critical_times += [lease.until, lease.until.plus(-CALL_SECONDS)]
         return ClaimInFlight(ClaimedRow(claimed, self.world.advanced), lease)
 
-    def _check_claims(self, claims: ClaimBatch, limit: int, at: TimeRange) -> None:
+    def _check_claims(self, app: str, claims: ClaimBatch, limit: int, at: TimeRange) -> None:
         """No row twice and no leased row; and no due row is left, unless a rate limits the claims."""
-        hubs = [claimed.connection.identity.hub_id for claimed in claims.rows]
-        assert len(hubs) == len(set(hubs)) <= limit
-        free = [model for model in self.models.values() if model.due and not model.is_leased(at)]
-        assert set(hubs) <= {model.hub_id for model in free if model.due and model.due.earliest <= at.latest}
+        claimed_now = [claimed.connection.identity for claimed in claims.rows]
+        assert len(claimed_now) == len(set(claimed_now)) <= limit
+        free = [model for model in self.models_of(app) if model.due and not model.is_leased(at)]
+        assert set(claimed_now) <= {model.identity for model in free if model.due and model.due.earliest <= at.latest}
         due = [model.due for model in free if model.due and model.due.latest <= at.earliest]
         if _is_unlimited(claims):
-            assert len(hubs) >= min(limit, len(due))
+            assert len(claimed_now) >= min(limit, len(due))
             soonest = min((due_at.latest for due_at in due), default=at.latest)
             assert limit > 1 or all(
-                model.due.earliest <= soonest for model in free if model.due and model.hub_id in hubs
+                model.due.earliest <= soonest for model in free if model.due and model.identity in claimed_now
             )
 
-    def _apply_results(self, answered: Sequence[AnsweredClaim], at: TimeRange) -> tuple[set[int], set[int]]:
-        """Apply one save to the models: the hubs whose result is saved, and those whose refresh token is rescued."""
+    def _apply_results(
+        self, answered: Sequence[AnsweredClaim], at: TimeRange
+    ) -> tuple[set[ConnectionIdentity], set[ConnectionIdentity]]:
+        """Apply one save to the models: whose result is saved, and whose refresh token is rescued."""
         by_lease = sorted(answered, key=_lease_number)
-        newest = {each.flight.hub_id: each for each in by_lease}
-        older = [each for each in by_lease if each is not newest[each.flight.hub_id]]
-        saved, rescued, late = set[int](), set[int](), list[AnsweredClaim]()
+        newest = {each.flight.identity: each for each in by_lease}
+        older = [each for each in by_lease if each is not newest[each.flight.identity]]
+        saved, rescued, late = set[ConnectionIdentity](), set[ConnectionIdentity](), list[AnsweredClaim]()
         # 1. An older result of the same connection is not saved; its new refresh token is.
         for each in older:
             if self._apply_rescued(each, at):
-                rescued.add(each.flight.hub_id)
+                rescued.add(each.flight.identity)
         # 2. The newest result is saved, unless the row changed after the claim.
         for each in sorted(newest.values(), key=_revocations_last):
             if self._apply_saved(each, at):
-                saved.add(each.flight.hub_id)
+                saved.add(each.flight.identity)
             else:
                 late.append(each)
         # 3. What came too late is handled as an older result.
         for each in late:
             if self._apply_rescued(each, at):
-                rescued.add(each.flight.hub_id)
+                rescued.add(each.flight.identity)
         return saved, rescued
 
     def _apply_saved(self, answered: AnsweredClaim, at: TimeRange) -> bool:
-        model, answer = self.models[answered.flight.hub_id], answered.answer
+        model, answer = self.models[answered.flight.identity], answered.answer
         if isinstance(answer, ErrorAnswer):
             return model.apply_error(answered.flight.lease, answer, answered.asked, at)
         assert isinstance(answer, GrantAnswer)
@@ -242,7 +282,7 @@ class Operations:
         answer, granted = answered.answer, answered.hubspot.granted
         if granted is None or not isinstance(answer, GrantAnswer) or answer.rotation is not Rotation.NEW:
             return False
-        model, lease = self.models[answered.flight.hub_id], answered.flight.lease
+        model, lease = self.models[answered.flight.identity], answered.flight.lease
         return model.apply_late_refresh(lease, granted, answered.asked.earliest, at)
 
 
@@ -257,4 +297,6 @@ def _lease_number(answered: AnsweredClaim) -> int:
 
 def _revocations_last(answered: AnsweredClaim) -> tuple[bool, int]:
     """The order in which a save processes results, and so the order in which the brake counts them."""
-    return isinstance(answered.answer, ErrorAnswer) and answered.answer.is_revocation, answered.flight.hub_id
+    return isinstance(
+        answered.answer, ErrorAnswer
+    ) and answered.answer.is_revocation, answered.attempt.lease.connection_id

@@ -1,4 +1,4 @@
-"""Two connections under all operations in any order, on a real PostgreSQL, compared with their models."""
+"""Three connections of two apps under all operations in any order, on a real PostgreSQL, compared with their models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.model.world import ModelDatabase
 from tests.support.stores import SqlFixture
 
 #: How many sequences are tried: MODEL_EXAMPLES=2000 is a long run.
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 
 
 @pytest.fixture

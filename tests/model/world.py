@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from shared.db.core.clock import DatabaseClock
 from shared.db.lifecycle.key_rotation import KeyRotationStore
 from shared.db.refresh.claims import ClaimedConnection
 from shared.db.reports.connections import ConnectionReports
+from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
 from tests.model.answers import Answer, ScriptedHubSpot
@@ -23,6 +24,9 @@ from tests.support.stores import SqlFixture, Stores
 from worker.refresh import RefreshAttempt, Refresher
 
 CALL_SECONDS = 20.0
+APPS = (DEFAULT_APP, "seats")
+#: An SQL condition, with the fields of a ConnectionIdentity as values.
+IS_SAME = "app = %s AND hub_id = %s AND user_id IS NOT DISTINCT FROM %s"
 TIMESTAMP_COLUMNS = """
 SELECT table_name, column_name FROM information_schema.columns
  WHERE table_schema = 'tokenkeeper' AND data_type = 'timestamp with time zone'
@@ -37,7 +41,7 @@ DELETE FROM tokenkeeper.history;
 DELETE FROM tokenkeeper.installs;
 DELETE FROM tokenkeeper.alerts;
 DELETE FROM tokenkeeper.provider;
-INSERT INTO tokenkeeper.provider DEFAULT VALUES;
+INSERT INTO tokenkeeper.provider (app) VALUES ('default'), ('seats');
 """
 
 
@@ -63,9 +67,11 @@ class World:
 
     def __init__(self, database: ModelDatabase) -> None:
         self.sql, self.reader = database.superuser, database.reader
-        self.stores = Stores(database.engine, lease_seconds=LEASE_SECONDS)
+        self.stores_by_app = {app: Stores(database.engine, app, lease_seconds=LEASE_SECONDS) for app in APPS}
+        self.stores = self.stores_by_app[DEFAULT_APP]  #: where the app makes no difference
         self.reports, self.key_rotation = ConnectionReports(database.engine), KeyRotationStore(database.engine)
         self.keys = [Fernet.generate_key().decode()]
+        self._ids: dict[ConnectionIdentity, int] = {}
         self._listener = database.listener
         self._advanced = timedelta()
         self._ageing_statement = _make_ageing_statement(self.sql)
@@ -74,10 +80,14 @@ class World:
     def cipher(self) -> TokenCipher:
         return TokenCipher(self.keys)
 
-    def id_of(self, hub_id: int) -> int:
-        """The key of its connection; of none, where it has none."""
-        rows = self.sql.rows("SELECT id FROM tokenkeeper.connections WHERE hub_id = %s", hub_id)
-        return int(rows[0][0]) if rows else 0
+    def id_of(self, identity: ConnectionIdentity) -> int:
+        """The key of the connection, which stays the same; of none, where there is none."""
+        if identity not in self._ids:
+            rows = self.sql.rows(f"SELECT id FROM tokenkeeper.connections WHERE {IS_SAME}", *astuple(identity))
+            if not rows:
+                return 0
+            self._ids[identity] = int(rows[0][0])
+        return self._ids[identity]
 
     def now(self) -> datetime:
         return self.sql.now() + self._advanced
@@ -103,11 +113,11 @@ class World:
         """The sum of all advances."""
         return self._advanced
 
-    def read_notifications(self) -> list[tuple[int, str]]:
-        """Hub and event of every NOTIFY since the last call. Sends a last NOTIFY and reads up to it."""
+    def read_notifications(self) -> list[tuple[ConnectionIdentity, str]]:
+        """Connection and event of every NOTIFY since the last call. Sends a last NOTIFY and reads up to it."""
         with self._listener.cursor() as cursor:
             cursor.execute("NOTIFY hubspot_connections, 'end of test'")
-        notifications: list[tuple[int, str]] = []
+        notifications: list[tuple[ConnectionIdentity, str]] = []
         while True:
             self._listener.poll()
             while self._listener.notifies:
@@ -116,7 +126,8 @@ class World:
                     return notifications
                 message = json.loads(payload)
                 assert set(message) == {"hub_id", "event", "app", "user_id", "customer"}
-                notifications.append((message["hub_id"], message["event"]))
+                identity = ConnectionIdentity(message["app"], message["hub_id"], message["user_id"])
+                notifications.append((identity, message["event"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +144,9 @@ class ClaimedRow:
         hub_id = claimed.connection.identity.hub_id
         expected = world.cipher.decrypt_refresh_token(hub_id, claimed.encrypted_refresh_token)
         hubspot = ScriptedHubSpot(answer, hub_id, expected, number)
-        refresher = _make_refresher(hubspot, world.cipher, world.stores.claims.clock)
+        refresher = _make_refresher(
+            hubspot, world.cipher, world.stores_by_app[claimed.connection.identity.app].claims.clock
+        )
         return hubspot.run(refresher.refresh_steps(replace(claimed, lease=lease))), hubspot
 
 
