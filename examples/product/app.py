@@ -1,5 +1,7 @@
 """A product with two customers, which connects their HubSpot accounts by connect links.
 
+    flask --app examples/product/app.py run --port 3000        (docs/connect-links.md has the rest)
+
 A customer's page shows what the database says, never what the address says: anyone can type `?status=connected`. A real
 product takes the customer from the session of the person who is signed in, not from the path.
 """
@@ -16,6 +18,7 @@ from werkzeug.wrappers import Response
 
 TOKENKEEPER, KEY = os.environ["TOKENKEEPER_URL"], os.environ["CONNECT_LINK_KEY"]
 PRODUCT = os.environ.get("PRODUCT_URL", "http://localhost:3000")
+DATABASE = os.environ.get("DATABASE_URL", "")  # empty: libpq's variables, PGHOST, PGUSER …
 CUSTOMERS = {"acme": "Acme Ltd", "globex": "Globex Corporation"}
 app = Flask(__name__)
 
@@ -49,7 +52,7 @@ def make_link(customer: str) -> str:
 
 
 def read_hubs(customer: str) -> list[str]:
-    with psycopg2.connect("") as connection, connection.cursor() as cursor:  # libpq's variables: PGHOST, PGUSER …
+    with psycopg2.connect(DATABASE) as connection, connection.cursor() as cursor:
         # hubspot.tokens has the token of each; after an outage that may be some seconds later.
         cursor.execute(
             "SELECT hub_id FROM hubspot.connections WHERE customer = %s AND status = 'active' ORDER BY hub_id",
