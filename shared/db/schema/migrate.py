@@ -87,6 +87,10 @@ SET LOCAL default_table_access_method = heap;
 SET LOCAL check_function_bodies = on;
 SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout';
 """
+DEPENDENT = (
+    "the columns of a view change, and something else depends on it ({detail}): drop that, run: tokenkeeper migrate, "
+    "and create it again"
+)
 NOT_MIGRATED = "this database is not migrated: run: tokenkeeper migrate"
 TOO_NEW = "this database was migrated by a newer tokenkeeper: upgrade the code"
 TOO_OLD = (
@@ -96,18 +100,19 @@ TOO_OLD = (
 OUTDATED = "this database is at revision {revision}, the code at {head}: run: tokenkeeper migrate"
 
 
-def migrate(database_url: str) -> None:
+def migrate(database_url: str, *, prepare_only: bool = False, last_revision: str = REVISIONS[-1]) -> None:
     """Bring the database to the newest revision; where it is there already, nothing changes.
 
     Two at once are safe: the second waits for the first. One that is interrupted can be repeated.
-    Raises SchemaError, StoreUnavailable.
+    `prepare_only`: of a database in use only what the next revision can do while processes of the old version run.
+    `last_revision`: for tests, an earlier one. Raises SchemaError, StoreUnavailable.
     """
-    while not _migrate_one_step(database_url):
+    while not _migrate_one_step(database_url, prepare_only, last_revision):
         pass
 
 
-def _migrate_one_step(database_url: str) -> bool:
-    """All revisions of a new database, or the next one of a database in use. Whether it is at the newest one now."""
+def _migrate_one_step(database_url: str, prepare_only: bool, last_revision: str) -> bool:
+    """All revisions of a new database, or the next one of a database in use. Whether no more is to be done."""
     with _schema_transaction(database_url) as connection:
         check_encoding(connection)
         revision = _read_revision(connection)
@@ -119,12 +124,16 @@ def _migrate_one_step(database_url: str) -> bool:
             connection.exec_driver_sql((MIGRATIONS / "upgrade_from_0_1.sql").read_text(encoding="utf-8"))
             return False
         if revision is None or revision == REVISIONS[-1]:
-            _run_alembic(connection, "head")
-            roles.sync_privileges(connection)
+            _run_alembic(connection, last_revision)
+            if last_revision == REVISIONS[-1]:
+                roles.sync_privileges(connection)
             return True
         next_revision = REVISIONS[REVISIONS.index(revision) + 1]
         online.run_online(connection.engine, next_revision)
-        online.retry_for_lock(lambda: _run_next_revision(connection, next_revision))
+        if prepare_only:
+            return True
+        with online.autovacuum_off(connection.engine):
+            online.retry_for_lock(lambda: _run_next_revision(connection, next_revision))
         return False
 
 
@@ -165,6 +174,9 @@ def _schema_transaction(database_url: str) -> Iterator[Connection]:
             except DBAPIError as error:
                 if getattr(error.orig, "pgcode", None) == "TK001":  # raised by 0004_public.sql
                     raise SchemaError(NO_ROLE) from None
+                if isinstance(error.orig, psycopg2.errors.DependentObjectsStillExist):
+                    detail = (error.orig.diag.message_detail or "").partition("\n")[0]
+                    raise SchemaError(DEPENDENT.format(detail=detail)) from None
                 raise
     finally:
         engine.dispose()
@@ -259,6 +271,7 @@ def _run_next_revision(connection: Connection, revision: str) -> None:
     with connection.begin_nested():
         connection.execute(text(f"SET LOCAL lock_timeout = {online.LOCK_TIMEOUT_MILLISECONDS}"))
         _run_alembic(connection, revision, is_prepared=True)
+        connection.exec_driver_sql(online.AUTOVACUUM_ON)
 
 
 def _run_alembic(connection: Connection, revision: str, *, is_prepared: bool = False) -> None:

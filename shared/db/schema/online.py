@@ -1,7 +1,7 @@
 """The steps of a revision that take long: done while everything runs, before the revision's own transaction.
 
 A file `versions/NNNN_prepare.sql` has the steps (docs/adr/0033). Each may be repeated: where a migration was
-interrupted, the next one goes through all of them, and does what is left. A lock that stops readers or refreshes is
+interrupted, the next one does what is left, or all of a step again. A lock that stops readers or refreshes is
 tried for again and again, shortly, because all who come later wait behind it.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,21 @@ SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL default_tablespace = '';
 #: An index is built outside a transaction, so its settings are those of the session. Its waits stop no other session.
 INDEX_SETTINGS = "SET statement_timeout = 0; SET lock_timeout = 0; SET default_tablespace = ''"
 RESET_INDEX_SETTINGS = "RESET statement_timeout; RESET lock_timeout; RESET default_tablespace"
+#: Tables on which a vacuum of the server's own may run for minutes. It is ended only where a session waits for its lock
+#: for a second, and all that come later would wait as long. A revision's transaction turns it on again: both are
+#: committed together.
+_LONG_TABLES = ("connections", "accounts", "history")
+AUTOVACUUM_OFF, AUTOVACUUM_ON = (
+    "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s'; "
+    + "; ".join(f"ALTER TABLE tokenkeeper.{table} {change}" for table in _LONG_TABLES)
+    for change in ("SET (autovacuum_enabled = false)", "RESET (autovacuum_enabled)")
+)
+#: The last step before the indexes was done.
+IS_COPIED = text("""
+SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint
+                WHERE conname = 'connections_new_hub_id_given' AND convalidated
+                  AND conrelid = to_regclass('tokenkeeper.connections'))
+""")
 IS_INVALID_INDEX = text("""
 SELECT EXISTS (SELECT FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
                 WHERE c.relnamespace = 'tokenkeeper'::regnamespace AND c.relname = :name AND NOT i.indisvalid)
@@ -63,7 +79,11 @@ def run_online(engine: Engine, revision: str) -> None:
 
     The caller holds the lock by which one migration runs at a time.
     """
+    with engine.connect() as connection:
+        is_copied = connection.scalar(IS_COPIED)
     for name, statement in read_steps(revision).items():
+        if is_copied and " CONCURRENTLY " not in statement:
+            continue
         if name == COPY_STEP:
             _copy_hub_ids(engine)
         elif " CONCURRENTLY " in statement:
@@ -76,6 +96,19 @@ def run_in_transaction(connection: Connection, revision: str) -> None:
     """Do the same steps in the caller's transaction: for a new database."""
     for statement in read_steps(revision).values():
         connection.exec_driver_sql(statement.replace(" CONCURRENTLY ", " "))
+
+
+@contextmanager
+def autovacuum_off(engine: Engine) -> Iterator[None]:
+    """End a vacuum that the server has begun by itself, and let it begin none. No other session waits meanwhile."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(AUTOVACUUM_OFF)
+    try:
+        yield
+    except BaseException:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(AUTOVACUUM_ON)
+        raise
 
 
 def read_steps(revision: str) -> dict[str, str]:

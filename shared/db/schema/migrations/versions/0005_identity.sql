@@ -1,9 +1,10 @@
 -- The identity of a connection is (app, hub_id, user_id), and its key one column, `id` (docs/adr/0033). All that takes long
 -- is done before, by 0005_prepare.sql: this changes the catalogues only, in some milliseconds.
 
--- In the order in which the product locks them, so that a process that still runs cannot cause a deadlock.
+-- In the order in which they are locked by processes that still run, so that there is no deadlock: the product's, and that
+-- of a reader of a view, which locks the view before its table.
 SET LOCAL statement_timeout = '700ms';
-LOCK TABLE tokenkeeper.provider, tokenkeeper.connections, tokenkeeper.connection_counts, tokenkeeper.accounts,
+LOCK TABLE tokenkeeper.provider, hubspot.tokens, hubspot.connections, hubspot.history, tokenkeeper.connections, tokenkeeper.connection_counts, tokenkeeper.accounts,
            tokenkeeper.history, tokenkeeper.installs, tokenkeeper.refresh_requests, tokenkeeper.rotated_tokens,
            tokenkeeper.uncertain_installs, tokenkeeper.alerts, tokenkeeper.refresh_counters IN ACCESS EXCLUSIVE MODE;
 SET LOCAL statement_timeout = 0;
