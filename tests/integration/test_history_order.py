@@ -97,10 +97,14 @@ def test_a_refresh_that_works_waits_for_no_commit_of_another(
 ) -> None:
     """As if one could not be completed, because a synchronous standby does not answer."""
     connections.install(1)
-    claimed = connections.claim_one(1)
+    connections.install(2)
+    works, fails = connections.claim_one(1), connections.claim_one(2)
+    results = [connections.make_success(works), connections.make_failure(fails)]
     with open_transaction(connect) as session:
         session.rows("LOCK TABLE tokenkeeper.history_order IN SHARE ROW EXCLUSIVE MODE")
-        assert stores.results.save([connections.make_success(claimed)]).saved
+        outcome = stores.results.save(results)
+    assert (len(outcome.saved), len(outcome.locked)) == (1, 1), "one with a line for the history is saved later"
+    assert stores.results.save(results[1:]).saved == outcome.locked
 
 
 def test_installs_imports_and_failures_at_once_deadlock_nowhere(
