@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from sandbox.child_processes import ChildProcess
@@ -81,6 +84,10 @@ class AppsFixture:
     def conditions(self) -> dict[str, str]:
         return dict(self.sql.rows("SELECT app, condition FROM tokenkeeper.provider"))
 
+    def read_swept_at(self, app: str) -> datetime:
+        swept_at: datetime = self.sql.value("SELECT swept_at FROM tokenkeeper.provider WHERE app = %s", app)
+        return swept_at
+
     def count_events(self, event: str, apps: Collection[str]) -> int:
         query = "SELECT count(*) FROM hubspot.history WHERE event = %s AND app = ANY(%s)"
         return int(self.sql.value(query, event, list(apps)))
@@ -150,6 +157,18 @@ def test_a_fault_of_one_app_leaves_the_refreshes_of_the_others_alone(
         assert apps.deployment.product.tokenkeeper("resume", "--app", "staging").returncode == 0
     until(lambda: apps.conditions()["staging"] == "ok", RECOVERY_SECONDS)
     apps.wait_until_refreshed(before, {"staging"})
+
+
+def test_an_app_whose_sweeps_cannot_begin_stops_no_other(apps: AppsFixture) -> None:
+    """Another program has locked the row of its state."""
+    with closing(psycopg2.connect(apps.deployment.database_url)) as other, other.cursor() as cursor:
+        cursor.execute("SELECT FROM tokenkeeper.provider WHERE app = 'staging' FOR UPDATE")
+        swept_at = apps.read_swept_at("staging")
+        for _ in range(2):
+            apps.wait_until_refreshed(apps.make_due(), HEALTHY_APPS)
+        assert apps.read_swept_at("staging") == swept_at
+    until(lambda: apps.read_swept_at("staging") > swept_at)
+    apps.wait_until_refreshed(apps.make_due(), APPS)
 
 
 def test_an_app_that_is_in_no_setting_any_more_is_kept_and_served_and_goes_on_when_it_is_back(
