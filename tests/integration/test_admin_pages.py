@@ -445,3 +445,26 @@ def test_a_suspect_connection_shows_the_evidence(operator: Operator, connections
     dead = InvalidGrant("BAD_HUB", http_status=400, correlation_id="0a1b2c3d-0000-4000-8000-000000000000")
     connections.stores.results.save([connections.make_failure(connections.claim_one(), dead)])
     assert "correlation id 0a1b2c3d-0000-4000-8000-000000000000" in visible_text(operator.open(f"/connections/{HUB}"))
+
+
+def test_of_a_hub_with_several_connections_the_page_lets_one_choose_and_an_action_changes_that_one(
+    operator: Operator, connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    for app, user_id in (("default", None), ("personal", 7), ("personal", 8)):
+        connections.install(app=app, user_id=user_id)
+    sql.rows("UPDATE tokenkeeper.connections SET customer = 'Acme & Co' WHERE user_id = 8")
+    choice = operator.open(f"/connections/{HUB}")
+    assert "has 3 connections" in choice
+    for query in ("app=default", "app=personal&amp;user=7", "app=personal&amp;user=8"):
+        assert f'href="/connections/{HUB}?{query}"' in choice
+    page, action = f"/connections/{HUB}?app=personal&user=8", f"/connections/{HUB}/refresh?app=personal&amp;user=8"
+    assert "Acme &amp; Co" in operator.open(page)
+    token = operator.csrf_token(page, action)
+    assert operator.post(f"/connections/{HUB}/refresh", token).status_code == 400
+    assert operator.post(action.replace("&amp;", "&"), token).status_code == 303
+    requested = "SELECT c.user_id FROM tokenkeeper.refresh_requests AS r JOIN tokenkeeper.connections AS c"
+    assert sql.rows(f"{requested} ON c.id = r.connection_id") == [(8,)]
+    listed = operator.open("/connections?customer=Acme+%26+Co")
+    assert listed.count(f">{HUB}</a>") == 1
+    for wrong in ("app=Personal", "user=x", "app=personal&user=9"):
+        operator.open(f"/connections/{HUB}?{wrong}", status=404)

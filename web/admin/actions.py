@@ -80,5 +80,4 @@ class Actions:
 
 
 def _link_to_connection(wanted: WantedConnection) -> Link:
-    values = {"hub_id": wanted.hub_id, "app": wanted.app, "user": wanted.user_id}
-    return Link("connection", f"Back to account {wanted.hub_id}", values)
+    return Link("connection", f"Back to account {wanted.hub_id}", wanted.address)

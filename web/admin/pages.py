@@ -19,7 +19,7 @@ from web.admin.error_descriptions import describe_error
 from web.admin.health_summary import HealthFacts, summarize_health
 from web.admin.history_descriptions import describe_event
 from web.admin.list_params import InvalidListParams, ListParams
-from web.admin.view_base import QUERY_SECONDS, ViewBase, WantedConnection, make_address
+from web.admin.view_base import QUERY_SECONDS, ViewBase, WantedConnection
 from web.error_pages import AbortWithPage
 from web.oauth.scope_descriptions import describe_scopes
 from web.services import Services
@@ -108,7 +108,7 @@ class Pages:
         return self._view.render(
             "connection.html",
             connection=connection,
-            address=self._make_address(connection),
+            address=wanted.address,
             has_several_apps=len(self._services.apps) > 1,
             now=now,
             status_descriptions=STATUS_DESCRIPTIONS,
@@ -129,9 +129,12 @@ class Pages:
 
     def confirm_disconnect(self, hub_id: str) -> Response:
         """Asks before anything is ended."""
+        wanted = WantedConnection.parse(hub_id)
         with deadline(QUERY_SECONDS):
-            connection = WantedConnection.parse(hub_id).find_one(self._services.reports)
-        return self._view.render("disconnect.html", connection=connection, address=self._make_address(connection))
+            connection = wanted.find_one(self._services.reports)
+        return self._view.render("disconnect.html", connection=connection, address=wanted.address)
 
     def _make_address(self, connection: ConnectionRow) -> dict[str, object]:
-        return make_address(connection, has_one_app=len(self._services.apps) <= 1)
+        """No more than tells it apart from all others, where its app is the only one."""
+        app = None if list(self._services.apps) == [connection.app] else connection.app
+        return {"hub_id": connection.hub_id, "app": app, "user": connection.user_id}

@@ -59,6 +59,11 @@ class WantedConnection:
         user = request.args.get("user") or None
         return cls(_parse_number(hub_id), app, None if user is None else _parse_number(user))
 
+    @property
+    def address(self) -> dict[str, object]:
+        """What parse() reads: where it has led to one connection, another address with it does, too."""
+        return {"hub_id": self.hub_id, "app": self.app, "user": self.user_id}
+
     def find(self, reports: ConnectionReports) -> list[ConnectionRow]:
         """Those that fit. Raises AbortWithPage where none does, StoreUnavailable."""
         if found := reports.find(self.hub_id, self.app, self.user_id):
@@ -72,12 +77,6 @@ class WantedConnection:
             link = Link("connection", "Choose one of them", {"hub_id": self.hub_id})
             raise AbortWithPage(replace(error_pages.SEVERAL_CONNECTIONS, links=(link,)))
         return found[0]
-
-
-def make_address(connection: ConnectionRow, *, has_one_app: bool) -> dict[str, object]:
-    """What WantedConnection parses: no more than is needed to tell it apart from all others."""
-    app = None if has_one_app else connection.app
-    return {"hub_id": connection.hub_id, "app": app, "user": connection.user_id}
 
 
 def redirect_with_message(link: Link, message: FlashMessage) -> Response:
