@@ -142,12 +142,13 @@ class EventDelivery:
 
 def _read_new(connection: Connection, state: Row[Any], limit: int) -> tuple[int, list[Row[Any]]]:
     """The last of those lines behind the cursor that are too old to be sent, and up to `limit` lines after it."""
-    cursor_id, skipped = state.cursor_id, 0
+    cursor_id, skipped, oldest_sent = state.cursor_id, 0, state.now - GIVE_UP_AFTER
     while True:
         new = list(connection.execute(sql.READ_NEW, {"cursor_id": cursor_id, "lines": limit}))
-        if not new or new[0].id <= state.replay_until or new[0].at >= state.now - GIVE_UP_AFTER:
+        if not new or new[0].id <= state.replay_until or new[0].at >= oldest_sent:
             break
-        old = connection.execute(sql.SKIP_OLD, {"cursor_id": cursor_id, "replay_until": state.replay_until}).one()
+        values = {"cursor_id": cursor_id, "replay_until": state.replay_until, "oldest_sent": oldest_sent}
+        old = connection.execute(sql.SKIP_OLD, values).one()
         cursor_id, skipped = old.id, skipped + old.total
     if skipped:
         connection.execute(sql.COUNT_DROPPED, {"count": skipped})

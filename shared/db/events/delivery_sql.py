@@ -5,7 +5,6 @@ from __future__ import annotations
 from sqlalchemy import text
 
 from shared.db.core.statements import next_number, single_statement
-from shared.domain.events import GIVE_UP_AFTER
 
 #: Of a batch: lines of the history, and of those that one connection has waiting.
 BATCH_EVENTS, CHAIN_EVENTS = 50, 10
@@ -16,7 +15,6 @@ SKIPPED_LINES = 10_000
 #: A pause or a lease that ends later is of a clock that was ahead. A lease may end later than LEASE_SECONDS after
 #: now(), which is when this transaction began: another one may have taken it since.
 _MAX_PAUSE, _MAX_LEASE = "2 hours", f"{2 * LEASE_SECONDS:.0f} seconds"
-_GIVE_UP = f"interval '{GIVE_UP_AFTER.total_seconds():.0f} seconds'"
 
 #: `h` is a line of the history.
 _EVENT = "h.id, h.at, h.event, h.detail, h.status, h.app, h.hub_id, h.user_id, h.customer"
@@ -73,7 +71,7 @@ WITH next AS MATERIALIZED (
      WHERE id > :cursor_id AND id > :replay_until ORDER BY id LIMIT {SKIPPED_LINES}
 )
 SELECT max(id) AS id, count(*) AS total FROM next
- WHERE id < coalesce((SELECT min(id) FROM next WHERE at >= now() - {_GIVE_UP}), 9223372036854775807)
+ WHERE id < coalesce((SELECT min(id) FROM next WHERE at >= :oldest_sent), 9223372036854775807)
 """)
 COUNT_DROPPED = text("UPDATE tokenkeeper.event_delivery SET dropped = dropped + :count")
 MOVE_CURSOR = text("""
