@@ -123,14 +123,21 @@ def family(run: ChildProcess) -> list[psutil.Process]:
 def find_remaining(processes: list[psutil.Process], seconds: float = 60.0) -> list[str]:
     """The command lines of the processes that still run."""
     _, left = psutil.wait_procs(processes, timeout=seconds)
-    return [" ".join(process.cmdline()) for process in left if process.status() != psutil.STATUS_ZOMBIE]
+    return [line for process in left if (line := read_command_line(process))]
+
+
+def read_command_line(process: psutil.Process) -> str:
+    """Empty where the process has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
 
 
 def find_process(run: ChildProcess, words: str) -> psutil.Process:
     """The process itself, not its supervisor."""
-    processes = [
-        each for each in family(run) if words in " ".join(each.cmdline()) and "respawn" not in " ".join(each.cmdline())
-    ]
+    lines = {process: read_command_line(process) for process in family(run)}
+    processes = [each for each, line in lines.items() if words in line and "respawn" not in line]
     return min(processes, key=lambda each: each.create_time())
 
 
@@ -178,7 +185,7 @@ def test_no_secret_shows_in_the_process_list_or_to_other_users(running: tuple[Ho
     secrets = [path.read_text().strip() for path in (state / "secrets").iterdir()]
     secrets += [(state / server / "password").read_text() for server in ("postgres", "valkey")]
 
-    shown = "\n".join(" ".join(process.cmdline()) for process in family(run))
+    shown = "\n".join(read_command_line(process) for process in family(run))
 
     assert not [secret for secret in secrets if secret in shown]
     assert run.output().count(password(run)) == 1
