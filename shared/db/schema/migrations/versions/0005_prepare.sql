@@ -32,6 +32,10 @@ CREATE OR REPLACE TRIGGER copy_hub_id BEFORE INSERT OR UPDATE ON tokenkeeper.con
 -- shared/db/schema/online.py copies them in batches instead.
 UPDATE tokenkeeper.connections SET new_hub_id = hub_id WHERE new_hub_id IS NULL;
 
+-- step: count the values of the new columns
+-- Without statistics the planner reads the whole table for a handful of hub ids.
+ANALYZE tokenkeeper.connections (new_hub_id, app, user_id, customer);
+
 -- step: add constraints
 -- Without a scan: they hold for rows that are written from now on.
 ALTER TABLE tokenkeeper.connections
