@@ -1,4 +1,4 @@
-"""Measures token reads by SQL, with pgbench: through `hubspot.tokens`, and by primary key from the table below it."""
+"""Measures token reads by SQL, with pgbench: through `hubspot.tokens`, and the same SELECT on the table below it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ from sandbox.child_processes import LOG_TAIL_CHARACTERS
 
 SELECT_FROM_VIEW = "SELECT access_token FROM hubspot.tokens WHERE hub_id = :hub_id;"
 SELECT_FROM_TABLE = "SELECT access_token FROM tokenkeeper.connections WHERE hub_id = :hub_id;"
+SELECT_OF_CUSTOMER = "SELECT access_token FROM hubspot.tokens WHERE customer = (:hub_id)::text;"
+SELECT_OF_CUSTOMER_FROM_TABLE = "SELECT access_token FROM tokenkeeper.connections WHERE customer = (:hub_id)::text;"
+#: So many connections have a customer, named like their hub id.
+CUSTOMERS = 10_000
+GIVE_CUSTOMERS = f"UPDATE tokenkeeper.connections SET customer = hub_id::text WHERE hub_id <= {CUSTOMERS}"
+ANALYZE = "ANALYZE tokenkeeper.connections"
 KEEP_TOKENS_VALID = "UPDATE tokenkeeper.connections SET expires_at = now() + interval '1 hour' WHERE expires_at < now()"
 #: Where throughput is measured; latency is measured with one.
 READERS = 4
@@ -26,20 +32,31 @@ class Reads:
     p50_ms: float  #: of one reader
     p99_ms: float
     per_second: float  #: of READERS readers
-    bare_per_second: float  #: the same of a select by primary key
+    bare_per_second: float  #: the same on the table below the view
 
 
 def measure_reads(testbed: Testbed, size: int, seconds: int) -> Reads:
-    """View and table take turns, each once before and once after the other. Raises BenchmarkError."""
+    """By hub id. Raises BenchmarkError."""
     testbed.execute(KEEP_TOKENS_VALID)
-    latencies = _measure_latencies(testbed, SELECT_FROM_VIEW, size, seconds)
+    return _compare(testbed, SELECT_FROM_VIEW, SELECT_FROM_TABLE, size, seconds)
+
+
+def measure_customer_reads(testbed: Testbed, size: int, seconds: int) -> Reads:
+    """By customer. Raises BenchmarkError."""
+    for statement in (KEEP_TOKENS_VALID, GIVE_CUSTOMERS, ANALYZE):
+        testbed.execute(statement)
+    return _compare(testbed, SELECT_OF_CUSTOMER, SELECT_OF_CUSTOMER_FROM_TABLE, min(size, CUSTOMERS), seconds)
+
+
+def _compare(testbed: Testbed, from_view: str, from_table: str, size: int, seconds: int) -> Reads:
+    """View and table take turns, each once before and once after the other."""
+    latencies = _measure_latencies(testbed, from_view, size, seconds)
     turns = [
         (select, _measure_throughput(testbed, select, size, seconds))
-        for select in (SELECT_FROM_VIEW, SELECT_FROM_TABLE, SELECT_FROM_TABLE, SELECT_FROM_VIEW)
+        for select in (from_view, from_table, from_table, from_view)
     ]
     view_rate, table_rate = (
-        statistics.mean(rate for select, rate in turns if select == each)
-        for each in (SELECT_FROM_VIEW, SELECT_FROM_TABLE)
+        statistics.mean(rate for select, rate in turns if select == each) for each in (from_view, from_table)
     )
     return Reads(percentile(latencies, 50), percentile(latencies, 99), view_rate, table_rate)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bench import baselines, installs, product, stored_connections, two_apps
 from bench.measure import PRODUCT_GROUPS, Interval, Meter
-from bench.reads import measure_reads
+from bench.reads import measure_customer_reads, measure_reads
 from bench.rest import GROUPS as REST_GROUPS
 from bench.rest import measure_rest
 from bench.results import ANY_SIZE, Results
@@ -187,6 +187,12 @@ class Suite:
                 reads=reads.per_second,
                 bare_reads=reads.bare_per_second,
                 to_bare_reads=reads.per_second / reads.bare_per_second,
+            )
+            of_customer = measure_customer_reads(self._testbed, size, self._plan.read_seconds)
+            self._results.add(
+                size,
+                customer_read_p50=of_customer.p50_ms,
+                to_bare_customer_reads=of_customer.per_second / of_customer.bare_per_second,
             )
 
     def _measure_installs(self, size: int) -> None:
