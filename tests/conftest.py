@@ -13,6 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 import redis
+import structlog
 from hypothesis import HealthCheck, settings
 
 from sandbox.child_processes import ChildProcess
@@ -35,6 +36,13 @@ settings.load_profile("tokenkeeper")
 
 #: Database 0 is for interactive use, 15 for `shared_deployment`.
 _redis_numbers = cycle(range(1, 15))
+
+
+@pytest.fixture(autouse=True)
+def restore_log() -> Iterator[None]:
+    """Product code that a test runs in this process may configure the log: the next test finds it unconfigured."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
