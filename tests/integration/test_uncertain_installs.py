@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from shared.db.lifecycle.installs import InstallOutcome
@@ -44,6 +46,20 @@ def test_a_connection_is_revoked_once_hubspot_has_rejected_both(
     refuse(connections)
     refuse(connections)
     assert sql.row()["status"] == "revoked"
+
+
+def test_a_refresh_token_that_was_rotated_after_the_grant_takes_over_where_hubspot_rejects_that_of_a_late_install(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.install(encrypted_refresh_token="of-both-installs", ago=240)
+    rotated = replace(connections.make_success(connections.claim_one()), encrypted_refresh_token="rotated")
+    connections.stores.results.save([rotated])
+    connections.install(encrypted_refresh_token="of-both-installs", ago=120)
+    claimed = connections.claim_one()
+    assert claimed.encrypted_refresh_token == "of-both-installs"
+    connections.stores.results.save([connections.make_revocation(claimed)])
+    row = sql.row()
+    assert (row["status"], row["encrypted_refresh_token"]) == ("active", "rotated")
 
 
 @pytest.mark.parametrize("has_worked", [True, False])

@@ -140,7 +140,9 @@ class InstallStore:
             # 4. Write the connection. Where another install may be the newer one, keep its grant.
             connection_id, scopes = row.id, list(row.scopes or ()) if install.scopes is None else list(install.scopes)
             if outcome.is_stored:
-                is_kept = is_uncertain or install.is_dated_by_host
+                # HubSpot may issue the same refresh token again: a refresh after this grant may have rotated it.
+                is_refreshed_since = row.refreshed_at is not None and row.refreshed_at > granted_at
+                is_kept = is_uncertain or install.is_dated_by_host or is_refreshed_since
                 if is_kept and row.id is not None:
                     connection.execute(KEEP_UNCERTAIN_INSTALL, {"connection_id": row.id, "has_other": True})
                 connection_id = _write_connection(
