@@ -40,10 +40,7 @@ def deployment(
     """Two workers and two beats, a dozen connections with a token each."""
     webhook = {"ALERT_WEBHOOK_URL": receiver.url, "ALERT_WEBHOOK_SECRET": SECRET, "LOG_LEVEL": "debug"}
     made = Deployment(new_product(environment(**SHORT_TIMEOUTS, **webhook)), simulator, SqlFixture(connect()))
-    tokens = simulator.install_many(len(HUBS), HUBS[0])
-    lines = "".join(f"{hub_id},{token}\n" for hub_id, token in tokens.items())
-    result = made.product.tokenkeeper("import", "-", stdin=f"hub_id,refresh_token\n{lines}")
-    assert result.returncode == 0, result.stderr
+    made.import_accounts(len(HUBS), HUBS[0])
     made.start(workers=2, beats=2)
     until(lambda: len(made.tokens()) == len(HUBS))
     return made

@@ -64,10 +64,7 @@ def deployment(
     made = Deployment(new_product(environment(**SHORT_TIMEOUTS, **events)), simulator, SqlFixture(connect()))
     made.start(workers=2, web=False)
     until(lambda: made.sql.value("SELECT is_enabled FROM tokenkeeper.event_delivery"))
-    tokens = simulator.install_many(len(HUBS), HUBS[0])
-    lines = "".join(f"{hub_id},{token}\n" for hub_id, token in tokens.items())
-    result = made.product.tokenkeeper("import", "-", stdin=f"hub_id,refresh_token\n{lines}")
-    assert result.returncode == 0, result.stderr
+    made.import_accounts(len(HUBS), HUBS[0])
     return made
 
 

@@ -55,6 +55,14 @@ class Deployment:
         assert self.install(hub_id).status_code == 303
         return until(lambda: self.token(hub_id)) or ""
 
+    def import_accounts(self, count: int, first: int) -> dict[int, str]:
+        """Import new accounts, whose tokens are due at once: their refresh tokens. Returns before they have tokens."""
+        refresh_tokens = self.simulator.install_many(count, first)
+        lines = "".join(f"{hub_id},{token}\n" for hub_id, token in refresh_tokens.items())
+        result = self.product.tokenkeeper("import", "-", stdin=f"hub_id,refresh_token\n{lines}")
+        assert result.returncode == 0, result.stderr
+        return refresh_tokens
+
     @property
     def url(self) -> str:
         parts = urlsplit(self.product.environment["HUBSPOT_REDIRECT_URI"])

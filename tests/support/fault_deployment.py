@@ -173,11 +173,7 @@ class FaultDeployment(Deployment):
 
     def import_connections(self, count: int = HUBS, first: int = FIRST_HUB_ID) -> FaultDeployment:
         """Import accounts whose tokens are due at once. Returns before they have tokens."""
-        tokens = self.simulator.install_many(count, first)
-        lines = "".join(f"{hub_id},{token}\n" for hub_id, token in tokens.items())
-        result = self.product.tokenkeeper("import", "-", stdin=f"hub_id,refresh_token\n{lines}")
-        assert result.returncode == 0, result.stderr
-        self.hubs += tokens
+        self.hubs += self.import_accounts(count, first)
         return self
 
     def count_calls_in_flight(self) -> int:
