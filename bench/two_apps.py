@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from bench import product
 from bench.hubspot import UNANSWERED_SECRET, make_refresh_token
 from bench.testbed import Testbed
-from shared.app_settings import REPLACED_VARIABLES
 from shared.domain.identity import DEFAULT_APP
+from shared.settings.apps_file import REPLACED_VARIABLES
 
 OTHER_APP, REFUSED_SECRET = "other", "a-secret-that-hubspot-refuses"
 MAKE_REFRESHED = """

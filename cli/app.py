@@ -12,7 +12,7 @@ import click
 from cli.context import app_option, choose_app, load_settings
 from cli.output import json_option, make_epilog, to_json_line
 from shared.hubspot.app_definition import compare_app_definition, make_app_definition, make_project
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 
 LIST_NEEDS = ("HUBSPOT_CLIENT_ID", "HUBSPOT_REDIRECT_URI", "HUBSPOT_SCOPES")
 FILE_NEEDS = ("HUBSPOT_REDIRECT_URI", "HUBSPOT_SCOPES")

@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 from shared.db.core.engine import make_engine
 from shared.db.schema.migrate import check_schema
 from shared.domain.hub_id import MAX_HUB_ID
-from shared.hubspot_apps import HubSpotApp
 from shared.settings import Settings
+from shared.settings.hubspot_app import HubSpotApp
 
 
 class NumberInRange(click.IntRange):

@@ -14,7 +14,6 @@ from cli.doctor_findings import Check, CheckFailed, Finding, Level, Result, load
 from cli.doctor_journal_check import describe_journal
 from cli.doctor_outside_checks import check_redis, list_app_checks, list_app_names
 from cli.output import format_hubs, track_pages
-from shared.app_settings import FILE_VARIABLE
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.key_check import KeyCheckStore
 from shared.db.lifecycle.key_rotation import KeyRotationStore
@@ -31,6 +30,7 @@ from shared.domain.provider import Condition, Provider
 from shared.domain.sweep_liveness import is_beat_missing, is_sweep_overdue
 from shared.foreign_environment import find_unused_proxies
 from shared.settings import Settings, SettingsError
+from shared.settings.apps_file import FILE_VARIABLE
 from shared.text_format import format_ago, format_duration, make_printable
 from shared.token_cipher import TokenCipher
 from shared.workflows.key_rotation import audit_tokens, count_tokens

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from shared.app_settings import APP_VARIABLES, FILE_VARIABLE
 from shared.db.core.errors import SchemaError, StoreError
 from shared.settings import REQUIRED, Settings, SettingsError
+from shared.settings.apps_file import APP_VARIABLES, FILE_VARIABLE
 
 
 class Level(StrEnum):

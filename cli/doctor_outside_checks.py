@@ -7,15 +7,15 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from cli.doctor_findings import Check, CheckFailed, Level, Result, load, read_host_clock
-from shared.app_settings import FILE_VARIABLE
 from shared.broker_check import BrokerUnavailable, BrokerUnusable, check_broker
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
 from shared.domain.identity import DEFAULT_APP
 from shared.hubspot.app_definition import judge_api_version, judge_scopes
 from shared.hubspot.client import HubSpot
 from shared.hubspot.transport import Transport
-from shared.hubspot_apps import HubSpotApp
 from shared.settings import Settings, SettingsError
+from shared.settings.apps_file import FILE_VARIABLE
+from shared.settings.hubspot_app import HubSpotApp
 
 #: HubSpot is asked about this token, to see whether it answers and accepts the app. It belongs to no account.
 PROBE_TOKEN = "tokenkeeper-doctor"  # noqa: S105  no password

@@ -19,7 +19,7 @@ from shared.db.lifecycle.imports import ExistingConnection, ImportRow, ImportSto
 from shared.domain.brake import MIN_REVOCATIONS
 from shared.domain.connection import Status
 from shared.domain.identity import DEFAULT_APP
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 from shared.token_cipher import DecryptionError, TokenCipher
 
 NEEDS = ("DATABASE_URL", "TOKEN_KEYS")

@@ -15,9 +15,9 @@ from secrets import token_urlsafe
 
 from cryptography.fernet import Fernet
 
-from shared.app_settings import FILE_VARIABLE
-from shared.setting_fields import BadSetting, read_text_file
 from shared.settings import REQUIRED, Settings, SettingsError
+from shared.settings.apps_file import FILE_VARIABLE
+from shared.settings.declaration import BadSetting, read_text_file
 
 SECRETS_FOLDER = Path("/var/lib/tokenkeeper/secrets")
 #: sysexits.h: a configuration error.

@@ -26,7 +26,7 @@ from shared.domain.customer import (
 from shared.domain.hub_id import is_hub_id
 from shared.domain.identity import DEFAULT_APP
 from shared.domain.return_urls import parse_return_to
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Variables by which the libraries of this project would change what it does: only shared/settings.py is meant to.
+"""Variables by which the libraries of this project would change what it does: only shared/settings/ is meant to.
 
 Celery takes its broker from CELERY_BROKER_URL, libpq its certificates from PGSSLROOTCERT, Flower its password from
 FLOWER_BASIC_AUTH, whatever our own settings say; a shell, a host or a container platform may have set them for another

@@ -13,8 +13,8 @@ import click
 from click.testing import CliRunner
 
 from cli.main import commands
-from shared.setting_fields import Process, Setting, Source
 from shared.settings import DECLARED, REQUIRED, list_required
+from shared.settings.declaration import Process, Setting, Source
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,7 +23,7 @@ ENV_INTRODUCTION = """\
 # Your app's page at HubSpot shows them; enter this redirect URL there: http://localhost:5000/oauth/callback
 # A change takes effect with: docker compose up -d --force-recreate
 # (compose takes $ for a variable: put a value that contains one in single quotes)
-# Made from shared/settings.py by `make docs`; docs/settings.md says more.
+# Made from shared/settings/ by `make docs`; docs/settings.md says more.
 
 """
 ENV_GENERATED = """
@@ -42,7 +42,7 @@ SIMULATOR_PORT=
 SETTINGS_PAGE = """\
 # Settings
 
-<!-- Made from shared/settings.py by `make docs`: edit that. -->
+<!-- Made from shared/settings/ by `make docs`: edit that. -->
 
 From the environment only. Any `X` may come from the file named by `X_FILE` (Docker and Kubernetes secrets); where both
 are set, `X` wins. An empty value counts as not set. `make up` also reads a file `.env` in the project's root.

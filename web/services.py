@@ -22,7 +22,7 @@ from shared.dispatch import Dispatch
 from shared.domain.identity import DEFAULT_APP
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 from shared.token_cipher import TokenCipher
 
 

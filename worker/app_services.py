@@ -15,8 +15,8 @@ from shared.db.refresh.results import RefreshResults
 from shared.domain.schedule import Schedule
 from shared.hubspot.client import HubSpot
 from shared.hubspot.transport import Transport
-from shared.hubspot_apps import HubSpotApp
 from shared.settings import Settings
+from shared.settings.hubspot_app import HubSpotApp
 from shared.token_cipher import TokenCipher
 from worker.account_info import AccountInfoFetcher
 from worker.background import BackgroundWork

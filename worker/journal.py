@@ -25,8 +25,8 @@ from shared.domain.journal import (
 from shared.hubspot.client import HubSpot
 from shared.hubspot.journal import JournalClient
 from shared.hubspot.transport import Transport
-from shared.hubspot_apps import HubSpotApp
 from shared.settings import Settings
+from shared.settings.hubspot_app import HubSpotApp
 from shared.token_cipher import DecryptionError, TokenCipher
 
 log = structlog.get_logger(__name__)

@@ -16,8 +16,8 @@ from celery import Celery, current_app, signals
 from shared import startup_checks, tracing
 from shared.db.core.errors import SchemaError, StoreUnavailable
 from shared.db.schema.privileges import WORKER
-from shared.setting_fields import Process
 from shared.settings import Settings, list_required
+from shared.settings.declaration import Process
 from worker import broker, heartbeat
 from worker.broker_startup import check_broker
 from worker.host_check import check_host, check_options

@@ -18,8 +18,8 @@ from sandbox.simulator.behaviour import Behaviour, BehaviourSettings, InvalidBeh
 from sandbox.simulator.server import SimulatorServer
 from sandbox.simulator.simulation import Simulation
 from shared.domain.identity import DEFAULT_APP
-from shared.hubspot_apps import HubSpotApp
 from shared.settings import Settings, SettingsError
+from shared.settings.hubspot_app import HubSpotApp
 
 _MANUAL = """\
 The HubSpot app is read from HUBSPOT_CLIENT_ID, HUBSPOT_CLIENT_SECRET (several: a,b), HUBSPOT_REDIRECT_URI and

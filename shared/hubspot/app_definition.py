@@ -14,8 +14,8 @@ from datetime import date, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from shared.hubspot_apps import HubSpotApp
-from shared.setting_parsers import API_VERSIONS
+from shared.settings.hubspot_app import HubSpotApp
+from shared.settings.parsers import API_VERSIONS
 
 #: Account information and the uninstall need it, and HubSpot's own templates of an app have it.
 OAUTH_SCOPE = "oauth"

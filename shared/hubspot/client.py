@@ -25,8 +25,8 @@ from shared.hubspot.response_parsing import (
     parse_refresh,
 )
 from shared.hubspot.transport import Endpoint, Steps, Transport, send
-from shared.hubspot_apps import HubSpotApp
 from shared.settings import Settings
+from shared.settings.hubspot_app import HubSpotApp
 from shared.tracing import SpanKind, trace_steps
 
 T = TypeVar("T")

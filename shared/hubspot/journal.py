@@ -25,9 +25,9 @@ from shared.hubspot.client import HubSpot
 from shared.hubspot.journal_parsing import EVENT_TYPE_IDS, parse_file, parse_offset, parse_subscriptions
 from shared.hubspot.response_parsing import SUCCESS, Reply, parse_json
 from shared.hubspot.transport import Endpoint, Steps, Transport, send
-from shared.hubspot_apps import HubSpotApp
 from shared.net.addresses import may_be_public_host
 from shared.settings import Settings
+from shared.settings.hubspot_app import HubSpotApp
 from shared.tracing import SpanKind, trace_steps
 
 #: Those that HubSpot's guide names for reading, and for making the subscriptions.

@@ -33,7 +33,7 @@ from shared.domain.errors import (
 from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS
 from shared.hubspot.client import HubSpot
 from shared.hubspot.transport import Transport
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 from tests.support.raw_http_server import GRANT, Answer, RawServer, drips, http, resets, sends, serving, stays_silent
 from tests.support.simulator import CALLBACK, HUB, SimulatorFixture, parse_redirect, run_simulator
 

@@ -17,7 +17,7 @@ from shared.domain.journal import EntryKind, JournalRefused, OffsetUnknown, Unre
 from shared.hubspot.client import HubSpot
 from shared.hubspot.journal import SCOPES, JournalClient
 from shared.hubspot.transport import Transport
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 from tests.support.raw_http_server import RawServer, http, serving
 
 TOKEN = {"access_token": "CPapp-token", "expires_in": 1800, "token_type": "bearer", "token_use": "client_credentials"}

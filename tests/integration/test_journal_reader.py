@@ -18,7 +18,7 @@ from shared.domain.journal import CLOCK_TOLERANCE, RESTART_INTERVAL, RETENTION, 
 from shared.hubspot.client import HubSpot
 from shared.hubspot.journal import SCOPES, JournalClient
 from shared.hubspot.transport import Transport
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 from shared.token_cipher import TokenCipher
 from tests.support.simulator import SimulatorFixture, run_simulator
 from tests.support.stores import SqlFixture, open_transaction

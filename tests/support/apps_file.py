@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shared.app_settings import REPLACED_VARIABLES
+from shared.settings.apps_file import REPLACED_VARIABLES
 
 
 def use_apps_file(environment: Mapping[str, str], path: Path, apps: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

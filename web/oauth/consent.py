@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from flask import Response, request
 
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 from web import error_pages
 from web.error_pages import AbortWithPage
 from web.oauth.link_context import LinkContext, decrypt_link

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from flask import Response, render_template, request, url_for
 
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 from web.oauth.scope_descriptions import describe_scopes
 from web.security.cookies import Cookies
 from web.security.host_header import original_host

@@ -12,7 +12,7 @@ from shared.db.lifecycle.installs import StoredInstall
 from shared.domain.customer import CustomerClaim
 from shared.domain.grant import ExchangedGrant, Install
 from shared.domain.hub_id import parse_hub_id
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 from shared.tracing import SpanKind
 from web import error_pages
 from web.error_pages import AbortWithPage, ErrorPage, start_again_with

@@ -8,8 +8,8 @@ from datetime import datetime
 import structlog
 
 from shared.connect_links import ConnectLink, ConnectLinks, LinkExpired, LinkForged, LinkRejected, find_app
-from shared.hubspot_apps import HubSpotApp
 from shared.net.deadline import deadline
+from shared.settings.hubspot_app import HubSpotApp
 from web.error_pages import AbortWithPage, ErrorPage
 from web.oauth import link_error_pages
 from web.oauth.grant_clock import GrantClock

@@ -17,8 +17,8 @@ from shared import tracing
 from shared.db.lifecycle.installs import StoredInstall
 from shared.domain.grant import EncryptedInstall
 from shared.domain.return_urls import set_query
-from shared.hubspot_apps import HubSpotApp
 from shared.net.deadline import deadline
+from shared.settings.hubspot_app import HubSpotApp
 from shared.token_cipher import DecryptionError
 from shared.tracing import SpanKind
 from web import error_pages

@@ -9,8 +9,8 @@ import structlog
 from shared.domain.customer import CustomerClaim
 from shared.domain.errors import ProviderError
 from shared.domain.grant import ExchangedGrant
-from shared.hubspot_apps import HubSpotApp
 from shared.net.deadline import deadline
+from shared.settings.hubspot_app import HubSpotApp
 from web.error_pages import AbortWithPage
 from web.oauth.install_storage import DATABASE_ERRORS
 from web.oauth.link_error_pages import WRONG_ACCOUNT, WRONG_ACCOUNT_ADVICE

@@ -11,8 +11,8 @@ import pytest
 
 from cli.main import main
 from shared.hubspot.app_definition import API_VERSION_ENDS, Finding, judge_api_version, judge_scopes
-from shared.hubspot_apps import HubSpotApp
-from shared.setting_parsers import API_VERSIONS
+from shared.settings.hubspot_app import HubSpotApp
+from shared.settings.parsers import API_VERSIONS
 
 Output = pytest.CaptureFixture[str]
 REDIRECT_URI = "https://connect.example.com/oauth/callback"

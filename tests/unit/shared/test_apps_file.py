@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.app_settings import KEYS
-from shared.hubspot_apps import HubSpotApp
 from shared.settings import Settings, SettingsError
+from shared.settings.apps_file import KEYS
+from shared.settings.hubspot_app import HubSpotApp
 
 NEEDS = ("HUBSPOT_CLIENT_ID", "HUBSPOT_CLIENT_SECRET", "HUBSPOT_REDIRECT_URI", "HUBSPOT_SCOPES")
 ACME = """\

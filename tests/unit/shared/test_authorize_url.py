@@ -9,7 +9,7 @@ import pytest
 
 from shared.hubspot.client import HubSpot
 from shared.hubspot.transport import Transport
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 
 APP = HubSpotApp(
     "default",

@@ -17,7 +17,7 @@ from shared.db.reports.refresh_stats import RefreshStats
 from shared.db.reports.scopes import ScopeReports
 from shared.domain.identity import DEFAULT_APP
 from shared.domain.schedule import Schedule
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 from shared.token_cipher import TokenCipher
 from tests.support.builders import grant
 from tests.support.fakes import FakeBrake, FakeClock, FakeInstalls, FakeQueue, FakeSingleUses

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from shared.setting_parsers import RESERVED_PATHS
+from shared.settings.parsers import RESERVED_PATHS
 from tests.support.builders import HUB, grant
 from tests.unit.web.conftest import Site
 from tests.unit.web.test_basic_auth import basic

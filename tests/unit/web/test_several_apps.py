@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from shared.domain.errors import InvalidClient
-from shared.hubspot_apps import HubSpotApp
+from shared.settings.hubspot_app import HubSpotApp
 from tests.support.builders import grant
 from tests.support.hubspot import ScriptedHubSpot
 from tests.unit.web.conftest import Site

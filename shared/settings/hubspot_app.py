@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from shared import setting_parsers as parsers
-from shared.setting_fields import Process, Source, setting
-
-WEB_AND_WORKER = (Process.WEB, Process.WORKER)
+from shared.settings import parsers
+from shared.settings.declaration import WEB_AND_WORKER, Source, setting
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.domain.identity import APP_NAME, DEFAULT_APP
-from shared.hubspot_apps import HubSpotApp
-from shared.setting_fields import (
+from shared.settings.declaration import (
     BadSetting,
     Setting,
     find_text,
@@ -24,6 +23,7 @@ from shared.setting_fields import (
     read_setting,
     read_text_file,
 )
+from shared.settings.hubspot_app import HubSpotApp
 
 FILE_VARIABLE = "HUBSPOT_APPS_FILE"
 #: Field's name to variable, of what describes one app.

@@ -1,4 +1,4 @@
-"""How a setting is declared, once, as a field of `shared.settings.Settings`, and how its text is found."""
+"""How a setting is declared, as a field of a dataclass, and how its text is found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shared.setting_parsers import WrongForm
+from shared.settings.parsers import WrongForm
 
 T = TypeVar("T")
 
@@ -23,6 +23,10 @@ class Process(StrEnum):
     WORKER = "worker"
     BEAT = "beat"
     FLOWER = "Flower"
+
+
+WEB_AND_WORKER = (Process.WEB, Process.WORKER)
+SECONDS_HINT = "seconds, more than 0, at most 86400"
 
 
 class Source(Enum):
