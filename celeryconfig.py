@@ -23,7 +23,7 @@ broker_url, broker_transport_options = build_broker_config(
 )
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # workers wait for a broker that is down, for ever
-worker_consumer = "worker.consumer:ReconnectingConsumer"
+worker_consumer = "worker.messages.consumer:ReconnectingConsumer"
 
 task_queues = TASK_QUEUES
 task_default_queue = BACKGROUND_QUEUE

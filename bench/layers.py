@@ -30,8 +30,8 @@ from shared.hubspot.client import HubSpot
 from shared.hubspot.transport import Steps, Transport
 from shared.settings import Settings
 from shared.token_cipher import TokenCipher
-from worker.refresh import Refresher
-from worker.refresh_loop import RefreshLoop
+from worker.refresh.loop import RefreshLoop
+from worker.refresh.refresher import Refresher
 
 P = ParamSpec("P")
 T = TypeVar("T")

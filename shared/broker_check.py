@@ -41,7 +41,7 @@ COMMANDS = (
     "SCRIPT LOAD return",
     "PUBLISH /0.celeryev/worker.heartbeat x",
     "SUBSCRIBE /0.celery.pidbox",
-    "TIME",  # worker/broker.py
+    "TIME",  # worker/messages/transport.py
     "PING",
     "PSUBSCRIBE /0.celery.pidbox",
 )

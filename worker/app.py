@@ -17,8 +17,9 @@ from celery import Celery, signals
 from shared import logs
 from shared.foreign_environment import remove_foreign_variables
 from shared.settings import Settings, SettingsError
-from worker import broker, heartbeat
-from worker.broker_startup import check_broker
+from worker import heartbeat
+from worker.messages import transport
+from worker.messages.startup_check import check_broker
 
 #: EX_CONFIG of sysexits.h: a configuration error. A supervisor need not start the process again.
 EXIT_CONFIG_ERROR = 78
@@ -35,7 +36,7 @@ IGNORED_VARIABLES = remove_foreign_variables(os.environ)  # noqa: TID251  an ent
 
 def make_app() -> Celery:
     read_settings(needs=("REDIS_URL",))  # exits with our message, before celeryconfig would fail with Celery's
-    broker.install_validating_transport()
+    transport.install_validating_transport()
     celery_app = Celery("tokenkeeper")
     celery_app.config_from_object("celeryconfig")
     heartbeat.register(celery_app)

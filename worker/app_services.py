@@ -20,9 +20,9 @@ from shared.settings.hubspot_app import HubSpotApp
 from shared.token_cipher import TokenCipher
 from worker.account_info import AccountInfoFetcher
 from worker.background import BackgroundWork
-from worker.journal import JournalReader
-from worker.refresh import Refresher
-from worker.refresh_loop import RefreshLoop
+from worker.journal.reader import JournalReader
+from worker.refresh.loop import RefreshLoop
+from worker.refresh.refresher import Refresher
 
 #: For how many sweeps' time the refresh loop claims rows after the last message that activated it.
 ACTIVE_SWEEPS = 2.5

@@ -26,8 +26,8 @@ from shared.settings import Settings
 from shared.token_cipher import TokenCipher
 from worker.app_services import AppServices, SharedServices
 from worker.background import BackgroundWork
-from worker.event_delivery import MAX_POSTS_IN_FLIGHT, EventSender
-from worker.webhook import Webhook
+from worker.delivery.events import MAX_POSTS_IN_FLIGHT, EventSender
+from worker.delivery.webhook import Webhook
 
 #: Connections to HubSpot beside those of refreshes: for introspections of new installs, and for disconnects.
 OTHER_CONNECTIONS = 8

@@ -17,8 +17,8 @@ from shared.db.refresh.late_results import apply_rotated_tokens
 from shared.db.refresh.provider import BegunSweep
 from shared.domain.provider import Condition, Provider
 from shared.workflows.disconnect import finish_disconnect
-from worker.alert_delivery import deliver_alerts
 from worker.app_services import AppServices
+from worker.delivery.alerts import deliver_alerts
 from worker.services import Services
 
 log = structlog.get_logger(__name__)

@@ -18,11 +18,12 @@ from shared.db.core.errors import SchemaError, StoreUnavailable
 from shared.db.schema.privileges import WORKER
 from shared.settings import Settings, list_required
 from shared.settings.declaration import Process
-from worker import broker, heartbeat
-from worker.broker_startup import check_broker
+from worker import heartbeat
 from worker.host_check import check_host, check_options
-from worker.journal_threads import JournalThreads
+from worker.journal.threads import JournalThreads
 from worker.liveness import POOL_SUFFIX
+from worker.messages import transport
+from worker.messages.startup_check import check_broker
 from worker.services import Services
 from worker.sweeper import Sweeper
 from worker.tasks import register
@@ -47,7 +48,7 @@ def prepare(app: Celery, node: str, options: Mapping[str, Any], environ: Mapping
     """
     register(app, get_services, get_sweeper)
     app.conf.tokenkeeper_node = node  # pool processes do not know it otherwise
-    broker.disable_remote_control()
+    transport.disable_remote_control()
     check_options(options)
     settings = Settings.from_env(environ, WORKER_SETTINGS)
     check_host(settings)

@@ -17,8 +17,8 @@ from shared.domain.events import Event
 from shared.domain.identity import ConnectionIdentity
 from tests.examples.downstream_job import EXAMPLES
 from tests.support.polling import until
-from worker.event_delivery import make_body, make_message_id
-from worker.webhook import Webhook, WebhookRejected
+from worker.delivery.events import make_body, make_message_id
+from worker.delivery.webhook import Webhook, WebhookRejected
 
 OLD_SECRET, SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", f"whsec_{'TmV3' * 8}"
 FOREIGN_SECRET = f"whsec_{'Rm9y' * 8}"

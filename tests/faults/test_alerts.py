@@ -103,7 +103,7 @@ def _count_hubs(receiver: Receiver, *, recovered: bool) -> int:
 
 def _check_log(deployment: Deployment, receiver: Receiver) -> None:
     log = "".join(running.output() for running in deployment.product.running)
-    lines = [line for line in log.splitlines() if "worker.alert_delivery" in line and "recovered=" in line]
+    lines = [line for line in log.splitlines() if "worker.delivery.alerts" in line and "recovered=" in line]
     for alert in {post["id"] for post in receiver.read_alerts()}:
         assert sum(alert in line for line in lines) == 1
     assert SECRET not in log

@@ -25,8 +25,8 @@ from tests.support.builders import START
 from tests.support.raw_http_server import drips, http, resets, sends, serving, stays_silent
 from tests.support.stores import SqlFixture, at_once
 from tests.support.webhook_receiver import SECRET_PATH, Receiver, receiving, well_signed
-from worker.alert_delivery import deliver_alerts
-from worker.webhook import Webhook, WebhookRejected
+from worker.delivery.alerts import deliver_alerts
+from worker.delivery.webhook import Webhook, WebhookRejected
 
 SECRET, OTHER_SECRET = (f"whsec_{b64encode(letter * 32).decode()}" for letter in (b"s", b"o"))
 DOWN: dict[str, Any] = {"state": "unavailable", "before": "ok", "reason": "timeout"}

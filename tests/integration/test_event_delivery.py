@@ -17,8 +17,8 @@ from shared.domain.events import FAILURES_BEFORE_PAUSE
 from tests.support.raw_http_server import Answer, http, resets, sends
 from tests.support.stores import SqlFixture, at_once
 from tests.support.webhook_receiver import TAKEN, Receiver, receiving, well_signed
-from worker.event_delivery import EventSender
-from worker.webhook import Webhook
+from worker.delivery.events import EventSender
+from worker.delivery.webhook import Webhook
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 INSERT = "INSERT INTO tokenkeeper.history (hub_id, event, status, detail) VALUES (%s, %s, %s, %s)"

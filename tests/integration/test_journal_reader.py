@@ -22,7 +22,7 @@ from shared.settings.hubspot_app import HubSpotApp
 from shared.token_cipher import TokenCipher
 from tests.support.simulator import SimulatorFixture, run_simulator
 from tests.support.stores import SqlFixture, open_transaction
-from worker.journal import ASKED_PER_TURN, MAX_FILE_FAILURES, JournalReader
+from worker.journal.reader import ASKED_PER_TURN, MAX_FILE_FAILURES, JournalReader
 
 APP = "default"
 HUB = 7

@@ -17,8 +17,8 @@ from shared.token_cipher import TokenCipher
 from tests.support.hubspot import ScriptedHubSpot
 from tests.support.polling import until
 from tests.support.stores import SqlFixture, Stores, read_totals
-from worker.refresh import Refresher
-from worker.refresh_loop import RefreshLoop
+from worker.refresh.loop import RefreshLoop
+from worker.refresh.refresher import Refresher
 
 CIPHER = TokenCipher([Fernet.generate_key().decode()])
 

@@ -21,7 +21,7 @@ from tests.model.connection_model import ConnectionModel
 from tests.model.connection_state import ModelLease
 from tests.model.time_range import TimeRange
 from tests.model.world import APPS, CALL_SECONDS, ClaimedRow, ModelDatabase, age_attempt
-from worker.refresh import RefreshAttempt
+from worker.refresh.refresher import RefreshAttempt
 
 T = TypeVar("T")
 

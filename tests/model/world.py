@@ -21,7 +21,7 @@ from shared.token_cipher import TokenCipher
 from tests.model.answers import Answer, ScriptedHubSpot
 from tests.model.connection_state import LEASE_SECONDS
 from tests.support.stores import SqlFixture, Stores
-from worker.refresh import RefreshAttempt, Refresher
+from worker.refresh.refresher import RefreshAttempt, Refresher
 
 CALL_SECONDS = 20.0
 APPS = (DEFAULT_APP, "seats")

@@ -13,7 +13,7 @@ from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
 from tests.support.builders import HUB, REFRESH_TOKEN, START, make_connection
 from tests.support.hubspot import ScriptedHubSpot
-from worker.refresh import RefreshAttempt, Refresher
+from worker.refresh.refresher import RefreshAttempt, Refresher
 
 CIPHER = TokenCipher([Fernet.generate_key().decode()])
 CALL_TIMEOUT_SECONDS = 20.0

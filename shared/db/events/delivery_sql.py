@@ -8,7 +8,7 @@ from shared.db.core.statements import next_number, single_statement
 
 #: Of a batch: lines of the history, and of those that one connection has waiting.
 BATCH_EVENTS, CHAIN_EVENTS = 50, 10
-#: One batch is sent in less (worker/event_delivery.py).
+#: One batch is sent in less (worker/delivery/events.py).
 LEASE_SECONDS = 30.0
 #: Lines that are too old to be sent are skipped by so many at once.
 SKIPPED_LINES = 10_000

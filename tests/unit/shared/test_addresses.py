@@ -8,7 +8,7 @@ from shared.net.addresses import is_metadata_address, is_private_host, is_public
 from shared.net.call_engine import CallEngine
 from shared.net.http_call import HttpRequest
 from tests.support.raw_http_server import http, sends, serving
-from worker.webhook import Webhook, WebhookRejected
+from worker.delivery.webhook import Webhook, WebhookRejected
 
 
 @pytest.mark.parametrize(

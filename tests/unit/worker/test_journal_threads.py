@@ -11,8 +11,8 @@ import pytest
 
 from shared.db.core.errors import StoreUnavailable
 from tests.support.polling import until
-from worker.journal import Turn
-from worker.journal_threads import JournalThreads
+from worker.journal.reader import Turn
+from worker.journal.threads import JournalThreads
 
 
 class FakeReader:

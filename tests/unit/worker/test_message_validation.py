@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared import dispatch
-from worker.message_validation import HEADERS, MAX_MESSAGE_BYTES, PROPERTIES, TASK_ARGUMENTS, InvalidMessage, validate
+from worker.messages.validation import HEADERS, MAX_MESSAGE_BYTES, PROPERTIES, TASK_ARGUMENTS, InvalidMessage, validate
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

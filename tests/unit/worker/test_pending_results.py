@@ -5,8 +5,8 @@ from __future__ import annotations
 from shared.db.refresh.claims import Lease, RefreshResult
 from shared.domain.connection import Status, Transition
 from tests.support.builders import START, make_connection
-from worker.pending_results import PendingResults
-from worker.refresh import RefreshAttempt
+from worker.refresh.pending_results import PendingResults
+from worker.refresh.refresher import RefreshAttempt
 
 
 def make_attempt(connection_id: int, *, is_called: bool = True) -> RefreshAttempt:

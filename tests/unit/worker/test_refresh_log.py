@@ -22,7 +22,7 @@ from shared.domain.grant import Introspection
 from tests.support.builders import HUB, START, make_connection
 from tests.support.hubspot import ScriptedHubSpot
 from tests.support.refresh_attempts import make_claimed_row, refresh_row
-from worker.refresh_log import RefreshLog
+from worker.refresh.log import RefreshLog
 
 CORRELATION_ID = "0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11"
 ReadLines = Callable[[], list[dict[str, Any]]]

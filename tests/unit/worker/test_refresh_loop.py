@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.refresh_loop import count_rows_wanted
+from worker.refresh.loop import count_rows_wanted
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from shared.db.refresh.claims import Lease
 from shared.domain.provider import CallOutcome
-from worker.refresh import RefreshAttempt
+from worker.refresh.refresher import RefreshAttempt
 
 #: Until a row that another transaction has locked is tried again: doubled after each try.
 MIN_LOCKED_PAUSE_SECONDS, MAX_LOCKED_PAUSE_SECONDS = 0.1, 2.0

@@ -11,7 +11,7 @@ import structlog
 from shared.db.core.errors import StoreError
 from shared.db.refresh.counters import CounterStore
 from shared.domain.refresh_counters import DECRYPTION_FAILED, RefreshCounters, classify_outcome
-from worker.refresh import RefreshAttempt
+from worker.refresh.refresher import RefreshAttempt
 
 log = structlog.get_logger(__name__)
 

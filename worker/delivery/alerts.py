@@ -14,7 +14,7 @@ from shared.db.alerts.outbox import ClaimedAlert, Outbox
 from shared.db.core.errors import StoreError
 from shared.domain.alerts import Alert, describe_alert, post_retry_seconds
 from shared.logs import redact_all
-from worker.webhook import Webhook, WebhookRejected
+from worker.delivery.webhook import Webhook, WebhookRejected
 
 log = structlog.get_logger(__name__)
 

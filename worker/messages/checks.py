@@ -1,4 +1,4 @@
-"""Checks of single values in a message, for the tables of worker/message_validation.py. No check raises."""
+"""Checks of single values in a message, for the tables of worker/messages/validation.py. No check raises."""
 
 from __future__ import annotations
 

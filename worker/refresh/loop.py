@@ -18,10 +18,10 @@ from shared.db.refresh.counters import CounterStore
 from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.results import RefreshResults
 from shared.domain.errors import InvalidClient, Throttled
-from worker.pending_results import PendingResults
-from worker.refresh import RefreshAttempt, Refresher
-from worker.refresh_counters import CounterReporter
-from worker.refresh_log import RefreshLog
+from worker.refresh.counters import CounterReporter
+from worker.refresh.log import RefreshLog
+from worker.refresh.pending_results import PendingResults
+from worker.refresh.refresher import RefreshAttempt, Refresher
 
 log = structlog.get_logger(__name__)
 

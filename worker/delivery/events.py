@@ -19,7 +19,7 @@ from shared.db.core.errors import StoreError
 from shared.db.events.delivery import Batch, EventDelivery
 from shared.domain.events import BatchResult, Chain, ChainOutcome, Event, PostFailure
 from shared.logs import redact_all
-from worker.webhook import Webhook, WebhookRejected
+from worker.delivery.webhook import Webhook, WebhookRejected
 
 log = structlog.get_logger(__name__)
 

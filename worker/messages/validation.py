@@ -13,7 +13,7 @@ from typing import Any
 
 from shared import dispatch
 from shared.domain.hub_id import is_hub_id
-from worker.message_checks import (
+from worker.messages.checks import (
     Check,
     is_bool,
     is_count,

@@ -1,4 +1,4 @@
-"""kombu's Redis transport with validation of every message (worker/message_validation.py), and no remote control."""
+"""kombu's Redis transport with validation of every message (worker/messages/validation.py), and no remote control."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from shared.boot_clock import boot_seconds
 from shared.dispatch import BACKGROUND_QUEUE, INTERACTIVE_QUEUE
 from shared.redis_transport import CONNECTION_ERRORS, ReconnectingChannelMixin, use_transports
-from worker.message_validation import InvalidMessage, validate
+from worker.messages.validation import InvalidMessage, validate
 
 log = structlog.get_logger(__name__)
 

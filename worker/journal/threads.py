@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from shared.db.core.errors import SchemaError, StoreError
-from worker.journal import DUE_SHARE
+from worker.journal.reader import DUE_SHARE
 from worker.services import Services
 
 log = structlog.get_logger(__name__)

@@ -1,0 +1,1 @@
+"""Alerts and events are posted from here, signed."""

@@ -1,0 +1,1 @@
+"""HubSpot's journal of uninstalls: who reads it, and what follows. Begin at `reader`."""

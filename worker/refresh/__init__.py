@@ -1,0 +1,1 @@
+"""The refresh loop of one app in one pool process. Begin at `loop`."""
