@@ -33,11 +33,11 @@ COMMANDS = {
     "disconnect": ("cli.refresh_disconnect:disconnect", "End a connection, here and at HubSpot."),
     "resume": ("cli.resume:resume_refreshes", "End the pause that a 429 of HubSpot began."),
     "revocations": ("cli.revocations:revocations", "Decide about connections that the revocation brake holds."),
-    "import": ("cli.import_command:import_connections", "Take over connections from a file."),
+    "import": ("cli.imports.command:import_connections", "Take over connections from a file."),
     "link": ("cli.link:make_link", "Make a connect link, by which a customer connects an account."),
     "app": ("cli.app:app", "Define the HubSpot app that the settings describe."),
     "keys": ("cli.keys:keys", "Make keys, and re-encrypt every row with the newest."),
-    "doctor": ("cli.doctor:run_doctor", "Check everything that has to be right."),
+    "doctor": ("cli.doctor.command:run_doctor", "Check everything that has to be right."),
     "completion": ("cli.completion:print_completion_script", "Print what completes these commands in your shell."),
 }
 

@@ -26,8 +26,8 @@ from web.oauth.consent import Consent
 from web.oauth.front_page import FrontPage
 from web.oauth.handshake import Handshake
 from web.oauth.install_status import InstallStatus
-from web.oauth.link_reader import LinkReader
-from web.oauth.marketplace import Marketplace
+from web.oauth.links.reader import LinkReader
+from web.oauth.marketplace.pages import Marketplace
 from web.oauth.state import States
 from web.security.basic_auth import METRICS, OPERATOR, BasicAuth
 from web.security.cookies import Cookies

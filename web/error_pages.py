@@ -1,7 +1,7 @@
 """The page of a request that failed: what happened, what to do now, and links.
 
-Every text of a failed request is here or in web/oauth/link_error_pages.py. Texts of pages that succeed are in the
-templates and in `web/admin`.
+The texts of failed requests are here, and in the `error_pages` of `web/admin`, `web/oauth/links` and
+`web/oauth/marketplace`. Texts of pages that succeed are in the templates and in `web/admin`.
 """
 
 from __future__ import annotations

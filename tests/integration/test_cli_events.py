@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
-from cli.doctor_event_checks import describe_delivery
-from cli.doctor_findings import CheckFailed, Level
+from cli.doctor.event_findings import describe_delivery
+from cli.doctor.findings import CheckFailed, Level
 from shared.db.events.delivery import EventDelivery
 from shared.db.reports.history_lines import DeliveryReport
 from tests.support.builders import START

@@ -39,7 +39,7 @@ from tests.support.environment import product_environment
 from tests.support.product import Product
 from tests.support.stores import SCHEDULE
 from web.app import create_app
-from web.oauth.marketplace_state import MarketplaceStates
+from web.oauth.marketplace.state import MarketplaceStates
 from web.server.startup import make_services
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "2000"))

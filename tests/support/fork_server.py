@@ -64,8 +64,8 @@ LIBRARIES = (
     "werkzeug.middleware.proxy_fix",
 )
 PRODUCT_MODULES = (
-    "cli.doctor",
-    "cli.import_command",
+    "cli.doctor.command",
+    "cli.imports.command",
     "cli.status",
     "web.app",
     "web.server.slow_client_worker",

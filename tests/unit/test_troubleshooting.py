@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.environment import ROOT
 from web import error_pages
-from web.oauth import link_error_pages
+from web.oauth.links import error_pages as link_error_pages
+from web.oauth.marketplace import error_pages as marketplace_error_pages
 
 SOURCES = ("cli", "deploy", "sandbox", "shared", "web", "worker")
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -80,7 +81,8 @@ def _makes(message: str, quoted: str) -> bool:
 
 
 def test_every_page_that_a_customer_may_see_is_explained() -> None:
-    pages = [*vars(error_pages).values(), *vars(link_error_pages).values()]
+    modules = (error_pages, link_error_pages, marketplace_error_pages)
+    pages = [page for module in modules for page in vars(module).values()]
     titles = {page.title for page in pages if isinstance(page, error_pages.ErrorPage)}
     assert {title for title in titles if f"`{title}`" not in TEXT} == set()
 

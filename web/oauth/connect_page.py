@@ -9,8 +9,8 @@ from flask import Response, render_template, request, url_for
 
 from shared.domain.return_urls import get_origin
 from web.oauth.consent import Consent
-from web.oauth.link_context import LinkContext
-from web.oauth.link_reader import LinkReader, ReadLink
+from web.oauth.links.context import LinkContext
+from web.oauth.links.reader import LinkReader, ReadLink
 from web.oauth.scope_descriptions import describe_scopes
 from web.security.cookies import Cookies
 from web.services import Services

@@ -22,12 +22,12 @@ from web.oauth.front_page import FrontPage
 from web.oauth.install_cookie import InstallCookie
 from web.oauth.install_cookie_jar import InstallCookieJar
 from web.oauth.install_storage import submit_install
-from web.oauth.link_context import LinkContext
-from web.oauth.link_error_pages import LINK_REQUIRED, LINK_SPENT
-from web.oauth.link_reader import LinkReader
-from web.oauth.link_return import return_failures
+from web.oauth.links.context import LinkContext
+from web.oauth.links.error_pages import LINK_REQUIRED, LINK_SPENT
+from web.oauth.links.reader import LinkReader
+from web.oauth.links.way_back import return_failures
+from web.oauth.links.wrong_account import refuse_wrong_account
 from web.oauth.state import STATE_LIFETIME, States
-from web.oauth.wrong_account import refuse_wrong_account
 from web.security.cookies import MAX_RESTARTS, Cookies
 from web.services import Services
 

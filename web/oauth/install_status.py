@@ -12,8 +12,8 @@ from web.error_pages import INSTALL_NOT_FOUND, AbortWithPage
 from web.oauth.install_cookie import InstallCookie
 from web.oauth.install_cookie_jar import InstallCookieJar
 from web.oauth.install_storage import InstallProgress, check_and_resubmit, decrypt_browser_copy
-from web.oauth.link_context import LinkContext, decrypt_link
-from web.oauth.link_return import ReturnStatus, judge_claim, redirect_to_product
+from web.oauth.links.context import LinkContext, decrypt_link
+from web.oauth.links.way_back import ReturnStatus, judge_claim, redirect_to_product
 from web.oauth.scope_descriptions import describe_scopes
 from web.security.cookies import Cookies
 from web.security.rate_limits import Rate, RateLimiter, client_address

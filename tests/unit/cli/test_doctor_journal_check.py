@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from cli.doctor_findings import Level
-from cli.doctor_journal_check import describe_journal
+from cli.doctor.findings import Level
+from cli.doctor.journal_finding import describe_journal
 from shared.db.reports.journals import JournalReport
 from shared.domain.journal import STOPPED_AFTER, JournalState
 from tests.support.builders import START

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.import_lines import (
+from cli.imports.lines import (
     BAD_APP,
     BAD_HUB_ID,
     BAD_REFRESH_TOKEN,

@@ -1,6 +1,6 @@
 """The last line of a hub counts, and staged lines come back by hub id."""
 
-from cli.staging_file import StagedLine, StagingFile
+from cli.imports.staging_file import StagedLine, StagingFile
 
 
 def test_a_later_line_of_a_hub_replaces_the_earlier_one() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.doctor_findings import Level, Result
+from cli.doctor.findings import Level, Result
 from shared.db.reports.journals import JournalReport
 from shared.domain.journal import STOPPED_AFTER, JournalState
 from shared.text_format import format_ago, make_printable

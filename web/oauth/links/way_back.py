@@ -12,8 +12,8 @@ from flask import Response, abort
 from shared.db.lifecycle.installs import StoredInstall
 from shared.domain.return_urls import set_query
 from web.error_pages import AbortWithPage
-from web.oauth.link_context import LinkContext
-from web.oauth.link_error_pages import FROM_PRODUCT
+from web.oauth.links.context import LinkContext
+from web.oauth.links.error_pages import FROM_PRODUCT
 
 ReturnStatus = Literal["connected", "denied", "conflict", "wrong_account", "failed"]
 #: Of an error page; any other is a failure.

@@ -13,7 +13,7 @@ from shared.net.deadline import deadline
 from shared.settings.hubspot_app import HubSpotApp
 from web.error_pages import AbortWithPage
 from web.oauth.install_storage import DATABASE_ERRORS
-from web.oauth.link_error_pages import WRONG_ACCOUNT, WRONG_ACCOUNT_ADVICE
+from web.oauth.links.error_pages import WRONG_ACCOUNT, WRONG_ACCOUNT_ADVICE
 from web.services import Services
 
 log = structlog.get_logger(__name__)

@@ -23,14 +23,16 @@ from shared.token_cipher import DecryptionError
 from shared.tracing import SpanKind
 from web import error_pages
 from web.error_pages import AbortWithPage
-from web.oauth import link_error_pages
 from web.oauth.code_exchange import CodeExchange
 from web.oauth.connect_page import ConnectPage
 from web.oauth.handshake import Handshake, make_install
 from web.oauth.install_storage import DATABASE_ERRORS, submit_install
-from web.oauth.link_context import LinkContext
-from web.oauth.link_reader import LinkReader
-from web.oauth.marketplace_request import (
+from web.oauth.links.context import LinkContext
+from web.oauth.links.error_pages import LINK_MALFORMED
+from web.oauth.links.reader import LinkReader
+from web.oauth.links.wrong_account import refuse_wrong_account
+from web.oauth.marketplace import error_pages as marketplace_error_pages
+from web.oauth.marketplace.request import (
     AUTHORIZE,
     FINALIZE,
     MarketplaceRequest,
@@ -38,9 +40,8 @@ from web.oauth.marketplace_request import (
     list_frame_ancestors,
     read_request,
 )
-from web.oauth.marketplace_state import MarketplaceStates
+from web.oauth.marketplace.state import MarketplaceStates
 from web.oauth.state import States
-from web.oauth.wrong_account import refuse_wrong_account
 from web.security.cookies import Cookies
 from web.services import Services
 
@@ -130,7 +131,7 @@ class Marketplace:
     def _authorize(self, app: HubSpotApp, values: MarketplaceRequest) -> Response:
         """To our product's sign-in page, where there is one; with its connect link, or without one, back to HubSpot."""
         if values.return_url is None:
-            raise AbortWithPage(link_error_pages.RETURN_URL_REFUSED)
+            raise AbortWithPage(marketplace_error_pages.RETURN_URL_REFUSED)
         now = self._services.clock()
         browser_id = self._cookies.browser_id(request)
         if values.link is None and app.marketplace_sign_in_url:
@@ -141,7 +142,7 @@ class Marketplace:
             )
         read = self._links.read(values.link)
         if read.app.name != app.name:
-            raise AbortWithPage(link_error_pages.LINK_MALFORMED)
+            raise AbortWithPage(LINK_MALFORMED)
         state = self._states.issue(app.name, browser_id, LinkContext.from_link(read.link), now)
         location = set_query(values.return_url, {"state": state})
         # The proof is missing where another site sent the person here with its own link: then a person decides.
@@ -163,7 +164,7 @@ class Marketplace:
         state = self._states.read(values.state or "", self._services.clock())
         app = self._services.apps.get(state.app) if state else None
         if state is None or app is None or app_name not in {None, state.app}:
-            raise AbortWithPage(link_error_pages.MARKETPLACE_STATE_REFUSED)
+            raise AbortWithPage(marketplace_error_pages.STATE_REFUSED)
         if not state.is_of_browser(self._cookies.browser_id(request)):
             raise AbortWithPage(error_pages.OTHER_BROWSER)
 
@@ -175,7 +176,7 @@ class Marketplace:
         except DATABASE_ERRORS:
             spent_by = install_id
         if spent_by != install_id:
-            raise AbortWithPage(link_error_pages.MARKETPLACE_STATE_REFUSED)
+            raise AbortWithPage(marketplace_error_pages.STATE_REFUSED)
         return self._take(_Arrival(app, state.state_id, install_id, code, values.return_url, state.link))
 
     def _take_unclaimed(self, app: HubSpotApp, return_url: str, code: str) -> Response:
@@ -225,7 +226,7 @@ class Marketplace:
     def _find_app(self, name: str | None) -> HubSpotApp:
         app = self._services.default_app if name is None else self._services.apps.get(name)
         if app is None:
-            raise AbortWithPage(link_error_pages.MARKETPLACE_APP_MISSING)
+            raise AbortWithPage(marketplace_error_pages.APP_MISSING)
         return app
 
     def _install_url(self, app: HubSpotApp) -> str:

@@ -11,9 +11,9 @@ import click
 from rich.progress import Progress
 
 from cli.context import load_settings, open_database
-from cli.import_lines import ImportLine, RefusedLine, UnreadableFile, read_lines
+from cli.imports.lines import ImportLine, RefusedLine, UnreadableFile, read_lines
+from cli.imports.staging_file import StagedLine, StagingFile
 from cli.output import json_option, make_epilog, open_progress, to_json_line
-from cli.staging_file import StagedLine, StagingFile
 from shared.db.lifecycle.customers import CustomerStore
 from shared.db.lifecycle.imports import ExistingConnection, ImportRow, ImportStore
 from shared.domain.brake import MIN_REVOCATIONS

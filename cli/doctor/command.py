@@ -9,8 +9,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from cli.doctor_checks import check_all
-from cli.doctor_findings import Level
+from cli.doctor.checks import check_all
+from cli.doctor.findings import Level
 from cli.output import json_option, make_epilog, to_json_line
 from shared.settings import REQUIRED
 

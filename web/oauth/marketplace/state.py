@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from itsdangerous import BadData, URLSafeSerializer
 
 from shared.token_cipher import DecryptionError, TokenCipher
-from web.oauth.link_context import LinkContext
+from web.oauth.links.context import LinkContext
 from web.security.signing import MAX_CLOCK_SKEW, SIGNER_OPTIONS
 
 LIFETIME = timedelta(minutes=10)

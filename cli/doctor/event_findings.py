@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cli.doctor_findings import CheckFailed, Level, Result
+from cli.doctor.findings import CheckFailed, Level, Result
 from shared.db.reports.history_lines import DeliveryReport
 from shared.db.reports.scopes import ScopeCounts
 from shared.text_format import format_ago, format_duration, make_printable

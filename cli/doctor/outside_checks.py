@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from urllib.parse import urlsplit
 
-from cli.doctor_findings import Check, CheckFailed, Level, Result, load, read_host_clock
+from cli.doctor.findings import Check, CheckFailed, Level, Result, load, read_host_clock
 from shared.broker_check import BrokerUnavailable, BrokerUnusable, check_broker
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
 from shared.domain.identity import DEFAULT_APP

@@ -9,10 +9,10 @@ from functools import cached_property, partial
 
 from sqlalchemy import Engine
 
-from cli.doctor_event_checks import describe_delivery, describe_scopes
-from cli.doctor_findings import Check, CheckFailed, Finding, Level, Result, load, read_host_clock, run_checks
-from cli.doctor_journal_check import describe_journal
-from cli.doctor_outside_checks import check_redis, list_app_checks, list_app_names
+from cli.doctor.event_findings import describe_delivery, describe_scopes
+from cli.doctor.findings import Check, CheckFailed, Finding, Level, Result, load, read_host_clock, run_checks
+from cli.doctor.journal_finding import describe_journal
+from cli.doctor.outside_checks import check_redis, list_app_checks, list_app_names
 from cli.output import format_hubs, track_pages
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.key_check import KeyCheckStore

@@ -11,9 +11,9 @@ from shared.connect_links import ConnectLink, ConnectLinks, LinkExpired, LinkFor
 from shared.net.deadline import deadline
 from shared.settings.hubspot_app import HubSpotApp
 from web.error_pages import AbortWithPage, ErrorPage
-from web.oauth import link_error_pages
 from web.oauth.grant_clock import GrantClock
 from web.oauth.install_storage import DATABASE_ERRORS
+from web.oauth.links import error_pages as link_error_pages
 from web.services import Services
 
 log = structlog.get_logger(__name__)

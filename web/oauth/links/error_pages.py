@@ -1,4 +1,4 @@
-"""The pages of requests with a connect link or from HubSpot's Marketplace that fail."""
+"""The pages of requests with a connect link that fail."""
 
 from __future__ import annotations
 
@@ -69,25 +69,3 @@ WRONG_ACCOUNT_ADVICE = {
     "connected_before": " {chosen} was connected before and stays so.",
     "left": " The app could not be removed from {chosen}: please uninstall it there, in HubSpot under Connected Apps.",
 }
-RETURN_URL_REFUSED = ErrorPage(
-    400,
-    "HubSpot's address is not one that this site knows",
-    "HubSpot's Marketplace sends an address to return to. This one is missing, or leads elsewhere than to HubSpot.",
-    "Nothing was connected. Please start again from HubSpot's Marketplace.",
-    links=(),
-)
-MARKETPLACE_STATE_REFUSED = ErrorPage(
-    400,
-    "This installation cannot be finished",
-    "It took longer than ten minutes, was finished already, or was begun elsewhere.",
-    "Please start again from HubSpot's Marketplace.",
-    links=(),
-)
-MARKETPLACE_APP_MISSING = ErrorPage(
-    404,
-    "There is no such app here",
-    "HubSpot's Marketplace sent you to an address of an app that this site does not have.",
-    "The people who run this site have to correct the install URL of the app's listing.",
-    badge="",
-    links=(),
-)

@@ -1,0 +1,1 @@
+"""`tokenkeeper doctor`: `command` prints what `checks` and `outside_checks` find."""

@@ -1,0 +1,1 @@
+"""Installs that HubSpot's Marketplace begins. Begin at `pages`."""
