@@ -2,47 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import astuple
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from shared.domain.connection import CONSENT_AGAIN_REASON, Status
+from shared.domain.identity import ConnectionIdentity
 from tests.model.brake_model import BrakeModel
 from tests.model.connection_model import ConnectionModel
 from tests.model.connection_state import LIVE
 from tests.model.time_range import TimeRange
-from tests.model.world import IS_SAME, World
+from tests.model.world import World
 
-TOKEN = f"SELECT access_token, expires_at, scopes, refreshed_at FROM hubspot.tokens WHERE {IS_SAME}"
-CONNECTION = f"""
-SELECT status, scopes, installed_at, next_refresh_at, failures, last_error, status_reason, status_since
-  FROM hubspot.connections WHERE {IS_SAME}
+# Each is read for all connections at once: round trips are most of the test's time.
+CONNECTIONS = """
+SELECT app, hub_id, user_id, status, scopes, installed_at, next_refresh_at, failures, last_error, status_reason,
+       status_since
+  FROM hubspot.connections
 """
-EVENTS = f"SELECT event, detail FROM tokenkeeper.history WHERE {IS_SAME} ORDER BY id"
-ROW = f"""
-SELECT encrypted_refresh_token, access_token, due_at, retry_not_before, lease_until, refresh_requested,
-       pending_revocation
-  FROM tokenkeeper.connections WHERE {IS_SAME}
+TOKENS = "SELECT app, hub_id, user_id, access_token, expires_at, scopes, refreshed_at FROM hubspot.tokens"
+SECRETS = """
+SELECT app, hub_id, user_id, encrypted_refresh_token, access_token, due_at, retry_not_before, lease_until,
+       refresh_requested, pending_revocation, other_encrypted_refresh_token
+  FROM tokenkeeper.connections LEFT JOIN tokenkeeper.uncertain_installs ON connection_id = id
 """
+HISTORY = "SELECT app, hub_id, user_id, event, detail FROM tokenkeeper.history ORDER BY id"
+BRAKES = "SELECT app, brake_since FROM tokenkeeper.provider"
+
+Rows = Mapping[ConnectionIdentity, Sequence[tuple[Any, ...]]]
 
 
-def check(model: ConnectionModel, world: World) -> None:
-    """Compare, and replace time ranges in the model by the exact times that were found in them."""
-    rows = world.reader.rows(CONNECTION, *astuple(model.identity))
-    assert bool(rows) is (model.status is not None)
-    if rows:
-        _check_connection(model, world, rows[0])
-        _check_secrets(model, world)
-    _check_served(model, world)
-    _check_history(model, world)
+def check(models: Mapping[ConnectionIdentity, ConnectionModel], world: World) -> None:
+    """Compare, and replace time ranges in the models by the exact times that were found in them."""
+    connections, tokens = _by_identity(world.reader.rows(CONNECTIONS)), _by_identity(world.reader.rows(TOKENS))
+    secrets, history = _by_identity(world.sql.rows(SECRETS)), _by_identity(world.sql.rows(HISTORY))
+    assert connections.keys() == secrets.keys() == {key for key, model in models.items() if model.status is not None}
+    assert tokens.keys() <= models.keys()
+    for identity, model in models.items():
+        if identity in connections:
+            _check_connection(model, world, *connections[identity])
+            _check_secrets(model, world, *secrets[identity])
+        _check_served(model, world, tokens.get(identity, ()))
+        _check_history(model, history.get(identity, ()))
 
 
-def check_brake(app: str, brake: BrakeModel, models: Iterable[ConnectionModel], world: World) -> None:
-    """Of the app, whose models these are."""
-    stored = world.stores_by_app[app].brake.read()
-    brake.since = match_range(brake.since, stored.since, world)
-    assert stored.held == sum(model.held_by_brake for model in models)
+def check_brakes(brakes: Mapping[str, BrakeModel], world: World) -> None:
+    stored = dict(world.sql.rows(BRAKES))
+    assert stored.keys() == brakes.keys()
+    for app, brake in brakes.items():
+        brake.since = match_range(brake.since, stored[app], world)
+
+
+def check_held(app: str, brake: BrakeModel, models: Iterable[ConnectionModel], world: World) -> None:
+    """What the product reports of the brake of the app, whose models these are."""
+    reported = world.stores_by_app[app].brake.read()
+    brake.since = match_range(brake.since, reported.since, world)
+    assert reported.held == sum(model.held_by_brake for model in models)
+
+
+def _by_identity(rows: Sequence[tuple[Any, ...]]) -> Rows:
+    """The first three columns are those of a ConnectionIdentity."""
+    by_identity: dict[ConnectionIdentity, list[tuple[Any, ...]]] = {}
+    for app, hub_id, user_id, *values in rows:
+        by_identity.setdefault(ConnectionIdentity(app, hub_id, user_id), []).append(tuple(values))
+    return by_identity
 
 
 def _check_connection(model: ConnectionModel, world: World, row: tuple[Any, ...]) -> None:
@@ -63,14 +86,12 @@ def _check_connection(model: ConnectionModel, world: World, row: tuple[Any, ...]
         model.status_since = match_range(model.status_since, since, world)
 
 
-def _check_secrets(model: ConnectionModel, world: World) -> None:
-    ciphertext, access_token, due_at, not_before, lease_until, refresh_requested, pending_revocation = world.sql.rows(
-        ROW, *astuple(model.identity)
-    )[0]
-    decrypted = None if ciphertext is None else world.cipher.decrypt_refresh_token(model.identity.hub_id, ciphertext)
-    assert decrypted == model.refresh_token, (
+def _check_secrets(model: ConnectionModel, world: World, row: tuple[Any, ...]) -> None:
+    ciphertext, access_token, due_at, not_before, lease_until, refresh_requested, pending_revocation, other = row
+    assert world.decrypt(model.identity, ciphertext) == model.refresh_token, (
         "the newest refresh token of HubSpot is stored until the disconnect is finished"
     )
+    assert world.decrypt(model.identity, other) == model.other_refresh_token
     assert access_token == (model.access and model.access.token)
     model.due = match_range(model.due, due_at, world)
     model.not_before = match_range(model.not_before, not_before, world)
@@ -81,13 +102,12 @@ def _check_secrets(model: ConnectionModel, world: World) -> None:
         assert world.to_model_time(lease_until) in model.lease.until
 
 
-def _check_served(model: ConnectionModel, world: World) -> None:
+def _check_served(model: ConnectionModel, world: World, rows: Sequence[tuple[Any, ...]]) -> None:
     """No token expires while this runs: the state machine advances past such times."""
-    rows = world.reader.rows(TOKEN, *astuple(model.identity))
     at = TimeRange.at_instant(world.now())
     access = model.access
     if model.status not in LIVE or access is None or not access.is_valid(at):
-        assert rows == []
+        assert not rows
         return
     ((token, expires_at, scopes, refreshed_at),) = rows
     assert token == access.token
@@ -96,8 +116,7 @@ def _check_served(model: ConnectionModel, world: World) -> None:
     assert set(scopes) == set(model.scopes)
 
 
-def _check_history(model: ConnectionModel, world: World) -> None:
-    rows = world.sql.rows(EVENTS, *astuple(model.identity))
+def _check_history(model: ConnectionModel, rows: Sequence[tuple[Any, ...]]) -> None:
     events = [event for event, _ in rows]
     assert events == model.events
     for index, (event, detail) in enumerate(rows):

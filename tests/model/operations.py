@@ -82,10 +82,11 @@ class Operations:
         """The result of the call, and when it ran."""
         before = self.world.now()
         value = call()
-        return value, TimeRange(before, self.world.now())
+        return value, TimeRange(before, self.world.read_clock())
 
     def advance(self, seconds: float) -> None:
         """Advance time, and past anything that would end during the next operation."""
+        self.world.read_clock()
         self.world.advance(seconds)
         while (wait := self._seconds_past_critical_times()) is not None:
             self.world.advance(wait)

@@ -54,7 +54,13 @@ class RefreshModel(ConnectionState):
 
     def apply_error(self, lease: ModelLease, answer: ErrorAnswer, asked: TimeRange, at: TimeRange) -> bool:
         """Whether it is saved."""
-        if not self._end_lease(lease) or self._is_overruled(lease, answer):
+        if not self._end_lease(lease):
+            return False
+        was_revoked = self.status is Status.REVOKED and lease.operator_decisions == self.operator_decisions
+        if answer.is_revocation and self.other_refresh_token and not was_revoked:
+            self._try_other_refresh_token(at)
+            return False
+        if self._is_overruled(lease, answer):
             return False
         if isinstance(answer.error, InvalidGrant) and self.status is Status.REVOKED:
             self._reject_again(lease, answer, at)
@@ -107,6 +113,11 @@ class RefreshModel(ConnectionState):
         if lease.operator_decisions == self.operator_decisions:
             return False
         return not (self.status is Status.REVOKED and (answer.is_revocation or answer.is_contradicted))
+
+    def _try_other_refresh_token(self, at: TimeRange) -> None:
+        """Nothing else changes: the refresh that is due at once decides."""
+        self.refresh_token, self.other_refresh_token = self.other_refresh_token, None
+        self.is_install_uncertain, self.due = False, at
 
     def _reject_again(self, lease: ModelLease, answer: ErrorAnswer, at: TimeRange) -> None:
         """HubSpot rejects a revoked connection again: no event, and no further attempt."""

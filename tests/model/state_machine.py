@@ -257,6 +257,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     @rule(decision=st.sampled_from(DECISIONS), app=st.sampled_from(APPS))
     def decide_revocations(self, decision: str, app: str) -> None:
         brake, models, stores = self.brakes[app], self.operations.models_of(app), self.world.stores_by_app[app]
+        invariants.check_held(app, brake, models, self.world)
         since = brake.since
         if decision == "confirm":
             count, at = self.operations.time_call(stores.brake.confirm)
@@ -275,7 +276,8 @@ class ConnectionMachine(RuleBasedStateMachine):
     def rotate_all_keys(self) -> None:
         world = self.world
         world.keys.insert(0, Fernet.generate_key().decode())
-        stored = sum(model.refresh_token is not None for model in self.models.values())
+        tokens = [token for model in self.models.values() for token in (model.refresh_token, model.other_refresh_token)]
+        stored = sum(token is not None for token in tokens)
         replaced, audit = rotate_keys(world.key_rotation, world.cipher, lambda pages, _: pages)
         assert (replaced, audit.rows, audit.on_older_key, audit.undecryptable_hubs) == (stored, stored, 0, [])
 
@@ -287,10 +289,8 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @invariant()
     def database_matches_the_model(self) -> None:
-        for model in self.models.values():
-            invariants.check(model, self.world)
-        for app, brake in self.brakes.items():
-            invariants.check_brake(app, brake, self.operations.models_of(app), self.world)
+        invariants.check(self.models, self.world)
+        invariants.check_brakes(self.brakes, self.world)
         self.received += self.world.read_notifications()
         assert self.received == self.operations.notifications, (
             "NOTIFY is sent once for each change of status, in order, and only then"

@@ -74,6 +74,7 @@ class World:
         self._ids: dict[ConnectionIdentity, int] = {}
         self._listener = database.listener
         self._advanced = timedelta()
+        self._read_at = self.sql.now()
         self._ageing_statement = _make_ageing_statement(self.sql)
 
     @property
@@ -89,8 +90,17 @@ class World:
             self._ids[identity] = int(rows[0][0])
         return self._ids[identity]
 
+    def decrypt(self, identity: ConnectionIdentity, ciphertext: str | None) -> str | None:
+        return None if ciphertext is None else self.cipher.decrypt_refresh_token(identity.hub_id, ciphertext)
+
     def now(self) -> datetime:
-        return self.sql.now() + self._advanced
+        """As it was when `read_clock` was last called: no operation has begun earlier."""
+        return self._read_at + self._advanced
+
+    def read_clock(self) -> datetime:
+        """Now, of PostgreSQL's clock."""
+        self._read_at = self.sql.now()
+        return self.now()
 
     def to_model_time(self, stored: datetime) -> datetime:
         """A time in the database as model time."""

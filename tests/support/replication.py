@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -118,6 +118,7 @@ def kill(server: EmbeddedPostgres) -> None:
     assert server.process is not None
     main = psutil.Process(server.process.pid)
     for process in [main, *main.children(recursive=True)]:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            process.kill()
     server.process.wait(30)
     server.process = None
