@@ -25,7 +25,7 @@ from shared.db.reports.overview import Overview
 from shared.db.reports.scopes import ScopeReports
 from shared.db.schema.migrate import check_schema
 from shared.db.schema.server_info import read_other_readers, read_server_info
-from shared.domain.alerts import MAX_QUEUE_USAGE, MAX_SNAPSHOT_AGE, describe_holder
+from shared.domain.alerts import MAX_QUEUE_USAGE_SHARE, MAX_SNAPSHOT_AGE, describe_holder
 from shared.domain.provider import Condition, Provider
 from shared.domain.sweep_liveness import is_beat_missing, is_sweep_overdue
 from shared.foreign_environment import find_unused_proxies
@@ -196,7 +196,7 @@ class _DatabaseChecks:
     def check_snapshots(self) -> Result:
         oldest = read_oldest_snapshot(self._engine)
         age, holder = format_duration(oldest.age_seconds), make_printable(describe_holder(oldest.holder))
-        if oldest.queue_usage > MAX_QUEUE_USAGE:
+        if oldest.queue_usage > MAX_QUEUE_USAGE_SHARE:
             return Level.WARN, (
                 f"PostgreSQL's queue of notifications is {oldest.queue_usage:.0%} full: end the transaction of the "
                 f"session that listens; the oldest one has been open for {age}: {holder}"

@@ -10,7 +10,7 @@ from cli.doctor.findings import Check, CheckFailed, Level, Result, load, read_ho
 from shared.broker_check import BrokerUnavailable, BrokerUnusable, check_broker
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, UnknownRefusal
 from shared.domain.identity import DEFAULT_APP
-from shared.hubspot.app_definition import judge_api_version, judge_scopes
+from shared.hubspot.app_definition import check_api_version, check_scopes
 from shared.hubspot.client import HubSpot
 from shared.hubspot.transport import Transport
 from shared.settings import Settings, SettingsError
@@ -66,7 +66,7 @@ def _check_redirect_uri(environ: Mapping[str, str], name: str) -> str:
 def _check_scopes(environ: Mapping[str, str], name: str) -> Result:
     names = ("HUBSPOT_SCOPES", "HUBSPOT_OPTIONAL_SCOPES", "HUBSPOT_CONDITIONAL_SCOPES")
     app = load(environ, *names).apps[name]
-    findings = list(judge_scopes(app))
+    findings = list(check_scopes(app))
     if not findings:
         return f"{' '.join(app.scopes)}; compare them with HubSpot's file: tokenkeeper app check FILE"
     return Level.WARN, "; ".join(finding.text for finding in findings)
@@ -74,7 +74,7 @@ def _check_scopes(environ: Mapping[str, str], name: str) -> Result:
 
 def _check_api_version(environ: Mapping[str, str], name: str) -> Result:
     app = load(environ, "HUBSPOT_API_VERSION").apps.get(name, HubSpotApp(name))
-    finding = judge_api_version(app.api_version, read_host_clock().date())
+    finding = check_api_version(app.api_version, read_host_clock().date())
     return (Level.WARN, finding.text) if finding.is_difference else finding.text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,14 +18,14 @@ GIVE_UP_AFTER = timedelta(hours=24)
 RECENT_WINDOW = timedelta(minutes=10)
 #: Between the first and the second alert of a kind; doubled with each further one.
 FIRST_PAUSE_SECONDS = 10.0
-
-
 #: A snapshot in PostgreSQL that is older than this is worth an alert.
 MAX_SNAPSHOT_AGE = timedelta(minutes=30)
 #: Hubs that one alert names; the others are counted.
 MAX_NAMED_HUBS = 10
 #: Of PostgreSQL's queue of notifications. From half of it on, tokenkeeper sends none.
-MAX_QUEUE_USAGE = 0.25
+MAX_QUEUE_USAGE_SHARE = 0.25
+
+Detail = Mapping[str, Any]
 
 
 class AlertKind(StrEnum):
@@ -88,26 +88,7 @@ def pause_seconds(recent_alerts: int) -> float:
 
 def describe_alert(alert: Alert) -> str:
     """One message for people, with the characters escaped of which Slack would make a link or a mention."""
-    if alert.kind is AlertKind.PROVIDER:
-        text = _describe_provider(alert.detail, recovered=alert.recovered)
-    elif alert.kind is AlertKind.REVOKED:
-        text = _describe_revoked(alert.detail, recovered=alert.recovered)
-    elif alert.kind is AlertKind.STALE:
-        text = _describe_stale(alert.detail, recovered=alert.recovered)
-    elif alert.kind is AlertKind.BEAT:
-        text = _describe_beat(alert.detail, recovered=alert.recovered)
-    elif alert.kind is AlertKind.OLD_SNAPSHOT:
-        text = _describe_old_snapshot(alert.detail, recovered=alert.recovered)
-    elif alert.kind is AlertKind.JOURNAL:
-        text = _describe_journal(alert.detail, recovered=alert.recovered)
-    elif alert.kind is AlertKind.NOTIFICATION_QUEUE:
-        text = _describe_notification_queue(alert.detail, recovered=alert.recovered)
-    elif alert.kind is AlertKind.EVENTS:
-        text = _describe_events(alert.detail, recovered=alert.recovered)
-    elif alert.kind is AlertKind.SCOPES_LOST:
-        text = _describe_scopes_lost(alert.detail, recovered=alert.recovered)
-    else:
-        text = _describe_brake(alert.detail, recovered=alert.recovered)
+    text = _DESCRIBE[alert.kind](alert.detail, alert.recovered)
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     count = alert.summarized_count
     summarized = f" ({count} changes before it were not sent one by one.)" if count else ""
@@ -115,7 +96,7 @@ def describe_alert(alert: Alert) -> str:
     return f"tokenkeeper{about}: {escaped}{summarized}"
 
 
-def _describe_provider(detail: Mapping[str, Any], *, recovered: bool) -> str:
+def _describe_provider(detail: Detail, recovered: bool) -> str:
     if recovered:
         before = ", ".join(str(detail[name]) for name in ("before", "reason") if detail.get(name))
         if operator := detail.get("resumed_by"):
@@ -129,7 +110,7 @@ def _describe_provider(detail: Mapping[str, Any], *, recovered: bool) -> str:
     return f"{description.summary} ({reason}). {description.next_steps}"
 
 
-def _describe_revoked(detail: Mapping[str, Any], *, recovered: bool) -> str:
+def _describe_revoked(detail: Detail, recovered: bool) -> str:
     connections = _list_hubs(detail)
     if recovered:
         return f"no longer revoked (installed again, refreshed or disconnected): {connections}."
@@ -143,7 +124,7 @@ def _describe_revoked(detail: Mapping[str, Any], *, recovered: bool) -> str:
     )
 
 
-def _describe_stale(detail: Mapping[str, Any], *, recovered: bool) -> str:
+def _describe_stale(detail: Detail, recovered: bool) -> str:
     if recovered:
         return "no connection's token is about to expire any more."
     connections = _list_hubs(detail)
@@ -152,7 +133,7 @@ def _describe_stale(detail: Mapping[str, Any], *, recovered: bool) -> str:
     return f"no refresh works for {connections}: {tokens} expired. See: tokenkeeper status."
 
 
-def _describe_brake(detail: Mapping[str, Any], *, recovered: bool) -> str:
+def _describe_brake(detail: Detail, recovered: bool) -> str:
     if recovered:
         decision = next((f": {detail[word]} {word}" for word in ("confirmed", "dismissed") if word in detail), "")
         return f"the revocation brake is off again{decision}."
@@ -164,7 +145,7 @@ def _describe_brake(detail: Mapping[str, Any], *, recovered: bool) -> str:
     )
 
 
-def _describe_beat(detail: Mapping[str, Any], *, recovered: bool) -> str:
+def _describe_beat(detail: Detail, recovered: bool) -> str:
     if recovered:
         return "beat's messages reach the workers again."
     return (
@@ -173,7 +154,7 @@ def _describe_beat(detail: Mapping[str, Any], *, recovered: bool) -> str:
     )
 
 
-def _describe_old_snapshot(detail: Mapping[str, Any], *, recovered: bool) -> str:
+def _describe_old_snapshot(detail: Detail, recovered: bool) -> str:
     if recovered:
         return "the snapshot in PostgreSQL that was open for too long is closed."
     minutes = int(detail.get("seconds", 0)) // 60
@@ -183,7 +164,7 @@ def _describe_old_snapshot(detail: Mapping[str, Any], *, recovered: bool) -> str
     )
 
 
-def _describe_notification_queue(detail: Mapping[str, Any], *, recovered: bool) -> str:
+def _describe_notification_queue(detail: Detail, recovered: bool) -> str:
     if recovered:
         return "PostgreSQL's queue of notifications is being read again."
     return (
@@ -193,7 +174,7 @@ def _describe_notification_queue(detail: Mapping[str, Any], *, recovered: bool) 
     )
 
 
-def _describe_journal(detail: Mapping[str, Any], *, recovered: bool) -> str:
+def _describe_journal(detail: Detail, recovered: bool) -> str:
     if recovered:
         return "HubSpot's journal is read again: an uninstall is noticed within seconds."
     reason = detail.get("reason") or "no reason given"
@@ -203,7 +184,7 @@ def _describe_journal(detail: Mapping[str, Any], *, recovered: bool) -> str:
     )
 
 
-def _describe_events(detail: Mapping[str, Any], *, recovered: bool) -> str:
+def _describe_events(detail: Detail, recovered: bool) -> str:
     if recovered:
         return "the receiver of events accepts them again."
     why = f" ({detail['why']})" if detail.get("why") else ""
@@ -223,7 +204,7 @@ def _describe_events(detail: Mapping[str, Any], *, recovered: bool) -> str:
     )
 
 
-def _describe_scopes_lost(detail: Mapping[str, Any], *, recovered: bool) -> str:
+def _describe_scopes_lost(detail: Detail, recovered: bool) -> str:
     scope = detail.get("scope", "")
     if recovered:
         return f"no more connections lose the scope {scope}."
@@ -233,7 +214,22 @@ def _describe_scopes_lost(detail: Mapping[str, Any], *, recovered: bool) -> str:
     )
 
 
-def describe_holder(holder: Mapping[str, Any]) -> str:
+#: A kind to the function that makes its text of an alert's `detail`, and of whether it is over.
+_DESCRIBE: Mapping[AlertKind, Callable[[Detail, bool], str]] = {
+    AlertKind.PROVIDER: _describe_provider,
+    AlertKind.REVOKED: _describe_revoked,
+    AlertKind.STALE: _describe_stale,
+    AlertKind.BRAKE: _describe_brake,
+    AlertKind.BEAT: _describe_beat,
+    AlertKind.OLD_SNAPSHOT: _describe_old_snapshot,
+    AlertKind.NOTIFICATION_QUEUE: _describe_notification_queue,
+    AlertKind.JOURNAL: _describe_journal,
+    AlertKind.EVENTS: _describe_events,
+    AlertKind.SCOPES_LOST: _describe_scopes_lost,
+}
+
+
+def describe_holder(holder: Detail) -> str:
     """What keeps a snapshot open, in words: `holder` has kind, name, user and application."""
     if not holder.get("kind"):
         return "an unknown session"
@@ -242,7 +238,7 @@ def describe_holder(holder: Mapping[str, Any]) -> str:
     return f"{holder['kind']} {holder.get('name', '')}{user}{application}"
 
 
-def _list_hubs(detail: Mapping[str, Any]) -> str:
+def _list_hubs(detail: Detail) -> str:
     count, hubs = int(detail.get("count", 0)), list(detail.get("hubs", ()))
     names = ", ".join(str(hub) for hub in hubs) + (f", user {detail['user_id']}" if "user_id" in detail else "")
     # Several users of one hub are several connections: fewer hubs than connections are not more hubs.

@@ -104,7 +104,7 @@ def pause_seconds(failures: int) -> float:
     return min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 30))
 
 
-def judge_batch(outcomes: Sequence[ChainOutcome], *, failures: int, rate: float, is_failing: bool) -> BatchResult:
+def evaluate_batch(outcomes: Sequence[ChainOutcome], *, failures: int, rate: float, is_failing: bool) -> BatchResult:
     """`failures`, `rate`: so far. `is_failing`: the batch was a probe of a receiver that accepts nothing."""
     accepted = sum(outcome.accepted for outcome in outcomes)
     refusals = [outcome.failure for outcome in outcomes if outcome.failure]

@@ -1,7 +1,7 @@
 """HubSpot's Webhooks Journal, which says that accounts have uninstalled an app: what one of its entries means.
 
-An entry is a first witness and never more. It is repeated, late or out of order now and then, and an app may have been
-installed again since. So an entry counts only against a grant that is older than it, and a refresh decides.
+An entry alone ends no connection. It may be repeated, late or out of order, and the app may have been installed again
+since. So an entry counts only against a grant that is older than it, and a refresh decides.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class GrantFacts:
     refreshed_at: datetime | None  #: the newest request to which HubSpot issued a token; None: none yet
 
 
-class Judgement(StrEnum):
+class UninstallDecision(StrEnum):
     #: It is about another grant than the stored one, which is newer, or about one that has ended.
     IGNORE = "ignore"
     #: It may be about the stored grant: refresh it now. The status stays.
@@ -111,23 +111,23 @@ def select_uninstalls(entries: Iterable[JournalEntry], app_id: int | None) -> li
     ]
 
 
-def judge_uninstall(report: ReportedUninstall, grant: GrantFacts) -> Judgement:
-    """What is to become of a connection after an uninstall of its account was reported.
+def decide_uninstall(report: ReportedUninstall, grant: GrantFacts) -> UninstallDecision:
+    """What follows for a connection after an uninstall of its account was reported.
 
     1. A connection that has ended stays as it is.
     2. A grant that was issued, or proved good, after the uninstall is not the one that ended.
     3. Where the order is not certain, or another user of the account uninstalled, only a refresh can tell.
     """
     if grant.status not in (Status.ACTIVE, Status.SUSPECT):
-        return Judgement.IGNORE
+        return UninstallDecision.IGNORE
     proven_at = max(filter(None, (grant.installed_at, grant.refreshed_at)), default=None)
     if report.occurred_at is None or proven_at is None:
-        return Judgement.CHECK
+        return UninstallDecision.CHECK
     # A date in the future comes from a clock that is wrong: it must not count against grants yet to come.
     ended_at = min(report.occurred_at, report.reported_at)
     if ended_at <= proven_at - CLOCK_TOLERANCE:
-        return Judgement.IGNORE
+        return UninstallDecision.IGNORE
     is_of_other_user = grant.user_id is not None and report.user_id not in (None, grant.user_id)
     if ended_at <= proven_at or is_of_other_user or grant.status is Status.SUSPECT:
-        return Judgement.CHECK
-    return Judgement.SUSPECT
+        return UninstallDecision.CHECK
+    return UninstallDecision.SUSPECT

@@ -21,8 +21,8 @@ SUCCESSORS: Mapping[str, tuple[str, ...]] = {
         "crm.schemas.tickets.write",
     ),
 }
-#: Scopes that HubSpot has ended: a grant of today cannot have them.
-RETIRED = frozenset({"contacts"})
+#: Scopes that HubSpot has ended, and what to use: no new grant has them, and an authorization that names one fails.
+RETIRED: Mapping[str, tuple[str, ...]] = {"contacts": ("crm.objects.contacts.read", "crm.objects.contacts.write")}
 _PREDECESSORS = {granular: coarse for coarse, successors in SUCCESSORS.items() for granular in successors}
 
 
@@ -33,7 +33,7 @@ def find_missing(required: Collection[str], granted: Collection[str]) -> tuple[s
 def explain_missing(scope: str, granted: Collection[str]) -> str:
     """Why a grant may lack `scope`, for an operator; "" where nothing is known."""
     if scope in RETIRED:
-        return "HubSpot has ended this scope: remove it from the app and from the settings"
+        return f"HubSpot has ended this scope: use {' and '.join(RETIRED[scope])} in the app and in the settings"
     if (coarse := _PREDECESSORS.get(scope)) and coarse in granted:
         return (
             f"granular successor of {coarse}, which was granted: the account keeps that access until it installs again"

@@ -14,18 +14,12 @@ from datetime import date, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from shared.domain.scopes import RETIRED, SUCCESSORS
 from shared.settings.hubspot_app import HubSpotApp
 from shared.settings.parsers import API_VERSIONS
 
 #: Account information and the uninstall need it, and HubSpot's own templates of an app have it.
 OAUTH_SCOPE = "oauth"
-#: Scopes that HubSpot has ended: an authorization that names one fails.
-RETIRED_SCOPES: Mapping[str, str] = {"contacts": "crm.objects.contacts.read and crm.objects.contacts.write"}
-#: Coarse scopes that HubSpot replaces, app by app since 2026-09-08, by granular ones.
-COARSE_SCOPES: Mapping[str, str] = {
-    "hubdb": "hubdb.tables.read, hubdb.tables.write and others",
-    "tickets": "crm.objects.tickets.read and crm.objects.tickets.write",
-}
 #: Platform version of a project, by the version of the API that the settings name.
 PLATFORM_VERSIONS: Mapping[str, str] = {"2026-09": "2026.09", "2026-03": "2026.03"}
 DEFAULT_PLATFORM_VERSION = "2026.09"
@@ -37,7 +31,7 @@ API_VERSION_ENDS: Mapping[str, date] = {
     "2026-03": date(2027, 9, 1),
     "2026-09": date(2028, 3, 1),
 }
-#: So long before the end of a version one is told to change.
+#: From so long before its end on, a version is reported.
 VERSION_WARNING = timedelta(days=180)
 
 
@@ -96,17 +90,17 @@ def compare_app_definition(definition: object, app: HubSpotApp) -> list[Finding]
     ]
 
 
-def judge_scopes(app: HubSpotApp) -> Iterator[Finding]:
+def check_scopes(app: HubSpotApp) -> Iterator[Finding]:
     """What is wrong with the scopes of the settings, whatever the app's file says."""
     scopes = (*app.scopes, *app.optional_scopes, *app.conditional_scopes)
     if OAUTH_SCOPE not in app.scopes:
         yield Finding("oauth is not among the scopes: account information and the uninstall of an account need it")
-    yield from _judge_names(set(scopes))
+    yield from _check_scope_names(set(scopes))
     for scope in sorted({scope for scope in scopes if scopes.count(scope) > 1}):
         yield Finding(f"{scope} is in two of the lists of scopes: HubSpot takes a scope in one")
 
 
-def judge_api_version(version: str, today: date) -> Finding:
+def check_api_version(version: str, today: date) -> Finding:
     end = API_VERSION_ENDS[version]
     if today < end - VERSION_WARNING:
         return Finding(f"{version}, which HubSpot supports until {end:%B %Y}", is_difference=False)
@@ -148,16 +142,19 @@ def _compare_scopes(auth: Mapping[str, Any], app: HubSpotApp) -> Iterator[Findin
     for scope, keys in places.items():
         if len(keys) > 1:
             yield Finding(f"{scope} is in {' and in '.join(keys)}: HubSpot takes a scope in one list")
-    yield from _judge_names(set(places) | set(app.scopes) | set(app.optional_scopes) | set(app.conditional_scopes))
+    yield from _check_scope_names(
+        set(places) | set(app.scopes) | set(app.optional_scopes) | set(app.conditional_scopes)
+    )
     if OAUTH_SCOPE not in _read_texts(auth, "requiredScopes"):
         yield Finding("requiredScopes lacks oauth: account information and the uninstall of an account need it")
 
 
-def _judge_names(scopes: set[str]) -> Iterator[Finding]:
-    for scope in sorted(scopes & RETIRED_SCOPES.keys()):
-        yield Finding(f"{scope} is a scope that HubSpot has ended: use {RETIRED_SCOPES[scope]}")
-    for scope in sorted(scopes & COARSE_SCOPES.keys()):
-        text = f"HubSpot replaces {scope} by {COARSE_SCOPES[scope]}, on a date that your developer account shows"
+def _check_scope_names(scopes: set[str]) -> Iterator[Finding]:
+    for scope in sorted(scopes & RETIRED.keys()):
+        yield Finding(f"{scope} is a scope that HubSpot has ended: use {' and '.join(RETIRED[scope])}")
+    for scope in sorted(scopes & SUCCESSORS.keys()):
+        successors = ", ".join(SUCCESSORS[scope])
+        text = f"HubSpot replaces {scope} by {successors}, on a date that your developer account shows"
         yield Finding(text, is_difference=False)
 
 

@@ -66,8 +66,8 @@ def store_install(
 def _find_user(install: Install, clients: Mapping[str, HubSpot]) -> int | None:
     """Asks about the refresh token: the access token may have expired while the install waited.
 
-    None where HubSpot answers without a user, or calls the grant invalid: it is stored all the same, so that it is
-    judged as every other connection is, and not lost. Raises UserUnknown.
+    None where HubSpot answers without a user, or calls the grant invalid: it is stored all the same, so that its
+    first refresh decides, and it is not lost. Raises UserUnknown.
     """
     client = clients.get(install.app)
     if client is None:

@@ -13,7 +13,7 @@ from web.oauth.install_cookie import InstallCookie
 from web.oauth.install_cookie_jar import InstallCookieJar
 from web.oauth.install_storage import InstallProgress, check_and_resubmit, decrypt_browser_copy
 from web.oauth.links.context import LinkContext, decrypt_link
-from web.oauth.links.way_back import ReturnStatus, judge_claim, redirect_to_product
+from web.oauth.links.way_back import ReturnStatus, classify_claim, redirect_to_product
 from web.oauth.scope_descriptions import describe_scopes
 from web.security.cookies import Cookies
 from web.security.rate_limits import Rate, RateLimiter, client_address
@@ -44,7 +44,7 @@ class InstallStatus:
             raise AbortWithPage(INSTALL_NOT_FOUND)
         cookie, stored = progress.cookie, progress.stored
         link = self._read_link(str(install_id))
-        status, reason = _judge(link, progress)
+        status, reason = _classify_end(link, progress)
         if link is not None and status is not None:
             response = redirect_to_product(link, status, cookie.app, hub_id=cookie.hub_id, reason=reason)
             if response is not None:
@@ -109,10 +109,10 @@ class InstallStatus:
             self._jar.let_grant_expire(response, progress.cookie, encrypted)
 
 
-def _judge(link: LinkContext | None, progress: InstallProgress) -> tuple[ReturnStatus | None, str | None]:
+def _classify_end(link: LinkContext | None, progress: InstallProgress) -> tuple[ReturnStatus | None, str | None]:
     """How an install by a link has ended, and the reason in a word; None while it waits, and where it ended later."""
     if link is None or progress.state == "storing":
         return None, None
     if progress.stored is None:
         return "failed", "not_stored"
-    return (None, None) if progress.stored.status in ENDED else judge_claim(link, progress.stored)
+    return (None, None) if progress.stored.status in ENDED else classify_claim(link, progress.stored)

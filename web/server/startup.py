@@ -29,7 +29,7 @@ from shared.db.schema.privileges import WEB
 from shared.dispatch import Dispatch
 from shared.domain.schedule import Schedule
 from shared.foreign_environment import GUNICORN_ARGUMENTS
-from shared.hubspot.app_definition import judge_scopes
+from shared.hubspot.app_definition import check_scopes
 from shared.hubspot.client import HubSpot
 from shared.hubspot.transport import Transport
 from shared.settings import Settings, SettingsError
@@ -74,7 +74,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
 def warn_of_scopes(settings: Settings) -> None:
     """Of what HubSpot would refuse at each install, on a page of its own that leaves no trace here."""
     for app in settings.apps.values():
-        for finding in judge_scopes(app):
+        for finding in check_scopes(app):
             log.warning("the scopes in the settings need a change", app=app.name, what=finding.text)
 
 

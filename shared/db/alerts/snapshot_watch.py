@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.statements import Database
-from shared.domain.alerts import MAX_QUEUE_USAGE, MAX_SNAPSHOT_AGE, AlertKind
+from shared.domain.alerts import MAX_QUEUE_USAGE_SHARE, MAX_SNAPSHOT_AGE, AlertKind
 
 #: Without the privilege to read other users' statistics, pg_stat_activity has process, user, application and horizon,
 #: and no time: so the age counts from when a sweep first saw this horizon. No text of a query is read.
@@ -61,7 +61,8 @@ class SnapshotWatch:
             found = connection.execute(MEASURE).one()
             is_old = found.age_seconds > MAX_SNAPSHOT_AGE.total_seconds()
             # Half of the limit, so that a usage about it does not alert again and again.
-            is_filling = found.queue_usage > (MAX_QUEUE_USAGE / 2 if found.is_queue_alerted else MAX_QUEUE_USAGE)
+            max_usage = MAX_QUEUE_USAGE_SHARE / 2 if found.is_queue_alerted else MAX_QUEUE_USAGE_SHARE
+            is_filling = found.queue_usage > max_usage
             if (is_old, is_filling) == (found.is_alerted, found.is_queue_alerted):
                 return
             connection.execute(MARK_ALERTED, {"is_old": is_old, "is_filling": is_filling})

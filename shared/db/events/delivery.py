@@ -24,7 +24,7 @@ from shared.domain.events import (
     Chain,
     ChainOutcome,
     Event,
-    judge_batch,
+    evaluate_batch,
     retry_seconds,
 )
 from shared.domain.identity import ConnectionIdentity
@@ -109,7 +109,7 @@ class EventDelivery:
             held = connection.execute(sql.LOCK_LEASED, {"lease_number": batch.lease_number}).one_or_none()
             if held is None:
                 return None
-            result = judge_batch(outcomes, failures=batch.failures, rate=batch.rate, is_failing=batch.is_failing)
+            result = evaluate_batch(outcomes, failures=batch.failures, rate=batch.rate, is_failing=batch.is_failing)
             waiting = [_describe_wait(outcome) for outcome in outcomes if outcome.left]
             done = [_describe_end(outcome) for outcome in outcomes if not outcome.left]
             if waiting:

@@ -1,7 +1,7 @@
 """Where the reading of HubSpot's journal stands: one row for each app, which one process at a time reads.
 
 The offset moves in the transaction that records what the entries report, and only under the newest lease. Two readers
-at once would cost HubSpot some calls and nothing else: a report is recorded once, and judged when it is acted upon.
+at once would cost HubSpot some calls and nothing else: a report is recorded once, and its effect is decided later.
 """
 
 from __future__ import annotations

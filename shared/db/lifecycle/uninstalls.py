@@ -1,4 +1,7 @@
-"""Acts on reported uninstalls: lock, re-read, judge, save. A report is a first witness; the refresh asks the second."""
+"""Acts on reported uninstalls: lock, re-read, decide, save.
+
+A report alone revokes nothing: the connection is refreshed, and HubSpot's introspection decides.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from sqlalchemy import Connection, Engine, Row, text
 
 from shared.db.core.statements import Database, single_statement
 from shared.domain.connection import Status
-from shared.domain.journal import GrantFacts, Judgement, ReportedUninstall, judge_uninstall
+from shared.domain.journal import GrantFacts, ReportedUninstall, UninstallDecision, decide_uninstall
 
 #: Reports that one transaction acts upon: each may lock a row.
 BATCH_ROWS = 500
@@ -147,13 +150,13 @@ class UninstallStore:
             free = self._lock_free(connection, [each for ids in ids_by_hub.values() for each in ids])
             # 2. Judge.
             ready = [report for report in reports if all(each in free for each in ids_by_hub.get(report.hub_id, ()))]
-            judged = [
-                (judge_uninstall(_to_report(report), _to_facts(free[each])), free[each].id, report)
+            decided = [
+                (decide_uninstall(_to_report(report), _to_facts(free[each])), free[each].id, report)
                 for report in ready
                 for each in ids_by_hub.get(report.hub_id, ())
             ]
-            suspects = {each: report for judgement, each, report in judged if judgement is Judgement.SUSPECT}
-            checks = {each for judgement, each, _ in judged if judgement is Judgement.CHECK} - suspects.keys()
+            suspects = {each: report for decision, each, report in decided if decision is UninstallDecision.SUSPECT}
+            checks = {each for decision, each, _ in decided if decision is UninstallDecision.CHECK} - suspects.keys()
             # 3. Save.
             _save(connection, suspects, checks)
             settled = [report.id for report in ready if report.hub_id in ids_by_hub or _is_given_up(report)]

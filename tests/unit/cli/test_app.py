@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cli.main import main
-from shared.hubspot.app_definition import API_VERSION_ENDS, Finding, judge_api_version, judge_scopes
+from shared.hubspot.app_definition import API_VERSION_ENDS, Finding, check_api_version, check_scopes
 from shared.settings.hubspot_app import HubSpotApp
 from shared.settings.parsers import API_VERSIONS
 
@@ -235,7 +235,7 @@ def test_with_several_apps_init_and_check_ask_for_one_by_name(
 def test_a_version_is_warned_of_half_a_year_before_its_end(
     version: str, today: date, is_warning: bool, text: str
 ) -> None:
-    assert judge_api_version(version, today) == Finding(text, is_difference=is_warning)
+    assert check_api_version(version, today) == Finding(text, is_difference=is_warning)
 
 
 def test_every_version_that_the_settings_take_has_an_end() -> None:
@@ -244,10 +244,10 @@ def test_every_version_that_the_settings_take_has_an_end() -> None:
 
 def test_scopes_that_fail_at_each_install_are_found_without_the_apps_file() -> None:
     app = HubSpotApp("default", scopes=("contacts", "tickets"), conditional_scopes=("tickets",))
-    assert [finding.text.split(" by ")[0].split(":")[0] for finding in judge_scopes(app)] == [
+    assert [finding.text.split(" by ")[0].split(":")[0] for finding in check_scopes(app)] == [
         "oauth is not among the scopes",
         "contacts is a scope that HubSpot has ended",
         "HubSpot replaces tickets",
         "tickets is in two of the lists of scopes",
     ]
-    assert list(judge_scopes(HubSpotApp("default", scopes=("oauth", "crm.objects.contacts.read")))) == []
+    assert list(check_scopes(HubSpotApp("default", scopes=("oauth", "crm.objects.contacts.read")))) == []

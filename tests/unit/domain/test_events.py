@@ -16,7 +16,7 @@ from shared.domain.events import (
     ChainOutcome,
     Event,
     PostFailure,
-    judge_batch,
+    evaluate_batch,
     pause_seconds,
     retry_seconds,
 )
@@ -33,14 +33,14 @@ def refuse(http_status: int, retry_after_seconds: float = 0.0) -> ChainOutcome:
     return ChainOutcome(Chain(EVENTS), failure=PostFailure(http_status, f"HTTP {http_status}", retry_after_seconds))
 
 
-def judge(*outcomes: ChainOutcome, **but: Any) -> BatchResult:
+def evaluate(*outcomes: ChainOutcome, **but: Any) -> BatchResult:
     values = {"failures": 0, "rate": MAX_RATE, "is_failing": False, **but}
-    return judge_batch(outcomes, **values)
+    return evaluate_batch(outcomes, **values)
 
 
 @pytest.mark.parametrize("http_status", [0, 410, 429, 502, 503, 504])
 def test_an_answer_about_the_receiver_pauses_everything_and_halves_the_rate(http_status: int) -> None:
-    result = judge(refuse(http_status), ACCEPTED)
+    result = evaluate(refuse(http_status), ACCEPTED)
     assert result.pause_seconds > 0
     assert result.rate == MAX_RATE / 2
     assert result.is_gone == (http_status == 410)
@@ -48,34 +48,34 @@ def test_an_answer_about_the_receiver_pauses_everything_and_halves_the_rate(http
 
 @pytest.mark.parametrize("http_status", [302, 400, 401, 404, 413, 422, 500])
 def test_any_other_refusal_concerns_its_event_alone(http_status: int) -> None:
-    result = judge(refuse(http_status), ACCEPTED)
+    result = evaluate(refuse(http_status), ACCEPTED)
     assert (result.pause_seconds, result.rate, result.failures) == (0.0, MAX_RATE, 0)
     assert result.failure == refuse(http_status).failure
 
 
 def test_a_probe_that_is_refused_is_followed_by_a_pause_that_grows() -> None:
-    pauses = [judge(refuse(500), failures=failures, is_failing=True).pause_seconds for failures in range(8)]
+    pauses = [evaluate(refuse(500), failures=failures, is_failing=True).pause_seconds for failures in range(8)]
     assert pauses == sorted(pauses)
     assert pauses[0] < 10
     assert pauses[-1] == MAX_PAUSE_SECONDS
 
 
 def test_the_longest_retry_after_counts() -> None:
-    assert judge(refuse(429, 30.0), refuse(429, 90.0)).pause_seconds == 90.0
+    assert evaluate(refuse(429, 30.0), refuse(429, 90.0)).pause_seconds == 90.0
 
 
 def test_the_rate_is_halved_down_to_one_a_second_and_doubled_again() -> None:
     rate = MAX_RATE
     for _ in range(10):
-        rate = judge(refuse(429), rate=rate).rate
+        rate = evaluate(refuse(429), rate=rate).rate
     assert rate == MIN_RATE
     for _ in range(10):
-        rate = judge(ACCEPTED, rate=rate).rate
+        rate = evaluate(ACCEPTED, rate=rate).rate
     assert rate == MAX_RATE
 
 
 def test_a_batch_that_nobody_was_asked_about_changes_nothing() -> None:
-    result = judge(ChainOutcome(Chain(EVENTS), dropped=1), failures=3, rate=7.0)
+    result = evaluate(ChainOutcome(Chain(EVENTS), dropped=1), failures=3, rate=7.0)
     assert (result.failures, result.rate, result.pause_seconds, result.dropped) == (3, 7.0, 0.0, 1)
 
 

@@ -30,7 +30,7 @@ def redirect_to_product(
     return Response(status=303, headers={"Location": set_query(link.return_to, result)})
 
 
-def judge_claim(link: LinkContext, stored: StoredInstall) -> tuple[ReturnStatus, str | None]:
+def classify_claim(link: LinkContext, stored: StoredInstall) -> tuple[ReturnStatus, str | None]:
     """How the install ended for the customer of the link, and the reason in a word."""
     if stored.customer == link.claim.customer:
         return "connected", None
