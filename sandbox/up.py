@@ -18,13 +18,14 @@ from sandbox.given_database import confirm_database
 from sandbox.readiness import make_http_check, make_sweep_check, wait_for
 from sandbox.run_config import (
     InvalidPort,
+    RunConfig,
     choose_ports,
     load_secrets,
     make_run_config,
     merge_settings,
     needs_simulator,
 )
-from sandbox.servers import run_servers
+from sandbox.servers import Servers, run_servers
 from sandbox.shell_env import write_psql_script, write_shell_settings
 from sandbox.supervision import ProcessRefused, run_processes
 from shared.db.schema.migrate import migrate
@@ -82,19 +83,24 @@ def _run(stack: ExitStack, environ: Mapping[str, str], folder: Path, confirm: Ca
     servers = stack.enter_context(run_servers(state, given, say, is_simulated=is_simulated))
     config = make_run_config(given, ports, secrets, servers.urls)
     environment = {**given, **config.settings, **CHILD_ENVIRONMENT}
-    settings = Settings.from_env(environment)
-    migrate(settings.database_url)
+    migrate(Settings.from_env(environment).database_url)
     # 3. Write files for another terminal.
     write_shell_settings(state / "env", {name: environment.get(name, "") for name in {*dotenv, *config.settings}})
     if servers.postgres:
         write_psql_script(state / "psql", servers.postgres, servers.database)
     # 4. Run the processes until they are stopped.
+    _run_processes(config, servers, environment, state)
+
+
+def _run_processes(config: RunConfig, servers: Servers, environment: Mapping[str, str], state: Path) -> None:
+    """Until they are stopped; says when everything works. Raises UpFailed where an embedded server ends by itself."""
+    settings, ports = Settings.from_env(environment), config.ports
     checks = {
         "web": make_http_check(f"http://127.0.0.1:{ports.web}/readyz"),
         "flower": make_http_check(f"http://127.0.0.1:{ports.flower}/healthcheck"),
         "the first sweep of beat and worker": make_sweep_check(settings.database_url),
     }
-    if is_simulated:
+    if config.is_simulated:
         checks["simulator"] = make_http_check(f"http://127.0.0.1:{ports.simulator}/_sim/health")
     ended_servers: list[str] = []
 

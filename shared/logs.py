@@ -82,11 +82,7 @@ def configure(log_format: str, log_level: str, secrets: Iterable[str] = (), *, n
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(log_level.upper())
-    # At debug these log what they send: form bodies with the client secret and refresh tokens.
-    for name in ("urllib3", "requests", "http.client", "amqp", "kombu", "redis"):
-        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
-    # At warning this one logs the raw headers of a malformed response.
-    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
+    _limit_libraries(root.level)
 
 
 def log_ignored_variables(names: Sequence[str]) -> None:
@@ -125,6 +121,14 @@ class RedactingFilter(logging.Filter):
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
         record.msg, record.args = _escape(redact(record.getMessage())), ()
         return True
+
+
+def _limit_libraries(level: int) -> None:
+    # At debug these log what they send: form bodies with the client secret and refresh tokens.
+    for name in ("urllib3", "requests", "http.client", "amqp", "kombu", "redis"):
+        logging.getLogger(name).setLevel(max(logging.INFO, level))
+    # At warning this one logs the raw headers of a malformed response.
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 
 def _leave_out_app(_logger: object, _method: str, event: Event) -> Event:

@@ -48,7 +48,9 @@ def create_app(services: Services) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.merge_slashes = False  # it would redirect to an absolute URL, built from the Host header
     app.jinja_env.filters["printable"] = make_printable
-    _add_routes(app, services)
+    cookies = Cookies(is_https=services.is_https, path_prefix=services.path_prefix)
+    _add_handshake_routes(app, services, cookies)
+    _add_operator_routes(app, services, cookies)
 
     wsgi_app: WSGIApplication = app.wsgi_app
     if services.trusted_proxies:
@@ -72,11 +74,9 @@ def create_app(services: Services) -> Flask:
     return app
 
 
-def _add_routes(app: Flask, services: Services) -> None:
-    cookies = Cookies(is_https=services.is_https, path_prefix=services.path_prefix)
+def _add_handshake_routes(app: Flask, services: Services, cookies: Cookies) -> None:
+    """All that a customer ever sees."""
     new_limiter = partial(RateLimiter, clock=services.monotonic_clock)
-
-    # The handshake: all that a customer ever sees.
     front_page, status = FrontPage(services, cookies), InstallStatus(services, cookies)
     consent = Consent(services, cookies, States(services.secret_key))
     exchange, links = CodeExchange(services), LinkReader(services)
@@ -101,8 +101,10 @@ def _add_routes(app: Flask, services: Services) -> None:
     app.add_url_rule("/installs/<uuid:install_id>", "install_page", status.page)
     app.add_url_rule("/installs/<uuid:install_id>/status", "install_status", status.status)
 
-    # The operator's pages, and what monitoring reads.
-    wrong_passwords = new_limiter("wrong passwords", WRONG_PASSWORD_RATE)
+
+def _add_operator_routes(app: Flask, services: Services, cookies: Cookies) -> None:
+    """The operator's pages, and what monitoring reads."""
+    wrong_passwords = RateLimiter("wrong passwords", WRONG_PASSWORD_RATE, services.monotonic_clock)
     operator = {OPERATOR: services.operator_password}
     operator_auth = BasicAuth(operator, wrong_passwords)
     metrics_auth = BasicAuth({METRICS: services.metrics_password, **operator}, wrong_passwords)

@@ -57,20 +57,8 @@ def sweep(services: Services, apps: Collection[AppServices], *, is_from_beat: bo
         if sweep_of_app.has_postponed:
             app.provider.make_postponed_due()
 
-    # 5. Start what waits for other services.
-    for app, _ in begun:
-        if app.account_info.any_missing():
-            app.start_account_info()
-    for connection_id in services.disconnects.claim_unfinished():
-        start_disconnect(services, connection_id)
-    if services.alert_detector.detect():
-        services.alert_work.submit(partial(deliver_alerts, services.outbox, services.webhook))
-    if services.event_sender is not None and services.event_delivery.any_to_send():
-        services.event_work.submit(services.event_sender.run)
-    if services.scope_watch.any_due():
-        services.scope_work.submit(partial(_count_lacking_scopes, services.scope_watch))
-
-    # 6. Delete what is older than it is kept for.
+    # 5. Start what waits for other services, and delete what is older than it is kept for.
+    _start_background_work(services, [app for app, _ in begun])
     prune(services.engine)
     return True
 
@@ -110,6 +98,20 @@ def _activate_if_due(app: AppServices, provider: Provider) -> bool:
         if provider.condition is not Condition.OK:
             log.warning("HubSpot is unhealthy", app=app.name, state=provider.condition, reason=provider.reason)
     return is_due
+
+
+def _start_background_work(services: Services, apps: Iterable[AppServices]) -> None:
+    for app in apps:
+        if app.account_info.any_missing():
+            app.start_account_info()
+    for connection_id in services.disconnects.claim_unfinished():
+        start_disconnect(services, connection_id)
+    if services.alert_detector.detect():
+        services.alert_work.submit(partial(deliver_alerts, services.outbox, services.webhook))
+    if services.event_sender is not None and services.event_delivery.any_to_send():
+        services.event_work.submit(services.event_sender.run)
+    if services.scope_watch.any_due():
+        services.scope_work.submit(partial(_count_lacking_scopes, services.scope_watch))
 
 
 def _join(names: Iterable[str]) -> str:

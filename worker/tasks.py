@@ -38,29 +38,7 @@ def register(app: Celery, get_services: Callable[[], Services], get_sweeper: Cal
 
     @app.task(name=dispatch.STORE_INSTALL, bind=True, **ACKS_LATE)
     def _store_install(task: Task, install_id: str, hub_id: int, ciphertext: str, **_unknown: Any) -> None:
-        # 1. Store it.
-        grant = EncryptedInstall(install_id, hub_id, ciphertext)
-        try:
-            with deadline(_choose_timeout_seconds(task)):
-                services = get_services()
-                name = _store(grant, services, task)
-        except (StoreError, SchemaError, UserUnknown) as error:
-            # No Celery retry, which would wait until a date by this host's clock: the message goes to the end of the
-            # queue, and the next one gets its turn.
-            log.warning("an install waits", hub_id=hub_id, why=str(error))
-            time.sleep(RETRY_PAUSE_SECONDS)
-            raise Reject("it waits", requeue=True) from None
-        except DecryptionError as error:
-            log.error(
-                "dropped an install message that cannot be decrypted: forged, or encrypted with a lost key",
-                why=str(error),
-            )
-            return
-        # 2. Refresh it where it came without an access token, and ask HubSpot about the account.
-        #    Not of an app that is in no setting any more: its connections are kept.
-        if (services_of_app := services.apps.get(name)) is not None:
-            services_of_app.activate_refresh_loop()
-            services_of_app.start_account_info()
+        _store_or_requeue(EncryptedInstall(install_id, hub_id, ciphertext), get_services, task)
 
     @app.task(name=dispatch.SWEEP)
     def _sweep(**_unknown: Any) -> None:
@@ -76,6 +54,32 @@ def register(app: Celery, get_services: Callable[[], Services], get_sweeper: Cal
                 connection_id=connection_id,
                 why=str(error),
             )
+
+
+def _store_or_requeue(grant: EncryptedInstall, get_services: Callable[[], Services], task: Task) -> None:
+    """Raises Reject where it waits."""
+    # 1. Store it.
+    try:
+        with deadline(_choose_timeout_seconds(task)):
+            services = get_services()
+            name = _store(grant, services, task)
+    except (StoreError, SchemaError, UserUnknown) as error:
+        # No Celery retry, which would wait until a date by this host's clock: the message goes to the end of the
+        # queue, and the next one gets its turn.
+        log.warning("an install waits", hub_id=grant.hub_id, why=str(error))
+        time.sleep(RETRY_PAUSE_SECONDS)
+        raise Reject("it waits", requeue=True) from None
+    except DecryptionError as error:
+        log.error(
+            "dropped an install message that cannot be decrypted: forged, or encrypted with a lost key",
+            why=str(error),
+        )
+        return
+    # 2. Refresh it where it came without an access token, and ask HubSpot about the account.
+    #    Not of an app that is in no setting any more: its connections are kept.
+    if (services_of_app := services.apps.get(name)) is not None:
+        services_of_app.activate_refresh_loop()
+        services_of_app.start_account_info()
 
 
 def _choose_timeout_seconds(task: Task) -> float:

@@ -61,6 +61,31 @@ def make_control_routes(sim: Simulation, marketplace: Marketplace) -> Blueprint:
     def show_manual() -> Response:
         return _make_json(MANUAL)
 
+    @routes.post("/reset")
+    def reset() -> Response:
+        body = _read_body()
+        sim.faults.clear()
+        if body.get("settings"):
+            sim.behaviour.reset()
+        if body.get("accounts"):
+            sim.reset_accounts()
+        sim.counters.reset()
+        marketplace.reset()
+        return Response(status=204)
+
+    for error in (BadRequest, InvalidBehaviour, InvalidFault):
+        routes.register_error_handler(error, lambda error: _make_json({"error": str(error)}, 400))
+    _add_reading_routes(routes, sim)
+    _add_settings_routes(routes, sim)
+    _add_fault_routes(routes, sim)
+    _add_install_routes(routes, sim)
+    _add_app_routes(routes, sim)
+    _add_journal_routes(routes, sim)
+    _add_marketplace_routes(routes, sim, marketplace)
+    return routes
+
+
+def _add_reading_routes(routes: Blueprint, sim: Simulation) -> None:
     @routes.get("/health")
     def health() -> Response:
         return Response(status=204)
@@ -77,28 +102,6 @@ def make_control_routes(sim: Simulation, marketplace: Marketplace) -> Blueprint:
         now = sim.clock()
         statuses = [sim.check_access_token(token if isinstance(token, str) else "") for token in tokens]
         return _make_json({"tokens": [_status_to_json(status, now) for status in statuses]})
-
-    @routes.post("/reset")
-    def reset() -> Response:
-        body = _read_body()
-        sim.faults.clear()
-        if body.get("settings"):
-            sim.behaviour.reset()
-        if body.get("accounts"):
-            sim.reset_accounts()
-        sim.counters.reset()
-        marketplace.reset()
-        return Response(status=204)
-
-    for error in (BadRequest, InvalidBehaviour, InvalidFault):
-        routes.register_error_handler(error, lambda error: _make_json({"error": str(error)}, 400))
-    _add_settings_routes(routes, sim)
-    _add_fault_routes(routes, sim)
-    _add_install_routes(routes, sim)
-    _add_app_routes(routes, sim)
-    _add_journal_routes(routes, sim)
-    _add_marketplace_routes(routes, sim, marketplace)
-    return routes
 
 
 def _add_settings_routes(routes: Blueprint, sim: Simulation) -> None:

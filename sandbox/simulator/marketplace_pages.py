@@ -44,14 +44,8 @@ def make_marketplace_routes(sim: Simulation, marketplace: Marketplace) -> Bluepr
         install = next(each for each in marketplace.list_installs() if each.id == install_id)
         return _open(install, url, is_framed=install.is_framed)
 
-    @routes.errorhandler(ConsentError)
-    def show_error(error: ConsentError) -> str:
-        return render_template("problem.html", text=str(error))
-
-    @routes.errorhandler(UnknownInstall)
-    def show_unknown(_: UnknownInstall) -> tuple[str, int]:
-        return render_template("problem.html", text="Please verify connection: there is no such install."), 404
-
+    routes.register_error_handler(ConsentError, _show_error)
+    routes.register_error_handler(UnknownInstall, _show_unknown)
     return routes
 
 
@@ -70,6 +64,14 @@ def _start_from_form(sim: Simulation, marketplace: Marketplace) -> tuple[Marketp
         return_query=form.get("return_query", ""),
         is_framed="top" not in form,
     )
+
+
+def _show_error(error: ConsentError) -> str:
+    return render_template("problem.html", text=str(error))
+
+
+def _show_unknown(_: UnknownInstall) -> tuple[str, int]:
+    return render_template("problem.html", text="Please verify connection: there is no such install."), 404
 
 
 def _open(install: MarketplaceInstall, url: str, *, is_framed: bool) -> BaseResponse:

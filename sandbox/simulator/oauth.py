@@ -7,10 +7,11 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
+from sandbox.simulator.access_tokens import AccessToken
 from sandbox.simulator.answers import Answer, Refused, make_http_error, make_ok
 from sandbox.simulator.delivery import deliver
 from sandbox.simulator.faults import Call
-from sandbox.simulator.records import DEFAULT_USER_ID, NO_USER, RefreshToken
+from sandbox.simulator.records import DEFAULT_USER_ID, NO_USER, Installation, RefreshToken
 from sandbox.simulator.simulation import Simulation
 
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -94,9 +95,23 @@ def _introspect(sim: Simulation, form: Mapping[str, str]) -> Answer:
     if status.state != "live" or token is None or installation is None or not is_own:
         return make_ok({"active": False})
     grant = sim.accounts.find_latest_refresh_token(installation) or RefreshToken(text, installation, (), None)
+    return _describe_token(
+        sim,
+        form,
+        grant,
+        token_use="access_token",  # noqa: S106 no secret
+        expires_in=int(token.expires_at - sim.clock()),
+        signed_access_token=_make_signed_access_token(sim, installation, token, grant),
+        is_private_distribution=False,
+    )
+
+
+def _make_signed_access_token(
+    sim: Simulation, installation: Installation, token: AccessToken, grant: RefreshToken
+) -> dict[str, Any]:
+    """Only the introspection of an access token has this. The simulator signs nothing."""
     user_id = installation.user_id or DEFAULT_USER_ID
-    # only access tokens have this; the simulator signs nothing
-    signed_access_token = {
+    return {
         "expiresAt": int(token.expires_at * 1000),
         "scopes": list(grant.scopes),
         "hubId": installation.hub_id,
@@ -109,15 +124,6 @@ def _introspect(sim: Simulation, form: Mapping[str, str]) -> Answer:
         "isServiceAccount": False,
         "isPrivateDistribution": False,
     }
-    return _describe_token(
-        sim,
-        form,
-        grant,
-        token_use="access_token",  # noqa: S106 no secret
-        expires_in=int(token.expires_at - sim.clock()),
-        signed_access_token=signed_access_token,
-        is_private_distribution=False,
-    )
 
 
 def _describe_token(sim: Simulation, form: Mapping[str, str], grant: RefreshToken, **extra: Any) -> Answer:

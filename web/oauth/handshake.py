@@ -123,26 +123,32 @@ class Handshake:
         install = make_install(install_id, app, grant, claim)
         tracing.set_attributes(**install.identity.log_fields(), install_id=install_id)
 
-        # 3. Store the grant where it is not lost: in the queue or the database, and in the browser until it is stored.
+        # 3. Store the grant where it is not lost, and redirect to the page that waits until it is stored.
+        return self._store(install, link)
+
+    def _store(self, install: Install, link: LinkContext | None) -> Response:
+        # 1. In the queue or the database.
         is_accepted = submit_install(self._services, self._services.cipher.encrypt_install(install))
         now = self._services.clock()
-        cookie = InstallCookie(install_id, install.hub_id, now.timestamp(), app=app.name)
+        cookie = InstallCookie(install.install_id, install.hub_id, now.timestamp(), app=install.app)
         if is_accepted:
             cookie = cookie.mark_submitted(now, is_accepted=True)
 
-        # 4. Redirect to the page that waits until the grant is stored.
-        response = _redirect_to_install_page(install_id)
+        # 2. In the browser, until it is stored.
+        response = _redirect_to_install_page(install.install_id)
         browser_copy = self._services.cipher.encrypt_install(install.without_access_token()).ciphertext
         encrypted_link = link.encrypt(self._services.cipher) if link else None
         is_in_cookie = self._jar.add(request, response, cookie, browser_copy, encrypted_link)
         if not is_in_cookie and not is_accepted:
             raise AbortWithPage(error_pages.NOT_STORED)
-        self._exchange.remember(install_id, install.hub_id)
-        self._cookies.mark_code_used(request, response, install_id, STATE_LIFETIME)
+
+        # 3. A reload of this address must not exchange the code again.
+        self._exchange.remember(install.install_id, install.hub_id)
+        self._cookies.mark_code_used(request, response, install.install_id, STATE_LIFETIME)
         log.info(
             "HubSpot granted a connection",
             **install.identity.log_fields(),
-            install_id=install_id,
+            install_id=install.install_id,
             accepted=is_accepted,
             in_cookie=is_in_cookie,
         )
