@@ -2,17 +2,14 @@
 
 import gc
 import os
-from contextlib import suppress
 from typing import Any
 
-from shared.db.core.errors import StoreUnavailable
-from shared.db.schema.privileges import WEB
+from shared.db.core.errors import SchemaError
 from shared.foreign_environment import GUNICORN_ARGUMENTS, remove_foreign_variables
-from shared.logs import log_ignored_variables
-from shared.startup_checks import check_database
-from web import app as _imported_before_the_fork  # noqa: F401  so that the processes share its memory
+from shared.settings import SettingsError
 from web.server import slow_client_worker
-from web.server.startup import exit_on_configuration_error, load_settings, refuse_unusable_broker
+from web.server.loaded_application import LoadedApplication
+from web.server.startup import exit_on_configuration_error
 from web.server.stop_signals import block_stop_signals, unblock_stop_signals
 
 # gunicorn would take these two from PORT and WEB_CONCURRENCY.
@@ -37,26 +34,37 @@ forwarder_headers = ""
 # Its socket would be in the home folder, which a read-only container does not have.
 control_socket_disable = True
 
+#: As in `gunicorn web.wsgi:app`.
+OUR_APPLICATION = "web.wsgi:app"
+
 
 def on_starting(server: Any) -> None:
-    """Checks the servers in the master, before the fork: a refusal by each worker would print gunicorn's traceback."""
+    """Loads the application before the fork: its processes share the memory, and a refusal is one line."""
     ignored = remove_foreign_variables(os.environ)  # noqa: TID251  an entry point
     if os.environ.pop(GUNICORN_ARGUMENTS, ""):  # noqa: TID251
         ignored = (*ignored, GUNICORN_ARGUMENTS)
         server.app.reload()  # reads the options again, as after SIGHUP
         server.setup(server.app)
     with exit_on_configuration_error():
-        settings = load_settings(os.environ)  # noqa: TID251
-        log_ignored_variables(ignored)
-        refuse_unusable_broker(settings)
-        with suppress(StoreUnavailable):  # each worker waits for PostgreSQL and logs it
-            check_database(settings, WEB)
-    on_reload(server)
+        _load(server, ignored)
 
 
 def on_reload(server: Any) -> None:
-    """Set here and not as `worker_class`: the command lines in the manuals say gthread, and the command line wins."""
+    """After SIGHUP: new workers with the settings of now, or with those of before where these are wrong."""
+    gc.unfreeze()  # the application of before can be freed
+    try:
+        _load(server)
+    except (SettingsError, SchemaError) as error:
+        server.log.error("nothing is reloaded: %s", error)
+
+
+def _load(server: Any, ignored: tuple[str, ...] = ()) -> None:
+    # Set here and not as `worker_class`: the command lines in the manuals say gthread, and the command line wins.
     server.worker_class = slow_client_worker.choose_worker_class(server.worker_class, tls=server.cfg.is_ssl)
+    loaded = LoadedApplication.load(os.environ, ignored)  # noqa: TID251
+    loaded.run_once()
+    if server.app.app_uri == OUR_APPLICATION:  # another one may wrap ours, and imports web.wsgi
+        server.app.callable, server.app.loaded = loaded.app, loaded
 
 
 def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001
@@ -69,6 +77,8 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001  gunicorn looks
     block_stop_signals(server.SIG_QUEUE)
 
 
-def post_worker_init(worker: Any) -> None:  # noqa: ARG001
-    """Called after gunicorn has set the worker's handlers and loaded the application."""
+def post_worker_init(worker: Any) -> None:
+    """Called after gunicorn has set the worker's handlers."""
+    if worker.app.app_uri == OUR_APPLICATION:
+        worker.app.loaded.begin_process(os.environ)  # noqa: TID251
     unblock_stop_signals()
