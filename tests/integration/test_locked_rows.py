@@ -11,9 +11,12 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg2
 import pytest
+from sqlalchemy import text
 
 from shared.db.core.engine import make_engine
+from shared.db.core.statements import Database, single_statement
 from shared.db.lifecycle.imports import ImportRow
 from shared.db.lifecycle.key_rotation import ReencryptedToken, TokenPlace
 from shared.db.refresh.claims import ClaimedConnection, RefreshResult
@@ -297,6 +300,21 @@ def test_a_default_isolation_level_of_the_database_lets_no_statement_fail(
         outcomes = at_once([lambda s=s, r=r: s.results.save(r) for s, r in zip(stores, results, strict=False)])
         assert all(not outcome.rejected for outcome in outcomes)
     stores[0].provider.record_outcomes([CallOutcome(is_first_attempt=True)])
+    engine.dispose()
+
+
+def test_statements_leave_the_isolation_level_of_their_connection_alone(database_url: str) -> None:
+    """Psycopg2 sends a further message, before and after each statement, on a connection whose level was set."""
+    engine = make_engine(database_url, pool_size=1)
+    database = Database(engine)
+    for _ in range(2):
+        database.execute(single_statement("SELECT 1"))
+        with database.transaction() as connection:
+            connection.execute(text("SELECT 1"))
+    with engine.connect() as connection:
+        psycopg2_connection = connection.connection.dbapi_connection
+        assert isinstance(psycopg2_connection, psycopg2.extensions.connection)
+        assert psycopg2_connection.isolation_level is None
     engine.dispose()
 
 

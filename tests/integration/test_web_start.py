@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from shared.db.schema.migrate import migrate
 from shared.settings import Settings
 from tests.support.environment import ROOT
+from tests.support.polling import until
 from tests.support.product import has_printed, url_responds
 from tests.support.visitor import Visitor
 from web.server.startup import check_database_when_it_answers
@@ -182,6 +183,24 @@ def test_health_checks_are_answered_whatever_host_a_balancer_names(product):
             with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
                 connection.sendall(f"GET {path} {head}\r\nConnection: close\r\n\r\n".encode())
                 assert connection.recv(200).split()[1] == b"200", (path, head)
+
+
+def test_a_reload_takes_settings_of_now_and_keeps_those_of_before_where_they_are_wrong(product):
+    password = product.folder / "metrics_password"
+    password.write_text("the first one")
+    web = product.web(METRICS_PASSWORD_FILE=str(password))
+
+    def may_read_metrics(secret):
+        return requests.get(f"{web.url}/metrics", auth=("metrics", secret), timeout=60).status_code == 200
+
+    assert may_read_metrics("the first one")
+    password.write_text("the second one")
+    web.send_signal(signal.SIGHUP)
+    until(lambda: may_read_metrics("the second one") and not may_read_metrics("the first one"))
+    password.write_text("short")
+    web.send_signal(signal.SIGHUP)
+    web.wait_until(has_printed("nothing is reloaded: bad settings: METRICS_PASSWORD"))
+    assert may_read_metrics("the second one")
 
 
 def test_forks_of_a_preloaded_application_share_no_connection(product, simulator):

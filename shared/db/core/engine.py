@@ -25,7 +25,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg2
-from psycopg2.extensions import POLL_OK, POLL_READ, STATUS_SETUP, set_wait_callback
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, POLL_OK, POLL_READ, STATUS_SETUP, set_wait_callback
 from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  its own name is too short
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidatePoolError
@@ -143,6 +143,14 @@ class _Connection(Psycopg2Connection):
         super().__init__(*arguments, **options)
         self.options: Mapping[str, Any] = {}  #: with which it was opened
         self.replace_at = time.monotonic() + MAX_CONNECTION_AGE_SECONDS
+
+    def set_isolation_level(self, level: int | None) -> None:
+        """SQLAlchemy's, which sets the server's default again after AUTOCOMMIT.
+
+        From then on psycopg2 itself would send `SET default_transaction_isolation` whenever autocommit ends, twice for
+        each statement. The level of a transaction is set in its first message (STATEMENT_LIMITS), not here.
+        """
+        self.autocommit = level == ISOLATION_LEVEL_AUTOCOMMIT
 
     def ask_server(self) -> tuple[datetime, bool]:
         """When the server was started, and whether it is read-only. Leaves no transaction open."""
