@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import Literal, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 from shared.domain.account import AccountDetails
 from shared.domain.errors import InvalidClient, ProviderError, TemporarilyUnavailable
@@ -24,7 +24,8 @@ from shared.hubspot.response_parsing import (
     parse_introspection,
     parse_refresh,
 )
-from shared.hubspot.transport import Endpoint, Steps, Transport, send
+from shared.hubspot.transport import Steps, Transport, send
+from shared.net.http_call import Endpoint
 from shared.settings import Settings
 from shared.settings.hubspot_app import HubSpotApp
 from shared.tracing import SpanKind, trace_steps
@@ -236,7 +237,8 @@ class HubSpot:
 
         `token` is the one in the form; empty: it has none.
         """
-        fields = urlencode(form, errors="replace")
+        # As urlencode() does, which costs three times as much: the names need no quoting.
+        fields = "&".join([f"{name}={quote_plus(value, errors='replace')}" for name, value in form.items()])
         tokens = (token,) if token else ()
         first = self._preferred_secret
         for tries in range(1, len(self._secrets) + 1):

@@ -24,8 +24,9 @@ from shared.hubspot import response_fields
 from shared.hubspot.client import HubSpot
 from shared.hubspot.journal_parsing import EVENT_TYPE_IDS, parse_file, parse_offset, parse_subscriptions
 from shared.hubspot.response_parsing import SUCCESS, Reply, parse_json
-from shared.hubspot.transport import Endpoint, Steps, Transport, send
+from shared.hubspot.transport import Steps, Transport, send
 from shared.net.addresses import may_be_public_host
+from shared.net.http_call import Endpoint
 from shared.settings import Settings
 from shared.settings.hubspot_app import HubSpotApp
 from shared.tracing import SpanKind, trace_steps

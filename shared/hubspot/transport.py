@@ -7,36 +7,30 @@ waits for each reply, and the refresh loop keeps hundreds of calls in flight fro
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from importlib.metadata import version
-from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from shared import tracing
 from shared.domain.errors import TemporarilyUnavailable
 from shared.hubspot.response_parsing import Reply, find_correlation_id
 from shared.net.call_engine import CallEngine
-from shared.net.http_call import MAX_BODY_BYTES, HttpReply, HttpRequest
+from shared.net.http_call import Endpoint, HttpReply
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    method: str
-    url: str
-    headers: tuple[str, ...] = field(repr=False)  #: complete lines
-    max_reply_bytes: int = MAX_BODY_BYTES  #: this and the next one as in HttpRequest
-    is_public_only: bool = False
+class Call(NamedTuple):
+    """One request that steps wait for."""
 
+    endpoint: Endpoint
+    body: bytes | None  #: None: a request without one
+    ends_at: float  #: its deadline, by time.monotonic()
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request that steps wait for. `ends_at`: its deadline, by time.monotonic()."""
-
-    request: HttpRequest
-    ends_at: float
+    def __repr__(self) -> str:
+        """Without the body, which has tokens."""
+        return f"Call({self.endpoint!r})"
 
 
 #: Logic that waits for calls: it yields a Call, is resumed with its reply, and returns a T or raises.
@@ -66,25 +60,42 @@ class Transport:
             except StopIteration as end:
                 result: T = end.value
                 return result
-            reply = self._engine.call(call.request, call.ends_at - monotonic())
+            reply = self._engine.call(call.endpoint, call.body, ends_at=call.ends_at)
 
     def start(self, steps: Steps[T], on_result: Callable[[T], None], on_error: Callable[[Exception], None]) -> None:
         """Run steps beside others, without a thread that waits. Their end is told in the engine's thread."""
-
-        def resume(reply: Any) -> None:
-            try:
-                call = steps.send(reply)
-            except StopIteration as end:
-                on_result(end.value)
-            except Exception as error:  # noqa: BLE001  whatever it is, the caller must learn of it
-                on_error(error)
-            else:
-                self._engine.submit(call.request, call.ends_at - monotonic(), resume)
-
-        resume(None)
+        _StartedSteps(self._engine, steps, on_result, on_error).resume(None)
 
     def close(self) -> None:
         self._engine.close()
+
+
+class _StartedSteps(Generic[T]):
+    """An object: a function that hands itself on is a reference cycle, which only a collection of garbage frees."""
+
+    __slots__ = ("_engine", "_on_error", "_on_result", "_steps")
+
+    def __init__(
+        self,
+        engine: CallEngine,
+        steps: Steps[T],
+        on_result: Callable[[T], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        self._engine = engine
+        self._steps = steps
+        self._on_result = on_result
+        self._on_error = on_error
+
+    def resume(self, reply: Any) -> None:
+        try:
+            call = self._steps.send(reply)
+        except StopIteration as end:
+            self._on_result(end.value)
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller must learn of it
+            self._on_error(error)
+        else:
+            self._engine.submit(call.endpoint, call.body, call.ends_at, self.resume)
 
 
 def send(
@@ -98,16 +109,12 @@ def send(
 
     Raises TemporarilyUnavailable with a code.
     """
-    lines = (*endpoint.headers, *_to_lines(headers)) if headers else endpoint.headers
-    request = HttpRequest(endpoint.method, endpoint.url, lines, body, endpoint.max_reply_bytes, endpoint.is_public_only)
-    reply = yield Call(request, ends_at)
-    tracing.set_attributes(
-        http_status=reply.http_status or None, correlation_id=find_correlation_id(reply.headers, secrets, {})
-    )
-    return _to_reply(reply, secrets)
-
-
-def _to_reply(reply: HttpReply, secrets: tuple[str, ...]) -> Reply:
+    if headers:
+        endpoint = replace(endpoint, headers=(*endpoint.headers, *_to_lines(headers)))
+    reply = yield Call(endpoint, body, ends_at)
+    if tracing.is_recording():
+        correlation_id = find_correlation_id(reply.headers, secrets, {})
+        tracing.set_attributes(http_status=reply.http_status or None, correlation_id=correlation_id)
     if reply.failure is not None:
         raise TemporarilyUnavailable(reply.failure)
     return Reply(reply.http_status, reply.headers, reply.body, secrets)

@@ -19,7 +19,8 @@ from time import monotonic
 import pycurl
 import structlog
 
-from shared.net.http_call import HttpCall, HttpReply, HttpRequest
+from shared.net.http_call import Endpoint, HttpCall, HttpReply
+from shared.net.kept_connections import KeptConnections
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +28,18 @@ log = structlog.get_logger(__name__)
 END_GRACE_SECONDS = 5.0
 
 OnReply = Callable[[HttpReply], None]
+#: What libcurl says it waits for, as events of a selector; nothing for POLL_REMOVE.
+_SELECTOR_EVENTS = {
+    pycurl.POLL_IN: selectors.EVENT_READ,
+    pycurl.POLL_OUT: selectors.EVENT_WRITE,
+    pycurl.POLL_INOUT: selectors.EVENT_READ | selectors.EVENT_WRITE,
+}
+#: Events of a selector, as libcurl is told of them.
+_CURL_EVENTS = {
+    selectors.EVENT_READ: pycurl.CSELECT_IN,
+    selectors.EVENT_WRITE: pycurl.CSELECT_OUT,
+    selectors.EVENT_READ | selectors.EVENT_WRITE: pycurl.CSELECT_IN | pycurl.CSELECT_OUT,
+}
 
 
 class CallEngine:
@@ -36,28 +49,29 @@ class CallEngine:
         """`proxy`: the URL of an egress proxy, with its user and password; empty: none."""
         self._max_idle_connections = max_idle_connections
         self._proxy = proxy
-        self._submitted: deque[tuple[HttpRequest, float, OnReply]] = deque()
+        self._submitted: deque[tuple[Endpoint, bytes | None, float, OnReply]] = deque()
         self._running: dict[HttpCall, OnReply] = {}
         self._idle: list[HttpCall] = []
-        self._fd_by_local_port: dict[int, int] = {}  #: of libcurl's connections
+        self._connections = KeptConnections()
+        self._watched_fds: set[int] = set()
         self._next_timeout: float | None = None  #: when libcurl wants to be called, by time.monotonic()
         self._is_waiting = False
         self._is_closed = False
         self._start_lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def submit(self, request: HttpRequest, timeout_seconds: float, on_reply: OnReply) -> None:
-        """Begin a call that ends, whatever happens, `timeout_seconds` after it was begun. From any thread.
+    def submit(self, endpoint: Endpoint, body: bytes | None, ends_at: float, on_reply: OnReply) -> None:
+        """Begin a call that ends, whatever happens, at `ends_at`, by time.monotonic(). From any thread.
 
         `on_reply` is called in the engine's thread, and must not wait for anything.
         """
         if self._thread is None:
             self._start_thread()
-        self._submitted.append((request, monotonic() + timeout_seconds, on_reply))
+        self._submitted.append((endpoint, body, ends_at, on_reply))
         if self._is_waiting:
             self._wake()
 
-    def call(self, request: HttpRequest, timeout_seconds: float) -> HttpReply:
+    def call(self, endpoint: Endpoint, body: bytes | None = None, *, ends_at: float) -> HttpReply:
         """Wait for the reply of one call."""
         replies: list[HttpReply] = []
         ended = threading.Event()
@@ -66,8 +80,8 @@ class CallEngine:
             replies.append(reply)
             ended.set()
 
-        self.submit(request, timeout_seconds, on_reply)
-        ended.wait(timeout_seconds + END_GRACE_SECONDS)
+        self.submit(endpoint, body, ends_at, on_reply)
+        ended.wait(ends_at - monotonic() + END_GRACE_SECONDS)
         return replies[0] if replies else HttpReply(0, failure="timeout")
 
     def close(self) -> None:
@@ -123,7 +137,7 @@ class CallEngine:
             if key.fileobj is self._wake_reader:
                 self._wake_reader.recv(4096)
             else:
-                self._multi.socket_action(key.fd, _to_curl_events(mask))
+                self._multi.socket_action(key.fd, _CURL_EVENTS[mask])
         if self._next_timeout is not None and self._next_timeout <= monotonic():
             self._next_timeout = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
@@ -135,10 +149,10 @@ class CallEngine:
             return 0.0
         return None if self._next_timeout is None else max(0.0, self._next_timeout - monotonic())
 
-    def _begin(self, request: HttpRequest, deadline: float, on_reply: OnReply) -> None:
-        call = self._idle.pop() if self._idle else HttpCall(self._proxy, self._fd_by_local_port)
+    def _begin(self, endpoint: Endpoint, body: bytes | None, ends_at: float, on_reply: OnReply) -> None:
+        call = self._idle.pop() if self._idle else HttpCall(self._proxy, self._connections)
         try:
-            call.prepare(request, deadline)
+            call.prepare(endpoint, body, ends_at)
         except (pycurl.error, ValueError):  # also UnicodeError: what cannot be sent
             self._hand_over(on_reply, HttpReply(0, failure="malformed_request"))
             return
@@ -173,7 +187,7 @@ class CallEngine:
 
     def _end_all(self) -> None:
         """End every call with the failure "closed", and close what _open() has opened."""
-        unfinished = [*self._running.values(), *(on_reply for _, _, on_reply in self._submitted)]
+        unfinished = [*self._running.values(), *(on_reply for *_, on_reply in self._submitted)]
         for call in self._running:
             self._multi.remove_handle(call.handle)
         for call in (*self._running, *self._idle):
@@ -181,7 +195,8 @@ class CallEngine:
         self._running.clear()
         self._idle.clear()
         self._submitted.clear()
-        self._fd_by_local_port.clear()
+        self._connections = KeptConnections()
+        self._watched_fds.clear()
         self._next_timeout = None
         self._multi.close()
         self._selector.close()
@@ -192,30 +207,13 @@ class CallEngine:
 
     def _watch_socket(self, what: int, fd: int, _multi: object, _data: object) -> None:
         """Called by libcurl, which says what it waits for at a socket."""
-        if fd in self._selector.get_map():
+        if fd in self._watched_fds:
+            self._watched_fds.remove(fd)
             self._selector.unregister(fd)
-        elif what != pycurl.POLL_REMOVE:
-            with suppress(OSError):  # libcurl also watches what wakes it up, which is no socket
-                self._fd_by_local_port[_find_local_port(fd)] = fd
-        events = selectors.EVENT_READ * bool(what & pycurl.POLL_IN) | selectors.EVENT_WRITE * bool(
-            what & pycurl.POLL_OUT
-        )
-        if what != pycurl.POLL_REMOVE and events:
+        if events := _SELECTOR_EVENTS.get(what):
+            self._watched_fds.add(fd)
             self._selector.register(fd, events)
+            self._connections.add(fd)
 
     def _set_timer(self, milliseconds: int) -> None:
         self._next_timeout = None if milliseconds < 0 else monotonic() + milliseconds / 1000
-
-
-def _find_local_port(fd: int) -> int:
-    connection = socket.socket(fileno=fd)
-    try:
-        return int(connection.getsockname()[1])
-    finally:
-        connection.detach()
-
-
-def _to_curl_events(mask: int) -> int:
-    readable = pycurl.CSELECT_IN if mask & selectors.EVENT_READ else 0
-    writable = pycurl.CSELECT_OUT if mask & selectors.EVENT_WRITE else 0
-    return int(readable | writable)

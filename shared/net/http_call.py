@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from io import BytesIO
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,12 +16,11 @@ import certifi
 import pycurl
 
 from shared.net.addresses import is_metadata_address, is_public_address
+from shared.net.kept_connections import KeptConnections
 
 #: Of a body, decompressed, where the request does not say another number. HubSpot's replies have less than a
 #: thousandth of it.
 MAX_BODY_BYTES = 1024 * 1024
-#: Of all header fields of a reply together.
-MAX_HEADER_BYTES = 64 * 1024
 #: A connection that was idle for longer is opened again: a firewall in between may have dropped it silently.
 MAX_IDLE_SECONDS = 30
 #: No connection is used for longer: by then the host's name may lead to another address.
@@ -45,15 +45,48 @@ ABORT = -1
 
 
 @dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """`headers` are complete lines. A `body` of None is a request without one."""
+class Endpoint:
+    """What requests have in common. `headers` are complete lines."""
 
     method: str
     url: str
     headers: tuple[str, ...] = field(default=(), repr=False)
-    body: bytes | None = field(default=None, repr=False)
     max_reply_bytes: int = MAX_BODY_BYTES  #: of the reply's body, decompressed
     is_public_only: bool = False  #: call no address of a private network; through a proxy the proxy resolves the name
+
+
+class HeaderFields(Mapping[str, str]):
+    """By names in lower case; of several fields of one name the last one counts.
+
+    Parsed when the first one is read: most replies are understood without them.
+    """
+
+    __slots__ = ("_fields", "_head")
+
+    def __init__(self, head: bytes) -> None:
+        """`head`: the lines as they came, with those of interim replies and of a proxy before them."""
+        self._head = head
+        self._fields: dict[str, str] | None = None
+
+    def __getitem__(self, name: str) -> str:
+        return self._parse()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parse())
+
+    def __len__(self) -> int:
+        return len(self._parse())
+
+    def _parse(self) -> dict[str, str]:
+        if self._fields is None:
+            self._fields = {}
+            for line in self._head.decode("latin-1").split("\n"):
+                name, _, value = line.partition(":")
+                if line.startswith("HTTP/"):
+                    self._fields.clear()  # those before were of another reply
+                else:
+                    self._fields[name.strip().lower()] = value.strip()
+        return self._fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +94,7 @@ class HttpReply:
     """What a call brought. `failure` is a code, never libcurl's message, which may contain the URL."""
 
     http_status: int  #: 0: no reply came, or not all of its headers
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  #: names in lower case; the last one counts
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
     failure: str | None = None  #: why the reply is not complete
 
@@ -73,12 +106,12 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]  # pycurl has no types
 class HttpCall:
     """A handle of libcurl, used for one call after the other, and the reply of the call that it runs."""
 
-    def __init__(self, proxy: str, fd_by_local_port: Mapping[int, int]) -> None:
+    def __init__(self, proxy: str, connections: KeptConnections) -> None:
         self._has_proxy = bool(proxy)
-        self._fd_by_local_port = fd_by_local_port
-        self._request_headers: tuple[str, ...] | None = None
-        self._max_reply_bytes = 0  #: this and the next one as in the request
-        self._is_public_only = False
+        self._connections = connections
+        self._endpoint = Endpoint("", "")  #: which the handle is set to
+        self._is_fresh_only = False
+        self._head = BytesIO()
         self.handle = _Handle()
         self.handle.call = self
         ca_file = find_ca_file()
@@ -95,60 +128,62 @@ class HttpCall:
             (pycurl.PROXY_CAINFO, ca_file),
             (pycurl.OPENSOCKETFUNCTION, self._open_socket),
             (pycurl.PREREQFUNCTION, self._allow_to_send),
-            (pycurl.HEADERFUNCTION, self._receive_header),
+            (pycurl.HEADERFUNCTION, self._head.write),  # libcurl itself limits how much comes
             (pycurl.WRITEFUNCTION, self._receive_body),
         ):
             self.handle.setopt(option, value)
 
-    def prepare(self, request: HttpRequest, deadline: float) -> None:
-        """Raises pycurl.error, ValueError."""
+    def prepare(self, endpoint: Endpoint, body: bytes | None, deadline: float) -> None:
+        """`body`: None for a request without one. Raises pycurl.error, ValueError."""
         self._deadline = deadline
         self._body = bytearray()
-        self._header_lines: list[bytes] = []
-        self._header_bytes = 0
-        self._has_all_headers = False
+        self._head.seek(0)
+        self._head.truncate()
         self._is_too_large = False
         self._is_address_refused = False
-        self._is_public_only = request.is_public_only
         self._is_sent = False
         self._is_new_connection = False
         self._has_found_closed = False
-        handle = self.handle
-        handle.setopt(pycurl.URL, request.url)
-        # A kept connection would lead to an address that was checked for another request.
-        handle.setopt(pycurl.FRESH_CONNECT, int(request.is_public_only))
-        self._set_timeout()
-        if request.max_reply_bytes != self._max_reply_bytes:
-            handle.setopt(pycurl.MAXFILESIZE, request.max_reply_bytes)
-            self._max_reply_bytes = request.max_reply_bytes
-        if request.headers != self._request_headers:
-            if any("\r" in line or "\n" in line for line in request.headers):
-                raise ValueError("a line break in a header")
-            # Without "Expect:" libcurl would wait a second before it sends a longer body.
-            handle.setopt(pycurl.HTTPHEADER, [*request.headers, "Accept-Encoding: identity", "Expect:"])
-            self._request_headers = request.headers
-        if request.body is None:
-            handle.setopt(pycurl.HTTPGET, 1)
+        if endpoint is not self._endpoint:
+            self._set_endpoint(endpoint)
+        if body is None:
+            self.handle.setopt(pycurl.HTTPGET, 1)
         else:
-            handle.setopt(pycurl.POSTFIELDS, request.body)
-        handle.setopt(pycurl.CUSTOMREQUEST, request.method)
+            self.handle.setopt(pycurl.POSTFIELDS, body)
+        # A kept connection would lead to an address that was checked for another request.
+        self._set_fresh_only(endpoint.is_public_only)
+        self._set_timeout()
 
     def needs_new_connection(self) -> bool:
         """The server had closed the connection before anything was sent. The handle is ready to try a new one."""
         if not self._has_found_closed:
             return False
         self._has_found_closed = False
-        self.handle.setopt(pycurl.FRESH_CONNECT, 1)
+        self._set_fresh_only(True)
         self._set_timeout()
         return True
 
     def make_reply(self, error_number: int | None) -> HttpReply:
-        http_status = self.handle.getinfo(pycurl.RESPONSE_CODE) if self._has_all_headers else 0
-        headers: dict[str, str] = {}
-        for line in self._header_lines:
-            name, _, value = line.decode("latin-1").partition(":")
-            headers[name.strip().lower()] = value.strip()
-        return HttpReply(http_status, headers, bytes(self._body), self._find_failure(error_number, http_status))
+        head = self._head.getvalue()
+        has_all_headers = head.endswith((b"\n\r\n", b"\n\n"))
+        http_status = self.handle.getinfo(pycurl.RESPONSE_CODE) if has_all_headers else 0
+        failure = self._find_failure(error_number, http_status)
+        return HttpReply(http_status, HeaderFields(head), bytes(self._body), failure)
+
+    def _set_endpoint(self, endpoint: Endpoint) -> None:
+        if any("\r" in line or "\n" in line for line in endpoint.headers):
+            raise ValueError("a line break in a header")
+        self.handle.setopt(pycurl.URL, endpoint.url)
+        self.handle.setopt(pycurl.MAXFILESIZE, endpoint.max_reply_bytes)
+        # Without "Expect:" libcurl would wait a second before it sends a longer body.
+        self.handle.setopt(pycurl.HTTPHEADER, [*endpoint.headers, "Accept-Encoding: identity", "Expect:"])
+        self.handle.setopt(pycurl.CUSTOMREQUEST, endpoint.method)
+        self._endpoint = endpoint
+
+    def _set_fresh_only(self, is_fresh_only: bool) -> None:
+        if is_fresh_only is not self._is_fresh_only:
+            self.handle.setopt(pycurl.FRESH_CONNECT, int(is_fresh_only))
+            self._is_fresh_only = is_fresh_only
 
     def _set_timeout(self) -> None:
         self.handle.setopt(pycurl.TIMEOUT_MS, max(1, int((self._deadline - monotonic()) * 1000)))
@@ -174,6 +209,7 @@ class HttpCall:
     def _open_socket(self, _purpose: int, address: Any) -> Any:
         """Called by libcurl for each address that it tries, a proxy's too. No metadata service is connected to."""
         self._is_new_connection = True
+        self._connections.expect_new()
         family, kind, protocol, target = address
         if family in (socket.AF_INET, socket.AF_INET6) and not self._may_connect_to(target[0]):
             self._is_address_refused = True
@@ -181,7 +217,7 @@ class HttpCall:
         return _DuplicatedSocket(family, kind, protocol)
 
     def _may_connect_to(self, address: str) -> bool:
-        if self._is_public_only and not self._has_proxy:
+        if self._endpoint.is_public_only and not self._has_proxy:
             return is_public_address(address)
         return not is_metadata_address(address)
 
@@ -191,27 +227,16 @@ class HttpCall:
         libcurl itself looks only once a second whether the server has closed a kept connection, and sends a request
         again where it turns out so. But the server may have read it: a code or a token is sent once.
         """
-        fd = None if self._is_new_connection else self._fd_by_local_port.get(local_port)
-        self._has_found_closed = not self._is_sent and fd is not None and not _is_silent(fd)
-        if self._is_sent or self._has_found_closed:
+        if self._is_sent:
+            return int(pycurl.PREREQFUNC_ABORT)
+        if not self._is_new_connection and not self._connections.is_silent(local_port):
+            self._has_found_closed = True
             return int(pycurl.PREREQFUNC_ABORT)
         self._is_sent = True
         return int(pycurl.PREREQFUNC_OK)
 
-    def _receive_header(self, line: bytes) -> int | None:
-        self._header_bytes += len(line)
-        if self._header_bytes > MAX_HEADER_BYTES:
-            self._is_too_large = True
-            return ABORT
-        self._has_all_headers = line in (b"\r\n", b"\n")
-        if line.startswith(b"HTTP/"):
-            self._header_lines.clear()  # those before were of an interim reply, or of the proxy
-        else:
-            self._header_lines.append(line)
-        return None
-
     def _receive_body(self, chunk: bytes) -> int | None:
-        if len(self._body) + len(chunk) > self._max_reply_bytes:
+        if len(self._body) + len(chunk) > self._endpoint.max_reply_bytes:
             self._is_too_large = True
             return ABORT
         self._body += chunk
@@ -229,17 +254,3 @@ def find_ca_file() -> str:
     """The certificate authorities of SSL_CERT_FILE, else this machine's, else certifi's."""
     ca_file = ssl.get_default_verify_paths().cafile
     return ca_file if ca_file and Path(ca_file).exists() else certifi.where()
-
-
-def _is_silent(fd: int) -> bool:
-    """An idle connection is: a server that has sent something unasked has closed it, or says that it will."""
-    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)  # the family is of no account here
-    try:
-        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        connection.detach()
-    return False

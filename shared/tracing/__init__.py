@@ -86,6 +86,11 @@ def is_enabled(environ: Mapping[str, str]) -> bool:
     return any(read(name) for name in ENDPOINTS)
 
 
+def is_recording() -> bool:
+    """Whether attributes are worth finding out."""
+    return _tracer is not None
+
+
 def start_span(
     name: str, kind: SpanKind = SpanKind.INTERNAL, parent: Mapping[str, str] | None = None, **attributes: Value
 ) -> AbstractContextManager[Span]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
+from time import monotonic
 
 from shared.net.call_engine import CallEngine
-from shared.net.http_call import HttpRequest
+from shared.net.http_call import Endpoint
 from shared.net.webhook_signature import decode_secret, sign_message
 
 #: For one post as a whole.
@@ -53,7 +54,8 @@ class Webhook:
 
         `now` is signed too, so that a receiver can refuse a replay.
         """
-        reply = self._engine.call(self._make_request(message_id, body, int(now.timestamp())), self._timeout_seconds)
+        endpoint = self._make_endpoint(message_id, body, int(now.timestamp()))
+        reply = self._engine.call(endpoint, body, ends_at=monotonic() + self._timeout_seconds)
         if reply.http_status // 100 == 2:  # noqa: PLR2004  2xx, however its body ended
             return
         if reply.http_status:
@@ -61,11 +63,11 @@ class Webhook:
             raise WebhookRejected(f"HTTP {reply.http_status}", reply.http_status, retry_after_seconds)
         raise WebhookRejected("no answer in time" if reply.failure == "timeout" else "no connection, or it broke")
 
-    def _make_request(self, message_id: str, body: bytes, timestamp: int) -> HttpRequest:
+    def _make_endpoint(self, message_id: str, body: bytes, timestamp: int) -> Endpoint:
         headers = [*self._fixed_headers, f"webhook-id: {message_id}", f"webhook-timestamp: {timestamp}"]
         if self._keys:
             headers.append(f"webhook-signature: {sign_message(self._keys, message_id, timestamp, body)}")
-        return HttpRequest("POST", self._url, tuple(headers), body)
+        return Endpoint("POST", self._url, tuple(headers))
 
 
 def _parse_retry_after(headers: Mapping[str, str]) -> float:

@@ -1,0 +1,47 @@
+"""libcurl's connections by their local port: all that it tells of the one on which it is about to send."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+
+class KeptConnections:
+    """Used by the thread of calls alone."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[int, _BorrowedSocket] = {}
+        self._known_fds: set[int] = set()  #: of the sockets above, and of what is no socket
+
+    def expect_new(self) -> None:
+        """A connection is being opened: its descriptor may be one that a closed connection has had."""
+        self._known_fds.clear()
+
+    def add(self, fd: int) -> None:
+        """Call this whenever libcurl begins to wait for a descriptor. It also waits for what wakes it up."""
+        if fd in self._known_fds:
+            return
+        self._known_fds.add(fd)
+        with suppress(OSError):  # it is no socket
+            borrowed = _BorrowedSocket(fileno=fd)
+            self._sockets[int(borrowed.getsockname()[1])] = borrowed
+
+    def is_silent(self, local_port: int) -> bool:
+        """An idle connection is: a server that has sent something unasked has closed it, or says that it will."""
+        kept = self._sockets.get(local_port)
+        if kept is None:
+            return True
+        try:
+            kept.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+
+class _BorrowedSocket(socket.socket):
+    """libcurl closes it."""
+
+    def __del__(self) -> None:
+        self.detach()
