@@ -14,7 +14,7 @@ TOKEN_SECONDS = 1800
 #: When a refresh falls due, as a fraction of the token's life: half-way between REFRESH_FROM and REFRESH_UNTIL.
 DUE_FRACTION = 0.675
 #: Refreshes that fall due each second where the highest throughput is measured: more than the product can do.
-OVERLOAD_PER_SECOND = 3000
+OVERLOAD_PER_SECOND = 9000
 #: The product's processes start within.
 START_SECONDS = 3.0
 #: Connections whose due times are spread, and whose table is rewritten, in a second on a slow machine.

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable
-from functools import partial
-from queue import Empty, SimpleQueue
 
 import structlog
 
 from shared import tracing
 from shared.db.core.errors import StoreError
-from shared.db.refresh.claims import ClaimedConnection, ConnectionClaims, Lease
+from shared.db.refresh.claims import ConnectionClaims
 from shared.db.refresh.counters import CounterStore
 from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.results import RefreshResults
-from shared.domain.errors import InvalidClient, Throttled
+from worker.refresh.calls import RefreshCalls
 from worker.refresh.counters import CounterReporter
 from worker.refresh.log import RefreshLog
 from worker.refresh.pending_results import PendingResults
@@ -59,19 +56,13 @@ class RefreshLoop:
         self._claims = claims
         self._results = results
         self._provider = provider
-        self._refresher = refresher
         self._concurrency = concurrency
-        self._queued: deque[ClaimedConnection] = deque()  #: claimed, and waiting for a call to end
-        self._free_calls = deque([None] * concurrency)  #: one item for each call that may begin
-        self._start_lock = threading.Lock()  #: held by the thread that begins calls
-        self._finished: SimpleQueue[RefreshAttempt] = SimpleQueue()
-        self._in_flight: set[Lease] = set()  #: of rows claimed and not yet gathered, also those that are queued
+        self._calls = RefreshCalls(refresher, concurrency)
         self._finished_since_claim = 0
         self._pending = PendingResults()
         self._refresh_log = RefreshLog(claims.app)
         self._counter_reporter = CounterReporter(counters)
         self._is_provider_healthy = True
-        self._stop_calls = False  #: HubSpot asked all to stop: rows that are queued are not called
         self._is_draining = False
         self._drain_locked_until = 0.0  #: by time.monotonic(): when it stops to wait for locked rows
         self._activated = threading.Event()
@@ -91,6 +82,7 @@ class RefreshLoop:
         if not self._is_draining:
             self._drain_locked_until = time.monotonic() + DRAIN_LOCKED_SECONDS
             self._is_draining = True
+            self._calls.close()
             self._activated.set()
 
     def drain(self, timeout_seconds: float) -> bool:
@@ -98,7 +90,7 @@ class RefreshLoop:
         self.start_draining()
         self._thread.join(timeout_seconds)
         if self._thread.is_alive():
-            counts = {"in_flight": len(self._in_flight), "unsaved": len(self._pending)}
+            counts = {"in_flight": len(self._calls.leases), "unsaved": len(self._pending)}
             log.error("stopped with calls in flight or results unsaved", **counts)
             return False
         return True
@@ -129,11 +121,11 @@ class RefreshLoop:
 
     def _run_once(self) -> None:
         # 1. A failover may have lost the claims of calls in flight.
-        self._claims.renew_lost_leases(self._in_flight)
+        self._claims.renew_lost_leases(self._calls.leases)
         # 2. Gather what has finished, and save it. Where PostgreSQL does not take it, nothing is claimed.
         if self._is_busy():
-            self._start_queued()
-            attempts = self._gather(GATHER_SECONDS)
+            self._calls.start_queued()
+            attempts = self._calls.gather(GATHER_SECONDS)
             self._finished_since_claim += len(attempts)
             self._pending.add(attempts)
             self._save()
@@ -149,11 +141,11 @@ class RefreshLoop:
         self._counter_reporter.report_if_due(is_idle=not self._is_busy())
 
     def _is_busy(self) -> bool:
-        return bool(self._in_flight or self._pending)
+        return bool(self._calls.leases or self._pending)
 
     def _has_work_to_finish(self) -> bool:
         """Where it drains. For rows that another transaction has locked it waits a short time only."""
-        if self._in_flight or self._pending.attempts or self._pending.uncalled:
+        if self._calls.leases or self._pending.attempts or self._pending.uncalled:
             return True
         return bool(self._pending.locked) and time.monotonic() < self._drain_locked_until
 
@@ -165,7 +157,7 @@ class RefreshLoop:
         # 1. How many? A few rows are not worth a statement yet.
         wanted = count_rows_wanted(
             self._concurrency,
-            in_flight=len(self._in_flight),
+            unfinished=self._calls.count_unfinished(),
             finished=self._finished_since_claim,
             is_provider_healthy=self._is_provider_healthy,
         )
@@ -178,16 +170,13 @@ class RefreshLoop:
             batch = self._claims.claim(wanted)
             span.set_attributes(claimed=len(batch.rows))
         self._is_provider_healthy = batch.provider.is_healthy
-        # This reset is safe: the rows that were queued when it was set have been skipped; the claim obeys HubSpot's
-        # state as the last save recorded it. If it was set during this claim, the next save records it; until then the
-        # first refusal of one of these rows sets it again.
-        self._stop_calls = False
         self._finished_since_claim = 0
 
-        # 3. Begin calls, or queue them behind those in flight.
-        self._in_flight.update(claimed.lease for claimed in batch.rows)
-        self._queued.extend(batch.rows)
-        self._start_queued()
+        # 3. Begin calls, or queue them behind those in flight; also where an answer has stopped them. This is safe: the
+        #    rows that were queued then have been skipped, and the claim obeys HubSpot's state as the last save recorded
+        #    it. If the answer came during this claim, the next save records it; until then the first refusal of one of
+        #    these rows stops them again.
+        self._calls.add(batch.rows)
 
         # 4. When to claim again?
         if batch.is_rate_limited:
@@ -196,55 +185,6 @@ class RefreshLoop:
             self._next_claim_at = time.monotonic() + (CLAIM_PAUSE_SECONDS if len(batch.rows) < wanted else 0.0)
         elif self._active_until == active_until:
             self._active_until = 0.0  # nothing is due, and no activation came during the claim
-
-    def _start_queued(self) -> None:
-        """Begin as many calls as may be in flight.
-
-        The loop's thread does so at each turn, and the thread of calls whenever one has ended. Where one of them is at
-        it, the other need not wait: the first looks again before it leaves, and a turn later at the latest.
-        """
-        if not self._start_lock.acquire(blocking=False):
-            return
-        try:
-            while self._free_calls and self._queued:
-                self._free_calls.popleft()
-                claimed = self._queued.popleft()
-                if self._stop_calls or self._is_draining:
-                    self._end_call(RefreshAttempt(claimed.lease))
-                else:
-                    self._refresher.start(claimed, self._on_attempt, partial(self._on_error, claimed))
-        finally:
-            self._start_lock.release()
-
-    def _on_attempt(self, attempt: RefreshAttempt) -> None:
-        if _asks_all_to_stop(attempt):
-            self._stop_calls = True
-        self._end_call(attempt)
-        self._start_queued()
-
-    def _on_error(self, claimed: ClaimedConnection, error: Exception) -> None:
-        log.error("a refresh raised an exception", **claimed.connection.identity.log_fields(), exc_info=error)
-        self._end_call(RefreshAttempt(claimed.lease))
-        self._start_queued()
-
-    def _end_call(self, attempt: RefreshAttempt) -> None:
-        self._finished.put(attempt)
-        self._free_calls.append(None)
-
-    def _gather(self, seconds: float) -> list[RefreshAttempt]:
-        """What finishes within `seconds`; less where an answer asks all workers to stop, which is saved at once."""
-        attempts: list[RefreshAttempt] = []
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and (self._in_flight or not attempts):
-            try:
-                attempt = self._finished.get(timeout=left)
-            except Empty:
-                break
-            self._in_flight.discard(attempt.lease)
-            attempts.append(attempt)
-            if _asks_all_to_stop(attempt):
-                break
-        return attempts
 
     def _save(self) -> None:
         """Raises StoreUnavailable; what is not saved yet stays pending then."""
@@ -303,18 +243,15 @@ class RefreshLoop:
         return min((seconds for seconds in (until_claim, until_report) if seconds is not None), default=None)
 
 
-def count_rows_wanted(concurrency: int, *, in_flight: int, finished: int, is_provider_healthy: bool) -> int:
+def count_rows_wanted(concurrency: int, *, unfinished: int, finished: int, is_provider_healthy: bool) -> int:
     """How many rows to claim: one for each call that may begin, and some that are queued.
 
-    Up to two rows are queued per call finished since the last claim, so that the next calls need not wait until these
-    are saved. None are queued while HubSpot is unhealthy, so that other workers can claim them.
+    `unfinished`: calls in flight and rows queued. Up to two rows are queued per call finished since the last claim, so
+    that the next calls need not wait until these are saved. None are queued while HubSpot is unhealthy, so that other
+    workers can claim them.
     """
     queued = min(2 * finished, concurrency) if is_provider_healthy else 0
-    return concurrency + queued - in_flight
-
-
-def _asks_all_to_stop(attempt: RefreshAttempt) -> bool:
-    return any(isinstance(outcome.error, (Throttled, InvalidClient)) for outcome in attempt.outcomes)
+    return concurrency + queued - unfinished
 
 
 def _list_hubs(attempts: Iterable[RefreshAttempt]) -> list[int]:

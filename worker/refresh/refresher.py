@@ -65,7 +65,8 @@ class Refresher:
     def refresh_steps(self, claimed: ClaimedConnection) -> Steps[RefreshAttempt]:
         """Never raises a ProviderError: whatever HubSpot answers becomes a result."""
         attempt = yield from self._refresh(claimed)
-        tracing.set_attributes(**claimed.connection.identity.log_fields(), **_span_attributes(attempt))
+        if tracing.is_recording():
+            tracing.set_attributes(**claimed.connection.identity.log_fields(), **_span_attributes(attempt))
         return attempt
 
     def _refresh(self, claimed: ClaimedConnection) -> Steps[RefreshAttempt]:
@@ -74,7 +75,8 @@ class Refresher:
         hub_id, fields = identity.hub_id, identity.log_fields
 
         # 1. Does the lease outlast a call? Otherwise another worker could claim the row while HubSpot answers.
-        if not self._has_time_for_call(lease):
+        started_at = self._clock.now()
+        if not self._has_time_for_call(lease, started_at):
             return RefreshAttempt(lease)
 
         # 2. Decrypt the refresh token.
@@ -82,15 +84,14 @@ class Refresher:
             refresh_token = self._cipher.decrypt_refresh_token(hub_id, claimed.encrypted_refresh_token)
         except DecryptionError as failure:
             log.error("cannot decrypt a refresh token: is a key missing from TOKEN_KEYS?", **fields(), why=str(failure))
-            transition = rules.apply_decryption_failure(connection, self._clock.now())
+            transition = rules.apply_decryption_failure(connection, started_at)
             return RefreshAttempt(lease, RefreshResult(lease, transition), due_at=connection.due_at)
 
         # 3. Call HubSpot. What it issued for another account is not stored; of a refresh token only a new one is.
         error: ProviderError
         issued: Grant | NoAccessToken | None = None
-        called_at = self._clock.now()
         try:
-            issued = yield from self._hubspot.refresh_steps(refresh_token, called_at)
+            issued = yield from self._hubspot.refresh_steps(refresh_token, started_at)
         except NoAccessToken as reply:
             issued = error = reply
         except ProviderError as refusal:
@@ -107,12 +108,13 @@ class Refresher:
         log_refusal = log.info if isinstance(error, InvalidClient) else log.debug
         log_refusal("HubSpot refused a refresh", **fields(), **error.evidence())
         outcomes = [CallOutcome(is_first, error, is_repeat=connection.last_error == str(error))]
-        transition = rules.apply_failure(connection, error, self._clock.now())
+        now = self._clock.now()
+        transition = rules.apply_failure(connection, error, now)
 
         # 5. HubSpot rejected the grant: introspection must confirm it, now or, where the lease is too short, next time.
         #    Not for WrongHub: the grant is valid, but another account's, and no answer would change the connection.
         is_suspect = transition.connection.status is Status.SUSPECT and not isinstance(error, WrongHub)
-        if isinstance(error, InvalidGrant) and is_suspect and self._has_time_for_call(lease):
+        if isinstance(error, InvalidGrant) and is_suspect and self._has_time_for_call(lease, now):
             try:
                 answer = yield from self._hubspot.introspect_steps(refresh_token, "refresh_token")
             except ProviderError as refusal:
@@ -122,7 +124,7 @@ class Refresher:
                 transition = rules.apply_introspection(transition, error, answer)
 
         # 6. The result, for RefreshResults to save.
-        result = RefreshResult(lease, transition, encrypted, called_at if encrypted else None)
+        result = RefreshResult(lease, transition, encrypted, started_at if encrypted else None)
         return RefreshAttempt(lease, result, tuple(outcomes), connection.due_at)
 
     def _encrypt_rotated_token(self, hub_id: int, old: str, issued: Grant | NoAccessToken | None) -> str | None:
@@ -130,8 +132,8 @@ class Refresher:
         new = None if issued is None else issued.refresh_token
         return None if new is None or new == old else self._cipher.encrypt_refresh_token(hub_id, new)
 
-    def _has_time_for_call(self, lease: Lease) -> bool:
-        return lease.until - self._clock.now() > self._timeout
+    def _has_time_for_call(self, lease: Lease, now: datetime) -> bool:
+        return lease.until - now > self._timeout
 
 
 def _find_other_owner(identity: ConnectionIdentity, issued: Grant | NoAccessToken) -> str | None:

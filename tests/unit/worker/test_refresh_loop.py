@@ -6,7 +6,7 @@ from worker.refresh.loop import count_rows_wanted
 
 
 @pytest.mark.parametrize(
-    ("in_flight", "finished", "wanted"),
+    ("unfinished", "finished", "wanted"),
     [
         (0, 0, 8),  # one for each thread
         (8, 0, 0),  # every call hangs
@@ -15,9 +15,9 @@ from worker.refresh.loop import count_rows_wanted
         (16, 8, 0),
     ],
 )
-def test_rows_are_queued_ahead_as_fast_as_calls_finish(in_flight, finished, wanted):
-    assert count_rows_wanted(8, in_flight=in_flight, finished=finished, is_provider_healthy=True) == wanted
+def test_rows_are_queued_ahead_as_fast_as_calls_finish(unfinished, finished, wanted):
+    assert count_rows_wanted(8, unfinished=unfinished, finished=finished, is_provider_healthy=True) == wanted
 
 
 def test_no_row_is_queued_while_hubspot_is_unhealthy():
-    assert count_rows_wanted(8, in_flight=6, finished=2, is_provider_healthy=False) == 2
+    assert count_rows_wanted(8, unfinished=6, finished=2, is_provider_healthy=False) == 2

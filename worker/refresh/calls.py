@@ -1,0 +1,103 @@
+"""The refreshes of one loop that are in flight, and the claimed rows that wait until one of them ends."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection, Iterable
+from functools import partial
+
+import structlog
+
+from shared.db.refresh.claims import ClaimedConnection, Lease
+from shared.domain.errors import InvalidClient, Throttled
+from worker.refresh.refresher import RefreshAttempt, Refresher
+
+log = structlog.get_logger(__name__)
+
+
+class RefreshCalls:
+    """The loop's thread adds rows and gathers attempts; both it and the thread of calls begin calls."""
+
+    def __init__(self, refresher: Refresher, concurrency: int) -> None:
+        self._refresher = refresher
+        self._concurrency = concurrency
+        self._queued: deque[ClaimedConnection] = deque()
+        self._free_calls = deque([None] * concurrency)  #: one item for each call that may begin
+        self._start_lock = threading.Lock()  #: held by the thread that begins calls
+        self._ended: deque[RefreshAttempt] = deque()
+        self._is_worth_gathering = threading.Event()
+        self._leases: set[Lease] = set()
+        self._is_stopped = False
+        self._is_closed = False
+
+    @property
+    def leases(self) -> Collection[Lease]:
+        """Of rows that were added and not yet gathered, also those that are queued."""
+        return self._leases
+
+    def count_unfinished(self) -> int:
+        """Calls in flight and rows that are queued."""
+        return len(self._leases) - len(self._ended)
+
+    def add(self, rows: Iterable[ClaimedConnection]) -> None:
+        """Begin their calls, or queue them behind those in flight; also after a stop()."""
+        self._is_stopped = False
+        self._leases.update(claimed.lease for claimed in rows)
+        self._queued.extend(rows)
+        self.start_queued()
+
+    def close(self) -> None:
+        """Begin no more calls. Rows that are queued become attempts without a result, as after a stop()."""
+        self._is_closed = True
+
+    def gather(self, seconds: float) -> list[RefreshAttempt]:
+        """What ends within `seconds`, and has ended before.
+
+        Returns earlier where nothing is left, or where an answer asks all workers to stop, which is saved at once. The
+        loop's thread sleeps meanwhile: each time that it wakes up, it takes the interpreter from the thread of calls.
+        """
+        self._is_worth_gathering.wait(seconds)
+        self._is_worth_gathering.clear()
+        attempts = [self._ended.popleft() for _ in range(len(self._ended))]
+        self._leases.difference_update([attempt.lease for attempt in attempts])
+        return attempts
+
+    def start_queued(self) -> None:
+        """Begin as many calls as may be in flight.
+
+        The loop's thread does so at each turn, and the thread of calls whenever one has ended. Where one of them is at
+        it, the other need not wait: the first looks again before it leaves, and a turn later at the latest.
+        """
+        if not self._start_lock.acquire(blocking=False):
+            return
+        try:
+            while self._free_calls and self._queued:
+                self._free_calls.popleft()
+                claimed = self._queued.popleft()
+                if self._is_stopped or self._is_closed:
+                    self._end(RefreshAttempt(claimed.lease))
+                else:
+                    self._refresher.start(claimed, self._on_attempt, partial(self._on_error, claimed))
+        finally:
+            self._start_lock.release()
+
+    def _on_attempt(self, attempt: RefreshAttempt) -> None:
+        is_stop = any(isinstance(outcome.error, (Throttled, InvalidClient)) for outcome in attempt.outcomes)
+        if is_stop:
+            self._is_stopped = True
+        self._end(attempt)
+        self.start_queued()
+        if is_stop:
+            self._is_worth_gathering.set()
+
+    def _on_error(self, claimed: ClaimedConnection, error: Exception) -> None:
+        log.error("a refresh raised an exception", **claimed.connection.identity.log_fields(), exc_info=error)
+        self._end(RefreshAttempt(claimed.lease))
+        self.start_queued()
+
+    def _end(self, attempt: RefreshAttempt) -> None:
+        self._ended.append(attempt)
+        self._free_calls.append(None)
+        if len(self._free_calls) == self._concurrency and not self._queued:
+            self._is_worth_gathering.set()
