@@ -26,7 +26,7 @@ from shared.domain.identity import DEFAULT_APP
 from shared.settings import Settings
 
 #: HubSpot says 300 in some places, and advises room for 512.
-TOKEN_CHARS = 300
+TOKEN_CHARACTERS = 300
 #: An answer may be sent so much too early: a timer for each answer would be most of the work.
 EARLY_SECONDS = 0.001
 ACCEPT_BACKLOG = 4096
@@ -57,7 +57,7 @@ class HubSpot:
         self.answers: Counter[str] = Counter()
         self.overlaps = 0
         self._secret = f"client_secret={client_secret}".encode()
-        self._filler = secrets.token_urlsafe(TOKEN_CHARS)
+        self._filler = secrets.token_urlsafe(TOKEN_CHARACTERS)
         self._last_serial = 0
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         self._refreshing: set[int] = set()
@@ -97,7 +97,7 @@ class HubSpot:
         self._refreshing.discard(hub_id)
         self._last_serial += 1
         self._newest_serials[hub_id] = self._last_serial
-        access_token = f"CI{self._last_serial:012d}{self._filler}"[:TOKEN_CHARS]
+        access_token = f"CI{self._last_serial:012d}{self._filler}"[:TOKEN_CHARACTERS]
         body = (
             f'{{"token_type":"bearer","refresh_token":"{token}","access_token":"{access_token}","hub_id":{hub_id},'
             f'"scopes":["oauth","crm.objects.contacts.read"],"expires_in":{self.token_seconds},'

@@ -11,21 +11,21 @@ from bench.results import ANY_SIZE, FIGURES, GOALS, Results
 from bench.stats import Spread
 
 GOAL_STATES = {True: "met", False: "MISSED", None: "not measured"}
-LABEL_CHARS, COLUMN_CHARS = 68, 26
+LABEL_CHARACTERS, COLUMN_CHARACTERS = 68, 26
 
 
 def format_table(results: Results) -> str:
     """The median of the runs, and the lowest and the highest value."""
     sizes = results.sizes()
-    header = "median [lowest .. highest]".ljust(LABEL_CHARS)
-    lines = [header + "".join(f"{size:,}".rjust(COLUMN_CHARS) for size in sizes)]
+    header = "median [lowest .. highest]".ljust(LABEL_CHARACTERS)
+    lines = [header + "".join(f"{size:,}".rjust(COLUMN_CHARACTERS) for size in sizes)]
     for name, figure in FIGURES.items():
         common = results.get(ANY_SIZE, name)
         cells = [common] if common else [results.get(size, name) for size in sizes]
         if any(cells):
             label = f"{figure.label} ({figure.unit})" if figure.unit else figure.label
-            columns = "".join(_format_cell(values, figure.digits).rjust(COLUMN_CHARS) for values in cells)
-            lines.append(label.ljust(LABEL_CHARS) + columns)
+            columns = "".join(_format_cell(values, figure.digits).rjust(COLUMN_CHARACTERS) for values in cells)
+            lines.append(label.ljust(LABEL_CHARACTERS) + columns)
     return "\n".join(lines)
 
 

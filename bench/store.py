@@ -11,7 +11,7 @@ import sys
 import time
 from queue import Queue
 
-from bench.hubspot import TOKEN_CHARS
+from bench.hubspot import TOKEN_CHARACTERS
 from bench.measure import read_cpu_seconds
 from bench.stored_connections import TOKEN_SECONDS, import_connections
 from bench.testbed import BenchmarkError, Testbed, run_testbed
@@ -44,7 +44,7 @@ def run_worker(database_url: str, seconds: float, row_counts: Queue[int]) -> Non
         batch = claims.claim(BATCH_ROWS)
         refreshed = []
         for claimed in batch.rows:
-            grant = Grant(f"CI{claimed.connection.identity.hub_id:0{TOKEN_CHARS - 2}d}", TOKEN_SECONDS, batch.now)
+            grant = Grant(f"CI{claimed.connection.identity.hub_id:0{TOKEN_CHARACTERS - 2}d}", TOKEN_SECONDS, batch.now)
             refreshed.append(RefreshResult(claimed.lease, apply_refresh(claimed.connection, grant, schedule)))
         rows += len(results.save(refreshed).saved)
     engine.dispose()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.hubspot import TOKEN_CHARS, make_refresh_token
+from bench.hubspot import TOKEN_CHARACTERS, make_refresh_token
 from bench.testbed import BenchmarkError, Testbed
 
 #: HubSpot's access tokens live so long.
@@ -23,7 +23,8 @@ SPREAD_ROWS_PER_SECOND = 10_000
 #: As if all had been refreshed and identified before. What an import leaves behind is gone after its first refresh.
 MAKE_REFRESHED = f"""
 UPDATE tokenkeeper.connections
-   SET access_token = rpad('CI' || hub_id, {TOKEN_CHARS}, md5(hub_id::text)), expires_at = now() + interval '1 hour',
+   SET access_token = rpad('CI' || hub_id, {TOKEN_CHARACTERS}, md5(hub_id::text)),
+       expires_at = now() + interval '1 hour',
        lifetime_seconds = {TOKEN_SECONDS}, refreshed_at = now(), scopes = '{{oauth,crm.objects.contacts.read}}',
        account_info_due_at = NULL
  WHERE access_token IS NULL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -57,11 +57,7 @@ def revocations(context: click.Context, as_json: bool) -> None:
 @yes_option
 def confirm(app_name: str | None, yes: bool) -> None:
     """The grants are invalid: revoke those that are held. They do not count towards the next brake."""
-    with _open_brake(app_name) as brake:
-        _ask("confirm", brake.read(), yes)
-        revoked = brake.confirm()
-        if revoked is None:
-            raise click.ClickException(BRAKE_IS_OFF.format(decision="confirm"))
+    revoked = _decide("confirm", RevocationBrake.confirm, app_name, yes)
     click.echo(f"{revoked:,} revoked; the revocation brake is off")
 
 
@@ -74,11 +70,7 @@ def confirm(app_name: str | None, yes: bool) -> None:
 @yes_option
 def dismiss(app_name: str | None, yes: bool) -> None:
     """It was a mistake: those held, and those revoked in the ten minutes before, are active and due again."""
-    with _open_brake(app_name) as brake:
-        _ask("dismiss", brake.read(), yes)
-        activated = brake.dismiss()
-        if activated is None:
-            raise click.ClickException(BRAKE_IS_OFF.format(decision="dismiss"))
+    activated = _decide("dismiss", RevocationBrake.dismiss, app_name, yes)
     click.echo(f"{activated:,} active and due again; the revocation brake is off")
 
 
@@ -96,11 +88,16 @@ def _describe(state: BrakeState, app: str | None) -> str:
     )
 
 
-def _ask(decision: str, state: BrakeState, yes: bool) -> None:
-    if state.since is None:
+def _decide(decision: str, decide: Callable[[RevocationBrake], int | None], app_name: str | None, yes: bool) -> int:
+    """How many connections it changed. `decide` returns None where the brake is off by then."""
+    with _open_brake(app_name) as brake:
+        state = brake.read()
+        if state.since is not None and not yes:
+            confirm_or_abort(QUESTIONS[decision].format(held=state.held))
+        changed = None if state.since is None else decide(brake)
+    if changed is None:
         raise click.ClickException(BRAKE_IS_OFF.format(decision=decision))
-    if not yes:
-        confirm_or_abort(QUESTIONS[decision].format(held=state.held))
+    return changed
 
 
 @contextmanager

@@ -33,7 +33,7 @@ READ_TOKEN = "SELECT access_token FROM hubspot.tokens WHERE hub_id = 62515"  # n
 READ_EVENTS = "SELECT string_agg(event, ',' ORDER BY at) FROM hubspot.history WHERE hub_id = 62515"
 TOKEN_SECONDS = 20
 POLL_SECONDS = 0.5
-LOG_TAIL_CHARS = 4000
+LOG_TAIL_CHARACTERS = 4000
 #: Fails where the image contains the sandbox.
 CHECK_NO_SANDBOX = "import importlib.util as i; assert not i.find_spec('sandbox')"
 ONE_SHOTS = frozenset({"init", "migrate"})
@@ -79,7 +79,7 @@ class Stack:
     def run(self, *command: str, timeout: float = 300, expect: int = 0, env: Mapping[str, str] = NO_VARIABLES) -> str:
         result = call([*self._compose, *command], timeout, {**self._env, **env})
         if result.returncode != expect:
-            output = f"{result.stdout[-LOG_TAIL_CHARS:]}{result.stderr[-LOG_TAIL_CHARS:]}"
+            output = f"{result.stdout[-LOG_TAIL_CHARACTERS:]}{result.stderr[-LOG_TAIL_CHARACTERS:]}"
             raise ComposeError(f"{' '.join(command)}: exit {result.returncode}\n{output}")
         return result.stdout
 

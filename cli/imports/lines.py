@@ -32,7 +32,8 @@ BAD_HUB_ID = f"hub_id is not a whole number from 1 to {MAX_HUB_ID}"
 BAD_USER_ID = f"user_id is not a whole number from 1 to {MAX_HUB_ID}"
 BAD_APP = "app is not the name of an app: small letters, digits and _"
 BAD_REFRESH_TOKEN = (
-    f"refresh_token is missing, or is not 1 to {response_fields.MAX_TOKEN_CHARS} printable characters without spaces"
+    "refresh_token is missing, or is not 1 to "
+    f"{response_fields.MAX_TOKEN_CHARACTERS} printable characters without spaces"
 )
 
 

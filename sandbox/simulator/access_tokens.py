@@ -16,8 +16,8 @@ TOKEN_PREFIX = "CI"  # noqa: S105 no secret
 TOKEN_FIELDS = struct.Struct(">9sQIQIQQ")
 RANDOM_BYTES = 9
 _MAC_BYTES = 17
-CORE_CHARS = 88  # 49 + 17 bytes in base64, without padding
-MIN_TOKEN_CHARS = len(TOKEN_PREFIX) + CORE_CHARS
+CORE_CHARACTERS = 88  # 49 + 17 bytes in base64, without padding
+MIN_TOKEN_CHARACTERS = len(TOKEN_PREFIX) + CORE_CHARACTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +37,19 @@ class AccessTokens:
         self._key = key
 
     def encode(self, token: AccessToken, length: int) -> str:
-        """`length`: characters, MIN_TOKEN_CHARS or more."""
+        """`length`: characters, MIN_TOKEN_CHARACTERS or more."""
         times = int(token.issued_at * 1000), int(token.expires_at * 1000)
         fields = TOKEN_FIELDS.pack(
             os.urandom(RANDOM_BYTES), token.hub_id, token.app_id, token.user_id, token.generation, *times
         )
-        filler = secrets.token_urlsafe(length)[: length - MIN_TOKEN_CHARS]
+        filler = secrets.token_urlsafe(length)[: length - MIN_TOKEN_CHARACTERS]
         core = urlsafe_b64encode(fields + self._mac(fields, filler)).decode()
         return TOKEN_PREFIX + core + filler
 
     def decode(self, text: str) -> AccessToken | None:
         """None for a text that is no token of this simulator."""
-        core, filler = text[len(TOKEN_PREFIX) : MIN_TOKEN_CHARS], text[MIN_TOKEN_CHARS:]
-        if not text.startswith(TOKEN_PREFIX) or len(core) != CORE_CHARS or not text.isascii():
+        core, filler = text[len(TOKEN_PREFIX) : MIN_TOKEN_CHARACTERS], text[MIN_TOKEN_CHARACTERS:]
+        if not text.startswith(TOKEN_PREFIX) or len(core) != CORE_CHARACTERS or not text.isascii():
             return None
         try:
             raw = urlsafe_b64decode(core)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sandbox.simulator.access_tokens import MIN_TOKEN_CHARS
+from sandbox.simulator.access_tokens import MIN_TOKEN_CHARACTERS
 from sandbox.simulator.records import JOURNAL_SCOPES
 
-_TOKEN_LENGTHS = range(MIN_TOKEN_CHARS, 100_001)
+_TOKEN_LENGTHS = range(MIN_TOKEN_CHARACTERS, 100_001)
 #: Returns the value as it is stored. Raises TypeError or ValueError, with a text that describes a valid value.
 Parser = Callable[[Any], Any]
 

@@ -29,7 +29,7 @@ HTTP_ERRORS = range(400, 600)
 SLOW_SECONDS = 5.0
 DRIP_GAP_SECONDS = 0.5
 #: Added as one field to an otherwise valid reply.
-PADDING_CHARS = 2 * 1024 * 1024
+PADDING_CHARACTERS = 2 * 1024 * 1024
 WRONG_TYPES = {
     "access_token": 12345,
     "refresh_token": ["not", "a", "string"],
@@ -197,7 +197,7 @@ _REPLACEMENTS: dict[str, Callable[[], Answer]] = {
 }
 _CORRUPTIONS: dict[str, Callable[[Answer], Answer]] = {
     "truncated": _cut_in_half,
-    "huge": lambda answer: answer.with_fields(padding="x" * PADDING_CHARS),
+    "huge": lambda answer: answer.with_fields(padding="x" * PADDING_CHARACTERS),
     "wrong_types": _change_types,
     "odd_forms": _change_forms,
     "no_access_token": lambda answer: answer.with_fields(access_token=None),

@@ -28,7 +28,7 @@ JOURNAL = "/webhooks-journal/journal/<any('2026-03', '2026-09'):version>"
 _READ = "developer.webhooks_journal.read"
 _LIST = "developer.webhooks_journal.subscriptions.read"
 _WRITE = "developer.webhooks_journal.subscriptions.write"
-_MAX_BATCH = 100
+_MAX_BATCH_OFFSETS = 100
 Work = Callable[[AppToken, Behaviour], Answer]
 
 
@@ -132,8 +132,8 @@ def _answer_entry(sim: Simulation, read: Callable[[AppToken, Behaviour], list[Jo
 
 def _answer_batch(sim: Simulation, count: int, read: Callable[[AppToken, Behaviour], list[JournalFile]]) -> Response:
     def work(token: AppToken, behaviour: Behaviour) -> Answer:
-        if not 1 <= count <= _MAX_BATCH:
-            return make_api_error(400, f"count: from 1 to {_MAX_BATCH}", "VALIDATION_ERROR")
+        if not 1 <= count <= _MAX_BATCH_OFFSETS:
+            return make_api_error(400, f"count: from 1 to {_MAX_BATCH_OFFSETS}", "VALIDATION_ERROR")
         try:
             files = read(token, behaviour)
         except LostOffset:

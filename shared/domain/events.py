@@ -13,7 +13,7 @@ from shared.domain.identity import ConnectionIdentity
 #: An event that was not accepted for so long is not sent any more. The history keeps it.
 GIVE_UP_AFTER = timedelta(days=3)
 #: Posts a second at most. An answer that asks for fewer halves it, and each batch that works doubles it again.
-MAX_RATE, MIN_RATE = 50.0, 1.0
+MAX_POSTS_PER_SECOND, MIN_POSTS_PER_SECOND = 50.0, 1.0
 #: Before a connection's event is posted again; each wait is double the one before.
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 5.0, 3600.0
 #: The same before anything is posted to a receiver that accepts nothing.
@@ -115,9 +115,9 @@ def evaluate_batch(outcomes: Sequence[ChainOutcome], *, failures: int, rate: flo
     if of_receiver or (is_failing and refusals):
         pause = max(pause_seconds(max(1, failures)), *(failure.retry_after_seconds for failure in refusals))
     if of_receiver:
-        rate = max(MIN_RATE, rate / 2)
+        rate = max(MIN_POSTS_PER_SECOND, rate / 2)
     elif accepted:
-        rate = min(MAX_RATE, rate * 2)
+        rate = min(MAX_POSTS_PER_SECOND, rate * 2)
     return BatchResult(
         accepted=accepted,
         dropped=sum(outcome.dropped for outcome in outcomes),

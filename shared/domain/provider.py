@@ -26,9 +26,9 @@ from shared.domain.errors import (
 FAILURES_BEFORE_OUTAGE = 5
 #: Refreshes per second, all workers together, while HubSpot does not answer or refuses our app, and after a pause until
 #: one works: six a minute.
-PROBE_RATE = 0.1
+PROBES_PER_SECOND = 0.1
 #: Refreshes per second at the start of the ramp that follows an outage, and where it ends. Each sweep doubles them.
-RAMP_START_RATE, RAMP_END_RATE = 10.0, 1000.0
+RAMP_START_PER_SECOND, RAMP_END_PER_SECOND = 10.0, 1000.0
 #: The pause of all refreshes after a 429 without a Retry-After, and the bounds of one with it. What is left of a longer
 #: Retry-After, which can be a day, the connection that got it waits alone.
 DEFAULT_PAUSE_SECONDS, MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 10.0, 1.0, 300.0
@@ -125,7 +125,7 @@ def start_sweep(provider: Provider) -> Provider:
     """The state at the start of a sweep: a ramp doubles its rate."""
     if provider.condition is Condition.OK and provider.rate is not None:
         doubled = provider.rate * 2
-        return replace(provider, rate=doubled if doubled <= RAMP_END_RATE else None)
+        return replace(provider, rate=doubled if doubled <= RAMP_END_PER_SECOND else None)
     return provider
 
 
@@ -197,8 +197,8 @@ def _count_failure(provider: Provider, error: ProviderError, now: datetime) -> P
 def _change(provider: Provider, condition: Condition, reason: str, now: datetime) -> Provider:
     if provider.condition is condition:
         return replace(provider, reason=reason)
-    return replace(provider, condition=condition, since=now, reason=reason, rate=PROBE_RATE)
+    return replace(provider, condition=condition, since=now, reason=reason, rate=PROBES_PER_SECOND)
 
 
 def _start_ramp(now: datetime) -> Provider:
-    return Provider(since=now, rate=RAMP_START_RATE)
+    return Provider(since=now, rate=RAMP_START_PER_SECOND)

@@ -16,9 +16,9 @@ from typing import Any
 from shared.domain import hub_id as hub_ids
 
 #: HubSpot advises room for 512 characters, and says elsewhere that there is no maximum.
-MAX_TOKEN_CHARS = 16 * 1024
+MAX_TOKEN_CHARACTERS = 16 * 1024
 #: Far beyond any token, so that none is lost; small enough for the message that carries an install.
-MAX_REFRESH_TOKEN_CHARS = 128 * 1024
+MAX_REFRESH_TOKEN_CHARACTERS = 128 * 1024
 #: A year. HubSpot's access tokens live for 1,800 seconds.
 MAX_EXPIRES_IN_SECONDS = 31_536_000
 #: 24 hours, the longest Retry-After that HubSpot documents. A longer one is shortened to it.
@@ -75,7 +75,7 @@ def classify_body(body: bytes) -> str:
 
 def parse_token(value: Any) -> str | None:
     """Text that can be sent in a header."""
-    if not isinstance(value, str) or len(value) > MAX_TOKEN_CHARS:
+    if not isinstance(value, str) or len(value) > MAX_TOKEN_CHARACTERS:
         return None
     token = value.strip()
     return token if _TOKEN.fullmatch(token) else None
@@ -83,7 +83,7 @@ def parse_token(value: Any) -> str | None:
 
 def parse_refresh_token(value: Any) -> str | None:
     """Any text that can be sent back as it came: it is stored encrypted, and goes into forms only."""
-    if not isinstance(value, str) or not value.strip() or len(value) > MAX_REFRESH_TOKEN_CHARS:
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_REFRESH_TOKEN_CHARACTERS:
         return None
     is_damaged = "\ufffd" in value or value.encode(errors="ignore").decode() != value  # lone surrogates
     return None if is_damaged else value

@@ -24,7 +24,7 @@ from shared.domain.errors import (
     UnknownRefusal,
 )
 from shared.domain.grant import Introspection
-from shared.domain.provider import FAILURES_BEFORE_OUTAGE, PROBE_RATE, CallOutcome, Condition
+from shared.domain.provider import FAILURES_BEFORE_OUTAGE, PROBES_PER_SECOND, CallOutcome, Condition
 from tests.support.hubspot import ScriptedHubSpot
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 from worker.account_info import API_PAUSE_SECONDS, CALLS_IN_FLIGHT, ROUNDS, AccountInfoFetcher
@@ -240,7 +240,7 @@ def test_during_a_fault_of_hubspot_one_account_is_asked_about_where_no_refresh_n
     info.set_provider("bucket_refilled_at = now() - interval '1 hour'")
     info.run()
     assert info.asked == [], "the fault has just begun"
-    seconds_idle = 2 / PROBE_RATE
+    seconds_idle = 2 / PROBES_PER_SECOND
     info.set_provider(f"since = now() - interval '{seconds_idle} seconds'")
     assert info.run() is Condition.OK, "the answer ends the fault"
     assert len(info.asked) == 1

@@ -8,7 +8,13 @@ import pytest
 from sqlalchemy import Engine
 
 from shared.domain.errors import AccountMigrating, InvalidClient, InvalidGrant, TemporarilyUnavailable, Throttled
-from shared.domain.provider import FAILURES_BEFORE_OUTAGE, PROBE_RATE, RAMP_START_RATE, CallOutcome, Condition
+from shared.domain.provider import (
+    FAILURES_BEFORE_OUTAGE,
+    PROBES_PER_SECOND,
+    RAMP_START_PER_SECOND,
+    CallOutcome,
+    Condition,
+)
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
 NO_ANSWERS = [CallOutcome(is_first_attempt=True, error=TemporarilyUnavailable("timeout"))] * FAILURES_BEFORE_OUTAGE
@@ -48,9 +54,9 @@ def test_a_claim_sets_the_clock(stores: Stores, sql: SqlFixture) -> None:
 def test_an_outage_is_stored_and_a_success_ends_it(stores: Stores) -> None:
     assert stores.provider.record_outcomes(NO_ANSWERS).condition is Condition.UNAVAILABLE
     assert stores.provider.read().condition is Condition.UNAVAILABLE
-    assert stores.provider.read().rate == PROBE_RATE
+    assert stores.provider.read().rate == PROBES_PER_SECOND
     assert stores.provider.record_outcomes([CallOutcome(is_first_attempt=False)]).condition is Condition.OK
-    assert stores.provider.read().rate == RAMP_START_RATE
+    assert stores.provider.read().rate == RAMP_START_PER_SECOND
 
 
 def test_successes_of_a_healthy_provider_write_nothing(stores: Stores, sql: SqlFixture) -> None:
@@ -99,7 +105,7 @@ def test_a_pause_stops_every_claim_and_its_end_starts_probes_and_a_success_a_ram
     probe, none = stores.claims.claim(10), stores.claims.claim(10)
     assert (len(probe.rows), len(none.rows)) == (1, 0), "one at once, although the bucket was empty"
     ramp = stores.provider.record_outcomes([CallOutcome(is_first_attempt=True)])
-    assert (ramp.condition, ramp.rate) == (Condition.OK, RAMP_START_RATE)
+    assert (ramp.condition, ramp.rate) == (Condition.OK, RAMP_START_PER_SECOND)
     set_provider(sql, "bucket_refilled_at = now() - interval '1 minute'")
     assert len(stores.claims.claim(10).rows) == 2, "a quarter of a second of ten per second"
 
@@ -122,7 +128,7 @@ def test_an_operator_ends_a_pause_and_the_waits_of_the_connections_that_got_a_42
     stores.results.save([connections.make_failure(row, error) for row, error in zip(rows, errors, strict=True)])
     stores.provider.record_outcomes([make_429(retry_after=86_400)])
     before, after = stores.provider.resume("root@worker-1")
-    assert (before.condition, after.condition, after.rate) == (Condition.THROTTLED, Condition.OK, RAMP_START_RATE)
+    assert (before.condition, after.condition, after.rate) == (Condition.THROTTLED, Condition.OK, RAMP_START_PER_SECOND)
     assert stores.provider.make_throttled_due() == 1
     stores.provider.make_postponed_due()  # the next sweep does
     due = "SELECT hub_id FROM tokenkeeper.connections WHERE due_at <= now() ORDER BY 1"

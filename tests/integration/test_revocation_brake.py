@@ -19,7 +19,7 @@ from shared.domain import connection as rules
 from shared.domain.brake import MIN_REVOCATIONS
 from shared.domain.errors import InvalidClient, InvalidGrant, TemporarilyUnavailable
 from shared.domain.grant import Introspection
-from shared.domain.provider import RAMP_START_RATE, CallOutcome
+from shared.domain.provider import RAMP_START_PER_SECOND, CallOutcome
 from tests.support.polling import until
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
 
@@ -243,7 +243,7 @@ def test_a_dismissal_makes_active_what_is_held_and_what_was_revoked_just_before_
     assert count_by_status(sql) == {"active": 300}
     assert count_held(sql) == 0
     assert fleet.stores.brake.read().since is None
-    assert fleet.stores.provider.read().rate == RAMP_START_RATE
+    assert fleet.stores.provider.read().rate == RAMP_START_PER_SECOND
     assert read_alerts(sql) == [(False, {"held": 25}), (True, {"dismissed": 40})]
     due = sql.value("SELECT count(*) FROM tokenkeeper.connections WHERE due_at <= now() AND failures = 0")
     assert due == 300

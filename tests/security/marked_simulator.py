@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from sandbox.simulator.access_tokens import MIN_TOKEN_CHARS, TOKEN_FIELDS, TOKEN_PREFIX, AccessToken, AccessTokens
+from sandbox.simulator.access_tokens import MIN_TOKEN_CHARACTERS, TOKEN_FIELDS, TOKEN_PREFIX, AccessToken, AccessTokens
 from sandbox.simulator.accounts import Accounts
 from sandbox.simulator.behaviour import Behaviour, BehaviourSettings
 from sandbox.simulator.control import SimulatorControl
@@ -51,7 +51,7 @@ class MarkedTokens(AccessTokens):
         facts = TOKEN_FIELDS.pack(
             self._dice + os.urandom(3), token.hub_id, token.app_id, token.user_id, token.generation, *times
         )
-        filler = "x" * (length - MIN_TOKEN_CHARS)
+        filler = "x" * (length - MIN_TOKEN_CHARACTERS)
         return TOKEN_PREFIX + urlsafe_b64encode(facts + self._mac(facts, filler)).decode() + filler
 
 

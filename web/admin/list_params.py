@@ -12,8 +12,8 @@ from shared.domain.customer import parse_customer
 from shared.domain.identity import APP_NAME
 
 #: More than any domain or e-mail address has.
-MAX_SEARCH_CHARS = 320
-MAX_CURSOR_CHARS = 2000
+MAX_SEARCH_CHARACTERS = 320
+MAX_CURSOR_CHARACTERS = 2000
 
 
 class InvalidListParams(Exception):
@@ -36,7 +36,7 @@ class ListParams:
         """Raises InvalidListParams."""
         # Invisible characters come along when a person pastes a domain or an e-mail address.
         search = "".join(filter(str.isprintable, query.get("q", ""))).strip()
-        if len(search) > MAX_SEARCH_CHARS:
+        if len(search) > MAX_SEARCH_CHARACTERS:
             raise InvalidListParams
         try:
             status = Status(query["status"]) if query.get("status") else None
@@ -48,7 +48,7 @@ class ListParams:
         if app is not None and not APP_NAME.fullmatch(app):
             raise InvalidListParams
         after, before = query.get("after") or None, query.get("before") or None
-        if (after and before) or len(after or before or "") > MAX_CURSOR_CHARS:
+        if (after and before) or len(after or before or "") > MAX_CURSOR_CHARACTERS:
             raise InvalidListParams
         is_lacking_scopes = query.get("lacking") == "scopes"
         return cls(status, app, customer, is_lacking_scopes, search, sort, after, before)

@@ -22,7 +22,7 @@ from web.server.timeouts import run_in_thread
 #: For all checks together. Less than CONNECT_TIMEOUT_SECONDS: a server that accepts and does not answer is not "down".
 READY_TIMEOUT_SECONDS = 1.8
 #: Requests at once that wait for the checks; the others get the latest result.
-MAX_WAITING = 2
+MAX_WAITING_REQUESTS = 2
 #: No such key exists, and LPUSHX creates none.
 READY_KEY = "tokenkeeper.readyz"
 
@@ -43,7 +43,7 @@ class Readiness:
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self._checks = checks
         self._lock = threading.Lock()
-        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING_REQUESTS)
         self._run: Future[dict[str, str]] | None = None
         self._latest = dict.fromkeys(checks, "no answer")
 

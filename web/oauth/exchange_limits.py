@@ -30,7 +30,7 @@ MAX_DOUBLE_CLICKS = 1
 #: Until the browser asks again.
 BUSY_RETRY_SECONDS = 3.0
 #: Codes and states in memory at once; the oldest is dropped first.
-MAX_REMEMBERED = 10_000
+MAX_REMEMBERED_CODES = 10_000
 
 
 class ExchangeRefused(Exception):
@@ -118,5 +118,5 @@ class ExchangeLimits:
 
 def _add(memory: OrderedDict[str, V], key: str, value: V) -> None:
     memory[key] = value
-    if len(memory) > MAX_REMEMBERED:
+    if len(memory) > MAX_REMEMBERED_CODES:
         memory.popitem(last=False)

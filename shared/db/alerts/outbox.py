@@ -24,7 +24,7 @@ RETENTION = "30 days"
 #: state may change back and forth all night.
 MAX_POSTS_PER_HOUR, PAUSE = 12, "5 minutes"
 #: With more than so many alerts of one kind about one app waiting, only the newest is posted: it says how things stand.
-MAX_WAITING = 10
+MAX_WAITING_ALERTS = 10
 #: Not for these: each is about other connections, and the sweeps summarize them already.
 _NEVER_SUMMARIZED = "kind = 'connection_revoked'"
 
@@ -71,7 +71,7 @@ WITH waiting AS MATERIALIZED (
 ), summarized AS (
     UPDATE tokenkeeper.alerts AS a SET due_at = NULL
       FROM waiting
-     WHERE a.number = waiting.number AND waiting.total > {MAX_WAITING} AND a.number < waiting.newest
+     WHERE a.number = waiting.number AND waiting.total > {MAX_WAITING_ALERTS} AND a.number < waiting.newest
        AND a.due_at IS NOT NULL AND a.logged_at IS NOT NULL AND {_IS_UNLEASED}
     RETURNING waiting.newest, a.summarized_count
 )

@@ -32,7 +32,7 @@ from shared.domain.alerts import AlertKind
 from shared.domain.brake import REVOCATION_WINDOW, hold_revocation, remaining_revocations
 from shared.domain.connection import Status
 from shared.domain.identity import DEFAULT_APP
-from shared.domain.provider import RAMP_START_RATE, Condition
+from shared.domain.provider import RAMP_START_PER_SECOND, Condition
 
 #: Connections that one statement of confirm() or dismiss() changes: many more could exceed the statement's time limit.
 BATCH_ROWS = 5000
@@ -130,7 +130,7 @@ TURN_OFF_AND_RESET = text(
 )
 #: Many connections become due at once: refresh them at a growing rate, as after an outage.
 START_RAMP = text(
-    f"UPDATE tokenkeeper.provider SET rate = {RAMP_START_RATE} WHERE app = :app AND condition = '{Condition.OK}'"
+    f"UPDATE tokenkeeper.provider SET rate = {RAMP_START_PER_SECOND} WHERE app = :app AND condition = '{Condition.OK}'"
 )
 
 

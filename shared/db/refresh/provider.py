@@ -28,7 +28,7 @@ BUCKET_SECONDS = 0.25
 POSTPONED_BATCH_ROWS, POSTPONED_BATCHES = 5000, 20
 #: Share of the interval between two sweeps. A sweep that began less than this ago was this sweep, begun by another
 #: beat.
-MIN_SWEEP_INTERVAL = 0.6
+MIN_SWEEP_INTERVAL_SHARE = 0.6
 
 #: Where an app has no row yet.
 NOT_REGISTERED = "the app {app} has no row in tokenkeeper.provider yet: the next sweep makes it"
@@ -168,7 +168,11 @@ class ProviderStore:
         """
         with self._database.transaction() as connection:
             connection.execute(LIMIT_LOCK_WAIT)
-            values = {"app": self._app, "seconds": MIN_SWEEP_INTERVAL * sweep_seconds, "is_from_beat": is_from_beat}
+            values = {
+                "app": self._app,
+                "seconds": MIN_SWEEP_INTERVAL_SHARE * sweep_seconds,
+                "is_from_beat": is_from_beat,
+            }
             row = connection.execute(BEGIN_SWEEP, values).one_or_none()
             if row is None:
                 # Begun already; or a failover has lost the app's row, and the next sweep can begin.

@@ -7,7 +7,7 @@ connections are fetched and sorted; where many match, a scan of the index of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Engine, Row
@@ -25,7 +25,7 @@ __all__ = ["BadCursor", "ConnectionList", "ConnectionPage", "Sort"]
 #: over the index of the sort order, so that a scan soon meets one; names may be far from each other there.
 MAX_NAME_MATCHES, MAX_NUMBER_MATCHES = 20_000, 5_000
 #: The longest stored name.
-MAX_SEARCH_CHARS = 320
+MAX_SEARCH_CHARACTERS = 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +63,11 @@ class ConnectionList:
         at = before if backwards else after
         key = None if at is None else decode_cursor(sort, at)
         request = PageRequest(sort, status, key, backwards, limit + 1, app, customer, is_lacking_scopes)
-        rows = self._read_rows(request, _clean_search(search))
-        if backwards and len(rows) <= limit:
-            # A full first page.
-            return self.read_page(
-                status=status,
-                app=app,
-                customer=customer,
-                is_lacking_scopes=is_lacking_scopes,
-                search=search,
-                sort=sort,
-                limit=limit,
-            )
+        text = _clean_search(search)
+        rows = self._read_rows(request, text)
+        if backwards and len(rows) <= limit:  # less than a page is left: show a full first page
+            at, backwards = None, False
+            rows = self._read_rows(replace(request, at=None, backwards=False), text)
         rows_shown = rows[:limit][::-1] if backwards else rows[:limit]
         if not rows_shown:
             return ConnectionPage([], before=after, after=None)
@@ -127,4 +120,4 @@ def _make_cursor(sort: Sort, row: Row[Any]) -> str:
 
 def _clean_search(search: str) -> str:
     """Without characters that no name contains and PostgreSQL refuses: line ends, NUL, lone surrogates."""
-    return "".join(character for character in search if character.isprintable()).strip()[:MAX_SEARCH_CHARS]
+    return "".join(character for character in search if character.isprintable()).strip()[:MAX_SEARCH_CHARACTERS]

@@ -12,7 +12,7 @@ from typing import Any
 from shared.domain.hub_id import MAX_HUB_ID
 
 #: A cursor with the longest domain, 255 characters of four bytes, is shorter.
-MAX_CURSOR_CHARS = 1500
+MAX_CURSOR_CHARACTERS = 1500
 
 
 class Sort(StrEnum):
@@ -49,7 +49,7 @@ def decode_cursor(sort: Sort, text: str) -> tuple[Any, ...]:
 
 
 def _decode(text: str) -> Any:
-    if len(text) > MAX_CURSOR_CHARS:
+    if len(text) > MAX_CURSOR_CHARACTERS:
         raise BadCursor("too long")
     return json.loads(b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.ceiling import make_request
-from bench.hubspot import TOKEN_CHARS, UNANSWERED_SECRET, HttpConnection, HubSpot, make_refresh_token
+from bench.hubspot import TOKEN_CHARACTERS, UNANSWERED_SECRET, HttpConnection, HubSpot, make_refresh_token
 from shared.domain.errors import InvalidClient
 from shared.hubspot import response_parsing
 from shared.hubspot.response_parsing import Reply
@@ -59,7 +59,7 @@ def test_a_refresh_is_answered_with_a_grant_that_the_product_can_parse() -> None
         connection.data_received(make_request(SECRET, 62515, 80))
         grant = response_parsing.parse_refresh(transport.parse_reply(), NOW)
         assert (grant.hub_id, grant.refresh_token, grant.expires_in) == (62515, make_refresh_token(62515), 1800)
-        assert len(grant.access_token) == TOKEN_CHARS
+        assert len(grant.access_token) == TOKEN_CHARACTERS
         assert hubspot.answers == {"refresh": 1}
 
     run_with_hubspot(play)

@@ -8,9 +8,9 @@ import pytest
 
 from shared.domain.events import (
     MAX_PAUSE_SECONDS,
-    MAX_RATE,
+    MAX_POSTS_PER_SECOND,
     MAX_RETRY_SECONDS,
-    MIN_RATE,
+    MIN_POSTS_PER_SECOND,
     BatchResult,
     Chain,
     ChainOutcome,
@@ -34,7 +34,7 @@ def refuse(http_status: int, retry_after_seconds: float = 0.0) -> ChainOutcome:
 
 
 def evaluate(*outcomes: ChainOutcome, **but: Any) -> BatchResult:
-    values = {"failures": 0, "rate": MAX_RATE, "is_failing": False, **but}
+    values = {"failures": 0, "rate": MAX_POSTS_PER_SECOND, "is_failing": False, **but}
     return evaluate_batch(outcomes, **values)
 
 
@@ -42,14 +42,14 @@ def evaluate(*outcomes: ChainOutcome, **but: Any) -> BatchResult:
 def test_an_answer_about_the_receiver_pauses_everything_and_halves_the_rate(http_status: int) -> None:
     result = evaluate(refuse(http_status), ACCEPTED)
     assert result.pause_seconds > 0
-    assert result.rate == MAX_RATE / 2
+    assert result.rate == MAX_POSTS_PER_SECOND / 2
     assert result.is_gone == (http_status == 410)
 
 
 @pytest.mark.parametrize("http_status", [302, 400, 401, 404, 413, 422, 500])
 def test_any_other_refusal_concerns_its_event_alone(http_status: int) -> None:
     result = evaluate(refuse(http_status), ACCEPTED)
-    assert (result.pause_seconds, result.rate, result.failures) == (0.0, MAX_RATE, 0)
+    assert (result.pause_seconds, result.rate, result.failures) == (0.0, MAX_POSTS_PER_SECOND, 0)
     assert result.failure == refuse(http_status).failure
 
 
@@ -65,13 +65,13 @@ def test_the_longest_retry_after_counts() -> None:
 
 
 def test_the_rate_is_halved_down_to_one_a_second_and_doubled_again() -> None:
-    rate = MAX_RATE
+    rate = MAX_POSTS_PER_SECOND
     for _ in range(10):
         rate = evaluate(refuse(429), rate=rate).rate
-    assert rate == MIN_RATE
+    assert rate == MIN_POSTS_PER_SECOND
     for _ in range(10):
         rate = evaluate(ACCEPTED, rate=rate).rate
-    assert rate == MAX_RATE
+    assert rate == MAX_POSTS_PER_SECOND
 
 
 def test_a_batch_that_nobody_was_asked_about_changes_nothing() -> None:

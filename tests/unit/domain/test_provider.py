@@ -16,8 +16,8 @@ from shared.domain.errors import (
 )
 from shared.domain.provider import (
     FAILURES_BEFORE_OUTAGE,
-    PROBE_RATE,
-    RAMP_START_RATE,
+    PROBES_PER_SECOND,
+    RAMP_START_PER_SECOND,
     CallOutcome,
     Condition,
     Provider,
@@ -66,8 +66,8 @@ def test_an_account_that_is_migrating_does_not_count_against_hubspot():
 
 
 def test_while_hubspot_is_unavailable_less_than_ten_probes_a_minute_are_sent():
-    assert rate_limit(unavailable(), cap=0) == PROBE_RATE
-    assert 60 * PROBE_RATE < 10
+    assert rate_limit(unavailable(), cap=0) == PROBES_PER_SECOND
+    assert 60 * PROBES_PER_SECOND < 10
 
 
 def test_after_an_outage_the_rate_doubles_at_each_sweep_until_there_is_no_limit():
@@ -76,7 +76,7 @@ def test_after_an_outage_the_rate_doubles_at_each_sweep_until_there_is_no_limit(
         rates.append(state.rate)
         state = start_sweep(state)
     assert state == replace(HEALTHY, since=NOON)
-    assert rates[0] == RAMP_START_RATE
+    assert rates[0] == RAMP_START_PER_SECOND
     assert all(later == 2 * earlier for earlier, later in zip(rates, rates[1:], strict=False))
 
 
@@ -91,7 +91,7 @@ def test_after_an_outage_five_thousand_refreshes_fit_into_half_a_minute():
 def test_one_refused_client_secret_reduces_all_refreshes_to_probes():
     state = apply_outcomes(HEALTHY, [failure(InvalidClient("BAD_CLIENT_SECRET", http_status=400))], NOON)
     assert (state.condition, state.reason) == (Condition.APP_REJECTED, "BAD_CLIENT_SECRET (HTTP 400)")
-    assert rate_limit(state, cap=0) == PROBE_RATE
+    assert rate_limit(state, cap=0) == PROBES_PER_SECOND
 
 
 def test_a_success_ends_the_refusal_of_our_app():
@@ -152,12 +152,12 @@ def test_a_429_for_a_day_is_tested_by_probes_after_five_minutes_and_the_first_su
     assert (probing.condition, probing.is_paused(later), rate_limit(probing, cap=0)) == (
         Condition.THROTTLED,
         False,
-        PROBE_RATE,
+        PROBES_PER_SECOND,
     )
     still = apply_outcomes(probing, [make_429(86_100)], later)
     assert still.paused_until == later + timedelta(minutes=5)
     after = apply_outcomes(probing, [SUCCESS], later)
-    assert (after.condition, after.rate, after.paused_until) == (Condition.OK, RAMP_START_RATE, None)
+    assert (after.condition, after.rate, after.paused_until) == (Condition.OK, RAMP_START_PER_SECOND, None)
 
 
 def test_a_probe_that_hubspot_does_not_answer_leaves_the_state_and_an_invalid_grant_ends_it():
@@ -187,7 +187,7 @@ def test_a_pause_that_ends_later_than_any_pause_can_is_none():
 def test_an_operator_ends_a_pause_and_the_probes_after_it_by_a_ramp():
     for later in (NOON, NOON + timedelta(minutes=10)):
         resumed = resume(pause(86_400), later)
-        assert (resumed.condition, resumed.rate, resumed.paused_until) == (Condition.OK, RAMP_START_RATE, None)
+        assert (resumed.condition, resumed.rate, resumed.paused_until) == (Condition.OK, RAMP_START_PER_SECOND, None)
     assert apply_outcomes(resumed, [make_429(60)], NOON).condition is Condition.THROTTLED, "HubSpot has the last word"
 
 

@@ -17,8 +17,8 @@ from shared.domain.errors import (
 )
 from shared.domain.provider import (
     MAX_PAUSE_SECONDS,
-    PROBE_RATE,
-    RAMP_END_RATE,
+    PROBES_PER_SECOND,
+    RAMP_END_PER_SECOND,
     CallOutcome,
     Condition,
     Provider,
@@ -89,6 +89,6 @@ def test_the_rate_is_never_zero_and_never_above_what_the_condition_allows(
     for _, _, state in run(steps):
         rate = rate_limit(state, cap)
         assert rate is None or rate > 0
-        assert state.rate is None or PROBE_RATE <= state.rate <= RAMP_END_RATE
-        assert state.condition is Condition.OK or state.rate == PROBE_RATE
+        assert state.rate is None or PROBES_PER_SECOND <= state.rate <= RAMP_END_PER_SECOND
+        assert state.condition is Condition.OK or state.rate == PROBES_PER_SECOND
         assert not cap or (rate is not None and rate <= cap)

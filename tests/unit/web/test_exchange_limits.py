@@ -8,7 +8,7 @@ from shared.domain.errors import CodeRejected, TemporarilyUnavailable
 from tests.support.builders import HUB, grant
 from web.oauth.exchange_limits import (
     MAX_EXCHANGES,
-    MAX_REMEMBERED,
+    MAX_REMEMBERED_CODES,
     MAX_UNTRUSTED_EXCHANGES,
     REJECTED_CODE_RATE,
     TRUSTED_FROM_CODES,
@@ -93,10 +93,10 @@ def test_an_exchange_that_raises_is_no_longer_in_flight(limits):
 
 
 def test_the_number_of_remembered_codes_is_limited(limits):
-    for number in range(MAX_REMEMBERED + 10):
+    for number in range(MAX_REMEMBERED_CODES + 10):
         limits.remember(str(number), HUB)
     assert limits.find_exchanged("", "9") is None
-    assert limits.find_exchanged("", str(MAX_REMEMBERED)) == HUB
+    assert limits.find_exchanged("", str(MAX_REMEMBERED_CODES)) == HUB
 
 
 def test_a_rejected_code_ends_its_handshake(site):

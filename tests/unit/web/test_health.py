@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.polling import until
 from tests.unit.web.conftest import Site
-from web.monitoring.health import MAX_WAITING, NotReady
+from web.monitoring.health import MAX_WAITING_REQUESTS, NotReady
 from web.server.timeouts import TimedOut, run_within
 
 
@@ -57,7 +57,7 @@ def test_readyz_names_servers_that_hang_within_three_seconds():
 def test_while_the_servers_hang_more_requests_are_answered_at_once_with_the_latest_result():
     release, runs = threading.Event(), []
     site = site_with(postgres=lambda: runs.append(None) or release.wait(60))
-    pages = [threading.Thread(target=site.other_browser().visit, args=["/readyz"]) for _ in range(MAX_WAITING)]
+    pages = [threading.Thread(target=site.other_browser().visit, args=["/readyz"]) for _ in range(MAX_WAITING_REQUESTS)]
     for page in pages:
         page.start()
     waiting = site.app.view_functions["readyz"].__self__._waiting
@@ -66,7 +66,7 @@ def test_while_the_servers_hang_more_requests_are_answered_at_once_with_the_late
     release.set()
     for page in pages:
         page.join(30)
-    assert len(runs) <= MAX_WAITING
+    assert len(runs) <= MAX_WAITING_REQUESTS
 
 
 def test_run_within_returns_and_raises_what_the_call_does():
