@@ -55,6 +55,7 @@ def test_a_refresh_token_that_was_rotated_after_the_grant_takes_over_where_hubsp
     rotated = replace(connections.make_success(connections.claim_one()), encrypted_refresh_token="rotated")
     connections.stores.results.save([rotated])
     connections.install(encrypted_refresh_token="of-both-installs", ago=120)
+    assert connections.install(ago=121).outcome is InstallOutcome.OLDER_THAN_STORED, "their order is certain"
     claimed = connections.claim_one()
     assert claimed.encrypted_refresh_token == "of-both-installs"
     connections.stores.results.save([connections.make_revocation(claimed)])

@@ -5,7 +5,6 @@ the model follows the documentation. Pure; an `at` is when PostgreSQL ran the op
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from shared.db.lifecycle.installs import InstallOutcome
 from shared.db.refresh.requests import RefreshRequestOutcome
@@ -16,27 +15,20 @@ from tests.model.expected_schedule import expect_due
 from tests.model.refresh_model import RefreshModel
 from tests.model.time_range import TimeRange
 
-#: Dates of installs that are no further apart do not tell their order, once it was uncertain.
-UNCERTAINTY = timedelta(minutes=10)
-
 
 @dataclass(slots=True)
 class ConnectionModel(RefreshModel):
     def apply_install(self, install: Install, at: TimeRange) -> InstallOutcome:
         """A date in the future counts as now; the newest install wins, in any order and any number of times."""
         granted = at if install.granted_at > at.earliest else TimeRange.at_instant(install.granted_at)
-        is_uncertain = self._is_order_uncertain(granted)
-        outcome = self._expect_outcome(install, granted, is_uncertain=is_uncertain)
+        outcome = self._expect_outcome(install, granted)
         self.installs.add(install.install_id)
         if outcome.is_stored:
-            if is_uncertain or self._is_refreshed_since(granted):
-                self.is_install_uncertain = True
+            if self.refreshed_at is not None and self.refreshed_at.earliest > granted.latest:
                 self.other_refresh_token = self.refresh_token if self.status in LIVE else None
             self._restart(at, install.refresh_token)
             self.installed_at, self.has_worked = granted, True
             self._take_access(install, granted, at)
-            if is_uncertain:
-                self.due = at
             is_first = outcome is InstallOutcome.INSTALLED
             self.add_event(EventName.INSTALLED if is_first else EventName.REINSTALLED, Status.ACTIVE, at)
             self.set_scopes(install.scopes)
@@ -115,20 +107,12 @@ class ConnectionModel(RefreshModel):
         if self.failures and self.status in LIVE and self.due:
             self.due = self.due.or_earlier(at.or_later(self.not_before))
 
-    def _is_order_uncertain(self, granted: TimeRange) -> bool:
-        if not self.is_install_uncertain or self.installed_at is None:
-            return False
-        return abs(granted.latest - self.installed_at.latest) <= UNCERTAINTY
-
-    def _is_refreshed_since(self, granted: TimeRange) -> bool:
-        return self.refreshed_at is not None and self.refreshed_at.earliest > granted.latest
-
-    def _expect_outcome(self, install: Install, granted: TimeRange, *, is_uncertain: bool) -> InstallOutcome:
+    def _expect_outcome(self, install: Install, granted: TimeRange) -> InstallOutcome:
         if self.status is None:
             return InstallOutcome.INSTALLED
         if install.install_id in self.installs:
             return InstallOutcome.ALREADY_STORED
-        if self.installed_at is not None and granted.latest < self.installed_at.earliest and not is_uncertain:
+        if self.installed_at is not None and granted.latest < self.installed_at.earliest:
             return InstallOutcome.OLDER_THAN_STORED
         ended = self.status_since if self.status is Status.DISCONNECTED else None
         if ended is not None and granted.latest < ended.earliest:

@@ -64,8 +64,7 @@ class ConnectionState:
     generation: int = 0
     operator_decisions: int = 0  #: decisions on revocations that changed this connection
     installed_at: TimeRange | None = None
-    is_install_uncertain: bool = False  #: whether the stored one is the newest is not known
-    other_refresh_token: str | None = None  #: of the install before that one, tried before a revocation
+    other_refresh_token: str | None = None  #: of the install before a late one, tried before a revocation
     refreshed_at: TimeRange | None = None  #: when the newest access token was granted
     has_worked: bool = False  #: an install or a refresh brought a token
     installs: set[str] = field(default_factory=set)

@@ -117,7 +117,7 @@ class RefreshModel(ConnectionState):
     def _try_other_refresh_token(self, at: TimeRange) -> None:
         """Nothing else changes: the refresh that is due at once decides."""
         self.refresh_token, self.other_refresh_token = self.other_refresh_token, None
-        self.is_install_uncertain, self.due = False, at
+        self.due = at
 
     def _reject_again(self, lease: ModelLease, answer: ErrorAnswer, at: TimeRange) -> None:
         """HubSpot rejects a revoked connection again: no event, and no further attempt."""

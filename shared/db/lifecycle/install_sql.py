@@ -14,7 +14,8 @@ ON CONFLICT (hub_id) DO UPDATE SET hub_id = excluded.hub_id
 """)
 READ = text("""
 SELECT clock_timestamp() AS now, known.install_id AS known_install_id,
-       EXISTS (SELECT FROM tokenkeeper.uncertain_installs AS u WHERE u.connection_id = c.id) AS is_stored_uncertain, c.*
+       EXISTS (SELECT FROM tokenkeeper.uncertain_installs AS u
+                WHERE u.connection_id = c.id AND u.is_order_uncertain) AS is_stored_uncertain, c.*
   FROM (SELECT) AS always
   LEFT JOIN tokenkeeper.installs AS known ON known.install_id = CAST(:install_id AS uuid)
   LEFT JOIN LATERAL (

@@ -142,14 +142,17 @@ class InstallStore:
             if outcome.is_stored:
                 # HubSpot may issue the same refresh token again: a refresh after this grant may have rotated it.
                 is_refreshed_since = row.refreshed_at is not None and row.refreshed_at > granted_at
-                is_kept = is_uncertain or install.is_dated_by_host or is_refreshed_since
+                has_uncertain_date = is_uncertain or install.is_dated_by_host
+                is_kept = has_uncertain_date or is_refreshed_since
                 if is_kept and row.id is not None:
-                    connection.execute(KEEP_UNCERTAIN_INSTALL, {"connection_id": row.id, "has_other": True})
+                    values = {"connection_id": row.id, "has_other": True, "is_order_uncertain": has_uncertain_date}
+                    connection.execute(KEEP_UNCERTAIN_INSTALL, values)
                 connection_id = _write_connection(
                     connection, install, granted_at, scopes, row, customer=claim.customer, refresh_now=is_uncertain
                 )
                 if is_kept and row.id is None:
-                    connection.execute(KEEP_UNCERTAIN_INSTALL, {"connection_id": connection_id, "has_other": False})
+                    values = {"connection_id": connection_id, "has_other": False, "is_order_uncertain": True}
+                    connection.execute(KEEP_UNCERTAIN_INSTALL, values)
 
             # 5. Remember the install's id, also where a newer one is stored: the waiting page looks for it.
             if install.install_id is not None:

@@ -3,6 +3,9 @@
 Installs are dated by PostgreSQL's clock, but where it has not answered yet, by that of a web host. Such a date and one
 of minutes before or after do not tell the order: the install that arrives later is stored, and the refresh token of the
 other one is kept. It is tried before the connection is revoked. Pruning deletes it once the stored one has worked.
+
+A refresh token is kept in the same way where HubSpot rotated it after the grant of an install that is stored late:
+HubSpot may have issued the same refresh token to both. The order of the installs is known then.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ log = structlog.get_logger(__name__)
 #: Of a web host's clock. Dates that are further apart tell the order of two installs all the same.
 MAX_CLOCK_ERROR_SECONDS = 600.0
 #: Executed before the install is written over another one, or after it where it is the first of its connection.
-KEEP_UNCERTAIN_INSTALL = text("SELECT tokenkeeper.keep_uncertain_install(:connection_id, :has_other)")
+KEEP_UNCERTAIN_INSTALL = text(
+    "SELECT tokenkeeper.keep_uncertain_install(:connection_id, :has_other, :is_order_uncertain)"
+)
 #: The fences of a save. The status stays: the refresh that is due at once decides about it.
 TAKE_OTHER = single_statement("""
 WITH lease AS MATERIALIZED (

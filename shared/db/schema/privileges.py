@@ -55,7 +55,7 @@ def _web_privileges() -> Iterator[Privilege]:
     yield from _table("tokenkeeper.installs", select="", insert="install_id connection_id granted_at")
     yield from _table("tokenkeeper.install_locks", select="", insert="", update="")
     yield from _table("tokenkeeper.single_uses", select="", insert="kind id used_by expires_at", update="id")
-    yield from _table("tokenkeeper.uncertain_installs", select="connection_id")
+    yield from _table("tokenkeeper.uncertain_installs", select="connection_id is_order_uncertain")
     yield Privilege("FUNCTION", "tokenkeeper.keep_uncertain_install", "", "EXECUTE")
     yield from _table("tokenkeeper.refresh_requests", select="", insert="connection_id token_granted_at is_operator")
     yield from _table("tokenkeeper.alerts", select="", insert="app kind recovered subject detail", update="due_at")

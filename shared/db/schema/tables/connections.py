@@ -169,4 +169,5 @@ uncertain_installs = Table(
     Column("connection_id", BigInteger, primary_key=True, autoincrement=False),
     Column("other_encrypted_refresh_token", Text),
     Column("kept_at", INSTANT, nullable=False, server_default=text("clock_timestamp()")),
+    Column("is_order_uncertain", Boolean, nullable=False, server_default=text("true")),
 )
