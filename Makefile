@@ -51,12 +51,13 @@ fuzz: $(READY) ## 40,000 random requests to web, 4,000 of them over sockets to g
 bench: $(READY) ## throughput, lateness and cost with up to 1,000,000 connections, in three quarters of an hour (QUICK=1: two and a half minutes)
 	@exec $(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick)
 
-check: $(READY) ## formatter, linter, types, import contracts, words, lock file
+check: $(READY) ## formatter, linter, types, import contracts, words, lengths of functions, lock file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/python tools/check_words.py
+	$(BIN)/python tools/check_structure.py
 	$(BIN)/python tools/lock.py --check
 
 format: $(READY) ## format the code and apply the linter's automatic fixes
