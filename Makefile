@@ -45,7 +45,7 @@ freshness: $(READY) ## reads 50 tokens ten times a second for two minutes and ch
 soak: $(READY) ## an outage with 5,000 connections, then ten minutes of random faults on 2,000 connections (SEED=… SOAK_SECONDS=…)
 	$(BIN)/python -m pytest -q tests/long/test_outage.py tests/long/test_soak.py
 
-fuzz: $(READY) ## 40,000 random requests to web, 4,000 of them over sockets to gunicorn (FUZZ_REQUESTS=…)
+fuzz: $(READY) ## 40,000 random requests to web, and 4,000 over sockets to gunicorn (FUZZ_REQUESTS=…)
 	FUZZ_REQUESTS=$${FUZZ_REQUESTS:-40000} $(BIN)/python -m pytest -q --timeout=3000 tests/security/test_fuzz_web.py
 
 bench: $(READY) ## throughput, lateness and cost with up to 1,000,000 connections, in three quarters of an hour (QUICK=1: two and a half minutes)
