@@ -28,7 +28,7 @@ up: $(READY) ## run the whole product in the foreground, with a HubSpot simulato
 	@exec $(BIN)/tokenkeeper up $(ARGS)
 
 test: $(READY) ## every test, against real PostgreSQL, Valkey, Celery and HTTP
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(READY) ## the unit tests alone: no server, half a minute on an idle machine
 	$(BIN)/python -m pytest -q -n 2 tests/unit $(ARGS)

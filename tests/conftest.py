@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from tests.support.databases import Databases
 from tests.support.deployment import Deployment, start_deployment
 from tests.support.environment import inherited_environment, product_environment
 from tests.support.folders import server_folder
+from tests.support.postgres import make_postgres
 from tests.support.product import Product, url_responds
 
 # Hypothesis measures wall-clock time, which says nothing on a busy machine. Examples of a test may share fixtures.
@@ -62,7 +64,7 @@ def databases(state: Path) -> Iterator[Databases]:
         yield databases
         databases.close()
         return
-    server = EmbeddedPostgres(state, durable=False)
+    server = make_postgres(state, durable=False)
     server.start()
     yield Databases(server.url(), migrate)
     server.stop()
@@ -108,7 +110,7 @@ def redis_url(redis_server: Callable[[int], str]) -> str:
 def own_postgres() -> Iterator[EmbeddedPostgres]:
     """A started PostgreSQL that the test may stop, kill by its `process`, and start again on the same port."""
     with server_folder("own") as folder:
-        server = EmbeddedPostgres(folder, durable=False)
+        server = make_postgres(folder, durable=False)
         server.start()
         yield server
         server.stop()
@@ -216,8 +218,15 @@ def connect(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 def pytest_configure() -> None:
     """What a shell starts in the background ignores SIGINT, and the product's processes would inherit that."""
+    gc.disable()  # until all tests are collected
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Otherwise the garbage collector visits thousands of tests and modules again and again, which all stay."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

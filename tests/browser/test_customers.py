@@ -29,6 +29,7 @@ from tests.conftest import server_folder
 from tests.support.chromium import ARGUMENTS, find_chromium
 from tests.support.environment import ROOT, SHORT_WAITS, inherited_environment, product_environment
 from tests.support.polling import until
+from tests.support.postgres import make_postgres
 from tests.support.product import Product, url_responds
 from tests.support.stores import SqlFixture
 
@@ -78,7 +79,7 @@ def world(simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFact
     product_url = f"http://localhost:{product_port}"
     with server_folder("customers") as data, SimulatorControl(simulator_process.url) as simulator:
         simulator.reset(settings=True, accounts=True)
-        postgres, valkey = EmbeddedPostgres(data, durable=False), EmbeddedValkey(folder / "valkey", durable=False)
+        postgres, valkey = make_postgres(data, durable=False), EmbeddedValkey(folder / "valkey", durable=False)
         postgres.start()
         valkey.start()
         migrate(postgres.url())

@@ -20,6 +20,7 @@ from tests.examples.documentation import find_code_block
 from tests.support.deployment import Deployment
 from tests.support.environment import ROOT, SHORT_WAITS, product_environment
 from tests.support.polling import until
+from tests.support.postgres import make_postgres
 from tests.support.product import Product
 from tests.support.stores import SqlFixture
 
@@ -30,7 +31,7 @@ HUBS = 20
 def another_server(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Iterator[EmbeddedPostgres]:
     folder = state / "another"
     folder.mkdir(mode=0o711)
-    server = EmbeddedPostgres(folder, durable=False)
+    server = make_postgres(folder, durable=False)
     server.start()
     yield server
     server.stop()

@@ -341,7 +341,7 @@ def test_an_answer_after_the_timeout_is_not_read_as_the_next_answer() -> None:
 # ---- bodies and bytes
 
 BIG = b" " * (2 * 1024 * 1024)
-BOMBS = {"gzip": gzip.compress(BIG * 32), "deflate": zlib.compress(BIG * 32)}
+COMPRESS = {"gzip": gzip.compress, "deflate": zlib.compress}
 UNREADABLE: dict[str, tuple[Answer, str]] = {
     "large": (sends(http(200, BIG)), "too_large"),
     "large, chunked": (
@@ -368,9 +368,9 @@ def test_an_unreadable_answer_has_an_error_code_and_its_connection_is_closed(ans
     assert hung_up
 
 
-@pytest.mark.parametrize("packing", BOMBS)
+@pytest.mark.parametrize("packing", COMPRESS)
 def test_a_compression_bomb_is_decompressed_up_to_the_body_limit_only(packing: str) -> None:
-    answer = sends(http(200, BOMBS[packing], f"Content-Encoding: {packing}"))
+    answer = sends(http(200, COMPRESS[packing](BIG * 32), f"Content-Encoding: {packing}"))
     with serving(answer) as server, a_client(server.url, timeout=10.0) as hubspot:
         tracemalloc.start()
         error = refusal_of(lambda: hubspot.refresh("na1-refresh", NOW))

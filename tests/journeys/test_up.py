@@ -41,12 +41,16 @@ class Home:
         self._runs: list[ChildProcess] = []
 
     def up(self, **changes: str) -> ChildProcess:
+        return self.start(**changes).wait_until(lambda running: running.has_printed(UP))
+
+    def start(self, **changes: str) -> ChildProcess:
+        """Does not wait until it is up, which costs seconds of CPU time."""
         log = self.folder / f"up-{len(self._runs)}.log"
         run = ChildProcess(
             "up", [TOKENKEEPER, "up", *self.options], {**self.environment, **changes}, log, cwd=self.folder
         )
         self._runs.append(run)
-        return run.wait_until(lambda running: running.has_printed(UP))
+        return run
 
     def fails(self, **changes: str) -> subprocess.CompletedProcess[str]:
         """With a stdin that is no terminal."""
@@ -141,7 +145,7 @@ def find_process(run: ChildProcess, words: str) -> psutil.Process:
     return min(processes, key=lambda each: each.create_time())
 
 
-def test_a_connected_account_is_still_there_after_up_is_stopped_and_started_again(home: Home) -> None:
+def test_an_account_outlives_a_stop_of_up_and_a_killed_up_leaves_no_process_behind(home: Home) -> None:
     first = home.up()
     home.connect_an_account()
     token = home.wait_for(f"SELECT access_token FROM hubspot.tokens WHERE hub_id = {HUB}")
@@ -168,6 +172,11 @@ def test_a_connected_account_is_still_there_after_up_is_stopped_and_started_agai
         later = home.wait_for(f"SELECT access_token FROM hubspot.tokens WHERE hub_id = {HUB}")
         assert simulator.check_tokens([later])[0].is_live
     assert not re.search(r"Traceback|\berror\b", again.output())
+
+    if sys.platform == "linux":  # only Linux tells a child that its parent was killed
+        processes = family(again)
+        again.send_signal(signal.SIGKILL)
+        assert find_remaining(processes) == []
 
 
 def test_a_crashed_process_is_started_again(running: tuple[Home, ChildProcess]) -> None:
@@ -221,18 +230,9 @@ def test_the_settings_for_another_terminal_are_complete(running: tuple[Home, Chi
     assert "active" in asked.stdout
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
-def test_a_killed_up_leaves_no_process_behind(home: Home) -> None:
-    run = home.up()
-    processes = family(run)
-
-    run.send_signal(signal.SIGKILL)
-
-    assert find_remaining(processes) == []
-
-
-def test_when_a_server_exits_up_stops_all_processes_and_names_the_server(home: Home) -> None:
-    run = home.up()
+def test_when_a_server_exits_up_stops_all_processes_and_names_the_server(running: tuple[Home, ChildProcess]) -> None:
+    """The last of the tests that share a running `up`."""
+    run = running[1]
     processes = family(run)
 
     find_process(run, "valkey-server").kill()
@@ -289,8 +289,8 @@ def test_a_database_of_another_project_is_left_alone_unless_told_otherwise(
     run.stop()
 
     home.options = ()
-    again = home.up(DATABASE_URL=empty_database_url)
-    assert f"tokenkeeper: uses database {name} at 127.0.0.1, which DATABASE_URL names" in again.output()
+    again = home.start(DATABASE_URL=empty_database_url)
+    again.wait_for_output(f"tokenkeeper: uses database {name} at 127.0.0.1, which DATABASE_URL names")
 
 
 def test_an_invalid_line_of_dotenv_is_reported_by_its_number(home: Home) -> None:

@@ -18,7 +18,7 @@ import redis
 import requests
 from cryptography.fernet import Fernet
 
-from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
+from sandbox.embedded import EmbeddedValkey
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import DEMO_CLIENT_ID, SimulatorControl
 from shared.db.schema.migrate import migrate
@@ -34,6 +34,7 @@ from tests.support.fault_deployment import (
     Servers,
 )
 from tests.support.folders import server_folder
+from tests.support.postgres import make_postgres
 from tests.support.product import Product
 from tests.support.raw_http_server import http, sends
 from tests.support.visitor import Visitor
@@ -51,7 +52,7 @@ class DurableServers(Servers):
     """Valkey writes files, as in production: the audit searches them."""
 
     def __init__(self, folder: Path) -> None:
-        self.postgres = EmbeddedPostgres(folder, durable=True)
+        self.postgres = make_postgres(folder, durable=True)
         self.valkey = EmbeddedValkey(folder, durable=True)
         self.postgres.start()
         self.valkey.start()

@@ -14,7 +14,7 @@ import psycopg2
 import redis
 
 from sandbox.child_processes import ChildProcess
-from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
+from sandbox.embedded import EmbeddedValkey
 from sandbox.simulator.control import SimulatorControl
 from shared.db.schema.migrate import migrate
 from tests.support.databases import Databases
@@ -22,6 +22,7 @@ from tests.support.deployment import Deployment
 from tests.support.environment import product_environment
 from tests.support.folders import server_folder
 from tests.support.polling import until
+from tests.support.postgres import make_postgres
 from tests.support.product import Product
 from tests.support.stores import SqlFixture
 from tests.support.token_watcher import TokenWatcher
@@ -91,7 +92,7 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         # Durable: the tests check that an immediate stop loses nothing that was committed.
-        self.postgres = EmbeddedPostgres(folder, durable=True)
+        self.postgres = make_postgres(folder, durable=True)
         self.valkey = EmbeddedValkey(folder, durable=False)
         self.postgres.start()
         self.valkey.start()

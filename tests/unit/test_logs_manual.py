@@ -15,8 +15,9 @@ EVENTS = [event for row in re.findall(r"^\| (`.*?) \|", TABLE, re.MULTILINE) for
 OF_A_CONNECTION = {f"connection {name.value}" for name in EventName} | {"connection held by the revocation brake"}
 
 
-def read_manual() -> set[str]:
-    """Every text in the code, up to its first colon."""
+@pytest.fixture(scope="module")
+def texts() -> set[str]:
+    """Every text in the code. A fixture: every process of a test run imports this file."""
     trees = [
         ast.parse(path.read_text()) for folder in ("shared", "web", "worker") for path in (ROOT / folder).rglob("*.py")
     ]
@@ -24,12 +25,9 @@ def read_manual() -> set[str]:
     return {text for text in constants if isinstance(text, str)}
 
 
-SAID = read_manual()
-
-
 @pytest.mark.parametrize("event", EVENTS)
-def test_an_event_of_the_manual_is_one_of_the_code(event: str) -> None:
-    assert event in OF_A_CONNECTION or any(re.match(re.escape(event) + r"($|[:;])", text) for text in SAID), event
+def test_an_event_of_the_manual_is_one_of_the_code(texts: set[str], event: str) -> None:
+    assert event in OF_A_CONNECTION or any(re.match(re.escape(event) + r"($|[:;])", text) for text in texts), event
 
 
 def test_the_manual_has_events() -> None:
