@@ -38,7 +38,7 @@ class Heartbeat:
             self._file.write()
         except OSError as error:
             if not self._is_failure_logged:
-                log.warning("no heartbeat file can be written: worker.liveness will report no life", why=str(error))
+                log.warning("no heartbeat file can be written: worker.liveness will fail", why=str(error))
             self._is_failure_logged = True
 
     def start_thread(self) -> None:

@@ -209,8 +209,8 @@ def _describe_scopes_lost(detail: Detail, recovered: bool) -> str:
     if recovered:
         return f"no more connections lose the scope {scope}."
     return (
-        f"{detail.get('count', 0)} connections lost the scope {scope} within an hour: HubSpot or somebody changed the "
-        "app. See: tokenkeeper scopes."
+        f"{detail.get('count', 0)} connections lost the scope {scope} within an hour: the app's scopes were "
+        "changed at HubSpot. See: tokenkeeper scopes."
     )
 
 

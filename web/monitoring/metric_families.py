@@ -139,7 +139,7 @@ def _backlog(snapshot: Snapshot) -> Iterator[Metric]:
     )
     yield _make_gauge_by_app(
         "last_success_timestamp_seconds",
-        "When HubSpot last handed out a token, to within five seconds; 0: never.",
+        "When HubSpot last issued a token, to within five seconds; 0: never.",
         apps,
         lambda state: _epoch_seconds(state.last_success_at),
     )
