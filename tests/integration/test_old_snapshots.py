@@ -33,7 +33,7 @@ def claims(engine: Engine) -> ConnectionClaims:
 
 def count_visited_buffers(engine: Engine, begins_at: str) -> int:
     """Of a claim that is rolled back."""
-    explain = text("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + CLAIM_UNLESS_LIMITED.text.split("; ")[-1])
+    explain = text("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + CLAIM_UNLESS_LIMITED.sql)
     with engine.connect() as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))  # as with many rows
         values = {"app": DEFAULT_APP, "limit": 10, "lease_seconds": 60, "begins_at": begins_at}

@@ -2,7 +2,8 @@
 
 After a failover a name leads to another server, and the old one may live on as a standby or read-only. So each
 connection is checked when it is taken from the pool (docs/adr/0029): it must lead to a server that accepts writes, and
-it is replaced when it is old, so that the name is resolved again.
+it is replaced when it is old, so that the name is resolved again. One that leads to a process of the server, and to no
+pooler, keeps its server: it is checked once a second, and after each failure (docs/adr/0039).
 
 Other programs may use up the connections that the server, the database or the login has. So a process keeps what it
 has: an old connection is closed once there is a new one, and a statement that gets no further connection waits for one
@@ -48,9 +49,13 @@ OUT_OF_CONNECTIONS_PAUSE_SECONDS, REPLACE_PAUSE_SECONDS = 0.1, 5.0
 #: An older connection is replaced: where a name leads to another server now, while the old one still accepts writes,
 #: nothing else would lead there. Below the time for which saved results are remembered (recent_writes.py).
 MAX_CONNECTION_AGE_SECONDS = 40.0
-#: pg_postmaster_start_time() is a mark of the server that PgBouncer does not hide. As quick as SELECT 1.
+#: Until a direct connection is checked again.
+CHECK_INTERVAL_SECONDS = 1.0
+#: pg_postmaster_start_time() is a mark of the server that PgBouncer does not hide. As quick as SELECT 1. The process id
+#: differs from the one that the connection was given at its start where a pooler stands in between.
 CHECK_SERVER = (
-    "SELECT pg_catalog.pg_postmaster_start_time(), pg_catalog.current_setting('transaction_read_only'::pg_catalog.text)"
+    "SELECT pg_catalog.pg_postmaster_start_time(),"
+    " pg_catalog.current_setting('transaction_read_only'::pg_catalog.text), pg_catalog.pg_backend_pid()"
 )
 LIBPQ_OPTIONS = {
     "application_name": "tokenkeeper",
@@ -79,7 +84,7 @@ def make_engine(
     replacements = threading.local()
     engine = create_engine(
         "postgresql+psycopg2://",
-        connect_args={**LIBPQ_OPTIONS, **parse_database_url(database_url), "connection_factory": _Connection},
+        connect_args={**LIBPQ_OPTIONS, **parse_database_url(database_url), "connection_factory": ServerConnection},
         pool_size=pool_size,
         max_overflow=max(pool_size, MAX_CONNECTIONS - pool_size),
         pool_timeout=POOL_TIMEOUT_SECONDS,
@@ -135,14 +140,24 @@ def connect(engine: Engine) -> Connection:
         time.sleep(OUT_OF_CONNECTIONS_PAUSE_SECONDS)
 
 
-class _Connection(Psycopg2Connection):
+class ServerConnection(Psycopg2Connection):
     statement_seconds: float | None = None  #: time limit of each statement; None: no limit
     was_checked = False
+    is_direct = False  #: it leads to one process of the server, not to any of a pooler's
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.options: Mapping[str, Any] = {}  #: with which it was opened
         self.replace_at = time.monotonic() + MAX_CONNECTION_AGE_SECONDS
+        self.check_at = 0.0  #: by time.monotonic()
+        self.checked_losses = 0  #: ServerWatch.losses at the newest check
+        self.prepared: set[str] = set()  #: names of statements that this session has prepared
+        self.has_lost_prepared = False
+
+    @property
+    def can_prepare(self) -> bool:
+        """Whether a statement that was prepared on this connection is found again."""
+        return self.is_direct and not self.has_lost_prepared
 
     def set_isolation_level(self, level: int | None) -> None:
         """SQLAlchemy's, which sets the server's default again after AUTOCOMMIT.
@@ -162,11 +177,12 @@ class _Connection(Psycopg2Connection):
         finally:
             if not self.closed:
                 self.autocommit = in_autocommit
-        started_at, is_read_only = row
+        started_at, is_read_only, pid = row
+        self.is_direct = pid == self.info.backend_pid
         return started_at, is_read_only == "on"
 
 
-def _connect_to_one_host(options: Mapping[str, Any]) -> _Connection:
+def _connect_to_one_host(options: Mapping[str, Any]) -> ServerConnection:
     """A connection to the first host that accepts one, each within CONNECT_TIMEOUT_SECONDS.
 
     Given all hosts, libpq would spend that time, which psycopg2 limits as a whole, on a first one that does not answer.
@@ -175,7 +191,7 @@ def _connect_to_one_host(options: Mapping[str, Any]) -> _Connection:
     for host, port in itertools.zip_longest(hosts, ports, fillvalue=ports[-1]):
         own = {**options, **({"host": host} if host else {}), **({"port": port} if port else {})}
         try:
-            connection: _Connection = psycopg2.connect(**own)
+            connection: ServerConnection = psycopg2.connect(**own)
         except psycopg2.OperationalError as error:
             failure = error
         except UnicodeDecodeError as error:
@@ -187,7 +203,7 @@ def _connect_to_one_host(options: Mapping[str, Any]) -> _Connection:
     raise failure
 
 
-def _open_replacement(old: _Connection) -> _Connection | None:
+def _open_replacement(old: ServerConnection) -> ServerConnection | None:
     """None where there is none: `old` is kept for a while where that is so because the server has none left."""
     try:
         return _connect_to_one_host(old.options)
@@ -201,14 +217,17 @@ class _ConnectionTooOld(DisconnectionError):
     """The pool replaces this connection alone."""
 
 
-def _check_connection(connection: _Connection, watch: ServerWatch) -> None:
+def _check_connection(connection: ServerConnection, watch: ServerWatch) -> None:
     """Called as a connection leaves the pool. The pool replaces it, or all, where this raises a DisconnectionError.
 
     Raises StoreReadOnly or psycopg2's error where a new connection is no better.
     """
     is_new, connection.was_checked = not connection.was_checked, True
-    if time.monotonic() > connection.replace_at:
+    now = time.monotonic()
+    if now > connection.replace_at:
         raise _ConnectionTooOld
+    if connection.is_direct and now < connection.check_at and connection.checked_losses == watch.losses:
+        return
     try:
         started_at, is_read_only = connection.ask_server()
     except psycopg2.Error:
@@ -218,6 +237,7 @@ def _check_connection(connection: _Connection, watch: ServerWatch) -> None:
     watch.note_server(started_at)
     if is_read_only:
         raise StoreReadOnly(READ_ONLY) if is_new else InvalidatePoolError
+    connection.check_at, connection.checked_losses = now + CHECK_INTERVAL_SECONDS, watch.losses
 
 
 def _wait_for_server(connection: Psycopg2Connection) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, TextClause, text
+import psycopg2
+from psycopg2 import errors
+from psycopg2.extras import NamedTupleCursor
+from sqlalchemy import Connection, Engine, TextClause, text
+from sqlalchemy.dialects.postgresql import psycopg2 as dialects
 
-from shared.db.core.engine import connect
-from shared.db.core.errors import StoreUnavailable, translate_errors
+from shared.db.core.engine import ServerConnection, connect
+from shared.db.core.errors import StoreUnavailable, translate_error, translate_errors
 from shared.db.core.server_watch import server_watch
 
 #: Whatever the defaults of the database and the login are, and sent with each statement: behind PgBouncer a session
@@ -26,10 +33,38 @@ STATEMENT_LIMITS = (
     " WHERE current_setting('transaction_timeout', true) IS NOT NULL; "
 )
 
+#: Further ones of a prepared statement. Its plan is made once, for any values and sizes of tables, so it must read by
+#: indexes, also while the tables have no statistics.
+_PLAN_SETTINGS = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; "
+#: For one that reads an index in its order, however many rows the planner expects.
+READ_IN_ORDER = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; "
+#: Another session than the one that prepared it, or a changed table: nothing was executed.
+_NOT_PREPARED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.FeatureNotSupported)
+_PARAMETER = re.compile(r"(?<![:\w]):(\w+)")
+
 
 def single_statement(sql: str) -> TextClause:
     """A statement that is a transaction of its own: sent together with its limits in one message."""
     return text(STATEMENT_LIMITS + sql)
+
+
+class PreparedStatement:
+    """A transaction of its own as well, for the hot path: a session parses and plans it once (docs/adr/0039).
+
+    Behind a pooler, which gives each transaction another session, it is sent like any other.
+    """
+
+    def __init__(self, sql: str, plan_settings: str = "", **types: str) -> None:
+        """`types`: of each parameter. `sql` contains no percent sign."""
+        limits, names = STATEMENT_LIMITS + _PLAN_SETTINGS + plan_settings, list(types)
+        numbered = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", sql)
+        self.sql = sql
+        #: It says what is prepared: no session has another statement of this name.
+        self.name = f"tokenkeeper_{hashlib.sha256(sql.encode()).hexdigest()[:16]}"
+        self.prepare = f"{limits}PREPARE {self.name} ({', '.join(types.values())}) AS {numbered}"
+        #: This one and the next with psycopg2's named parameters.
+        self.execute = f"{limits}EXECUTE {self.name} ({', '.join(f'%({name})s' for name in names)})"
+        self.unprepared = limits + _PARAMETER.sub(lambda match: f"CAST(%({match[1]})s AS {types[match[1]]})", sql)
 
 
 def next_number(column: str) -> str:
@@ -45,16 +80,17 @@ class Database:
     def __init__(self, engine: Engine, *, settle_seconds: float = 0.0) -> None:
         """`settle_seconds`: after the server was restarted or replaced, nothing is executed for so long."""
         self._engine = engine
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._watch = server_watch(engine)
         self._settle_seconds = settle_seconds
 
-    def execute(self, statement: TextClause, **values: Any) -> Sequence[Row[Any]]:
-        """Run what single_statement() made. Raises StoreUnavailable, StatementRejected."""
-        with translate_errors(), connect(self._autocommit) as connection:
+    def execute(self, statement: TextClause | PreparedStatement, **values: Any) -> Sequence[Any]:
+        """Run what single_statement() made, or a prepared one. The rows, as named tuples.
+
+        Raises StoreUnavailable, StatementRejected.
+        """
+        with translate_errors(), connect(self._engine) as connection:
             self._check_settled()
-            result = connection.execute(statement, values)
-            return result.all() if result.returns_rows else ()
+            return _execute_alone(connection, statement, values)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -71,3 +107,49 @@ class Database:
             raise StoreUnavailable(
                 f"PostgreSQL was restarted or replaced: for {seconds}, lost commits are repeated first"
             )
+
+
+def _execute_alone(
+    connection: Connection, statement: TextClause | PreparedStatement, values: Mapping[str, Any]
+) -> Sequence[Any]:
+    """In one round trip. SQLAlchemy would take two more to turn autocommit on and off, and build its own rows."""
+    session: ServerConnection = connection.connection.driver_connection  # type: ignore[assignment]
+    try:
+        session.autocommit = True
+        if isinstance(statement, PreparedStatement):
+            return _execute_prepared(session, statement, values)
+        return _fetch_all(session, _to_psycopg2(statement), values)
+    except psycopg2.Error as error:
+        is_disconnect = bool(session.closed) or connection.dialect.is_disconnect(error, session, None)  # type: ignore[arg-type]
+        session.check_at = 0.0
+        if is_disconnect:
+            connection.invalidate(error)
+        raise translate_error(error, is_disconnect=is_disconnect) from None
+    finally:
+        if not session.closed:
+            session.autocommit = False
+
+
+def _execute_prepared(
+    session: ServerConnection, statement: PreparedStatement, values: Mapping[str, Any]
+) -> Sequence[Any]:
+    if session.can_prepare:
+        try:
+            if statement.name not in session.prepared:
+                _fetch_all(session, statement.prepare, None)
+                session.prepared.add(statement.name)
+            return _fetch_all(session, statement.execute, values)
+        except _NOT_PREPARED:
+            session.has_lost_prepared = True
+    return _fetch_all(session, statement.unprepared, values)
+
+
+def _fetch_all(session: ServerConnection, sql: str, values: Mapping[str, Any] | None) -> Sequence[Any]:
+    with session.cursor(cursor_factory=NamedTupleCursor) as cursor:
+        cursor.execute(sql, values)  # type: ignore[no-untyped-call]
+        return cursor.fetchall() if cursor.description else ()
+
+
+@lru_cache(maxsize=256)
+def _to_psycopg2(statement: TextClause) -> str:
+    return str(statement.compile(dialect=dialects.dialect()))  # type: ignore[no-untyped-call]

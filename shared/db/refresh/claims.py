@@ -16,7 +16,7 @@ from sqlalchemy import Engine, Row, text
 from shared.db.core.clock import DatabaseClock
 from shared.db.core.errors import StoreUnavailable
 from shared.db.core.server_watch import server_watch
-from shared.db.core.statements import Database, next_number, single_statement
+from shared.db.core.statements import READ_IN_ORDER, Database, PreparedStatement, next_number, single_statement
 from shared.db.refresh.due_cursor import FULL_SCAN_SECONDS, DueCursor, Scan
 from shared.db.refresh.provider import NOT_REGISTERED, PROVIDER_COLUMNS, Bucket, row_to_provider
 from shared.domain.connection import Connection, Status, Transition
@@ -97,7 +97,7 @@ WITH due AS MATERIALIZED (
 """
 #: Claims nothing where HubSpot's state limits the rate or pauses refreshes, and writes only to claimed rows.
 #: The left join returns HubSpot's state also without claimed rows: then in one row whose id is null.
-CLAIM_UNLESS_LIMITED = single_statement(
+CLAIM_UNLESS_LIMITED = PreparedStatement(
     _CLAIM.format(
         condition="""
        AND (SELECT rate IS NULL AND coalesce(paused_until <= now(), true) FROM tokenkeeper.provider WHERE app = :app)
@@ -107,7 +107,12 @@ CLAIM_UNLESS_LIMITED = single_statement(
 SELECT now() AS now, {PROVIDER_COLUMNS}, claimed.*
   FROM tokenkeeper.provider LEFT JOIN claimed ON true
  WHERE provider.app = :app
-"""
+""",
+    READ_IN_ORDER,
+    app="text",
+    begins_at="timestamptz",
+    lease_seconds="double precision",
+    limit="bigint",
 )
 CLAIM = text(_CLAIM.format(condition="") + "SELECT * FROM claimed")
 

@@ -226,7 +226,7 @@ class ProviderStore:
             last = {"failures": batch.failures, "id": batch.id}
         return made_due
 
-    def _read_row(self, statement: TextClause) -> Row[Any]:
+    def _read_row(self, statement: TextClause) -> Any:
         rows = self._database.execute(statement, app=self._app)
         if not rows:
             raise StoreUnavailable(NOT_REGISTERED.format(app=self._app))
