@@ -172,7 +172,7 @@ def test_the_operators_commands_work_through_pgbouncer(deployment: FaultDeployme
     deployment.check_recovered(except_for=[HUB])
 
 
-def test_no_session_setting_stays_on_a_server_connection_of_pgbouncer(
+def test_no_setting_and_no_prepared_statement_stays_on_a_server_connection_of_pgbouncer(
     deployment: FaultDeployment, pgbouncer_urls: PooledUrls
 ) -> None:
     deployment.wait_for_new_tokens(deployment.make_due())
@@ -180,6 +180,7 @@ def test_no_session_setting_stays_on_a_server_connection_of_pgbouncer(
         for name in ("statement_timeout", "lock_timeout", "enable_seqscan", "enable_bitmapscan", "jit"):
             found = {sql.value(f"SELECT source FROM pg_settings WHERE name = '{name}'") for _ in range(20)}
             assert found == {"default"}, name
+        assert {sql.value("SELECT count(*) FROM pg_prepared_statements") for _ in range(20)} == {0}
 
 
 def test_listen_receives_nothing_through_pgbouncer(deployment: FaultDeployment, pgbouncer_urls: PooledUrls) -> None:

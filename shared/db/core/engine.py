@@ -2,8 +2,8 @@
 
 After a failover a name leads to another server, and the old one may live on as a standby or read-only. So each
 connection is checked when it is taken from the pool (docs/adr/0029): it must lead to a server that accepts writes, and
-it is replaced when it is old, so that the name is resolved again. One that leads to a process of the server, and to no
-pooler, keeps its server: it is checked once a second, and after each failure (docs/adr/0039).
+it is replaced when it is old, so that the name is resolved again. The hot path checks one that leads to a process of
+the server, and to no pooler, once a second and after each failure: it cannot come to lead to another (docs/adr/0039).
 
 Other programs may use up the connections that the server, the database or the login has. So a process keeps what it
 has: an old connection is closed once there is a new one, and a statement that gets no further connection waits for one
@@ -49,7 +49,7 @@ OUT_OF_CONNECTIONS_PAUSE_SECONDS, REPLACE_PAUSE_SECONDS = 0.1, 5.0
 #: An older connection is replaced: where a name leads to another server now, while the old one still accepts writes,
 #: nothing else would lead there. Below the time for which saved results are remembered (recent_writes.py).
 MAX_CONNECTION_AGE_SECONDS = 40.0
-#: Until a direct connection is checked again.
+#: Until a direct connection is checked again on the hot path.
 CHECK_INTERVAL_SECONDS = 1.0
 #: pg_postmaster_start_time() is a mark of the server that PgBouncer does not hide. As quick as SELECT 1. The process id
 #: differs from the one that the connection was given at its start where a pooler stands in between.
@@ -67,6 +67,9 @@ LIBPQ_OPTIONS = {
     "tcp_user_timeout": 10_000,  # milliseconds until what was sent must be acknowledged
     "target_session_attrs": "read-write",  # of several hosts, or addresses of a name, the one that accepts writes
 }
+
+
+_checkout = threading.local()  #: `is_hot` of this thread's newest call of connect()
 
 
 def make_engine(
@@ -126,11 +129,15 @@ def ping(engine: Engine, seconds: float = 2.5) -> None:
         connection.execute(text("SELECT 1"))
 
 
-def connect(engine: Engine) -> Connection:
-    """Waits for one of the pool's own where PostgreSQL has no further connection for us. SQLAlchemy's errors."""
+def connect(engine: Engine, *, is_hot: bool = False) -> Connection:
+    """Waits for one of the pool's own where PostgreSQL has no further connection for us. SQLAlchemy's errors.
+
+    `is_hot`: the caller tries again where the connection turns out to be lost, so a recent check is enough.
+    """
     ends_at = time.monotonic() + POOL_TIMEOUT_SECONDS
     while True:
         try:
+            _checkout.is_hot = is_hot
             return engine.connect()
         except DBAPIError as error:
             left = seconds_left()
@@ -153,6 +160,9 @@ class ServerConnection(Psycopg2Connection):
         self.checked_losses = 0  #: ServerWatch.losses at the newest check
         self.prepared: set[str] = set()  #: names of statements that this session has prepared
         self.has_lost_prepared = False
+
+    def was_checked_recently(self, watch: ServerWatch, now: float) -> bool:
+        return self.is_direct and now < self.check_at and self.checked_losses == watch.losses
 
     @property
     def can_prepare(self) -> bool:
@@ -226,7 +236,7 @@ def _check_connection(connection: ServerConnection, watch: ServerWatch) -> None:
     now = time.monotonic()
     if now > connection.replace_at:
         raise _ConnectionTooOld
-    if connection.is_direct and now < connection.check_at and connection.checked_losses == watch.losses:
+    if getattr(_checkout, "is_hot", False) and connection.was_checked_recently(watch, now):
         return
     try:
         started_at, is_read_only = connection.ask_server()

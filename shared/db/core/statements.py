@@ -88,7 +88,8 @@ class Database:
 
         Raises StoreUnavailable, StatementRejected.
         """
-        with translate_errors(), connect(self._engine) as connection:
+        is_hot = isinstance(statement, PreparedStatement)
+        with translate_errors(), connect(self._engine, is_hot=is_hot) as connection:
             self._check_settled()
             return _execute_alone(connection, statement, values)
 

@@ -95,8 +95,9 @@ WITH due AS MATERIALIZED (
               c.generation, c.lease_until
 )
 """
+_NO_PROVIDER = ", ".join(["NULL"] * (1 + len(PROVIDER_COLUMNS.split(", "))))
 #: Claims nothing where HubSpot's state limits the rate or pauses refreshes, and writes only to claimed rows.
-#: The left join returns HubSpot's state also without claimed rows: then in one row whose id is null.
+#: HubSpot's state is the one row whose id is null: the others need not repeat it.
 CLAIM_UNLESS_LIMITED = PreparedStatement(
     _CLAIM.format(
         condition="""
@@ -104,9 +105,10 @@ CLAIM_UNLESS_LIMITED = PreparedStatement(
      """
     )
     + f"""
-SELECT now() AS now, {PROVIDER_COLUMNS}, claimed.*
-  FROM tokenkeeper.provider LEFT JOIN claimed ON true
- WHERE provider.app = :app
+SELECT * FROM (SELECT now() AS now, {PROVIDER_COLUMNS} FROM tokenkeeper.provider WHERE app = :app) AS provider
+  LEFT JOIN claimed ON false
+ UNION ALL
+SELECT {_NO_PROVIDER}, * FROM claimed
 """,
     READ_IN_ORDER,
     app="text",
@@ -189,7 +191,8 @@ class ConnectionClaims:
             rows = self._claiming.execute(CLAIM_UNLESS_LIMITED, limit=max_rows, **self._scan_values(scan))
             if not rows:
                 raise StoreUnavailable(NOT_REGISTERED.format(app=self.app))
-            now, provider = rows[0].now, row_to_provider(rows[0])
+            state = next(row for row in rows if row.id is None)
+            now, provider = state.now, row_to_provider(state)
             if provider.rate is None or provider.is_paused(now):
                 self.clock.set(now)
                 claimed = [_row_to_claim(row, self.app) for row in rows if row.id is not None]

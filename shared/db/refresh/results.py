@@ -254,6 +254,7 @@ def _statement_values(results: Sequence[RefreshResult]) -> dict[str, str]:
 
 
 def _result_row(result: RefreshResult) -> dict[str, Any]:
+    """What is left out is null in SQL: a success has only what every refresh brings."""
     lease, grant, after = result.lease, result.transition.grant, result.transition.connection
     row: dict[str, Any] = {
         "connection_id": lease.connection_id,
@@ -261,14 +262,8 @@ def _result_row(result: RefreshResult) -> dict[str, Any]:
         "generation": lease.generation,
         "claimed_status": lease.claimed_status.value,
         "status": after.status.value,
-        "encrypted_refresh_token": result.encrypted_refresh_token,
         "due_at": _timestamp(after.due_at),
-        "retry_not_before": _timestamp(after.retry_not_before),
         "failures": after.failures,
-        "last_error": after.last_error,
-        "status_reason": after.status_reason,
-        "pending_revocation": result.transition.pending_revocation,
-        "is_status_change": any(event.status is after.status for event in result.transition.events),
         "granted_at": _timestamp(result.granted_at),
     }
     if grant is not None:
@@ -276,6 +271,15 @@ def _result_row(result: RefreshResult) -> dict[str, Any]:
         row["expires_at"] = _timestamp(grant.expires_at)
         row["lifetime_seconds"] = grant.expires_in
         row["scopes"] = grant.scopes
+    if result.encrypted_refresh_token is not None:
+        row["encrypted_refresh_token"] = result.encrypted_refresh_token
+    if after.last_error is not None or after.status_reason is not None or after.retry_not_before is not None:
+        row["last_error"] = after.last_error
+        row["status_reason"] = after.status_reason
+        row["retry_not_before"] = _timestamp(after.retry_not_before)
+    if result.transition.events or result.transition.pending_revocation is not None:
+        row["is_status_change"] = any(event.status is after.status for event in result.transition.events)
+        row["pending_revocation"] = result.transition.pending_revocation
     return row
 
 
