@@ -48,8 +48,8 @@ soak: $(READY) ## an outage with 5,000 connections, then ten minutes of random f
 fuzz: $(READY) ## 40,000 random requests to web, and 4,000 over sockets to gunicorn (FUZZ_REQUESTS=…)
 	FUZZ_REQUESTS=$${FUZZ_REQUESTS:-40000} $(BIN)/python -m pytest -q --timeout=3000 tests/security/test_fuzz_web.py
 
-bench: $(READY) ## throughput, lateness and cost with up to 1,000,000 connections, in three quarters of an hour (QUICK=1: two and a half minutes)
-	@exec $(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick)
+bench: $(READY) ## throughput, lateness and cost up to 1,000,000 connections, in 20 minutes (QUICK=1: 4; SIZE=10000000: cost at that size)
+	@exec $(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick) $(if $(SIZE),--size "$(SIZE)")
 
 check: $(READY) ## formatter, linter, types, import contracts, words, lengths of functions, lock file
 	$(BIN)/ruff format --check .

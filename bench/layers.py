@@ -7,6 +7,7 @@ nothing. The rest, in no layer, is libcurl, the sockets, and the loop itself.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -16,8 +17,9 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from bench.stored_connections import import_connections, make_overdue
-from bench.suite import HUBSPOT_DELAY_SECONDS
+import structlog
+
+from bench.stored_connections import import_connections, prepare_overdue
 from bench.testbed import Testbed, run_testbed
 from shared.db.core.engine import make_engine
 from shared.db.refresh.claims import ConnectionClaims
@@ -37,7 +39,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECTIONS = 10_000
-WARM_UP_SECONDS, MEASURED_SECONDS = 4.0, 20.0
+WARM_UP_SECONDS, SECONDS = 4.0, 20.0
 DRAIN_SECONDS = 30.0
 #: The layers: what each does, and the layer whose time includes its own.
 LAYERS = {
@@ -95,7 +97,8 @@ class Stopwatch:
 
 
 @contextmanager
-def run_loop(testbed: Testbed, stopwatch: Stopwatch) -> Iterator[None]:
+def run_loop(testbed: Testbed, stopwatch: Stopwatch, active_seconds: float) -> Iterator[None]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     settings = Settings.from_env(testbed.environment)
     engine = make_engine(settings.database_url)
     claims = ConnectionClaims(engine, lease_seconds=settings.lease_seconds)
@@ -120,7 +123,7 @@ def run_loop(testbed: Testbed, stopwatch: Stopwatch) -> Iterator[None]:
         concurrency=settings.refresh_concurrency,
     )
     try:
-        loop.activate(WARM_UP_SECONDS + MEASURED_SECONDS)
+        loop.activate(active_seconds)
         yield
     finally:
         loop.drain(DRAIN_SECONDS)
@@ -138,24 +141,23 @@ def split_by_layer(cpu_seconds: dict[str, float], refreshes: int) -> dict[str, f
     return {layer: 1e6 * seconds / refreshes for layer, seconds in own.items()}
 
 
-def measure_layers(testbed: Testbed) -> tuple[dict[str, float], float]:
-    """Microseconds per refresh by layer, and the refreshes a second of this one process."""
-    import_connections(testbed, 0, CONNECTIONS)
-    hubspot = testbed.hubspot
-    hubspot.configure(delay_seconds=HUBSPOT_DELAY_SECONDS, token_seconds=make_overdue(testbed, CONNECTIONS))
-    stopwatch = Stopwatch()
-    with run_loop(testbed, stopwatch):
-        time.sleep(WARM_UP_SECONDS)
+def measure_layers(testbed: Testbed, warm_up_seconds: float, seconds: float) -> tuple[dict[str, float], float]:
+    """Microseconds per refresh by layer, and refreshes a second. Connections must be overdue."""
+    hubspot, stopwatch = testbed.hubspot, Stopwatch()
+    with run_loop(testbed, stopwatch, warm_up_seconds + seconds):
+        time.sleep(warm_up_seconds)
         refreshes_before, before = hubspot.count_refreshes(), stopwatch.read()
-        time.sleep(MEASURED_SECONDS)
+        time.sleep(seconds)
         after, refreshes = stopwatch.read(), hubspot.count_refreshes() - refreshes_before
     cpu_seconds = {layer: after[layer] - before[layer] for layer in after}
-    return split_by_layer(cpu_seconds, refreshes), refreshes / MEASURED_SECONDS
+    return split_by_layer(cpu_seconds, refreshes), refreshes / seconds
 
 
 def main() -> int:
     with run_testbed() as testbed:
-        layers, rate = measure_layers(testbed)
+        import_connections(testbed, CONNECTIONS)
+        prepare_overdue(testbed, CONNECTIONS, SECONDS)
+        layers, rate = measure_layers(testbed, WARM_UP_SECONDS, SECONDS)
     labels = {layer: label for layer, (label, _) in LAYERS.items()} | {"rest": REST_LABEL}
     for layer, microseconds in layers.items():
         print(f"{labels[layer]:<44}{microseconds:8.0f} us")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -95,6 +97,26 @@ def read_cpu_seconds(pid: int) -> float:
             times = process.cpu_times()
             total += times.user + times.system + times.children_user + times.children_system
     return total
+
+
+@dataclass(frozen=True, slots=True)
+class MachineLoad:
+    """What the whole machine has done so far, and this process with all that it has started."""
+
+    read_at: float
+    all_seconds: float  #: of CPU
+    own_seconds: float
+
+    @classmethod
+    def read(cls) -> MachineLoad:
+        times = psutil.cpu_times()
+        busy = times.user + times.system + getattr(times, "nice", 0.0) + getattr(times, "steal", 0.0)
+        return cls(time.monotonic(), busy, read_cpu_seconds(os.getpid()))
+
+    def others_percent(self, before: MachineLoad) -> float:
+        """What other programs have used since, of all cores."""
+        others = (self.all_seconds - before.all_seconds) - (self.own_seconds - before.own_seconds)
+        return max(0.0, 100 * others / (self.read_at - before.read_at) / (os.cpu_count() or 1))
 
 
 def _read_memory(pid: int) -> Memory:

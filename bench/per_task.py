@@ -56,7 +56,6 @@ def _create_resources(**_: Any) -> None:
     url = make_url(settings.database_url).set(drivername="postgresql+psycopg2")
     Resources.sessions = sessionmaker(create_engine(url, pool_size=1))
     Resources.http = requests.Session()
-    Resources.http.trust_env = False
 
 
 @app.task(name=REFRESH_TASK)

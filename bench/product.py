@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
-from bench.measure import Interval, Memory, Meter
-from bench.stored_connections import TableSize, check_all_saved, measure_table
+from bench.measure import Interval, Memory, Meter, Reading
+from bench.stored_connections import check_all_saved, count_overdue
 from bench.testbed import BenchmarkError, Testbed
 
 #: After so long, refreshes that were late have been saved too.
@@ -16,18 +18,22 @@ SETTLE_SECONDS = 3.0
 POLL_SECONDS = 0.25
 FIRST_REFRESH_SECONDS = 30.0
 WORKER_STOP_SECONDS = 60.0
+#: In balance no more than a few are due for longer: at the start it may take so long to refresh those that came first.
+BACKLOG_SECONDS, BACKLOG_ROWS = 2.0, 20
+DRAIN_SECONDS = 120.0
 
 #: Records due times before the product moves them on.
 RECORD_DUE_TIMES = """
 DROP TABLE IF EXISTS public.expected;
 CREATE TABLE public.expected AS
-SELECT hub_id, due_at FROM tokenkeeper.connections WHERE due_at < now() + make_interval(secs => %s);
+SELECT hub_id, due_at FROM tokenkeeper.connections
+ WHERE app = 'default' AND due_at < now() + make_interval(secs => %s);
 """
 #: A row's newest version is the one that its refresh wrote: a token's life is too long for a second refresh meanwhile.
-#: A refresh that was not saved is infinitely late.
+#: A refresh that has not been saved is at least so late.
 READ_LATENESS = """
-SELECT CASE WHEN c.due_at > e.due_at
-            THEN extract(epoch FROM pg_xact_commit_timestamp(c.xmin) - e.due_at)::float ELSE 'infinity' END
+SELECT extract(epoch FROM CASE WHEN c.due_at > e.due_at THEN pg_xact_commit_timestamp(c.xmin)
+                               ELSE clock_timestamp() END - e.due_at)::float
   FROM public.expected AS e JOIN tokenkeeper.connections AS c USING (hub_id)
  WHERE e.due_at >= %s AND e.due_at < %s
 """
@@ -37,16 +43,6 @@ SELECT CASE WHEN c.due_at > e.due_at
 class Throughput:
     interval: Interval
     memory: Mapping[str, Memory]  #: by group of processes
-
-
-@dataclass(frozen=True, slots=True)
-class Bloat:
-    """How the table grew while every connection was refreshed `rounds` times on average."""
-
-    rounds: float
-    before: TableSize
-    after: TableSize
-    interval: Interval
 
 
 @contextmanager
@@ -68,43 +64,40 @@ def run_product(testbed: Testbed, **other_roots: int) -> Iterator[Meter]:
         worker.stop(WORKER_STOP_SECONDS)
 
 
-def measure_throughput(testbed: Testbed, warm_up_seconds: float, seconds: float) -> Throughput:
-    """While more is due than can be done. Raises BenchmarkError, ProcessFailed."""
+def measure_throughput(testbed: Testbed, warm_up_seconds: float, seconds: float, backlog: int = 1) -> Throughput:
+    """While more is due than can be done: in the end, at least `backlog`. Raises BenchmarkError, ProcessFailed."""
     with check_results(testbed), run_product(testbed) as meter:
         wait_for_first_refresh(testbed)
         time.sleep(warm_up_seconds)
         before = meter.read()
         time.sleep(seconds)
-        return Throughput(Interval.between(before, meter.read()), meter.read_memory())
+        throughput = Throughput(Interval.between(before, meter.read()), meter.read_memory())
+        if count_overdue(testbed, at_most=backlog) < backlog:
+            raise BenchmarkError("every connection that was due had been refreshed: there is no throughput to report")
+    return throughput
 
 
-def measure_bloat(testbed: Testbed, size: int, rounds: float) -> Bloat:
-    """Over `rounds` refreshes of each connection, on average. Raises BenchmarkError, ProcessFailed."""
-    table_before = measure_table(testbed)
-    target = testbed.hubspot.count_refreshes() + rounds * size
-    with check_results(testbed), run_product(testbed) as meter:
-        before = meter.read()
-        while testbed.hubspot.count_refreshes() < target:
-            time.sleep(POLL_SECONDS)
-        interval = Interval.between(before, meter.read())
-    return Bloat(interval.refreshes / size, table_before, measure_table(testbed), interval)
-
-
-def measure_lateness(testbed: Testbed, warm_up_seconds: float, seconds: float) -> tuple[list[float], Interval]:
+def measure_lateness(
+    testbed: Testbed, warm_up_seconds: float, window_seconds: float, windows: int
+) -> list[tuple[list[float], Interval]]:
     """Seconds from the due time of each refresh until its row was committed, while due times are spread evenly.
 
-    Raises BenchmarkError, ProcessFailed.
+    One list for each of several windows of one run. Raises BenchmarkError, ProcessFailed.
     """
-    testbed.execute(RECORD_DUE_TIMES, 10 * (warm_up_seconds + seconds))
+    testbed.execute(RECORD_DUE_TIMES, DRAIN_SECONDS + warm_up_seconds + windows * window_seconds)
     with check_results(testbed), run_product(testbed) as meter:
         wait_for_first_refresh(testbed)
+        _wait_until_in_balance(testbed)
         time.sleep(warm_up_seconds)
-        before, start = meter.read(), testbed.fetch_value("SELECT clock_timestamp()")
-        time.sleep(seconds)
-        end, after = testbed.fetch_value("SELECT clock_timestamp()"), meter.read()
+        moments = [_read_moment(testbed, meter)]
+        for _ in range(windows):
+            time.sleep(window_seconds)
+            moments.append(_read_moment(testbed, meter))
         time.sleep(SETTLE_SECONDS)
-    lateness = [row[0] for row in testbed.execute(READ_LATENESS, start, end)]
-    return lateness, Interval.between(before, after)
+        return [
+            ([row[0] for row in testbed.execute(READ_LATENESS, start, end)], Interval.between(before, after))
+            for (start, before), (end, after) in pairwise(moments)
+        ]
 
 
 @contextmanager
@@ -127,3 +120,18 @@ def wait_for_first_refresh(testbed: Testbed) -> None:
         if time.monotonic() > deadline:
             raise BenchmarkError(f"the product refreshed nothing in {FIRST_REFRESH_SECONDS:g} s")
         time.sleep(POLL_SECONDS)
+
+
+def _wait_until_in_balance(testbed: Testbed) -> None:
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while count_overdue(testbed, seconds=BACKLOG_SECONDS, at_most=BACKLOG_ROWS) == BACKLOG_ROWS:
+        if time.monotonic() > deadline:
+            raise BenchmarkError(
+                f"more connections fall due than are refreshed: a backlog remains after {DRAIN_SECONDS:g} s"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _read_moment(testbed: Testbed, meter: Meter) -> tuple[Any, Reading]:
+    """PostgreSQL's time, and the counters."""
+    return testbed.fetch_value("SELECT clock_timestamp()"), meter.read()

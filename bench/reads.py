@@ -19,8 +19,10 @@ SELECT_FROM_TABLE = "SELECT access_token FROM tokenkeeper.connections WHERE hub_
 SELECT_OF_CUSTOMER = "SELECT access_token FROM hubspot.tokens WHERE customer = (:hub_id)::text;"
 SELECT_OF_CUSTOMER_FROM_TABLE = "SELECT access_token FROM tokenkeeper.connections WHERE customer = (:hub_id)::text;"
 #: So many connections have a customer, named like their hub id.
-CUSTOMERS = 10_000
-GIVE_CUSTOMERS = f"UPDATE tokenkeeper.connections SET customer = hub_id::text WHERE hub_id <= {CUSTOMERS}"
+CUSTOMERS = 100_000
+GIVE_CUSTOMERS = f"""
+UPDATE tokenkeeper.connections SET customer = hub_id::text WHERE hub_id <= {CUSTOMERS} AND customer IS NULL
+"""
 ANALYZE = "ANALYZE tokenkeeper.connections"
 KEEP_TOKENS_VALID = "UPDATE tokenkeeper.connections SET expires_at = now() + interval '1 hour' WHERE expires_at < now()"
 #: Where throughput is measured; latency is measured with one.

@@ -11,8 +11,6 @@ from bench.testbed import Testbed
 
 #: The processes that count: all but Flower and the simulated HubSpot.
 GROUPS = ("web", "worker", "beat", "postgres", "valkey")
-#: After the start and the first refreshes: every process has then imported and built what it needs.
-SETTLE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +29,19 @@ class Rest:
         return 100 * sum(self.interval.cpu_seconds[group] for group in GROUPS) / self.interval.seconds
 
 
-def measure_rest(testbed: Testbed, seconds: float) -> Rest:
-    """Over `seconds`, with the connections that are stored. Raises BenchmarkError, ProcessFailed."""
+def measure_rest(testbed: Testbed, settle_seconds: float, window_seconds: float, windows: int) -> list[Rest]:
+    """With the connections that are stored, in several windows of one run. Raises BenchmarkError, ProcessFailed.
+
+    `settle_seconds`: after the first refreshes; every process has then imported and built what it needs.
+    """
     with installs.run_web(testbed) as web, product.run_product(testbed, web=web.process.pid) as meter:
         installs.measure_installs(testbed, web.url, installs.FIRST_HUB_ID, 1)  # each of web's parts has worked once
         product.wait_for_first_refresh(testbed)
-        time.sleep(SETTLE_SECONDS)
-        before = meter.read()
-        time.sleep(seconds)
-        rest = Rest(meter.read_memory(), Interval.between(before, meter.read()))
+        time.sleep(settle_seconds)
+        rests = []
+        for _ in range(windows):
+            before = meter.read()
+            time.sleep(window_seconds)
+            rests.append(Rest(meter.read_memory(), Interval.between(before, meter.read())))
     installs.delete_installs(testbed)
-    return rest
+    return rests

@@ -15,14 +15,19 @@ class Spread:
     median: float
     low: float
     high: float
-    runs: int
+    values: tuple[float, ...]
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """Raises ValueError where `values` is empty."""
         if not values:
             raise ValueError("a figure needs at least one run")
-        return cls(statistics.median(values), min(values), max(values), len(values))
+        return cls(statistics.median(values), min(values), max(values), tuple(values))
+
+    def format(self, digits: int) -> str:
+        """The median, with the lowest and the highest where there are several runs."""
+        text = f"{self.median:,.{digits}f}"
+        return f"{text} ({self.low:,.{digits}f}–{self.high:,.{digits}f})" if len(self.values) > 1 else text  # noqa: RUF001
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

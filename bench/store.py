@@ -13,7 +13,7 @@ from queue import Queue
 
 from bench.hubspot import TOKEN_CHARACTERS
 from bench.measure import read_cpu_seconds
-from bench.stored_connections import TOKEN_SECONDS, import_connections
+from bench.stored_connections import TOKEN_SECONDS, copy_connections
 from bench.testbed import BenchmarkError, Testbed, run_testbed
 from shared.db.core.engine import make_engine
 from shared.db.refresh.claims import ConnectionClaims, RefreshResult
@@ -53,7 +53,7 @@ def run_worker(database_url: str, seconds: float, row_counts: Queue[int]) -> Non
 
 def measure_store(testbed: Testbed) -> dict[str, float]:
     """Figures by their labels. Raises BenchmarkError."""
-    import_connections(testbed, 0, CONNECTIONS)
+    copy_connections(testbed, CONNECTIONS)
     testbed.execute(MAKE_OVERDUE)
     testbed.execute("VACUUM (FULL, ANALYZE) tokenkeeper.connections")
     testbed.execute("CHECKPOINT")

@@ -26,6 +26,8 @@ from sandbox.run_config import Ports, load_secrets, make_run_config
 INHERITED_NAMES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
 #: Makes PostgreSQL record when each row's newest version was committed: the lateness of a refresh is read from it.
 TRACK_COMMIT_TIMES = "ALTER SYSTEM SET track_commit_timestamp = on"
+#: The simulated one answers after so long.
+HUBSPOT_DELAY_SECONDS = 0.2
 POLL_SECONDS = 0.05
 REQUEST_TIMEOUT_SECONDS = 20.0
 
@@ -57,7 +59,7 @@ class SimulatedHubSpot:
         self._session = requests.Session()
         self._session.trust_env = False
 
-    def configure(self, *, delay_seconds: float, token_seconds: int) -> None:
+    def configure(self, token_seconds: int, *, delay_seconds: float = HUBSPOT_DELAY_SECONDS) -> None:
         """How long an answer takes, and how long an access token lives. Only while no request is waiting."""
         self._get(f"?delay={delay_seconds}&life={token_seconds}")
 
@@ -112,9 +114,29 @@ class Testbed:
     def fetch_value(self, statement: str, *values: Any) -> Any:
         return self.execute(statement, *values)[0][0]
 
+    def with_settings(self, **settings: str) -> Testbed:
+        return replace(self, environment={**self.environment, **settings})
+
     def with_redis_database(self, number: int) -> Testbed:
         """The same with another Redis database: a baseline's messages must not reach the product."""
-        return replace(self, environment={**self.environment, "REDIS_URL": self.valkey.url(number)})
+        return self.with_settings(REDIS_URL=self.valkey.url(number))
+
+    def with_new_database(self, name: str, redis_number: int) -> Testbed:
+        """The same with an empty database of the product's schema, and a Redis database. Raises BenchmarkError."""
+        testbed = self.with_redis_database(redis_number).with_settings(
+            DATABASE_URL=create_database(self.postgres, name)
+        )
+        testbed.run_command("migrate", "tokenkeeper", "migrate")
+        return testbed
+
+    def check_free_disk(self, bytes_needed: int) -> None:
+        """Raises BenchmarkError where the data's disk has less."""
+        free = shutil.disk_usage(self.postgres.folder).free
+        if free < bytes_needed:
+            raise BenchmarkError(
+                f"{self.postgres.folder} needs {bytes_needed / 1e9:.0f} GB and has {free / 1e9:.0f} GB: "
+                "choose a smaller SIZE, or another disk by TMPDIR"
+            )
 
 
 @contextmanager
@@ -126,6 +148,7 @@ def run_testbed() -> Iterator[Testbed]:
         folder.chmod(0o711)  # as root, PostgreSQL runs as another account, which has to pass through
         # 1. PostgreSQL, with commit times, and Valkey
         postgres, valkey = EmbeddedPostgres(folder), EmbeddedValkey(folder)
+        stack.callback(lambda: shutil.rmtree(postgres.folder, ignore_errors=True))  # not always inside `folder`
         stack.callback(postgres.stop)
         postgres.start()
         with closing(psycopg2.connect(postgres.url())) as connection:
@@ -147,8 +170,9 @@ def run_testbed() -> Iterator[Testbed]:
         urls = {"DATABASE_URL": create_database(postgres, "bench"), "REDIS_URL": valkey.url(1)}
         config = make_run_config({}, Ports(web=find_free_port(), flower=0, simulator=port), secrets, urls)
         environment = {**inherited, **config.settings}
-        run_command("migrate", ["tokenkeeper", "migrate"], environment)
-        yield Testbed(folder, environment, postgres, valkey, SimulatedHubSpot(process, port))
+        testbed = Testbed(folder, environment, postgres, valkey, SimulatedHubSpot(process, port))
+        testbed.run_command("migrate", "tokenkeeper", "migrate")
+        yield testbed
 
 
 def start_process(name: str, argv: Sequence[str], environment: dict[str, str], folder: Path) -> ChildProcess:

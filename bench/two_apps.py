@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from bench import product
 from bench.hubspot import UNANSWERED_SECRET, make_refresh_token
+from bench.stored_connections import prepare_overdue
 from bench.testbed import Testbed
 from shared.domain.identity import DEFAULT_APP
 from shared.settings.apps_file import REPLACED_VARIABLES
@@ -25,6 +26,7 @@ UPDATE tokenkeeper.connections AS c
 """
 #: Of the run before.
 FORGET_STATE = "DELETE FROM tokenkeeper.provider WHERE app = 'other'"
+MAKE_OVERDUE = "UPDATE tokenkeeper.connections SET due_at = now() - interval '1 minute' WHERE app = 'other'"
 DELETE_OTHER_APP = """
 DELETE FROM tokenkeeper.connections WHERE app = 'other';
 DELETE FROM tokenkeeper.provider WHERE app = 'other';
@@ -39,7 +41,6 @@ class TwoApps:
     alone: float
     beside_refused: float
     beside_silent: float
-    memory_of_second_app_mb: float  #: in the largest worker process
 
 
 @contextmanager
@@ -55,16 +56,16 @@ def import_other_app(testbed: Testbed, size: int) -> Iterator[None]:
         testbed.execute(DELETE_OTHER_APP)
 
 
-def measure_two_apps(testbed: Testbed, warm_up_seconds: float, seconds: float) -> TwoApps:
+def measure_two_apps(testbed: Testbed, size: int, warm_up_seconds: float, seconds: float) -> TwoApps:
     """Raises BenchmarkError, ProcessFailed."""
-    rates, memory = [], []
+    rates = []
     for secret in (None, REFUSED_SECRET, UNANSWERED_SECRET):
         testbed.execute(FORGET_STATE)
+        testbed.execute(MAKE_OVERDUE)
+        prepare_overdue(testbed, size, warm_up_seconds + seconds)
         throughput = product.measure_throughput(_with_apps(testbed, secret), warm_up_seconds, seconds)
         rates.append(throughput.interval.refreshes_per_second)
-        memory.append(throughput.memory["worker"].largest_mb)
-    alone, beside_refused, beside_silent = rates
-    return TwoApps(alone, beside_refused, beside_silent, memory[1] - memory[0])
+    return TwoApps(*rates)
 
 
 def _with_apps(testbed: Testbed, other_secret: str | None) -> Testbed:
