@@ -90,6 +90,11 @@ def _read_settings() -> Settings:
     return Settings.from_env(os.environ, WORKER_SETTINGS)  # noqa: TID251  as at the start, which has checked them
 
 
+#: New objects beyond those freed, until Python looks for garbage in cycles. A refresh leaves none, and hundreds in
+#: flight are several thousand objects: with Python's own 700 every look visits all of them.
+GARBAGE_THRESHOLD_OBJECTS = 20_000
+
+
 @signals.worker_before_create_process.connect
 def _prepare_fork(**_: Any) -> None:
     """A collection of garbage writes to each object that it visits: without freeze() pool processes share no memory."""
@@ -99,6 +104,7 @@ def _prepare_fork(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _prepare_pool_process(**_: Any) -> None:
+    gc.set_threshold(GARBAGE_THRESHOLD_OBJECTS)
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = RESULT_WAIT_TENTHS
     tracing.configure("tokenkeeper-worker", os.environ)  # noqa: TID251  of the process
     get_sweeper()

@@ -30,6 +30,7 @@ from shared.domain.errors import (
 from shared.domain.grant import Grant, Introspection
 from shared.domain.identity import ConnectionIdentity
 from shared.domain.schedule import Schedule, retry_at
+from shared.domain.values import immutable
 
 
 class Status(StrEnum):
@@ -75,7 +76,7 @@ class Event:
     status: Status | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Connection:
     """What decides the next transition of a connection. Tokens are not part of it."""
 
@@ -91,7 +92,7 @@ class Connection:
     status_reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Transition:
     """What to store after an attempt: the new state, the grant where there is one, and rows for the history."""
 

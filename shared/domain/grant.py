@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 
 from shared.domain.customer import CustomerClaim
 from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
+from shared.domain.values import immutable
 
 #: For how long an access token is served where neither its reply nor introspection says how long it lives, unless the
 #: last one lived shorter. HubSpot's live for 1,800 (docs/adr/0027).
 UNKNOWN_LIFETIME_SECONDS = 60
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Grant:
     """What HubSpot returned for a refresh token, in clear. `repr` hides the tokens.
 

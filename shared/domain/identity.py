@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
+
+from shared.domain.values import immutable
 
 APP_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 #: The app that HUBSPOT_CLIENT_ID and its like describe, where there is one.
 DEFAULT_APP = "default"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ConnectionIdentity:
     """Unique. `connections.id` is its internal key of one column (docs/adr/0033)."""
 

@@ -21,6 +21,7 @@ from shared.domain.errors import (
     Throttled,
     UnknownRefusal,
 )
+from shared.domain.values import immutable
 
 #: First attempts in a row, each on another connection, that must fail before the state changes.
 FAILURES_BEFORE_OUTAGE = 5
@@ -76,7 +77,7 @@ DESCRIPTIONS: Mapping[Condition, Description] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class CallOutcome:
     """The result of one call for one connection."""
 

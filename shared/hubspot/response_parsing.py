@@ -25,6 +25,7 @@ from shared.domain.errors import (
     UnknownRefusal,
 )
 from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS, Grant, Introspection
+from shared.domain.values import immutable
 from shared.hubspot import response_fields
 
 #: The meaning of HubSpot's error codes. Its own code (`status`) is looked up first, then OAuth's (`error`), as in
@@ -79,7 +80,7 @@ _CODE = re.compile(r"(?=.{3,50}\Z)(?:[A-Z]{1,20}(?:_[A-Z]{1,20})*|[a-z]{1,20}(?:
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Reply:
     """`headers` by names in lower case. `secrets` are those that were sent, because a reply may echo them."""
 
@@ -93,7 +94,7 @@ class Reply:
         return self.http_status // 100
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class IssuedTokens:
     """The fields of a 2xx that can be used; None for the others. At least one of the two tokens is there."""
 

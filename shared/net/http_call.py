@@ -15,6 +15,7 @@ from typing import Any
 import certifi
 import pycurl
 
+from shared.domain.values import immutable
 from shared.net.addresses import is_metadata_address, is_public_address
 from shared.net.kept_connections import KeptConnections
 
@@ -89,7 +90,7 @@ class HeaderFields(Mapping[str, str]):
         return self._fields
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class HttpReply:
     """What a call brought. `failure` is a code, never libcurl's message, which may contain the URL."""
 

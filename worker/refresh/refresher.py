@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -19,6 +18,7 @@ from shared.domain.identity import ConnectionIdentity
 from shared.domain.provider import CallOutcome
 from shared.domain.refresh_counters import DECRYPTION_FAILED, classify_outcome
 from shared.domain.schedule import Schedule
+from shared.domain.values import immutable
 from shared.hubspot.client import HubSpot
 from shared.hubspot.transport import Steps
 from shared.token_cipher import DecryptionError, TokenCipher
@@ -26,7 +26,7 @@ from shared.token_cipher import DecryptionError, TokenCipher
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RefreshAttempt:
     """What came of one claimed row. Without a `result` there is nothing to save, and the lease is to be released.
 

@@ -22,9 +22,10 @@ from shared.db.refresh.provider import NOT_REGISTERED, PROVIDER_COLUMNS, Bucket,
 from shared.domain.connection import Connection, Status, Transition
 from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 from shared.domain.provider import Provider, rate_limit
+from shared.domain.values import immutable
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Lease:
     connection_id: int
     number: int
@@ -34,7 +35,7 @@ class Lease:
     due_at: datetime | None = None  #: when the row was due
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ClaimedConnection:
     connection: Connection
     lease: Lease
@@ -49,7 +50,7 @@ class ClaimBatch:
     is_rate_limited: bool = False  #: a rate limit, not the lack of due rows, is why there are no more
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RefreshResult:
     lease: Lease
     transition: Transition
