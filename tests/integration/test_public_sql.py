@@ -126,7 +126,9 @@ def test_a_reader_is_refused_everything_but_the_views_and_the_function(
     connections.install()
     with pytest.raises(psycopg2.Error) as refused:
         job.rows(statement)
-    assert isinstance(refused.value, errors.InsufficientPrivilege | errors.ObjectNotInPrerequisiteState)
+    assert isinstance(
+        refused.value, errors.InsufficientPrivilege | errors.ObjectNotInPrerequisiteState | errors.FeatureNotSupported
+    )
 
 
 def test_a_role_that_is_no_reader_reads_nothing(
@@ -139,13 +141,28 @@ def test_a_role_that_is_no_reader_reads_nothing(
             job.rows(statement)
 
 
+@pytest.mark.parametrize("hidden", ["status = 'disconnected'", "expires_at = now() - interval '1 millisecond'"])
 def test_a_function_in_a_readers_where_clause_sees_no_token_that_is_not_served(
-    connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture
+    connections: ConnectionFixture, sql: SqlFixture, job: SqlFixture, hidden: str
 ) -> None:
-    """Cheap, and it divides by zero: without a security barrier PostgreSQL would evaluate it first, for every row."""
+    """Cheap, and it divides by zero: PostgreSQL evaluates it first, for every row, and it would fail for a token."""
     connections.install()
-    sql.set("status = 'disconnected'")
-    assert job.rows("SELECT * FROM hubspot.tokens WHERE 1 / length(replace(access_token, access_token, '')) = 1") == []
+    read = "SELECT * FROM hubspot.tokens WHERE 1 / length(replace(access_token, access_token, '')) = 1"
+    with pytest.raises(errors.DivisionByZero):
+        job.rows(read)  # the control: a token that is served
+    sql.set(hidden)
+    assert job.rows(read) == []
+
+
+def test_a_read_of_a_token_is_one_lookup_in_an_index_without_a_subquery(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    connections.install()
+    sql.set("customer = 'acme'")
+    sql.rows("SET enable_seqscan = off; SET enable_bitmapscan = off")
+    for condition, index in (("hub_id = 1", "connections_identity"), ("customer = 'acme'", "connections_customer")):
+        plan = sql.rows(f"EXPLAIN (COSTS off) SELECT access_token FROM hubspot.tokens WHERE {condition}")
+        assert plan[0] == (f"Index Scan using {index} on connections",)
 
 
 @pytest.mark.parametrize(
