@@ -112,12 +112,18 @@ def test_installs_in_the_queue_of_a_redis_without_memory_are_stored(
     admin.config_set("maxmemory", 1)
     admin.execute_command("CLIENT KILL TYPE normal")
     worker.resume()
+
+    def count_stored() -> int:
+        return sum(deployment.token(hub_id) not in {None, token} for hub_id, token in old.items())
+
     try:
-        until(lambda: all(deployment.token(hub_id) not in {None, token} for hub_id, token in old.items()))
+        # The message that was on its way when the connection ended goes back once Redis takes one again.
+        until(lambda: count_stored() >= len(old) - 1)
         assert deployment.install(FIRST_NEW_HUB + 1).status_code == 303
         until(lambda: deployment.token(FIRST_NEW_HUB + 1))
     finally:
         admin.config_set("maxmemory", 0)
+    until(lambda: count_stored() == len(old))
     deployment.check_recovered()
     assert processes
 
