@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from bench.hubspot import TOKEN_CHARACTERS, make_refresh_token
 from bench.testbed import BenchmarkError, Testbed
+from sandbox.child_processes import ChildProcess
 
 #: HubSpot's access tokens live so long.
 TOKEN_SECONDS = 1800
@@ -21,8 +22,8 @@ OVERLOAD_PER_SECOND = 9000
 MAX_PACE_PER_SECOND = 1000
 #: The product's processes start within.
 START_SECONDS = 3.0
-#: On a slow machine.
-BULK_ROWS_PER_SECOND = 15_000
+#: Copies that are stored: usually, and at least.
+COPIED_ROWS_PER_SECOND, MIN_COPIED_ROWS_PER_SECOND = 15_000, 1000
 #: A larger table is not rewritten between two figures, which would take longer than the figures.
 MAX_REWRITTEN_ROWS = 100_000
 
@@ -97,21 +98,12 @@ def copy_connections(testbed: Testbed, size: int) -> None:
     """
     import_connections(testbed, 1)
     token_seconds = find_balanced_token_seconds(size)
-    first_due = str(testbed.fetch_value(f"SELECT now() + interval '{START_SECONDS + size / BULK_ROWS_PER_SECOND} s'"))
+    first_due = str(testbed.fetch_value(f"SELECT now() + interval '{START_SECONDS + size / COPIED_ROWS_PER_SECOND} s'"))
     # 1. Rows, by a process for each core.
     indexes = testbed.execute(LIST_INDEXES)
     for name, _ in indexes:
         testbed.execute(f"DROP INDEX {name}")
-    processes = os.cpu_count() or 1
-    bounds = [2 + (size - 1) * number // processes for number in range(processes + 1)]
-    copying = [
-        testbed.start(
-            f"copy-{first}", "python", "-m", "bench.copying", str(first), str(end), first_due, str(token_seconds)
-        )
-        for first, end in pairwise(bounds)
-    ]
-    for process in copying:
-        process.wait_for_output("stored", seconds=60 + size / 1000)
+    _run_copying(testbed, size, (first_due, str(token_seconds)))
     # 2. Indexes and statistics.
     for _, definition in indexes:
         testbed.execute(f"SET maintenance_work_mem = '512MB'; {definition}")
@@ -178,6 +170,21 @@ def check_all_saved(testbed: Testbed) -> None:
         raise BenchmarkError(
             f"of {len(newest)} hubs {missing} lack their newest token; {unfinished} rows have a lease or failures"
         )
+
+
+def _run_copying(testbed: Testbed, size: int, arguments: Sequence[str]) -> None:
+    processes = os.cpu_count() or 1
+    bounds = [2 + (size - 1) * number // processes for number in range(processes + 1)]
+    copying: list[ChildProcess] = []
+    try:
+        for first, end in pairwise(bounds):
+            command = ("python", "-m", "bench.copying", str(first), str(end), *arguments)
+            copying.append(testbed.start(f"copy-{first}", *command))
+        for process in copying:
+            process.wait_for_output("stored", seconds=60 + size / MIN_COPIED_ROWS_PER_SECOND)
+    finally:
+        for process in copying:
+            process.kill()
 
 
 def _make_csv_lines(first: int, last: int) -> Iterator[bytes]:
