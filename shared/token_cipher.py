@@ -117,7 +117,7 @@ class TokenCipher:
 
     def _decrypt(self, ciphertext: str) -> dict[str, Any]:
         try:
-            content = json.loads(self._all.decrypt(ciphertext.encode()))
+            content = json.loads(self._all.decrypt(ciphertext).decode(errors="surrogatepass"))
         except (InvalidToken, ValueError):
             raise DecryptionError("none of TOKEN_KEYS decrypts it") from None
         if not isinstance(content, dict):

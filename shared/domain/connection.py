@@ -113,7 +113,7 @@ def apply_refresh(connection: Connection, grant: Grant, schedule: Schedule) -> T
     if connection.failures or connection.status is Status.SUSPECT:
         new_status = None if connection.status is Status.ACTIVE else Status.ACTIVE
         events.append(Event(EventName.RECOVERED, {"failures": connection.failures}, new_status))
-    if connection.scopes and set(scopes) != set(connection.scopes):
+    if scopes != connection.scopes and connection.scopes and set(scopes) != set(connection.scopes):
         detail = {"before": sorted(connection.scopes), "after": sorted(scopes)}
         events.append(Event(EventName.SCOPES_CHANGED, detail))
     refreshed = Connection(

@@ -28,18 +28,6 @@ log = structlog.get_logger(__name__)
 END_GRACE_SECONDS = 5.0
 
 OnReply = Callable[[HttpReply], None]
-#: What libcurl says it waits for, as events of a selector; nothing for POLL_REMOVE.
-_SELECTOR_EVENTS = {
-    pycurl.POLL_IN: selectors.EVENT_READ,
-    pycurl.POLL_OUT: selectors.EVENT_WRITE,
-    pycurl.POLL_INOUT: selectors.EVENT_READ | selectors.EVENT_WRITE,
-}
-#: Events of a selector, as libcurl is told of them.
-_CURL_EVENTS = {
-    selectors.EVENT_READ: pycurl.CSELECT_IN,
-    selectors.EVENT_WRITE: pycurl.CSELECT_OUT,
-    selectors.EVENT_READ | selectors.EVENT_WRITE: pycurl.CSELECT_IN | pycurl.CSELECT_OUT,
-}
 
 
 class CallEngine:
@@ -137,7 +125,7 @@ class CallEngine:
             if key.fileobj is self._wake_reader:
                 self._wake_reader.recv(4096)
             else:
-                self._multi.socket_action(key.fd, _CURL_EVENTS[mask])
+                self._multi.socket_action(key.fd, mask)  # EVENT_READ and EVENT_WRITE are CSELECT_IN and CSELECT_OUT
         if self._next_timeout is not None and self._next_timeout <= monotonic():
             self._next_timeout = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
@@ -210,9 +198,9 @@ class CallEngine:
         if fd in self._watched_fds:
             self._watched_fds.remove(fd)
             self._selector.unregister(fd)
-        if events := _SELECTOR_EVENTS.get(what):
+        if what in (pycurl.POLL_IN, pycurl.POLL_OUT, pycurl.POLL_INOUT):
             self._watched_fds.add(fd)
-            self._selector.register(fd, events)
+            self._selector.register(fd, what)  # POLL_IN and POLL_OUT are EVENT_READ and EVENT_WRITE
             self._connections.add(fd)
 
     def _set_timer(self, milliseconds: int) -> None:

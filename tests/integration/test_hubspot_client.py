@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import random
 import socket
 import ssl
 import tracemalloc
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,10 +32,11 @@ from shared.domain.errors import (
     Throttled,
     UnknownRefusal,
 )
-from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS
+from shared.domain.grant import UNKNOWN_LIFETIME_SECONDS, Grant
 from shared.hubspot.client import HubSpot
 from shared.hubspot.transport import Transport
 from shared.settings.hubspot_app import HubSpotApp
+from tests.support.polling import until
 from tests.support.raw_http_server import GRANT, Answer, RawServer, drips, http, resets, sends, serving, stays_silent
 from tests.support.simulator import CALLBACK, HUB, SimulatorFixture, parse_redirect, run_simulator
 
@@ -469,6 +472,21 @@ def test_fifty_threads_share_a_client_and_each_gets_its_own_answers() -> None:
 
 
 # ---- TLS
+
+
+def test_a_refresh_beside_others_leaves_nothing_to_the_garbage_collector() -> None:
+    ended: list[Grant | Exception] = []
+    with serving(sends(http(200, GRANT))) as server, a_client(server.url, timeout=20.0) as hubspot:
+        steps = hubspot.refresh_steps("na1-refresh", NOW)
+        find_steps = weakref.ref(steps)
+        gc.disable()
+        try:
+            hubspot.start(steps, ended.append, ended.append)
+            del steps
+            until(lambda: find_steps() is None)
+        finally:
+            gc.enable()
+    assert [type(result) for result in ended] == [Grant]
 
 
 def test_a_tls_connection_is_kept_open(tls: ssl.SSLContext) -> None:
