@@ -4,6 +4,7 @@ import gc
 import os
 from typing import Any
 
+from shared import lean_imports as _before_all_others  # noqa: F401
 from shared.db.core.errors import SchemaError
 from shared.foreign_environment import GUNICORN_ARGUMENTS, remove_foreign_variables
 from shared.settings import SettingsError

@@ -122,6 +122,7 @@ def run_loop(testbed: Testbed, stopwatch: Stopwatch, active_seconds: float) -> I
         refresher,
         concurrency=settings.refresh_concurrency,
     )
+    loop.start()
     try:
         loop.activate(active_seconds)
         yield

@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-import jwt
-
 from shared.domain.customer import (
     MAX_CUSTOMER_CHARACTERS,
     MAX_LINK_ID_CHARACTERS,
@@ -26,7 +24,11 @@ from shared.domain.customer import (
 from shared.domain.hub_id import is_hub_id
 from shared.domain.identity import DEFAULT_APP
 from shared.domain.return_urls import parse_return_to
+from shared.optional_imports import hide_optional
 from shared.settings.hubspot_app import HubSpotApp
+
+with hide_optional("cryptography.x509"):  # for signatures by public keys, which no link has: 2 MB
+    import jwt
 
 T = TypeVar("T")
 

@@ -74,6 +74,7 @@ class Dispatch:
             task_queues=TASK_QUEUES,
             task_routes=TASK_ROUTES,
         )
+        app.finalize()  # now, not with the first message: web's processes share its memory
         return cls(app)
 
     def store_install(self, grant: EncryptedInstall) -> None:

@@ -8,3 +8,7 @@
 `app.py` is the entry point; `worker_process.py` begins and ends pool processes, `sweep.py` starts their work,
 `services.py` and `app_services.py` are what they use, `tasks.py` has the Celery tasks.
 """
+
+from worker.celery_command import replace_process
+
+replace_process()

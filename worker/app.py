@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from celery import Celery, signals
 
-from shared import logs
+from shared import lean_imports, logs  # noqa: F401
 from shared.foreign_environment import remove_foreign_variables
 from shared.settings import Settings, SettingsError
 from worker import heartbeat

@@ -1,4 +1,4 @@
-"""What a pool process uses, built after its start: neither connections nor threads survive a fork."""
+"""What a pool process uses. It is built before the fork, with neither connections nor threads, and shared."""
 
 from __future__ import annotations
 
@@ -59,11 +59,9 @@ class Services:
 
     @classmethod
     def build(cls, settings: Settings) -> Services:
-        """Raises SchemaError where the database is of another version, StoreUnavailable where it does not answer."""
+        """Does not connect and starts no thread: begin() does."""
         apps = settings.apps.values()
         engine = make_engine(settings.database_url, pool_size=POOL_SIZE + POOL_SIZE_PER_APP * len(apps))
-        check_schema(engine)
-        register_apps(engine, [RegisteredApp(app.name, app.scopes, app.is_user_level) for app in apps])
         shared = SharedServices(
             settings=settings,
             engine=engine,
@@ -75,7 +73,6 @@ class Services:
         webhook_url = settings.alert_webhook_url
         webhook = Webhook(webhook_url, settings.alert_webhook_secrets) if webhook_url else None
         event_delivery = EventDelivery(engine)
-        event_delivery.enable(is_enabled=bool(settings.events_webhook_url))
         return cls(
             settings=settings,
             engine=engine,
@@ -97,6 +94,18 @@ class Services:
             event_work=BackgroundWork("events", threads=1, max_queued=1),
             scope_work=BackgroundWork("scopes", threads=1, max_queued=0),
         )
+
+    def begin(self) -> None:
+        """Once, in the pool process. After an error it may be called again.
+
+        Raises SchemaError where the database is of another version, StoreUnavailable where it does not answer.
+        """
+        check_schema(self.engine)
+        apps = self.settings.apps.values()
+        register_apps(self.engine, [RegisteredApp(app.name, app.scopes, app.is_user_level) for app in apps])
+        self.event_delivery.enable(is_enabled=bool(self.settings.events_webhook_url))
+        for app in self.apps.values():
+            app.refresh_loop.start()
 
     @property
     def clients(self) -> dict[str, HubSpot]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import sys
 from collections.abc import Mapping
 from functools import cache
 from threading import RLock
 from typing import Any
 
 import billiard.pool
+import billiard.util
 import structlog
 from celery import Celery, current_app, signals
 
@@ -36,8 +39,8 @@ log = structlog.get_logger(__name__)
 #: 30 s pass in full where the parent has stopped reading, and no result of our tasks says anything.
 RESULT_WAIT_TENTHS = 20
 WORKER_SETTINGS = list_required(Process.WORKER)
-#: Tasks and the sweeper's thread both build what a pool process uses. Reentrant: so does the signal handler.
-_building = RLock()
+#: Tasks and the sweeper's thread both begin to use the services. Reentrant: so does the signal handler.
+_beginning = RLock()
 
 
 def prepare(app: Celery, node: str, options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
@@ -53,6 +56,8 @@ def prepare(app: Celery, node: str, options: Mapping[str, Any], environ: Mapping
     settings = Settings.from_env(environ, WORKER_SETTINGS)
     check_host(settings)
     check_broker(settings)
+    _build_services()  # pool processes share the memory of what exists before the fork
+    _use_ctypes_in_billiard()
     try:
         startup_checks.check_database(settings, WORKER)
     except StoreUnavailable as error:
@@ -61,13 +66,29 @@ def prepare(app: Celery, node: str, options: Mapping[str, Any], environ: Mapping
 
 def get_services() -> Services:
     """Raises SchemaError, StoreUnavailable: then the next call tries again."""
-    with _building:
-        return _build_services()
+    with _beginning:
+        return _begin_services()
+
+
+@cache
+def _begin_services() -> Services:
+    services = _build_services()
+    services.begin()
+    return services
 
 
 @cache
 def _build_services() -> Services:
     return Services.build(_read_settings())
+
+
+def _use_ctypes_in_billiard() -> None:
+    """Each pool process asks to be killed with its parent. Where cffi was imported, billiard parses C for that: 4 MB.
+
+    It looks for the name in sys.modules. `import cffi` goes on working.
+    """
+    billiard.util.ctypes = ctypes
+    sys.modules.pop("cffi", None)
 
 
 @cache
@@ -121,6 +142,6 @@ def _shut_down(**_: Any) -> None:
     if get_sweeper.cache_info().currsize:
         get_sweeper().stop()
         get_journal_threads().stop()
-    if _build_services.cache_info().currsize:
+    if _begin_services.cache_info().currsize:
         get_services().close()
     tracing.shut_down()

@@ -32,6 +32,7 @@ def hubspot() -> ScriptedHubSpot:
 def loop(hubspot: ScriptedHubSpot, stores: Stores) -> Iterator[RefreshLoop]:
     refresher = Refresher(hubspot, CIPHER, stores.claims.clock, Schedule(), 20)  # type: ignore[arg-type]
     loop = RefreshLoop(stores.claims, stores.results, stores.provider, stores.counters, refresher, concurrency=10)
+    loop.start()
     yield loop
     assert loop.drain(30)
 

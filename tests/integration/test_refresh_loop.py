@@ -47,6 +47,7 @@ def start_loop(hubspot: ScriptedHubSpot, engine: Engine) -> Iterator[StartLoop]:
                 stores.claims, stores.results, stores.provider, stores.counters, refresher, concurrency=concurrency
             )
         )
+        loops[-1].start()
         return loops[-1]
 
     yield start

@@ -70,6 +70,8 @@ class RefreshLoop:
         self._next_claim_at = 0.0
         self._retry_seconds = MIN_RETRY_SECONDS
         self._thread = threading.Thread(target=self._run, name=f"refresh-loop-{claims.app}", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
     def activate(self, seconds: float) -> None:
