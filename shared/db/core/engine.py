@@ -91,6 +91,7 @@ def make_engine(
         pool_size=pool_size,
         max_overflow=max(pool_size, MAX_CONNECTIONS - pool_size),
         pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_use_lifo=True,  # most work is done by one connection, whose session knows the tables already
         hide_parameters=True,
         use_native_hstore=False,  # asks the server about an unused type at each connect
         execution_options={OPTION: watch},
