@@ -27,6 +27,13 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "max_connections": "200",
     "shared_buffers": "128MB",
+    # Memory that the server writes to at its start, and never needs here: reads are short, so that they need no processes
+    # of their own and few handles; no transaction is SERIALIZABLE, and none locks many tables.
+    "io_method": "sync",
+    "io_max_concurrency": "4",
+    "max_pred_locks_per_transaction": "10",
+    "max_locks_per_transaction": "32",
+    "wal_buffers": "2MB",
     # psycopg2 binds on the client: a failing statement would be logged with the tokens in it
     "log_min_error_statement": "panic",
     # otherwise a row that a constraint refuses is logged, the first 64 characters of each column
