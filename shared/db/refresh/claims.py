@@ -151,11 +151,18 @@ UPDATE tokenkeeper.connections AS c SET lease_number = lease.number, lease_until
   FROM locked JOIN lease ON lease.id = locked.id
  WHERE c.id = locked.id
 """)
-COUNT_DUE = single_statement(f"""
+COUNT_DUE = PreparedStatement(
+    f"""
 SELECT count(*) FROM (
     SELECT FROM tokenkeeper.connections AS c WHERE {_IS_CLAIMABLE} LIMIT :at_most
 ) AS due
-""")
+""",
+    READ_IN_ORDER,
+    app="text",
+    begins_at="timestamptz",
+    lease_seconds="double precision",
+    at_most="bigint",
+)
 
 
 class ConnectionClaims:
