@@ -27,7 +27,7 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "max_connections": "200",
     "shared_buffers": "128MB",
-    # Memory that the server writes to at its start, and never needs here: reads are short, so that they need no processes
+    # Memory that the server fills at its start, and never needs here: reads are short, so that they need no processes
     # of their own and few handles; no transaction is SERIALIZABLE, and none locks many tables.
     "io_method": "sync",
     "io_max_concurrency": "4",

@@ -54,11 +54,11 @@ class PreparedStatement:
     Behind a pooler, which gives each transaction another session, it is sent like any other.
     """
 
-    def __init__(self, sql: str, plan_settings: str = "", **types: str) -> None:
-        """`types`: of each parameter. `sql` contains no percent sign."""
+    def __init__(self, sql: str, plan_settings: str = "", *, is_retried: bool = False, **types: str) -> None:
+        """`types`: of each parameter. `sql`: without a percent sign. `is_retried`: by the caller, after any failure."""
         limits, names = STATEMENT_LIMITS + _PLAN_SETTINGS + plan_settings, list(types)
         numbered = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", sql)
-        self.sql = sql
+        self.sql, self.is_retried = sql, is_retried
         #: It says what is prepared: no session has another statement of this name.
         self.name = f"tokenkeeper_{hashlib.sha256(sql.encode()).hexdigest()[:16]}"
         self.prepare = f"{limits}PREPARE {self.name} ({', '.join(types.values())}) AS {numbered}"
@@ -88,7 +88,7 @@ class Database:
 
         Raises StoreUnavailable, StatementRejected.
         """
-        is_hot = isinstance(statement, PreparedStatement)
+        is_hot = isinstance(statement, PreparedStatement) and statement.is_retried
         with translate_errors(), connect(self._engine, is_hot=is_hot) as connection:
             self._check_settled()
             return _execute_alone(connection, statement, values)

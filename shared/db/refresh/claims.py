@@ -112,6 +112,7 @@ SELECT * FROM (SELECT now() AS now, {PROVIDER_COLUMNS} FROM tokenkeeper.provider
 SELECT {_NO_PROVIDER}, * FROM claimed
 """,
     READ_IN_ORDER,
+    is_retried=True,
     app="text",
     begins_at="timestamptz",
     lease_seconds="double precision",

@@ -93,7 +93,7 @@ SELECT results.connection_id AS id, saved.id IS NOT NULL AS is_saved,
 """
 #: For results without a line for the history: they need no lock on that table. It is the one that grows, so an
 #: administrator may rebuild it (REINDEX, VACUUM FULL, CREATE INDEX), which takes minutes.
-SAVE = PreparedStatement(_SAVE + _RETURN_OUTCOME, results="json", app="text")
+SAVE = PreparedStatement(_SAVE + _RETURN_OUTCOME, is_retried=True, results="json", app="text")
 #: Those with a line wait for the table so long, and are saved later.
 _LIMIT_LOCK_WAIT = "SET LOCAL lock_timeout = '500ms'; "
 SAVE_WITH_HISTORY = single_statement(_LIMIT_LOCK_WAIT + _SAVE + _WRITE_HISTORY + _RETURN_OUTCOME)
