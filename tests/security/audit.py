@@ -24,6 +24,7 @@ from sandbox.simulator.control import DEMO_CLIENT_ID, SimulatorControl
 from shared.db.schema.migrate import migrate
 from tests.security.marked_simulator import run_marked_simulator
 from tests.security.markers import Mark, Search, new_mark
+from tests.support.command import Command
 from tests.support.databases import Databases
 from tests.support.environment import inherited_environment
 from tests.support.fault_deployment import (
@@ -94,9 +95,12 @@ class Audit:
         return answer
 
     def command(self, *arguments: str, stdin: str = "") -> int:
-        result = self.deployment.product.tokenkeeper(*arguments, stdin=stdin)
-        self.note(f"tokenkeeper {arguments[0]}", result.stdout + result.stderr)
-        return result.returncode
+        """Forked, unlike the other processes, of which the audit searches the command lines."""
+        environment = dict(self.deployment.product.environment)
+        del environment["PYTHONDEVMODE"]
+        result = Command(environment).run_process(*arguments, stdin=stdin)
+        self.note(f"tokenkeeper {arguments[0]}", result.out + result.err)
+        return result.status
 
     def note_processes(self) -> None:
         """Command lines and environments of all processes of the product, PostgreSQL and Valkey."""
@@ -188,7 +192,7 @@ def _environment(settings: dict[str, str], folder: Path, hubspot_url: str) -> di
         "HUBSPOT_API_URL": hubspot_url,
         "HUBSPOT_APP_URL": hubspot_url,
         "LOG_LEVEL": "debug",
-        "PYTHONDEVMODE": "0",
+        "PYTHONDEVMODE": "0",  # processes are started by exec: tests/support/fork_server.py
         "PATH": os.environ["PATH"],
     }
 
