@@ -30,43 +30,43 @@ WITH results AS MATERIALIZED (
 ), locked AS MATERIALIZED (
     -- A row that another transaction has locked costs its own result only: that one is saved again later. No operator's
     -- decision on revocations, which changes a status without a lease, can fall between this and the update.
-    SELECT c.id, c.status FROM tokenkeeper.connections AS c
-     WHERE c.id IN (SELECT connection_id FROM results)
+    SELECT results.*, c.status AS stored_status
+      FROM results JOIN tokenkeeper.connections AS c ON c.id = results.connection_id
      ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED
 ), saved AS (
     UPDATE tokenkeeper.connections AS c
-       SET status = results.status,
-           status_since = CASE WHEN c.status = results.status THEN c.status_since ELSE clock_timestamp() END,
-           status_reason = results.status_reason,
-           access_token = CASE WHEN results.status = 'revoked' THEN NULL
-                               ELSE coalesce(results.access_token, c.access_token) END,
-           expires_at = CASE WHEN results.status = 'revoked' THEN NULL
-                             ELSE coalesce(results.expires_at, c.expires_at) END,
-           refreshed_at = coalesce(results.granted_at, c.refreshed_at),
-           lifetime_seconds = coalesce(results.lifetime_seconds, c.lifetime_seconds),
-           scopes = coalesce(results.scopes, c.scopes),
-           encrypted_refresh_token = coalesce(results.encrypted_refresh_token, c.encrypted_refresh_token),
-           due_at = results.due_at,
-           retry_not_before = results.retry_not_before,
-           failures = results.failures,
-           last_error = results.last_error,
-           pending_revocation = CASE WHEN results.status = 'suspect'
-                                     THEN coalesce(results.pending_revocation, c.pending_revocation) END,
-           refresh_requested = c.refresh_requested AND results.access_token IS NULL,
-           requested_refresh_at = CASE WHEN c.refresh_requested AND results.access_token IS NOT NULL
-                                       THEN results.granted_at ELSE c.requested_refresh_at END,
+       SET status = locked.status,
+           status_since = CASE WHEN c.status = locked.status THEN c.status_since ELSE clock_timestamp() END,
+           status_reason = locked.status_reason,
+           access_token = CASE WHEN locked.status = 'revoked' THEN NULL
+                               ELSE coalesce(locked.access_token, c.access_token) END,
+           expires_at = CASE WHEN locked.status = 'revoked' THEN NULL
+                             ELSE coalesce(locked.expires_at, c.expires_at) END,
+           refreshed_at = coalesce(locked.granted_at, c.refreshed_at),
+           lifetime_seconds = coalesce(locked.lifetime_seconds, c.lifetime_seconds),
+           scopes = coalesce(locked.scopes, c.scopes),
+           encrypted_refresh_token = coalesce(locked.encrypted_refresh_token, c.encrypted_refresh_token),
+           due_at = locked.due_at,
+           retry_not_before = locked.retry_not_before,
+           failures = locked.failures,
+           last_error = locked.last_error,
+           pending_revocation = CASE WHEN locked.status = 'suspect'
+                                     THEN coalesce(locked.pending_revocation, c.pending_revocation) END,
+           refresh_requested = c.refresh_requested AND locked.access_token IS NULL,
+           requested_refresh_at = CASE WHEN c.refresh_requested AND locked.access_token IS NOT NULL
+                                       THEN locked.granted_at ELSE c.requested_refresh_at END,
            lease_until = NULL
-      FROM results JOIN locked ON locked.id = results.connection_id
-     WHERE c.id = results.connection_id
-       AND c.lease_number = results.lease_number AND c.generation = results.generation
+      FROM locked
+     WHERE c.id = locked.connection_id
+       AND c.lease_number = locked.lease_number AND c.generation = locked.generation
        -- A save whose answer was lost is repeated: it has ended the lease, and must not write the history twice.
        AND c.lease_until IS NOT NULL
        -- Where an operator has changed the status since the claim, an old failure must not change it back. What still
        -- counts: a new token, and for a row that is revoked now, the answer to its introspection.
-       AND (results.access_token IS NOT NULL OR c.status = results.claimed_status
-            OR (c.status = 'revoked' AND (results.is_status_change OR results.status = 'revoked')))
+       AND (locked.access_token IS NOT NULL OR c.status = locked.claimed_status
+            OR (c.status = 'revoked' AND (locked.is_status_change OR locked.status = 'revoked')))
     RETURNING c.id, c.app, c.hub_id, c.user_id, c.customer,
-              results.claimed_status <> 'active' AND locked.status = 'active' AS was_dismissed
+              locked.claimed_status <> 'active' AND locked.stored_status = 'active' AS was_dismissed
 )"""
 _WRITE_HISTORY = """, history_lines AS (
     INSERT INTO tokenkeeper.history (app, hub_id, user_id, customer, event, detail, status)
@@ -85,10 +85,10 @@ _RETURN_OUTCOME = """, last_success AS (
                      FOR NO KEY UPDATE SKIP LOCKED)
 )
 SELECT results.connection_id AS id, saved.id IS NOT NULL AS is_saved,
-       locked.id IS NULL
+       locked.connection_id IS NULL
        AND EXISTS (SELECT FROM tokenkeeper.connections AS c WHERE c.id = results.connection_id) AS is_locked
   FROM results
-  LEFT JOIN locked ON locked.id = results.connection_id
+  LEFT JOIN locked ON locked.connection_id = results.connection_id
   LEFT JOIN saved ON saved.id = results.connection_id
 """
 #: For results without a line for the history: they need no lock on that table. It is the one that grows, so an
