@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import click
 from rich import box
@@ -13,13 +14,14 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy import Engine
 
 from cli.context import load_settings, open_database
 from cli.output import json_option, make_epilog, to_json_line
-from cli.status_report import StatusLine, make_json_report, make_lines
+from cli.status_report import StatusLine, StatusReading, make_json_report, make_lines
 from shared.db.core.errors import StoreUnavailable
 from shared.db.reports.connections import ConnectionReports
-from shared.db.reports.overview import Overview
+from shared.db.reports.journals import read_journals
 from shared.domain.severity import Severity
 from shared.settings import Settings
 
@@ -28,7 +30,7 @@ WATCH_SECONDS = 2.0
 #: Characters of the first column in a pipe; longer names of apps widen it.
 NAME_WIDTH = 16
 COLOURS = {Severity.GOOD: "green", Severity.WAIT: "yellow", Severity.BAD: "red"}
-#: Severity is screen by a mark as well as by colour.
+#: Severity is shown by a mark as well as by colour.
 MARKS = {Severity.GOOD: " ", Severity.WAIT: "~", Severity.BAD: "!"}
 
 
@@ -53,55 +55,59 @@ def show_status(as_json: bool, watch: bool) -> None:
     Of several apps each has its line; connections whose app is in no setting any more are named.
 
     In JSON, `soonest_due_at` in the past says how late refreshes are; `hubspot.refreshes_per_second` is null where
-    nothing limits them; `apps` has the same fields for each app. For alerting use /metrics (docs/monitoring.md) or the
-    alerts (docs/alerts.md).
+    nothing limits them; `apps` has the same fields for each app, `journals` how far HubSpot's journal of each is read.
+    For alerting use /metrics (docs/monitoring.md) or the alerts (docs/alerts.md).
     """
     console = Console()
     if watch and not as_json and not console.is_terminal:
         raise click.UsageError("--watch needs a terminal; for a machine: status --watch --json")
     settings = load_settings(*NEEDS)
     with open_database(settings) as engine:
-        read_overview = ConnectionReports(engine).read_overview
+        read = partial(_read, engine)
         if not watch:
-            _print(read_overview(), console, settings, as_json=as_json)
+            _print(read(), console, settings, as_json=as_json)
             return
         with suppress(KeyboardInterrupt):  # the normal end of --watch
             if as_json:
-                _watch_as_json(read_overview, settings)
+                _watch_as_json(read, settings)
             else:
-                _watch_on_terminal(read_overview, console, settings)
+                _watch_on_terminal(read, console, settings)
 
 
-def _print(overview: Overview, console: Console, settings: Settings, *, as_json: bool) -> None:
+def _read(engine: Engine) -> StatusReading:
+    return StatusReading(ConnectionReports(engine).read_overview(), read_journals(engine))
+
+
+def _print(reading: StatusReading, console: Console, settings: Settings, *, as_json: bool) -> None:
     if as_json:
-        click.echo(to_json_line(make_json_report(overview, settings.apps)))
+        click.echo(to_json_line(make_json_report(reading, settings.apps)))
         return
-    lines = make_lines(overview, settings.sweep_seconds, settings.apps)
+    lines = make_lines(reading, settings.sweep_seconds, settings.apps)
     if console.is_terminal:
-        console.print(_make_panel(lines, f"{overview.now:%Y-%m-%d %H:%M:%S %Z}"))
+        console.print(_make_panel(lines, f"{reading.overview.now:%Y-%m-%d %H:%M:%S %Z}"))
         return
     width = max(NAME_WIDTH, *(len(line.name) + 2 for line in lines))
     for line in lines:
         click.echo(f"{line.name:<{width}}{line.text}")
 
 
-def _watch_as_json(read_overview: Callable[[], Overview], settings: Settings) -> None:
+def _watch_as_json(read: Callable[[], StatusReading], settings: Settings) -> None:
     for _ in _wait_between():
-        click.echo(to_json_line(make_json_report(read_overview(), settings.apps)))
+        click.echo(to_json_line(make_json_report(read(), settings.apps)))
 
 
-def _watch_on_terminal(read_overview: Callable[[], Overview], console: Console, settings: Settings) -> None:
+def _watch_on_terminal(read: Callable[[], StatusReading], console: Console, settings: Settings) -> None:
     """While PostgreSQL does not answer, the screen says so below what it showed last."""
     screen: RenderableType = ""
     with Live(screen, console=console, screen=True, auto_refresh=False) as live:
         for _ in _wait_between():
             try:
-                overview = read_overview()
+                reading = read()
             except StoreUnavailable as error:
                 live.update(Group(screen, Text(f"{error}; looking again", style=COLOURS[Severity.BAD])), refresh=True)
                 continue
-            subtitle = f"{overview.now:%Y-%m-%d %H:%M:%S %Z}, Ctrl-C ends"
-            screen = _make_panel(make_lines(overview, settings.sweep_seconds, settings.apps), subtitle)
+            subtitle = f"{reading.overview.now:%Y-%m-%d %H:%M:%S %Z}, Ctrl-C ends"
+            screen = _make_panel(make_lines(reading, settings.sweep_seconds, settings.apps), subtitle)
             live.update(screen, refresh=True)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from shared.db.reports.journals import JournalReport
 from shared.db.reports.overview import AppState, Overview
 from shared.domain.connection import Status
+from shared.domain.journal import STOPPED_AFTER, JournalState
 from shared.domain.provider import DESCRIPTIONS, Condition
 from shared.domain.severity import Severity
 from shared.domain.sweep_liveness import is_beat_missing, is_sweep_overdue
@@ -24,9 +26,15 @@ class StatusLine:
     severity: Severity = Severity.GOOD
 
 
-def make_lines(overview: Overview, sweep_seconds: float, configured: Collection[str] = ()) -> list[StatusLine]:
+@dataclass(frozen=True, slots=True)
+class StatusReading:
+    overview: Overview
+    journals: Sequence[JournalReport]  #: of the apps whose journal a worker has tried to read
+
+
+def make_lines(reading: StatusReading, sweep_seconds: float, configured: Collection[str] = ()) -> list[StatusLine]:
     """`configured`: the names of the apps in the settings; () where these describe none."""
-    overview = _select_apps(overview, configured)
+    overview = _select_apps(reading.overview, configured)
     now, counts = overview.now, overview.counts
     by_status = ", ".join(f"{counts[status]:,} {status}" for status in Status)
     return [
@@ -44,16 +52,32 @@ def make_lines(overview: Overview, sweep_seconds: float, configured: Collection[
             "last success", format_ago(overview.last_success_at, now) if overview.last_success_at else "none yet"
         ),
         _make_sweep_line(overview, sweep_seconds),
+        *(_make_journal_line(journal, reading.journals) for journal in reading.journals),
         *map(_make_line_without_settings, overview.find_without_settings(configured)),
     ]
 
 
-def make_json_report(overview: Overview, configured: Collection[str] = ()) -> dict[str, object]:
+def make_json_report(reading: StatusReading, configured: Collection[str] = ()) -> dict[str, object]:
     """As a whole, and then by app. `configured` as in make_lines."""
-    overview = _select_apps(overview, configured)
+    overview = _select_apps(reading.overview, configured)
+    journals = {
+        journal.app: {
+            "state": journal.state,
+            "since": journal.since,
+            "reason": journal.reason,
+            "read_at": journal.read_at,
+        }
+        for journal in reading.journals
+    }
     by_app = {state.app: _make_json_summary(replace(overview, apps=(state,))) for state in overview.apps}
     without_settings = [state.app for state in overview.find_without_settings(configured)]
-    return {"at": overview.now, **_make_json_summary(overview), "apps": by_app, "without_settings": without_settings}
+    return {
+        "at": overview.now,
+        **_make_json_summary(overview),
+        "apps": by_app,
+        "journals": journals,
+        "without_settings": without_settings,
+    }
 
 
 def _make_json_summary(overview: Overview) -> dict[str, object]:
@@ -147,6 +171,21 @@ def _make_sweep_line(overview: Overview, sweep_seconds: float) -> StatusLine:
         without = f"without beat since {format_ago(since, overview.now)}: start beat, or repair Redis"
         return StatusLine("last sweep", f"{text}, {without}", Severity.WAIT)
     return StatusLine("last sweep", text)
+
+
+def _make_journal_line(journal: JournalReport, journals: Sequence[JournalReport]) -> StatusLine:
+    """One that HubSpot does not let the app read is no fault that passes: uninstalls are noticed at refreshes then."""
+    name = "journal" if len(journals) == 1 else f"journal {journal.app}"
+    reason = make_printable(journal.reason or "no reason given")
+    if journal.state is JournalState.REFUSED:
+        return StatusLine(name, f"HubSpot does not let the app read it ({reason})")
+    if journal.state is JournalState.FAILING:
+        since = format_ago(journal.since, journal.now)
+        return StatusLine(name, f"cannot be read since {since} ({reason})", Severity.WAIT)
+    if journal.read_at is None:
+        return StatusLine(name, "not read to its end yet", Severity.WAIT)
+    is_late = journal.lag_seconds > STOPPED_AFTER.total_seconds()
+    return StatusLine(name, f"read to its end {format_ago(journal.read_at, journal.now)}", _wait_if(is_late))
 
 
 def _format_since(since: datetime | None, now: datetime) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_urlsafe
 
 from deploy.init_secrets import SECRET_GENERATORS, has_hubspot_app, merge_keys, read_secret, write_secret
 from sandbox.ports import LAST_PORT, NoFreePort, find_free_port_from
 
 #: Settings that are generated where they are not given.
-GENERATED_SETTINGS = ("TOKEN_KEYS", "SECRET_KEY", "OPERATOR_PASSWORD")
+GENERATED_SETTINGS = ("TOKEN_KEYS", "SECRET_KEY", "OPERATOR_PASSWORD", "CONNECT_LINK_KEYS")
+#: In a deployment the operator makes the keys of connect links, because our product needs them too.
+_GENERATORS: Mapping[str, Callable[[], str]] = {**SECRET_GENERATORS, "CONNECT_LINK_KEYS": lambda: token_urlsafe(32)}
 SIMULATED_CLIENT_ID = "tokenkeeper-demo"
 SIMULATED_SCOPES = "oauth crm.objects.contacts.read"
 SIMULATED_TOKEN_SECONDS = 120  #: short, so that one can watch a refresh happen
@@ -92,7 +95,7 @@ def load_secrets(folder: Path, given: Mapping[str, str]) -> dict[str, str]:
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     names = (*GENERATED_SETTINGS, "SIMULATOR_CLIENT_SECRET")
-    secrets = {name: read_secret(folder / name) or SECRET_GENERATORS[name]() for name in names}
+    secrets = {name: read_secret(folder / name) or _GENERATORS[name]() for name in names}
     if "TOKEN_KEYS" in given:
         secrets["TOKEN_KEYS"] = merge_keys(given["TOKEN_KEYS"], secrets["TOKEN_KEYS"])
     for name, value in secrets.items():

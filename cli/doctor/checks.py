@@ -44,6 +44,7 @@ def check_all(environ: Mapping[str, str], ignored_variables: Sequence[str]) -> I
     yield from run_checks(
         Check("settings", partial(_check_settings, environ)),
         Check("environment", partial(_check_environment, environ, ignored_variables)),
+        Check("connect links", partial(_check_connect_links, environ)),
     )
     database = _DatabaseChecks(environ)
     try:
@@ -85,6 +86,17 @@ def _check_environment(environ: Mapping[str, str], ignored_variables: Sequence[s
     if (proxies := find_unused_proxies(environ)) and not has_proxy:
         notes.append(f"{proxies[0]} is not used: where HubSpot is reached by a proxy alone, set HUBSPOT_PROXY")
     return (Level.WARN, "; ".join(notes)) if notes else "sets nothing of other programs"
+
+
+def _check_connect_links(environ: Mapping[str, str]) -> str:
+    """Only web has the keys, and does not start where links are required and it has none."""
+    settings = load(environ, "CONNECT_LINK_KEYS", "CONNECT_LINK_REQUIRED", "RETURN_TO_ORIGINS")
+    count, origins = len(settings.connect_link_keys), ", ".join(settings.return_to_origins)
+    start = "are required" if settings.connect_link_required else "are optional"
+    if not count:
+        return f"{start}; CONNECT_LINK_KEYS is not set here, and only web needs it: without it there are none"
+    back = f"lead back to {origins}" if origins else "lead nowhere back: RETURN_TO_ORIGINS is not set"
+    return f"{start}, are accepted by {count} key{'' if count == 1 else 's'}, and {back}"
 
 
 class _DatabaseChecks:

@@ -32,6 +32,7 @@ ABOUT = [
     *(
         "settings",
         "environment",
+        "connect links",
         "database",
         "server log",
         "clock",

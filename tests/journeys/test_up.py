@@ -218,16 +218,29 @@ def test_each_process_gets_only_the_secrets_that_it_needs(running: tuple[Home, C
     }
 
 
-def test_the_settings_for_another_terminal_are_complete(running: tuple[Home, ChildProcess]) -> None:
-    home, _ = running
-    command = ". .tokenkeeper/env && tokenkeeper status"
+def run_in_another_terminal(home: Home, command: str) -> str:
     environment = {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/")}
+    line = f". .tokenkeeper/env && {command}"
     asked = subprocess.run(
-        command, shell=True, cwd=home.folder, env=environment, capture_output=True, text=True, check=False, timeout=30
+        line, shell=True, cwd=home.folder, env=environment, capture_output=True, text=True, check=False, timeout=30
     )
-
     assert asked.returncode == 0, asked.stderr
-    assert "active" in asked.stdout
+    return asked.stdout
+
+
+def test_the_settings_for_another_terminal_are_complete(running: tuple[Home, ChildProcess]) -> None:
+    assert "active" in run_in_another_terminal(running[0], "tokenkeeper status")
+
+
+def test_a_connect_link_made_in_another_terminal_opens_the_page_of_its_customer(
+    running: tuple[Home, ChildProcess],
+) -> None:
+    link = run_in_another_terminal(running[0], "tokenkeeper link --customer acme").strip()
+
+    page = requests.get(link, timeout=10)
+
+    assert page.status_code == 200
+    assert "acme" in page.text
 
 
 def test_when_a_server_exits_up_stops_all_processes_and_names_the_server(running: tuple[Home, ChildProcess]) -> None:
