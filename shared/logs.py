@@ -65,19 +65,11 @@ def configure(log_format: str, log_level: str, secrets: Iterable[str] = (), *, n
         cache_logger_on_first_use=True,
     )
     logging.raiseExceptions = False  # logging would print, unredacted, what it cannot format
-    final_processors: list[Any] = [
-        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-        structlog.processors.format_exc_info,
-        _redact_fields,
-    ]
-    if log_format == "json":
-        final_processors.append(structlog.processors.JSONRenderer())
-    else:
-        console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
-        final_processors += [_escape_fields, console]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=library_processors, processors=final_processors)
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=library_processors, processors=_make_final_processors(log_format)
+        )
     )
     root = logging.getLogger()
     root.handlers = [handler]
@@ -121,6 +113,19 @@ class RedactingFilter(logging.Filter):
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
         record.msg, record.args = _escape(redact(record.getMessage())), ()
         return True
+
+
+def _make_final_processors(log_format: str) -> list[Any]:
+    """What makes a line of text of each event, our own and the libraries'."""
+    processors: list[Any] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,
+        _redact_fields,
+    ]
+    if log_format == "json":
+        return [*processors, structlog.processors.JSONRenderer()]
+    console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
+    return [*processors, _escape_fields, console]
 
 
 def _limit_libraries(level: int) -> None:
