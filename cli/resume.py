@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Collection
 
 import click
 
@@ -43,11 +42,8 @@ def resume_refreshes(app_name: str | None, as_json: bool) -> None:
                 values = {"was_paused": before != after, "state": after.condition, "connections_due": connections}
                 click.echo(to_json_line(values if len(apps) == 1 else {"app": app, **values}))
             else:
-                click.echo(_name_app(app, apps) + _describe(before, after, connections))
-
-
-def _name_app(app: str, apps: Collection[str]) -> str:
-    return f"{app}: " if len(apps) > 1 else ""
+                name = f"{app}: " if len(apps) > 1 else ""
+                click.echo(name + _describe(before, after, connections))
 
 
 def _describe(before: Provider, after: Provider, connections: int) -> str:

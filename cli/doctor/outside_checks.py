@@ -93,8 +93,9 @@ def _check_hubspot(environ: Mapping[str, str], name: str) -> Result:
         what = f"refuses the request, {error}: are {_name_credentials(settings, name)} those of one app?"
         return Level.WARN, what
     except ProviderError as error:
+        why = "connection failed" if error.code == "connection" else str(error)
         raise CheckFailed(
-            f"does not answer ({_describe(error)}): check the network to HUBSPOT_API_URL, and status.hubspot.com"
+            f"does not answer ({why}): check the network to HUBSPOT_API_URL, and status.hubspot.com"
             if error.code != "proxy"
             else "the proxy of HUBSPOT_PROXY does not answer, or refuses the connection: check its URL and password"
         ) from None
@@ -108,7 +109,3 @@ def _name_credentials(settings: Settings, name: str) -> str:
     if settings.hubspot_apps_file:
         return f"client_id and client_secret of [{name}] in {FILE_VARIABLE}"
     return "HUBSPOT_CLIENT_ID and HUBSPOT_CLIENT_SECRET"
-
-
-def _describe(error: ProviderError) -> str:
-    return "connection failed" if error.code == "connection" else str(error)
