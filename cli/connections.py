@@ -66,7 +66,9 @@ GAP_WIDTH = 2
 @click.option("--app", "app_name", metavar="NAME", help="Only those of this app.")
 @click.option("--customer", metavar="CUSTOMER", help="Only those of this customer.")
 @click.option(
-    "--search", default="", help="Digits: accounts that begin with them. Else part of the domain or the installer."
+    "--search",
+    default="",
+    help="Digits: accounts that begin with them. Else part of the name, the domain or the installer.",
 )
 @click.option(
     "--sort",

@@ -27,7 +27,8 @@ SELECT n * 7, (ARRAY['active', 'active', 'active', 'suspect', 'revoked', 'discon
   FROM generate_series(1, {count}) AS n;
 UPDATE tokenkeeper.accounts AS a
    SET hub_domain = CASE WHEN hub_id % 3 > 0 THEN 'Shop-' || hub_id % 11 || '.example' END,
-       installed_by = CASE WHEN hub_id % 4 > 0 THEN 'mia' || hub_id || '@100%_sure.EXAMPLE' END
+       installed_by = CASE WHEN hub_id % 4 > 0 THEN 'mia' || hub_id || '@100%_sure.EXAMPLE' END,
+       account_name = CASE WHEN hub_id % 5 > 0 THEN 'Compañía ' || hub_id % 13 END
   FROM tokenkeeper.connections AS c WHERE c.id = a.connection_id
 """
 
@@ -60,7 +61,9 @@ def find_expected(connections_listed: list[ConnectionRow], status: Status | None
     def matches(seen: ConnectionRow) -> bool:
         if search.isdigit():
             return str(seen.hub_id).startswith(search)
-        return any(search.lower() in (name or "").lower() for name in (seen.hub_domain, seen.installed_by))
+        return any(
+            search.lower() in (name or "").lower() for name in (seen.hub_domain, seen.installed_by, seen.account_name)
+        )
 
     shown = [seen for seen in connections_listed if status in (None, seen.status) and matches(seen)]
     match sort:
@@ -84,7 +87,9 @@ def test_every_sort_order_filter_and_search_lists_the_right_connections_in_pages
     connections_listed = directory.read_page(limit=1000).connections
     assert len(connections_listed) == 150
     statuses = (None, *Status)
-    for status, search, sort in product(statuses, ("", "7", "63", "0", "SHOP-1", "100%_sure", "%", "ö"), Sort):
+    for status, search, sort in product(
+        statuses, ("", "7", "63", "0", "SHOP-1", "compañía 1", "100%_sure", "%", "ö"), Sort
+    ):
         pages = list(read_all_pages(directory, status=status, search=search, sort=sort, limit=9))
         assert hubs(pages) == find_expected(connections_listed, status, search, sort), (status, search, sort)
         assert all(len(page.connections) == 9 for page in pages[:-1])

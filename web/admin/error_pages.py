@@ -14,7 +14,7 @@ UNKNOWN_CONNECTION = ErrorPage(
     404,
     "There is no such connection",
     "No account with this number was ever connected here.",
-    "Search the list by account number or domain.",
+    "Search the list by account number, name or domain.",
     badge="",
     links=(LIST, OVERVIEW),
 )

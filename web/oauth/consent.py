@@ -11,7 +11,7 @@ from shared.settings.hubspot_app import HubSpotApp
 from web import error_pages
 from web.error_pages import AbortWithPage
 from web.oauth.links.context import LinkContext, decrypt_link
-from web.oauth.links.way_back import return_failures
+from web.oauth.links.return_to import return_failures
 from web.oauth.state import CheckedState, StateExpired, StateOfAnotherBrowser, StateRejected, States
 from web.security.cookies import Cookies
 from web.security.host_header import original_host

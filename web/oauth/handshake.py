@@ -25,7 +25,7 @@ from web.oauth.install_storage import submit_install
 from web.oauth.links.context import LinkContext
 from web.oauth.links.error_pages import LINK_REQUIRED, LINK_SPENT
 from web.oauth.links.reader import LinkReader
-from web.oauth.links.way_back import return_failures
+from web.oauth.links.return_to import return_failures
 from web.oauth.links.wrong_account import refuse_wrong_account
 from web.oauth.state import STATE_LIFETIME, States
 from web.security.cookies import MAX_RESTARTS, Cookies

@@ -13,7 +13,7 @@ from web.oauth.install_cookie import InstallCookie
 from web.oauth.install_cookie_jar import InstallCookieJar
 from web.oauth.install_storage import InstallProgress, check_and_resubmit, decrypt_browser_copy
 from web.oauth.links.context import LinkContext, decrypt_link
-from web.oauth.links.way_back import ReturnStatus, classify_claim, redirect_to_product
+from web.oauth.links.return_to import ReturnStatus, classify_claim, redirect_to_product
 from web.oauth.scope_descriptions import describe_scopes
 from web.security.cookies import Cookies
 from web.security.rate_limits import Rate, RateLimiter, client_address

@@ -57,7 +57,7 @@ class ConnectionList:
         """The page after the cursor `after`, or the one before the cursor `before`. Raises BadCursor.
 
         Cursors are of a page with the same `sort`. `search`: digits are the beginning of the hub id; any other text is
-        a part of the domain or of the installer's e-mail address, in upper or lower case.
+        a part of the account's name or domain or of the installer's e-mail address, in upper or lower case.
         """
         backwards = before is not None and after is None
         at = before if backwards else after

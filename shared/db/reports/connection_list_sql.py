@@ -46,8 +46,10 @@ SELECT c.id FROM tokenkeeper.connection_counts AS n
  ) AS c
  ORDER BY {order} LIMIT :limit
 """
+#: Domain and installer are in `search_text`, in small letters; the account's name came later, and is not.
+_MATCHES_NAME = "(a.search_text LIKE :pattern OR lower(a.account_name) LIKE :pattern)"
 #: The connections that match a search, in no order.
-FIND_NAMES = "SELECT connection_id AS id FROM tokenkeeper.accounts WHERE search_text LIKE :pattern LIMIT :limit"
+FIND_NAMES = f"SELECT a.connection_id AS id FROM tokenkeeper.accounts AS a WHERE {_MATCHES_NAME} LIMIT :limit"
 FIND_NUMBERS = f"""
 SELECT c.id FROM {_RANGES} JOIN tokenkeeper.connections AS c ON c.hub_id BETWEEN low AND high LIMIT :limit
 """
@@ -124,10 +126,8 @@ def scan_with_digits(request: PageRequest, digits: str) -> Query:
 
 
 def scan_with_text(request: PageRequest, text: str) -> Query:
-    """As `scan`, only accounts whose domain or installer contains this text."""
-    return _make_page(
-        request, _choose_settings(request), _BOTH, "a.search_text LIKE :pattern", pattern=make_pattern(text)
-    )
+    """As `scan`, only accounts whose domain, installer or name contains this text."""
+    return _make_page(request, _choose_settings(request), _BOTH, _MATCHES_NAME, pattern=make_pattern(text))
 
 
 def fetch(request: PageRequest, matches: Sequence[int]) -> Query:
