@@ -44,8 +44,8 @@ since_type = NumberInRange(min=0, max=MAX_LINE_ID)
 def events(context: click.Context, since: int | None, follow: bool, as_json: bool) -> None:
     """List what happened to all connections, oldest first: the lines of hubspot.history.
 
-    The id is a cursor: no line appears before one that is there already, so who begins after the last id that he has
-    seen misses none. The same lines are posted to EVENTS_WEBHOOK_URL where that is set.
+    The id is a cursor: no line appears before one that is there already, so a reader that begins after the last id
+    it has seen misses none. The same lines are posted to EVENTS_WEBHOOK_URL where that is set.
     """
     if context.invoked_subcommand is not None:
         return

@@ -86,4 +86,4 @@ def _sign_and_check(link: ConnectLink, settings: Settings, now: datetime) -> tup
         app = find_app(links.read(token, lambda: now), settings.apps)
     except LinkRejected as rejected:
         raise click.UsageError(rejected.why) from None
-    return f"{app.origin}{app.path_prefix}/connect/{token}", app.name
+    return f"{app.base_url}/connect/{token}", app.name

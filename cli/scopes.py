@@ -84,7 +84,6 @@ def _make_link(settings: Settings, connection: LackingConnection) -> str:
     app = settings.apps.get(identity.app)
     if app is None:
         return ""
-    base = f"{app.origin}{app.path_prefix}"
     name = identity.app if len(settings.apps) > 1 else None
     if connection.customer is not None and settings.connect_link_keys:
         expires_at = datetime.now(UTC) + LINK_LIFETIME  # noqa: TID251  this host's clock, as in our product
@@ -92,6 +91,6 @@ def _make_link(settings: Settings, connection: LackingConnection) -> str:
             connection.customer, str(uuid.uuid4()), expires_at, may_move=False, hub_id=identity.hub_id
         )
         links = ConnectLinks(settings.connect_link_keys, settings.return_to_origins)
-        return f"{base}/connect/{links.sign(ConnectLink(claim, app=name))}"
+        return f"{app.base_url}/connect/{links.sign(ConnectLink(claim, app=name))}"
     query = {"hub_id": str(identity.hub_id), **({"app": name} if name else {})}
-    return f"{base}/install?{urlencode(query)}"
+    return f"{app.base_url}/install?{urlencode(query)}"

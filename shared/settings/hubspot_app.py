@@ -105,6 +105,11 @@ class HubSpotApp:
         return f"{parts.scheme}://{parts.netloc}"
 
     @property
+    def base_url(self) -> str:
+        """The address below which web serves everything, without a slash at its end."""
+        return self.origin + self.path_prefix
+
+    @property
     def host(self) -> str:
         """As browsers name it in an Origin header: without the default port of the scheme."""
         return urlsplit(self.redirect_uri).netloc.removesuffix(":443" if self.is_https else ":80")
