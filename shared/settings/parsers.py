@@ -30,7 +30,6 @@ SOCKET_SCHEMES = ("unix", "redis+socket")
 TLS_PARAMETERS = frozenset({"ssl_cert_reqs", "ssl_check_hostname", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 #: In the spelling of redis-py and in that of Python's ssl module.
 CERTIFICATE_REQUIREMENTS = frozenset({"required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE"})
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 #: A prefix cannot begin with one of web's own paths: without the prefix, which a proxy may strip, it would be a page.
 RESERVED_PATHS = (
     "connect",
@@ -186,7 +185,7 @@ def parse_redirect_uri(text: str) -> str:
     url = urlsplit(parse_http_url(text))
     netloc = url.netloc.lower()
     path = _REDIRECT_PATH.fullmatch(urlsplit(text).path)
-    if url.scheme != "https" and url.hostname not in LOOPBACK_HOSTS:
+    if url.scheme != "https" and url.hostname not in return_urls.LOOPBACK_HOSTS:
         raise WrongForm("http is for localhost only")
     if path is None or "?" in text or "#" in text:
         raise WrongForm("it ends with /oauth/callback; a path before that has letters, digits and -._~ alone")

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
-from shared.db.reports.connection_list import Sort
+from shared.db.reports.connection_list import MAX_SEARCH_CHARACTERS, Sort
 from shared.domain.connection import Status
 from shared.domain.customer import parse_customer
 from shared.domain.identity import APP_NAME
 
-#: More than any domain or e-mail address has.
-MAX_SEARCH_CHARACTERS = 320
 MAX_CURSOR_CHARACTERS = 2000
 
 

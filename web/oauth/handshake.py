@@ -83,11 +83,11 @@ class Handshake:
             abort(405)
 
         # 2. Read the parameters. HubSpot's marketplace sends people here with a code alone: the handshake begins again.
-        state, code, error = (_read_parameter(name) for name in ("state", "code", "error"))
+        state, code, error = (read_parameter(name) for name in ("state", "code", "error"))
         if state is None and error is None:
             return self.restart(self._services.default_app)
         if state is None:  # HubSpot does not repeat it with every error
-            raise AbortWithPage(_choose_refusal_page(error))
+            raise AbortWithPage(choose_refusal_page(error))
 
         # 3. Check that this browser began the handshake, and for which app.
         checked, app = self._consent.check(state)
@@ -95,7 +95,7 @@ class Handshake:
         with return_failures(link, app.name), start_again_with(self._services.app_parameter(app.name)):
             # 4. Did HubSpot, or the person, refuse?
             if error is not None:
-                raise AbortWithPage(_choose_refusal_page(error))
+                raise AbortWithPage(choose_refusal_page(error))
             if code is None:
                 raise AbortWithPage(error_pages.CODE_MISSING)
             if not _CODE.fullmatch(code):
@@ -191,7 +191,7 @@ def _redirect_to_install_page(install_id: str) -> Response:
     return Response(status=303, headers={"Location": url_for("install_page", install_id=install_id)})
 
 
-def _read_parameter(name: str) -> str | None:
+def read_parameter(name: str) -> str | None:
     """None where it is absent or empty. Given twice, neither value counts."""
     values = request.args.getlist(name)
     if len(values) > 1:
@@ -210,7 +210,7 @@ def _read_hub_id() -> int | None:
     return hub_id
 
 
-def _choose_refusal_page(error: str | None) -> ErrorPage:
+def choose_refusal_page(error: str | None) -> ErrorPage:
     return error_pages.CONSENT_DENIED if error == "access_denied" else error_pages.CONSENT_FAILED
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from itsdangerous import BadData, URLSafeSerializer
 
 from shared.domain.identity import DEFAULT_APP
-from web.security.signing import MAX_CLOCK_SKEW, SIGNER_OPTIONS
+from web.security.signing import MAX_CLOCK_SKEW, SIGNER_OPTIONS, digest_identifier
 
 STATE_LIFETIME = timedelta(minutes=15)
 
@@ -53,7 +53,7 @@ class States:
         self._serializer = URLSafeSerializer(secret_key, salt="tokenkeeper.oauth-state", signer_kwargs=SIGNER_OPTIONS)
 
     def issue(self, browser_id: str, now: datetime, app: str = DEFAULT_APP, link: str | None = None) -> str:
-        content = {"n": secrets.token_urlsafe(16), "b": _digest(browser_id), "t": int(now.timestamp())}
+        content = {"n": secrets.token_urlsafe(16), "b": digest_identifier(browser_id), "t": int(now.timestamp())}
         if app != DEFAULT_APP:
             content["a"] = app
         if link is not None:
@@ -67,7 +67,7 @@ class States:
         except BadData:
             raise StateInvalid from None
         checked = CheckedState(str(content["n"]), str(content.get("a", DEFAULT_APP)), content.get("l"))
-        is_same_browser = browser_id is not None and hmac.compare_digest(content["b"], _digest(browser_id))
+        is_same_browser = browser_id is not None and hmac.compare_digest(content["b"], digest_identifier(browser_id))
         age = timedelta(seconds=now.timestamp() - content["t"])
         if not -MAX_CLOCK_SKEW <= age <= STATE_LIFETIME:
             raise StateExpired(checked if is_same_browser else None)
@@ -82,7 +82,3 @@ class States:
         """
         digest = hmac.digest(self._key, f"install/{handshake_id}/{code}".encode(), hashlib.sha256)
         return str(UUID(bytes=digest[:16], version=4))
-
-
-def _digest(browser_id: str) -> str:
-    return hashlib.sha256(browser_id.encode()).hexdigest()[:32]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
@@ -13,7 +12,7 @@ from itsdangerous import BadData, URLSafeSerializer
 
 from web.security.cookies import Cookies
 from web.security.host_header import original_host
-from web.security.signing import MAX_CLOCK_SKEW, SIGNER_OPTIONS
+from web.security.signing import MAX_CLOCK_SKEW, SIGNER_OPTIONS, digest_identifier
 
 #: The hidden field of every form.
 FIELD = "csrf_token"
@@ -41,7 +40,7 @@ class CsrfTokens:
     def issue(self, browser_id: str) -> str:
         """A token for the forms of a page that is served to this browser."""
         now = self._clock().timestamp()
-        content = {"b": _digest(browser_id), "t": int(now - now % TIME_STEP.total_seconds())}
+        content = {"b": digest_identifier(browser_id), "t": int(now - now % TIME_STEP.total_seconds())}
         return str(self._serializer.dumps(content))
 
     def check(self, request: Request) -> None:
@@ -59,7 +58,7 @@ class CsrfTokens:
         # token alone counts then: only a page behind the operator's password has one.
         browser_id = self._cookies.browser_id(request)
         has_cookie = browser_id is not None or self._cookies.are_kept_over_http
-        if has_cookie and not hmac.compare_digest(content["b"], _digest(browser_id or "")):
+        if has_cookie and not hmac.compare_digest(content["b"], digest_identifier(browser_id or "")):
             raise InvalidCsrfToken
 
     def _is_cross_site(self, request: Request) -> bool:
@@ -81,7 +80,3 @@ def _host(origin: str) -> str:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
-
-
-def _digest(browser_id: str) -> str:
-    return hashlib.sha256(browser_id.encode()).hexdigest()[:32]

@@ -9,3 +9,8 @@ from datetime import timedelta
 MAX_CLOCK_SKEW = timedelta(minutes=1)
 #: For every URLSafeSerializer. Each has a salt of its own, so that a value made for one purpose fails for another.
 SIGNER_OPTIONS = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
+
+
+def digest_identifier(text: str) -> str:
+    """Stands for a browser's identifier, or for an address, in what is signed and leaves this site."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

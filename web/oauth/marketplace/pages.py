@@ -25,7 +25,7 @@ from web import error_pages
 from web.error_pages import AbortWithPage
 from web.oauth.code_exchange import CodeExchange
 from web.oauth.connect_page import ConnectPage
-from web.oauth.handshake import Handshake, make_install
+from web.oauth.handshake import Handshake, choose_refusal_page, make_install
 from web.oauth.install_storage import DATABASE_ERRORS, submit_install
 from web.oauth.links.context import LinkContext
 from web.oauth.links.error_pages import LINK_MALFORMED
@@ -104,8 +104,7 @@ class Marketplace:
         # 3. What follows may be in a frame of HubSpot's.
         g.frame_ancestors = list_frame_ancestors(self._services, values.return_url)
         if values.error is not None:
-            is_denied = values.error == "access_denied"
-            raise AbortWithPage(error_pages.CONSENT_DENIED if is_denied else error_pages.CONSENT_FAILED)
+            raise AbortWithPage(choose_refusal_page(values.error))
         if values.code is not None and values.step == FINALIZE:
             return self._finalize(app_name, values, values.code)
         if values.code is not None and values.state is None and values.return_url is not None:

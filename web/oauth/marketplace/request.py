@@ -12,8 +12,7 @@ from flask import request
 from shared.domain.customer import InvalidText
 from shared.domain.return_urls import get_origin, parse_marketplace_return_url
 from shared.text_format import make_printable
-from web import error_pages
-from web.error_pages import AbortWithPage
+from web.oauth.handshake import read_parameter
 from web.services import Services
 
 log = structlog.get_logger(__name__)
@@ -44,7 +43,7 @@ def is_marketplace_request() -> bool:
 
 def read_request(services: Services) -> MarketplaceRequest:
     """Raises AbortWithPage where a parameter is there twice."""
-    values = {name: _read_parameter(name) for name in _NAMES}
+    values = {name: read_parameter(name) for name in _NAMES}
     _log_request()
     return_url = _check_return_url(services, values.pop("returnUrl"))
     return MarketplaceRequest(return_url=return_url, **values)
@@ -58,13 +57,6 @@ def list_frame_ancestors(services: Services, return_url: str | None) -> tuple[st
     named = [f"https://{host}" for host in services.marketplace_return_hosts if "*" not in host]
     own = [get_origin(return_url)] if return_url else []
     return tuple(dict.fromkeys([*named, get_origin(services.hubspot_app_url), *own]))
-
-
-def _read_parameter(name: str) -> str | None:
-    values = request.args.getlist(name)
-    if len(values) > 1:
-        raise AbortWithPage(error_pages.MALFORMED_LINK)
-    return values[0] if values and values[0] else None
 
 
 def _check_return_url(services: Services, text: str | None) -> str | None:

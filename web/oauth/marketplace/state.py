@@ -6,7 +6,6 @@ whom it is. It is encrypted, lives ten minutes, and works once (docs/adr/0035).
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from itsdangerous import BadData, URLSafeSerializer
 
 from shared.token_cipher import DecryptionError, TokenCipher
 from web.oauth.links.context import LinkContext
-from web.security.signing import MAX_CLOCK_SKEW, SIGNER_OPTIONS
+from web.security.signing import MAX_CLOCK_SKEW, SIGNER_OPTIONS, digest_identifier
 
 LIFETIME = timedelta(minutes=10)
 #: From the redirect to our product's sign-in page until the browser comes back: people may sign up there.
@@ -36,7 +35,7 @@ class MarketplaceState:
         """Also where either is unknown: most browsers send no cookie into a frame."""
         if self.browser is None or browser_id is None:
             return True
-        return hmac.compare_digest(self.browser, _digest(browser_id))
+        return hmac.compare_digest(self.browser, digest_identifier(browser_id))
 
 
 class MarketplaceStates:
@@ -51,7 +50,7 @@ class MarketplaceStates:
             "i": secrets.token_urlsafe(16),
             "a": app,
             "e": (now + LIFETIME).timestamp(),
-            "b": browser_id and _digest(browser_id),
+            "b": browser_id and digest_identifier(browser_id),
             "l": link and link.to_fields(),
         }
         return self._cipher.encrypt_fields(PURPOSE, fields)
@@ -69,9 +68,8 @@ class MarketplaceStates:
 
     def issue_sign_in(self, browser_id: str, return_url: str, now: datetime) -> str:
         """Proves that this browser was sent from here to our product's sign-in page, to return to this address."""
-        return str(
-            self._sign_ins.dumps({"b": _digest(browser_id), "r": _digest(return_url), "t": int(now.timestamp())})
-        )
+        fields = {"b": digest_identifier(browser_id), "r": digest_identifier(return_url), "t": int(now.timestamp())}
+        return str(self._sign_ins.dumps(fields))
 
     def is_sign_in(self, text: str, browser_id: str | None, return_url: str, now: datetime) -> bool:
         try:
@@ -80,9 +78,5 @@ class MarketplaceStates:
             return False
         age = timedelta(seconds=now.timestamp() - fields["t"])
         given = (fields["b"], fields["r"])
-        wanted = (_digest(browser_id or ""), _digest(return_url))
+        wanted = (digest_identifier(browser_id or ""), digest_identifier(return_url))
         return -MAX_CLOCK_SKEW <= age <= SIGN_IN_LIFETIME and all(map(hmac.compare_digest, given, wanted))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
