@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from shared.domain.backoff import backoff_seconds
 from shared.domain.provider import DESCRIPTIONS, Condition
 
 #: The first and the longest wait before an alert is posted again; each wait is double the one before.
@@ -74,7 +75,7 @@ class Alert:
 
 def post_retry_seconds(attempts: int) -> float:
     """The wait until the next attempt, after `attempts` (at least 1) that failed."""
-    return min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(attempts - 1, 30))
+    return backoff_seconds(attempts, FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
 
 
 def pause_seconds(recent_alerts: int) -> float:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
+from shared.domain.backoff import backoff_seconds
 from shared.domain.identity import ConnectionIdentity
 
 #: An event that was not accepted for so long is not sent any more. The history keeps it.
@@ -96,12 +97,12 @@ class BatchResult:
 
 def retry_seconds(attempts: int) -> float:
     """The wait after `attempts` (at least 1) that failed."""
-    return min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(attempts - 1, 30))
+    return backoff_seconds(attempts, FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
 
 
 def pause_seconds(failures: int) -> float:
     """The wait for a receiver that has accepted nothing of `failures` (at least 1) batches in a row."""
-    return min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 30))
+    return backoff_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
 
 
 def evaluate_batch(outcomes: Sequence[ChainOutcome], *, failures: int, rate: float, is_failing: bool) -> BatchResult:

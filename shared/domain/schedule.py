@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
+from shared.domain.backoff import backoff_seconds
+
 #: The first retry of a token with a long lifetime, and the longest wait between two tries. Retries never stop.
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 5.0, 900.0
 
@@ -36,8 +38,7 @@ def retry_at(
     first, longest = FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS
     if lifetime_seconds is not None:
         first, longest = min(first, lifetime_seconds / 40), min(longest, lifetime_seconds / 2)
-    wait = min(longest, first * 2.0 ** min(failures - 1, 30))
-    wait = min(longest, wait * (0.8 + 0.4 * spread_fraction(connection_id, now)))
+    wait = min(longest, backoff_seconds(failures, first, longest) * (0.8 + 0.4 * spread_fraction(connection_id, now)))
     return now + timedelta(seconds=max(wait, retry_after or 0.0))
 
 

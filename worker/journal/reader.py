@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from shared import tracing
 from shared.db.lifecycle.journal import JournalClaim, JournalStore
 from shared.db.lifecycle.uninstalls import UnheardConnection, UninstallStore
+from shared.domain.backoff import backoff_seconds
 from shared.domain.errors import ProviderError
 from shared.domain.journal import (
     JournalFile,
@@ -136,8 +137,9 @@ class JournalReader:
             wait_seconds, state, reason = REFUSED_RETRY_SECONDS, JournalState.REFUSED, str(error)
         except ProviderError as error:
             longest = MAX_RETRY_SECONDS if error.retry_after is None else MAX_RETRY_AFTER_SECONDS
-            backoff_seconds = self._journal_seconds * 2.0 ** min(claim.failures, 10)
-            wait_seconds = min(longest, error.retry_after or backoff_seconds)
+            wait_seconds = min(
+                longest, error.retry_after or backoff_seconds(claim.failures + 1, self._journal_seconds, longest)
+            )
             state, reason = JournalState.FAILING, str(error)
         else:
             wait_seconds = self._journal_seconds * DUE_SHARE if is_end else 0.0
