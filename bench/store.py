@@ -16,7 +16,8 @@ from bench.measure import read_cpu_seconds
 from bench.stored_connections import TOKEN_SECONDS, copy_connections
 from bench.testbed import BenchmarkError, Testbed, run_testbed
 from shared.db.core.engine import make_engine
-from shared.db.refresh.claims import ConnectionClaims, RefreshResult
+from shared.db.refresh.claims import ConnectionClaims
+from shared.db.refresh.leases import RefreshResult
 from shared.db.refresh.results import RefreshResults
 from shared.domain.connection import apply_refresh
 from shared.domain.grant import Grant

@@ -22,7 +22,7 @@ from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedPostgres
 from sandbox.ports import find_free_port, find_free_port_from
 from shared.db.core.engine import make_engine
-from shared.db.refresh.claims import RefreshResult
+from shared.db.refresh.leases import RefreshResult
 from shared.db.schema.migrate import migrate
 from shared.domain import connection as rules
 from shared.domain.account import AccountDetails

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.db.refresh.claims import ClaimBatch, ConnectionClaims, RefreshResult
+from shared.db.refresh.claims import ClaimBatch, ConnectionClaims
+from shared.db.refresh.leases import RefreshResult
 from shared.domain.connection import Status
 from shared.domain.errors import InvalidGrant
 from tests.support.builders import HUB

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from shared.db.refresh.claims import RefreshResult
+from shared.db.refresh.leases import RefreshResult
 from shared.domain import connection as rules
 from shared.domain.account import AccountDetails
 from shared.domain.errors import InvalidGrant

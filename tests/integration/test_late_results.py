@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.db.refresh.claims import ClaimedConnection, RefreshResult
+from shared.db.refresh.leases import ClaimedConnection, RefreshResult
 from shared.domain import connection as rules
 from shared.domain.errors import InvalidGrant, NoAccessToken
 from tests.support.builders import HUB

@@ -19,7 +19,7 @@ from shared.db.core.engine import make_engine
 from shared.db.core.statements import Database, single_statement
 from shared.db.lifecycle.imports import ImportRow
 from shared.db.lifecycle.key_rotation import ReencryptedToken, TokenPlace
-from shared.db.refresh.claims import ClaimedConnection, RefreshResult
+from shared.db.refresh.leases import ClaimedConnection, RefreshResult
 from shared.domain.errors import TemporarilyUnavailable
 from shared.domain.identity import ConnectionIdentity
 from shared.domain.provider import FAILURES_BEFORE_OUTAGE, CallOutcome, Condition

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from shared.db.refresh import brake
 from shared.db.refresh.brake import RevocationBrake
-from shared.db.refresh.claims import ClaimedConnection, RefreshResult
+from shared.db.refresh.leases import ClaimedConnection, RefreshResult
 from shared.db.reports.connections import ConnectionReports
 from shared.domain import connection as rules
 from shared.domain.brake import MIN_REVOCATIONS

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import TypeVar
 from uuid import uuid4
 
-from shared.db.refresh.claims import ClaimBatch, ClaimedConnection, RefreshResult
+from shared.db.refresh.claims import ClaimBatch
+from shared.db.refresh.leases import ClaimedConnection, RefreshResult
 from shared.domain.connection import EventName
 from shared.domain.grant import Install
 from shared.domain.identity import DEFAULT_APP, ConnectionIdentity

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from shared.db.core.clock import DatabaseClock
 from shared.db.lifecycle.key_rotation import KeyRotationStore
-from shared.db.refresh.claims import ClaimedConnection
+from shared.db.refresh.leases import ClaimedConnection
 from shared.db.reports.connections import ConnectionReports
 from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 from shared.domain.schedule import Schedule

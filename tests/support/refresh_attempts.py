@@ -7,7 +7,7 @@ from datetime import timedelta
 from cryptography.fernet import Fernet
 
 from shared.db.core.clock import DatabaseClock
-from shared.db.refresh.claims import ClaimedConnection, Lease
+from shared.db.refresh.leases import ClaimedConnection, Lease
 from shared.domain.connection import Status
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher

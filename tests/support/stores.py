@@ -20,9 +20,10 @@ from shared.db.lifecycle.key_check import KeyCheckStore
 from shared.db.lifecycle.key_rotation import KeyRotationStore
 from shared.db.lifecycle.pruning import prune
 from shared.db.refresh.brake import RevocationBrake
-from shared.db.refresh.claims import ClaimedConnection, ConnectionClaims, RefreshResult
+from shared.db.refresh.claims import ConnectionClaims
 from shared.db.refresh.counters import CounterStore
 from shared.db.refresh.late_results import apply_rotated_tokens
+from shared.db.refresh.leases import ClaimedConnection, RefreshResult
 from shared.db.refresh.provider import ProviderStore
 from shared.db.refresh.requests import RefreshRequests
 from shared.db.refresh.results import RefreshResults

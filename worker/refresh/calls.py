@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from shared.db.refresh.claims import ClaimedConnection, Lease
+from shared.db.refresh.leases import ClaimedConnection, Lease
 from shared.domain.errors import InvalidClient, Throttled
 from worker.refresh.refresher import RefreshAttempt, Refresher
 

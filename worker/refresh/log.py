@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from shared.db.refresh.claims import RefreshResult
+from shared.db.refresh.leases import RefreshResult
 from shared.domain.connection import EventName
 
 log = structlog.get_logger(__name__)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from shared.db.refresh.claims import Lease
+from shared.db.refresh.leases import Lease
 from shared.domain.provider import CallOutcome
 from worker.refresh.refresher import RefreshAttempt
 

@@ -9,7 +9,7 @@ import structlog
 
 from shared import tracing
 from shared.db.core.clock import DatabaseClock
-from shared.db.refresh.claims import ClaimedConnection, Lease, RefreshResult
+from shared.db.refresh.leases import ClaimedConnection, Lease, RefreshResult
 from shared.domain import connection as rules
 from shared.domain.connection import Status
 from shared.domain.errors import InvalidClient, InvalidGrant, NoAccessToken, ProviderError, WrongHub

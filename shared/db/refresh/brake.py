@@ -26,7 +26,7 @@ from sqlalchemy import Connection, Engine, Row, TextClause, text
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.errors import StoreUnavailable
 from shared.db.core.statements import Database, single_statement
-from shared.db.refresh.claims import RefreshResult
+from shared.db.refresh.leases import RefreshResult
 from shared.db.refresh.provider import NOT_REGISTERED
 from shared.domain.alerts import AlertKind
 from shared.domain.brake import REVOCATION_WINDOW, hold_revocation, remaining_revocations

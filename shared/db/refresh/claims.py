@@ -7,7 +7,7 @@ of the claim: a re-install or a disconnect in between wins, and the late result 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,28 +18,11 @@ from shared.db.core.errors import StoreUnavailable
 from shared.db.core.server_watch import server_watch
 from shared.db.core.statements import READ_IN_ORDER, Database, PreparedStatement, next_number, single_statement
 from shared.db.refresh.due_cursor import FULL_SCAN_SECONDS, DueCursor, Scan
+from shared.db.refresh.leases import ClaimedConnection, Lease
 from shared.db.refresh.provider import NOT_REGISTERED, PROVIDER_COLUMNS, Bucket, row_to_provider
-from shared.domain.connection import Connection, Status, Transition
+from shared.domain.connection import Connection, Status
 from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
 from shared.domain.provider import Provider, rate_limit
-from shared.domain.values import immutable
-
-
-@immutable
-class Lease:
-    connection_id: int
-    number: int
-    generation: int
-    until: datetime  #: by PostgreSQL's clock; after it another worker may claim the row
-    claimed_status: Status  #: status when claimed; an operator's decision may change it before the save
-    due_at: datetime | None = None  #: when the row was due
-
-
-@immutable
-class ClaimedConnection:
-    connection: Connection
-    lease: Lease
-    encrypted_refresh_token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +31,6 @@ class ClaimBatch:
     now: datetime  #: PostgreSQL's clock at the claim
     provider: Provider
     is_rate_limited: bool = False  #: a rate limit, not the lack of due rows, is why there are no more
-
-
-@immutable
-class RefreshResult:
-    lease: Lease
-    transition: Transition
-    encrypted_refresh_token: str | None = field(default=None, repr=False)  #: None: HubSpot sent no new one
-    called_at: datetime | None = None  #: when the call began that brought it, where it came without an access token
-
-    @property
-    def granted_at(self) -> datetime | None:
-        """The start of the call that brought tokens: of two refresh tokens the later one is valid."""
-        grant = self.transition.grant
-        return self.called_at if grant is None else grant.granted_at
 
 
 #: After a failover no row is claimed for so long: other processes notice it too, renew lost leases of calls in flight,

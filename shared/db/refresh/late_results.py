@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from shared.db.core.statements import Database, next_number, single_statement
-from shared.db.refresh.claims import RefreshResult
+from shared.db.refresh.leases import RefreshResult
 
 #: Of rotated_tokens, applied in one statement.
 BATCH_ROWS = 1000

@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 
 from shared.db.core.recent_writes import RecentWrites
 from shared.db.core.statements import Database, next_number, single_statement
-from shared.db.refresh.claims import RefreshResult
 from shared.db.refresh.late_results import make_rotated_row
+from shared.db.refresh.leases import RefreshResult
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,9 @@ from sqlalchemy import Engine, Row
 from shared.db.core.errors import ServerFailure, StatementRejected, StoreLocked
 from shared.db.core.statements import Database, PreparedStatement, single_statement
 from shared.db.refresh.brake import limit_revocations
-from shared.db.refresh.claims import RefreshResult, release
+from shared.db.refresh.claims import release
 from shared.db.refresh.late_results import keep_rotated_tokens
+from shared.db.refresh.leases import RefreshResult
 from shared.db.refresh.recent_grants import RecentGrants
 from shared.db.refresh.uncertain_installs import take_other_grants
 from shared.domain.brake import is_revocation

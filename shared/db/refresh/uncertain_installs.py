@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import text
 
 from shared.db.core.statements import Database, single_statement
-from shared.db.refresh.claims import RefreshResult
+from shared.db.refresh.leases import RefreshResult
 from shared.domain.identity import ConnectionIdentity
 
 log = structlog.get_logger(__name__)

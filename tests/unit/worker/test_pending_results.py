@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.db.refresh.claims import Lease, RefreshResult
+from shared.db.refresh.leases import Lease, RefreshResult
 from shared.domain.connection import Status, Transition
 from tests.support.builders import START, make_connection
 from worker.refresh.pending_results import PendingResults

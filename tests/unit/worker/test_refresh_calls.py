@@ -6,7 +6,7 @@ from time import monotonic
 import pytest
 
 from shared.db.core.clock import DatabaseClock
-from shared.db.refresh.claims import ClaimedConnection
+from shared.db.refresh.leases import ClaimedConnection
 from shared.domain.errors import Throttled
 from shared.domain.schedule import Schedule
 from tests.support.builders import START

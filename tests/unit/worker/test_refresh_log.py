@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from shared import logs
-from shared.db.refresh.claims import Lease, RefreshResult
+from shared.db.refresh.leases import Lease, RefreshResult
 from shared.domain import connection as rules
 from shared.domain.connection import Status
 from shared.domain.errors import InvalidClient, InvalidGrant, ProviderError, TemporarilyUnavailable
