@@ -9,7 +9,7 @@ from shared.db.core.errors import SchemaError
 from shared.foreign_environment import GUNICORN_ARGUMENTS, remove_foreign_variables
 from shared.settings import SettingsError
 from web.server import slow_client_worker
-from web.server.loaded_application import LoadedApplication
+from web.server.loaded_application import LoadedApplication, log_failed_reload
 from web.server.startup import exit_on_configuration_error
 from web.server.stop_signals import block_stop_signals, unblock_stop_signals
 
@@ -56,7 +56,7 @@ def on_reload(server: Any) -> None:
     try:
         _load(server)
     except (SettingsError, SchemaError) as error:
-        server.log.error("nothing is reloaded: %s", error)
+        log_failed_reload(error)
 
 
 def _load(server: Any, ignored: tuple[str, ...] = ()) -> None:

@@ -11,6 +11,7 @@ import structlog
 from shared import tracing
 from shared.db.alerts.scope_watch import ScopeWatch
 from shared.db.core.errors import StoreError
+from shared.db.lifecycle.pending_work import PendingWork, read_pending_work
 from shared.db.lifecycle.pruning import prune
 from shared.db.refresh.future_dates import correct_future_dates
 from shared.db.refresh.late_results import apply_rotated_tokens
@@ -39,9 +40,13 @@ def sweep(services: Services, apps: Collection[AppServices], *, is_from_beat: bo
 
     # 2. Make due what jobs and operators have requested, give back refresh tokens that waited for a locked row, and
     #    correct dates of a clock that was ahead.
-    services.refresh_requests.apply()
-    apply_rotated_tokens(services.engine)
-    correct_future_dates(services.engine)
+    pending = read_pending_work(services.engine)
+    if pending.any_requested:
+        services.refresh_requests.apply()
+    if pending.any_rotated:
+        apply_rotated_tokens(services.engine)
+    if pending.any_ahead:
+        correct_future_dates(services.engine)
 
     # 3. Refresh what is due. Other pool processes notice by themselves that there is more (worker/sweeper.py).
     due = [app.name for app, sweep_of_app in begun if _activate_if_due(app, sweep_of_app.provider)]
@@ -58,8 +63,9 @@ def sweep(services: Services, apps: Collection[AppServices], *, is_from_beat: bo
             app.provider.make_postponed_due()
 
     # 5. Start what waits for other services, and delete what is older than it is kept for.
-    _start_background_work(services, [app for app, _ in begun])
-    prune(services.engine)
+    _start_background_work(services, [app for app, _ in begun], pending)
+    if pending.is_pruning_due:
+        prune(services.engine)
     return True
 
 
@@ -100,12 +106,13 @@ def _activate_if_due(app: AppServices, provider: Provider) -> bool:
     return is_due
 
 
-def _start_background_work(services: Services, apps: Iterable[AppServices]) -> None:
+def _start_background_work(services: Services, apps: Iterable[AppServices], pending: PendingWork) -> None:
     for app in apps:
         if app.account_info.any_missing():
             app.start_account_info()
-    for connection_id in services.disconnects.claim_unfinished():
-        start_disconnect(services, connection_id)
+    if pending.any_disconnect_unfinished:
+        for connection_id in services.disconnects.claim_unfinished():
+            start_disconnect(services, connection_id)
     if services.alert_detector.detect():
         services.alert_work.submit(partial(deliver_alerts, services.outbox, services.webhook))
     if services.event_sender is not None and services.event_delivery.any_to_send():

@@ -17,8 +17,9 @@ from worker.sweep import ROWS_PER_PROCESS, sweep
 
 log = structlog.get_logger(__name__)
 
-#: Between two looks at the newest sweep, as shares of SWEEP_SECONDS: at random, so that processes do not look together.
-MIN_LOOK_SHARE, MAX_LOOK_SHARE = 0.4, 0.8
+#: Between the time of the next sweep and a look for it, as shares of SWEEP_SECONDS: at random, so that processes do not
+#: look together.
+MIN_LOOK_SHARE, MAX_LOOK_SHARE = 0.1, 0.4
 
 
 class Sweeper:
@@ -54,14 +55,16 @@ class Sweeper:
 
     def _run(self) -> None:
         while not self._is_stopping.is_set():
+            seconds_since_sweep = self._sweep_seconds / 2  # after an error the next turn begins sooner
             try:
-                self._take_turn()
+                seconds_since_sweep = self._take_turn()
             except (StoreError, SchemaError) as error:
                 log.warning("PostgreSQL is not ready; the next sweep tries again", why=str(error))
             except Exception:
                 # A bug must not end the thread: all accounts depend on it.
                 log.exception("a sweep raised an exception")
-            self._wait(self._sweep_seconds * random.uniform(MIN_LOOK_SHARE, MAX_LOOK_SHARE))  # noqa: S311
+            after_next_sweep = self._sweep_seconds * random.uniform(MIN_LOOK_SHARE, MAX_LOOK_SHARE)  # noqa: S311
+            self._wait(max(0.0, self._sweep_seconds - seconds_since_sweep) + after_next_sweep)
 
     def _wait(self, seconds: float) -> None:
         """Until a sweep is requested, at most for so long."""
@@ -70,28 +73,30 @@ class Sweeper:
             seconds -= HEARTBEAT_SECONDS
             self._write_heartbeat()
 
-    def _take_turn(self) -> None:
+    def _take_turn(self) -> float:
+        """Returns how long ago the newest sweep began, in seconds; of several apps that of the longest ago."""
         # 1. Beat's sweep.
         services = self._get_services()
         if self._is_requested.is_set():
             self._is_requested.clear()
             sweep(services, services.apps.values(), is_from_beat=True)
-            return
+            return 0.0
 
         # 2. Another process swept: help it where more of an app is due than it refreshes at once.
-        late_apps = [app for app in services.apps.values() if not self._help_newest_sweep(app)]
+        ages = {app.name: self._help_newest_sweep(app) for app in services.apps.values()}
 
         # 3. Beat's message did not come to any process: sweep without it.
-        if late_apps:
+        if late_apps := [app for app in services.apps.values() if ages[app.name] is None]:
             sweep(services, late_apps, is_from_beat=False)
+        return max((age for age in ages.values() if age is not None), default=0.0)
 
-    def _help_newest_sweep(self, app: AppServices) -> bool:
-        """False where there was none for too long."""
+    def _help_newest_sweep(self, app: AppServices) -> float | None:
+        """Its age in seconds; None where there was none for too long."""
         swept_at, now = app.provider.read_newest_sweep()
-        if is_beat_late(swept_at, now, self._sweep_seconds):
-            return False
+        if swept_at is None or is_beat_late(swept_at, now, self._sweep_seconds):
+            return None
         if swept_at != self._seen.get(app.name):
             self._seen[app.name] = swept_at
             if app.claims.count_due(at_most=ROWS_PER_PROCESS + 1) > ROWS_PER_PROCESS:
                 app.activate_refresh_loop()
-        return True
+        return (now - swept_at).total_seconds()

@@ -199,7 +199,7 @@ def test_a_reload_takes_settings_of_now_and_keeps_those_of_before_where_they_are
     until(lambda: may_read_metrics("the second one") and not may_read_metrics("the first one"))
     password.write_text("short")
     web.send_signal(signal.SIGHUP)
-    web.wait_until(has_printed("nothing is reloaded: bad settings: METRICS_PASSWORD"))
+    web.wait_until(has_printed("nothing is reloaded"))
     assert may_read_metrics("the second one")
 
 

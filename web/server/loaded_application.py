@@ -80,3 +80,7 @@ class LoadedApplication:
         with closing(response):
             for _ in response:
                 pass
+
+
+def log_failed_reload(error: Exception) -> None:
+    log.error("nothing is reloaded: web goes on with the settings of before", why=str(error))

@@ -29,6 +29,8 @@ CANDIDATE_ROWS = 5000
 WORSENING_FACTOR = 10
 #: The search for connections that need an alert may take one of so many parts of the time.
 SEARCH_SHARE = 10
+#: Snapshots are measured at each process's sweep after so many sweeps' time: it writes, and their limit is minutes.
+SNAPSHOT_SWEEPS = 5
 #: Hubs that one alert counts; the others get the next one.
 MAX_HUBS_PER_ALERT = 10_000
 
@@ -123,7 +125,9 @@ class AlertDetector:
         self._database = Database(engine)
         self._snapshot_watch = SnapshotWatch(engine)
         self._search_share = search_share
-        self._next_search_at = 0.0  #: by time.monotonic()
+        self._next_search_at = 0.0  #: this and the next one by time.monotonic()
+        self._next_measure_at = 0.0
+        self._measure_seconds = SNAPSHOT_SWEEPS * sweep_seconds
         self._overdue_seconds = max(STALE_OVERDUE_SECONDS, STALE_OVERDUE_SWEEPS * sweep_seconds)
         self._beat_missing_seconds = sweep_overdue_seconds(sweep_seconds)
 
@@ -132,7 +136,9 @@ class AlertDetector:
 
         Raises StoreUnavailable; then the next sweep detects the same again.
         """
-        self._snapshot_watch.measure()
+        if time.monotonic() >= self._next_measure_at:
+            self._snapshot_watch.measure()
+            self._next_measure_at = time.monotonic() + self._measure_seconds
         if time.monotonic() >= self._next_search_at:
             self._search_connections()
         return bool(self._database.execute(ANY_TO_DELIVER)[0][0])

@@ -81,13 +81,17 @@ WITH wiped AS (
 )
 SELECT id FROM wiped
 """)
+_IS_UNFINISHED = f"""
+status = 'disconnected' AND encrypted_refresh_token IS NOT NULL
+AND status_since < now() - interval '{RECLAIM_SECONDS} seconds' AND (lease_until IS NULL OR lease_until <= now())
+"""
+#: An SQL expression.
+ANY_UNFINISHED = f"EXISTS (SELECT FROM tokenkeeper.connections WHERE {_IS_UNFINISHED})"
 #: The lease keeps the next sweep from claiming the same rows.
 CLAIM_UNFINISHED = single_statement(f"""
 WITH unfinished AS MATERIALIZED (
     SELECT id FROM tokenkeeper.connections
-     WHERE status = 'disconnected' AND encrypted_refresh_token IS NOT NULL
-       AND status_since < now() - interval '{RECLAIM_SECONDS} seconds'
-       AND (lease_until IS NULL OR lease_until <= now())
+     WHERE {_IS_UNFINISHED}
      ORDER BY id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE tokenkeeper.connections AS c

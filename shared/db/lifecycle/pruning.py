@@ -1,4 +1,4 @@
-"""Deletes old rows that no reader needs. Each sweep calls it, and it works once an hour."""
+"""Deletes old rows that no reader needs, once an hour."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from shared.db.core.statements import Database, single_statement
 BATCH_ROWS, MAX_BATCHES = 1000, 20
 
 #: A date in the future comes from a clock that was set back, and must not stop the pruning.
-BEGIN_RUN = single_statement("""
-UPDATE tokenkeeper.pruning_state SET pruned_at = now()
- WHERE pruned_at IS NULL OR pruned_at < now() - interval '1 hour' OR pruned_at > now()
-RETURNING pruned_at
-""")
+_IS_DUE = "pruned_at IS NULL OR pruned_at < now() - interval '1 hour' OR pruned_at > now()"
+#: An SQL expression.
+IS_PRUNING_DUE = f"EXISTS (SELECT FROM tokenkeeper.pruning_state WHERE {_IS_DUE})"
+BEGIN_RUN = single_statement(
+    f"UPDATE tokenkeeper.pruning_state SET pruned_at = now() WHERE {_IS_DUE} RETURNING pruned_at"
+)
 #: Failures and recoveries without a change of status. Every other row of the history stays, and may not be deleted.
 DELETE_FAILURES = single_statement(f"SELECT tokenkeeper.prune_history({BATCH_ROWS}) AS deleted")
 #: The browser's cookie hands an install in again for a day at most. The row of the connection keeps the newest install.

@@ -18,16 +18,19 @@ _IS_AHEAD = f"""(
     OR due_at > greatest(retry_not_before, now() + make_interval(
            secs => greatest(lifetime_seconds, {MAX_RETRY_SECONDS}) + {TOLERANCE_SECONDS})))
 """
-#: All rows are examined only where one of those that are due last is ahead: a subquery of its own, evaluated first.
+#: An SQL expression. One of the rows that are due last is ahead.
+ANY_AHEAD = f"""EXISTS (
+    SELECT FROM tokenkeeper.provider AS p CROSS JOIN LATERAL (
+                SELECT refreshed_at, due_at, retry_not_before, lifetime_seconds
+                  FROM tokenkeeper.connections AS c WHERE c.app = p.app AND due_at IS NOT NULL
+                 ORDER BY due_at DESC, id DESC LIMIT {PROBED_ROWS}) AS last
+     WHERE {_IS_AHEAD})
+"""
+#: All rows are examined only where one is: a subquery of its own, evaluated first.
 CORRECT = single_statement(f"""
 WITH ahead AS MATERIALIZED (
     SELECT id FROM tokenkeeper.connections
-     WHERE (SELECT EXISTS (
-               SELECT FROM tokenkeeper.provider AS p CROSS JOIN LATERAL (
-                           SELECT refreshed_at, due_at, retry_not_before, lifetime_seconds
-                             FROM tokenkeeper.connections AS c WHERE c.app = p.app AND due_at IS NOT NULL
-                            ORDER BY due_at DESC, id DESC LIMIT {PROBED_ROWS}) AS last
-                WHERE {_IS_AHEAD}))
+     WHERE (SELECT {ANY_AHEAD})
        AND due_at IS NOT NULL AND {_IS_AHEAD}
      LIMIT {BATCH_ROWS} FOR NO KEY UPDATE SKIP LOCKED
 )

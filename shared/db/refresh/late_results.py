@@ -68,6 +68,8 @@ WITH late AS MATERIALIZED (
 )
 SELECT id FROM kept UNION SELECT connection_id FROM stored
 """)
+#: An SQL expression.
+ANY_ROTATED = "EXISTS (SELECT FROM tokenkeeper.rotated_tokens)"
 #: The access token of the same refresh is not stored (docs/adr/0004), so another refresh is due. While the lease of
 #: that claim goes on, its worker may save the whole result: then the refresh token here is not newer any more.
 APPLY_ROTATED_TOKENS = single_statement(f"""

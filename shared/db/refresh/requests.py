@@ -62,6 +62,8 @@ WITH decided AS MATERIALIZED (
 )
 SELECT id, outcome FROM decided
 """)
+#: An SQL expression.
+ANY_REQUESTED = "EXISTS (SELECT FROM tokenkeeper.refresh_requests)"
 #: A request counts while the access token that it is about is the newest. A job's also only while the connection is
 #: live and, where a token came by a request before, not until a sixtieth of its lifetime has passed: 30 s of HubSpot's
 #: 30 minutes. An operator's request has no such limit, and another one may follow a failure.
