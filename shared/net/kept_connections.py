@@ -22,7 +22,7 @@ class KeptConnections:
         if fd in self._known_fds:
             return
         self._known_fds.add(fd)
-        with suppress(OSError):  # it is no socket
+        with suppress(OSError, IndexError):  # it is no socket, or one without a port
             borrowed = _BorrowedSocket(fileno=fd)
             self._sockets[int(borrowed.getsockname()[1])] = borrowed
 
