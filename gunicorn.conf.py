@@ -8,10 +8,10 @@ from shared import lean_imports as _before_all_others  # noqa: F401
 from shared.db.core.errors import SchemaError
 from shared.foreign_environment import GUNICORN_ARGUMENTS, remove_foreign_variables
 from shared.settings import SettingsError
+from web.loaded_application import LoadedApplication, log_failed_reload
 from web.server import slow_client_worker
-from web.server.loaded_application import LoadedApplication, log_failed_reload
-from web.server.startup import exit_on_configuration_error
 from web.server.stop_signals import block_stop_signals, unblock_stop_signals
+from web.startup import exit_on_configuration_error
 
 # gunicorn would take these two from PORT and WEB_CONCURRENCY.
 bind = "127.0.0.1:8000"

@@ -6,5 +6,6 @@
 - `monitoring/`: /healthz, /readyz and /metrics.
 - `server/`: how the process runs under gunicorn.
 
-`wsgi.py` is the entry point, `app.py` has the routes, `services.py` what they use, `error_pages.py` every error page.
+`wsgi.py` is the entry point; `loaded_application.py` and `startup.py` make what it serves. `app.py` has the routes,
+`services.py` what they use, `error_pages.py` every error page.
 """

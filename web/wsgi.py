@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from web.server.loaded_application import LoadedApplication
-from web.server.startup import exit_on_configuration_error
+from web.loaded_application import LoadedApplication
+from web.startup import exit_on_configuration_error
 
 with exit_on_configuration_error():
     _loaded = LoadedApplication.load(os.environ)  # noqa: TID251  an entry point

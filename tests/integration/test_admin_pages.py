@@ -23,7 +23,7 @@ from tests.support.builders import HUB
 from tests.support.environment import web_environment
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 from web.app import create_app
-from web.server.startup import make_services
+from web.startup import make_services
 
 REQUIRE_TICKETS = """
 INSERT INTO tokenkeeper.apps (app, required_scopes) VALUES ('default', '{oauth,tickets}')

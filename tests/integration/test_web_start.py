@@ -16,7 +16,7 @@ from tests.support.environment import ROOT
 from tests.support.polling import until
 from tests.support.product import has_printed, url_responds
 from tests.support.visitor import Visitor
-from web.server.startup import check_database_when_it_answers
+from web.startup import check_database_when_it_answers
 
 HUB = 62515
 APP_LOAD_ERROR_STATUS = 4

@@ -40,7 +40,7 @@ from tests.support.product import Product
 from tests.support.stores import SCHEDULE
 from web.app import create_app
 from web.oauth.marketplace.state import MarketplaceStates
-from web.server.startup import make_services
+from web.startup import make_services
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "2000"))
 #: Without a fixed seed: each run tries other requests, and prints one that fails.

@@ -71,7 +71,7 @@ PRODUCT_MODULES = (
     "cli.status",
     "web.app",
     "web.server.slow_client_worker",
-    "web.server.startup",
+    "web.startup",
     "worker.worker_process",
     "worker.tasks",
 )

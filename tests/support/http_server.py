@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 from shared.settings import Settings
 from tests.support.environment import web_environment
 from web.app import create_app
-from web.server.startup import make_services
+from web.startup import make_services
 
 
 @contextmanager

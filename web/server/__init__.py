@@ -1,1 +1,1 @@
-"""How web runs under gunicorn: startup, the worker class, the access log, time limits."""
+"""How web runs under gunicorn: the worker class, lanes of threads, the access log, time limits."""

@@ -4,7 +4,7 @@ import pytest
 
 from shared.settings import Settings, SettingsError
 from tests.support.environment import product_environment
-from web.server.startup import check_link_settings
+from web.startup import check_link_settings
 
 
 def read(**changes):

@@ -21,7 +21,7 @@ from shared.logs import log_ignored_variables
 from shared.settings import Settings
 from shared.startup_checks import check_database
 from web.app import create_app
-from web.server.startup import (
+from web.startup import (
     check_database_when_it_answers,
     load_settings,
     make_services,
