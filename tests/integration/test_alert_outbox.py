@@ -22,6 +22,7 @@ from shared.db.core.engine import make_engine
 from shared.db.core.statements import Database
 from shared.domain.alerts import AlertKind
 from tests.support.builders import START
+from tests.support.log_capture import LogCapture, capturing_log
 from tests.support.raw_http_server import drips, http, resets, sends, serving, stays_silent
 from tests.support.stores import SqlFixture, at_once
 from tests.support.webhook_receiver import SECRET_PATH, Receiver, receiving, well_signed
@@ -57,17 +58,18 @@ def raise_new_alert(engine: Engine) -> Callable[..., None]:
 
 
 @pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+def log() -> Iterator[LogCapture]:
     """The log in its text format."""
     structlog.configure(
         processors=[structlog.stdlib.add_log_level, structlog.processors.KeyValueRenderer()],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
-    caplog.set_level(logging.DEBUG)
-    caplog.set_level(logging.INFO, "urllib3")  # as in shared/logs.py
-    yield caplog
-    structlog.reset_defaults()
+    urllib3_log = logging.getLogger("urllib3")
+    urllib3_log.setLevel(logging.INFO)  # as in shared/logs.py
+    with capturing_log() as capture:
+        yield capture
+    urllib3_log.setLevel(logging.NOTSET)
 
 
 def make_due(sql: SqlFixture) -> None:

@@ -261,11 +261,12 @@ def run_and_exit(function: Callable[[], Any]) -> NoReturn:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()
     for module in (*LIBRARIES, *PRODUCT_MODULES):
         importlib.import_module(module)
     # Otherwise the collector of each child visits all objects, and so copies their pages: two thirds of its CPU time.
-    gc.collect()
     gc.freeze()
+    gc.enable()
     command = serve(socket.socket(fileno=int(sys.argv[1])))
     if command is not None:
         name, function = ENTRY_POINTS[Path(command[0]).name]

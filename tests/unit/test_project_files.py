@@ -21,9 +21,10 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
         ("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE/bug_report.yml"),
         ("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE/feature_request.yml"),
         ("vendor.github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
+        ("vendor.compose-spec", "docker-compose.yml"),
     ],
 )
-def test_a_file_for_github_matches_its_schema(schema: str, path: str) -> None:
+def test_a_file_matches_the_schema_of_its_format(schema: str, path: str) -> None:
     assert find_schema_errors(schema, ROOT / path) == ""
 
 

@@ -10,7 +10,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from deploy.init_secrets import SECRETS_FOLDER, SERVICE_FILES
-from tests.support.json_schemas import find_schema_errors
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "docker-compose.yml"
@@ -18,10 +17,6 @@ COMPOSE: dict[str, Any] = YAML(typ="safe").load(FILE)
 SERVICES: dict[str, Any] = COMPOSE["services"]
 ONE_SHOTS = {"init", "migrate"}
 BUILT = {name for name, service in SERVICES.items() if "build" in service}
-
-
-def test_the_compose_file_follows_the_specification() -> None:
-    assert find_schema_errors("vendor.compose-spec", FILE) == ""
 
 
 def test_the_compose_file_has_nothing_that_one_generation_of_compose_refuses() -> None:

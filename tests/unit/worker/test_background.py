@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.log_capture import capturing_log
 from tests.support.polling import until
 from worker.background import BackgroundWork
 
@@ -26,15 +27,14 @@ def test_work_beyond_the_threads_and_the_queue_is_refused_until_some_has_ended(g
     until(lambda: work.submit(gate.wait))
 
 
-def test_an_exception_is_logged_and_ends_no_thread(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_exception_is_logged_and_ends_no_thread(capsys: pytest.CaptureFixture[str]) -> None:
     work, done = BackgroundWork("test", threads=1, max_queued=1), threading.Event()
-    assert work.submit(lambda: 1 / 0)
-    until(lambda: work.submit(done.set))
-    assert done.wait(30)
+    with capturing_log() as log:
+        assert work.submit(lambda: 1 / 0)
+        until(lambda: work.submit(done.set))
+        assert done.wait(30)
     # Where a test before this one has configured the log, the module's logger keeps that configuration.
-    assert "work in the background raised an exception" in capsys.readouterr().out + caplog.text
+    assert "work in the background raised an exception" in capsys.readouterr().out + log.text
 
 
 def test_after_stop_begun_work_ends_and_queued_work_is_dropped(gate: threading.Event) -> None:
