@@ -23,7 +23,7 @@ from sandbox.ports import find_free_port
 from sandbox.run_config import Ports, load_secrets, make_run_config
 
 #: Variables of this process's environment that the product's processes inherit.
-INHERITED_NAMES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
+INHERITED_NAMES = ("PATH", "HOME", "LANG", "LC_ALL")
 #: Makes PostgreSQL record when each row's newest version was committed: the lateness of a refresh is read from it.
 TRACK_COMMIT_TIMES = "ALTER SYSTEM SET track_commit_timestamp = on"
 #: The simulated one answers after so long.
@@ -161,7 +161,7 @@ def run_testbed() -> Iterator[Testbed]:
         # 2. HubSpot
         secrets = load_secrets(folder / "secrets", {})
         inherited = {name: os.environ[name] for name in INHERITED_NAMES if name in os.environ}  # noqa: TID251
-        inherited["PYTHONUNBUFFERED"] = "1"
+        inherited |= {"PYTHONUNBUFFERED": "1", "TMPDIR": str(folder)}
         hubspot_environment = {**inherited, "HUBSPOT_CLIENT_SECRET": secrets["SIMULATOR_CLIENT_SECRET"]}
         process = start_process("hubspot", ["python", "-m", "bench.hubspot"], hubspot_environment, folder)
         stack.callback(process.kill)
