@@ -274,7 +274,7 @@ def test_the_detection_reads_indexes_not_the_table(
     sql.set(FRESH + ", access_token = 'a', lifetime_seconds = 1800, refreshed_at = now()")
     sql.rows("VACUUM ANALYZE tokenkeeper.connections")
     plan = Database(engine).execute(
-        text(DETECT.text.replace("SELECT p.app", "EXPLAIN SELECT p.app", 1)),
+        text(f"SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; EXPLAIN {DETECT.sql}"),
         overdue_seconds=10.0,
         beat_missing_seconds=30.0,
     )

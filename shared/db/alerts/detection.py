@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Row, text
 from shared.db.alerts.outbox import ANY_TO_DELIVER
 from shared.db.alerts.raising import raise_alert
 from shared.db.alerts.snapshot_watch import SnapshotWatch
-from shared.db.core.statements import Database, single_statement
+from shared.db.core.statements import Database, PreparedStatement
 from shared.domain.alerts import MAX_NAMED_HUBS, RECENT_WINDOW, AlertKind, pause_seconds
 from shared.domain.sweep_liveness import sweep_overdue_seconds
 
@@ -64,8 +64,9 @@ coalesce((SELECT NOT recovered FROM tokenkeeper.alerts WHERE kind = 'beat_missin
 #: the table.
 _USE_INDEXES = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off; "
 #: One row for each app. Beat's message has all apps swept: the app that was swept last says whether it comes.
-DETECT = single_statement(f"""
-{_USE_INDEXES}SELECT p.app,
+DETECT = PreparedStatement(
+    f"""
+SELECT p.app,
        EXISTS (SELECT FROM tokenkeeper.connections AS c
                 WHERE c.app = p.app AND (status = 'revoked') <> revocation_alerted) AS any_revocation,
        (SELECT count(*) FROM ({_STALE}) AS stale) AS stale_count,
@@ -75,7 +76,11 @@ DETECT = single_statement(f"""
        {_IS_BEAT_MISSING} AS is_beat_missing, {_IS_BEAT_ALERT_OPEN} AS is_beat_alert_open
   FROM tokenkeeper.provider AS p
  ORDER BY swept_at DESC NULLS LAST
-""")
+""",
+    _USE_INDEXES,
+    overdue_seconds="double precision",
+    beat_missing_seconds="double precision",
+)
 #: SKIP LOCKED: a row that is being saved at this moment gets its alert at the next sweep.
 MARK_ALERTED = text(f"""
 {_USE_INDEXES}WITH unalerted AS MATERIALIZED (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -49,7 +49,7 @@ def single_statement(sql: str) -> TextClause:
 
 
 class PreparedStatement:
-    """A transaction of its own as well, for the hot path: a session parses and plans it once (docs/adr/0039).
+    """A transaction of its own as well, for what is run often: a session parses and plans it once (docs/adr/0039).
 
     Behind a pooler, which gives each transaction another session, it is sent like any other.
     """
@@ -61,10 +61,15 @@ class PreparedStatement:
         self.sql, self.is_retried = sql, is_retried
         #: It says what is prepared: no session has another statement of this name.
         self.name = f"tokenkeeper_{hashlib.sha256(sql.encode()).hexdigest()[:16]}"
-        self.prepare = f"{limits}PREPARE {self.name} ({', '.join(types.values())}) AS {numbered}"
+        self.prepare = f"{limits}PREPARE {self.name}{_in_brackets(types.values())} AS {numbered}"
         #: This one and the next with psycopg2's named parameters.
-        self.execute = f"{limits}EXECUTE {self.name} ({', '.join(f'%({name})s' for name in names)})"
+        self.execute = f"{limits}EXECUTE {self.name}{_in_brackets(f'%({name})s' for name in names)}"
         self.unprepared = limits + _PARAMETER.sub(lambda match: f"CAST(%({match[1]})s AS {types[match[1]]})", sql)
+
+
+def _in_brackets(items: Iterable[str]) -> str:
+    """PostgreSQL takes no empty brackets there."""
+    return f" ({listed})" if (listed := ", ".join(items)) else ""
 
 
 def next_number(column: str) -> str:

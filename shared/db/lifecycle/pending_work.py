@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from shared.db.core.statements import Database, single_statement
+from shared.db.core.statements import Database, PreparedStatement
 from shared.db.lifecycle.disconnects import ANY_UNFINISHED
 from shared.db.lifecycle.pruning import IS_PRUNING_DUE
 from shared.db.refresh.future_dates import ANY_AHEAD
 from shared.db.refresh.late_results import ANY_ROTATED
 from shared.db.refresh.requests import ANY_REQUESTED
 
-READ = single_statement(f"""
+READ = PreparedStatement(f"""
 SELECT {ANY_REQUESTED} AS any_requested, {ANY_ROTATED} AS any_rotated, {ANY_AHEAD} AS any_ahead,
        {ANY_UNFINISHED} AS any_disconnect_unfinished, {IS_PRUNING_DUE} AS is_pruning_due
 """)
