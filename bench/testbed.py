@@ -177,8 +177,9 @@ def run_testbed() -> Iterator[Testbed]:
 
 def start_process(name: str, argv: Sequence[str], environment: dict[str, str], folder: Path) -> ChildProcess:
     """`argv` begins with the name of a command of this Python environment."""
-    command = [installed_command(argv[0]), *argv[1:]]
-    return ChildProcess(name, command, environment, folder / f"{name}.log")
+    command, log = [installed_command(argv[0]), *argv[1:]], folder / f"{name}.log"
+    log.unlink(missing_ok=True)  # what the process before it printed must not be taken for this one's
+    return ChildProcess(name, command, environment, log)
 
 
 def run_command(name: str, argv: Sequence[str], environment: dict[str, str], stdin: bytes = b"") -> str:
