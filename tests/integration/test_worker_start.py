@@ -65,7 +65,8 @@ def test_an_option_with_which_a_worker_would_do_nothing_ends_its_start(
 
 @pytest.mark.parametrize("options", [("--pool=solo",), ("--autoscale=3,1",), ("--queues=tokenkeeper.background",)])
 def test_a_worker_works_with_other_options_of_celery(product: Product, options: tuple[str, ...]) -> None:
-    product.worker(*options, "--without-gossip", "--without-mingle", "--without-heartbeat")
+    """And asks no other worker for anything, whatever the options are."""
+    assert "mingle" not in product.worker(*options, "--without-heartbeat").output()
 
 
 def run_worker(product: Product, *before: str) -> str:

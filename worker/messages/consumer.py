@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -23,6 +23,9 @@ MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 5.0
 STABLE_SECONDS = 30.0
 #: Between two looks whether the worker shall stop.
 POLL_SECONDS = 0.1
+#: Workers ask each other for revoked tasks (a second at each connection) and listen to all events of all others. Here
+#: tasks cannot be revoked, and what one worker has to know of others is in PostgreSQL.
+NO_NEIGHBOURS: Mapping[str, Any] = {"without_mingle": True, "without_gossip": True}
 
 
 class ReconnectingConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
@@ -32,8 +35,8 @@ class ReconnectingConsumer(Consumer):  # type: ignore[misc]  # Celery has no typ
     breaks while it is being closed), the right answer is a new connection, not the end of the worker.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, *arguments: Any, worker_options: Mapping[str, Any] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, worker_options={**(worker_options or {}), **NO_NEIGHBOURS}, **options)
         self.connection_errors = (Exception,)
         self._pause_seconds = MIN_PAUSE_SECONDS
         self._failed_at = 0.0  #: by time.monotonic()
