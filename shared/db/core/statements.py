@@ -91,6 +91,7 @@ class Database:
     def execute(self, statement: TextClause | PreparedStatement, **values: Any) -> Sequence[Any]:
         """Run what single_statement() made, or a prepared one. The rows, as named tuples.
 
+        Of rows without a column (`SELECT FROM`) psycopg2 returns none: write `SELECT 1 FROM`.
         Raises StoreUnavailable, StatementRejected.
         """
         is_hot = isinstance(statement, PreparedStatement) and statement.is_retried

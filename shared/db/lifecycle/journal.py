@@ -101,7 +101,7 @@ _IS_STOPPED = (
     "state IN ('failing', 'refused') AND read_at IS NOT NULL AND since < now() - make_interval(secs => :seconds)"
 )
 FIND_STOPPED = single_statement(f"""
-SELECT FROM tokenkeeper.journals WHERE app = :app AND NOT is_alerted AND {_IS_STOPPED}
+SELECT 1 FROM tokenkeeper.journals WHERE app = :app AND NOT is_alerted AND {_IS_STOPPED}
 """)
 MARK_STOPPED = text(f"""
 UPDATE tokenkeeper.journals SET is_alerted = true WHERE app = :app AND NOT is_alerted AND {_IS_STOPPED}
