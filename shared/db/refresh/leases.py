@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.domain.connection import Connection, Status, Transition
@@ -38,3 +39,40 @@ class RefreshResult:
         """The start of the call that brought tokens: of two refresh tokens the later one is valid."""
         grant = self.transition.grant
         return self.called_at if grant is None else grant.granted_at
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOutcome:
+    """What became of the results given to RefreshResults.save(), by connection id."""
+
+    saved: frozenset[int] = frozenset()
+    #: Of those saved: as suspect, because the revocation brake holds their revocation.
+    held_by_brake: frozenset[int] = frozenset()
+    #: Not saved, but HubSpot had rotated their refresh token, and the new one is kept.
+    rescued: frozenset[int] = frozenset()
+    #: Not saved yet, because another transaction has locked the row, or the history: to be saved again.
+    locked: frozenset[int] = frozenset()
+    #: Not saved yet, because PostgreSQL fails at the row, and may not later. The values say why.
+    failed: Mapping[int, str] = field(default_factory=dict)
+    #: Not saved: PostgreSQL rejects them, and would each time. The values say why.
+    rejected: Mapping[int, str] = field(default_factory=dict)
+
+    def __or__(self, other: SaveOutcome) -> SaveOutcome:
+        return SaveOutcome(
+            self.saved | other.saved,
+            self.held_by_brake | other.held_by_brake,
+            self.rescued | other.rescued,
+            self.locked | other.locked,
+            {**self.failed, **other.failed},
+            {**self.rejected, **other.rejected},
+        )
+
+    def select_saved(self, results: Sequence[RefreshResult]) -> list[RefreshResult]:
+        """Those of `results` that were saved."""
+        newest = select_newest(results)
+        return [result for connection_id, result in newest.items() if connection_id in self.saved]
+
+
+def select_newest(results: Sequence[RefreshResult]) -> dict[int, RefreshResult]:
+    """By connection, the result of its newest lease: where a lease ran out, one process can hold two results of it."""
+    return {result.lease.connection_id: result for result in sorted(results, key=lambda result: result.lease.number)}

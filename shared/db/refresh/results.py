@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from shared.db.core.statements import Database, PreparedStatement, single_statem
 from shared.db.refresh.brake import limit_revocations
 from shared.db.refresh.claims import release
 from shared.db.refresh.late_results import keep_rotated_tokens
-from shared.db.refresh.leases import RefreshResult
+from shared.db.refresh.leases import RefreshResult, SaveOutcome, select_newest
 from shared.db.refresh.recent_grants import RecentGrants
 from shared.db.refresh.uncertain_installs import take_other_grants
 from shared.domain.brake import is_revocation
@@ -100,38 +100,6 @@ _LIMIT_LOCK_WAIT = "SET LOCAL lock_timeout = '500ms'; "
 SAVE_WITH_HISTORY = single_statement(_LIMIT_LOCK_WAIT + _SAVE + _WRITE_HISTORY + _RETURN_OUTCOME)
 
 
-@dataclass(frozen=True, slots=True)
-class SaveOutcome:
-    """What became of the results given to RefreshResults.save(), by connection id."""
-
-    saved: frozenset[int] = frozenset()
-    #: Of those saved: as suspect, because the revocation brake holds their revocation.
-    held_by_brake: frozenset[int] = frozenset()
-    #: Not saved, but HubSpot had rotated their refresh token, and the new one is kept.
-    rescued: frozenset[int] = frozenset()
-    #: Not saved yet, because another transaction has locked the row, or the history: to be saved again.
-    locked: frozenset[int] = frozenset()
-    #: Not saved yet, because PostgreSQL fails at the row, and may not later. The values say why.
-    failed: Mapping[int, str] = field(default_factory=dict)
-    #: Not saved: PostgreSQL rejects them, and would each time. The values say why.
-    rejected: Mapping[int, str] = field(default_factory=dict)
-
-    def __or__(self, other: SaveOutcome) -> SaveOutcome:
-        return SaveOutcome(
-            self.saved | other.saved,
-            self.held_by_brake | other.held_by_brake,
-            self.rescued | other.rescued,
-            self.locked | other.locked,
-            {**self.failed, **other.failed},
-            {**self.rejected, **other.rejected},
-        )
-
-    def select_saved(self, results: Sequence[RefreshResult]) -> list[RefreshResult]:
-        """Those of `results` that were saved."""
-        newest = _select_newest(results)
-        return [result for connection_id, result in newest.items() if connection_id in self.saved]
-
-
 class RefreshResults:
     """Saves the results of claimed rows of one app. Every method raises StoreUnavailable."""
 
@@ -173,7 +141,7 @@ class RefreshResults:
         """Raises StatementRejected; then none, or a part, is saved."""
         # 1. Of two results for one connection, only that of the newer lease can be saved. If the older one has a new
         #    refresh token, keep that first: it fences out what the newer lease was told about the old token.
-        newest = _select_newest(results)
+        newest = select_newest(results)
         overtaken = [
             result for result in results if result.lease.number < newest[result.lease.connection_id].lease.number
         ]
@@ -240,11 +208,6 @@ def _all_locked(results: Sequence[RefreshResult]) -> SaveOutcome:
 def _read_outcome(rows: Sequence[Row[Any]]) -> SaveOutcome:
     saved = frozenset(row.id for row in rows if row.is_saved)
     return SaveOutcome(saved, locked=frozenset(row.id for row in rows if row.is_locked))
-
-
-def _select_newest(results: Sequence[RefreshResult]) -> dict[int, RefreshResult]:
-    """By connection, the result of its newest lease: where a lease ran out, one process can hold two results of it."""
-    return {result.lease.connection_id: result for result in sorted(results, key=lambda result: result.lease.number)}
 
 
 def _statement_values(results: Sequence[RefreshResult]) -> dict[str, str]:
