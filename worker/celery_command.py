@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,25 +24,35 @@ from shared.optional_imports import hide_optional
 COMMANDS = ("worker", "beat")
 #: What may stand before the command. With other options the process stays as it is.
 OPTIONS = frozenset({"-A", "--app", "worker.app", "--app=worker.app", "-q", "--quiet", "-C", "--no-color"})
-CODE = "from worker.celery_command import main; main()"
+#: Its first argument is the folder that this package was imported from: not the current one, which Python itself would
+#: search before all others.
+CODE = (
+    "import sys; sys.path[: not sys.flags.safe_path] = [sys.argv.pop(1)]; "
+    "from worker.celery_command import main; main()"
+)
+FOLDER = str(Path(__file__).parents[1])
 
 
 def replace_process() -> None:
     """Returns where this process is another one than `celery … worker` or `celery … beat`, or cannot be replaced."""
-    if is_celery(sys.modules["__main__"]) and is_replaceable(sys.argv[1:]) and sys.executable:
-        from subprocess import (  # type: ignore[attr-defined]  # noqa: PLC0415  as multiprocessing does
-            _args_from_interpreter_flags,
-        )
-
+    options = find_interpreter_options(sys.orig_argv, sys.argv)
+    if options is not None and is_replaceable(sys.argv[1:]) and sys.executable:
         with suppress(OSError):
-            os.execv(sys.executable, [sys.executable, *_args_from_interpreter_flags(), "-c", CODE, *sys.argv])  # noqa: S606
+            os.execv(sys.executable, [sys.executable, *options, "-c", CODE, FOLDER, *sys.argv])  # noqa: S606
 
 
-def is_celery(main_module: ModuleType) -> bool:
-    """Whether it is the script `celery` or `python -m celery`, and no program that calls one of them."""
-    if spec := main_module.__spec__:
-        return spec.name == "celery.__main__"
-    return Path(getattr(main_module, "__file__", None) or "").name == "celery"
+def find_interpreter_options(command_line: Sequence[str], arguments: Sequence[str]) -> list[str] | None:
+    """Those of Python, where it runs the script `celery` or `-m celery`. `arguments`: sys.argv.
+
+    None where it runs another program, also one that runs Celery (a profiler, coverage): that one has more to do.
+    """
+    length = len(command_line) - len(arguments[1:])
+    *options, program = command_line[1:length] or [""]
+    if options[-1:] == ["-m"]:
+        options.pop()
+    others = [word for before, word in pairwise(("", *options)) if word[:1] != "-" and before not in {"-X", "-W"}]
+    is_celery = Path(program).name == "celery" and command_line[length:] == arguments[1:] and not others
+    return options if is_celery else None
 
 
 def is_replaceable(arguments: Sequence[str]) -> bool:
@@ -50,7 +61,7 @@ def is_replaceable(arguments: Sequence[str]) -> bool:
 
 
 def main() -> None:
-    del sys.argv[0]  # what remains is what the replaced process had
+    del sys.argv[0], sys.path[0]  # what remains is what the replaced process had
     with _hide_other_commands():
         import celery.bin.celery  # noqa: F401, PLC0415
     from celery.__main__ import main as run_celery  # noqa: PLC0415

@@ -90,12 +90,11 @@ class _StartedSteps(Generic[T]):
     def resume(self, reply: Any) -> None:
         try:
             call = self._steps.send(reply)
+            self._engine.submit(call.endpoint, call.body, call.ends_at, self.resume)
         except StopIteration as end:
             self._on_result(end.value)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller must learn of it
             self._on_error(error)
-        else:
-            self._engine.submit(call.endpoint, call.body, call.ends_at, self.resume)
 
 
 def send(

@@ -51,7 +51,8 @@ class CallEngine:
     def submit(self, endpoint: Endpoint, body: bytes | None, ends_at: float, on_reply: OnReply) -> None:
         """Begin a call that ends, whatever happens, at `ends_at`, by time.monotonic(). From any thread.
 
-        `on_reply` is called in the engine's thread, and must not wait for anything.
+        `on_reply` is called in the engine's thread, and must not wait for anything. Raises RuntimeError or OSError
+        where the host refuses that thread or its files; then nothing has begun.
         """
         if self._thread is None:
             self._start_thread()
@@ -83,8 +84,13 @@ class CallEngine:
         with self._start_lock:
             if self._thread is None:
                 self._open()
-                self._thread = threading.Thread(target=self._run, name="http-calls", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="http-calls", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the host lets no thread begin now: the next call tries again
+                    self._close()
+                    raise
+                self._thread = thread
 
     def _open(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -115,7 +121,7 @@ class CallEngine:
     def _run_once(self) -> None:
         # 1. Begin what was submitted.
         while self._submitted:
-            self._begin(*self._submitted.popleft())
+            self._begin(*self._submitted[0])
         # 2. Wait for sockets, for libcurl's timer, or for the next call.
         self._is_waiting = True
         events = self._selector.select(self._seconds_to_wait())
@@ -142,10 +148,12 @@ class CallEngine:
         try:
             call.prepare(endpoint, body, ends_at)
         except (pycurl.error, ValueError):  # also UnicodeError: what cannot be sent
+            self._submitted.popleft()
             self._hand_over(on_reply, HttpReply(0, failure="malformed_request"))
             return
-        self._running[call] = on_reply
         self._multi.add_handle(call.handle)
+        self._running[call] = on_reply
+        self._submitted.popleft()  # last: whatever raises an exception above, the call is ended with all others
 
     def _finish_ended(self) -> None:
         queued = 1
@@ -175,23 +183,28 @@ class CallEngine:
 
     def _end_all(self) -> None:
         """End every call with the failure "closed", and close what _open() has opened."""
-        unfinished = [*self._running.values(), *(on_reply for *_, on_reply in self._submitted)]
+        unfinished = list(self._running.values())
         for call in self._running:
-            self._multi.remove_handle(call.handle)
+            with suppress(pycurl.error):  # it was not added again
+                self._multi.remove_handle(call.handle)
         for call in (*self._running, *self._idle):
             call.handle.close()
         self._running.clear()
         self._idle.clear()
-        self._submitted.clear()
+        while self._submitted:  # one by one: others go on to submit
+            unfinished.append(self._submitted.popleft()[3])
         self._connections = KeptConnections()
         self._watched_fds.clear()
         self._next_timeout = None
+        self._close()
+        for on_reply in unfinished:
+            self._hand_over(on_reply, HttpReply(0, failure="closed"))
+
+    def _close(self) -> None:
         self._multi.close()
         self._selector.close()
         self._wake_reader.close()
         self._wake_writer.close()
-        for on_reply in unfinished:
-            self._hand_over(on_reply, HttpReply(0, failure="closed"))
 
     def _watch_socket(self, what: int, fd: int, _multi: object, _data: object) -> None:
         """Called by libcurl, which says what it waits for at a socket."""

@@ -140,6 +140,7 @@ class HttpCall:
         self._body = bytearray()
         self._head.seek(0)
         self._head.truncate()
+        self._head_bytes: int | None = None  #: without the fields that may follow a body
         self._is_too_large = False
         self._is_address_refused = False
         self._is_sent = False
@@ -165,8 +166,8 @@ class HttpCall:
         return True
 
     def make_reply(self, error_number: int | None) -> HttpReply:
-        head = self._head.getvalue()
-        has_all_headers = head.endswith((b"\n\r\n", b"\n\n"))
+        head = self._head.getvalue()[: self._head_bytes]
+        has_all_headers = error_number is None or head.endswith((b"\n\r\n", b"\n\n"))
         http_status = self.handle.getinfo(pycurl.RESPONSE_CODE) if has_all_headers else 0
         failure = self._find_failure(error_number, http_status)
         return HttpReply(http_status, HeaderFields(head), bytes(self._body), failure)
@@ -237,6 +238,8 @@ class HttpCall:
         return int(pycurl.PREREQFUNC_OK)
 
     def _receive_body(self, chunk: bytes) -> int | None:
+        if not self._body:
+            self._head_bytes = self._head.tell()
         if len(self._body) + len(chunk) > self._endpoint.max_reply_bytes:
             self._is_too_large = True
             return ABORT

@@ -11,6 +11,7 @@ class KeptConnections:
 
     def __init__(self) -> None:
         self._sockets: dict[int, _BorrowedSocket] = {}
+        self._local_ports: dict[int, int] = {}  #: of the sockets above, by descriptor
         self._known_fds: set[int] = set()  #: of the sockets above, and of what is no socket
 
     def expect_new(self) -> None:
@@ -24,7 +25,20 @@ class KeptConnections:
         self._known_fds.add(fd)
         with suppress(OSError, IndexError):  # it is no socket, or one without a port
             borrowed = _BorrowedSocket(fileno=fd)
-            self._sockets[int(borrowed.getsockname()[1])] = borrowed
+            local_port = int(borrowed.getsockname()[1])
+            self._forget_closed(fd)
+            self._sockets[local_port] = borrowed
+            self._local_ports[fd] = local_port
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+    def _forget_closed(self, fd: int) -> None:
+        """The connection that has had this descriptor. Otherwise each connection would leave one entry behind."""
+        local_port = self._local_ports.pop(fd, 0)
+        kept = self._sockets.get(local_port)
+        if kept is not None and kept.fileno() == fd:
+            del self._sockets[local_port]
 
     def is_silent(self, local_port: int) -> bool:
         """An idle connection is: a server that has sent something unasked has closed it, or says that it will."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import gzip
+import json
 import random
 import socket
 import ssl
+import threading
 import tracemalloc
 import weakref
 import zlib
@@ -443,7 +445,32 @@ def test_after_an_address_that_does_not_answer_the_next_one_is_tried() -> None:
         assert hubspot.refresh("na1-refresh", NOW).hub_id == 7
 
 
+def test_fields_after_the_body_do_not_make_an_answer_one_without_a_status_nor_count_as_its_headers() -> None:
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(body), body) for body in (json.dumps(GRANT).encode(), b" "))
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\nX-Sum: first\r\n\r\n"
+    with serving(sends(head + chunks + b"0\r\nX-Sum: 1\r\n\r\n")) as server, a_client(server.url) as hubspot:
+        for _ in range(2):
+            assert hubspot.refresh("na1-refresh", NOW).refresh_token == GRANT["refresh_token"]
+        assert server.connections == 1
+    empty = b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\nRetry-After: 7\r\n\r\n0\r\nX-Sum: 1\r\n\r\n"
+    error, _, _ = refresh_and_fail(sends(empty, stay=False))
+    assert isinstance(error, Throttled)
+
+
 # ---- connections
+
+
+def test_a_host_that_lets_no_thread_begin_costs_the_calls_of_that_moment_only() -> None:
+    """They end with an error, so that the refresh loop does not wait for them."""
+    ended: list[Grant | Exception] = []
+    with serving(sends(http(200, GRANT))) as server, a_client(server.url, timeout=20.0) as hubspot:
+        usual_bytes = threading.stack_size(2**46)  # more than a process can have
+        try:
+            hubspot.start(hubspot.refresh_steps("na1-refresh", NOW), ended.append, ended.append)
+        finally:
+            threading.stack_size(usual_bytes)
+        assert [str(error) for error in ended] == ["can't start new thread"]
+        assert hubspot.refresh("na1-refresh", NOW).refresh_token == GRANT["refresh_token"]
 
 
 def test_a_connection_that_the_server_closed_is_replaced_without_an_error() -> None:

@@ -69,10 +69,17 @@ class RefreshLoop:
         self._active_until = 0.0  #: this and the next one by time.monotonic()
         self._next_claim_at = 0.0
         self._retry_seconds = MIN_RETRY_SECONDS
-        self._thread = threading.Thread(target=self._run, name=f"refresh-loop-{claims.app}", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        """Does nothing where it has started. Raises RuntimeError where the host lets no thread begin.
+
+        The thread's object is made here, in the process that starts it: Python takes one from before a fork for ended.
+        """
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name=f"refresh-loop-{self._claims.app}", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def activate(self, seconds: float) -> None:
         """Let the loop claim rows for `seconds` from now; it becomes inactive earlier where nothing is due."""
@@ -90,6 +97,8 @@ class RefreshLoop:
     def drain(self, timeout_seconds: float) -> bool:
         """Claim no more rows, let calls in flight end and save them. False where the time was too short for that."""
         self.start_draining()
+        if self._thread is None:
+            return True
         self._thread.join(timeout_seconds)
         if self._thread.is_alive():
             counts = {"in_flight": len(self._calls.leases), "unsaved": len(self._pending)}

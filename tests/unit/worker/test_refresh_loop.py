@@ -1,8 +1,17 @@
-"""How many rows the refresh loop claims."""
+"""How many rows the refresh loop claims, and where its thread runs."""
+
+import os
+import threading
 
 import pytest
 
-from worker.refresh.loop import count_rows_wanted
+from shared.db.core.engine import make_engine
+from shared.domain.schedule import Schedule
+from tests.support.hubspot import ScriptedHubSpot
+from tests.support.refresh_attempts import CIPHER
+from tests.support.stores import Stores
+from worker.refresh.loop import RefreshLoop, count_rows_wanted
+from worker.refresh.refresher import Refresher
 
 
 @pytest.mark.parametrize(
@@ -21,3 +30,18 @@ def test_rows_are_queued_ahead_as_fast_as_calls_finish(unfinished, finished, wan
 
 def test_no_row_is_queued_while_hubspot_is_unhealthy():
     assert count_rows_wanted(8, unfinished=6, finished=2, is_provider_healthy=False) == 2
+
+
+def test_a_loop_that_was_made_before_a_fork_is_known_to_run_in_the_process_that_starts_it() -> None:
+    """Otherwise a process that stops would not notice that calls are still in flight."""
+    stores = Stores(make_engine("postgresql://user@127.0.0.1:1/database"), lease_seconds=60)
+    refresher = Refresher(ScriptedHubSpot(), CIPHER, stores.claims.clock, Schedule(), 20)  # type: ignore[arg-type]
+    loop = RefreshLoop(stores.claims, stores.results, stores.provider, stores.counters, refresher, concurrency=8)
+    pid = os.fork()
+    if not pid:
+        for _ in range(2):
+            loop.start()
+        running = [thread.is_alive() for thread in threading.enumerate() if thread.name.startswith("refresh-loop")]
+        os._exit(0 if running == [True] else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert loop.drain(0), "here it has not been started"
