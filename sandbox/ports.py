@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import socket
 
 LAST_PORT = 65535
+#: Below those that Linux and macOS give to outgoing connections, which would take a port before its server starts.
+FREE_PORTS = range(10_000, 32_768)
+FREE_PORT_TRIES = 100
+_random = random.SystemRandom()
 
 
 class NoFreePort(Exception):
@@ -17,10 +22,12 @@ def is_port_free(port: int) -> bool:
 
 
 def find_free_port() -> int:
-    """A port that the kernel chose; another process may still take it before it is used."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A random one; another server may still take it before it is used. Raises NoFreePort."""
+    for _ in range(FREE_PORT_TRIES):
+        port = _random.choice(FREE_PORTS)
+        if is_port_free(port):
+            return port
+    raise NoFreePort(f"{FREE_PORT_TRIES} ports from {FREE_PORTS.start} to {FREE_PORTS.stop - 1} are all in use")
 
 
 def find_free_port_from(first: int, avoid: frozenset[int] = frozenset(), tries: int = 100) -> int:

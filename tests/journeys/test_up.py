@@ -23,7 +23,6 @@ from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
 from tests.support.environment import inherited_environment
 from tests.support.folders import server_folder
-from tests.support.polling import until
 
 HUB = 62515
 TOKENKEEPER = str(Path(sys.executable).parent / "tokenkeeper")
@@ -140,13 +139,10 @@ def read_command_line(process: psutil.Process) -> str:
 
 
 def find_process(run: ChildProcess, words: str) -> psutil.Process:
-    """The process itself, not its supervisor. A list of processes that is read while some begin may lack others."""
-
-    def find_all() -> list[psutil.Process]:
-        lines = {process: read_command_line(process) for process in family(run)}
-        return [each for each, line in lines.items() if words in line and "respawn" not in line]
-
-    return min(until(find_all), key=lambda each: each.create_time())
+    """The process itself, not its supervisor."""
+    lines = {process: read_command_line(process) for process in family(run)}
+    processes = [each for each, line in lines.items() if words in line and "respawn" not in line]
+    return min(processes, key=lambda each: each.create_time())
 
 
 def test_an_account_outlives_a_stop_of_up_and_a_killed_up_leaves_no_process_behind(home: Home) -> None:
@@ -186,7 +182,7 @@ def test_an_account_outlives_a_stop_of_up_and_a_killed_up_leaves_no_process_behi
 def test_a_crashed_process_is_started_again(running: tuple[Home, ChildProcess]) -> None:
     run = running[1]
     run.wait_until(lambda running: running.has_printed(" ready."))
-    worker = find_process(run, "celery --quiet -A worker.app worker")
+    worker = find_process(run, "-A worker.app worker")
     worker.kill()
     run.wait_until(lambda running: running.has_printed("was killed by SIGKILL; starting it again in 0.5 s"))
     run.wait_until(lambda running: running.output().count(" ready.") == 2)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
 from sandbox.ports import NoFreePort, find_free_port, find_free_port_from, is_port_free
 
+LOCAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
 
 def test_a_free_port_is_free() -> None:
     assert is_port_free(find_free_port())
+
+
+@pytest.mark.skipif(not LOCAL_PORTS.exists(), reason="only Linux tells which ports outgoing connections get")
+def test_a_free_port_is_none_of_those_that_outgoing_connections_get() -> None:
+    first, last = map(int, LOCAL_PORTS.read_text().split())
+    if (first, last) != (32_768, 60_999):
+        pytest.skip(f"this machine gives other ports to outgoing connections: {first} to {last}")
+    assert not any(first <= find_free_port() <= last for _ in range(100))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", ""])
