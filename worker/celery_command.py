@@ -38,7 +38,9 @@ def replace_process() -> None:
     options = find_interpreter_options(sys.orig_argv, sys.argv)
     if options is not None and is_replaceable(sys.argv[1:]) and sys.executable:
         with suppress(OSError):
-            os.execv(sys.executable, [sys.executable, *options, "-c", CODE, FOLDER, *sys.argv])  # noqa: S606
+            # The word shows `celery -A worker.app worker` in a list of processes, also where it was `python -m celery`.
+            arguments = [FOLDER, sys.argv[0], "celery", *sys.argv[1:]]
+            os.execv(sys.executable, [sys.executable, *options, "-c", CODE, *arguments])  # noqa: S606
 
 
 def find_interpreter_options(command_line: Sequence[str], arguments: Sequence[str]) -> list[str] | None:
@@ -61,7 +63,8 @@ def is_replaceable(arguments: Sequence[str]) -> bool:
 
 
 def main() -> None:
-    del sys.argv[0], sys.path[0]  # what remains is what the replaced process had
+    sys.argv[:3] = sys.argv[1:2]  # this and the next line restore what the replaced process had
+    del sys.path[0]
     with _hide_other_commands():
         import celery.bin.celery  # noqa: F401, PLC0415
     from celery.__main__ import main as run_celery  # noqa: PLC0415
