@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from shared.db.core.engine import ServerConnection
-from shared.db.core.statements import PreparedStatement
+from shared.db.core.statements import Database, PreparedStatement
 from shared.db.refresh.claims import CLAIM_UNLESS_LIMITED
 from shared.db.refresh.results import SAVE
 from tests.support.stores import ConnectionFixture, SqlFixture
@@ -74,3 +74,8 @@ def test_without_statistics_of_the_table_no_plan_reads_all_of_it(
     plan = sql.rows(f"{statement.prepare}; EXPLAIN EXECUTE {statement.name} ({values})")
     assert plan
     assert not [line for (line,) in plan if "Seq Scan on connections" in line]
+
+
+def test_a_prepared_statement_is_never_compiled(engine: Engine) -> None:
+    rows = Database(engine).execute(PreparedStatement("SELECT current_setting('jit') AS jit"))
+    assert [row.jit for row in rows] == ["off"]
