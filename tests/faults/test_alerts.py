@@ -13,7 +13,7 @@ from tests.support.deployment import Deployment
 from tests.support.fault_deployment import SHORT_TIMEOUTS
 from tests.support.polling import until
 from tests.support.product import Product
-from tests.support.raw_http_server import http, resets, sends
+from tests.support.raw_http_server import replies, resets
 from tests.support.stores import SqlFixture
 from tests.support.webhook_receiver import SECRET_PATH, Receiver, receiving, well_signed
 
@@ -25,7 +25,7 @@ UNINSTALLED = list(HUBS)[:8]
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """Refuses the first two posts."""
-    with receiving(sends(http(500), stay=False), resets) as made:
+    with receiving(replies(500), resets) as made:
         yield made
 
 

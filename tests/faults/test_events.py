@@ -15,7 +15,7 @@ from tests.support.deployment import Deployment
 from tests.support.fault_deployment import SHORT_TIMEOUTS
 from tests.support.polling import until
 from tests.support.product import Product
-from tests.support.raw_http_server import Answer, http, resets, sends
+from tests.support.raw_http_server import Answer, replies, resets
 from tests.support.stores import SqlFixture
 from tests.support.webhook_receiver import TAKEN, Receiver, receiving, well_signed
 
@@ -46,7 +46,7 @@ def slowly(answer: Answer) -> Answer:
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """Refuses some posts, is slow for a while, then accepts all."""
-    failures = [sends(http(500), stay=False), resets, sends(http(503), stay=False)]
+    failures = [replies(500), resets, replies(503)]
     with receiving(*failures, *[slowly(TAKEN)] * 30) as made:
         yield made
 

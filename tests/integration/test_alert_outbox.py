@@ -23,7 +23,7 @@ from shared.db.core.statements import Database
 from shared.domain.alerts import AlertKind
 from tests.support.builders import START
 from tests.support.log_capture import LogCapture, capturing_log
-from tests.support.raw_http_server import drips, http, resets, sends, serving, stays_silent
+from tests.support.raw_http_server import drips, replies, resets, sends, serving, stays_silent
 from tests.support.stores import SqlFixture, at_once
 from tests.support.webhook_receiver import SECRET_PATH, Receiver, receiving, well_signed
 from worker.delivery.alerts import deliver_alerts
@@ -119,7 +119,7 @@ def test_while_a_secret_is_replaced_an_alert_has_a_signature_by_each(outbox, rai
 def test_an_alert_is_posted_under_the_same_id_until_it_is_accepted_and_then_no_more(
     outbox, raise_new_alert, receiver, sql
 ):
-    there = receiver(*[sends(http(500), stay=False)] * 3)
+    there = receiver(*[replies(500)] * 3)
     hook = webhook(there)
     raise_new_alert()
     for _ in range(6):
@@ -132,7 +132,7 @@ def test_an_alert_is_posted_under_the_same_id_until_it_is_accepted_and_then_no_m
 
 
 def test_an_alert_is_not_posted_again_before_it_is_due(outbox, raise_new_alert, receiver, sql):
-    there = receiver(sends(http(503), stay=False))
+    there = receiver(replies(503))
     raise_new_alert()
     for _ in range(3):
         deliver_alerts(outbox, webhook(there))
@@ -147,9 +147,9 @@ def test_an_alert_is_not_posted_again_before_it_is_due(outbox, raise_new_alert, 
         (drips(b"HTTP/1.1 200 So\r\n", b"X: y\r\n"), "no answer in time"),
         (resets, "no connection, or it broke"),
         (sends(b"rubbish\r\n\r\n", stay=False), "no connection, or it broke"),
-        (sends(http(404), stay=False), "HTTP 404"),
-        (sends(http(302, b"", "Location: http://127.0.0.1:1/elsewhere"), stay=False), "HTTP 302"),
-        (sends(http(307, b"", "Location: /again"), stay=False), "HTTP 307"),
+        (replies(404), "HTTP 404"),
+        (replies(302, b"", "Location: http://127.0.0.1:1/elsewhere"), "HTTP 302"),
+        (replies(307, b"", "Location: /again"), "HTTP 307"),
     ],
     ids=["silent", "drips", "resets", "rubbish", "404", "302", "307"],
 )
@@ -171,13 +171,13 @@ def test_a_refused_connection_is_retried(outbox, raise_new_alert, sql):
 
 
 def test_an_alert_is_posted_over_tls(tls: ssl.SSLContext):
-    with serving(sends(http(204), stay=False), tls) as server:
+    with serving(replies(204), tls) as server:
         Webhook(f"{server.url}/hook", (SECRET,)).post("an-id", b"{}", START)
         assert len(server.requests) == 1
 
 
 def test_a_receiver_with_an_untrusted_certificate_gets_no_alert(self_signed_tls: ssl.SSLContext):
-    with serving(sends(http(204), stay=False), self_signed_tls) as server:
+    with serving(replies(204), self_signed_tls) as server:
         with pytest.raises(WebhookRejected):
             Webhook(f"{server.url}/hook", (SECRET,)).post("an-id", b"{}", START)
         assert server.requests == []
@@ -198,14 +198,14 @@ def test_an_endless_answer_is_not_read(outbox, raise_new_alert, receiver, sql):
 
 
 def test_a_retry_after_is_obeyed(outbox, raise_new_alert, receiver, sql):
-    there = receiver(sends(http(429, b"", "Retry-After: 90"), stay=False))
+    there = receiver(replies(429, b"", "Retry-After: 90"))
     raise_new_alert()
     deliver_alerts(outbox, webhook(there))
     assert 60 < sql.value("SELECT extract(epoch FROM due_at - now()) FROM tokenkeeper.alerts") < 91
 
 
 def test_after_a_day_an_alert_is_given_up_and_that_is_logged(outbox, raise_new_alert, receiver, sql, log):
-    there = receiver(*[sends(http(500), stay=False)] * 9)
+    there = receiver(*[replies(500)] * 9)
     raise_new_alert()
     sql.rows("UPDATE tokenkeeper.alerts SET at = at - interval '23 hours'")
     deliver_alerts(outbox, webhook(there))
@@ -217,7 +217,7 @@ def test_after_a_day_an_alert_is_given_up_and_that_is_logged(outbox, raise_new_a
 
 
 def test_a_recovery_is_not_posted_before_the_problem(outbox, raise_new_alert, receiver, sql):
-    there = receiver(sends(http(500), stay=False))
+    there = receiver(replies(500))
     hook = webhook(there)
     raise_new_alert()
     deliver_alerts(outbox, hook)
@@ -231,7 +231,7 @@ def test_a_recovery_is_not_posted_before_the_problem(outbox, raise_new_alert, re
 
 
 def test_a_new_alert_does_not_wait_behind_an_hours_retry_wait(outbox, raise_new_alert, receiver, sql):
-    there = receiver(sends(http(500), stay=False))
+    there = receiver(replies(500))
     raise_new_alert()
     deliver_alerts(outbox, webhook(there))
     sql.rows("UPDATE tokenkeeper.alerts SET due_at = now() + interval '1 hour'")
@@ -241,7 +241,7 @@ def test_a_new_alert_does_not_wait_behind_an_hours_retry_wait(outbox, raise_new_
 
 
 def test_when_too_many_alerts_wait_the_newest_summarizes_all_of_them(outbox, raise_new_alert, receiver, sql):
-    there = receiver(sends(http(500), stay=False))
+    there = receiver(replies(500))
     for number in range(15):
         raise_new_alert(recovered=bool(number % 2))
         raise_new_alert(AlertKind.REVOKED, {"count": 1, "hubs": [number]})
@@ -332,7 +332,7 @@ def test_concurrent_workers_log_each_alert_once(engine, raise_new_alert, log):
 def test_no_secret_reaches_the_webhook_and_the_webhooks_own_secrets_reach_no_log(
     outbox, raise_new_alert, receiver, log
 ):
-    there = receiver(sends(http(500), stay=False), resets)
+    there = receiver(replies(500), resets)
     token = "na1-0123-4567-refresh-token-of-a-hub"
     raise_new_alert(detail={"state": "unavailable", "before": "ok", "reason": f"refresh_token={token}"})
     raise_new_alert(AlertKind.BRAKE, {"held": 3, "deep": [{"why": f"Bearer {token}"}]})

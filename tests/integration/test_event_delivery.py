@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from shared.db.events.delivery import EventDelivery
 from shared.db.events.delivery_sql import BATCH_EVENTS, LOCK
 from shared.domain.events import FAILURES_BEFORE_PAUSE
-from tests.support.raw_http_server import Answer, http, resets, sends
+from tests.support.raw_http_server import Answer, replies, resets
 from tests.support.stores import SqlFixture, at_once
 from tests.support.webhook_receiver import TAKEN, Receiver, receiving, well_signed
 from worker.delivery.events import EventSender
@@ -33,7 +33,7 @@ UPDATE tokenkeeper.event_retries SET due_at = now()
 NO_WAIT = f"{END_WAITS}; UPDATE tokenkeeper.event_delivery SET rate = 50"
 PAUSE = "SELECT extract(epoch FROM paused_until - now())::float8 FROM tokenkeeper.event_delivery"
 ALERTS = "SELECT detail ->> 'problem', recovered FROM tokenkeeper.alerts WHERE kind = 'events_webhook' ORDER BY number"
-REFUSED = sends(http(422), stay=False)
+REFUSED = replies(422)
 
 
 @pytest.fixture
@@ -160,9 +160,9 @@ def test_connections_of_one_hub_wait_each_for_itself(delivery, receiver, sql):
 @pytest.mark.parametrize(
     ("answer", "seconds"),
     [
-        (sends(http(429, b"", "Retry-After: 90"), stay=False), (80, 91)),
-        (sends(http(503), stay=False), (3, 6)),
-        (sends(http(502), stay=False), (3, 6)),
+        (replies(429, b"", "Retry-After: 90"), (80, 91)),
+        (replies(503), (3, 6)),
+        (replies(502), (3, 6)),
         (resets, (3, 6)),
     ],
     ids=["429", "503", "502", "resets"],
@@ -187,7 +187,7 @@ def test_an_answer_about_the_receiver_pauses_all_events_and_slows_them_down(  # 
 
 def test_a_receiver_that_is_down_adds_few_rows_and_is_asked_with_growing_pauses(delivery, receiver, sql):
     """The case of a million revocations: what waits is in the history already."""
-    there = receiver(*forever(sends(http(503), stay=False)))
+    there = receiver(*forever(replies(503)))
     sql.rows(INSERT_MANY, "0 seconds", 200)
     pauses = []
     for _ in range(12):
@@ -206,7 +206,7 @@ def test_a_receiver_that_is_down_adds_few_rows_and_is_asked_with_growing_pauses(
 
 
 def test_a_receiver_that_refuses_every_event_gets_probes_alone(delivery, receiver, sql):
-    there = receiver(*forever(sends(http(401), stay=False)))
+    there = receiver(*forever(replies(401)))
     sql.rows(INSERT_MANY, "0 seconds", 300)
     send(delivery, there)
     sql.rows(NO_WAIT)
@@ -217,7 +217,7 @@ def test_a_receiver_that_refuses_every_event_gets_probes_alone(delivery, receive
 
 
 def test_a_receiver_that_wants_no_more_gets_none_until_an_operator_resumes(delivery, happen, receiver, sql):
-    there = receiver(sends(http(410), stay=False))
+    there = receiver(replies(410))
     happen(1)
     send(delivery, there)
     sql.rows(NO_WAIT)
@@ -251,7 +251,7 @@ def test_after_three_days_events_are_dropped_with_an_alert_and_the_newer_ones_go
 def test_a_receiver_that_fails_for_ten_minutes_raises_an_alert_and_its_recovery_another(
     delivery, happen, receiver, sql
 ):
-    there = receiver(*[sends(http(500), stay=False)] * 2)
+    there = receiver(*[replies(500)] * 2)
     happen(1)
     for _ in range(2):
         send(delivery, there)

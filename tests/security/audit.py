@@ -37,7 +37,7 @@ from tests.support.fault_deployment import (
 from tests.support.folders import server_folder
 from tests.support.postgres import make_postgres
 from tests.support.product import Product
-from tests.support.raw_http_server import http, sends
+from tests.support.raw_http_server import replies
 from tests.support.visitor import Visitor
 from tests.support.webhook_receiver import Receiver, receiving
 
@@ -135,7 +135,7 @@ def start_audit(logs: Path) -> Iterator[Audit]:
         folder = stack.enter_context(server_folder("audit"))
         hubspot = stack.enter_context(run_marked_simulator(marks[ACCESS], marks[REFRESH], marks[CODE], secret))
         hubspot.change_settings(lifetime=TOKEN_LIFETIME_SECONDS)
-        receiver = stack.enter_context(receiving(sends(http(500), stay=False)))
+        receiver = stack.enter_context(receiving(replies(500)))
         servers = DurableServers(folder)
         stack.callback(servers.stop)
         database_url = stack.enter_context(Databases(servers.postgres.url(), migrate).create_migrated())

@@ -112,6 +112,14 @@ def sends(answer: bytes, *, stay: bool = True) -> Answer:
     return send
 
 
+def replies(status: int, body: Any = b"", *headers: str) -> Answer:
+    """Sends a reply that names itself the last one of its connection.
+
+    A server that closes without saying so may close just as the client sends its next request.
+    """
+    return sends(http(status, body, *headers, "Connection: close"), stay=False)
+
+
 def drips(start: bytes, piece: bytes) -> Answer:
     """Sends a piece every 20 ms, until the client hangs up."""
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from itertools import chain, repeat
 from typing import Any
 
-from tests.support.raw_http_server import Answer, RawServer, http, sends, serving
+from tests.support.raw_http_server import Answer, RawServer, replies, serving
 
-TAKEN = sends(http(204), stay=False)
+TAKEN = replies(204)
 #: As in Slack's URLs, the path alone authorises a post.
 SECRET_PATH = "/services/T0/B0/path-that-is-a-secret"
 
