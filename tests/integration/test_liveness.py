@@ -40,6 +40,9 @@ class Container:
     def wait_for_file(self) -> Path:
         return self._wait_for_file(is_of_pool=False)
 
+    def wait_for_pool_heartbeat(self) -> None:
+        self._wait_for_file(is_of_pool=True)
+
     def age_pool_heartbeat(self) -> None:
         """Only that of the pool processes: they are stuck at once."""
         aged = self.read_heartbeat() - STUCK_AFTER_SECONDS
@@ -98,6 +101,7 @@ def test_a_frozen_worker_is_not_alive(product: Product, container: Container) ->
 
 def test_a_worker_whose_pool_processes_are_all_frozen_is_not_alive(product: Product, container: Container) -> None:
     worker = product.worker("-n", "celery@%h")
+    container.wait_for_pool_heartbeat()
     pool = psutil.Process(worker.pid).children()
     for child in pool:
         child.suspend()
