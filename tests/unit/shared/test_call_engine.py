@@ -1,0 +1,65 @@
+"""The thread of HTTP calls: what it survives, and how calls end that it cannot make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from shared.net.call_engine import CallEngine
+from shared.net.http_call import Endpoint, HttpReply
+from tests.support.raw_http_server import RawServer, http, sends, serving, stays_silent
+
+
+@pytest.fixture
+def engine() -> Iterator[CallEngine]:
+    engine = CallEngine(max_idle_connections=1)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RawServer]:
+    with serving(sends(http(200))) as server:
+        yield server
+
+
+def in_20_seconds() -> float:
+    return monotonic() + 20.0
+
+
+def test_a_request_that_cannot_be_sent_ends_with_an_error_and_others_are_sent(
+    engine: CallEngine, server: RawServer
+) -> None:
+    malformed = Endpoint("GET", server.url, headers=("X-Forged: 1\r\nX-Other: 2",))
+    assert engine.call(malformed, ends_at=in_20_seconds()).failure == "malformed_request"
+    assert engine.call(Endpoint("GET", server.url), ends_at=in_20_seconds()).http_status == 200
+
+
+def test_a_bug_in_the_handling_of_a_reply_is_logged_and_does_not_end_the_thread(
+    engine: CallEngine, server: RawServer
+) -> None:
+    def fail(_: HttpReply) -> None:
+        raise KeyError("a bug")
+
+    with capture_logs() as log:
+        engine.submit(Endpoint("GET", server.url), None, in_20_seconds(), fail)
+        assert engine.call(Endpoint("GET", server.url), ends_at=in_20_seconds()).http_status == 200
+    assert [line["event"] for line in log] == ["handling a reply raised an exception"]
+
+
+def test_a_bug_in_the_thread_of_calls_ends_those_in_flight_and_later_ones_are_made(
+    engine: CallEngine, server: RawServer
+) -> None:
+    no_text: Any = 1
+    replies: list[HttpReply] = []
+    with serving(stays_silent) as silent, capture_logs() as log:
+        engine.submit(Endpoint("GET", silent.url), None, in_20_seconds(), replies.append)
+        reply = engine.call(Endpoint("GET", server.url, headers=(no_text,)), ends_at=in_20_seconds())
+        later = engine.call(Endpoint("GET", server.url), ends_at=in_20_seconds())
+    assert [each.failure for each in (*replies, reply)] == ["closed", "closed"]
+    assert later.http_status == 200
+    assert [line["event"] for line in log] == ["the thread of calls raised an exception; calls in flight are ended"]
