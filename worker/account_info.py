@@ -10,7 +10,6 @@ from http import HTTPStatus
 import structlog
 
 from shared import tracing
-from shared.db.core.errors import StoreError
 from shared.db.lifecycle.account_info import AccountInfoStore, ClaimedAccount
 from shared.db.refresh.provider import ProviderStore
 from shared.domain.account import AccountDetails, AccountInfo
@@ -48,17 +47,17 @@ class AccountInfoFetcher:
         self._api_paused_until = monotonic_clock()
 
     def run(self) -> None:
-        """Ask about some accounts; the next sweep runs it again for the rest. The first failure ends it."""
-        try:
-            with ThreadPoolExecutor(CALLS_IN_FLIGHT, thread_name_prefix="account-info") as threads:
-                for _ in range(ROUNDS):
-                    accounts, provider = self._store.claim_missing(CALLS_IN_FLIGHT)
-                    errors = list(threads.map(self._fetch, accounts))
-                    self._record(errors, is_provider_healthy=provider.is_healthy)
-                    if any(errors) or len(accounts) < CALLS_IN_FLIGHT:
-                        break
-        except StoreError as error:
-            log.warning("PostgreSQL does not answer; the next sweep asks again", why=str(error))
+        """Ask about some accounts; the next sweep runs it again for the rest. The first failure ends it.
+
+        Raises StoreUnavailable.
+        """
+        with ThreadPoolExecutor(CALLS_IN_FLIGHT, thread_name_prefix="account-info") as threads:
+            for _ in range(ROUNDS):
+                accounts, provider = self._store.claim_missing(CALLS_IN_FLIGHT)
+                errors = list(threads.map(self._fetch, accounts))
+                self._record(errors, is_provider_healthy=provider.is_healthy)
+                if any(errors) or len(accounts) < CALLS_IN_FLIGHT:
+                    break
 
     @tracing.trace_calls("fetch_account_info")
     def _fetch(self, account: ClaimedAccount) -> ProviderError | None:

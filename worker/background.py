@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import structlog
 
+from shared.db.core.errors import StoreError
+
 log = structlog.get_logger(__name__)
 
 
@@ -60,6 +62,8 @@ class BackgroundWork:
             return
         try:
             work()
+        except StoreError as error:
+            log.warning("PostgreSQL failed; a later sweep does this work", work=self._name, why=str(error))
         except Exception:
             # The executor keeps an exception in a future that no code reads.
             log.exception("work in the background raised an exception", work=self._name)

@@ -9,7 +9,6 @@ from functools import partial
 import structlog
 
 from shared import tracing
-from shared.db.alerts.scope_watch import ScopeWatch
 from shared.db.core.errors import StoreError
 from shared.db.lifecycle.pending_work import PendingWork, read_pending_work
 from shared.db.lifecycle.pruning import prune
@@ -118,15 +117,8 @@ def _start_background_work(services: Services, apps: Iterable[AppServices], pend
     if services.event_sender is not None and services.event_delivery.any_to_send():
         services.event_work.submit(services.event_sender.run)
     if services.scope_watch.any_due():
-        services.scope_work.submit(partial(_count_lacking_scopes, services.scope_watch))
+        services.scope_work.submit(services.scope_watch.measure)
 
 
 def _join(names: Iterable[str]) -> str:
     return ",".join(names)
-
-
-def _count_lacking_scopes(watch: ScopeWatch) -> None:
-    try:
-        watch.measure()
-    except StoreError as error:
-        log.warning("PostgreSQL does not answer; a later sweep counts connections that lack scopes", why=str(error))

@@ -11,9 +11,6 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine
 
-from shared.db.core.engine import make_engine
-from shared.db.lifecycle.account_info import AccountInfoStore
-from shared.db.refresh.provider import ProviderStore
 from shared.domain.account import AccountDetails
 from shared.domain.errors import (
     AccountMigrating,
@@ -305,11 +302,3 @@ def test_a_repeated_refusal_of_these_calls_alone_does_not_stop_refreshes_again(i
     info.connections.stores.provider.record_outcomes([CallOutcome(is_first_attempt=True)])
     info.set_provider("rate = NULL")
     assert info.run(REJECTED) is Condition.OK
-
-
-def test_a_database_that_does_not_answer_is_left_to_the_next_sweep() -> None:
-    engine = make_engine("postgresql://user@127.0.0.1:1/db")
-    hubspot: Any = ScriptedHubSpot(introspect_answer=ANSWER)
-    AccountInfoFetcher(AccountInfoStore(engine, lease_seconds=60), ProviderStore(engine), hubspot).run()
-    assert hubspot.introspected == []
-    engine.dispose()

@@ -18,7 +18,6 @@ from sqlalchemy import Engine
 from shared import logs
 from shared.db.alerts.outbox import CLAIM, Outbox
 from shared.db.alerts.raising import raise_alert
-from shared.db.core.engine import make_engine
 from shared.db.core.statements import Database
 from shared.domain.alerts import AlertKind
 from tests.support.builders import START
@@ -355,13 +354,6 @@ def test_old_delivered_alerts_are_pruned_except_the_newest_of_each_kind(outbox, 
     deliver_alerts(outbox, None)
     assert sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE kind = 'provider'") == 1
     assert sql.value("SELECT count(*) FROM tokenkeeper.alerts WHERE kind = 'stale_connections'") == 1
-
-
-def test_while_postgresql_does_not_answer_delivery_logs_one_line(log):
-    engine = make_engine("postgresql://user@127.0.0.1:1/nothing")
-    deliver_alerts(Outbox(engine), None)
-    engine.dispose()
-    assert "the next sweep delivers the alerts" in log.text
 
 
 def test_a_secret_from_the_settings_is_redacted_in_an_alert(outbox, raise_new_alert, receiver):

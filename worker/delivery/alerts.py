@@ -11,7 +11,6 @@ from typing import Any
 import structlog
 
 from shared.db.alerts.outbox import ClaimedAlert, Outbox
-from shared.db.core.errors import StoreError
 from shared.domain.alerts import Alert, describe_alert, post_retry_seconds
 from shared.logs import redact_all
 from worker.delivery.webhook import Webhook, WebhookRejected
@@ -23,23 +22,23 @@ BATCH_POSTS = 20
 
 
 def deliver_alerts(outbox: Outbox, webhook: Webhook | None) -> None:
-    """Without a webhook alerts are only logged. What fails now stays in the outbox and is delivered later."""
-    try:
-        # 1. Log each alert once.
-        outbox.log_new_alerts(_log_alert)
-        # 2. Post them, in order per kind.
-        if webhook is None:
-            outbox.finish_without_posting()
-        else:
-            for _ in range(BATCH_POSTS):
-                claimed = outbox.claim()
-                if claimed is None:
-                    break
-                _post(outbox, webhook, claimed)
-        # 3. Delete old ones.
-        outbox.prune()
-    except StoreError as error:
-        log.warning("PostgreSQL does not answer; the next sweep delivers the alerts", why=str(error))
+    """Without a webhook alerts are only logged. What fails now stays in the outbox and is delivered later.
+
+    Raises StoreUnavailable.
+    """
+    # 1. Log each alert once.
+    outbox.log_new_alerts(_log_alert)
+    # 2. Post them, in order per kind.
+    if webhook is None:
+        outbox.finish_without_posting()
+    else:
+        for _ in range(BATCH_POSTS):
+            claimed = outbox.claim()
+            if claimed is None:
+                break
+            _post(outbox, webhook, claimed)
+    # 3. Delete old ones.
+    outbox.prune()
 
 
 def build_payload(alert: Alert) -> dict[str, Any]:

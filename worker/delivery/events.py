@@ -15,7 +15,6 @@ from time import monotonic
 
 import structlog
 
-from shared.db.core.errors import StoreError
 from shared.db.events.delivery import Batch, EventDelivery
 from shared.domain.events import BatchResult, Chain, ChainOutcome, Event, PostFailure
 from shared.logs import redact_all
@@ -44,17 +43,14 @@ class EventSender:
         self._is_stopping.set()
 
     def run(self) -> None:
-        """Send what there is to send, for RUN_SECONDS at most."""
+        """Send what there is to send, for RUN_SECONDS at most. Raises StoreUnavailable."""
         ends_at = monotonic() + RUN_SECONDS
-        try:
-            while monotonic() < ends_at and not self._is_stopping.is_set():
-                batch = self._delivery.claim()
-                if batch is None:
-                    return
-                outcomes = _BatchPosts(batch, self._webhook, self._is_stopping).post_all()
-                _log_result(self._delivery.finish(batch, outcomes))
-        except StoreError as error:
-            log.warning("PostgreSQL does not answer; the next sweep sends the events", why=str(error))
+        while monotonic() < ends_at and not self._is_stopping.is_set():
+            batch = self._delivery.claim()
+            if batch is None:
+                return
+            outcomes = _BatchPosts(batch, self._webhook, self._is_stopping).post_all()
+            _log_result(self._delivery.finish(batch, outcomes))
 
 
 class _BatchPosts:

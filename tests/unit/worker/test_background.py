@@ -6,8 +6,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from structlog.testing import capture_logs
 
-from tests.support.log_capture import capturing_log
+from shared.db.core.errors import StoreUnavailable
 from tests.support.polling import until
 from worker.background import BackgroundWork
 
@@ -27,14 +28,23 @@ def test_work_beyond_the_threads_and_the_queue_is_refused_until_some_has_ended(g
     until(lambda: work.submit(gate.wait))
 
 
-def test_an_exception_is_logged_and_ends_no_thread(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (StoreUnavailable("no answer"), "PostgreSQL failed; a later sweep does this work"),
+        (ZeroDivisionError(), "work in the background raised an exception"),
+    ],
+)
+def test_an_exception_is_logged_and_ends_no_thread(error: Exception, line: str) -> None:
+    def fail() -> None:
+        raise error
+
     work, done = BackgroundWork("test", threads=1, max_queued=1), threading.Event()
-    with capturing_log() as log:
-        assert work.submit(lambda: 1 / 0)
+    with capture_logs() as log:
+        assert work.submit(fail)
         until(lambda: work.submit(done.set))
         assert done.wait(30)
-    # Where a test before this one has configured the log, the module's logger keeps that configuration.
-    assert "work in the background raised an exception" in capsys.readouterr().out + log.text
+    assert [(each["event"], each["work"]) for each in log] == [(line, "test")]
 
 
 def test_after_stop_begun_work_ends_and_queued_work_is_dropped(gate: threading.Event) -> None:
