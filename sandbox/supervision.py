@@ -13,7 +13,7 @@ from pathlib import Path
 import honcho.manager
 from honcho.manager import Manager
 
-from sandbox.respawn import STOP_SECONDS
+from sandbox.respawn import EX_CONFIG, STOP_SECONDS
 from sandbox.run_config import SIMULATED_TOKEN_SECONDS, RunConfig
 
 #: Longer than a respawner waits, so that the respawner kills a process that does not stop, and then reports it.
@@ -38,8 +38,8 @@ WEB_OPTIONS = ("--worker-class", "gthread", "--threads", "8", "--workers", "2", 
 Watcher = Callable[[], None]
 
 
-class ProcessRefused(Exception):
-    """A process refused to start because of its configuration."""
+class ProcessEnded(Exception):
+    """A process refused to start because of its configuration, or the respawner of one ended by itself."""
 
 
 class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
@@ -56,7 +56,7 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
 
 
 def run_processes(config: RunConfig, state: Path, environment: Mapping[str, str], watchers: Sequence[Watcher]) -> None:
-    """Returns after Ctrl-C or SIGTERM, when all processes have ended. Raises ProcessRefused."""
+    """Returns after Ctrl-C or SIGTERM, when all processes have ended. Raises ProcessEnded."""
     supervisor = Supervisor(watchers)
     all_secrets = COMMAND_SECRETS.union(*PROCESS_SECRETS.values())
     for name, command in make_commands(config, state).items():
@@ -68,8 +68,20 @@ def run_processes(config: RunConfig, state: Path, environment: Mapping[str, str]
             env={key: value for key, value in environment.items() if key.removesuffix("_FILE") not in withheld},
         )
     supervisor.loop()
-    if supervisor.returncode not in STOP_STATUSES:
-        raise ProcessRefused("a process refused to start, so all were stopped: its own line above says why")
+    if explanation := explain_end(supervisor.returncode):
+        raise ProcessEnded(explanation)
+
+
+def explain_end(status: int) -> str | None:
+    """`status`: of the respawner that ended first, or honcho's after a signal. None where somebody stopped it."""
+    if status in STOP_STATUSES:
+        return None
+    if status == EX_CONFIG:
+        return "a process refused to start, so all were stopped: its own line above says why"
+    return (
+        f"the respawner of a process ended with status {status}, as if it was killed, so all were stopped: "
+        "run `tokenkeeper up` again, which finds its data"
+    )
 
 
 def make_commands(config: RunConfig, state: Path) -> dict[str, Sequence[str]]:

@@ -27,7 +27,7 @@ from sandbox.run_config import (
 )
 from sandbox.servers import Servers, run_servers
 from sandbox.shell_env import write_psql_script, write_shell_settings
-from sandbox.supervision import ProcessRefused, run_processes
+from sandbox.supervision import ProcessEnded, run_processes
 from shared.db.schema.migrate import migrate
 from shared.settings import Settings
 
@@ -56,7 +56,7 @@ def run_up(environ: Mapping[str, str], folder: Path, confirm: Callable[[str], ob
             _run(stack, environ, folder, confirm)
     except KeyboardInterrupt:
         pass
-    except (EmbeddedError, InvalidPort, IncompleteApp, ProcessRefused, DotenvError) as error:
+    except (EmbeddedError, InvalidPort, IncompleteApp, ProcessEnded, DotenvError) as error:
         raise UpFailed(str(error)) from None
     say("stopped; the data is kept")
 
