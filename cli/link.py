@@ -24,8 +24,6 @@ class DurationType(click.ParamType[timedelta]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
         match = _DURATION.fullmatch(value)
         if match is None:
             self.fail(f"{value!r} is no duration such as 90s, 30m, 2h or 7d", param, ctx)

@@ -125,10 +125,6 @@ class HubSpot:
         """Run steps of this client beside others; see Transport.start()."""
         self._transport.start(steps, on_result, on_error)
 
-    @property
-    def transport(self) -> Transport:
-        return self._transport
-
     @trace_steps("hubspot.refresh", SpanKind.CLIENT)
     def refresh_steps(self, refresh_token: str, granted_at: datetime) -> Steps[Grant]:
         """As `refresh`, for steps that include it."""

@@ -169,6 +169,11 @@ def test_a_file_that_is_no_definition_is_one_clear_line(
     assert error.count("\n") == 1
 
 
+def test_a_file_that_cannot_be_read_is_one_clear_line(capsys: Output) -> None:
+    assert run("app", "check", "/proc/self/mem") == 1
+    assert capsys.readouterr().err.startswith("tokenkeeper: cannot read /proc/self/mem: ")
+
+
 def test_list_shows_the_app_without_its_secret(capsys: Output) -> None:
     assert run("app", "list") == 0
     text = capsys.readouterr().out
@@ -198,9 +203,11 @@ def test_with_several_apps_init_and_check_ask_for_one_by_name(
     file.write_text(
         f"""
         [acme]
+        client_id = "0b1c2d3e-0000-4000-8000-000000000001"
         redirect_uri = "{REDIRECT_URI}"
         scopes = "oauth"
         [for_users]
+        client_id = "0b1c2d3e-0000-4000-8000-000000000002"
         redirect_uri = "{REDIRECT_URI}"
         scopes = "oauth tickets"
         conditional_scopes = "files"
@@ -208,6 +215,8 @@ def test_with_several_apps_init_and_check_ask_for_one_by_name(
         """
     )
     monkeypatch.setenv("HUBSPOT_APPS_FILE", str(file))
+    assert run("app", "list") == 0
+    assert capsys.readouterr().out.count("\n\n") == 1, "a line between two apps"
     assert run("app", "init", str(tmp_path / "app")) == 2
     assert "the settings describe several apps: add --app with one of acme, for_users" in capsys.readouterr().err
     assert run("app", "init", str(tmp_path / "app"), "--app", "for_user") == 2

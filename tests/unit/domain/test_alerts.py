@@ -75,6 +75,17 @@ def test_an_alert_without_detail_has_a_text(kind, recovered):
     assert describe_alert(Alert("id", kind, START, recovered=recovered))
 
 
+@pytest.mark.parametrize(
+    ("detail", "text"),
+    [
+        ({"problem": "gone"}, "(410 Gone): none is sent. Correct EVENTS_WEBHOOK_URL"),
+        ({"problem": "dropped", "count": 3, "why": "HTTP 500"}, "3 events were not accepted for three days (HTTP 500)"),
+    ],
+)
+def test_what_became_of_events_that_the_receiver_does_not_take_is_said_with_what_to_do(detail, text):
+    assert text in describe(AlertKind.EVENTS, **detail)
+
+
 def test_the_end_of_a_pause_names_the_operator_who_ended_it():
     text = describe(AlertKind.PROVIDER, recovered=True, state="ok", before="throttled", resumed_by="root@<worker>")
     assert "an operator (root@&lt;worker&gt;) ended the pause of refreshes (before: throttled)" in text

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import psycopg2
+import psycopg2.errors
 import pytest
+from psycopg2 import errorcodes
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from shared.db.core.errors import StatementRejected, StoreError, StoreUnavailable, translate_errors
 
 SECRET = "do-not-show-this-token"
+DEADLOCK = psycopg2.errors.DeadlockDetected()
+DEADLOCK.__setstate__({"pgcode": errorcodes.DEADLOCK_DETECTED})  # the server's own errors have it from libpq
 
 
 def translate(raised: Exception) -> StoreError:
@@ -25,6 +29,7 @@ def translate(raised: Exception) -> StoreError:
         (psycopg2.InterfaceError("connection already closed"), StoreUnavailable, "the connection broke"),
         (psycopg2.OperationalError("FATAL: sorry, too many clients already"), StoreUnavailable, "no connection left"),
         (psycopg2.OperationalError("FATAL: the database system is starting up"), StoreUnavailable, "starting up"),
+        (DEADLOCK, StoreUnavailable, "could not do it now (40P01 DeadlockDetected)"),
         (psycopg2.OperationalError("an error that no table lists"), StoreUnavailable, "that libpq does not name"),
         (psycopg2.ProgrammingError("can't adapt type"), StatementRejected, "rejected a statement: None ProgrammingErr"),
         (ArgumentError("not an executable object"), StatementRejected, "a bug in a statement: ArgumentError"),

@@ -6,6 +6,8 @@ from shared.net.http_call import HeaderFields
 def test_names_are_in_lower_case_and_the_last_field_of_a_name_counts() -> None:
     fields = HeaderFields(b"HTTP/1.1 200 OK\r\nDate: today\r\nRetry-After:  5 \r\nretry-after: 7\r\n\r\n")
     assert (fields["retry-after"], fields.get("date"), fields.get("server")) == ("7", "today", None)
+    assert {"retry-after", "date"} <= set(fields)
+    assert len(fields) == len(set(fields))
 
 
 def test_fields_of_a_proxy_and_of_an_interim_reply_are_left_out() -> None:

@@ -1,5 +1,8 @@
 import os
 import socket
+import struct
+
+import pytest
 
 from shared.net.kept_connections import KeptConnections
 
@@ -17,7 +20,8 @@ def test_connections_that_were_closed_leave_nothing_behind() -> None:
     assert len(kept) <= 1
 
 
-def test_what_has_no_port_is_not_kept_and_a_connection_that_was_closed_is_not_silent() -> None:
+@pytest.mark.parametrize("resets", [False, True], ids=["closed", "reset"])
+def test_what_has_no_port_is_not_kept_and_a_connection_that_was_closed_is_not_silent(resets: bool) -> None:
     kept = KeptConnections()
     reader, writer = os.pipe()
     kept.add(reader)
@@ -29,5 +33,9 @@ def test_what_has_no_port_is_not_kept_and_a_connection_that_was_closed_is_not_si
         kept.add(connection.fileno())
         local_port = connection.getsockname()[1]
         assert kept.is_silent(local_port)
-        server.accept()[0].close()
+        accepted = server.accept()[0]
+        if resets:
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
         assert not kept.is_silent(local_port)
+        assert kept.is_silent(server.getsockname()[1]), "which is the port of no kept connection"

@@ -31,11 +31,14 @@ from shared.hubspot.response_parsing import (
     IssuedTokens,
     Reply,
     find_correlation_id,
+    parse_app_token,
     parse_empty,
     parse_exchange,
     parse_introspection,
     parse_refresh,
 )
+from shared.hubspot.transport import Call
+from shared.net.http_call import Endpoint
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 SECRET = "na1-12ab-34cd-56ef-SECRET"
@@ -369,8 +372,14 @@ def test_a_failed_revocation_is_an_error_with_a_code(
     assert (type(error), error.code) == (kind, code)
 
 
-def test_the_repr_of_a_reply_has_no_body_and_no_secret() -> None:
+def test_a_reply_to_client_credentials_without_a_token_is_an_error() -> None:
+    error = the_error(a_reply(200, {"expires_in": 1800}), parse_app_token)
+    assert (type(error), error.code) == (TemporarilyUnavailable, "no_grant")
+
+
+def test_the_repr_of_a_call_or_a_reply_has_no_body_and_no_secret() -> None:
     assert SECRET not in repr(a_reply(200, {"access_token": SECRET}))
+    assert SECRET not in repr(Call(Endpoint("POST", "https://api.hubapi.com"), SECRET.encode(), 0.0))
 
 
 JSON = st.recursive(

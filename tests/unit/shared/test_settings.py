@@ -68,13 +68,14 @@ BAD = {
     "SWEEP_SECONDS": "0",
     "HTTP_TIMEOUT_SECONDS": "nan",
     "LEASE_SECONDS": "inf",
+    "JOURNAL_SECONDS": "-1",
     "REFRESH_CONCURRENCY": "0.5",
     "MAX_REFRESHES_PER_SECOND": "-1",
     "ALERT_WEBHOOK_URL": "hidden-value",
     "CONNECT_LINK_KEYS": "hidden-value-that-is-too-short",
     "CONNECT_LINK_REQUIRED": "hidden-value",
     "RETURN_TO_ORIGINS": "http://hidden-value",
-    "MARKETPLACE_SIGN_IN_URL": "//hidden-value",
+    "MARKETPLACE_SIGN_IN_URL": "https://app.example/#hidden-value",
     "MARKETPLACE_RETURN_HOSTS": "https://hidden-value",
     "LOG_FORMAT": "hidden-value",
     "LOG_LEVEL": "hidden-value",
@@ -144,6 +145,10 @@ def test_v1_is_refused_with_the_reason():
 def test_a_lease_shorter_than_two_calls_is_refused():
     assert "LEASE_SECONDS is too short" in read_error(HTTP_TIMEOUT_SECONDS="30", LEASE_SECONDS="64")
     assert read(HTTP_TIMEOUT_SECONDS="30", LEASE_SECONDS="65").lease_seconds == 65
+
+
+def test_events_without_a_secret_to_sign_them_are_refused():
+    assert "EVENTS_WEBHOOK_SECRET is missing" in read_error(EVENTS_WEBHOOK_URL="https://app.example/events")
 
 
 def test_refresh_from_above_refresh_until_is_refused():
@@ -323,6 +328,8 @@ def test_a_proxy_that_cannot_be_used_is_refused(value):
         ("postgresql://u:p@h/db?connection_limit=5", "remove the parameter connection_limit"),
         ("postgresql://u:p@ss@h/db", "write %40 for an @ in the password"),
         ("postgresql://u:p/ss@h/db", "percent-encode what is not a letter or digit"),
+        ("postgresql://u:p@h/my db", "write %20 for a space"),
+        ("postgresql://u:p@h/db?options=-csearch_path=public", "write %3D for an = in the value of a parameter"),
         ("postgresql://u:p@h:port/db", "check the port"),
         ("postgresql://u:p@/db?host=h1:5432&host=h2:5432", "host1:5432,host2:5432"),
         ("mysql://u:p@h/db", "it begins with postgresql://"),
@@ -350,6 +357,7 @@ def test_a_database_url_that_libpq_does_not_take_is_refused_with_the_right_form(
         ("postgresql://u:p@%2Frun%2Fpostgresql/db", {"host": "/run/postgresql"}),
         ("postgresql:///db?host=/run/postgresql&user=u", {"host": "/run/postgresql", "user": "u"}),
         ("postgresql://u:p@[::1]:5432/db", {"host": "::1"}),
+        ("postgresql://u:p@h/db?ssl=true", {"sslmode": "require"}),
         ("postgresql://u:p@h/db?options=-csearch_path%3Dpublic", {"options": "-csearch_path=public"}),
     ],
 )

@@ -39,6 +39,12 @@ def test_an_encrypted_install_does_not_decrypt_as_a_refresh_token_or_the_reverse
         cipher.decrypt_install(cipher.encrypt_refresh_token(7, "refresh"))
 
 
+def test_fields_that_were_encrypted_for_another_purpose_do_not_decrypt():
+    cipher = TokenCipher([NEW])
+    with pytest.raises(DecryptionError, match="another purpose"):
+        cipher.decrypt_fields("link", cipher.encrypt_fields("state", {"customer": "acme"}))
+
+
 def test_an_install_decrypts_to_itself():
     cipher = TokenCipher([NEW])
     assert cipher.decrypt_install(cipher.encrypt_install(INSTALL).ciphertext) == INSTALL
