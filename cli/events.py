@@ -95,6 +95,7 @@ def resume() -> None:
 def _read_pages(reader: HistoryReader, since: int | None, *, follow: bool) -> Iterator[Sequence[HistoryEntry]]:
     page = reader.read_newest(NEWEST_LINES) if since is None else reader.read_after(since)
     last_id = since or 0
+    retried = (StoreError,) if follow else ()
     while True:
         if page:
             yield page
@@ -105,9 +106,7 @@ def _read_pages(reader: HistoryReader, since: int | None, *, follow: bool) -> It
             sleep(FOLLOW_SECONDS)
         try:
             page = reader.read_after(last_id)
-        except StoreError as error:
-            if not follow:
-                raise
+        except retried as error:
             click.echo(f"tokenkeeper: {error}; trying again", err=True)
             page = ()
 

@@ -28,10 +28,12 @@ def make_epilog(*examples: str, needs: Sequence[str] = ()) -> str:
     return settings + "\n".join(("\b", "Example:", *(f"  {line}" for line in examples)))
 
 
-def confirm_or_abort(question: str) -> None:
-    """Raises UsageError where there is no terminal to ask at, Abort where the answer is no."""
+def confirm_or_abort(
+    question: str, refusal: str = "this asks before it acts, and stdin is no terminal: add --yes"
+) -> None:
+    """Raises UsageError, with `refusal`, where there is no terminal to ask at, Abort where the answer is no."""
     if sys.stdin is None or not sys.stdin.isatty():  # None: it was closed
-        raise click.UsageError("this asks before it acts, and stdin is no terminal: add --yes")
+        raise click.UsageError(refusal)
     try:
         is_confirmed = click.confirm(question)
     except click.Abort:

@@ -64,6 +64,6 @@ def _name_operator() -> str:
     """User and host, for the alert: `root@worker-1`."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run with a user id that has no name
+    except (KeyError, OSError):  # pragma: no cover  a user id without a name, as in some containers: tests keep theirs
         user = "unknown"
     return f"{user}@{socket.gethostname()}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -31,17 +30,15 @@ def run_product(yes: bool) -> None:
         raise click.ClickException(
             "this needs PostgreSQL, Valkey and the simulator: pip install 'tokenkeeper[sandbox]'"
         ) from None
+
+    def confirm(what: str) -> None:
+        if not yes:
+            confirm_or_abort(
+                f"{what}. Create tokenkeeper's tables in it?",
+                f"{what}: add --yes to create tokenkeeper's tables in it, or unset DATABASE_URL",
+            )
+
     try:
-        run_up(os.environ, Path.cwd(), _accept if yes else _confirm)  # noqa: TID251  an entry point
+        run_up(os.environ, Path.cwd(), confirm)  # noqa: TID251  an entry point
     except UpFailed as error:
         raise click.ClickException(str(error)) from None
-
-
-def _accept(_what: str) -> None:
-    pass
-
-
-def _confirm(what: str) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{what}: add --yes to create tokenkeeper's tables in it, or unset DATABASE_URL")
-    confirm_or_abort(f"{what}. Create tokenkeeper's tables in it?")

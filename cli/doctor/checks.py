@@ -20,7 +20,7 @@ from shared.db.lifecycle.key_rotation import KeyRotationStore
 from shared.db.reports.connections import ConnectionReports
 from shared.db.reports.history_lines import HistoryReader
 from shared.db.reports.journals import read_journals
-from shared.db.reports.oldest_snapshot import read_oldest_snapshot
+from shared.db.reports.oldest_snapshot import OldestSnapshot, read_oldest_snapshot
 from shared.db.reports.overview import Overview
 from shared.db.reports.scopes import ScopeReports
 from shared.db.schema.migrate import check_schema
@@ -206,16 +206,7 @@ class _DatabaseChecks:
         )
 
     def check_snapshots(self) -> Result:
-        oldest = read_oldest_snapshot(self._engine)
-        age, holder = format_duration(oldest.age_seconds), make_printable(describe_holder(oldest.holder))
-        if oldest.queue_usage > MAX_QUEUE_USAGE_SHARE:
-            return Level.WARN, (
-                f"PostgreSQL's queue of notifications is {oldest.queue_usage:.0%} full: end the transaction of the "
-                f"session that listens; the oldest one has been open for {age}: {holder}"
-            )
-        if oldest.age_seconds > MAX_SNAPSHOT_AGE.total_seconds():
-            return Level.WARN, f"{holder} has kept one open for {age}: tables grow until it is closed"
-        return f"none is older than {format_duration(MAX_SNAPSHOT_AGE.total_seconds())}"
+        return describe_snapshot(read_oldest_snapshot(self._engine))
 
     def list_journal_checks(self) -> Iterator[Check]:
         """One for each app; none where the file of the apps cannot be read, of which another check complains."""
@@ -241,6 +232,18 @@ class _DatabaseChecks:
             return "off"
         since, held = format_ago(on_since, self._overview.now), self._overview.held
         return Level.WARN, f"on since {since}, {held:,} connections held: see: tokenkeeper revocations"
+
+
+def describe_snapshot(oldest: OldestSnapshot) -> Result:
+    age, holder = format_duration(oldest.age_seconds), make_printable(describe_holder(oldest.holder))
+    if oldest.queue_usage > MAX_QUEUE_USAGE_SHARE:
+        return Level.WARN, (
+            f"PostgreSQL's queue of notifications is {oldest.queue_usage:.0%} full: end the transaction of the "
+            f"session that listens; the oldest one has been open for {age}: {holder}"
+        )
+    if oldest.age_seconds > MAX_SNAPSHOT_AGE.total_seconds():
+        return Level.WARN, f"{holder} has kept one open for {age}: tables grow until it is closed"
+    return f"none is older than {format_duration(MAX_SNAPSHOT_AGE.total_seconds())}"
 
 
 def _describe_provider(provider: Provider, now: datetime) -> str:

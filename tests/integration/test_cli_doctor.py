@@ -227,6 +227,7 @@ def test_each_of_several_apps_has_its_own_lines(
         "old": {"client_id": "third-app", "api_version": "v3", "scopes": "contacts oauth", "optional_scopes": "oauth"},
     }
     several = Command(use_apps_file(tokenkeeper.environment, tmp_path / "apps.toml", apps))
+    several.environment["CONNECT_LINK_KEYS"] = "k" * 32
     result = several("doctor")
     lines = findings(result)
     assert lines["HubSpot of acme"] == ("ok", "answers; client id and secret accepted")
@@ -235,6 +236,7 @@ def test_each_of_several_apps_has_its_own_lines(
     assert (level, "check client_id and client_secret of [second] in HUBSPOT_APPS_FILE" in what) == ("FAIL", True), what
     level, what = lines["scopes of old"]
     assert (level, "use crm.objects.contacts.read and" in what, "oauth is in two" in what) == ("warn", True, True), what
+    assert lines["connect links"][1].startswith("are optional, are accepted by 1 key, and lead nowhere back")
     assert "planted" not in result.out + result.err
 
     apps["second"]["client_secret"] = "second-secret"

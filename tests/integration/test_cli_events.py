@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -60,12 +61,19 @@ def test_events_are_listed_from_a_line_on_for_people_and_for_machines(
     assert "\x1b" not in "".join(newest)
 
 
-def test_events_are_followed(product: Product, happen: Callable[..., list[int]], sql: SqlFixture) -> None:
+def test_events_are_followed_also_after_postgresql_failed_and_until_ctrl_c(
+    product: Product, happen: Callable[..., list[int]], sql: SqlFixture
+) -> None:
     happen("installed")
     following = product.start("events", ["tokenkeeper", "events", "--since", "0", "--follow", "--json"])
     until(lambda: "installed" in following.output())
+    sql.rows("ALTER TABLE tokenkeeper.history RENAME TO elsewhere")
+    until(lambda: "; trying again" in following.output())
+    sql.rows("ALTER TABLE tokenkeeper.elsewhere RENAME TO history")
     happen("revoked")
     until(lambda: "revoked" in following.output())
+    following.send_signal(signal.SIGINT)
+    assert following.wait() == 1
 
 
 def test_a_replay_and_a_resume_need_a_receiver_and_say_what_follows(

@@ -53,6 +53,14 @@ def test_valid_lines_are_imported_and_due_and_invalid_ones_are_reported(
     assert sql.events(1) == ["imported"]
 
 
+def test_without_settings_of_an_app_a_line_may_name_any(tokenkeeper: Command, sql: SqlFixture) -> None:
+    for name in [name for name in tokenkeeper.environment if name.startswith("HUBSPOT_")]:
+        del tokenkeeper.environment[name]
+    result = tokenkeeper("import", "-", stdin=f"hub_id,refresh_token,app\n1,{TOKEN},crm\n2,{TOKEN},\n")
+    assert (result.status, result.err) == (0, "")
+    assert sql.rows("SELECT app FROM hubspot.connections ORDER BY hub_id") == [("crm",), ("default",)]
+
+
 def test_json_lines_are_imported_from_a_file(
     tokenkeeper: Command, cipher: TokenCipher, sql: SqlFixture, tmp_path: Path
 ) -> None:

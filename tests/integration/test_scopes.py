@@ -95,7 +95,9 @@ def test_when_many_lose_the_same_scope_there_is_one_alert_and_one_when_it_is_ove
 
 
 @pytest.mark.usefixtures("four_grants")
-def test_the_command_lists_who_lacks_what_with_a_link_for_each(product, require, sql):
+def test_the_command_lists_who_lacks_what_with_a_link_for_each_whose_app_is_in_the_settings(
+    product, connections, require, sql
+):
     require("tickets", "oauth")
     sql.set("customer = 'acme'", 3)
     product.environment["CONNECT_LINK_KEYS"] = "k" * 32
@@ -106,5 +108,9 @@ def test_the_command_lists_who_lacks_what_with_a_link_for_each(product, require,
     assert rows[0]["link"].endswith("/install?hub_id=2")
     assert "/connect/" in rows[1]["link"]
     assert "2 lack tickets (coarse; HubSpot has replaced it by crm.objects.tickets.read" in listed.stderr
+    connections.install(4, app="gone", scopes=("oauth",))
+    sql.rows("INSERT INTO tokenkeeper.apps (app, required_scopes) VALUES ('gone', '{tickets}')")
+    plain = product.tokenkeeper("scopes", "--links", "--app", "gone")
+    assert plain.stdout.splitlines()[1:] == ["4\tgone\t\t\tactive\ttickets"]
     plain = product.tokenkeeper("scopes", "--app", "another")
     assert plain.stdout == "hub_id\tapp\tuser_id\tcustomer\tstatus\tmissing_scopes\n"

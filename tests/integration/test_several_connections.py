@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from shared.db.reports.connection_list import ConnectionList, Sort
 from tests.support.command import Command
-from tests.support.stores import ConnectionFixture, SqlFixture
+from tests.support.polling import until
+from tests.support.stores import ConnectionFixture, SqlFixture, open_transaction
 
 HUB = 62515
 IDENTITIES = [("crm", None), ("default", None), ("personal", 7), ("personal", 8)]
@@ -85,6 +88,22 @@ def test_claim_asks_before_it_takes_a_connection_from_a_customer(tokenkeeper: Co
     ]
     refused = tokenkeeper(*claim, "a\nb")
     assert (refused.status, "no control characters" in refused.err) == (2, True)
+
+
+def test_a_claim_of_a_connection_that_another_customer_gets_at_this_moment_does_nothing(
+    tokenkeeper: Command, connections: ConnectionFixture, sql: SqlFixture, connect: Callable[..., Any]
+) -> None:
+    connections.install()
+    with ThreadPoolExecutor(1) as threads:
+        with open_transaction(connect) as other:
+            other.set("customer = 'beta'")
+            result = threads.submit(tokenkeeper, "claim", str(HUB), "acme")
+            until(lambda: sql.count_lock_waits() == 1)
+            other.rows("COMMIT")
+        assert (
+            result.result().err
+            == f"tokenkeeper: {HUB}: it changed at this moment, so nothing was done: run this again\n"
+        )
 
 
 @pytest.mark.usefixtures("four")
