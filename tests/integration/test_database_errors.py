@@ -9,6 +9,7 @@ import socketserver
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
 from sandbox.embedded import EmbeddedPostgres
+from shared.database_url import parse_database_url
 from shared.db.core.engine import make_engine as connect_engine
 from shared.db.core.engine import ping
 from shared.db.core.errors import StatementRejected, StoreReadOnly, StoreUnavailable, translate_errors
@@ -255,26 +257,57 @@ def test_where_postgresql_has_no_connection_left_the_pool_keeps_its_own_and_stat
     sql.rows(f"ALTER ROLE {login} CONNECTION LIMIT 1")
     try:
         with engine.connect() as connection:
-            connection.connection.dbapi_connection.replace_at -= 60  # type: ignore[union-attr]
+            connection.connection.dbapi_connection.compare_at -= 60  # type: ignore[union-attr]
         calls = [lambda: database.execute(single_statement("SELECT pg_sleep(0.1), pg_backend_pid()"))[0][1]] * 4
         assert at_once(calls) == [backend] * 4
     finally:
         sql.rows(f"ALTER ROLE {login} CONNECTION LIMIT -1")
-    with engine.connect() as connection:
-        connection.connection.dbapi_connection.replace_at -= 60  # type: ignore[union-attr]
-    assert database.execute(single_statement("SELECT pg_backend_pid()"))[0][0] != backend
     engine.dispose()
 
 
-def test_an_old_connection_is_replaced_so_that_the_servers_name_is_resolved_again(engine: Engine) -> None:
-    def read_backend() -> int:
+def test_an_old_connection_is_replaced_where_its_name_leads_to_another_server_now(
+    engine: Engine, own_postgres: EmbeddedPostgres
+) -> None:
+    def take_session(*, is_old: bool = False) -> Any:
         with engine.connect() as connection:
-            return int(connection.scalar(text("SELECT pg_backend_pid()")) or 0)
+            session: Any = connection.connection.dbapi_connection
+            session.compare_at -= 60 * is_old
+            return session
 
-    first = read_backend()
-    assert read_backend() == first, "a young one is used again"
-    with engine.connect() as connection:
-        connection.connection.dbapi_connection.replace_at -= 60
+    first = take_session(is_old=True)
+    assert take_session() == first, "it leads to the same server, and its session knows the tables"
+    compared_again_at = first.compare_at
     losses = server_watch(engine).losses
-    assert read_backend() != first
-    assert server_watch(engine).losses == losses, "nothing was lost"
+    first.options = {**first.options, **parse_database_url(own_postgres.url())}
+    assert take_session() == first, "the server's name is not resolved for each statement"
+    assert (first.compare_at, server_watch(engine).losses) == (compared_again_at, losses)
+    take_session(is_old=True)
+    second = take_session()
+    assert first.closed
+    assert second.info.port == own_postgres.port
+    assert server_watch(engine).losses == losses + 1, "the other server may lack the newest commits"
+
+
+def test_a_process_closes_connections_that_it_has_not_used_for_a_while_and_keeps_the_last_one(
+    engine: Engine, sql: SqlFixture
+) -> None:
+    def open_connections(count: int) -> list[Any]:
+        """As a burst of work does: the pool gets them back, the first one last."""
+        with ExitStack() as stack:
+            connections = [stack.enter_context(engine.connect()) for _ in range(count)]
+            return [connection.connection.dbapi_connection for connection in reversed(connections)]
+
+    def list_backends() -> list[tuple[int]]:
+        return sql.rows(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tokenkeeper'"
+        )
+
+    sessions = open_connections(3)
+    assert open_connections(3) == sessions, "the pool keeps them for the next burst of work"
+    for session in sessions:
+        session.idle_since -= 60
+    *others, newest = sessions
+    assert open_connections(1) == [newest]
+    assert [bool(session.closed) for session in sessions] == [True, True, False]
+    until(lambda: list_backends() == [(newest.info.backend_pid,)])
+    assert len({*open_connections(3), *others, newest}) == 5, "the next burst gets as many new ones"

@@ -2,12 +2,14 @@
 
 After a failover a name leads to another server, and the old one may live on as a standby or read-only. So each
 connection is checked when it is taken from the pool (docs/adr/0029): it must lead to a server that accepts writes, and
-it is replaced when it is old, so that the name is resolved again. The hot path checks one that leads to a process of
-the server, and to no pooler, once a second and after each failure: it cannot come to lead to another (docs/adr/0039).
+now and then to the same one as a new connection, for which the name is resolved again. The hot path checks one that
+leads to a process of the server, and to no pooler, once a second and after each failure: it cannot come to lead to
+another (docs/adr/0039).
 
 Other programs may use up the connections that the server, the database or the login has. So a process keeps what it
-has: an old connection is closed once there is a new one, and a statement that gets no further connection waits for one
-of the pool's. And a process keeps few idle ones, so that our other processes get some.
+has: a connection is closed once there is one to another server, and a statement that gets no further connection waits
+for one of the pool's. And a process keeps few idle ones, so that our other processes get some; of those that it does
+not use for a while it keeps one (shared/db/core/idle_connections.py).
 
 libpq's timeouts end the wait for a dead network, not for a server that is up and does not answer (it is frozen, or its
 disk is). So psycopg2 waits through _wait_for_server(), which also obeys the thread's deadline (shared/net/deadline.py).
@@ -34,6 +36,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidatePoolError
 from shared.database_url import parse_database_url
 from shared.db.core.connection_errors import OUT_OF_CONNECTIONS, TIMED_OUT, explain_connection_error
 from shared.db.core.errors import READ_ONLY, StoreReadOnly, translate_errors
+from shared.db.core.idle_connections import IdleConnections
 from shared.db.core.server_watch import OPTION, ServerWatch
 from shared.net.deadline import deadline, seconds_left
 
@@ -44,11 +47,13 @@ STATEMENT_TIMEOUT_SECONDS = 12.0
 POOL_TIMEOUT_SECONDS = 5.0
 #: Connections of a process that stay open while it does not use them, and in all.
 IDLE_CONNECTIONS, MAX_CONNECTIONS = 2, 10
-#: Until a connection is tried again, or an old one replaced, where the server has none left.
-OUT_OF_CONNECTIONS_PAUSE_SECONDS, REPLACE_PAUSE_SECONDS = 0.1, 5.0
-#: An older connection is replaced: where a name leads to another server now, while the old one still accepts writes,
-#: nothing else would lead there. Below the time for which saved results are remembered (recent_writes.py).
-MAX_CONNECTION_AGE_SECONDS = 40.0
+#: Until a connection is tried again, or compared with a new one, where the server has none left.
+OUT_OF_CONNECTIONS_PAUSE_SECONDS, COMPARE_PAUSE_SECONDS = 0.1, 5.0
+#: After so long a connection is compared with a new one: where a name leads to another server now, while the old one
+#: still accepts writes, nothing else would lead there. Below the time for which saved results are remembered
+#: (recent_writes.py). Of two to the same server the old one stays: its session has read the catalogues and prepared
+#: statements, which takes ten times as long as to connect.
+COMPARE_SECONDS = 40.0
 #: Until a direct connection is checked again on the hot path.
 CHECK_INTERVAL_SECONDS = 1.0
 #: pg_postmaster_start_time() is a mark of the server that PgBouncer does not hide. As quick as SELECT 1. The process id
@@ -84,7 +89,7 @@ def make_engine(
     """
     set_wait_callback(_wait_for_server)
     watch = ServerWatch()
-    replacements = threading.local()
+    replacements, idle = threading.local(), IdleConnections()
     engine = create_engine(
         "postgresql+psycopg2://",
         connect_args={**LIBPQ_OPTIONS, **parse_database_url(database_url), "connection_factory": ServerConnection},
@@ -106,15 +111,21 @@ def make_engine(
     def _set_statement_limit(connection: Any, _record: object) -> None:
         connection.statement_seconds = statement_seconds
 
+    @event.listens_for(engine, "checkin")
+    def _close_idle(connection: Any, _record: object) -> None:
+        if connection is not None:  # it was not lost
+            idle.put(connection, time.monotonic())
+
     @event.listens_for(engine, "checkout")
     def _check(connection: Any, _record: object, _fairy: object) -> None:
-        if time.monotonic() > connection.replace_at:
+        idle.take(connection)
+        if time.monotonic() > connection.compare_at and not connection.closed:
             replacements.connection = _open_replacement(connection)  # the pool takes it once it has closed this one
         _check_connection(connection, watch)
 
     @event.listens_for(engine, "invalidate")
     def _note_loss(_connection: object, _record: object, error: BaseException | None) -> None:
-        if not isinstance(error, _ConnectionTooOld):
+        if not isinstance(error, _ConnectionReplaced):
             watch.note_lost_connection()
 
     @event.listens_for(engine, "engine_disposed")
@@ -151,12 +162,14 @@ def connect(engine: Engine, *, is_hot: bool = False) -> Connection:
 class ServerConnection(Psycopg2Connection):
     statement_seconds: float | None = None  #: time limit of each statement; None: no limit
     was_checked = False
+    idle_since = 0.0  #: by time.monotonic(), while it is in the pool
     is_direct = False  #: it leads to one process of the server, not to any of a pooler's
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.options: Mapping[str, Any] = {}  #: with which it was opened
-        self.replace_at = time.monotonic() + MAX_CONNECTION_AGE_SECONDS
+        self.compare_at = time.monotonic() + COMPARE_SECONDS
+        self.server_started_at: datetime | None = None  #: at the newest check
         self.check_at = 0.0  #: by time.monotonic()
         self.checked_losses = 0  #: ServerWatch.losses at the newest check
         self.prepared: set[str] = set()  #: names of statements that this session has prepared
@@ -189,6 +202,7 @@ class ServerConnection(Psycopg2Connection):
             if not self.closed:
                 self.autocommit = in_autocommit
         started_at, is_read_only, pid = row
+        self.server_started_at = started_at
         self.is_direct = pid == self.info.backend_pid
         return started_at, is_read_only == "on"
 
@@ -215,16 +229,26 @@ def _connect_to_one_host(options: Mapping[str, Any]) -> ServerConnection:
 
 
 def _open_replacement(old: ServerConnection) -> ServerConnection | None:
-    """None where there is none: `old` is kept for a while where that is so because the server has none left."""
+    """A connection to another server than `old`. None where there is none.
+
+    `old` stays for a while where both lead to the same server, or where that has no connection left.
+    """
+    new = None
     try:
-        return _connect_to_one_host(old.options)
-    except psycopg2.OperationalError as error:
+        new = _connect_to_one_host(old.options)
+        new.statement_seconds = CONNECT_TIMEOUT_SECONDS
+        if new.ask_server()[0] != old.server_started_at:
+            return new
+        old.compare_at = time.monotonic() + COMPARE_SECONDS
+    except psycopg2.Error as error:
         if explain_connection_error(str(error)) is OUT_OF_CONNECTIONS:
-            old.replace_at = time.monotonic() + REPLACE_PAUSE_SECONDS
-        return None
+            old.compare_at = time.monotonic() + COMPARE_PAUSE_SECONDS
+    if new is not None:
+        new.close()
+    return None
 
 
-class _ConnectionTooOld(DisconnectionError):
+class _ConnectionReplaced(DisconnectionError):
     """The pool replaces this connection alone."""
 
 
@@ -235,8 +259,8 @@ def _check_connection(connection: ServerConnection, watch: ServerWatch) -> None:
     """
     is_new, connection.was_checked = not connection.was_checked, True
     now = time.monotonic()
-    if now > connection.replace_at:
-        raise _ConnectionTooOld
+    if now > connection.compare_at or connection.closed:
+        raise _ConnectionReplaced
     if getattr(_checkout, "is_hot", False) and connection.was_checked_recently(watch, now):
         return
     try:

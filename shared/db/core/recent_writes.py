@@ -20,7 +20,7 @@ from shared.db.core.server_watch import server_watch
 
 log = structlog.get_logger(__name__)
 
-#: Longer than a connection to a former primary is used (MAX_CONNECTION_AGE_SECONDS), and than any usual lag.
+#: Longer than a connection to a former primary is used (COMPARE_SECONDS), and than any usual lag.
 REMEMBER_SECONDS = 60.0
 #: Between two looks at the server, while something is remembered.
 POLL_SECONDS = 0.5
