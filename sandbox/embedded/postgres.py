@@ -34,6 +34,8 @@ _SETTINGS = {
     "max_pred_locks_per_transaction": "10",
     "max_locks_per_transaction": "32",
     "wal_buffers": "2MB",
+    # Nothing subscribes to another server: no launcher of such workers.
+    "max_logical_replication_workers": "0",
     # psycopg2 binds on the client: a failing statement would be logged with the tokens in it
     "log_min_error_statement": "panic",
     # otherwise a row that a constraint refuses is logged, the first 64 characters of each column

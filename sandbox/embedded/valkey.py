@@ -67,6 +67,7 @@ class EmbeddedValkey:
             "appendfsync": "everysec",
             "maxmemory-policy": "noeviction",
             "requirepass": self._password,
+            "hz": 1,  # wakes once a second, not ten times, to look for what has expired
         }
         launch = Launch(
             name="Valkey",
