@@ -30,6 +30,9 @@ CODE = (
     "import sys; sys.path[: not sys.flags.safe_path] = [sys.argv.pop(1)]; "
     "from worker.celery_command import main; main()"
 )
+#: For the colours that `celery inspect` prints, for a look at the process's own memory, for other pools, and to declare
+#: in C what billiard declares by ctypes, too.
+UNUSED = ("pygments", "psutil", "greenlet", "cffi")
 FOLDER = str(Path(__file__).parents[1])
 
 
@@ -66,7 +69,8 @@ def main() -> None:
     sys.argv[:3] = sys.argv[1:2]  # this and the next line restore what the replaced process had
     del sys.path[0]
     with _hide_other_commands():
-        import celery.bin.celery  # noqa: F401, PLC0415
+        import celery.bin.celery  # noqa: PLC0415
+        import celery.utils.debug  # noqa: F401, PLC0415
     from celery.__main__ import main as run_celery  # noqa: PLC0415
 
     run_celery()
@@ -86,7 +90,7 @@ def _hide_other_commands() -> Iterator[None]:
 
     metadata.entry_points = read_other_entry_points
     try:
-        with hide_optional("pygments"):  # colours what `celery inspect` prints
+        with hide_optional(*UNUSED):
             yield
     finally:
         metadata.entry_points = read_entry_points

@@ -131,7 +131,7 @@ def read_line(process: ChildProcess) -> str:
 
 def test_beat_loads_no_library_that_only_others_need(product: Product) -> None:
     """The worker's, and optional parts that structlog and redis-py would load where they are installed."""
-    others = {"sqlalchemy", "psycopg2", "pycurl", "rich", "opentelemetry"}
+    others = {"sqlalchemy", "psycopg2", "pycurl", "rich", "opentelemetry", "asyncio", "cryptography.fernet"}
     code = f"import sys, worker.app, worker.beat; print({others!r} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], env=product.environment, capture_output=True, text=True, check=True, timeout=60
