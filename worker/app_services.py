@@ -85,8 +85,8 @@ class AppServices:
             active_seconds=ACTIVE_SWEEPS * settings.sweep_seconds,
         )
 
-    def activate_refresh_loop(self) -> None:
-        self.refresh_loop.activate(self.active_seconds)
+    def activate_refresh_loop(self, *, delay_seconds: float = 0.0) -> None:
+        self.refresh_loop.activate(self.active_seconds, delay_seconds=delay_seconds)
 
     def start_account_info(self) -> None:
         self.account_info_work.submit(self.account_info_fetcher.run)

@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 
 #: Due rows of an app that one pool process refreshes; where there are more, the others look for rows too.
 ROWS_PER_PROCESS = 100
+#: The refresh loop begins so much later than a sweep finds that rows are due. Usually the sweep has ended then, and the
+#: loop gets its connection to PostgreSQL: a small installation needs no second one.
+LOOP_DELAY_SECONDS = 0.03
 #: An app whose sweep cannot begin costs the others no more than this: then PostgreSQL itself is the problem.
 MAX_BEGIN_SECONDS = 10.0
 
@@ -99,7 +102,7 @@ def _begin_sweeps(
 def _activate_if_due(app: AppServices, provider: Provider) -> bool:
     is_due = bool(app.claims.count_due(at_most=1))
     if is_due:
-        app.activate_refresh_loop()
+        app.activate_refresh_loop(delay_seconds=LOOP_DELAY_SECONDS)
         if provider.condition is not Condition.OK:
             log.warning("HubSpot is unhealthy", app=app.name, state=provider.condition, reason=provider.reason)
     return is_due

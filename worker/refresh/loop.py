@@ -81,9 +81,15 @@ class RefreshLoop:
             thread.start()
             self._thread = thread
 
-    def activate(self, seconds: float) -> None:
-        """Let the loop claim rows for `seconds` from now; it becomes inactive earlier where nothing is due."""
-        self._active_until = max(self._active_until, time.monotonic() + seconds)
+    def activate(self, seconds: float, *, delay_seconds: float = 0.0) -> None:
+        """Let the loop claim rows for `seconds` from now; it becomes inactive earlier where nothing is due.
+
+        `delay_seconds`: until its first claim, where it is not active yet.
+        """
+        now = time.monotonic()
+        if self._active_until <= now:
+            self._next_claim_at = max(self._next_claim_at, now + delay_seconds)
+        self._active_until = max(self._active_until, now + seconds)
         self._activated.set()
 
     def start_draining(self) -> None:

@@ -114,7 +114,7 @@ def make_engine(
     @event.listens_for(engine, "checkin")
     def _close_idle(connection: Any, _record: object) -> None:
         if connection is not None:  # it was not lost
-            idle.put(connection, time.monotonic())
+            idle.add(connection, time.monotonic())
 
     @event.listens_for(engine, "checkout")
     def _check(connection: Any, _record: object, _fairy: object) -> None:

@@ -26,9 +26,9 @@ class IdleConnections:
         self._connections: set[PooledConnection] = set()
         self._lock = threading.Lock()
 
-    def put(self, connection: PooledConnection, now: float) -> None:
+    def add(self, connection: PooledConnection, now: float) -> None:
         """It goes back to the pool. Those that have been there for too long are closed: it is what the pool keeps."""
-        with self._lock:  # also while they are closed: nobody takes one of them meanwhile
+        with self._lock:  # also while they are closed: no thread takes one of them meanwhile
             for idle in [each for each in self._connections if now - each.idle_since > MAX_IDLE_SECONDS]:
                 self._connections.discard(idle)
                 idle.close()
@@ -36,6 +36,6 @@ class IdleConnections:
             self._connections.add(connection)
 
     def take(self, connection: PooledConnection) -> None:
-        """It leaves the pool, closed or not. A new one was never put there."""
+        """It leaves the pool, closed or not. A new one was never there."""
         with self._lock:
             self._connections.discard(connection)
