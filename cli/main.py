@@ -103,10 +103,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def describe_error(error: Exception) -> str:
     """The message of an error that is meant for people; of any other the type and place, without values."""
-    from shared.db.core.errors import SchemaError, StoreError  # noqa: PLC0415  not for `--help`
     from shared.settings import SettingsError  # noqa: PLC0415  not for `--help`
 
-    if isinstance(error, (SettingsError, SchemaError, StoreError)):
+    if isinstance(error, SettingsError):
+        return str(error)
+    from shared.db.core.errors import SchemaError, StoreError  # noqa: PLC0415  not for a wrong setting
+
+    if isinstance(error, (SchemaError, StoreError)):
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
         return "the output could not be written: no space left on the device"

@@ -13,6 +13,7 @@ from pathlib import Path
 import honcho.manager
 from honcho.manager import Manager
 
+from sandbox.child_processes import ROOT
 from sandbox.respawn import EX_CONFIG, STOP_SECONDS
 from sandbox.run_config import SIMULATED_TOKEN_SECONDS, RunConfig
 
@@ -87,11 +88,13 @@ def explain_end(status: int) -> str | None:
 def make_commands(config: RunConfig, state: Path) -> dict[str, Sequence[str]]:
     """The command of each process by its name."""
     celery = (sys.executable, "-m", "celery", "--quiet", "-A", "worker.app")
+    # By its path: this may run in another folder than that of gunicorn.conf.py.
+    gunicorn = (sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"))
     ports = config.ports
     simulator = ("-m", "sandbox.simulator", "--port", str(ports.simulator), "--lifetime", str(SIMULATED_TOKEN_SECONDS))
     commands: dict[str, Sequence[str]] = {
         "simulator": (sys.executable, *simulator, "--state", str(state / "simulator.sqlite3")),
-        "web": (sys.executable, "-m", "gunicorn", "web.wsgi:app", "--bind", f"127.0.0.1:{ports.web}", *WEB_OPTIONS),
+        "web": (*gunicorn, "web.wsgi:app", "--bind", f"127.0.0.1:{ports.web}", *WEB_OPTIONS),
         "worker": (*celery, "worker", "-c", "2", "-l", "info"),
         "beat": (*celery, "beat", "--schedule", str(state / "beat-schedule"), "--pidfile="),
         "flower": (*celery, "flower", "--address=127.0.0.1", f"--port={ports.flower}", "--logging=error"),

@@ -38,18 +38,18 @@ class Home:
         for name in ("WEB_PORT", "FLOWER_PORT", "SIMULATOR_PORT"):
             self.environment[name] = str(find_free_port())
         self.options: tuple[str, ...] = ()
-        self._runs: list[ChildProcess] = []
+        self.runs: list[ChildProcess] = []
 
     def up(self, **changes: str) -> ChildProcess:
         return self.start(**changes).wait_until(lambda running: running.has_printed(UP))
 
     def start(self, **changes: str) -> ChildProcess:
         """Does not wait until it is up, which costs seconds of CPU time."""
-        log = self.folder / f"up-{len(self._runs)}.log"
+        log = self.folder / f"up-{len(self.runs)}.log"
         run = ChildProcess(
             "up", [TOKENKEEPER, "up", *self.options], {**self.environment, **changes}, log, cwd=self.folder
         )
-        self._runs.append(run)
+        self.runs.append(run)
         return run
 
     def fails(self, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -89,7 +89,7 @@ class Home:
             assert page.status_code == 200
 
     def stop(self) -> None:
-        for run in self._runs:
+        for run in self.runs:
             run.stop()
 
 
@@ -114,10 +114,17 @@ def home() -> Iterator[Home]:
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[tuple[Home, ChildProcess]]:
-    """A running `up`, shared by the tests that do not stop it."""
+def lasting_home() -> Iterator[Home]:
+    """The folder of the tests that share a running `up`."""
     with a_home() as home:
-        yield home, home.up()
+        yield home
+
+
+@pytest.fixture
+def running(lasting_home: Home) -> ChildProcess:
+    """The `up` that an earlier test has left running, else another one: its start takes seconds of CPU time."""
+    left = [run for run in lasting_home.runs if run.status is None]
+    return left[0] if left else lasting_home.up()
 
 
 def family(run: ChildProcess) -> list[psutil.Process]:
@@ -145,7 +152,8 @@ def find_process(run: ChildProcess, words: str) -> psutil.Process:
     return min(processes, key=lambda each: each.create_time())
 
 
-def test_an_account_outlives_a_stop_of_up_and_a_killed_up_leaves_no_process_behind(home: Home) -> None:
+def test_an_account_outlives_a_stop_of_up(lasting_home: Home) -> None:
+    home = lasting_home
     first = home.up()
     home.connect_an_account()
     token = home.wait_for(f"SELECT access_token FROM hubspot.tokens WHERE hub_id = {HUB}")
@@ -173,40 +181,31 @@ def test_an_account_outlives_a_stop_of_up_and_a_killed_up_leaves_no_process_behi
         assert simulator.check_tokens([later])[0].is_live
     assert not re.search(r"Traceback|\berror\b", again.output())
 
-    if sys.platform == "linux":  # only Linux tells a child that its parent was killed
-        processes = family(again)
-        again.send_signal(signal.SIGKILL)
-        assert find_remaining(processes) == []
+
+def test_a_crashed_process_is_started_again(running: ChildProcess) -> None:
+    running.wait_until(lambda running: running.has_printed(" ready."))
+    find_process(running, "-A worker.app worker").kill()
+    running.wait_until(lambda running: running.has_printed("was killed by SIGKILL; starting it again in 0.5 s"))
+    running.wait_until(lambda running: running.output().count(" ready.") == 2)
 
 
-def test_a_crashed_process_is_started_again(running: tuple[Home, ChildProcess]) -> None:
-    run = running[1]
-    run.wait_until(lambda running: running.has_printed(" ready."))
-    worker = find_process(run, "-A worker.app worker")
-    worker.kill()
-    run.wait_until(lambda running: running.has_printed("was killed by SIGKILL; starting it again in 0.5 s"))
-    run.wait_until(lambda running: running.output().count(" ready.") == 2)
-
-
-def test_no_secret_shows_in_the_process_list_or_to_other_users(running: tuple[Home, ChildProcess]) -> None:
-    home, run = running
-    state = home.folder / ".tokenkeeper"
+def test_no_secret_shows_in_the_process_list_or_to_other_users(lasting_home: Home, running: ChildProcess) -> None:
+    state = lasting_home.folder / ".tokenkeeper"
     secrets = [path.read_text().strip() for path in (state / "secrets").iterdir()]
     secrets += [(state / server / "password").read_text() for server in ("postgres", "valkey")]
 
-    shown = "\n".join(read_command_line(process) for process in family(run))
+    shown = "\n".join(read_command_line(process) for process in family(running))
 
     assert not [secret for secret in secrets if secret in shown]
-    assert run.output().count(password(run)) == 1
+    assert running.output().count(password(running)) == 1
     assert (state / "env").stat().st_mode & 0o777 == 0o600
     assert (state / "psql").stat().st_mode & 0o777 == 0o700
     assert not [secret for secret in secrets if secret in (state / "psql").read_text()]
 
 
-def test_each_process_gets_only_the_secrets_that_it_needs(running: tuple[Home, ChildProcess]) -> None:
-    _, run = running
+def test_each_process_gets_only_the_secrets_that_it_needs(running: ChildProcess) -> None:
     given = {
-        words: SECRETS & find_process(run, words).environ().keys()
+        words: SECRETS & find_process(running, words).environ().keys()
         for words in ("web.wsgi:app", "-A worker.app worker", "-A worker.app beat", "flower", "sandbox.simulator")
     }
     assert given == {
@@ -228,14 +227,14 @@ def run_in_another_terminal(home: Home, command: str) -> str:
     return asked.stdout
 
 
-def test_the_settings_for_another_terminal_are_complete(running: tuple[Home, ChildProcess]) -> None:
-    assert "active" in run_in_another_terminal(running[0], "tokenkeeper status")
+@pytest.mark.usefixtures("running")
+def test_the_settings_for_another_terminal_are_complete(lasting_home: Home) -> None:
+    assert "active" in run_in_another_terminal(lasting_home, "tokenkeeper status")
 
 
-def test_a_connect_link_made_in_another_terminal_opens_the_page_of_its_customer(
-    running: tuple[Home, ChildProcess],
-) -> None:
-    link = run_in_another_terminal(running[0], "tokenkeeper link --customer acme").strip()
+@pytest.mark.usefixtures("running")
+def test_a_connect_link_made_in_another_terminal_opens_the_page_of_its_customer(lasting_home: Home) -> None:
+    link = run_in_another_terminal(lasting_home, "tokenkeeper link --customer acme").strip()
 
     page = requests.get(link, timeout=10)
 
@@ -243,15 +242,14 @@ def test_a_connect_link_made_in_another_terminal_opens_the_page_of_its_customer(
     assert "acme" in page.text
 
 
-def test_when_a_server_exits_up_stops_all_processes_and_names_the_server(running: tuple[Home, ChildProcess]) -> None:
+def test_when_a_server_exits_up_stops_all_processes_and_names_the_server(running: ChildProcess) -> None:
     """The last of the tests that share a running `up`."""
-    run = running[1]
-    processes = family(run)
+    processes = family(running)
 
-    find_process(run, "valkey-server").kill()
+    find_process(running, "valkey-server").kill()
 
-    assert run.wait(60) == 1
-    assert "tokenkeeper: Valkey ended by itself, so all were stopped: its log is in" in run.output()
+    assert running.wait(60) == 1
+    assert "tokenkeeper: Valkey ended by itself, so all were stopped: its log is in" in running.output()
     assert find_remaining(processes) == []
 
 
@@ -278,7 +276,7 @@ def test_an_invalid_setting_is_reported_in_one_line_and_nothing_is_written(
     assert not (home.folder / ".tokenkeeper" / "postgres").exists()
 
 
-def test_a_database_of_another_project_is_left_alone_unless_told_otherwise(
+def test_a_database_of_another_project_is_left_alone_unless_told_otherwise_and_a_killed_up_leaves_no_process_behind(
     home: Home, empty_database_url: str, connect: Callable[..., Any]
 ) -> None:
     connect(empty_database_url).cursor().execute("CREATE TABLE public.orders ()")
@@ -299,6 +297,10 @@ def test_a_database_of_another_project_is_left_alone_unless_told_otherwise(
     run = home.up(DATABASE_URL=empty_database_url, PGSSLMODE="require", CELERY_BROKER_URL="redis://127.0.0.1:1/0")
     home.connect_an_account()
     cursor.execute("SELECT count(*) FROM hubspot.connections")
+    if sys.platform == "linux":  # only Linux tells a child that its parent was killed
+        processes = family(run)
+        run.send_signal(signal.SIGKILL)
+        assert find_remaining(processes) == []
     run.stop()
 
     home.options = ()
