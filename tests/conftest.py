@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -24,8 +25,8 @@ from sandbox.simulator.control import SimulatorControl
 from tests.support.databases import Databases
 from tests.support.deployment import Deployment, start_deployment
 from tests.support.environment import inherited_environment, product_environment
-from tests.support.folders import server_folder
-from tests.support.postgres import make_postgres
+from tests.support.folders import RUN_FOLDER, make_server_folder, server_folder
+from tests.support.postgres import MigratedPostgres, make_migrated_postgres, make_postgres
 from tests.support.product import Product, url_responds
 
 # Hypothesis measures wall-clock time, which says nothing on a busy machine. Examples of a test may share fixtures.
@@ -57,23 +58,21 @@ def state() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def databases(state: Path) -> Iterator[Databases]:
     """On the server of TEST_DATABASE_URL, where that is set: the URL of a superuser."""
-    from shared.db.schema.migrate import migrate
-
     if external := os.environ.get("TEST_DATABASE_URL"):
-        databases = Databases(external, migrate)
+        databases = Databases(external)
         yield databases
         databases.close()
         return
-    server = make_postgres(state, durable=False)
+    server = make_migrated_postgres(state, durable=False)
     server.start()
-    yield Databases(server.url(), migrate)
+    yield server.databases
     server.stop()
 
 
 @pytest.fixture
 def database_url(databases: Databases) -> Iterator[str]:
-    """A new migrated database for this test."""
-    with databases.create_migrated() as url:
+    """A migrated database for this test, as new."""
+    with databases.borrow_migrated() as url:
         yield url
 
 
@@ -111,6 +110,16 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
     """A started PostgreSQL that the test may stop, kill by its `process`, and start again on the same port."""
     with server_folder("own") as folder:
         server = make_postgres(folder, durable=False)
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def migrated_postgres() -> Iterator[MigratedPostgres]:
+    """As `own_postgres`, with a migrated database, which its `url()` names."""
+    with server_folder("own") as folder:
+        server = make_migrated_postgres(folder, durable=False)
         server.start()
         yield server
         server.stop()
@@ -216,11 +225,23 @@ def connect(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return open_connection
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """What a shell starts in the background ignores SIGINT, and the product's processes would inherit that."""
     gc.disable()  # until all tests are collected
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not is_xdist_process(config):
+        os.environ[RUN_FOLDER] = str(make_server_folder("run"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not is_xdist_process(config):
+        shutil.rmtree(os.environ[RUN_FOLDER])
+
+
+def is_xdist_process(config: pytest.Config) -> bool:
+    """Whether this is one of several processes of a run of tests, and not the one that starts them."""
+    return hasattr(config, "workerinput")
 
 
 def pytest_collection_finish() -> None:

@@ -14,8 +14,6 @@ import psycopg2
 import pytest
 
 from sandbox.child_processes import ChildProcess
-from shared.db.schema.migrate import migrate
-from tests.support.databases import Databases
 from tests.support.fault_deployment import MAINTENANCE, FaultDeployment, start_fault_deployment
 from tests.support.polling import until
 from tests.support.stores import SqlFixture
@@ -39,8 +37,7 @@ def started_deployment(
 ) -> Iterator[FaultDeployment]:
     """Web and worker have logins of their own."""
     with start_fault_deployment(tmp_path_factory.mktemp("product"), simulator_process.url, {}) as deployment:
-        databases, url = Databases(deployment.servers.postgres.url(), migrate), deployment.database_url
-        databases.create_logins(url)
+        databases, url = deployment.servers.postgres.databases, deployment.database_url
         deployment.product.environment |= {
             "DATABASE_URL": databases.as_worker(url),
             "WEB_DATABASE_URL": databases.as_web(url),

@@ -15,9 +15,9 @@ import requests
 
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from shared.db.core.engine import make_engine
-from shared.db.schema.migrate import migrate
 from tests.support.builders import HUB
 from tests.support.http_server import serving
+from tests.support.postgres import MigratedPostgres
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
 PASSWORD = "correct horse battery staple"
@@ -47,11 +47,10 @@ class Operator:
 
 
 @pytest.fixture
-def connections(own_postgres: EmbeddedPostgres, connect: Callable[..., Any]) -> Iterator[ConnectionFixture]:
+def connections(migrated_postgres: MigratedPostgres, connect: Callable[..., Any]) -> Iterator[ConnectionFixture]:
     """One connection, in a server that the test may stop."""
-    migrate(own_postgres.url())
-    engine = make_engine(own_postgres.url())
-    connections = ConnectionFixture(Stores(engine, lease_seconds=60), SqlFixture(connect(own_postgres.url())))
+    engine = make_engine(migrated_postgres.url())
+    connections = ConnectionFixture(Stores(engine, lease_seconds=60), SqlFixture(connect(migrated_postgres.url())))
     connections.install()
     yield connections
     engine.dispose()
@@ -61,10 +60,10 @@ def connections(own_postgres: EmbeddedPostgres, connect: Callable[..., Any]) -> 
 def operator(
     environment: Callable[..., dict[str, str]],
     connections: ConnectionFixture,
-    own_postgres: EmbeddedPostgres,
+    migrated_postgres: MigratedPostgres,
     own_valkey: EmbeddedValkey,
 ) -> Iterator[Operator]:
-    environ = environment(DATABASE_URL=own_postgres.url(), REDIS_URL=own_valkey.url(), OPERATOR_PASSWORD=PASSWORD)
+    environ = environment(DATABASE_URL=migrated_postgres.url(), REDIS_URL=own_valkey.url(), OPERATOR_PASSWORD=PASSWORD)
     with serving(environ) as home, requests.Session() as session:
         session.trust_env = False
         session.auth = ("operator", PASSWORD)
@@ -91,10 +90,10 @@ def out_of_service(server: EmbeddedPostgres | EmbeddedValkey, how: str) -> Itera
 
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
 def test_every_page_and_action_reports_an_outage_of_postgres(
-    operator: Operator, own_postgres: EmbeddedPostgres, how: str
+    operator: Operator, migrated_postgres: MigratedPostgres, how: str
 ) -> None:
     token = operator.csrf_token(f"/connections/{HUB}")
-    with out_of_service(own_postgres, how), ThreadPoolExecutor(len(PAGES) + len(ACTIONS)) as pool:
+    with out_of_service(migrated_postgres, how), ThreadPoolExecutor(len(PAGES) + len(ACTIONS)) as pool:
         responses = [pool.submit(operator.open, page) for page in PAGES]
         responses += [pool.submit(operator.post, action, token) for action in ACTIONS]
         for response in (future.result() for future in responses):
@@ -105,10 +104,10 @@ def test_every_page_and_action_reports_an_outage_of_postgres(
 
 
 def test_the_error_page_of_an_action_links_to_the_page_that_shows_its_result(
-    operator: Operator, own_postgres: EmbeddedPostgres
+    operator: Operator, migrated_postgres: MigratedPostgres
 ) -> None:
     token = operator.csrf_token(f"/connections/{HUB}")
-    own_postgres.stop()
+    migrated_postgres.stop()
     assert f'href="/connections/{HUB}">Back' in operator.post(f"/connections/{HUB}/refresh", token).text
     assert 'href="/operator">Back' in operator.post("/operator/revocations/dismiss", token).text
 

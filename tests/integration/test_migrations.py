@@ -359,7 +359,7 @@ def test_a_migration_waits_for_another_one_of_the_same_database(
 @pytest.fixture
 def own_databases(own_postgres: EmbeddedPostgres) -> Databases:
     """Databases of a server that does not have the role yet: it belongs to the whole server."""
-    return Databases(own_postgres.url(), migrate)
+    return Databases(own_postgres.url())
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])

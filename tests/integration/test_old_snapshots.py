@@ -9,15 +9,14 @@ import psycopg2
 import pytest
 from sqlalchemy import Engine, text
 
-from sandbox.embedded import EmbeddedPostgres
 from shared.db.alerts.snapshot_watch import SnapshotWatch
 from shared.db.core.engine import make_engine
 from shared.db.refresh.claims import CLAIM_UNLESS_LIMITED, ConnectionClaims
 from shared.db.refresh.due_cursor import BEGINNING
 from shared.db.reports.oldest_snapshot import read_oldest_snapshot
-from shared.db.schema.migrate import migrate
 from shared.domain.identity import DEFAULT_APP
 from tests.support.polling import until
+from tests.support.postgres import MigratedPostgres
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, open_transaction
 
 ROUNDS, ROWS = 12, 200
@@ -145,18 +144,17 @@ def fill_queue(stranger: SqlFixture, until_usage: float) -> None:
 
 
 def test_a_full_queue_of_notifications_fails_no_install_and_is_alerted(
-    own_postgres: EmbeddedPostgres, connect: Callable[..., Any]
+    migrated_postgres: MigratedPostgres, connect: Callable[..., Any]
 ) -> None:
-    stranger = SqlFixture(connect(own_postgres.url()))
+    stranger = SqlFixture(connect(migrated_postgres.url()))
     if stranger.value("SHOW server_version_num") < "170000":
         pytest.skip("before version 17 PostgreSQL's queue has 8 GB and cannot be made smaller")
     stranger.rows("ALTER SYSTEM SET max_notify_queue_pages = 64")
-    own_postgres.stop()
-    own_postgres.start()
-    migrate(own_postgres.url())
-    engine, sql = make_engine(own_postgres.url()), SqlFixture(connect(own_postgres.url()))
+    migrated_postgres.stop()
+    migrated_postgres.start()
+    engine, sql = make_engine(migrated_postgres.url()), SqlFixture(connect(migrated_postgres.url()))
     connections = ConnectionFixture(Stores(engine), sql)
-    stranger, listener = SqlFixture(connect(own_postgres.url())), SqlFixture(connect(own_postgres.url()))
+    stranger, listener = SqlFixture(connect(migrated_postgres.url())), SqlFixture(connect(migrated_postgres.url()))
     listener.rows("LISTEN any_channel")
     listener.rows("BEGIN")
     listener.rows("SELECT 1")

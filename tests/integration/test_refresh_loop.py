@@ -10,15 +10,14 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine
 
-from sandbox.embedded import EmbeddedPostgres
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.imports import ImportRow
-from shared.db.schema.migrate import migrate
 from shared.domain.errors import TemporarilyUnavailable, Throttled
 from shared.domain.schedule import Schedule
 from shared.token_cipher import TokenCipher
 from tests.support.hubspot import ScriptedHubSpot
 from tests.support.polling import until
+from tests.support.postgres import MigratedPostgres
 from tests.support.stores import SqlFixture, Stores, open_transaction
 from worker.refresh.loop import RefreshLoop
 from worker.refresh.refresher import Refresher
@@ -198,14 +197,13 @@ def test_rows_locked_by_another_transaction_wait_while_all_others_are_refreshed(
 
 
 @pytest.fixture
-def own_engine(own_postgres: EmbeddedPostgres) -> Iterator[Engine]:
-    migrate(own_postgres.url())
-    engine = make_engine(own_postgres.url())
+def own_engine(migrated_postgres: MigratedPostgres) -> Iterator[Engine]:
+    engine = make_engine(migrated_postgres.url())
     yield engine
     engine.dispose()
 
 
-def test_results_are_saved_after_an_outage_of_postgresql(own_postgres, own_engine, start_loop, hubspot):
+def test_results_are_saved_after_an_outage_of_postgresql(migrated_postgres, own_engine, start_loop, hubspot):
     # The order of the fixtures matters: the loop is drained before the engine and the server end.
     stores = Stores(own_engine, lease_seconds=60)
     import_connections(stores, 10)
@@ -213,10 +211,10 @@ def test_results_are_saved_after_an_outage_of_postgresql(own_postgres, own_engin
     hubspot.gate.clear()
     loop.activate(30)
     until(lambda: hubspot.in_flight.total() == 10)
-    own_postgres.stop()
+    migrated_postgres.stop()
     hubspot.gate.set()
     until(lambda: hubspot.in_flight.total() == 0)
-    own_postgres.start()
+    migrated_postgres.start()
     until(lambda: stores.claims.count_due(100) == 0 and _are_all_served(own_engine))
     assert set(hubspot.refreshes.values()) == {1}
 

@@ -7,7 +7,6 @@ import psutil
 import pytest
 import redis
 
-from shared.db.schema.migrate import migrate
 from tests.support.http_server import serving
 from tests.support.polling import until
 from tests.support.visitor import Visitor
@@ -17,9 +16,8 @@ HUB = 62515
 
 
 @pytest.fixture
-def settings(environment, own_postgres, own_valkey):
-    migrate(own_postgres.url())
-    return environment(DATABASE_URL=own_postgres.url(), REDIS_URL=own_valkey.url())
+def settings(environment, migrated_postgres, own_valkey):
+    return environment(DATABASE_URL=migrated_postgres.url(), REDIS_URL=own_valkey.url())
 
 
 @pytest.fixture
@@ -30,9 +28,9 @@ def visitor(settings, simulator):
 
 
 @pytest.fixture
-def read_active_hubs(connect, own_postgres):
+def read_active_hubs(connect, migrated_postgres):
     def read():
-        with connect(own_postgres.url()) as connection, connection.cursor() as cursor:
+        with connect(migrated_postgres.url()) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT hub_id FROM hubspot.connections WHERE status = 'active' ORDER BY 1")
             return [row[0] for row in cursor.fetchall()]
 
@@ -70,21 +68,21 @@ def measure_seconds(call):
 
 
 def test_with_redis_down_the_install_is_stored_directly_with_its_token(
-    visitor, own_valkey, connect, own_postgres, read_active_hubs
+    visitor, own_valkey, connect, migrated_postgres, read_active_hubs
 ):
     own_valkey.stop()
     path = visitor.install(HUB)
     assert visitor.status(path) == {"state": "connected", "hub_id": HUB}
     assert read_active_hubs() == [HUB]
-    with connect(own_postgres.url()) as connection, connection.cursor() as cursor:
+    with connect(migrated_postgres.url()) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT access_token FROM hubspot.tokens")
         [[token]] = cursor.fetchall()
     assert visitor.simulator.check_tokens([token])[0].is_live
     assert visitor.seconds_until_expiry("tk_grant_") <= STORED_GRANT_SECONDS
 
 
-def test_with_postgres_down_the_install_is_queued_and_its_page_answers(visitor, own_postgres, own_valkey):
-    own_postgres.stop()
+def test_with_postgres_down_the_install_is_queued_and_its_page_answers(visitor, migrated_postgres, own_valkey):
+    migrated_postgres.stop()
     path = visitor.install(HUB)
     page, seconds = measure_seconds(lambda: visitor.get(path))
     assert page.status_code == 200
@@ -95,20 +93,20 @@ def test_with_postgres_down_the_install_is_queued_and_its_page_answers(visitor, 
 
 
 def test_with_both_down_the_install_is_in_the_browser_until_postgres_is_back(
-    visitor, own_postgres, own_valkey, read_active_hubs
+    visitor, migrated_postgres, own_valkey, read_active_hubs
 ):
-    own_postgres.stop()
+    migrated_postgres.stop()
     own_valkey.stop()
     path = visitor.install(HUB)
     assert visitor.status(path)["state"] == "storing"
-    own_postgres.start()
+    migrated_postgres.start()
     visitor.wait(path)
     assert read_active_hubs() == [HUB]
     assert visitor.seconds_until_expiry("tk_grant_") <= STORED_GRANT_SECONDS
 
 
-def test_with_both_down_the_install_is_in_the_browser_until_redis_is_back(visitor, own_postgres, own_valkey):
-    own_postgres.stop()
+def test_with_both_down_the_install_is_in_the_browser_until_redis_is_back(visitor, migrated_postgres, own_valkey):
+    migrated_postgres.stop()
     own_valkey.stop()
     path = visitor.install(HUB)
     own_valkey.start()
@@ -130,8 +128,10 @@ def test_after_a_wiped_queue_the_page_submits_the_install_again(visitor, own_val
     assert read_active_hubs() == [HUB]
 
 
-def test_with_both_frozen_every_response_comes_in_time(visitor, own_postgres, own_valkey, freeze, read_active_hubs):
-    resume_all = [freeze(own_postgres), freeze(own_valkey)]
+def test_with_both_frozen_every_response_comes_in_time(
+    visitor, migrated_postgres, own_valkey, freeze, read_active_hubs
+):
+    resume_all = [freeze(migrated_postgres), freeze(own_valkey)]
     back = visitor.allow(HUB)
     response, seconds = measure_seconds(lambda: visitor.get(back))
     assert response.status_code == 303
@@ -147,8 +147,8 @@ def test_with_both_frozen_every_response_comes_in_time(visitor, own_postgres, ow
     assert read_active_hubs() == [HUB]
 
 
-def test_a_reload_during_an_outage_does_not_exchange_the_code_again(visitor, own_postgres, own_valkey):
-    own_postgres.stop()
+def test_a_reload_during_an_outage_does_not_exchange_the_code_again(visitor, migrated_postgres, own_valkey):
+    migrated_postgres.stop()
     own_valkey.stop()
     back = visitor.allow(HUB)
     first, again = visitor.get(back), visitor.get(back)
@@ -156,19 +156,21 @@ def test_a_reload_during_an_outage_does_not_exchange_the_code_again(visitor, own
     assert visitor.simulator.get_stats()["by_hub"][str(HUB)]["exchanges"] == 1
 
 
-def test_with_a_table_missing_the_install_waits_until_it_is_back(visitor, connect, own_postgres, own_valkey):
-    with connect(own_postgres.url()) as connection, connection.cursor() as cursor:
+def test_with_a_table_missing_the_install_waits_until_it_is_back(visitor, connect, migrated_postgres, own_valkey):
+    with connect(migrated_postgres.url()) as connection, connection.cursor() as cursor:
         cursor.execute("ALTER TABLE tokenkeeper.installs RENAME TO installs_renamed")
     path = visitor.install(HUB)
     assert visitor.status(path)["state"] == "storing"
-    with connect(own_postgres.url()) as connection, connection.cursor() as cursor:
+    with connect(migrated_postgres.url()) as connection, connection.cursor() as cursor:
         cursor.execute("ALTER TABLE tokenkeeper.installs_renamed RENAME TO installs")
     visitor.wait(path)
 
 
-def test_web_uses_postgres_and_redis_again_after_their_restart(visitor, own_postgres, own_valkey, read_active_hubs):
+def test_web_uses_postgres_and_redis_again_after_their_restart(
+    visitor, migrated_postgres, own_valkey, read_active_hubs
+):
     visitor.wait(visitor.install(1))
-    for server in (own_postgres, own_valkey):
+    for server in (migrated_postgres, own_valkey):
         server.stop()
         server.start()
     visitor.wait(visitor.install(2))

@@ -21,11 +21,9 @@ from cryptography.fernet import Fernet
 from sandbox.embedded import EmbeddedValkey
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import DEMO_CLIENT_ID, SimulatorControl
-from shared.db.schema.migrate import migrate
 from tests.security.marked_simulator import run_marked_simulator
 from tests.security.markers import Mark, Search, new_mark
 from tests.support.command import Command
-from tests.support.databases import Databases
 from tests.support.environment import inherited_environment
 from tests.support.fault_deployment import (
     SHORT_TIMEOUTS,
@@ -35,7 +33,7 @@ from tests.support.fault_deployment import (
     Servers,
 )
 from tests.support.folders import server_folder
-from tests.support.postgres import make_postgres
+from tests.support.postgres import make_migrated_postgres
 from tests.support.product import Product
 from tests.support.raw_http_server import replies
 from tests.support.visitor import Visitor
@@ -53,7 +51,7 @@ class DurableServers(Servers):
     """Valkey writes files, as in production: the audit searches them."""
 
     def __init__(self, folder: Path) -> None:
-        self.postgres = make_postgres(folder, durable=True)
+        self.postgres = make_migrated_postgres(folder, durable=True)
         self.valkey = EmbeddedValkey(folder, durable=True)
         self.postgres.start()
         self.valkey.start()
@@ -138,7 +136,7 @@ def start_audit(logs: Path) -> Iterator[Audit]:
         receiver = stack.enter_context(receiving(replies(500)))
         servers = DurableServers(folder)
         stack.callback(servers.stop)
-        database_url = stack.enter_context(Databases(servers.postgres.url(), migrate).create_migrated())
+        database_url = servers.postgres.url()
         for kind, url in ((DATABASE_PASSWORD, database_url), (REDIS_PASSWORD, servers.valkey.url())):
             marks[kind] = Mark(kind, str(urlsplit(url).password))
         settings = _settings(marks, secret, database_url, servers, receiver)

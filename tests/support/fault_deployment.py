@@ -16,13 +16,11 @@ import redis
 from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedValkey
 from sandbox.simulator.control import SimulatorControl
-from shared.db.schema.migrate import migrate
-from tests.support.databases import Databases
 from tests.support.deployment import Deployment
 from tests.support.environment import product_environment
 from tests.support.folders import server_folder
 from tests.support.polling import until
-from tests.support.postgres import make_postgres
+from tests.support.postgres import make_migrated_postgres
 from tests.support.product import Product
 from tests.support.stores import SqlFixture
 from tests.support.token_watcher import TokenWatcher
@@ -92,7 +90,7 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         # Durable: the tests check that an immediate stop loses nothing that was committed.
-        self.postgres = make_postgres(folder, durable=True)
+        self.postgres = make_migrated_postgres(folder, durable=True)
         self.valkey = EmbeddedValkey(folder, durable=False)
         self.postgres.start()
         self.valkey.start()
@@ -246,7 +244,7 @@ def start_fault_deployment(logs: Path, simulator_url: str, settings: Mapping[str
     with ExitStack() as stack:
         servers = Servers(stack.enter_context(server_folder("faults")))
         stack.callback(servers.stop)
-        url = stack.enter_context(Databases(servers.postgres.url(), migrate).create_migrated())
+        url = servers.postgres.url()
         simulator = stack.enter_context(SimulatorControl(simulator_url))
         simulator.reset(settings=True, accounts=True)
         simulator.change_settings(lifetime=TOKEN_LIFETIME_SECONDS)
