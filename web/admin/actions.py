@@ -10,13 +10,11 @@ from collections.abc import Callable
 import structlog
 from flask import Response
 
-from shared.db.refresh.requests import RefreshRequestOutcome
 from shared.dispatch import QueueUnavailable
 from shared.net.deadline import deadline
-from web.admin import error_pages
 from web.admin.flash_messages import FlashMessage
 from web.admin.view_base import QUERY_SECONDS, ViewBase, WantedConnection, redirect_with_message
-from web.error_pages import AbortWithPage, Link
+from web.error_pages import Link
 from web.server.timeouts import TimedOut, run_within
 from web.services import Services
 
@@ -40,8 +38,6 @@ class Actions:
         with deadline(QUERY_SECONDS):
             connection = wanted.find_one(self._services.reports)
             outcome = self._services.refresh_requests.request([connection.id])[connection.id]
-        if outcome is RefreshRequestOutcome.UNKNOWN:
-            raise AbortWithPage(error_pages.UNKNOWN_CONNECTION)
         log.info("the operator requested a refresh", **connection.identity.log_fields(), outcome=outcome.value)
         return redirect_with_message(_link_to_connection(wanted), FlashMessage(outcome.value))
 

@@ -45,6 +45,7 @@ class Site:
     cipher: TokenCipher = field(default_factory=lambda: TokenCipher([Fernet.generate_key().decode()]))
     checks: dict = field(default_factory=dict)
     trusted_proxies: int = 0
+    double_click_seconds: float = 0.0
     metrics_password: str = PASSWORD
     connect_link_keys: tuple[str, ...] = ()
     is_link_required: bool = False
@@ -94,7 +95,7 @@ class Site:
             hubspot_app_url="https://app.hubspot.com",
             sweep_seconds=2.0,
             trusted_proxies=self.trusted_proxies,
-            double_click_seconds=0.0,
+            double_click_seconds=self.double_click_seconds,
             monotonic_clock=lambda: self.monotonic,
             single_uses=self.single_uses,
             connect_link_keys=self.connect_link_keys,
@@ -109,6 +110,18 @@ class Site:
         site = replace(self)
         site.app, site.browser = self.app, self.app.test_client()
         return site
+
+    def other_process(self, **changes):
+        """Of the same web, with the same browser."""
+        site = replace(self, **changes)
+        site.browser._cookies = self.browser._cookies
+        return site
+
+    def lose_cookies(self):
+        """All that a browser does not get where the first of two responses is dropped."""
+        for cookie in list(self.browser._cookies.values()):
+            if not cookie.key.endswith("tk_browser"):
+                self.browser.delete_cookie(cookie.key, domain=cookie.domain, path=cookie.path)
 
     def visit(self, url, **options):
         parts = urlsplit(self.redirect_uri)

@@ -6,9 +6,15 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import jwt
 import pytest
+from cryptography.fernet import Fernet
 
 from shared.domain.errors import CodeRejected, InvalidClient, TemporarilyUnavailable
-from tests.support.builders import HUB, START
+from shared.settings.hubspot_app import HubSpotApp
+from shared.token_cipher import TokenCipher
+from tests.support.builders import ACCESS_TOKEN, HUB, START
+from tests.support.hubspot import ScriptedHubSpot
+from tests.unit.web.conftest import HTTP_REDIRECT_URI, HTTPS_REDIRECT_URI, Site
+from web.oauth.install_cookie import LOST_AFTER_SECONDS
 
 KEY = "a-key-of-32-random-characters-or-more"
 PRODUCT = "https://app.example"
@@ -22,8 +28,6 @@ def site(link_site):
 
 @pytest.fixture
 def link_site():
-    from tests.unit.web.conftest import HTTPS_REDIRECT_URI, Site
-
     def make(**options):
         values = {"redirect_uri": HTTPS_REDIRECT_URI, "connect_link_keys": (KEY,), "return_to_origins": (PRODUCT,)}
         return Site(**{**values, **options})
@@ -251,6 +255,19 @@ def test_an_account_that_the_link_does_not_name_is_uninstalled_again_and_nothing
     assert [call for call in site.hubspot.calls if call.startswith("uninstall")]
 
 
+def test_where_hubspot_does_not_uninstall_the_wrong_account_the_person_is_told_to(site):
+    site.hubspot.during_call = fail_to_uninstall
+    state = go_to_hubspot(site, hub_id=783, return_to=None)
+    assert "uninstall it there" in site.callback(state=state, hub_id=HUB).text
+    state = go_to_hubspot(site, hub_id=783, jti="link-2", return_to=None)
+    assert "uninstall it there" in site.callback("code-2", state=state, hub_id=HUB, access_token=None).text
+    assert [call for call in site.hubspot.calls if call.startswith("uninstall")] == [f"uninstall {ACCESS_TOKEN}"]
+
+
+def fail_to_uninstall():
+    raise TemporarilyUnavailable("timeout")
+
+
 @pytest.mark.parametrize("is_down", [False, True])
 def test_an_account_that_was_connected_before_is_not_uninstalled(site, is_down):
     """Nor is one of which that cannot be asked."""
@@ -307,6 +324,55 @@ def test_a_link_below_a_path_and_with_a_slash_at_its_end(link_site):
     site = link_site(redirect_uri="https://connect.example/hub/oauth/callback")
     assert site.visit(f"/hub/connect/{make_link()}").status_code == 200
     assert site.visit(f"/connect/{make_link()}").status_code == 200  # the proxy has removed the path
+
+
+def two_apps():
+    """Each with its own host: options of Site."""
+    names = ("a", "b")
+    return {
+        "apps": {name: HubSpotApp(name, redirect_uri=f"https://{name}.example/oauth/callback") for name in names},
+        "clients": {name: ScriptedHubSpot(client_id=name) for name in names},
+    }
+
+
+def test_the_page_is_at_the_host_of_the_app_that_the_link_names(link_site):
+    two = {
+        name: HubSpotApp(name, client_id=name, redirect_uri=f"https://{name}.example/oauth/callback")
+        for name in ("a", "b")
+    }
+    site = link_site(apps=two, clients={name: ScriptedHubSpot(client_id=name) for name in two})
+    link = make_link(app="b")
+    moved = site.browser.get(f"/connect/{link}", base_url="https://a.example")
+    assert moved.headers["Location"] == f"https://b.example/connect/{link}?moved=1"
+
+
+def test_a_link_whose_state_no_key_decrypts_any_more_is_not_followed(site):
+    """The install would lose its customer."""
+    state = go_to_hubspot(site)
+    other = site.other_process(cipher=TokenCipher([Fernet.generate_key().decode()]))
+    assert other.callback(state=state).status_code == 400
+    assert site.hubspot.exchanged == []
+
+
+def test_an_install_by_a_link_that_is_lost_goes_back_with_the_reason(link_site):
+    site = link_site(redirect_uri=HTTP_REDIRECT_URI)
+    path = connect(site)
+    site.queue.messages.clear()
+    site.browser.delete_cookie(site.cookie_name("grant", path))
+    site.clock.step(LOST_AFTER_SECONDS + 1)
+    values = read_return(site.visit(path))[1]
+    assert (values["status"], values["reason"]) == ("failed", "not_stored")
+
+
+def test_a_double_click_that_another_process_answers_still_knows_the_link(site):
+    state = go_to_hubspot(site)
+    first = site.callback(state=state)
+    site.store_queued()
+    site.lose_cookies()
+    other = site.other_process()
+    again = other.visit(f"/oauth/callback?code=the-code&state={state}")
+    assert again.headers["Location"] == first.headers["Location"]
+    assert read_return(other.visit(again.headers["Location"]))[1]["status"] == "connected"
 
 
 def test_a_second_tab_with_another_link_does_not_mix_the_customers(site):

@@ -1,5 +1,6 @@
 """The handshake: every way in which HubSpot can redirect a browser back, and the page that the person sees."""
 
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -16,6 +17,7 @@ from shared.domain.errors import (
     UnknownRefusal,
 )
 from tests.support.builders import ACCESS_TOKEN, HUB, REFRESH_TOKEN, START, grant
+from tests.support.polling import until
 
 
 def is_error_page(site, response, status, text):
@@ -240,12 +242,33 @@ def test_a_double_click_whose_first_response_was_lost_finds_the_install(site):
     state = site.state()
     first = site.callback(state=state)
     site.store_queued()
-    for cookie in list(site.browser._cookies.values()):
-        if cookie.key != "tk_browser":
-            site.browser.delete_cookie(cookie.key)
+    site.lose_cookies()
     again = site.visit(f"/oauth/callback?code=the-code&state={state}")
     assert again.headers["Location"] == first.headers["Location"]
     assert "is connected" in site.visit(again.headers["Location"]).text
+
+
+def test_a_double_click_that_another_process_answers_finds_the_install_as_soon_as_it_is_stored(site):
+    state = site.state()
+    first = site.callback(state=state)
+    site.lose_cookies()
+    other = site.other_process(double_click_seconds=60.0)
+    with ThreadPoolExecutor(1) as threads:
+        again = threads.submit(other.visit, f"/oauth/callback?code=the-code&state={state}")
+        until(lambda: site.installs.asked > 1)
+        site.store_queued()
+        assert again.result().headers["Location"] == first.headers["Location"]
+
+
+def test_a_code_that_hubspot_rejected_is_not_sent_again_and_is_found_once_another_process_has_stored_it(site):
+    state = site.state()
+    first = site.callback(state=state)
+    site.lose_cookies()
+    other, url = site.other_process(), f"/oauth/callback?code=the-code&state={state}"
+    assert "Refresh" in other.visit(url).headers
+    site.store_queued()
+    assert other.visit(url).headers["Location"] == first.headers["Location"]
+    assert site.hubspot.exchanged == ["the-code"] * 2
 
 
 def test_another_account_after_the_back_button_is_another_install(site):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.builders import HUB, grant
 from tests.unit.web.conftest import HTTPS_REDIRECT_URI, Site
-from tests.unit.web.test_connect_page import KEY, make_link
+from tests.unit.web.test_connect_page import KEY, make_link, two_apps
 
 SIGN_IN = "https://app.example/hubspot?from=marketplace"
 RETURN_URL = "https://app-eu1.hubspot.com/marketplace/wizard"
@@ -28,6 +28,11 @@ def send(site, path="/marketplace", **parameters):
     if "code" in parameters:
         site.hubspot.grants.setdefault(parameters["code"], grant())
     return site.visit(path, query_string=parameters)
+
+
+def send_again(site, **parameters):
+    """The code in it was exchanged already."""
+    return site.visit("/marketplace", query_string=parameters)
 
 
 def read_location(response):
@@ -129,6 +134,14 @@ def test_a_link_that_is_not_valid_gets_a_page_and_no_state(sign_in_site, claims)
     assert "Location" not in response.headers
 
 
+def test_a_link_of_another_app_gets_a_page_and_no_state():
+    site = Site(redirect_uri=HTTPS_REDIRECT_URI, connect_link_keys=(KEY,), **two_apps())
+    link = make_link(app="b", return_to=None)
+    response = send(site, "/marketplace/a", step="authorize", returnUrl=RETURN_URL, link=link)
+    assert response.status_code == 400
+    assert "Location" not in response.headers
+
+
 def test_a_state_works_once(sign_in_site):
     state = sign_in(sign_in_site)
     assert finalize(sign_in_site, state).status_code == 303
@@ -145,6 +158,13 @@ def test_the_same_request_twice_has_the_same_answer_and_exchanges_the_code_once(
         RETURN_URL
     ] * 2
     assert sign_in_site.hubspot.exchanged == ["the-code", "code-2"]
+
+
+def test_the_same_request_at_another_process_has_the_same_answer(site):
+    send(site, code="the-code", returnUrl=RETURN_URL)
+    site.store_queued()
+    assert send_again(site.other_process(), code="the-code", returnUrl=RETURN_URL).headers["Location"] == RETURN_URL
+    assert site.queue.messages == []
 
 
 def test_a_state_that_is_unknown_or_expired_gets_a_page_and_never_goes_back(sign_in_site):
@@ -175,7 +195,13 @@ def test_a_state_of_one_app_does_not_finish_another_apps_install(sign_in_site):
 
 @pytest.mark.parametrize(
     "url",
-    ["https://evil.example/", "http://app.hubspot.com/", "https://app.hubspot.com@evil.example/", "//app.hubspot.com"],
+    [
+        "https://[evil.example/",
+        "https://evil.example/",
+        "http://app.hubspot.com/",
+        "https://app.hubspot.com@evil.example/",
+        "//app.hubspot.com",
+    ],
 )
 def test_a_hostile_return_url_is_never_followed(site, url, capsys):
     response = send(site, step="authorize", returnUrl=url)
@@ -199,6 +225,7 @@ def test_a_request_without_parameters_begins_an_ordinary_install(site):
     assert response.status_code == 302
     assert "/oauth/authorize" in response.headers["Location"]
     assert send(site, code="a-code-alone").status_code == 302
+    assert send(site, code="a-code", state="a-state").status_code == 400, "as at /oauth/callback"
     assert site.hubspot.exchanged == []
 
 
