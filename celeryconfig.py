@@ -37,8 +37,9 @@ task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_st
 # acknowledged on arrival: a later sweep does what a lost one left undone.
 worker_prefetch_multiplier = 1
 worker_hijack_root_logger = False
-worker_send_task_events = True
-task_send_sent_event = True
+# Events of tasks are sent once Flower asks for them, which it does every few seconds: for one sweep they took more CPU
+# than all else that the worker's main process does for it.
+worker_send_task_events = False
 # A lost connection to the broker must not cancel tasks: their results go to PostgreSQL, not through Redis.
 worker_cancel_long_running_tasks_on_connection_loss = False
 

@@ -23,6 +23,7 @@ from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
 from tests.support.environment import inherited_environment
 from tests.support.folders import server_folder
+from tests.support.polling import until
 
 HUB = 62515
 TOKENKEEPER = str(Path(sys.executable).parent / "tokenkeeper")
@@ -240,6 +241,18 @@ def test_a_connect_link_made_in_another_terminal_opens_the_page_of_its_customer(
 
     assert page.status_code == 200
     assert "acme" in page.text
+
+
+def test_flower_shows_the_worker_and_its_tasks(lasting_home: Home, running: ChildProcess) -> None:
+    """The worker sends events of tasks only while Flower asks for them."""
+    url = f"http://127.0.0.1:{lasting_home.environment['FLOWER_PORT']}"
+
+    def read(path: str) -> dict[str, Any]:
+        found: dict[str, Any] = requests.get(f"{url}{path}", auth=("operator", password(running)), timeout=30).json()
+        return found
+
+    until(lambda: "tokenkeeper.sweep" in {task["name"] for task in read("/api/tasks?limit=20").values()})
+    until(lambda: [*read("/api/workers?status=true").values()] == [True])
 
 
 def test_when_a_server_exits_up_stops_all_processes_and_names_the_server(running: ChildProcess) -> None:

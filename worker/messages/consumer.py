@@ -26,6 +26,8 @@ POLL_SECONDS = 0.1
 #: Workers ask each other for revoked tasks (a second at each connection) and listen to all events of all others. Here
 #: tasks cannot be revoked, and what one worker has to know of others is in PostgreSQL.
 NO_NEIGHBOURS: Mapping[str, Any] = {"without_mingle": True, "without_gossip": True}
+#: Between two events for Flower that this worker is alive, each with this number. Celery's own is 2.
+HEARTBEAT_EVENT_SECONDS = 10.0
 
 
 class ReconnectingConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
@@ -36,7 +38,9 @@ class ReconnectingConsumer(Consumer):  # type: ignore[misc]  # Celery has no typ
     """
 
     def __init__(self, *arguments: Any, worker_options: Mapping[str, Any] | None = None, **options: Any) -> None:
-        super().__init__(*arguments, worker_options={**(worker_options or {}), **NO_NEIGHBOURS}, **options)
+        given = dict(worker_options or {})
+        given["heartbeat_interval"] = given.get("heartbeat_interval") or HEARTBEAT_EVENT_SECONDS
+        super().__init__(*arguments, worker_options={**given, **NO_NEIGHBOURS}, **options)
         self.connection_errors = (Exception,)
         self._pause_seconds = MIN_PAUSE_SECONDS
         self._failed_at = 0.0  #: by time.monotonic()
