@@ -78,6 +78,7 @@ SELECT p.app,
  ORDER BY swept_at DESC NULLS LAST
 """,
     _USE_INDEXES,
+    is_retried=True,
     overdue_seconds="double precision",
     beat_missing_seconds="double precision",
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, text
 
-from shared.db.core.statements import Database, single_statement
+from shared.db.core.statements import Database, PreparedStatement, single_statement
 from shared.domain.alerts import GIVE_UP_AFTER, MAX_RETRY_SECONDS, Alert, AlertKind
 
 #: For one post: three times as long as it may take.
@@ -52,10 +52,13 @@ _IS_DUE = f"(a.due_at <= now() OR a.due_at > now() + interval '{_MAX_WAIT_SECOND
 #: NOT IN, not a join: PostgreSQL evaluates it again for a row that another worker has changed since the snapshot.
 _IS_POSTABLE = f"{_IS_DUE} AND {_IS_UNLEASED} AND (a.kind, coalesce(a.app, '')) NOT IN ({_PAUSED_KINDS})"
 #: Whether there is anything to log, or to post now.
-ANY_TO_DELIVER = single_statement(f"""
+ANY_TO_DELIVER = PreparedStatement(
+    f"""
 SELECT EXISTS (SELECT FROM tokenkeeper.alerts WHERE due_at IS NOT NULL AND logged_at IS NULL)
     OR EXISTS (SELECT FROM tokenkeeper.alerts AS a WHERE number IN ({_FIRST_OF_KIND}) AND {_IS_POSTABLE})
-""")
+""",
+    is_retried=True,
+)
 LOCK_UNLOGGED = text(f"""
 SELECT {_COLUMNS}, a.number FROM tokenkeeper.alerts AS a
  WHERE a.due_at IS NOT NULL AND a.logged_at IS NULL

@@ -30,7 +30,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, POLL_OK, POLL_READ, STATUS_SETUP, set_wait_callback
 from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  its own name is too short
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidatePoolError
 
 from shared.database_url import parse_database_url
@@ -137,8 +137,8 @@ def make_engine(
 
 def ping(engine: Engine, seconds: float = 2.5) -> None:
     """Raises StoreUnavailable within `seconds` where PostgreSQL does not answer."""
-    with deadline(seconds), translate_errors(), connect(engine) as connection:
-        connection.execute(text("SELECT 1"))
+    with deadline(seconds), translate_errors(), connect(engine):
+        pass  # it was checked as it left the pool
 
 
 def connect(engine: Engine, *, is_hot: bool = False) -> Connection:

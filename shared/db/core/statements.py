@@ -56,7 +56,10 @@ class PreparedStatement:
     """
 
     def __init__(self, sql: str, plan_settings: str = "", *, is_retried: bool = False, **types: str) -> None:
-        """`types`: of each parameter. `sql`: without a percent sign. `is_retried`: by the caller, after any failure."""
+        """`types`: of each parameter. `sql`: without a percent sign.
+
+        `is_retried`: by the caller, after any failure, at once or with the next sweep.
+        """
         limits, names = STATEMENT_LIMITS + _PLAN_SETTINGS + plan_settings, list(types)
         numbered = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", sql)
         self.sql, self.is_retried = sql, is_retried

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, text
 
-from shared.db.core.statements import Database, single_statement
+from shared.db.core.statements import Database, PreparedStatement, single_statement
 from shared.db.refresh.provider import Bucket
 from shared.domain.account import AccountDetails, AccountInfo
 from shared.domain.identity import DEFAULT_APP, ConnectionIdentity
@@ -25,10 +25,14 @@ UNUSED_PROBE_INTERVALS = 1.5
 #: install is not older than the second. After that its name stays unknown: an API that fails for long costs no more.
 DETAILS_PAUSE_SECONDS, DETAILS_ATTEMPTS_SECONDS = 300, 3600
 
-ANY_DUE = single_statement("""
+ANY_DUE = PreparedStatement(
+    """
 SELECT EXISTS (SELECT FROM tokenkeeper.connections
                 WHERE app = :app AND account_info_due_at <= now() AND access_token IS NOT NULL AND expires_at > now())
-""")
+""",
+    is_retried=True,
+    app="text",
+)
 CLAIM_DUE = text("""
 WITH due AS MATERIALIZED (
     SELECT id FROM tokenkeeper.connections

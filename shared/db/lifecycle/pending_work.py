@@ -13,10 +13,13 @@ from shared.db.refresh.future_dates import ANY_AHEAD
 from shared.db.refresh.late_results import ANY_ROTATED
 from shared.db.refresh.requests import ANY_REQUESTED
 
-READ = PreparedStatement(f"""
+READ = PreparedStatement(
+    f"""
 SELECT {ANY_REQUESTED} AS any_requested, {ANY_ROTATED} AS any_rotated, {ANY_AHEAD} AS any_ahead,
        {ANY_UNFINISHED} AS any_disconnect_unfinished, {IS_PRUNING_DUE} AS is_pruning_due
-""")
+""",
+    is_retried=True,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,7 @@ SELECT count(*) FROM (
 ) AS due
 """,
     READ_IN_ORDER,
+    is_retried=True,
     app="text",
     begins_at="timestamptz",
     lease_seconds="double precision",

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.errors import StoreError, StoreUnavailable
-from shared.db.core.statements import Database, single_statement
+from shared.db.core.statements import Database, PreparedStatement, single_statement
 from shared.domain.alerts import AlertKind
 from shared.domain.identity import DEFAULT_APP
 from shared.domain.provider import CallOutcome, Condition, Provider, apply_outcomes, resume, start_sweep
@@ -34,8 +34,8 @@ MIN_SWEEP_INTERVAL_SHARE = 0.6
 NOT_REGISTERED = "the app {app} has no row in tokenkeeper.provider yet: the next sweep makes it"
 
 READ = single_statement(f"SELECT {PROVIDER_COLUMNS} FROM tokenkeeper.provider WHERE app = :app")
-READ_NEWEST_SWEEP = single_statement(
-    "SELECT swept_at, clock_timestamp() AS now FROM tokenkeeper.provider WHERE app = :app"
+READ_NEWEST_SWEEP = PreparedStatement(
+    "SELECT swept_at, clock_timestamp() AS now FROM tokenkeeper.provider WHERE app = :app", app="text"
 )
 LOCK = text(f"""
 SELECT {PROVIDER_COLUMNS}, bucket_level, bucket_refilled_at, clock_timestamp() AS now
@@ -50,12 +50,13 @@ UPDATE tokenkeeper.provider
  WHERE app = :app
 """)
 #: A sweep of one app waits no longer for another transaction: the other apps' sweeps come after it.
-LIMIT_LOCK_WAIT = text("SET LOCAL lock_timeout = '2s'")
+LIMIT_LOCK_WAIT = "SET LOCAL lock_timeout = '2s'; "
 _PAST_DATES = ("since", "brake_since", "brake_reset_at")
 _NOT_IN_FUTURE = "CASE WHEN {0} > clock_timestamp() THEN clock_timestamp() ELSE {0} END"
 #: clock_timestamp(), not now(): a beat that waited for another one's lock must not use the time from before the wait.
 #: A date in the future comes from a clock that was set back: it must not stop the sweeps, or count for longer.
-BEGIN_SWEEP = text(f"""
+BEGIN_SWEEP = PreparedStatement(
+    f"""
 UPDATE tokenkeeper.provider
    SET swept_at = clock_timestamp(), {", ".join(f"{name} = {_NOT_IN_FUTURE.format(name)}" for name in _PAST_DATES)},
        swept_without_beat_since = CASE WHEN NOT :is_from_beat
@@ -63,9 +64,14 @@ UPDATE tokenkeeper.provider
  WHERE app = :app
    AND (swept_at IS NULL
         OR swept_at < clock_timestamp() - make_interval(secs => :seconds) OR swept_at > clock_timestamp())
-RETURNING {PROVIDER_COLUMNS}, has_postponed, swept_at AS now
-""")
-ADD_ROW = text("INSERT INTO tokenkeeper.provider (app) VALUES (:app) ON CONFLICT DO NOTHING")
+RETURNING {PROVIDER_COLUMNS}, has_postponed
+""",
+    LIMIT_LOCK_WAIT,
+    app="text",
+    seconds="double precision",
+    is_from_beat="boolean",
+)
+ADD_ROW = single_statement("INSERT INTO tokenkeeper.provider (app) VALUES (:app) ON CONFLICT DO NOTHING")
 _IS_POSTPONED = "failures > 0 AND due_at > greatest(now(), retry_not_before) AND status IN ('active', 'suspect')"
 #: In the order of the index connections_failing. Rows that another transaction has locked are left to the next sweep.
 MAKE_POSTPONED_DUE = single_statement(f"""
@@ -166,21 +172,16 @@ class ProviderStore:
 
         `is_from_beat`: False for a sweep that a worker begins because beat's message does not come.
         """
-        with self._database.transaction() as connection:
-            connection.execute(LIMIT_LOCK_WAIT)
-            values = {
-                "app": self._app,
-                "seconds": MIN_SWEEP_INTERVAL_SHARE * sweep_seconds,
-                "is_from_beat": is_from_beat,
-            }
-            row = connection.execute(BEGIN_SWEEP, values).one_or_none()
-            if row is None:
-                # Begun already; or a failover has lost the app's row, and the next sweep can begin.
-                connection.execute(ADD_ROW, {"app": self._app})
-                return None
-            before = row_to_provider(row)
-            after = self._save_change(connection, before, start_sweep(before))
-            return BegunSweep(after, row.has_postponed)
+        seconds = MIN_SWEEP_INTERVAL_SHARE * sweep_seconds
+        rows = self._database.execute(BEGIN_SWEEP, app=self._app, seconds=seconds, is_from_beat=is_from_beat)
+        if not rows:
+            # Begun already; or a failover has lost the app's row, and the next sweep can begin.
+            self._database.execute(ADD_ROW, app=self._app)
+            return None
+        provider = row_to_provider(rows[0])
+        if start_sweep(provider) != provider:
+            provider = self._start_sweep()
+        return BegunSweep(provider, rows[0].has_postponed)
 
     def record_outcomes(self, outcomes: Iterable[CallOutcome]) -> Provider:
         """The state after these answers of HubSpot. Waits for other workers' lock, so that no outcome is lost."""
@@ -226,7 +227,13 @@ class ProviderStore:
             last = {"failures": batch.failures, "id": batch.id}
         return made_due
 
-    def _read_row(self, statement: TextClause) -> Any:
+    def _start_sweep(self) -> Provider:
+        """Rarely: the rate rises."""
+        with self._database.transaction() as connection:
+            bucket = Bucket.lock(connection, self._app)
+            return self._save_change(connection, bucket.provider, start_sweep(bucket.provider))
+
+    def _read_row(self, statement: TextClause | PreparedStatement) -> Any:
         rows = self._database.execute(statement, app=self._app)
         if not rows:
             raise StoreUnavailable(NOT_REGISTERED.format(app=self._app))
