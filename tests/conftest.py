@@ -22,10 +22,11 @@ from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
+from tests.support import fork_server
 from tests.support.databases import Databases
 from tests.support.deployment import Deployment, start_deployment
 from tests.support.environment import inherited_environment, product_environment
-from tests.support.folders import RUN_FOLDER, make_server_folder, server_folder
+from tests.support.folders import RUN_FOLDER, make_run_folder, server_folder
 from tests.support.postgres import MigratedPostgres, make_migrated_postgres, make_postgres
 from tests.support.product import Product, url_responds
 
@@ -231,11 +232,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not is_xdist_process(config):
-        os.environ[RUN_FOLDER] = str(make_server_folder("run"))
+        make_run_folder()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not is_xdist_process(config):
+        fork_server.stop_server()
         shutil.rmtree(os.environ[RUN_FOLDER])
 
 

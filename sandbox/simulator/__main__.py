@@ -121,7 +121,7 @@ def _run(server: SimulatorServer) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     print(f"simulator: listens at http://{server.server_address[0]!s}:{server.port}/", flush=True)
-    server.serve_forever(poll_interval=0.1)
+    server.serve_forever(poll_interval=0.5)
     server.server_close()
     server.state.close()
     print("simulator: stopped", flush=True)

@@ -18,6 +18,7 @@ MEMORY = Path("/dev/shm")
 LEAST_FREE_BYTES = 2 << 30
 #: Names the folder that the processes of a run of tests share.
 RUN_FOLDER = "TEST_RUN_FOLDER"
+OWNER = "owner"
 
 
 @contextmanager
@@ -35,6 +36,19 @@ def make_server_folder(name: str, mode: int = 0o711) -> Path:
     return folder
 
 
+def make_run_folder() -> Path:
+    """For this process, which begins the run, and for those that it starts."""
+    folder = make_server_folder("run")
+    (folder / OWNER).write_text(str(os.getpid()))
+    os.environ[RUN_FOLDER] = str(folder)
+    return folder
+
+
+def read_owner() -> int:
+    """The id of the process that began the run of tests."""
+    return int((Path(os.environ[RUN_FOLDER]) / OWNER).read_text())
+
+
 def make_once(name: str, fill: Callable[[Path], None]) -> Path:
     """A folder that `fill` has filled, in this process or in another one of the same run of tests."""
     shared = Path(os.environ[RUN_FOLDER])
@@ -48,6 +62,12 @@ def make_once(name: str, fill: Callable[[Path], None]) -> Path:
             fill(folder)
             (shared / f"{name}.filled").touch()
     return folder
+
+
+def read_made(name: str, file: str) -> str | None:
+    """What is in a file of the folder that `make_once` made; None: it made none."""
+    made = Path(os.environ[RUN_FOLDER]) / name / file
+    return made.read_text() if made.exists() else None
 
 
 def _fast_folder() -> Path | None:

@@ -3,7 +3,8 @@
 Most of what a worker, a web server or a command costs at its start is the import of Celery, SQLAlchemy and Flask:
 0.6 s of CPU time, some 400 times in a run of all tests. The fork server imports them once, and the product's modules
 except its entry points: only those read the environment as they are imported (the linter holds that), so each process
-reads its settings for itself, as after `exec`.
+reads its settings for itself, as after `exec`. There is one for a run of tests; each process of the run gets a fork of
+it, whose children end with that process.
 Three differences remain: `/proc` shows the fork server's command line and environment; variables that Python reads as
 it starts have no effect (`can_fork` looks for them); objects are not destroyed at the end (`run_and_exit`).
 TEST_START=exec starts every process by `exec`.
@@ -32,6 +33,7 @@ from typing import IO, Any, NoReturn
 
 from sandbox.child_processes import die_with_parent
 from tests.support.environment import ROOT, inherited_environment
+from tests.support.folders import make_once, read_made, read_owner
 from tests.support.polling import list_readable
 
 ENTRY_POINTS = {
@@ -78,6 +80,9 @@ PRODUCT_MODULES = (
 #: Variables that Python reads as it starts, and so before a fork.
 READ_AT_START = ("PYTHON", "LC_", "LANG")
 MESSAGE_BYTES = 1 << 20
+#: Names in the fork server's folder.
+SOCKET, PID = "socket", "pid"
+STOP_SECONDS = 20
 
 
 def can_fork(argv: Sequence[str], environment: Mapping[str, str], cwd: Path = ROOT) -> bool:
@@ -164,25 +169,68 @@ def _fork(argv: Sequence[str], environment: Mapping[str, str], *streams: int) ->
 
 @functools.cache
 def _connection() -> socket.socket:
-    """To this process's fork server, which ends with it."""
-    connection, for_server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.fork_server", str(for_server.fileno())],
-        cwd=ROOT,
-        env=inherited_environment(),
-        stdin=subprocess.DEVNULL,
-        pass_fds=[for_server.fileno()],
-        start_new_session=True,
-        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509  one call into libc
-    )
-    for_server.close()
-    atexit.register(_stop_server, server, connection)
+    """To this process's own fork of the fork server, which ends with it."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.connect(str(make_once("fork_server", _start_server) / SOCKET))
+    atexit.register(_stop, connection)
     return connection
 
 
-def _stop_server(server: subprocess.Popen[bytes], connection: socket.socket) -> None:
+def _stop(connection: socket.socket) -> None:
+    connection.shutdown(socket.SHUT_WR)
+    connection.recv(1)  # until the fork ends
     connection.close()
-    server.wait()
+
+
+def _start_server(folder: Path) -> None:
+    """It runs until `stop_server`, or the end of the process that began the run of tests."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(folder / SOCKET))
+        listener.listen()
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.fork_server", str(listener.fileno()), str(read_owner())],
+            cwd=ROOT,
+            env=inherited_environment(),
+            stdin=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
+    (folder / PID).write_text(str(server.pid))
+    server.returncode = 0  # it may run for longer than this process: no warning that it still does
+
+
+def stop_server() -> None:
+    """Once no process of the run has a connection any more. Returns when the server has ended."""
+    pid = read_made("fork_server", PID)
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
+        pidfd = os.pidfd_open(int(pid)) if pid else None
+        if pidfd is not None:
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            list_readable([pidfd], STOP_SECONDS)
+            os.close(pidfd)
+
+
+def accept(listener: socket.socket, owner: int) -> socket.socket | None:
+    """Fork for each process that connects: returns its connection in the child, and None when `owner` has ended."""
+    before_exec = die_with_parent(signal.SIGTERM)
+    assert before_exec
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    poller = select.poll()
+    owner_pidfd = os.pidfd_open(owner)
+    for file in (listener.fileno(), owner_pidfd):
+        poller.register(file, select.POLLIN)
+    while owner_pidfd not in {ready for ready, _ in poller.poll()}:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            before_exec()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            listener.close()
+            os.close(owner_pidfd)
+            return connection
+        connection.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+    return None
 
 
 def serve(connection: socket.socket) -> Sequence[str] | None:
@@ -267,7 +315,8 @@ if __name__ == "__main__":
     # Otherwise the collector of each child visits all objects, and so copies their pages: two thirds of its CPU time.
     gc.freeze()
     gc.enable()
-    command = serve(socket.socket(fileno=int(sys.argv[1])))
-    if command is not None:
+    accepted = accept(socket.socket(fileno=int(sys.argv[1])), owner=int(sys.argv[2]))
+    command = accepted and serve(accepted)
+    if command:
         name, function = ENTRY_POINTS[Path(command[0]).name]
         run_and_exit(getattr(importlib.import_module(name), function))
