@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.db.alerts.detection import CANDIDATE_ROWS, DETECT, LOCK_ALERTS, AlertDetector
+from shared.db.alerts.detection import CANDIDATE_ROWS, DETECT, LOCK_ALERTS, LOCK_BEAT_ALERTS, AlertDetector
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.statements import Database
 from shared.db.lifecycle.imports import ImportRow
@@ -18,7 +18,7 @@ from shared.domain.errors import InvalidClient, TemporarilyUnavailable, Throttle
 from shared.domain.identity import DEFAULT_APP
 from shared.domain.provider import FAILURES_BEFORE_OUTAGE, CallOutcome
 from tests.support.polling import until
-from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once, open_transaction
 
 NO_ANSWERS = [CallOutcome(is_first_attempt=True, error=TemporarilyUnavailable("timeout"))] * FAILURES_BEFORE_OUTAGE
 ONE_SUCCESS = [CallOutcome(is_first_attempt=True)]
@@ -104,6 +104,15 @@ def test_a_revoked_connection_raises_one_alert_and_its_reinstall_another(
     assert read_alerts(sql, "connection_revoked")[1:] == [(True, {"count": 1, "hubs": [62515]})]
 
 
+def test_an_alert_about_one_connection_of_a_user_level_app_names_the_user(
+    connections: ConnectionFixture, detector: AlertDetector, sql: SqlFixture
+) -> None:
+    connections.install(user_id=42)
+    connections.stores.results.save([connections.make_revocation(connections.claim_one())])
+    assert detector.detect()
+    assert read_alerts(sql, "connection_revoked") == [(False, {"count": 1, "hubs": [62515], "user_id": 42})]
+
+
 def test_many_revocations_raise_few_alerts(
     connections: ConnectionFixture, detector: AlertDetector, sql: SqlFixture
 ) -> None:
@@ -145,6 +154,20 @@ def test_a_sweep_waits_for_the_alert_about_stale_connections_that_another_one_is
         other.rollback()
         assert [sweep.result(60) for sweep in sweeps] == [True, True]
     assert len(read_alerts(sql, "stale_connections")) == 1
+
+
+def test_a_sweep_raises_no_alert_about_beat_that_another_one_is_raising(
+    stores: Stores, engine: Engine, sql: SqlFixture, connect: Callable[..., Any]
+) -> None:
+    stores.provider.begin_sweep(2.0, is_from_beat=False)
+    sql.rows("UPDATE tokenkeeper.provider SET swept_without_beat_since = now() - interval '1 hour'")
+    with ThreadPoolExecutor(2) as pool:
+        with open_transaction(connect) as other:
+            other.rows(LOCK_BEAT_ALERTS.text)
+            sweeps = [pool.submit(AlertDetector(engine, 2.0).detect) for _ in range(2)]
+            until(lambda: sql.count_lock_waits() == 2)
+        assert [sweep.result(60) for sweep in sweeps] == [True, True]
+    assert len(read_alerts(sql, "beat_missing")) == 1
 
 
 def test_a_detection_says_whether_there_is_an_alert_to_log_or_to_post_now(

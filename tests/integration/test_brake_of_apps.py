@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from shared.db.alerts.detection import AlertDetector
 from shared.db.alerts.outbox import Outbox
+from shared.db.core.errors import StoreUnavailable
 from shared.db.refresh.apps import RegisteredApp, list_apps, register_apps
+from shared.db.refresh.brake import RevocationBrake
 from shared.domain.alerts import Alert, describe_alert
 from shared.domain.brake import MIN_REVOCATIONS
 from shared.domain.errors import InvalidClient
 from shared.domain.provider import CallOutcome, Condition
 from tests.support.command import Command
-from tests.support.stores import ConnectionFixture, SqlFixture, Stores
+from tests.support.stores import ConnectionFixture, SqlFixture, Stores, open_transaction
 
 HELD = 3
 
@@ -99,7 +102,26 @@ def test_an_alert_names_its_app_where_there_are_several(
     assert describe_alert(found["crm", "connection_revoked"]).startswith("tokenkeeper (app crm): HubSpot ended 1 conn")
 
 
+def test_a_decision_that_another_transaction_keeps_from_rows_says_so_and_may_be_repeated(
+    brake_on: ConnectionFixture, engine: Engine, connect: Callable[..., Any]
+) -> None:
+    with open_transaction(connect) as other:
+        other.rows("SELECT FROM tokenkeeper.connections WHERE app = 'default' FOR UPDATE")
+        with pytest.raises(StoreUnavailable, match=r"^0 "):
+            RevocationBrake(engine, locked_rows_wait_seconds=0.0).confirm()
+    assert brake_on.stores.brake.confirm() == HELD
+
+
 def test_a_row_of_an_app_that_a_failover_lost_is_made_again_by_a_sweep(crm: Stores, sql: SqlFixture) -> None:
     sql.rows("DELETE FROM tokenkeeper.provider WHERE app = 'crm'")
+    for needs_row in (
+        crm.provider.read,
+        lambda: crm.provider.record_outcomes([CallOutcome(is_first_attempt=True)]),
+        lambda: crm.claims.claim(1),
+        crm.brake.read,
+        crm.brake.confirm,
+    ):
+        with pytest.raises(StoreUnavailable, match=r"the app crm has no row in tokenkeeper\.provider yet"):
+            needs_row()
     assert crm.provider.begin_sweep(2.0) is None
     assert crm.provider.begin_sweep(2.0) is not None

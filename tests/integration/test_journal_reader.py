@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET
 from shared.db.lifecycle.journal import JournalStore
-from shared.db.lifecycle.uninstalls import BATCH_ROWS, UninstallStore
+from shared.db.lifecycle.uninstalls import BATCH_ROWS, SEARCH_ROWS, UninstallStore
 from shared.domain.journal import CLOCK_TOLERANCE, RESTART_INTERVAL, RETENTION, STOPPED_AFTER, JournalFile, JournalState
 from shared.hubspot.client import HubSpot
 from shared.hubspot.journal import SCOPES, JournalClient
@@ -22,7 +22,7 @@ from shared.settings.hubspot_app import HubSpotApp
 from shared.token_cipher import TokenCipher
 from tests.support.simulator import SimulatorFixture, run_simulator
 from tests.support.stores import SqlFixture, open_transaction
-from worker.journal.reader import ASKED_PER_TURN, MAX_FILE_FAILURES, JournalReader
+from worker.journal.reader import ASKED_PER_TURN, MAX_FILE_FAILURES, MAX_FILES_PER_TURN, JournalReader
 
 APP = "default"
 HUB = 7
@@ -44,7 +44,7 @@ class JournalFixture:
     cipher: TokenCipher
     reader: JournalReader
 
-    def make_reader(self) -> JournalReader:
+    def make_reader(self, max_batch_seconds: float = 0.0) -> JournalReader:
         """Of another process."""
         app = HubSpotApp(APP, client_id=DEMO_CLIENT_ID, client_secrets=(DEMO_CLIENT_SECRET,))
         url = self.simulator.url
@@ -57,7 +57,7 @@ class JournalFixture:
             hubspot=hubspot,
             cipher=self.cipher,
             journal_seconds=10.0,
-            max_batch_seconds=0.0,
+            max_batch_seconds=max_batch_seconds,
         )
 
     def connect(self, hub_id: int = HUB, *, ago: float = 60.0, user_id: int | None = None) -> int:
@@ -301,9 +301,14 @@ def test_while_hubspot_refuses_the_app_its_journal_is_not_read_and_that_is_no_al
 
 def test_more_uninstalls_than_one_file_and_one_batch_have_are_all_acted_upon(journal: JournalFixture) -> None:
     hub_ids = journal.connect_many(BATCH_ROWS + 30)
-    journal.simulator.control.change_settings(journal_file_events=200)
+    journal.simulator.control.change_settings(journal_file_events=40)
     journal.uninstall(None)
-    assert journal.turn() == len(hub_ids)
+    journal.sql.set("due_at = now()")  # more than one batch is due: the reader waits between two
+    reader = journal.make_reader(max_batch_seconds=0.3)
+    journal.sql.rows("UPDATE tokenkeeper.journals SET due_at = now()")
+    first = reader.take_turn()
+    assert first.is_more, f"{MAX_FILES_PER_TURN} files were read"
+    assert first.due + journal.turn(reader) == len(hub_ids)
     assert journal.count("suspect") == len(hub_ids)
 
 
@@ -335,6 +340,11 @@ def test_after_a_lost_offset_connections_that_were_not_refreshed_since_are_asked
 ) -> None:
     lose_offset(journal)
     journal.sql.set("refreshed_at = now() + interval '1 minute'", 8)
+    journal.sql.set("encrypted_refresh_token = 'under a lost key'", 100)
+    journal.sql.rows(INSERT_MANY, list(range(1_000, 1_000 + SEARCH_ROWS)))
+    journal.sql.rows(
+        "UPDATE tokenkeeper.connections SET refreshed_at = now() + interval '1 minute' WHERE hub_id >= 1000"
+    )
     journal.turn()
     assert journal.state("next_offset") is None
     assert journal.state("unheard_since") is None, "all have been asked about"
@@ -481,6 +491,25 @@ def test_one_process_reads_at_a_time_and_another_one_takes_over_where_it_was_kil
     assert store.end_turn(killed, is_end=True, wait_seconds=0, state=JournalState.FAILING) is None
     assert store.restart(killed) is False
     assert (journal.state("next_offset"), journal.state()) == (offset, "reading")
+
+
+#: As if another process claimed the journal while this one asks about the subscriptions.
+TAKE_OVER = """
+CREATE FUNCTION take_over() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN NEW.lease_number := OLD.lease_number + 1; RETURN NEW; END';
+CREATE TRIGGER take_over BEFORE UPDATE ON tokenkeeper.journals FOR EACH ROW EXECUTE FUNCTION take_over();
+"""
+
+
+def test_a_process_that_took_longer_than_its_lease_records_nothing(journal: JournalFixture) -> None:
+    journal.connect()
+    journal.uninstall()
+    journal.sql.rows(TAKE_OVER)
+    assert journal.turn(journal.make_reader()) == 0
+    assert journal.status() == "active"
+    journal.sql.rows("DROP TRIGGER take_over ON tokenkeeper.journals")
+    journal.sql.rows("UPDATE tokenkeeper.journals SET lease_until = now()")
+    assert journal.turn() == 1
 
 
 def test_a_turn_that_is_not_due_calls_hubspot_not_at_all(journal: JournalFixture) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, MetaData
 
 from sandbox.embedded import EmbeddedPostgres
 from shared.db.core.engine import make_engine as connect_engine
-from shared.db.core.errors import SchemaError, StoreError, StoreUnavailable
+from shared.db.core.errors import SchemaError, StatementRejected, StoreError, StoreUnavailable
 from shared.db.schema.migrate import MIGRATIONS, REVISIONS, check_schema, migrate
 from shared.db.schema.tables import metadata
 from tests.support.databases import Databases
@@ -425,6 +425,24 @@ def test_a_database_that_is_behind_says_what_to_run(engine: Engine) -> None:
         check_schema(engine, (*REVISIONS, "9999"))
 
 
+def test_an_error_other_than_of_a_missing_privilege_or_another_migration_is_not_hidden(
+    engine: Engine, sql: SqlFixture, empty_database_url: str, connect: Callable[..., Any]
+) -> None:
+    sql.rows("ALTER TABLE tokenkeeper.alembic_version RENAME COLUMN version_num TO number")
+    with pytest.raises(StatementRejected, match="UndefinedColumn"):
+        check_schema(engine)
+    SqlFixture(connect(empty_database_url)).rows(REFUSE_SCHEMAS)
+    with pytest.raises(StatementRejected, match="RaiseException"):
+        migrate(empty_database_url)
+
+
+#: As an administrator may forbid changes by an event trigger.
+REFUSE_SCHEMAS = """
+CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$refused$$; END';
+CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE SCHEMA') EXECUTE FUNCTION refuse();
+"""
+
+
 def test_a_database_of_a_newer_version_is_left_unchanged(engine: Engine, sql: SqlFixture, database_url: str) -> None:
     sql.rows("UPDATE tokenkeeper.alembic_version SET version_num = '9999'")
     assert read_refusal(engine) == "this database was migrated by a newer tokenkeeper: upgrade the code"
@@ -505,6 +523,7 @@ def test_empty_schemas_that_an_administrator_has_made_for_the_login_are_used(
 ) -> None:
     url, admin = make_login(), SqlFixture(connect(empty_database_url))
     admin.rows(f"CREATE SCHEMA tokenkeeper AUTHORIZATION {urlsplit(url).username}")
+    assert "have an administrator run: GRANT CREATE ON DATABASE" in read_migration_refusal(url), "hubspot is missing"
     admin.rows("CREATE SCHEMA hubspot")
     assert f"have an administrator run: ALTER SCHEMA hubspot OWNER TO {urlsplit(url).username}" in (
         read_migration_refusal(url)

@@ -5,13 +5,14 @@ A failover is imitated here: the row is set back to what it was, and the session
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from shared.db.core.engine import ping
 from shared.db.core.errors import StoreUnavailable
@@ -229,3 +230,22 @@ def test_nothing_is_claimed_right_after_the_server_changed(connections: Connecti
     connections.stores.claims.count_due(1)  # everything else goes on
     server_watch(engine)._changed_at -= SETTLE_SECONDS
     assert len(connections.stores.claims.claim(1).rows) == 1
+
+
+def test_a_bug_in_the_comparison_is_logged_and_what_is_remembered_stays(engine: Engine, snapshots: Snapshots) -> None:
+    compared: list[Sequence[str]] = []
+
+    def write_lost_again(items: Sequence[str]) -> bool:
+        compared.append(items)
+        if len(compared) == 1:
+            raise ZeroDivisionError
+        return True
+
+    ping(engine)
+    writes = RecentWrites(engine, write_lost_again, max_items=10, name="test")
+    writes.remember({1: "an item"})
+    snapshots.end_sessions()
+    with capture_logs() as log:
+        writes.finish(60.0)
+    assert compared == [["an item"]] * 2
+    assert [line["event"] for line in log] == ["recent writes were not compared with the database"]

@@ -328,6 +328,12 @@ def test_without_the_privilege_to_create_roles_the_command_says_what_to_run(
     admin = SqlFixture(connect())
     for kind in ("web", "worker"):
         admin.rows(f"CREATE ROLE tokenkeeper_{kind}_{name} NOLOGIN")
+    admin.rows(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
+    admin.rows(f"ALTER DATABASE {name} OWNER TO CURRENT_USER")
+    admin.rows(f"GRANT CONNECT ON DATABASE {name} TO {name}")
+    result = command("roles")
+    assert f'have an administrator run: GRANT CONNECT ON DATABASE "{name}" TO "tokenkeeper_web_{name}"' in result.err
+    admin.rows(f"ALTER DATABASE {name} OWNER TO {name}")
     admin.rows(f"CREATE ROLE {name}_web LOGIN PASSWORD 'its-password' IN ROLE tokenkeeper_web_{name}")
     result = command("roles")
     assert (result.status, result.err) == (0, ""), "where an administrator has created them, nothing is missing"
@@ -393,6 +399,9 @@ def test_a_login_that_lacks_one_privilege_ends_the_start_with_its_name(
     check_database(Settings.from_env(web_environment(environ)), WEB)
     with pytest.raises(SchemaError, match=r"lacks .* more privileges"):
         check_database(Settings.from_env(web_environment(environ)), WORKER)
+    sql.rows("ALTER TABLE tokenkeeper.alembic_version RENAME COLUMN version_num TO number")
+    with pytest.raises(SchemaError, match="UndefinedColumn"):
+        check_database(Settings.from_env({**environ, "DATABASE_URL": database_url}), WORKER)
 
 
 #: A group role that has privileges on a table of this database.

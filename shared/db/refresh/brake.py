@@ -144,9 +144,12 @@ class BrakeState:
 class RevocationBrake:
     """The circuit breaker for revocations of one app. Every method raises StoreUnavailable."""
 
-    def __init__(self, engine: Engine, app: str = DEFAULT_APP) -> None:
+    def __init__(
+        self, engine: Engine, app: str = DEFAULT_APP, *, locked_rows_wait_seconds: float = LOCKED_ROWS_WAIT_SECONDS
+    ) -> None:
         self._database = Database(engine)
         self._app = app
+        self._locked_rows_wait_seconds = locked_rows_wait_seconds
 
     def read(self) -> BrakeState:
         rows = self._database.execute(READ, app=self._app)
@@ -157,14 +160,14 @@ class RevocationBrake:
 
     def confirm(self) -> int | None:
         """Revoke the connections held, and turn the brake off. How many; None where it was off."""
-        return _decide(self._database, self._app, CONFIRM_DECISION)
+        return _decide(self._database, self._app, CONFIRM_DECISION, self._locked_rows_wait_seconds)
 
     def dismiss(self) -> int | None:
         """Make the connections held active and due, and those revoked up to a REVOCATION_WINDOW before the brake.
 
         Then turn the brake off. How many; None where it was off.
         """
-        return _decide(self._database, self._app, DISMISS_DECISION)
+        return _decide(self._database, self._app, DISMISS_DECISION, self._locked_rows_wait_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +252,13 @@ CONFIRM_DECISION = _Decision("confirmed", CONFIRM_BATCH, ANY_TO_CONFIRM, TURN_OF
 DISMISS_DECISION = _Decision("dismissed", DISMISS_BATCH, ANY_TO_DISMISS, TURN_OFF_AND_RESET, start=START_RAMP)
 
 
-def _decide(database: Database, app: str, decision: _Decision) -> int | None:
+def _decide(database: Database, app: str, decision: _Decision, locked_rows_wait_seconds: float) -> int | None:
     """Change the rows in batches. The brake stays on until the last: if this is interrupted, it can be repeated.
 
     Raises StoreUnavailable where other transactions keep rows locked.
     """
     changed: int | None = None
-    stop_waiting_at = time.monotonic() + LOCKED_ROWS_WAIT_SECONDS
+    stop_waiting_at = time.monotonic() + locked_rows_wait_seconds
     while True:
         with database.transaction() as connection:
             brake = _lock_brake(connection, app)

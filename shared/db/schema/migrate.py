@@ -9,7 +9,6 @@ of its own that is short: what takes long is done before, while everything runs 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.db.core.engine import make_engine
-from shared.db.core.errors import SchemaError, StoreUnavailable, translate_errors
+from shared.db.core.errors import SchemaError, translate_errors
 from shared.db.schema import online, roles
 from shared.db.schema.access import check_encoding
 from shared.db.schema.privileges import PRIVILEGES
@@ -147,6 +146,8 @@ def create_roles(database_url: str, logins: Mapping[str, roles.Login]) -> dict[s
         _check_schemas(connection, is_new=False)
         roles.create_group_roles(connection)
         roles.sync_privileges(connection)
+    # Each login is tried, which needs what the first transaction has granted.
+    with _schema_transaction(database_url) as connection:
         for process, login in logins.items():
             roles.create_login(connection, process, login)
         return {process: roles.find_group_role(connection, process) for process in PRIVILEGES}
@@ -205,22 +206,22 @@ def _wait_for_other_migrations(connection: Connection) -> None:
 
 
 def _lock_revision(connection: Connection) -> None:
-    """Raises StoreUnavailable where another migration runs for longer than OTHER_MIGRATION_SECONDS.
+    """Raises StoreUnavailable where another migration runs for longer than about OTHER_MIGRATION_SECONDS.
 
     It is tried for, not waited for: a statement that waits holds a snapshot, and the other migration's indexes are
     complete only when no older snapshot is left.
     """
-    stop_at = time.monotonic() + OTHER_MIGRATION_SECONDS
-    while time.monotonic() < stop_at:
-        try:
-            with connection.begin_nested():
-                connection.execute(text("LOCK TABLE tokenkeeper.alembic_version IN SHARE ROW EXCLUSIVE MODE NOWAIT"))
-                return
-        except DBAPIError as error:
-            if not online.is_lock_timeout(error):
-                raise
-        time.sleep(OTHER_MIGRATION_POLL_SECONDS)
-    raise StoreUnavailable("another migration still runs, or holds its lock: tokenkeeper migrate may be repeated")
+
+    def lock() -> None:
+        with connection.begin_nested():
+            connection.execute(text("LOCK TABLE tokenkeeper.alembic_version IN SHARE ROW EXCLUSIVE MODE NOWAIT"))
+
+    online.retry_for_lock(
+        lock,
+        "another migration still runs, or holds its lock: tokenkeeper migrate may be repeated",
+        max_attempts=int(OTHER_MIGRATION_SECONDS / OTHER_MIGRATION_POLL_SECONDS),
+        pause_seconds=OTHER_MIGRATION_POLL_SECONDS,
+    )
 
 
 def _read_revision(connection: Connection) -> str | None:

@@ -26,6 +26,7 @@ VERSIONS = Path(__file__).parent / "migrations" / "versions"
 LOCK_TIMEOUT_MILLISECONDS = 400
 #: Between two attempts to get a lock, and how often it is tried.
 RETRY_PAUSE_SECONDS, MAX_ATTEMPTS = 0.5, 120
+LOCKED = "another transaction holds a lock on tokenkeeper's tables: end it, and run again: tokenkeeper migrate"
 #: Rows that are locked together while they are copied.
 BATCH_ROWS = 2000
 COPY_STEP = "copy the hub id of all rows"
@@ -120,18 +121,26 @@ def read_steps(revision: str) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-def retry_for_lock(attempt: Callable[[], None]) -> None:
-    """Call `attempt` until it gets its locks. Raises StoreUnavailable where it never does, and its other errors."""
-    for _ in range(MAX_ATTEMPTS):
+def retry_for_lock(
+    attempt: Callable[[], bool | None],
+    refusal: str = LOCKED,
+    *,
+    max_attempts: int = MAX_ATTEMPTS,
+    pause_seconds: float = RETRY_PAUSE_SECONDS,
+) -> None:
+    """Call `attempt` until it gets its locks: while it fails by their timeout, or returns False.
+
+    Raises StoreUnavailable with `refusal` where it never does, and the other errors of `attempt`.
+    """
+    for _ in range(max_attempts):
         try:
-            return attempt()
+            if attempt() is not False:
+                return
         except DBAPIError as error:
             if not is_lock_timeout(error):
                 raise
-        time.sleep(RETRY_PAUSE_SECONDS)
-    raise StoreUnavailable(
-        "another transaction holds a lock on tokenkeeper's tables: end it, and run again: tokenkeeper migrate"
-    )
+        time.sleep(pause_seconds)
+    raise StoreUnavailable(refusal)
 
 
 def is_lock_timeout(error: DBAPIError) -> bool:
@@ -161,19 +170,16 @@ def _build_index(engine: Engine, name: str, statement: str) -> None:
 def _copy_hub_ids(engine: Engine) -> None:
     """In batches, so that no row is locked for long; until none is left."""
 
-    def copy_all() -> None:
+    def copy_all() -> bool:
         after: int | None = -1
         while after is not None:
             with engine.begin() as connection:
                 connection.exec_driver_sql(STEP_SETTINGS)
                 after = connection.execute(COPY_BATCH, {"after": after}).scalar_one()
-
-    for _ in range(MAX_ATTEMPTS):
-        copy_all()
         with engine.connect() as connection:
-            if not connection.scalar(ANY_LEFT):
-                return
-        time.sleep(RETRY_PAUSE_SECONDS)
-    raise StoreUnavailable(
-        "another transaction has locked rows of tokenkeeper's connections: end it, and run again: tokenkeeper migrate"
+            return not connection.scalar(ANY_LEFT)
+
+    retry_for_lock(
+        copy_all,
+        "another transaction has locked rows of tokenkeeper's connections: end it, and run again: tokenkeeper migrate",
     )
