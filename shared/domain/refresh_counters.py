@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -66,19 +67,18 @@ class RefreshCounters:
     def __bool__(self) -> bool:
         return bool(self.attempts)
 
-    def add(self, outcome: str, at: datetime, due_at: datetime | None) -> None:
-        """Count an attempt that was due at `due_at` and saved at `at`."""
-        self.attempts[outcome] += 1
+    def add(self, attempts: Collection[tuple[str, datetime | None]], at: datetime) -> None:
+        """Count attempts that were saved together at `at`: the outcome of each, and when it was due."""
+        if not attempts:
+            return
+        self.attempts.update([outcome for outcome, _ in attempts])
+        due = [due_at for outcome, due_at in attempts if outcome == REFRESHED]
         minute = at.replace(second=0, microsecond=0)
         refreshed, failed = self.minutes.get(minute, (0, 0))
-        if outcome != REFRESHED:
-            self.minutes[minute] = refreshed, failed + 1
-            return
-        self.minutes[minute] = refreshed + 1, failed
-        if due_at is not None:
-            late = max(0.0, (at - due_at).total_seconds())
-            self.lateness[find_lateness_bound(late)] += 1
-            self.lateness_seconds += late
+        self.minutes[minute] = refreshed + len(due), failed + len(attempts) - len(due)
+        late = [max(0.0, (at - due_at).total_seconds()) for due_at in due if due_at is not None]
+        self.lateness.update([find_lateness_bound(seconds) for seconds in late])
+        self.lateness_seconds += sum(late)
 
 
 def find_lateness_bound(seconds: float) -> float:

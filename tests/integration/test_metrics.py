@@ -112,8 +112,8 @@ def test_refreshes_are_counted_by_outcome_and_lateness(
 ) -> None:
     now, counts = sql.now(), RefreshCounters()
     for late in (0.1, 0.4, 20.0):
-        counts.add("refreshed", now, now - timedelta(seconds=late))
-    counts.add("unavailable", now, now)
+        counts.add([("refreshed", now - timedelta(seconds=late))], now)
+    counts.add([("unavailable", now)], now)
     connections.stores.counters.add(counts)
     assert scraper.value("refreshes_total", app="default", outcome="refreshed") == 3
     assert scraper.value("refreshes_total", app="default", outcome="unavailable") == 1

@@ -35,7 +35,7 @@ def test_slots_have_no_gaps_and_end_with_the_current_one(activity: RefreshStats,
     now = sql.now()
     counts = RefreshCounters()
     for outcome, ago in (("refreshed", 0), ("refreshed", 0), ("unavailable", 0), ("refreshed", 60), ("refreshed", 999)):
-        counts.add(outcome, now - timedelta(minutes=ago), None)
+        counts.add([(outcome, None)], now - timedelta(minutes=ago))
     stores.counters.add(counts)
     slots = activity.read_slots(hours=2, minutes=10)
     assert len(slots) == 12
@@ -50,9 +50,9 @@ def test_slots_have_no_gaps_and_end_with_the_current_one(activity: RefreshStats,
 def test_totals_add_up_the_counts_of_concurrent_processes(activity: RefreshStats, stores: Stores, sql: SqlFixture):
     now = sql.now()
     counts = RefreshCounters()
-    counts.add("refreshed", now, now - timedelta(seconds=2.5))
-    counts.add("refreshed", now, now - timedelta(days=1))
-    counts.add("invalid_grant", now, now)
+    counts.add([("refreshed", now - timedelta(seconds=2.5))], now)
+    counts.add([("refreshed", now - timedelta(days=1))], now)
+    counts.add([("invalid_grant", now)], now)
     at_once([lambda: stores.counters.add(counts)] * 8)
     totals = read_totals(activity)
     assert {name: total for name, total in totals.attempts.items() if total} == {"refreshed": 16, "invalid_grant": 8}

@@ -31,11 +31,8 @@ class CounterReporter:
 
     def add(self, attempts: Iterable[RefreshAttempt], saved_at: datetime) -> None:
         """Count attempts that were saved, or came too late to be. A row that was released uncalled is not one."""
-        for attempt in attempts:
-            if attempt.outcomes:
-                self._counters.add(classify_outcome(attempt.outcomes[0].error), saved_at, attempt.due_at)
-            elif attempt.result:
-                self._counters.add(DECRYPTION_FAILED, saved_at, attempt.due_at)
+        made = [attempt for attempt in attempts if attempt.outcomes or attempt.result]
+        self._counters.add([(_classify(attempt), attempt.due_at) for attempt in made], saved_at)
 
     def seconds_until_report(self, *, is_idle: bool) -> float | None:
         """None where there is nothing to report."""
@@ -60,3 +57,7 @@ class CounterReporter:
         else:
             self._counters, self._has_last_report_failed = RefreshCounters(), False
         self._reported_at = time.monotonic()
+
+
+def _classify(attempt: RefreshAttempt) -> str:
+    return classify_outcome(attempt.outcomes[0].error) if attempt.outcomes else DECRYPTION_FAILED

@@ -51,10 +51,10 @@ def test_a_refresh_is_counted_in_the_bucket_with_the_lowest_bound_above_it() -> 
 def test_attempts_are_summed_by_outcome_and_by_minute() -> None:
     counts = RefreshCounters()
     assert not counts
-    counts.add("refreshed", START, START - timedelta(seconds=4))
-    counts.add("refreshed", START + timedelta(seconds=59), START + timedelta(seconds=59.9))
-    counts.add("unavailable", START + timedelta(seconds=59), START)
-    counts.add("refreshed", START + timedelta(seconds=60), None)
+    counts.add([("refreshed", START - timedelta(seconds=4))], START)
+    counts.add([("refreshed", START + timedelta(seconds=59.9))], START + timedelta(seconds=59))
+    counts.add([("unavailable", START)], START + timedelta(seconds=59))
+    counts.add([("refreshed", None)], START + timedelta(seconds=60))
     assert counts
     assert counts.attempts == {"refreshed": 3, "unavailable": 1}
     assert counts.minutes == {START: (2, 1), START + timedelta(minutes=1): (1, 0)}
