@@ -43,7 +43,7 @@ WARM_UP_SECONDS, SECONDS = 4.0, 20.0
 DRAIN_SECONDS = 30.0
 #: The layers: what each does, and the layer whose time includes its own.
 LAYERS = {
-    "open": ("decrypt the refresh token (Fernet)", "attempt"),
+    "open": ("decrypt the refresh token (Fernet)", None),
     "attempt": ("build the request, parse the reply, decide", None),
     "claim": ("claim: SQL, and objects for the rows", None),
     "save": ("save: JSON, SQL", None),

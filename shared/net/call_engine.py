@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, sleep
 
 import pycurl
 import structlog
@@ -26,6 +26,10 @@ log = structlog.get_logger(__name__)
 
 #: How much later than its deadline the thread that waits for a call may learn of its end.
 END_GRACE_SECONDS = 5.0
+
+#: With so many calls in flight, what their sockets bring is gathered for so long: the thread then handles several
+#: replies one after the other, and sleeps in between (docs/adr/0041).
+MANY_CALLS, TURN_SECONDS = 100, 0.005
 
 OnReply = Callable[[HttpReply], None]
 
@@ -42,7 +46,6 @@ class CallEngine:
         self._idle: list[HttpCall] = []
         self._connections = KeptConnections()
         self._watched_fds: set[int] = set()
-        self._next_timeout: float | None = None  #: when libcurl wants to be called, by time.monotonic()
         self._is_waiting = False
         self._is_closed = False
         self._start_lock = threading.Lock()
@@ -101,7 +104,6 @@ class CallEngine:
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, self._max_idle_connections)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
 
     def _wake(self) -> None:
         with suppress(OSError):  # it has not read the earlier ones yet, so it will not wait; or it is being closed
@@ -119,29 +121,36 @@ class CallEngine:
         self._end_all()
 
     def _run_once(self) -> None:
-        # 1. Begin what was submitted.
-        while self._submitted:
-            self._begin(*self._submitted[0])
-        # 2. Wait for sockets, for libcurl's timer, or for the next call.
+        # 1. Begin what was submitted: libcurl sends it at once where a connection is open.
+        if self._submitted:
+            while self._submitted:
+                self._begin(*self._submitted[0])
+            self._handle_timers()
+        # 2. With many calls in flight, let several replies come in.
+        if len(self._running) >= MANY_CALLS:
+            sleep(TURN_SECONDS)
+        # 3. Wait for sockets, for libcurl's timers, or for the next call.
         self._is_waiting = True
         events = self._selector.select(self._seconds_to_wait())
         self._is_waiting = False
-        # 3. Let libcurl read and write.
+        # 4. Let libcurl read and write, and hand over what has ended.
         for key, mask in events:
             if key.fileobj is self._wake_reader:
                 self._wake_reader.recv(4096)
             else:
                 self._multi.socket_action(key.fd, mask)  # EVENT_READ and EVENT_WRITE are CSELECT_IN and CSELECT_OUT
-        if self._next_timeout is not None and self._next_timeout <= monotonic():
-            self._next_timeout = None
-            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-        # 4. Hand over what has ended.
-        self._finish_ended()
+        self._handle_timers()
 
     def _seconds_to_wait(self) -> float | None:
         if self._submitted or self._is_closed:
             return 0.0
-        return None if self._next_timeout is None else max(0.0, self._next_timeout - monotonic())
+        milliseconds = self._multi.timeout()
+        return None if milliseconds < 0 else milliseconds / 1000
+
+    def _handle_timers(self) -> None:
+        """Let libcurl do what is due by time: begin the calls added last, end others at their deadlines."""
+        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._finish_ended()
 
     def _begin(self, endpoint: Endpoint, body: bytes | None, ends_at: float, on_reply: OnReply) -> None:
         call = self._idle.pop() if self._idle else HttpCall(self._proxy, self._connections)
@@ -195,7 +204,6 @@ class CallEngine:
             unfinished.append(self._submitted.popleft()[3])
         self._connections = KeptConnections()
         self._watched_fds.clear()
-        self._next_timeout = None
         self._close()
         for on_reply in unfinished:
             self._hand_over(on_reply, HttpReply(0, failure="closed"))
@@ -215,6 +223,3 @@ class CallEngine:
             self._watched_fds.add(fd)
             self._selector.register(fd, what)  # POLL_IN and POLL_OUT are EVENT_READ and EVENT_WRITE
             self._connections.add(fd)
-
-    def _set_timer(self, milliseconds: int) -> None:
-        self._next_timeout = None if milliseconds < 0 else monotonic() + milliseconds / 1000

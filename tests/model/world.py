@@ -157,7 +157,7 @@ class ClaimedRow:
         refresher = _make_refresher(
             hubspot, world.cipher, world.stores_by_app[claimed.connection.identity.app].claims.clock
         )
-        return hubspot.run(refresher.refresh_steps(replace(claimed, lease=lease))), hubspot
+        return hubspot.run(refresher.refresh_steps(refresher.decrypt(replace(claimed, lease=lease)))), hubspot
 
 
 def age_attempt(attempt: RefreshAttempt, by: timedelta) -> RefreshAttempt:

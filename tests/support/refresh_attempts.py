@@ -36,4 +36,4 @@ def refresh_row(hubspot: ScriptedHubSpot, row: ClaimedConnection, clock: Databas
         clock = DatabaseClock()
         clock.set(START)
     refresher = Refresher(hubspot, CIPHER, clock, Schedule(), CALL_TIMEOUT_SECONDS)  # type: ignore[arg-type]
-    return hubspot.run(refresher.refresh_steps(row))
+    return hubspot.run(refresher.refresh_steps(refresher.decrypt(row)))

@@ -6,14 +6,18 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterable
 from functools import partial
+from time import sleep
 
 import structlog
 
 from shared.db.refresh.leases import ClaimedConnection, Lease
 from shared.domain.errors import InvalidClient, Throttled
-from worker.refresh.refresher import RefreshAttempt, Refresher
+from worker.refresh.refresher import DecryptedConnection, RefreshAttempt, Refresher
 
 log = structlog.get_logger(__name__)
+
+#: Once an answer has brought a new refresh token, which only this process knows, results are gathered no longer.
+ROTATED_GATHER_SECONDS = 0.02
 
 
 class RefreshCalls:
@@ -22,7 +26,7 @@ class RefreshCalls:
     def __init__(self, refresher: Refresher, concurrency: int) -> None:
         self._refresher = refresher
         self._concurrency = concurrency
-        self._queued: deque[ClaimedConnection] = deque()
+        self._queued: deque[DecryptedConnection] = deque()
         self._free_calls = deque([None] * concurrency)  #: one item for each call that may begin
         self._start_lock = threading.Lock()  #: held by the thread that begins calls
         self._ended: deque[RefreshAttempt] = deque()
@@ -30,6 +34,7 @@ class RefreshCalls:
         self._leases: set[Lease] = set()
         self._is_stopped = False
         self._is_closed = False
+        self._has_rotated = False  #: an attempt with a new refresh token waits to be gathered
 
     @property
     def leases(self) -> Collection[Lease]:
@@ -43,22 +48,30 @@ class RefreshCalls:
     def add(self, rows: Iterable[ClaimedConnection]) -> None:
         """Begin their calls, or queue them behind those in flight; also after a stop()."""
         self._is_stopped = False
-        self._leases.update(claimed.lease for claimed in rows)
-        self._queued.extend(rows)
+        decrypted = [self._refresher.decrypt(claimed) for claimed in rows]
+        self._leases.update(each.claimed.lease for each in decrypted)
+        self._queued.extend(decrypted)
         self.start_queued()
 
     def close(self) -> None:
         """Begin no more calls. Rows that are queued become attempts without a result, as after a stop()."""
         self._is_closed = True
 
+    def end_gathering(self) -> None:
+        """Let gather() return now, in whichever thread it is."""
+        self._is_worth_gathering.set()
+
     def gather(self, seconds: float) -> list[RefreshAttempt]:
         """What ends within `seconds`, and has ended before.
 
-        Returns earlier where nothing is left, or where an answer asks all workers to stop, which is saved at once. The
-        loop's thread sleeps meanwhile: each time that it wakes up, it takes the interpreter from the thread of calls.
+        Returns earlier where nothing is left, where an answer asks all workers to stop, which is saved at once, or
+        soon after one has brought a new refresh token. The loop's thread sleeps meanwhile: each time that it wakes up,
+        it takes the interpreter from the thread of calls.
         """
-        self._is_worth_gathering.wait(seconds)
+        if self._is_worth_gathering.wait(seconds) and self._has_rotated and not (self._is_stopped or self._is_done()):
+            sleep(min(seconds, ROTATED_GATHER_SECONDS))
         self._is_worth_gathering.clear()
+        self._has_rotated = False
         attempts = [self._ended.popleft() for _ in range(len(self._ended))]
         self._leases.difference_update([attempt.lease for attempt in attempts])
         return attempts
@@ -74,11 +87,12 @@ class RefreshCalls:
         try:
             while self._free_calls and self._queued:
                 self._free_calls.popleft()
-                claimed = self._queued.popleft()
+                decrypted = self._queued.popleft()
+                claimed = decrypted.claimed
                 if self._is_stopped or self._is_closed:
                     self._end(RefreshAttempt(claimed.lease))
                 else:
-                    self._refresher.start(claimed, self._on_attempt, partial(self._on_error, claimed))
+                    self._refresher.start(decrypted, self._on_attempt, partial(self._on_error, claimed))
         finally:
             self._start_lock.release()
 
@@ -88,7 +102,9 @@ class RefreshCalls:
             self._is_stopped = True
         self._end(attempt)
         self.start_queued()
-        if is_stop:
+        if attempt.result and attempt.result.encrypted_refresh_token is not None:
+            self._has_rotated = True
+        if is_stop or self._has_rotated:
             self._is_worth_gathering.set()
 
     def _on_error(self, claimed: ClaimedConnection, error: Exception) -> None:
@@ -99,5 +115,8 @@ class RefreshCalls:
     def _end(self, attempt: RefreshAttempt) -> None:
         self._ended.append(attempt)
         self._free_calls.append(None)
-        if len(self._free_calls) == self._concurrency and not self._queued:
+        if self._is_done():
             self._is_worth_gathering.set()
+
+    def _is_done(self) -> bool:
+        return len(self._free_calls) == self._concurrency and not self._queued

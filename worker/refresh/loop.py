@@ -22,8 +22,8 @@ from worker.refresh.refresher import RefreshAttempt, Refresher
 
 log = structlog.get_logger(__name__)
 
-#: Results are gathered for so long before they are saved together.
-GATHER_SECONDS = 0.04
+#: Results are gathered for so long before they are saved together, unless one of them must not wait.
+GATHER_SECONDS = 0.1
 #: Until the next claim, where a rate limit and not a lack of due rows kept the last one small.
 RATE_LIMITED_PAUSE_SECONDS = 0.1
 #: Until the next claim, where fewer rows were due than there was room for.
@@ -91,6 +91,7 @@ class RefreshLoop:
             self._next_claim_at = max(self._next_claim_at, now + delay_seconds)
         self._active_until = max(self._active_until, now + seconds)
         self._activated.set()
+        self._calls.end_gathering()
 
     def start_draining(self) -> None:
         """As drain(), without waiting for it: for several loops that end together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from shared.net.call_engine import CallEngine
+from shared.net.call_engine import MANY_CALLS, CallEngine
 from shared.net.http_call import Endpoint, HttpReply
+from tests.support.polling import until
 from tests.support.raw_http_server import RawServer, http, sends, serving, stays_silent
 
 
@@ -63,3 +65,19 @@ def test_a_bug_in_the_thread_of_calls_ends_those_in_flight_and_later_ones_are_ma
     assert [each.failure for each in (*replies, reply)] == ["closed", "closed"]
     assert later.http_status == 200
     assert [line["event"] for line in log] == ["the thread of calls raised an exception; calls in flight are ended"]
+
+
+def test_of_many_calls_in_flight_each_ends_at_its_deadline_and_others_are_answered_meanwhile(
+    engine: CallEngine, server: RawServer
+) -> None:
+    replies: list[HttpReply] = []
+    with serving(stays_silent) as silent, socket.create_server(("127.0.0.1", 0)) as closed:
+        closed_url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        closed.close()
+        deadline = monotonic() + 2.0
+        for _ in range(MANY_CALLS + 20):
+            engine.submit(Endpoint("GET", silent.url), None, deadline, replies.append)
+        assert engine.call(Endpoint("GET", server.url), ends_at=in_20_seconds()).http_status == 200
+        assert engine.call(Endpoint("GET", closed_url), ends_at=in_20_seconds()).failure == "connection"
+        until(lambda: len(replies) == MANY_CALLS + 20)
+    assert {reply.failure for reply in replies} == {"timeout"}
