@@ -13,8 +13,10 @@ from tests.model.connection_model import ConnectionModel
 from tests.model.connection_state import LIVE
 from tests.model.time_range import TimeRange
 from tests.model.world import World
+from tests.support.stores import SqlFixture
 
-# Each is read for all connections at once: round trips are most of the test's time.
+# Each is read for all connections at once, by a statement that is prepared once: to plan the views is most
+# of the test's time.
 CONNECTIONS = """
 SELECT app, hub_id, user_id, status, scopes, installed_at, next_refresh_at, failures, last_error, status_reason,
        status_since
@@ -29,13 +31,24 @@ SELECT app, hub_id, user_id, encrypted_refresh_token, access_token, due_at, retr
 HISTORY = "SELECT app, hub_id, user_id, event, detail FROM tokenkeeper.history ORDER BY id"
 BRAKES = "SELECT app, brake_since FROM tokenkeeper.provider"
 
+#: By the name of the prepared statement: those of the role that downstream jobs have, and those of a superuser.
+READERS_STATEMENTS = {"read_connections": CONNECTIONS, "read_tokens": TOKENS}
+SUPERUSERS_STATEMENTS = {"read_secrets": SECRETS, "read_history": HISTORY, "read_brakes": BRAKES}
+
 Rows = Mapping[ConnectionIdentity, Sequence[tuple[Any, ...]]]
+
+
+def prepare(reader: SqlFixture, superuser: SqlFixture) -> None:
+    for sql, statements in ((reader, READERS_STATEMENTS), (superuser, SUPERUSERS_STATEMENTS)):
+        for name, statement in statements.items():
+            sql.rows(f"PREPARE {name} AS {statement}")
 
 
 def check(models: Mapping[ConnectionIdentity, ConnectionModel], world: World) -> None:
     """Compare, and replace time ranges in the models by the exact times that were found in them."""
-    connections, tokens = _by_identity(world.reader.rows(CONNECTIONS)), _by_identity(world.reader.rows(TOKENS))
-    secrets, history = _by_identity(world.sql.rows(SECRETS)), _by_identity(world.sql.rows(HISTORY))
+    reader, sql = world.reader, world.sql
+    connections, tokens = (_by_identity(reader.rows(f"EXECUTE {name}")) for name in ("read_connections", "read_tokens"))
+    secrets, history = (_by_identity(sql.rows(f"EXECUTE {name}")) for name in ("read_secrets", "read_history"))
     assert connections.keys() == secrets.keys() == {key for key, model in models.items() if model.status is not None}
     assert tokens.keys() <= models.keys()
     for identity, model in models.items():
@@ -47,7 +60,7 @@ def check(models: Mapping[ConnectionIdentity, ConnectionModel], world: World) ->
 
 
 def check_brakes(brakes: Mapping[str, BrakeModel], world: World) -> None:
-    stored = dict(world.sql.rows(BRAKES))
+    stored = dict(world.sql.rows("EXECUTE read_brakes"))
     assert stored.keys() == brakes.keys()
     for app, brake in brakes.items():
         brake.since = match_range(brake.since, stored[app], world)

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shared.db.core.engine import make_engine as connect_engine
+from tests.model import invariants
 from tests.model.state_machine import ConnectionMachine
-from tests.model.world import ModelDatabase
+from tests.model.world import ModelDatabase, make_ageing_statement
 from tests.support.stores import SqlFixture
 
 #: How many sequences are tried: MODEL_EXAMPLES=2000 is a long run.
@@ -22,11 +23,12 @@ EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 @pytest.fixture
 def model_database(database_url: str, connect: Callable[..., Any]) -> Iterator[ModelDatabase]:
     engine = connect_engine(database_url)
-    reader, listener = SqlFixture(connect()), connect()
+    superuser, reader, listener = SqlFixture(connect()), SqlFixture(connect()), connect()
     reader.rows("SET ROLE hubspot_reader")
+    invariants.prepare(reader, superuser)
     with listener.cursor() as cursor:
         cursor.execute("LISTEN hubspot_connections")
-    yield ModelDatabase(engine, SqlFixture(connect()), reader, listener)
+    yield ModelDatabase(engine, superuser, reader, listener, make_ageing_statement(superuser))
     engine.dispose()
 
 

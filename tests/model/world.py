@@ -53,6 +53,7 @@ class ModelDatabase:
     superuser: SqlFixture
     reader: SqlFixture  #: as the role that downstream jobs have
     listener: Any  #: a psycopg2 connection
+    ageing_statement: str  #: of `make_ageing_statement`
 
     def make_world(self) -> World:
         self.superuser.rows(DELETE_ALL_ROWS)
@@ -75,7 +76,7 @@ class World:
         self._listener = database.listener
         self._advanced = timedelta()
         self._read_at = self.sql.now()
-        self._ageing_statement = _make_ageing_statement(self.sql)
+        self._ageing_statement = database.ageing_statement
 
     @property
     def cipher(self) -> TokenCipher:
@@ -185,8 +186,8 @@ def _make_refresher(hubspot: ScriptedHubSpot, cipher: TokenCipher, clock: Databa
     return refresher(hubspot, cipher, clock, Schedule(), CALL_SECONDS)
 
 
-def _make_ageing_statement(sql: SqlFixture) -> str:
-    """One statement that moves every time in the database into the past."""
+def make_ageing_statement(sql: SqlFixture) -> str:
+    """Moves every time in the database into the past, once it is formatted with the interval `by`."""
     columns: dict[str, list[str]] = {}
     for table, column in sql.rows(TIMESTAMP_COLUMNS):
         columns.setdefault(table, []).append(column)
