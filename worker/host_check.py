@@ -67,6 +67,6 @@ def _allows(limit: int, needed: int) -> bool:
 def _set_open_files(soft: int, hard: int) -> bool:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # pragma: no cover  a hard limit that says "unlimited" and is not, as on macOS
         return False
     return True

@@ -33,10 +33,17 @@ MAX_BEGIN_SECONDS = 10.0
 
 
 @tracing.trace_calls("sweep")
-def sweep(services: Services, apps: Collection[AppServices], *, is_from_beat: bool) -> bool:
+def sweep(
+    services: Services,
+    apps: Collection[AppServices],
+    *,
+    is_from_beat: bool,
+    max_begin_seconds: float = MAX_BEGIN_SECONDS,
+) -> bool:
     """One sweep of these apps. False where others began theirs just now. Raises StoreError."""
     # 1. Begin: update HubSpot's state for each app, and let the sweep of a second beat end here.
-    begun = _begin_sweeps(apps, services.settings.sweep_seconds, is_from_beat=is_from_beat)
+    give_up_at = time.monotonic() + max_begin_seconds
+    begun = _begin_sweeps(apps, services.settings.sweep_seconds, give_up_at, is_from_beat=is_from_beat)
     if not begun:
         return False
 
@@ -78,11 +85,10 @@ def start_disconnect(services: Services, connection_id: int) -> None:
 
 
 def _begin_sweeps(
-    apps: Collection[AppServices], sweep_seconds: float, *, is_from_beat: bool
+    apps: Collection[AppServices], sweep_seconds: float, give_up_at: float, *, is_from_beat: bool
 ) -> list[tuple[AppServices, BegunSweep]]:
     """Those that begin here. One that fails does not stop the others; where none begins, its error is raised."""
     begun, failure = [], None
-    give_up_at = time.monotonic() + MAX_BEGIN_SECONDS
     for app in apps:
         try:
             sweep_of_app = app.provider.begin_sweep(sweep_seconds, is_from_beat=is_from_beat)

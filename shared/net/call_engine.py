@@ -143,7 +143,7 @@ class CallEngine:
 
     def _seconds_to_wait(self) -> float | None:
         if self._submitted or self._is_closed:
-            return 0.0
+            return 0.0  # pragma: no cover  another thread has submitted a call within the last microseconds
         milliseconds = self._multi.timeout()
         return None if milliseconds < 0 else milliseconds / 1000
 

@@ -240,7 +240,7 @@ class HttpCall:
     def _receive_body(self, chunk: bytes) -> int | None:
         if not self._body:
             self._head_bytes = self._head.tell()
-        if len(self._body) + len(chunk) > self._endpoint.max_reply_bytes:
+        if len(self._body) + len(chunk) > self._endpoint.max_reply_bytes:  # pragma: no cover  libcurl before 8.4 alone
             self._is_too_large = True
             return ABORT
         self._body += chunk

@@ -107,6 +107,12 @@ def test_without_a_valid_access_token_or_a_key_nothing_is_called_for_it(old: Dis
     assert old.hubspot.calls == []
 
 
+def test_the_tokens_of_an_app_that_is_in_no_setting_any_more_are_wiped_without_a_call(old: DisconnectFixture) -> None:
+    store = old.connections.stores.disconnects
+    assert disconnect(old.connections.id_of(), store, {}, CIPHER) is DisconnectOutcome.DISCONNECTED
+    assert old.sql.row()["encrypted_refresh_token"] is None
+
+
 def test_a_refusal_of_hubspot_does_not_keep_the_tokens(old: DisconnectFixture) -> None:
     def refuse() -> None:
         raise UnknownRefusal("MISSING_SCOPES", http_status=403)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from time import monotonic
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from shared.db.events.delivery import EventDelivery
 from shared.db.events.delivery_sql import BATCH_EVENTS, LOCK
@@ -81,6 +83,19 @@ def refusing(hub_id: int, answer: Answer = REFUSED) -> Answer:
 
 def forever(answer: Answer) -> list[Answer]:
     return [answer] * 10_000
+
+
+def test_a_process_whose_lease_another_one_has_taken_says_that_events_may_arrive_twice(delivery, happen, receiver, sql):
+    def take_over(connection: socket.socket, request: bytes) -> object:
+        sql.rows("UPDATE tokenkeeper.event_delivery SET lease_number = lease_number + 1")
+        return TAKEN(connection, request)
+
+    there = receiver(take_over)
+    happen(1)
+    with capture_logs() as log:
+        send(delivery, there)
+    assert [line["event"] for line in log] == ["another process has taken over the events; some may arrive twice"]
+    assert read_hubs(there) == [1]
 
 
 def test_an_event_arrives_signed_with_all_that_the_history_says(delivery, happen, receiver, sql):

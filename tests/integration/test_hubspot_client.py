@@ -239,6 +239,12 @@ def test_a_grant_whose_user_hubspot_does_not_say_now_is_kept() -> None:
     assert (grant.hub_id, grant.user_id, grant.access_token) == (GRANT["hub_id"], None, "CIaccess")
 
 
+def test_a_grant_whose_account_hubspot_does_not_say_now_is_an_error() -> None:
+    answer = Scripted(http(200, {**GRANT, "hub_id": None}), http(503, {}))
+    with serving(answer) as server, a_client(server.url) as hubspot:
+        assert isinstance(refusal_of(lambda: hubspot.exchange("na1-code", NOW)), TemporarilyUnavailable)
+
+
 def test_an_exchange_without_refresh_token_or_hub_names_what_is_missing() -> None:
     no_refresh_token = {name: value for name, value in GRANT.items() if name != "refresh_token"}
     with serving(sends(http(200, no_refresh_token))) as server, a_client(server.url) as hubspot:

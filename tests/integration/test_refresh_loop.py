@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from shared.db.core.engine import make_engine
 from shared.db.lifecycle.imports import ImportRow
@@ -121,6 +122,7 @@ def test_a_drained_loop_finishes_and_saves_the_calls_in_flight(start_loop, hubsp
     hubspot.gate.clear()
     loop.activate(30)
     until(lambda: hubspot.in_flight.total() == 10)
+    assert not loop.drain(0.0), "calls are in flight"
     draining = threading.Thread(target=loop.drain, args=(20,))
     draining.start()
     hubspot.gate.set()
@@ -194,6 +196,57 @@ def test_rows_locked_by_another_transaction_wait_while_all_others_are_refreshed(
     until(lambda: count_served(sql) == 60)
     assert set(hubspot.refreshes.values()) == {1}, "the results waited, and no row was refreshed again"
     assert count_leases(sql) == 0
+
+
+def test_a_row_at_which_postgresql_fails_is_saved_once_it_does_not(start_loop, hubspot, stores, sql):
+    import_connections(stores, 3)
+    sql.rows(FAIL_AT_FIRST_HUB)
+    hubspot.gate.clear()
+    with capture_logs() as log:
+        start_loop().activate(30)
+        until(lambda: hubspot.in_flight.total() == 3)
+        sql.rows("ALTER TABLE tokenkeeper.connections ENABLE TRIGGER fail")
+        hubspot.gate.set()
+        until(lambda: count_served(sql) == 2)
+        until(lambda: any("PostgreSQL fails at some results" in line["event"] for line in log))
+        sql.rows("ALTER TABLE tokenkeeper.connections DISABLE TRIGGER fail")
+        until(lambda: count_served(sql) == 3)
+    assert hubspot.refreshes == {"r1": 1, "r2": 1, "r3": 1}
+
+
+#: As at a damaged page.
+FAIL_AT_FIRST_HUB = """
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+    $$BEGIN RAISE EXCEPTION 'damaged' USING ERRCODE = 'XX001'; END$$;
+CREATE TRIGGER fail BEFORE UPDATE ON tokenkeeper.connections FOR EACH ROW WHEN (new.hub_id = 1) EXECUTE FUNCTION fail();
+ALTER TABLE tokenkeeper.connections DISABLE TRIGGER fail;
+"""
+
+
+def test_a_bug_in_the_loop_is_logged_and_it_goes_on(start_loop, hubspot, stores, sql):
+    sql.rows(ALLOW_ANY_CONDITION)
+    sql.rows("UPDATE tokenkeeper.provider SET condition = 'of a version that is not written yet'")
+    with capture_logs() as log:
+        loop = start_loop()
+        loop.activate(30)
+        until(lambda: any(line["event"] == "the refresh loop raised an exception" for line in log))
+        sql.rows("UPDATE tokenkeeper.provider SET condition = 'ok'")
+        import_connections(stores, 3)
+        loop.activate(30)
+        until(lambda: count_served(sql) == 3)
+
+
+ALLOW_ANY_CONDITION = """
+DO $$
+DECLARE name text;
+BEGIN
+    FOR name IN
+        SELECT conname FROM pg_constraint WHERE conrelid = 'tokenkeeper.provider'::regclass AND contype = 'c'
+    LOOP
+        EXECUTE format('ALTER TABLE tokenkeeper.provider DROP CONSTRAINT %I', name);
+    END LOOP;
+END $$
+"""
 
 
 @pytest.fixture

@@ -81,3 +81,11 @@ def test_of_many_calls_in_flight_each_ends_at_its_deadline_and_others_are_answer
         assert engine.call(Endpoint("GET", closed_url), ends_at=in_20_seconds()).failure == "connection"
         until(lambda: len(replies) == MANY_CALLS + 20)
     assert {reply.failure for reply in replies} == {"timeout"}
+
+
+def test_a_body_that_grows_beyond_its_limit_ends_the_call(engine: CallEngine) -> None:
+    chunks = b"".join(b"400\r\n" + b"x" * 0x400 + b"\r\n" for _ in range(8))
+    endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+    with serving(sends(endless)) as server:
+        reply = engine.call(Endpoint("GET", server.url, max_reply_bytes=0x800), ends_at=in_20_seconds())
+    assert (reply.http_status, reply.failure) == (200, "too_large")
