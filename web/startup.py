@@ -136,10 +136,10 @@ def make_services(settings: Settings) -> Services:
     )
 
 
-def check_database_when_it_answers(settings: Settings) -> None:
+def check_database_when_it_answers(settings: Settings, pause_seconds: float = DATABASE_CHECK_SECONDS) -> None:
     """Waits for PostgreSQL, then logs whether it holds the right database. Installs wait in the queue meanwhile."""
     while True:
-        time.sleep(DATABASE_CHECK_SECONDS)
+        time.sleep(pause_seconds)
         try:
             check_database(settings, WEB)
         except StoreUnavailable:

@@ -3,6 +3,7 @@
 import re
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,6 +16,7 @@ from shared.settings import Settings
 from tests.support.environment import ROOT
 from tests.support.polling import until
 from tests.support.product import has_printed, url_responds
+from tests.support.tcp_proxy import TcpProxy
 from tests.support.visitor import Visitor
 from web.startup import check_database_when_it_answers
 
@@ -104,8 +106,13 @@ def test_web_starts_with_its_servers_down_and_is_ready_once_they_are_up(
 
 def test_a_database_that_turns_out_to_be_the_wrong_one_is_logged_with_what_to_do(environment, empty_database_url):
     """In this process: gunicorn's workers run it in a thread where PostgreSQL does not answer at the start."""
-    with capture_logs() as lines:
-        check_database_when_it_answers(Settings.from_env(environment(DATABASE_URL=empty_database_url)))
+    server = urlsplit(empty_database_url)
+    with TcpProxy("127.0.0.1", 1) as proxy, capture_logs() as lines, ThreadPoolExecutor(1) as threads:
+        settings = Settings.from_env(environment(DATABASE_URL=proxy.lead(empty_database_url)))
+        check = threads.submit(check_database_when_it_answers, settings, 0.05)
+        until(lambda: proxy.refused > 1)
+        proxy.target = (str(server.hostname), server.port or 5432)
+        check.result(60)
     (line,) = [line for line in lines if line["log_level"] == "error"]
     assert "wrong database" in line["event"]
     assert "tokenkeeper migrate" in line["why"]

@@ -23,6 +23,7 @@ class TcpProxy(TcpServer):
         self.target = (host, port)
         self.delay_seconds = delay_seconds
         self.carried = 0  #: number of pieces passed on
+        self.refused = 0  #: number of connections whose target was unreachable, or reset them
 
     def lead(self, url: str) -> str:
         """The URL of a server, through this proxy."""
@@ -43,7 +44,7 @@ class _Carrier(socketserver.BaseRequestHandler):
                 self._carry(self.request, there)
                 back.join()
         except OSError:
-            return  # the target is unreachable: close the connection
+            self.server.refused += 1  # the connection is closed
 
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         try:

@@ -16,7 +16,9 @@ from shared import logs, tracing
 from shared.domain.errors import InvalidGrant
 from shared.tracing import SpanKind
 from tests.support.environment import ROOT, inherited_environment
+from tests.support.hubspot import ScriptedHubSpot
 from tests.support.otlp_collector import Collector, run_collector
+from tests.support.refresh_attempts import CALL_TIMEOUT_SECONDS, make_claimed_row, refresh_row
 
 SECRET = "planted-secret-in-an-error"
 CORRELATION = "0f6a0f3a-7a4a-4b9e-9f5d-3d1f2f6c8a11"
@@ -203,3 +205,10 @@ def test_a_module_that_is_missing_beside_opentelemetry_is_an_error_and_not_repor
     assert result.returncode == 1
     assert "ModuleNotFoundError" in result.stderr
     assert "tokenkeeper[otel]" not in result.stdout + result.stderr
+
+
+def test_the_span_of_a_refresh_says_where_hubspot_was_not_called(collector: Collector) -> None:
+    refresh_row(ScriptedHubSpot(), make_claimed_row(lease_seconds=CALL_TIMEOUT_SECONDS))
+    tracing.shut_down()
+    (span,) = collector.find_spans("refresh")
+    assert span.attributes["outcome"] == "not_called"
