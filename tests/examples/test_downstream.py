@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from tests.examples.conftest import connect_next_account
 from tests.examples.documentation import find_code_block
 from tests.examples.downstream_job import EXAMPLES, Job
 from tests.support.deployment import Deployment
@@ -41,32 +42,38 @@ def example(request: pytest.FixtureRequest) -> tuple[str | Path, ...]:
 
 
 def test_an_example_prints_the_contacts_of_the_account(
-    deployment: Deployment, job: Job, example: tuple[str | Path, ...]
+    lasting_deployment: Deployment, lasting_job: Job, example: tuple[str | Path, ...]
 ) -> None:
-    result = job.run(*example, str(deployment.hub))
+    result = lasting_job.run(*example, str(lasting_deployment.hub))
     assert (result.status, result.err) == (0, "")
     assert "@" in result.out
 
 
 @pytest.mark.parametrize("arguments", [(), ("abc",)])
 def test_an_example_without_an_account_number_prints_its_usage(
-    job: Job, example: tuple[str | Path, ...], arguments: tuple[str, ...]
+    lasting_job: Job, example: tuple[str | Path, ...], arguments: tuple[str, ...]
 ) -> None:
-    ran = job.run(*example, *arguments)
+    ran = lasting_job.run(*example, *arguments)
     assert (ran.status, ran.out) == (2, "")
     assert re.fullmatch(r"usage: .*HUB.*\n", ran.err)
 
 
-def test_an_example_says_why_there_is_no_token(
-    deployment: Deployment, job: Job, example: tuple[str | Path, ...]
-) -> None:
+@pytest.fixture(scope="module")
+def revoked_hub(shared_deployment: Deployment) -> int:
+    deployment = connect_next_account(shared_deployment)
     deployment.simulator.uninstall(deployment.hub)
     deployment.make_due()
     until(lambda: deployment.status() == "revoked")
-    result = job.run(*example, str(deployment.hub))
+    return deployment.hub
+
+
+def test_an_example_says_why_there_is_no_token(
+    lasting_job: Job, revoked_hub: int, example: tuple[str | Path, ...]
+) -> None:
+    result = lasting_job.run(*example, str(revoked_hub))
     assert (result.status, result.out) == (1, "")
-    assert result.err == f"account {deployment.hub} has no token that works now: revoked\n"
-    assert job.run(*example, "404").err == "account 404 has no token that works now: never installed\n"
+    assert result.err == f"account {revoked_hub} has no token that works now: revoked\n"
+    assert lasting_job.run(*example, "404").err == "account 404 has no token that works now: never installed\n"
 
 
 @pytest.fixture(params=["python/contacts.py", "python/official_client.py", "node/contacts.js"])
@@ -96,22 +103,24 @@ def test_after_a_401_because_of_an_uninstall_an_example_ends_with_the_reason(
     assert (result.status, result.err) == (1, f"account {deployment.hub} has no token that works now: revoked\n")
 
 
-def test_an_example_waits_after_a_429(deployment: Deployment, job: Job) -> None:
-    deployment.simulator.add_fault(429, where="api", hub_id=deployment.hub, times=1, retry_after=1)
-    assert job.run("python/contacts.py", str(deployment.hub)).status == 0
+def test_an_example_waits_after_a_429(lasting_deployment: Deployment, lasting_job: Job) -> None:
+    lasting_deployment.simulator.add_fault(429, where="api", hub_id=lasting_deployment.hub, times=1, retry_after=1)
+    assert lasting_job.run("python/contacts.py", str(lasting_deployment.hub)).status == 0
 
 
-def test_the_psql_example_shows_no_token(deployment: Deployment, job: Job) -> None:
-    result = job.run("psql", "-X", "-q", "--set", f"hub={deployment.hub}", "-f", EXAMPLES / "psql/contacts.sql")
+def test_the_psql_example_shows_no_token(lasting_deployment: Deployment, lasting_job: Job) -> None:
+    result = lasting_job.run(
+        "psql", "-X", "-q", "--set", f"hub={lasting_deployment.hub}", "-f", EXAMPLES / "psql/contacts.sql"
+    )
     assert (result.status, result.err) == (0, "")
     assert "@" in result.out
 
 
-def test_the_examples_show_no_token_in_the_process_list(deployment: Deployment, job: Job) -> None:
+def test_the_examples_show_no_token_in_the_process_list(lasting_deployment: Deployment, lasting_job: Job) -> None:
     """While curl waits for HubSpot."""
-    token = deployment.token()
-    deployment.simulator.add_fault("slow", where="api", hub_id=deployment.hub, seconds=4, times=1)
-    process = job.start("psql/contacts.sh", str(deployment.hub))
+    token = lasting_deployment.token()
+    lasting_deployment.simulator.add_fault("slow", where="api", hub_id=lasting_deployment.hub, seconds=4, times=1)
+    process = lasting_job.start("psql/contacts.sh", str(lasting_deployment.hub))
     until(lambda: any("curl" in line for line in command_lines(process.pid)))
     assert token
     while process.poll() is None:
@@ -140,27 +149,33 @@ def test_the_batch_example_counts_every_account_and_continues_after_an_error_of_
     assert lines_by_hub[str(gone)] == "failed: HTTPError"
 
 
-def test_the_roles_created_as_documented_read_what_the_page_says(deployment: Deployment, job: Job) -> None:
+def test_the_roles_created_as_documented_read_what_the_page_says(
+    lasting_deployment: Deployment, lasting_job: Job
+) -> None:
     """The first role reads all accounts; the second one has a view of two accounts."""
-    roles = {"my_job": f"{job.role}_a", "support_job": f"{job.role}_b", "support": f"{job.role}_s"}
+    roles = {
+        "my_job": f"{lasting_job.role}_a",
+        "support_job": f"{lasting_job.role}_b",
+        "support": f"{lasting_job.role}_s",
+    }
     statements = find_code_block("downstream.md", "CREATE ROLE my_job") + find_code_block(
         "downstream.md", "CREATE SCHEMA support"
     )
     statements += find_code_block("downstream.md", "ALTER ROLE my_job")
     for name, unique_name in roles.items():
         statements = re.sub(rf"\b{name}\b", unique_name, statements)
-    deployment.sql.rows(f"CREATE ROLE {roles['support_job']} LOGIN PASSWORD 'a-password-of-its-own'")
-    deployment.sql.rows(statements.replace("62515", str(deployment.hub)))
+    lasting_deployment.sql.rows(f"CREATE ROLE {roles['support_job']} LOGIN PASSWORD 'a-password-of-its-own'")
+    lasting_deployment.sql.rows(statements.replace("62515", str(lasting_deployment.hub)))
     try:
         read = f"SELECT hub_id FROM {roles['support']}.tokens"
-        assert job.as_role(roles["support_job"], read) == str(deployment.hub)
-        assert "permission denied" in job.as_role(roles["support_job"], "SELECT * FROM hubspot.tokens")
-        mine = f"SELECT hub_id FROM hubspot.tokens WHERE hub_id = {deployment.hub}"
-        assert job.as_role(roles["my_job"], mine) == str(deployment.hub)
-        assert "permission denied" in job.as_role(roles["my_job"], "SELECT * FROM tokenkeeper.connections")
+        assert lasting_job.as_role(roles["support_job"], read) == str(lasting_deployment.hub)
+        assert "permission denied" in lasting_job.as_role(roles["support_job"], "SELECT * FROM hubspot.tokens")
+        mine = f"SELECT hub_id FROM hubspot.tokens WHERE hub_id = {lasting_deployment.hub}"
+        assert lasting_job.as_role(roles["my_job"], mine) == str(lasting_deployment.hub)
+        assert "permission denied" in lasting_job.as_role(roles["my_job"], "SELECT * FROM tokenkeeper.connections")
     finally:
-        deployment.sql.rows(f"DROP SCHEMA {roles['support']} CASCADE; DROP OWNED BY {roles['my_job']}")
-        deployment.sql.rows(f"DROP ROLE {roles['my_job']}; DROP ROLE {roles['support_job']}")
+        lasting_deployment.sql.rows(f"DROP SCHEMA {roles['support']} CASCADE; DROP OWNED BY {roles['my_job']}")
+        lasting_deployment.sql.rows(f"DROP ROLE {roles['my_job']}; DROP ROLE {roles['support_job']}")
 
 
 @pytest.mark.parametrize(
@@ -176,13 +191,13 @@ def test_the_roles_created_as_documented_read_what_the_page_says(deployment: Dep
     ],
 )
 def test_the_errors_of_postgresql_are_in_the_troubleshooting_page(
-    deployment: Deployment, job: Job, statement: str, says: str
+    lasting_deployment: Deployment, lasting_job: Job, statement: str, says: str
 ) -> None:
-    statement = statement.replace("62515", str(deployment.hub))
-    until(lambda: deployment.token() is not None)
-    deployment.sql.rows("UPDATE tokenkeeper.connections SET refresh_requested = false, lease_until = NULL")
-    deployment.sql.rows("DELETE FROM tokenkeeper.refresh_requests")
-    result = job.run("psql", "-XAt", "-c", statement)
+    statement = statement.replace("62515", str(lasting_deployment.hub))
+    until(lambda: lasting_deployment.token() is not None)
+    lasting_deployment.sql.rows("UPDATE tokenkeeper.connections SET refresh_requested = false, lease_until = NULL")
+    lasting_deployment.sql.rows("DELETE FROM tokenkeeper.refresh_requests")
+    result = lasting_job.run("psql", "-XAt", "-c", statement)
     assert re.search(says.replace("(…)", r"\(.*\)"), result.err), result.err
     assert f"`{says}`" in TROUBLE
 

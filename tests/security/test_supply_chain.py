@@ -45,6 +45,11 @@ def test_a_bill_of_materials_is_reproducible_and_incomplete_without_a_hash(tmp_p
     assert sbom.read_pins(lock) - sbom.read_hashed_components(tmp_path / "bill.json") == {"rich@14.0.0"}
 
 
+def test_a_bill_of_materials_that_the_schema_refuses_is_an_error() -> None:
+    with pytest.raises(ValueError, match="schema refuses"):
+        sbom.validate_sbom('{"bomFormat": "CycloneDX", "specVersion": "1.6", "version": "one"}')
+
+
 def make_report(*packages: object) -> audit.Report:
     return audit.parse_report(json.dumps({"dependencies": packages, "fixes": []}))
 
