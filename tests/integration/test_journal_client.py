@@ -150,6 +150,11 @@ REFUSALS = {
         "missing_scopes",
     ),
     "no journal": (f"GET {SUBSCRIPTIONS_PATH}", http(404, b"<html>"), "no_journal"),
+    "another refusal": (
+        f"GET {SUBSCRIPTIONS_PATH}",
+        http(400, {"status": "error", "category": "VALIDATION_ERROR"}),
+        "VALIDATION_ERROR",
+    ),
 }
 
 
