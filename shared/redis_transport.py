@@ -38,6 +38,15 @@ class ReconnectingChannelMixin:
             raise RedisConnectionError("the connection to the broker is closed")
         return super()._connparams(asynchronous)  # type: ignore[misc]
 
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """One for each pool. kombu makes one for each command, of which each fills a table of 170 callbacks."""
+        if asynchronous:
+            return super()._create_client(asynchronous)  # type: ignore[misc]
+        client: Any = getattr(self, "_known_client", None)
+        if client is None or client.connection_pool is not self.pool:  # type: ignore[attr-defined]
+            client = self._known_client = super()._create_client()  # type: ignore[misc]
+        return client
+
     def close(self) -> None:
         """Never raises. kombu deletes temporary queues at Redis, and stops half-way where that is refused."""
         try:

@@ -164,7 +164,7 @@ class _ValidatingChannelMixin(ReconnectingChannelMixin):
     QoS = ValidatingQoS
 
     def _create_client(self, *arguments: Any, **options: Any) -> Any:
-        client = super()._create_client(*arguments, **options)  # type: ignore[misc]  # of kombu's channels
+        client = super()._create_client(*arguments, **options)
         client.set_response_callback("BRPOP", _validate_brpop_reply)
         return client
 

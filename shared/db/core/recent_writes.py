@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 #: Longer than a connection to a former primary is used (COMPARE_SECONDS), and than any usual lag.
 REMEMBER_SECONDS = 60.0
 #: Between two looks at the server, while something is remembered.
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
