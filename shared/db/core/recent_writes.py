@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Engine, QueuePool
 
 from shared.db.core.engine import ping
 from shared.db.core.errors import StoreError
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 #: Longer than a connection to a former primary is used (COMPARE_SECONDS), and than any usual lag.
 REMEMBER_SECONDS = 60.0
-#: Between two looks at the server, while something is remembered.
+#: Between two looks at the server, while something is remembered; one may be postponed until the next.
 POLL_SECONDS = 1.0
 
 Key = TypeVar("Key", bound=Hashable)
@@ -74,9 +74,16 @@ class RecentWrites(Generic[Key, Item]):
             time.sleep(POLL_SECONDS)
 
     def _run(self) -> None:
+        is_postponed = False
         while self._is_running and not self._watch.closed.wait(POLL_SECONDS):
-            if self._try_to_compare():
+            is_postponed = not is_postponed and self._may_postpone()
+            if not is_postponed and self._try_to_compare():
                 self._forget_old()
+
+    def _may_postpone(self) -> bool:
+        """While another thread uses a connection, which it has checked: a look now would open a second one."""
+        is_any_in_use = bool(cast("QueuePool", self._engine.pool).checkedout())
+        return is_any_in_use and self._watch.losses == self._checked_losses
 
     def _try_to_compare(self) -> bool:
         """Whether PostgreSQL has everything that is remembered."""
