@@ -71,21 +71,22 @@ def contexts(chromium: Browser) -> Iterator[dict[str, BrowserContext]]:
 def open_page(chromium: Browser, contexts: dict[str, BrowserContext], console_errors: list[str]) -> Iterator[OpenPage]:
     """A blank page in a browser context without cookies, which no other page of the test shares.
 
-    `is_changed`: the test changes the context's clock or network, so that no other test may use it.
+    `has_clock`: a page whose clock the test moves, and that of all such pages of the test: they share a context.
     """
     shared: dict[str, BrowserContext] = {}
     opened: list[BrowserContext] = []
     with ExitStack() as stack:
 
-        def open_in_context(*, is_changed: bool = False, **options: Any) -> Page:
-            key = repr(sorted(options.items()))
-            if is_changed or key in shared:
+        def open_in_context(*, has_clock: bool = False, **options: Any) -> Page:
+            key = repr((has_clock, sorted(options.items())))
+            if has_clock and key in shared:
+                return shared[key].new_page()
+            if key in shared:
                 context = chromium.new_context(**options)
                 opened.append(context)
             else:
                 if key not in contexts:
-                    contexts[key] = chromium.new_context(**options)
-                    contexts[key].new_page()
+                    contexts[key] = make_lasting_context(chromium, has_clock=has_clock, **options)
                 context = shared[key] = contexts[key]
             context.set_default_timeout(TIMEOUT_MS)
             stack.enter_context(recording_console_errors(context, console_errors))
@@ -98,6 +99,15 @@ def open_page(chromium: Browser, contexts: dict[str, BrowserContext], console_er
         for page in context.pages[1:]:
             page.close()
         context.clear_cookies()
+
+
+def make_lasting_context(chromium: Browser, *, has_clock: bool, **options: Any) -> BrowserContext:
+    """With a blank page, so that its renderer lasts."""
+    context = chromium.new_context(**options)
+    if has_clock:
+        context.clock.install()
+    context.new_page()
+    return context
 
 
 @contextmanager

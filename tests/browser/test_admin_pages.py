@@ -163,9 +163,8 @@ def test_open_pages_are_updated_without_a_reload(
     admin: AdminBrowser, connections: ConnectionFixture, sql: SqlFixture
 ) -> None:
     database_states.fill_healthy(connections, sql)
-    pages = overview, rows, one = [admin.new_page(is_changed=True) for _ in range(3)]
+    pages = overview, rows, one = [admin.new_page(has_clock=True) for _ in range(3)]
     for page, path in zip(pages, ("/operator", "/connections", "/connections/62515"), strict=True):
-        page.clock.install()
         page.goto(path)
         page.evaluate("document.wasNotReloaded = true")
     expect_heading(overview, "All 60 connections have a valid token.")
@@ -173,8 +172,7 @@ def test_open_pages_are_updated_without_a_reload(
     one.get_by_text("Account number").select_text()
     rows.get_by_role("searchbox").fill("typed so far")
     connections.stores.results.save([connections.make_revocation(connections.claim_one(62515))])
-    for page in pages:
-        page.clock.run_for(UPDATE_MS)
+    overview.clock.run_for(UPDATE_MS)  # the clock of all three
     expect_heading(overview, "1 connection is revoked.")
     expect(overview.locator(".tile .number")).to_have_text(["59", "0", "1", "0"])
     expect(rows.get_by_role("row", name="62515").locator(".badge")).to_have_text("revoked")
@@ -191,8 +189,7 @@ def test_the_result_of_an_action_is_removed_once_the_page_shows_another_state(
 ) -> None:
     """A time alone is no other state."""
     connections.install()
-    page = admin.new_page(is_changed=True)
-    page.clock.install()
+    page = admin.new_page(has_clock=True)
     page.goto("/connections/62515")
     page.get_by_role("button", name="Refresh now").click()
     notice = page.get_by_text("Due now; the next sweep refreshes it.")
@@ -207,15 +204,16 @@ def test_the_result_of_an_action_is_removed_once_the_page_shows_another_state(
 
 
 def test_a_page_says_that_it_gets_no_answer_and_recovers(admin: AdminBrowser, console_errors: list[str]) -> None:
-    page = admin.new_page(is_changed=True)
-    page.clock.install()
+    page = admin.new_page(has_clock=True)
     page.goto("/operator")
     indicator = page.locator("#live")
     expect(indicator).to_have_text("Live.")
     page.context.set_offline(True)
-    page.clock.run_for(UPDATE_MS)
-    expect(indicator).to_have_text("Not live: no answer at the moment. Trying again in 10 s.")
-    page.context.set_offline(False)
+    try:
+        page.clock.run_for(UPDATE_MS)
+        expect(indicator).to_have_text("Not live: no answer at the moment. Trying again in 10 s.")
+    finally:
+        page.context.set_offline(False)
     page.clock.run_for(RETRY_MS)
     expect(indicator).to_have_text("Live.")
     console_errors.clear()  # caused by being offline

@@ -14,19 +14,18 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
 from shared.db.schema.migrate import migrate
-from tests.browser.conftest import TIMEOUT_MS, recording_console_errors
+from tests.browser.conftest import OpenPage
 from tests.browser.keyboard import assert_tab_order, press, tab_to
 from tests.browser.sites import expect_heading, open_sql
 from tests.browser.test_install import choose_account
 from tests.conftest import server_folder
-from tests.support.chromium import ARGUMENTS, find_chromium
 from tests.support.environment import ROOT, SHORT_WAITS, inherited_environment, product_environment
 from tests.support.polling import until
 from tests.support.postgres import make_postgres
@@ -124,35 +123,15 @@ def start_example(folder: Path, port: int, tokenkeeper_url: str, database_url: s
     return process.wait_until(url_responds("/acme"))
 
 
-@pytest.fixture(scope="module")
-def strict_chromium(chromium: Browser) -> Iterator[Browser]:
-    """Blocks third-party cookies."""
-    browser = chromium.browser_type.launch(
-        executable_path=find_chromium(),
-        args=[*ARGUMENTS, "--test-third-party-cookie-phaseout"],
-        timeout=2 * TIMEOUT_MS,
-    )
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def context(strict_chromium: Browser, console_errors: list[str]) -> Iterator[BrowserContext]:
-    context = strict_chromium.new_context()
-    context.set_default_timeout(TIMEOUT_MS)
-    with recording_console_errors(context, console_errors):
-        yield context
-    context.close()
-
-
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_accounts_are_connected_for_customers_from_the_product_and_from_the_marketplace(
-    world: World, context: BrowserContext, outage: str
+    world: World, open_page: OpenPage, outage: str
 ) -> None:
     """The outage begins while the person reads the page of the link, and ends once all have gone as far as they can."""
     number = OUTAGES.index(outage)
     from_product, from_listing, signed_in = 7100 + number, 7200 + number, 7300 + number
-    pages = [context.new_page() for _ in range(3)]
+    pages = [open_page()]
+    pages += [pages[0].context.new_page() for _ in range(2)]
     open_link(world, pages[0])
     with world.outage(outage):
         # 1. Our product's customer, by a link.
@@ -161,7 +140,7 @@ def test_accounts_are_connected_for_customers_from_the_product_and_from_the_mark
         # 2. An install from the Marketplace, without and with a sign-in to our product.
         begin_in_marketplace(world, pages[1], from_listing, "Without partner sign-in", return_query="wizard=7")
         begin_in_marketplace(world, pages[2], signed_in, "With partner sign-in")
-        tab = sign_in_and_allow(context, pages[2])
+        tab = sign_in_and_allow(pages[2])
         # 3. How far they come while servers are down.
         if outage in {"postgres", "both"}:
             expect_heading(pages[0], f"Connecting account {from_product}")
@@ -174,8 +153,8 @@ def test_accounts_are_connected_for_customers_from_the_product_and_from_the_mark
     assert [world.customer(hub) for hub in (from_product, from_listing, signed_in)] == ["acme", None, "acme"]
 
 
-def test_each_customer_of_the_example_gets_their_own_account(world: World, context: BrowserContext) -> None:
-    page = context.new_page()
+def test_each_customer_of_the_example_gets_their_own_account(world: World, open_page: OpenPage) -> None:
+    page = open_page()
     page.goto(f"{world.product_url}/globex")
     expect(page.locator("p")).to_have_text("not connected")
     page.get_by_role("link", name="Connect HubSpot").click()
@@ -190,8 +169,8 @@ def test_each_customer_of_the_example_gets_their_own_account(world: World, conte
     assert world.customer(7001) == "globex"
 
 
-def test_no_log_names_a_customer_or_contains_a_link(world: World, context: BrowserContext) -> None:
-    page = context.new_page()
+def test_no_log_names_a_customer_or_contains_a_link(world: World, open_page: OpenPage) -> None:
+    page = open_page()
     page.goto(f"{world.product_url}/globex/connect")
     page.get_by_role("link", name="Continue to HubSpot").click()
     choose_account(page, 7002)
@@ -203,8 +182,8 @@ def test_no_log_names_a_customer_or_contains_a_link(world: World, context: Brows
     assert "eyJ" not in logs, "the beginning of every JWT and of its claims"
 
 
-def test_a_person_who_denies_comes_back_to_the_example_and_can_try_again(world: World, context: BrowserContext) -> None:
-    page = context.new_page()
+def test_a_person_who_denies_comes_back_to_the_example_and_can_try_again(world: World, open_page: OpenPage) -> None:
+    page = open_page()
     page.goto(f"{world.product_url}/acme/connect")
     page.get_by_role("link", name="Continue to HubSpot").click()
     page.get_by_role("button", name="Deny").click()
@@ -224,9 +203,9 @@ def expect_back_in_product(world: World, page: Page, hub_id: int) -> None:
     expect(page.locator("p")).to_contain_text(str(hub_id))
 
 
-def sign_in_and_allow(context: BrowserContext, page: Page) -> Page:
+def sign_in_and_allow(page: Page) -> Page:
     """The tab in which HubSpot opens the app's sign-in, and then asks for consent."""
-    with context.expect_page() as opened:
+    with page.context.expect_page() as opened:
         page.get_by_role("link", name="Sign in to the app").click()
     opened.value.get_by_role("button", name="Connect app").click()
     return opened.value

@@ -12,6 +12,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    # As more and more browsers do.
+    "--test-third-party-cookie-phaseout",
     # One process renders all pages of a browser context: to start one for each takes half a second of CPU time.
     "--renderer-process-limit=1",
     "--disable-site-isolation-trials",
