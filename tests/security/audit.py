@@ -93,10 +93,7 @@ class Audit:
         return answer
 
     def command(self, *arguments: str, stdin: str = "") -> int:
-        """Forked, unlike the other processes, of which the audit searches the command lines."""
-        environment = dict(self.deployment.product.environment)
-        del environment["PYTHONDEVMODE"]
-        result = Command(environment).run_process(*arguments, stdin=stdin)
+        result = Command(self.deployment.product.environment).run_process(*arguments, stdin=stdin)
         self.note(f"tokenkeeper {arguments[0]}", result.out + result.err)
         return result.status
 
@@ -190,7 +187,6 @@ def _environment(settings: dict[str, str], folder: Path, hubspot_url: str) -> di
         "HUBSPOT_API_URL": hubspot_url,
         "HUBSPOT_APP_URL": hubspot_url,
         "LOG_LEVEL": "debug",
-        "PYTHONDEVMODE": "0",  # processes are started by exec: tests/support/fork_server.py
         "PATH": os.environ["PATH"],
     }
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psutil
 import requests
@@ -15,9 +14,8 @@ from tests.security.audit import Audit
 from tests.support.polling import until
 from tests.support.product import url_responds
 
-#: Kinds of the simulator's faults; None: our own client secret is wrong.
+#: Kinds of the simulator's faults.
 FAULTS = (
-    None,
     "bad_refresh_token",
     "bad_client_id",
     "500",
@@ -43,9 +41,14 @@ RESET_PROVIDER = "UPDATE tokenkeeper.provider SET condition = 'ok', reason = NUL
 ACCEPT_ROWS = "ALTER TABLE tokenkeeper.connections DROP CONSTRAINT audit"
 
 
+#: Processes whose command lines and environments the audit searches at the end: tests/support/fork_server.py.
+BY_EXEC = {"PYTHONDEVMODE": "0"}
+
+
 def run_scenario(audit: Audit) -> None:
-    audit.deployment.start()
-    flower = audit.deployment.product.flower()
+    audit.deployment.start(web=False)  # ended in the scenario, so that they may be forked
+    audit.deployment.product.web(**BY_EXEC)
+    flower = audit.deployment.product.flower(**BY_EXEC)
     _install(audit)
     _import_connections(audit)
     _make_hubspot_fail(audit)
@@ -69,7 +72,7 @@ def _install(audit: Audit, hub_id: int = HUB) -> None:
 
 
 def _import_connections(audit: Audit) -> None:
-    tokens = audit.hubspot.install_many(12, 1_000)
+    tokens = audit.hubspot.install_many(len(FAULTS), 1_000)
     lines = "".join(f"{hub_id},{token}\n" for hub_id, token in tokens.items())
     bad = "".join(
         f"{start}{next(iter(tokens.values()))}{end}\n" for start, end in (("x,", ""), ("", ",7"), ('9,"', ""))
@@ -81,33 +84,48 @@ def _import_connections(audit: Audit) -> None:
 
 
 def _make_hubspot_fail(audit: Audit) -> None:
-    """During an install and during a refresh."""
-    secret = audit.settings["HUBSPOT_CLIENT_SECRET"]
-    for kind, hub_id in zip(FAULTS, itertools.cycle(audit.deployment.hubs), strict=False):
-        with audit.visitor() as visitor:
-            back = visitor.allow(HUB)
-            _add_fault(audit, kind)
-            visitor.get(back)
-            audit.deployment.make_due(hub_id)
-            until(lambda kind=kind: _has_happened(audit, kind))  # type: ignore[misc]
-            visitor.get(back)  # reloaded
-        audit.hubspot.change_settings(client_secrets=[secret])
+    """During refreshes, each of its own account and all at once, and during installs, one after the other."""
+    _refuse_client_secret(audit)
+    for kind, hub_id in zip(FAULTS, audit.deployment.hubs, strict=False):
+        _add_fault(audit, kind, "refresh", hub_id=hub_id)
+    audit.deployment.make_due()
+    until(lambda: _have_all_happened(audit))
+    audit.hubspot.clear_faults()
+    for kind in FAULTS:
+        with _failing_install(audit):
+            _add_fault(audit, kind, "code")
         audit.hubspot.clear_faults()
         audit.deployment.sql.rows(RESET_PROVIDER)
 
 
-def _add_fault(audit: Audit, kind: str | None) -> None:
-    if kind is None:
+def _refuse_client_secret(audit: Audit) -> None:
+    with _failing_install(audit):
         audit.hubspot.change_settings(client_secrets=["the-secret-of-another-app"])
-        return
-    for grant in ("code", "refresh"):
-        audit.hubspot.add_fault(kind, grant=grant, times=1, seconds=0.5 if kind == "drip" else None)
+    audit.deployment.make_due()
+    until(lambda: audit.deployment.hubspot_condition() == "app_rejected")
+    audit.hubspot.change_settings(client_secrets=[audit.settings["HUBSPOT_CLIENT_SECRET"]])
+    audit.deployment.sql.rows(RESET_PROVIDER)
 
 
-def _has_happened(audit: Audit, kind: str | None) -> bool:
-    if kind is None:
-        return audit.deployment.hubspot_condition() == "app_rejected"
-    return all(fault["times"] == 0 for fault in audit.hubspot.list_faults() if fault["grant"] == "refresh")
+@contextlib.contextmanager
+def _failing_install(audit: Audit) -> Iterator[None]:
+    """What the block changes applies to an install, whose page is reloaded then."""
+    with audit.visitor() as visitor:
+        back = visitor.allow(HUB)
+        yield
+        visitor.get(back)
+        visitor.get(back)
+
+
+def _add_fault(audit: Audit, kind: str, grant: str, hub_id: int | None = None) -> None:
+    seconds = 0.5 if kind == "drip" else None
+    audit.hubspot.add_fault(kind, grant=grant, hub_id=hub_id, times=1, seconds=seconds)
+
+
+def _have_all_happened(audit: Audit) -> bool:
+    """One of them may pause all refreshes: that pause is ended."""
+    audit.deployment.sql.rows(RESET_PROVIDER)
+    return all(fault["times"] == 0 for fault in audit.hubspot.list_faults())
 
 
 def _end_connections(audit: Audit) -> None:
@@ -145,9 +163,9 @@ def _end_processes(audit: Audit) -> None:
         audit.deployment.signal_child("worker", signum)
         _while_installing(audit, lambda signum=signum: audit.deployment.signal_child("web", signum))  # type: ignore[misc]
     audit.deployment.newest_process("beat").kill()
-    audit.deployment.product.beat()
+    audit.deployment.product.beat(**BY_EXEC)
     audit.deployment.newest_process("worker").kill()
-    audit.deployment.product.worker()
+    audit.deployment.product.worker(**BY_EXEC)
     audit.hubspot.change_settings(latency=0)
     audit.deployment.newest_process("web").wait_until(url_responds("/healthz"))
 
