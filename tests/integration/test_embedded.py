@@ -22,6 +22,7 @@ from redis.retry import Retry
 from sandbox.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey
 from tests.support.environment import ROOT
 from tests.support.folders import server_folder
+from tests.support.postgres import make_postgres
 
 PACKAGES = Path(psycopg2.__file__).parent.parent
 #: Standard library only: an ordinary user may have to run it with the system's own Python.
@@ -100,11 +101,11 @@ def wait_until_ended(pid: int, seconds: float = 30.0) -> bool:
 
 
 def test_postgres_has_its_data_and_its_port_after_a_restart(folder: Path, start: Callable[..., Any]) -> None:
-    first = start(EmbeddedPostgres(folder))
+    first = start(make_postgres(folder, durable=True))
     query(first.url(), "CREATE TABLE kept AS SELECT 42 AS answer")
     first.stop()
 
-    second = start(EmbeddedPostgres(folder))
+    second = start(make_postgres(folder, durable=True))
 
     assert second.url() == first.url()
     assert query(second.url(), "SELECT answer FROM kept") == 42
@@ -124,7 +125,7 @@ def test_valkey_has_its_data_and_its_port_after_a_restart(folder: Path, start: C
 
 
 def test_committed_data_of_postgres_survives_sigkill(folder: Path, start: Callable[..., Any]) -> None:
-    server = start(EmbeddedPostgres(folder))
+    server = start(make_postgres(folder, durable=True))
     query(server.url(), "CREATE TABLE kept AS SELECT 42 AS answer")
     server.process.kill()
     server.stop()
@@ -184,7 +185,7 @@ def test_two_copies_run_side_by_side(folder: Path, start: Callable[..., Any]) ->
 
 
 def test_another_port_is_chosen_where_the_stored_one_is_in_use(folder: Path, start: Callable[..., Any]) -> None:
-    server = start(EmbeddedPostgres(folder, durable=False))
+    server = start(make_postgres(folder, durable=False))
     server.stop()
     with socket.create_server(("127.0.0.1", server.port)) as stranger:
         server.start()
@@ -215,7 +216,7 @@ def test_a_start_that_was_killed_during_initdb_is_repeated(folder: Path, start: 
 
 
 def test_the_error_of_a_failed_start_contains_the_servers_message(folder: Path, start: Callable[..., Any]) -> None:
-    server = start(EmbeddedPostgres(folder, durable=False))
+    server = start(make_postgres(folder, durable=False))
     server.stop()
     (server.folder / "data" / "PG_VERSION").write_text("9.6\n")
 
@@ -224,7 +225,7 @@ def test_the_error_of_a_failed_start_contains_the_servers_message(folder: Path, 
 
 
 def test_stop_leaves_no_process_behind(folder: Path, start: Callable[..., Any]) -> None:
-    postgres, valkey = start(EmbeddedPostgres(folder, durable=False)), start(EmbeddedValkey(folder, durable=False))
+    postgres, valkey = start(make_postgres(folder, durable=False)), start(EmbeddedValkey(folder, durable=False))
     pids = [child.pid for child in psutil.Process(postgres.process.pid).children(recursive=True)]
     pids += [postgres.process.pid, valkey.process.pid]
 
