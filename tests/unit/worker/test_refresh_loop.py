@@ -32,11 +32,25 @@ def test_no_row_is_queued_while_hubspot_is_unhealthy():
     assert count_rows_wanted(8, unfinished=6, finished=2, is_provider_healthy=False) == 2
 
 
-def test_a_loop_that_was_made_before_a_fork_is_known_to_run_in_the_process_that_starts_it() -> None:
-    """Otherwise a process that stops would not notice that calls are still in flight."""
+def make_loop() -> RefreshLoop:
+    """Without PostgreSQL."""
     stores = Stores(make_engine("postgresql://user@127.0.0.1:1/database"), lease_seconds=60)
     refresher = Refresher(ScriptedHubSpot(), CIPHER, stores.claims.clock, Schedule(), 20)  # type: ignore[arg-type]
-    loop = RefreshLoop(stores.claims, stores.results, stores.provider, stores.counters, refresher, concurrency=8)
+    return RefreshLoop(stores.claims, stores.results, stores.provider, stores.counters, refresher, concurrency=8)
+
+
+def test_a_loop_begins_after_the_delay_that_a_sweep_asks_for_unless_it_is_active_already() -> None:
+    """The sweep has given its connection back by then."""
+    inactive, active = make_loop(), make_loop()
+    active.activate(300)
+    for loop in (inactive, active):
+        loop.activate(300, delay_seconds=100)
+    assert (inactive._may_claim(), active._may_claim()) == (False, True)
+
+
+def test_a_loop_that_was_made_before_a_fork_is_known_to_run_in_the_process_that_starts_it() -> None:
+    """Otherwise a process that stops would not notice that calls are still in flight."""
+    loop = make_loop()
     pid = os.fork()
     if not pid:
         for _ in range(2):
