@@ -41,12 +41,12 @@ T = TypeVar("T")
 CONNECTIONS = 10_000
 WARM_UP_SECONDS, SECONDS = 4.0, 20.0
 DRAIN_SECONDS = 30.0
-#: The layers: what each does, and the layer whose time includes its own.
+#: What each layer does. None is within another.
 LAYERS = {
-    "open": ("decrypt the refresh token (Fernet)", None),
-    "attempt": ("build the request, parse the reply, decide", None),
-    "claim": ("claim: SQL, and objects for the rows", None),
-    "save": ("save: JSON, SQL", None),
+    "open": "decrypt the refresh token (Fernet)",
+    "attempt": "build the request, parse the reply, decide",
+    "claim": "claim: SQL, and objects for the rows",
+    "save": "save: JSON, SQL",
 }
 REST_LABEL = "libcurl, sockets, and the loop"
 
@@ -133,13 +133,10 @@ def run_loop(testbed: Testbed, stopwatch: Stopwatch, active_seconds: float) -> I
 
 
 def split_by_layer(cpu_seconds: dict[str, float], refreshes: int) -> dict[str, float]:
-    """Microseconds per refresh of each layer without the layers inside it, and of the rest."""
-    own = {layer: cpu_seconds[layer] for layer in LAYERS}
-    for layer, (_, outer) in LAYERS.items():
-        if outer is not None:
-            own[outer] -= cpu_seconds[layer]
-    own["rest"] = cpu_seconds["process"] - sum(own.values())
-    return {layer: 1e6 * seconds / refreshes for layer, seconds in own.items()}
+    """Microseconds per refresh of each layer, and of the rest."""
+    parts = {layer: cpu_seconds[layer] for layer in LAYERS}
+    parts["rest"] = cpu_seconds["process"] - sum(parts.values())
+    return {layer: 1e6 * seconds / refreshes for layer, seconds in parts.items()}
 
 
 def measure_layers(testbed: Testbed, warm_up_seconds: float, seconds: float) -> tuple[dict[str, float], float]:
@@ -159,7 +156,7 @@ def main() -> int:
         import_connections(testbed, CONNECTIONS)
         prepare_overdue(testbed, CONNECTIONS, SECONDS)
         layers, rate = measure_layers(testbed, WARM_UP_SECONDS, SECONDS)
-    labels = {layer: label for layer, (label, _) in LAYERS.items()} | {"rest": REST_LABEL}
+    labels = LAYERS | {"rest": REST_LABEL}
     for layer, microseconds in layers.items():
         print(f"{labels[layer]:<44}{microseconds:8.0f} us")
     print(f"{'one pool process, CPU per refresh':<44}{sum(layers.values()):8.0f} us, at {rate:,.0f} refreshes/s")

@@ -229,11 +229,8 @@ def _validate_brpop_reply(reply: list[bytes] | None, **_options: Any) -> tuple[b
     try:
         return queue, validate(message)
     except InvalidMessage as error:
-        why = str(error)
-    except Exception:  # noqa: BLE001  a bug in the validation must not end the worker either
-        why = "it cannot be read"
-    _log_dropped(name, why, size=len(message))
-    return None
+        _log_dropped(name, str(error), size=len(message))
+        return None
 
 
 def _log_dropped(queue: str, why: str, **fields: int) -> None:

@@ -36,11 +36,13 @@ def test_a_library_finds_a_package_empty_that_it_needs_in_functions_alone(librar
     (libraries / "uses_in_functions.py").write_text(
         "import optional_part.deeper\nfrom optional_part import Missing, TimeoutError\n"
         "class Special(Missing): pass\nkinds: list[Missing['of', 'any']]\n"
+        "version = getattr(optional_part, '__version__', None)\n"
     )
     import_without(("optional_part",), "uses_in_functions")
     library = sys.modules["uses_in_functions"]
     assert library.TimeoutError is TimeoutError, "Python's own exception is caught as before"
     assert not isinstance(ValueError(), library.Missing)
+    assert library.version is None
     assert importlib.import_module("optional_part").NUMBER == 7, "others import it"
 
 

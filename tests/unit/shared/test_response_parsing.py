@@ -373,8 +373,9 @@ def test_a_failed_revocation_is_an_error_with_a_code(
 
 
 def test_a_reply_to_client_credentials_without_a_token_is_an_error() -> None:
-    error = the_error(a_reply(200, {"expires_in": 1800}), parse_app_token)
-    assert (type(error), error.code) == (TemporarilyUnavailable, "no_grant")
+    for body in ({"expires_in": 1800}, {"refresh_token": "not-what-was-asked-for"}):
+        error = the_error(a_reply(200, body), parse_app_token)
+        assert (type(error), error.code) == (TemporarilyUnavailable, "no_grant")
 
 
 def test_the_repr_of_a_call_or_a_reply_has_no_body_and_no_secret() -> None:

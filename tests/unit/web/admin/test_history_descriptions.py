@@ -48,6 +48,8 @@ def describe(event, **detail):
             "Suspect: HubSpot's introspection says that its refresh token is not valid",
         ),
         ("disconnected", {"was": "active"}, "Disconnected by the operator (it was active)"),
+        ("claim_refused", {"reason": "link_spent"}, "Not claimed: the connect link was used before"),
+        ("claim_refused", {"customer": "acme"}, "Not claimed: it belongs to another customer"),
         ("something_new", {}, "something new"),
     ],
 )
