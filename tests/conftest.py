@@ -215,9 +215,18 @@ def product(environment: Callable[..., dict[str, str]], new_product: Callable[[d
 
 @pytest.fixture
 def connect(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """An autocommitting psycopg2 connection to this test's database, or to the URL given; closed in the end."""
+    """An autocommitting psycopg2 connection to this test's database, or to the URL given; closed in the end.
+
+    The first one to the test's database is another test's: to connect costs five milliseconds of CPU time.
+    """
+    is_lent = False
 
     def open_connection(url: str | None = None) -> Any:
+        nonlocal is_lent
+        if url is None and not is_lent:
+            is_lent = True
+            if session := request.getfixturevalue("databases").lend_session(request.getfixturevalue("database_url")):
+                return session
         connection = psycopg2.connect(url or request.getfixturevalue("database_url"))
         connection.autocommit = True
         request.addfinalizer(connection.close)

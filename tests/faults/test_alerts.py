@@ -102,10 +102,17 @@ def _count_hubs(receiver: Receiver, *, recovered: bool) -> int:
 
 
 def _check_log(deployment: Deployment, receiver: Receiver) -> None:
-    log = "".join(running.output() for running in deployment.product.running)
-    lines = [line for line in log.splitlines() if "worker.delivery.alerts" in line and "recovered=" in line]
-    for alert in {post["id"] for post in receiver.read_alerts()}:
-        assert sum(alert in line for line in lines) == 1
+    def read_log() -> str:
+        return "".join(running.output() for running in deployment.product.running)
+
+    def count_lines(alert: str) -> int:
+        lines = [line for line in read_log().splitlines() if "worker.delivery.alerts" in line and "recovered=" in line]
+        return sum(alert in line for line in lines)
+
+    alerts = {post["id"] for post in receiver.read_alerts()}
+    until(lambda: all(count_lines(alert) for alert in alerts))  # the worker logs an alert after the receiver's answer
+    assert [alert for alert in alerts if count_lines(alert) != 1] == []
+    log = read_log()
     assert SECRET not in log
     assert SECRET_PATH not in log
     sent = b"".join(body for _, body in receiver.posts()).decode()

@@ -267,10 +267,10 @@ def test_variables_of_other_programs_change_nothing(
     processes["worker"].wait_until(has_printed(" ready."))
     processes["beat"].wait_until(has_printed("is starting"))
     processes["flower"].wait_until(url_responds("/healthcheck"))
-    assert "GUNICORN_CMD_ARGS" in processes["web"].output()
+    processes["web"].wait_until(has_printed("GUNICORN_CMD_ARGS"))
     # The second worker may begin after the first one responds.
     processes["web"].wait_until(lambda web: web.output().count("Booting worker") >= 2)
-    assert "CELERY_BROKER_URL" in processes["worker"].output()
+    processes["worker"].wait_until(has_printed("CELERY_BROKER_URL"))
     assert Command(product.environment)("migrate").status == 0
     assert processes["web"].output().count("Booting worker") == 2, "as the command line says"
 

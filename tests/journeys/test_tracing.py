@@ -12,6 +12,7 @@ import requests
 from tests.support.deployment import Deployment
 from tests.support.otlp_collector import Collector, ReceivedSpan, run_collector
 from tests.support.polling import until
+from tests.support.product import has_printed
 
 
 @pytest.fixture
@@ -64,9 +65,8 @@ def test_one_install_is_one_trace_from_the_callback_to_the_row(
     assert exchange.attributes["http_status"] == 200
     assert UUID(str(exchange.attributes["correlation_id"])), "HubSpot's support finds a call that worked by it, too"
     assert stored.attributes["outcome"] == "installed"
-    assert f'"trace_id": "{callback.trace.hex()}"' in traced_deployment.processes_named("worker")[0].output(), (
-        "the log leads to the trace"
-    )
+    # The log leads to the trace.
+    traced_deployment.processes_named("worker")[0].wait_until(has_printed(f'"trace_id": "{callback.trace.hex()}"'))
 
     never_sent = list_secrets(traced_deployment, query["code"], query["state"])
     traced_deployment.make_due()
@@ -95,11 +95,8 @@ def test_spans_and_log_line_of_a_refusal_have_hubspots_correlation_id(
     assert refused.attributes["status"] == "revoked"
     assert call.failed
     correlation = call.attributes["correlation_id"]
-    (line,) = [
-        line
-        for line in traced_deployment.processes_named("worker")[0].output().splitlines()
-        if "connection revoked" in line
-    ]
+    worker = traced_deployment.processes_named("worker")[0].wait_until(has_printed("connection revoked"))
+    (line,) = [line for line in worker.output().splitlines() if "connection revoked" in line]
     assert f'"correlation_id": "{correlation}"' in line
     assert f'"hub_id": {traced_deployment.hub}' in line
 

@@ -39,6 +39,7 @@ class Databases:
         self._connection: Any = None
         self._logins: Mapping[str, Login] = LOGINS if template else _new_logins()
         self._reusable: list[ReusableDatabase] = []  #: those that no test uses now
+        self._borrowed: dict[str, ReusableDatabase] = {}  #: by URL
 
     def as_web(self, url: str) -> str:
         """The URL of a migrated database, for web."""
@@ -65,14 +66,21 @@ class Databases:
     def borrow_migrated(self) -> Iterator[str]:
         """As `create_migrated`, at a fifth of the cost: others have used the database, and their rows are deleted."""
         database = self._reusable.pop() if self._reusable else self._create_reusable()
+        self._borrowed[database.url] = database
         try:
             yield database.url
         finally:
+            del self._borrowed[database.url]
             if database.reset():
                 self._reusable.append(database)
             else:
                 database.close()
                 self._drop(database.name)
+
+    def lend_session(self, url: str) -> Any:
+        """A superuser's session in a borrowed database, which stays open; None: in another database there is none."""
+        database = self._borrowed.get(url)
+        return database and database.lend_session()
 
     def close(self) -> None:
         for database in self._reusable:

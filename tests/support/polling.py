@@ -10,15 +10,18 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 F = TypeVar("F", bound=Any)
 
-POLL_SECONDS = 0.05
+#: Between two calls of a condition, in the first second and later: each call is a query or a request.
+POLL_SECONDS, LATE_POLL_SECONDS = 0.05, 0.1
+FIRST_SECONDS = 1.0
 
 
 def until(condition: Callable[[], T], seconds: float = 30) -> T:
     """The first true value that `condition` returns; AssertionError where there is none within `seconds`."""
-    deadline = time.monotonic() + seconds
+    started_at = time.monotonic()
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"it did not become true within {seconds:g} s"
-        time.sleep(POLL_SECONDS)
+        waited_seconds = time.monotonic() - started_at
+        assert waited_seconds < seconds, f"it did not become true within {seconds:g} s"
+        time.sleep(POLL_SECONDS if waited_seconds < FIRST_SECONDS else LATE_POLL_SECONDS)
     return result
 
 

@@ -39,7 +39,7 @@ SELECT (SELECT sum(xmin::text::bigint) FROM pg_class WHERE oid >= 16384),
 """
 TERMINATE_OTHER_SESSIONS = """
 SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
- WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+ WHERE datname = current_database() AND backend_type = 'client backend' AND pid NOT IN (pg_backend_pid(), {kept_pid})
 """
 #: No trigger and no foreign key is obeyed.
 IN_SESSION = "SET session_replication_role = replica"
@@ -51,18 +51,26 @@ class ReusableDatabase:
     def __init__(self, url: str) -> None:
         self.url = url
         self.name = urlsplit(url).path[1:]
-        self._connection = psycopg2.connect(url)
-        self._connection.autocommit = True
+        self._connection = self._connect()
+        self._kept_session: Any = None  #: that tests use; None: no test has used one yet
         self._uses = 0
         self._rows(IN_SESSION)
         self._fingerprint = self._rows(FINGERPRINT)
         self._reset_statements = self._make_reset_statements()
 
+    def lend_session(self) -> Any:
+        """A superuser's connection as `psycopg2.connect` makes it, with autocommit; the same for the next test."""
+        if self._kept_session is None:
+            self._kept_session = self._connect()
+        return self._kept_session
+
     def reset(self) -> bool:
         """Whether the database is as new again: the test changed nothing but rows."""
         self._uses += 1
         try:
-            self._rows(TERMINATE_OTHER_SESSIONS)
+            self._reset_session()
+            kept_pid = self._kept_session.info.backend_pid if self._kept_session else 0
+            self._rows(TERMINATE_OTHER_SESSIONS.format(kept_pid=kept_pid))
             is_worn = self._uses >= MAX_USES or self._rows(SIZE_BYTES)[0][0] > MAX_BYTES
             if is_worn or self._rows(FINGERPRINT) != self._fingerprint:
                 return False
@@ -73,6 +81,26 @@ class ReusableDatabase:
 
     def close(self) -> None:
         self._connection.close()
+        if self._kept_session:
+            self._kept_session.close()
+
+    def _connect(self) -> Any:
+        connection = psycopg2.connect(self.url)
+        connection.autocommit = True
+        return connection
+
+    def _reset_session(self) -> None:
+        """Let nothing of the last test be left in it, or none be kept."""
+        if session := self._kept_session:
+            try:
+                session.rollback()
+                session.autocommit = True
+                with session.cursor() as cursor:
+                    cursor.execute("DISCARD ALL")
+                session.notifies.clear()
+            except psycopg2.Error:  # the test closed or ended it
+                session.close()
+                self._kept_session = None
 
     def _make_reset_statements(self) -> str:
         """Delete all rows, and insert those that the migrations did."""
