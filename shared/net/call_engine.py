@@ -45,7 +45,8 @@ class CallEngine:
         self._running: dict[HttpCall, OnReply] = {}
         self._idle: list[HttpCall] = []
         self._connections = KeptConnections()
-        self._watched_fds: set[int] = set()
+        self._watched: dict[int, int] = {}  #: what the selector waits for, by descriptor
+        self._idle_fds: set[int] = set()  #: of these: libcurl waits for nothing there
         self._is_waiting = False
         self._is_closed = False
         self._start_lock = threading.Lock()
@@ -137,6 +138,8 @@ class CallEngine:
         for key, mask in events:
             if key.fileobj is self._wake_reader:
                 self._wake_reader.recv(4096)
+            elif key.fd in self._idle_fds:  # the server has closed it, or says that it will
+                self._unwatch(key.fd)
             else:
                 self._multi.socket_action(key.fd, mask)  # EVENT_READ and EVENT_WRITE are CSELECT_IN and CSELECT_OUT
         self._handle_timers()
@@ -150,6 +153,7 @@ class CallEngine:
     def _handle_timers(self) -> None:
         """Let libcurl do what is due by time: begin the calls added last, end others at their deadlines."""
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._connections.resumed_fds.clear()
         self._finish_ended()
 
     def _begin(self, endpoint: Endpoint, body: bytes | None, ends_at: float, on_reply: OnReply) -> None:
@@ -203,23 +207,38 @@ class CallEngine:
         while self._submitted:  # one by one: others go on to submit
             unfinished.append(self._submitted.popleft()[3])
         self._connections = KeptConnections()
-        self._watched_fds.clear()
         self._close()
         for on_reply in unfinished:
             self._hand_over(on_reply, HttpReply(0, failure="closed"))
 
     def _close(self) -> None:
-        self._multi.close()
+        self._multi.close()  # watches sockets of TLS connections once more, to end them in order
         self._selector.close()
+        self._watched.clear()
+        self._idle_fds.clear()
         self._wake_reader.close()
         self._wake_writer.close()
 
     def _watch_socket(self, what: int, fd: int, _multi: object, _data: object) -> None:
-        """Called by libcurl, which says what it waits for at a socket."""
-        if fd in self._watched_fds:
-            self._watched_fds.remove(fd)
-            self._selector.unregister(fd)
-        if what in (pycurl.POLL_IN, pycurl.POLL_OUT, pycurl.POLL_INOUT):
-            self._watched_fds.add(fd)
-            self._selector.register(fd, what)  # POLL_IN and POLL_OUT are EVENT_READ and EVENT_WRITE
-            self._connections.add(fd)
+        """Called by libcurl, which says what it waits for at a socket.
+
+        A kept connection stays in the selector while it is idle: taking it out and in costs more than all other work
+        of a turn. Its descriptor may be another connection's by the next time, unless that is a call's that resumes it.
+        """
+        if what not in (pycurl.POLL_IN, pycurl.POLL_OUT, pycurl.POLL_INOUT):
+            self._idle_fds.add(fd)
+            return
+        self._idle_fds.discard(fd)
+        if self._watched.get(fd) == what and fd in self._connections.resumed_fds:
+            return
+        if fd in self._watched:
+            self._unwatch(fd)
+        self._watched[fd] = what
+        self._selector.register(fd, what)  # POLL_IN and POLL_OUT are EVENT_READ and EVENT_WRITE
+        self._connections.add(fd)
+
+    def _unwatch(self, fd: int) -> None:
+        """Also where it is closed: the selector knows that then."""
+        del self._watched[fd]
+        self._idle_fds.discard(fd)
+        self._selector.unregister(fd)

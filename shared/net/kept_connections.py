@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 
+#: Look at what has come, without waiting. A number: to join two of these flags takes Python a microsecond.
+PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+
 
 class KeptConnections:
     """Used by the thread of calls alone."""
@@ -13,10 +16,12 @@ class KeptConnections:
         self._sockets: dict[int, _BorrowedSocket] = {}
         self._local_ports: dict[int, int] = {}  #: of the sockets above, by descriptor
         self._known_fds: set[int] = set()  #: of the sockets above, and of what is no socket
+        self.resumed_fds: set[int] = set()  #: of connections that were silent; to be cleared once the calls are sent
 
     def expect_new(self) -> None:
         """A connection is being opened: its descriptor may be one that a closed connection has had."""
         self._known_fds.clear()
+        self.resumed_fds.clear()
 
     def add(self, fd: int) -> None:
         """Call this whenever libcurl begins to wait for a descriptor. It also waits for what wakes it up."""
@@ -46,8 +51,9 @@ class KeptConnections:
         if kept is None:
             return True
         try:
-            kept.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            kept.recv(1, PEEK)
         except BlockingIOError:
+            self.resumed_fds.add(kept.fileno())
             return True
         except OSError:
             return False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from structlog.testing import capture_logs
 from shared.net.call_engine import MANY_CALLS, CallEngine
 from shared.net.http_call import Endpoint, HttpReply
 from tests.support.polling import until
-from tests.support.raw_http_server import RawServer, http, sends, serving, stays_silent
+from tests.support.raw_http_server import RawServer, http, replies, sends, serving, stays_silent
 
 
 @pytest.fixture
@@ -57,30 +58,68 @@ def test_a_bug_in_the_thread_of_calls_ends_those_in_flight_and_later_ones_are_ma
     engine: CallEngine, server: RawServer
 ) -> None:
     no_text: Any = 1
-    replies: list[HttpReply] = []
+    received: list[HttpReply] = []
     with serving(stays_silent) as silent, capture_logs() as log:
-        engine.submit(Endpoint("GET", silent.url), None, in_20_seconds(), replies.append)
+        engine.submit(Endpoint("GET", silent.url), None, in_20_seconds(), received.append)
         reply = engine.call(Endpoint("GET", server.url, headers=(no_text,)), ends_at=in_20_seconds())
         later = engine.call(Endpoint("GET", server.url), ends_at=in_20_seconds())
-    assert [each.failure for each in (*replies, reply)] == ["closed", "closed"]
+    assert [each.failure for each in (*received, reply)] == ["closed", "closed"]
     assert later.http_status == 200
     assert [line["event"] for line in log] == ["the thread of calls raised an exception; calls in flight are ended"]
+
+
+def test_a_kept_connection_is_watched_for_one_call_after_the_other_and_while_it_is_idle(server: RawServer) -> None:
+    engine, before = CallEngine(max_idle_connections=1), server.connections
+    for _ in range(5):
+        assert engine.call(Endpoint("GET", server.url), ends_at=in_20_seconds()).http_status == 200
+    engine.close()
+    assert server.connections == before + 1
+
+
+def test_a_descriptor_that_another_connection_or_a_resolver_has_had_is_watched_again(engine: CallEngine) -> None:
+    """Each reply closes its connection, and a name needs descriptors of its own."""
+    with serving(replies(200)) as closing:
+        for host in ("127.0.0.1", "localhost") * 10:
+            url = f"http://{host}:{closing.port}"
+            assert engine.call(Endpoint("GET", url), ends_at=in_20_seconds()).http_status == 200
+    assert closing.connections == 20
+
+
+def test_a_server_that_closes_idle_connections_costs_no_call_and_no_turns(engine: CallEngine) -> None:
+    """Otherwise the thread would be woken by the closed connection again and again."""
+    is_to_close = threading.Event()
+
+    def close_later(connection: socket.socket, _: bytes) -> bool:
+        connection.sendall(http(200))
+        is_to_close.wait(20)
+        return False
+
+    with serving(close_later) as closing:
+        for _ in range(3):
+            assert engine.call(Endpoint("GET", closing.url), ends_at=in_20_seconds()).http_status == 200
+            is_to_close.set()
+            assert closing.hung_up.wait(20)
+            before = process_time()
+            closing.stopping.wait(0.1)
+            assert process_time() - before < 0.05
+            is_to_close.clear()
+            closing.hung_up.clear()
 
 
 def test_of_many_calls_in_flight_each_ends_at_its_deadline_and_others_are_answered_meanwhile(
     engine: CallEngine, server: RawServer
 ) -> None:
-    replies: list[HttpReply] = []
+    received: list[HttpReply] = []
     with serving(stays_silent) as silent, socket.create_server(("127.0.0.1", 0)) as closed:
         closed_url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         closed.close()
         deadline = monotonic() + 2.0
         for _ in range(MANY_CALLS + 20):
-            engine.submit(Endpoint("GET", silent.url), None, deadline, replies.append)
+            engine.submit(Endpoint("GET", silent.url), None, deadline, received.append)
         assert engine.call(Endpoint("GET", server.url), ends_at=in_20_seconds()).http_status == 200
         assert engine.call(Endpoint("GET", closed_url), ends_at=in_20_seconds()).failure == "connection"
-        until(lambda: len(replies) == MANY_CALLS + 20)
-    assert {reply.failure for reply in replies} == {"timeout"}
+        until(lambda: len(received) == MANY_CALLS + 20)
+    assert {reply.failure for reply in received} == {"timeout"}
 
 
 def test_a_body_that_grows_beyond_its_limit_ends_the_call(engine: CallEngine) -> None:
