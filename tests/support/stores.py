@@ -38,6 +38,8 @@ from tests.support.builders import HUB, grant
 
 T = TypeVar("T")
 
+#: On a busy machine a statement with tens of thousands of rows exceeds the time limit of statements.
+IMPORT_BATCH_SIZE = 5_000
 SCHEDULE = Schedule()
 READ_KEYS = text("SELECT id, generation FROM tokenkeeper.connections WHERE hub_id = :hub_id")
 ROW = "SELECT to_jsonb(c) FROM tokenkeeper.connections AS c WHERE hub_id = %s"
@@ -125,7 +127,9 @@ class ConnectionFixture:
             self.sql.set("due_at = now() - interval '1 second'", hub_id)
 
     def import_due(self, count: int) -> None:
-        self.stores.imports.import_rows([ImportRow(hub_id, "encrypted") for hub_id in range(1, count + 1)])
+        for first in range(1, count + 1, IMPORT_BATCH_SIZE):
+            hub_ids = range(first, min(first + IMPORT_BATCH_SIZE, count + 1))
+            self.stores.imports.import_rows([ImportRow(hub_id, "encrypted") for hub_id in hub_ids])
 
     def claim_one(self, hub_id: int = HUB) -> ClaimedConnection:
         self.sql.set("due_at = now() - interval '1 second'", hub_id)
