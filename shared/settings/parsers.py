@@ -33,17 +33,8 @@ TLS_PARAMETERS = frozenset({"ssl_cert_reqs", "ssl_check_hostname", "ssl_ca_certs
 CERTIFICATE_REQUIREMENTS = frozenset({"required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE"})
 #: A prefix cannot begin with one of web's own paths: without the prefix, which a proxy may strip, it would be a page.
 RESERVED_PATHS = (
-    "connect",
-    "connections",
-    "healthz",
-    "install",
-    "installs",
-    "marketplace",
-    "metrics",
-    "oauth",
-    "operator",
-    "readyz",
-    "static",
+    *("connect", "connections", "healthz", "install", "installs", "marketplace"),
+    *("metrics", "oauth", "operator", "readyz", "static"),
 )
 #: Of characters that need no escape.
 _REDIRECT_PATH = re.compile(r"(?P<prefix>(?:/[A-Za-z0-9._~-]+)*)/oauth/callback/?")
