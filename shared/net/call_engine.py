@@ -29,7 +29,7 @@ END_GRACE_SECONDS = 5.0
 
 #: With so many calls in flight, what their sockets bring is gathered for so long: the thread then handles several
 #: replies one after the other, and sleeps in between (docs/adr/0041).
-MANY_CALLS, TURN_SECONDS = 100, 0.005
+MANY_CALLS, TURN_SECONDS = 100, 0.002
 
 OnReply = Callable[[HttpReply], None]
 
