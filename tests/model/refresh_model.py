@@ -63,7 +63,7 @@ class RefreshModel(ConnectionState):
         if self._is_overruled(lease, answer):
             return False
         if isinstance(answer.error, InvalidGrant) and self.status is Status.REVOKED:
-            self._reject_again(lease, answer, at)
+            self._reject_again(lease, answer, asked, at)
             return True
         self._count_failure(answer, asked)
         if isinstance(answer.error, InvalidGrant):
@@ -119,13 +119,16 @@ class RefreshModel(ConnectionState):
         self.refresh_token, self.other_refresh_token = self.other_refresh_token, None
         self.due = at
 
-    def _reject_again(self, lease: ModelLease, answer: ErrorAnswer, at: TimeRange) -> None:
-        """HubSpot rejects a revoked connection again: no event, and no further attempt."""
+    def _reject_again(self, lease: ModelLease, answer: ErrorAnswer, asked: TimeRange, at: TimeRange) -> None:
+        """HubSpot rejects a revoked connection again: no event, and no further attempt.
+
+        Where introspection contradicts it, the next attempt counts from the answer, however late that is saved.
+        """
         was_confirmed = lease.operator_decisions != self.operator_decisions
         self.due = self.not_before = None
         self.failures += int(was_confirmed)
         if was_confirmed and answer.is_contradicted:
-            self.due = at.plus(0, 900)
+            self.due = asked.plus(0, 900)
             self.add_event(EventName.RECOVERED, Status.ACTIVE, at)
 
     def _count_failure(self, answer: ErrorAnswer, asked: TimeRange) -> None:
