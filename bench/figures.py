@@ -43,6 +43,7 @@ FIGURES: Mapping[str, Figure] = {
     "per_task": Figure(Part.PER_TASK, "a Celery task per connection, 64 processes", "refreshes/s"),
     "to_bare": Figure(Part.SUSTAINED, "product / bare loop of requests", "x", 2),
     "to_per_task": Figure(Part.PER_TASK, "product / task per connection", "x", 1),
+    "to_per_task_1000": Figure(Part.PER_TASK, "  the product with REFRESH_CONCURRENCY=1000", "x", 1),
     "to_curl": Figure(Part.SUSTAINED, "product / bare loop of libcurl, 400 calls", "x", 2),
     "to_curl_1000": Figure(Part.SUSTAINED, "product / bare loop of libcurl, 1,000 calls", "x", 2),
     "cpu": Figure(Part.SUSTAINED, "CPU per refresh: worker, PostgreSQL, Valkey", "ms", 3),

