@@ -27,7 +27,7 @@ from tests.support.databases import Databases
 from tests.support.deployment import Deployment, start_deployment
 from tests.support.environment import inherited_environment, product_environment
 from tests.support.folders import RUN_FOLDER, make_run_folder, server_folder
-from tests.support.postgres import MigratedPostgres, make_migrated_postgres, make_postgres
+from tests.support.postgres import MigratedPostgres, make_migrated_postgres, make_postgres, running
 from tests.support.product import Product, url_responds
 
 # Hypothesis measures wall-clock time, which says nothing on a busy machine. Examples of a test may share fixtures.
@@ -109,21 +109,15 @@ def redis_url(redis_server: Callable[[int], str]) -> str:
 @pytest.fixture
 def own_postgres() -> Iterator[EmbeddedPostgres]:
     """A started PostgreSQL that the test may stop, kill by its `process`, and start again on the same port."""
-    with server_folder("own") as folder:
-        server = make_postgres(folder, durable=False)
-        server.start()
+    with running(make_postgres) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture
 def migrated_postgres() -> Iterator[MigratedPostgres]:
     """As `own_postgres`, with a migrated database, which its `url()` names."""
-    with server_folder("own") as folder:
-        server = make_migrated_postgres(folder, durable=False)
-        server.start()
+    with running(make_migrated_postgres) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture

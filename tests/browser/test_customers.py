@@ -20,15 +20,13 @@ from sandbox.child_processes import ChildProcess
 from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
-from shared.db.schema.migrate import migrate
 from tests.browser.conftest import OpenPage
 from tests.browser.keyboard import assert_tab_order, press, tab_to
 from tests.browser.sites import expect_heading, open_sql
 from tests.browser.test_install import choose_account
-from tests.conftest import server_folder
 from tests.support.environment import ROOT, SHORT_WAITS, inherited_environment, product_environment
 from tests.support.polling import until
-from tests.support.postgres import make_postgres
+from tests.support.postgres import make_migrated_postgres, running
 from tests.support.product import Product, url_responds
 from tests.support.stores import SqlFixture
 
@@ -76,12 +74,10 @@ def world(simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("customers")
     product_port = find_free_port()
     product_url = f"http://localhost:{product_port}"
-    with server_folder("customers") as data, SimulatorControl(simulator_process.url) as simulator:
+    with running(make_migrated_postgres) as postgres, SimulatorControl(simulator_process.url) as simulator:
         simulator.reset(settings=True, accounts=True)
-        postgres, valkey = make_postgres(data, durable=False), EmbeddedValkey(folder / "valkey", durable=False)
-        postgres.start()
+        valkey = EmbeddedValkey(folder / "valkey", durable=False)
         valkey.start()
-        migrate(postgres.url())
         links = {"CONNECT_LINK_KEYS": KEY, "RETURN_TO_ORIGINS": product_url}
         environment = product_environment(
             postgres.url(),
@@ -102,7 +98,6 @@ def world(simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFact
             example.stop()
             product.stop()
             valkey.stop()
-            postgres.stop()
 
 
 def start_example(folder: Path, port: int, tokenkeeper_url: str, database_url: str) -> ChildProcess:

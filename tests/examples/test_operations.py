@@ -20,7 +20,7 @@ from tests.examples.documentation import find_code_block
 from tests.support.deployment import Deployment
 from tests.support.environment import ROOT, SHORT_WAITS, product_environment
 from tests.support.polling import until
-from tests.support.postgres import make_postgres
+from tests.support.postgres import make_postgres, running
 from tests.support.product import Product
 from tests.support.stores import SqlFixture
 
@@ -28,13 +28,9 @@ HUBS = 20
 
 
 @pytest.fixture
-def another_server(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Iterator[EmbeddedPostgres]:
-    folder = state / "another"
-    folder.mkdir(mode=0o711)
-    server = make_postgres(folder, durable=False)
-    server.start()
-    yield server
-    server.stop()
+def another_server() -> Iterator[EmbeddedPostgres]:
+    with running(make_postgres) as server:
+        yield server
 
 
 @pytest.fixture

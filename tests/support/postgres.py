@@ -6,14 +6,18 @@ A migrated server has a database that was migrated before the copy was made: a m
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg2
 
 from sandbox.embedded import EmbeddedPostgres
 from tests.support.databases import LOGINS, MIGRATED, Databases, migrate_as_template
-from tests.support.folders import make_once
+from tests.support.folders import make_once, server_folder
+
+Server = TypeVar("Server", bound=EmbeddedPostgres)
 
 
 class MigratedPostgres(EmbeddedPostgres):
@@ -36,6 +40,18 @@ def make_migrated_postgres(folder: Path, *, durable: bool) -> MigratedPostgres:
     """Not started. `folder` is a `server_folder` that has no PostgreSQL yet."""
     _copy_server(make_once("migrated", _initialise_and_migrate), folder)
     return MigratedPostgres(folder, durable=durable)
+
+
+@contextmanager
+def running(make: Callable[..., Server]) -> Iterator[Server]:
+    """A server in a folder of its own, which the test may stop, kill by its `process`, and start on the same port."""
+    with server_folder("own") as folder:
+        server = make(folder, durable=False)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def _copy_server(source: Path, folder: Path) -> None:

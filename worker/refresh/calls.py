@@ -97,9 +97,7 @@ class RefreshCalls:
             self._start_lock.release()
 
     def _on_attempt(self, attempt: RefreshAttempt) -> None:
-        is_stop = False
-        for outcome in attempt.outcomes:
-            is_stop = is_stop or isinstance(outcome.error, (Throttled, InvalidClient))
+        is_stop = any(isinstance(outcome.error, (Throttled, InvalidClient)) for outcome in attempt.outcomes)
         if is_stop:
             self._is_stopped = True
         self._end(attempt)
