@@ -50,6 +50,29 @@ def test_a_bill_of_materials_that_the_schema_refuses_is_an_error() -> None:
         sbom.validate_sbom('{"bomFormat": "CycloneDX", "specVersion": "1.6", "version": "one"}')
 
 
+@pytest.mark.parametrize(
+    ("value", "is_one"),
+    [
+        ("https://pypi.org/simple/flask/#x", True),
+        ("relative/\N{LATIN SMALL LETTER E WITH ACUTE}", True),
+        ("", True),
+        ("https://example/a space", False),
+        ("https://[example", False),
+        ("%zz", False),
+        (7, True),  # of another type: the schema's other rules refuse that
+    ],
+)
+def test_an_address_in_a_bill_of_materials_is_checked_as_an_iri(value: object, is_one: bool) -> None:
+    assert sbom.is_iri_reference(value) is is_one
+
+
+def test_a_bill_of_materials_with_a_malformed_address_is_refused() -> None:
+    component = {"type": "library", "name": "flask", "externalReferences": [{"type": "website", "url": "a b"}]}
+    bill = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": [component]}
+    with pytest.raises(ValueError, match="schema refuses .* 'a b' is not valid"):
+        sbom.validate_sbom(json.dumps(bill))
+
+
 def make_report(*packages: object) -> audit.Report:
     return audit.parse_report(json.dumps({"dependencies": packages, "fixes": []}))
 
