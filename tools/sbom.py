@@ -40,7 +40,7 @@ def write_sbom(lock: Path, sbom: Path) -> None:
 
 
 def validate_sbom(text: str) -> None:
-    """Here and not by `--validate`, which checks each address as an IRI by a grammar in Python: nine tenths of a run."""
+    """Here and not by `--validate`, which checks each address by a grammar of IRIs in Python: nine tenths of a run."""
     with hide_optional("rfc3987_syntax"):  # it compiles its grammar while it is imported
         from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
     from cyclonedx.schema import SchemaVersion  # noqa: PLC0415
