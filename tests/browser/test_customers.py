@@ -34,6 +34,12 @@ pytestmark = pytest.mark.browser
 
 KEY = "a-key-of-32-random-characters-or-more"
 OUTAGES = ("none", "redis", "postgres", "both")
+SET_COOKIE = "() => { document.cookie = 'probe=1; SameSite=None; Secure'; return document.cookie; }"
+ADD_FRAME = """address => {
+  const frame = document.createElement("iframe");
+  frame.src = address;
+  document.body.append(frame);
+}"""
 
 
 @dataclass
@@ -186,6 +192,16 @@ def test_a_person_who_denies_comes_back_to_the_example_and_can_try_again(world: 
     page.get_by_role("link", name="Continue to HubSpot").click()
     page.get_by_role("button", name="Deny").click()
     page.wait_for_url(f"{world.product_url}/acme?status=denied**")
+
+
+def test_a_frame_of_another_site_has_no_cookies(world: World, open_page: OpenPage) -> None:
+    """Otherwise the tests above would not show that the Marketplace's frames need none."""
+    page = open_page()
+    page.goto(f"{world.product_url}/acme")
+    assert page.evaluate(SET_COOKIE) == "probe=1"
+    page.goto(f"{world.simulator.base_url}/marketplace")
+    page.evaluate(ADD_FRAME, f"{world.product_url}/acme")
+    assert page.frame_locator("iframe").get_by_role("heading").evaluate(SET_COOKIE) == ""
 
 
 def open_link(world: World, page: Page) -> None:

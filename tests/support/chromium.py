@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import shutil
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+#: Debian's package of the first one renders for no window, which takes a third less CPU time.
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+#: In place of Playwright's list, which has ThirdPartyStoragePartitioning too: without that one, the headless shell
+#: blocks no third-party cookies.
+DISABLED_FEATURES = (
+    "AimEnabled",
+    "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "DestroyProfileOnBrowserClose",
+    "HttpsUpgrades",
+    "HttpsFirstBalancedModeAutoEnable",
+    "MediaRouter",
+    "NetworkTimeServiceQuerying",
+    "OptimizationHints",
+    "PaintHolding",
+    "PreconnectToSearch",
+)
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -14,6 +29,7 @@ ARGUMENTS = [
     "--no-first-run",
     # As more and more browsers do.
     "--test-third-party-cookie-phaseout",
+    f"--disable-features={','.join(DISABLED_FEATURES)}",
     # One process renders all pages of a browser context: to start one for each takes half a second of CPU time.
     "--renderer-process-limit=1",
     "--disable-site-isolation-trials",
