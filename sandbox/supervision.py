@@ -87,7 +87,8 @@ def explain_end(status: int) -> str | None:
 
 def make_commands(config: RunConfig, state: Path) -> dict[str, Sequence[str]]:
     """The command of each process by its name."""
-    celery = (sys.executable, "-m", "celery", "--quiet", "-A", "worker.app")
+    celery = (sys.executable, "-m", "worker")  # `celery` would import Flower for worker and beat, too
+    flower = (sys.executable, "-m", "celery", "--quiet", "-A", "worker.app", "flower")
     # By its path: this may run in another folder than that of gunicorn.conf.py.
     gunicorn = (sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"))
     ports = config.ports
@@ -97,7 +98,7 @@ def make_commands(config: RunConfig, state: Path) -> dict[str, Sequence[str]]:
         "web": (*gunicorn, "web.wsgi:app", "--bind", f"127.0.0.1:{ports.web}", *WEB_OPTIONS),
         "worker": (*celery, "worker", "-c", "2", "-l", "info"),
         "beat": (*celery, "beat", "--schedule", str(state / "beat-schedule"), "--pidfile="),
-        "flower": (*celery, "flower", "--address=127.0.0.1", f"--port={ports.flower}", "--logging=error"),
+        "flower": (*flower, "--address=127.0.0.1", f"--port={ports.flower}", "--logging=error"),
     }
     if not config.is_simulated:
         del commands["simulator"]

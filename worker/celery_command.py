@@ -68,12 +68,17 @@ def is_replaceable(arguments: Sequence[str]) -> bool:
 def main() -> None:
     sys.argv[:3] = sys.argv[1:2]  # this and the next line restore what the replaced process had
     del sys.path[0]
+    run_celery()
+
+
+def run_celery() -> None:
+    """As `celery` with the arguments of `sys.argv`, for worker or beat alone."""
     with _hide_other_commands():
         import celery.bin.celery  # noqa: PLC0415
         import celery.utils.debug  # noqa: F401, PLC0415
-    from celery.__main__ import main as run_celery  # noqa: PLC0415
+    from celery.__main__ import main as run_command  # noqa: PLC0415
 
-    run_celery()
+    run_command()
 
 
 @contextmanager
