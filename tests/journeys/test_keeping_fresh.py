@@ -34,9 +34,11 @@ def test_an_account_whose_name_hubspot_does_not_tell_is_connected_no_less(deploy
 
 
 def test_every_token_is_replaced_before_it_expires_until_the_connection_is_revoked(deployment: Deployment) -> None:
-    deployment.simulator.change_settings(deployment.hub, lifetime=4)
+    # Each refresh takes several rounds of the loop below, which would see a token that is gone in the meantime.
+    deployment.simulator.change_settings(deployment.hub, lifetime=4, latency=0.2)
     tokens = [deployment.connect()]
     while len(tokens) < 4:
+        time.sleep(0.02)
         token = deployment.token()
         assert token is not None, "no token was served"
         assert deployment.are_live(token), "HubSpot refuses the served token"
