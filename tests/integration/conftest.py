@@ -26,7 +26,8 @@ from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 def engine(databases: Databases, database_url: str) -> Iterator[Engine]:
     """With the worker's login, so that the tests check its privileges."""
     engine = connect_engine(databases.as_worker(database_url), pool_size=10)
-    yield engine
+    with databases.lend_connection(engine, database_url):
+        yield engine
     engine.dispose()
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 from psycopg2 import sql
+from sqlalchemy import Engine
 
 from shared.db.schema.migrate import create_roles, migrate
 from shared.db.schema.privileges import PRIVILEGES, WEB, WORKER
@@ -81,6 +82,10 @@ class Databases:
         """A superuser's session in a borrowed database, which stays open; None: in another database there is none."""
         database = self._borrowed.get(url)
         return database and database.lend_session()
+
+    def lend_connection(self, engine: Engine, url: str) -> AbstractContextManager[None]:
+        """Let this engine of the worker's, for a borrowed database, begin with a connection that others have used."""
+        return self._borrowed[url].worker_connection.lend_to(engine)
 
     def close(self) -> None:
         for database in self._reusable:

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import psycopg2
 
+from tests.support.kept_connection import KeptConnection, reset_session
+
 #: Dead rows and index entries of so many tests make it slower than a new one.
 MAX_USES = 100
 MAX_BYTES = 4 << 20
@@ -39,7 +41,7 @@ SELECT (SELECT sum(xmin::text::bigint) FROM pg_class WHERE oid >= 16384),
 """
 TERMINATE_OTHER_SESSIONS = """
 SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
- WHERE datname = current_database() AND backend_type = 'client backend' AND pid NOT IN (pg_backend_pid(), {kept_pid})
+ WHERE datname = current_database() AND backend_type = 'client backend' AND pid NOT IN (pg_backend_pid(), {kept_pids})
 """
 #: No trigger and no foreign key is obeyed.
 IN_SESSION = "SET session_replication_role = replica"
@@ -53,6 +55,7 @@ class ReusableDatabase:
         self.name = urlsplit(url).path[1:]
         self._connection = self._connect()
         self._kept_session: Any = None  #: that tests use; None: no test has used one yet
+        self.worker_connection = KeptConnection()  #: for engines with the worker's login
         self._uses = 0
         self._rows(IN_SESSION)
         self._fingerprint = self._rows(FINGERPRINT)
@@ -70,7 +73,8 @@ class ReusableDatabase:
         try:
             self._reset_session()
             kept_pid = self._kept_session.info.backend_pid if self._kept_session else 0
-            self._rows(TERMINATE_OTHER_SESSIONS.format(kept_pid=kept_pid))
+            kept_pids = f"{kept_pid}, {self.worker_connection.pid}"
+            self._rows(TERMINATE_OTHER_SESSIONS.format(kept_pids=kept_pids))
             is_worn = self._uses >= MAX_USES or self._rows(SIZE_BYTES)[0][0] > MAX_BYTES
             if is_worn or self._rows(FINGERPRINT) != self._fingerprint:
                 return False
@@ -81,6 +85,7 @@ class ReusableDatabase:
 
     def close(self) -> None:
         self._connection.close()
+        self.worker_connection.close()
         if self._kept_session:
             self._kept_session.close()
 
@@ -93,11 +98,7 @@ class ReusableDatabase:
         """Let nothing of the last test be left in it, or none be kept."""
         if session := self._kept_session:
             try:
-                session.rollback()
-                session.autocommit = True
-                with session.cursor() as cursor:
-                    cursor.execute("DISCARD ALL")
-                session.notifies.clear()
+                reset_session(session)
             except psycopg2.Error:  # the test closed or ended it
                 session.close()
                 self._kept_session = None
