@@ -22,7 +22,7 @@ from shared.settings import Settings
 from tests.support.builders import HUB
 from tests.support.environment import web_environment
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
-from web.app import create_app
+from tests.support.web_application import make_application
 from web.startup import make_services
 
 REQUIRE_TICKETS = """
@@ -73,7 +73,7 @@ def environ(environment: Callable[..., dict[str, str]]) -> dict[str, str]:
 @pytest.fixture
 def operator(environ: dict[str, str]) -> Operator:
     services = make_services(Settings.from_env(web_environment(environ)))
-    return Operator(create_app(services).test_client(), services.origin)
+    return Operator(make_application(services).test_client(), services.origin)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from werkzeug.serving import make_server
 
 from shared.settings import Settings
 from tests.support.environment import web_environment
-from web.app import create_app
+from tests.support.web_application import make_application
 from web.startup import make_services
 
 
@@ -28,7 +28,7 @@ def serving(environment: Mapping[str, str], *, clock_ahead_seconds: float = 0.0)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     ahead = timedelta(seconds=clock_ahead_seconds)
     services = replace(make_services(settings), clock=lambda: datetime.now(UTC) + ahead)
-    server = make_server("127.0.0.1", port, close_each_response(create_app(services)), threaded=True)
+    server = make_server("127.0.0.1", port, close_each_response(make_application(services)), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
