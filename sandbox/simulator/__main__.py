@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -120,6 +121,8 @@ def _run(server: SimulatorServer) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    # Otherwise looks for garbage, which a request with hundreds of tokens causes, visit the objects of all modules too.
+    gc.freeze()
     print(f"simulator: listens at http://{server.server_address[0]!s}:{server.port}/", flush=True)
     server.serve_forever(poll_interval=0.5)
     server.server_close()

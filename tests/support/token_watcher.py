@@ -1,4 +1,4 @@
-"""A downstream job that reads every token continuously and asks HubSpot whether each is live."""
+"""A downstream job that reads every token continuously and asks HubSpot whether it is live."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import http.client
 import json
 import threading
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -16,8 +17,16 @@ import requests
 
 from sandbox.simulator.control import SimulatorControl, TokenCheck
 
-SELECT_TOKENS = "SELECT hub_id, access_token FROM hubspot.tokens"
-SELECT_ENDED = "SELECT hub_id FROM hubspot.connections WHERE status IN ('revoked', 'disconnected')"
+#: The tokens served, and the connections that have ended, without one. To plan it takes longer than to execute it.
+PREPARE = """
+PREPARE watched AS
+SELECT hub_id, access_token FROM hubspot.tokens
+UNION ALL
+SELECT hub_id, NULL FROM hubspot.connections WHERE status IN ('revoked', 'disconnected')
+"""
+#: HubSpot is asked about a token at its first read, at its end, and after so long in between, when only an uninstall by
+#: the customer can end it.
+RECHECK_SECONDS = 0.5
 HUBSPOT_TIMEOUT_SECONDS = 60
 
 
@@ -33,6 +42,10 @@ class TokenWatcher:
         # `requests` takes three times as long for a call, and this one is made ten times a second.
         self._hubspot = http.client.HTTPConnection(urlsplit(simulator_url).netloc, timeout=HUBSPOT_TIMEOUT_SECONDS)
         self._interval_seconds = interval_seconds
+        self._checked_at = 0.0
+        self._ends_at: dict[
+            str, float
+        ] = {}  #: of the tokens that were live at the last check; both by time.monotonic()
         self._connection: Any = None
         self._stopping = threading.Event()
         self._error: Exception | None = None
@@ -73,28 +86,43 @@ class TokenWatcher:
         if self._connection is None:
             self._connection = psycopg2.connect(self._url, connect_timeout=2)
             self._connection.autocommit = True
+            with self._connection.cursor() as cursor:
+                cursor.execute(PREPARE)
+        started_at = time.monotonic()
         with self._connection.cursor() as cursor:
-            started_at = time.monotonic()
-            cursor.execute(SELECT_TOKENS)
-            tokens = dict(cursor.fetchall())
+            cursor.execute("EXECUTE watched")
+            rows = cursor.fetchall()
+        tokens = {hub_id: token for hub_id, token in rows if token}
+        if self._is_check_due(tokens.values()):
             checks = self._check_tokens(list(tokens.values()))
             seconds = time.monotonic() - started_at
-            cursor.execute(SELECT_ENDED)
-            self.ended_hub_ids.update(hub_id for (hub_id,) in cursor.fetchall())
+            self.refused += [
+                f"{hub_id}: {check}"
+                for hub_id, check in zip(tokens, checks, strict=True)
+                if _is_refused(check, seconds)
+            ]
+        self.ended_hub_ids.update(hub_id for hub_id, token in rows if not token)
         self.reads += len(tokens)
-        self.refused += [
-            f"{hub_id}: {check}" for hub_id, check in zip(tokens, checks, strict=True) if _is_refused(check, seconds)
-        ]
+
+    def _is_check_due(self, tokens: Iterable[str]) -> bool:
+        now = time.monotonic()
+        return now - self._checked_at >= RECHECK_SECONDS or any(
+            self._ends_at.get(token, now) <= now for token in tokens
+        )
 
     def _check_tokens(self, tokens: list[str]) -> list[TokenCheck]:
-        """As SimulatorControl.check_tokens."""
+        """As SimulatorControl.check_tokens. Remembers when they end."""
         self._hubspot.request(
             "POST", "/_sim/check", json.dumps({"tokens": tokens}), {"Content-Type": "application/json"}
         )
         reply = self._hubspot.getresponse()
         body = reply.read()
         assert reply.status == http.HTTPStatus.OK, body
-        return [TokenCheck(**each) for each in json.loads(body)["tokens"]]
+        checks = [TokenCheck(**each) for each in json.loads(body)["tokens"]]
+        self._checked_at = now = time.monotonic()
+        live = [(token, check) for token, check in zip(tokens, checks, strict=True) if check.is_live]
+        self._ends_at = {token: now + (check.seconds_left or 0.0) for token, check in live}
+        return checks
 
     def _disconnect(self) -> None:
         if self._connection is not None:
