@@ -20,15 +20,17 @@ from tests.support.stores import SqlFixture
 HUBS = 200
 OTHER_APP_CLIENT_ID = "5a1b0c1e-7e57-4000-8000-0000000f0e16"
 ALERTS = "SELECT recovered FROM tokenkeeper.alerts WHERE kind = 'revocation_brake' ORDER BY number"
+#: As refreshes fall due in the course of the day.
+LET_ALL_FALL_DUE = "UPDATE tokenkeeper.connections SET due_at = now() + random() * interval '1 second'"
 COUNT_BY_STATUS = "SELECT status, count(*) FROM hubspot.connections GROUP BY 1"
 
 
 @pytest.fixture
 def deployment(product: Product, simulator: SimulatorControl, connect: Callable[..., Any]) -> Deployment:
-    """200 imported connections with tokens of 6 seconds, refreshed by a worker and a beat."""
+    """200 imported connections with tokens, a worker and a beat."""
     product.environment.update(SHORT_WAITS)
     deployment = Deployment(product, simulator, SqlFixture(connect()))
-    deployment.simulator.change_settings(lifetime=6, client_ids=[DEMO_CLIENT_ID, OTHER_APP_CLIENT_ID])
+    deployment.simulator.change_settings(client_ids=[DEMO_CLIENT_ID, OTHER_APP_CLIENT_ID])
     issued = deployment.simulator.install_many(HUBS)
     lines = "\n".join(json.dumps({"hub_id": hub, "refresh_token": token}) for hub, token in issued.items())
     assert deployment.product.tokenkeeper("import", "-", stdin=lines).returncode == 0
@@ -55,6 +57,7 @@ def restart_worker(deployment: Deployment, client_id: str) -> None:
 
 def turn_brake_on(deployment: Deployment) -> None:
     restart_worker(deployment, OTHER_APP_CLIENT_ID)
+    deployment.sql.rows(LET_ALL_FALL_DUE)
     held = "SELECT count(*) FROM tokenkeeper.connections WHERE pending_revocation IS NOT NULL"
     until(lambda: deployment.sql.value(held) == HUBS - MIN_REVOCATIONS)
     assert count_by_status(deployment) == {"revoked": MIN_REVOCATIONS, "suspect": HUBS - MIN_REVOCATIONS}

@@ -12,9 +12,9 @@ from tests.support.polling import until
 
 WORKERS = 4
 #: More than one worker of two pool processes could have in flight at once.
-HUBS = 300
+HUBS = 200
 #: Together they send no more calls at once than the simulator answers in a fraction of the timeout.
-SETTINGS = {"REFRESH_CONCURRENCY": "25", "HTTP_TIMEOUT_SECONDS": "5", "LEASE_SECONDS": "15"}
+SETTINGS = {"REFRESH_CONCURRENCY": "10", "HTTP_TIMEOUT_SECONDS": "3", "LEASE_SECONDS": "11"}
 
 
 @pytest.fixture(scope="module")
