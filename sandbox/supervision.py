@@ -13,9 +13,10 @@ from pathlib import Path
 import honcho.manager
 from honcho.manager import Manager
 
-from sandbox.child_processes import ROOT
+from sandbox.child_processes import ROOT, installed_command
 from sandbox.respawn import EX_CONFIG, STOP_SECONDS
 from sandbox.run_config import SIMULATED_TOKEN_SECONDS, RunConfig
+from worker.celery_command import make_arguments
 
 #: Longer than a respawner waits, so that the respawner kills a process that does not stop, and then reports it.
 honcho.manager.KILL_WAIT = STOP_SECONDS + 5
@@ -87,7 +88,8 @@ def explain_end(status: int) -> str | None:
 
 def make_commands(config: RunConfig, state: Path) -> dict[str, Sequence[str]]:
     """The command of each process by its name."""
-    celery = (sys.executable, "-m", "worker")  # `celery` would import Flower for worker and beat, too
+    # Worker and beat begin as what they would replace themselves by: that saves each a start of Python and of Celery.
+    celery = (sys.executable, *make_arguments(installed_command("celery"), "--quiet", "-A", "worker.app"))
     flower = (sys.executable, "-m", "celery", "--quiet", "-A", "worker.app", "flower")
     # By its path: this may run in another folder than that of gunicorn.conf.py.
     gunicorn = (sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"))

@@ -41,9 +41,15 @@ def replace_process() -> None:
     options = find_interpreter_options(sys.orig_argv, sys.argv)
     if options is not None and is_replaceable(sys.argv[1:]) and sys.executable:
         with suppress(OSError):
-            # The word shows `celery -A worker.app worker` in a list of processes, also where it was `python -m celery`.
-            arguments = [FOLDER, sys.argv[0], "celery", *sys.argv[1:]]
-            os.execv(sys.executable, [sys.executable, *options, "-c", CODE, *arguments])  # noqa: S606
+            os.execv(sys.executable, [sys.executable, *options, *make_arguments(*sys.argv)])  # noqa: S606
+
+
+def make_arguments(script: str, *arguments: str) -> list[str]:
+    """Python's, for `celery` with these arguments. `script`: the path by which Celery starts a worker again (SIGHUP).
+
+    The word shows `celery -A worker.app worker` in a list of processes, also where it was `python -m celery`.
+    """
+    return ["-c", CODE, FOLDER, script, "celery", *arguments]
 
 
 def find_interpreter_options(command_line: Sequence[str], arguments: Sequence[str]) -> list[str] | None:
@@ -68,17 +74,12 @@ def is_replaceable(arguments: Sequence[str]) -> bool:
 def main() -> None:
     sys.argv[:3] = sys.argv[1:2]  # this and the next line restore what the replaced process had
     del sys.path[0]
-    run_celery()
-
-
-def run_celery() -> None:
-    """As `celery` with the arguments of `sys.argv`, for worker or beat alone."""
     with _hide_other_commands():
         import celery.bin.celery  # noqa: PLC0415
         import celery.utils.debug  # noqa: F401, PLC0415
-    from celery.__main__ import main as run_command  # noqa: PLC0415
+    from celery.__main__ import main as run_celery  # noqa: PLC0415
 
-    run_command()
+    run_celery()
 
 
 @contextmanager

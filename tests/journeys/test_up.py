@@ -185,7 +185,7 @@ def test_an_account_outlives_a_stop_of_up(lasting_home: Home) -> None:
 
 def test_a_crashed_process_is_started_again(running: ChildProcess) -> None:
     running.wait_until(lambda running: running.has_printed(" ready."))
-    find_process(running, "-m worker worker").kill()
+    find_process(running, "-A worker.app worker").kill()
     running.wait_until(lambda running: running.has_printed("was killed by SIGKILL; starting it again in 0.5 s"))
     running.wait_until(lambda running: running.output().count(" ready.") == 2)
 
@@ -207,12 +207,12 @@ def test_no_secret_shows_in_the_process_list_or_to_other_users(lasting_home: Hom
 def test_each_process_gets_only_the_secrets_that_it_needs(running: ChildProcess) -> None:
     given = {
         words: SECRETS & find_process(running, words).environ().keys()
-        for words in ("web.wsgi:app", "-m worker worker", "-m worker beat", "flower", "sandbox.simulator")
+        for words in ("web.wsgi:app", "-A worker.app worker", "-A worker.app beat", "flower", "sandbox.simulator")
     }
     assert given == {
         "web.wsgi:app": SECRETS,
-        "-m worker worker": SECRETS - {"SECRET_KEY", "OPERATOR_PASSWORD"},
-        "-m worker beat": {"REDIS_URL"},
+        "-A worker.app worker": SECRETS - {"SECRET_KEY", "OPERATOR_PASSWORD"},
+        "-A worker.app beat": {"REDIS_URL"},
         "flower": {"REDIS_URL", "OPERATOR_PASSWORD"},
         "sandbox.simulator": {"HUBSPOT_CLIENT_SECRET"},
     }
