@@ -10,18 +10,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 METHODS = (
-    *("GET", "POST") * 8,
-    "GET",
-    "POST",
-    "HEAD",
-    "OPTIONS",
-    "PUT",
-    "DELETE",
-    "PATCH",
-    "TRACE",
-    "CONNECT",
-    "get",
-    "X" * 40,
+    *("GET", "POST") * 9,
+    *("HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get", "X" * 40),
 )
 HEADERS = (
     "Accept",

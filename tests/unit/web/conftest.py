@@ -22,7 +22,7 @@ from shared.token_cipher import TokenCipher
 from tests.support.builders import grant
 from tests.support.fakes import FakeBrake, FakeClock, FakeInstalls, FakeQueue, FakeSingleUses
 from tests.support.hubspot import ScriptedHubSpot
-from web.app import create_app
+from tests.support.web_application import make_application
 from web.security.cookies import shorten_install_id
 from web.services import Services
 
@@ -103,7 +103,7 @@ class Site:
             return_to_origins=self.return_to_origins,
             marketplace_return_hosts=("app.hubspot.com", "app-*.hubspot.com"),
         )
-        self.app = create_app(services)
+        self.app = make_application(services)
         self.browser = self.app.test_client()
 
     def other_browser(self):
