@@ -175,13 +175,17 @@ def test_a_hub_without_a_row_of_account_info_is_in_the_list(
     assert hubs([directory.read_page(sort=Sort.DOMAIN)]) == [1]
 
 
-MANY = """
+#: Where autovacuum saw the table of a test before, which was empty, PostgreSQL expects one row, and would take minutes.
+NAME_ACCOUNTS = """;
+SET LOCAL enable_nestloop = off;
+UPDATE tokenkeeper.accounts AS a SET hub_domain = 'shop-' || hub_id || '.example'
+  FROM tokenkeeper.connections AS c WHERE c.id = a.connection_id
+"""
+MANY = f"""
 INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, due_at, failures)
 SELECT n, CASE WHEN n % 500 = 0 THEN 'suspect' WHEN n % 300 = 1 THEN 'revoked' ELSE 'active' END, 'encrypted',
        now() + interval '1 second' * (n % 1100), CASE WHEN n % 1000 = 7 THEN 1 ELSE 0 END
-  FROM generate_series(1, 50000) AS n;
-UPDATE tokenkeeper.accounts AS a SET hub_domain = 'shop-' || hub_id || '.example'
-  FROM tokenkeeper.connections AS c WHERE c.id = a.connection_id;
+  FROM generate_series(1, 50000) AS n {NAME_ACCOUNTS}
 """
 
 
@@ -198,9 +202,10 @@ def plan(engine: Engine, query: Query) -> str:
 def test_a_page_is_read_along_an_index(
     directory: ConnectionList, engine: Engine, sql: SqlFixture, analyzed: bool
 ) -> None:
-    """Also with the statistics of an empty table: an outage or an import is faster than ANALYZE."""
+    """Also with the statistics of a table that has lost all rows: an outage or an import is faster than ANALYZE."""
     if not analyzed:
-        sql.rows("TRUNCATE tokenkeeper.connections CASCADE")  # earlier tests may have left pages without rows
+        sql.rows("INSERT INTO tokenkeeper.connections (hub_id, status, due_at) VALUES (7, 'disconnected', now())")
+        sql.rows("DELETE FROM tokenkeeper.connections")
         sql.rows("ALTER TABLE tokenkeeper.connections SET (autovacuum_enabled = false)")
         sql.rows("ANALYZE tokenkeeper.connections, tokenkeeper.accounts")
     sql.rows(MANY)
@@ -240,12 +245,10 @@ def test_a_rare_status_is_read_by_its_index(engine: Engine, sql: SqlFixture) -> 
 def test_a_search_that_thousands_of_ids_and_names_match_is_sorted_and_paged(
     directory: ConnectionList, sql: SqlFixture
 ) -> None:
-    sql.rows("""
+    sql.rows(f"""
         INSERT INTO tokenkeeper.connections (hub_id, status, encrypted_refresh_token, due_at)
         SELECT n, 'active', 'encrypted', now() + interval '1 second' * (30000 - n)
-          FROM generate_series(10000, 30001) AS n;
-        UPDATE tokenkeeper.accounts AS a SET hub_domain = 'shop-' || hub_id || '.example'
-  FROM tokenkeeper.connections AS c WHERE c.id = a.connection_id;
+          FROM generate_series(10000, 30001) AS n {NAME_ACCOUNTS}
     """)
     ids = directory.read_page(search="1", sort=Sort.DUE)
     assert hubs([ids])[:3] == [19_999, 19_998, 19_997]
