@@ -82,6 +82,23 @@ def test_a_result_that_cannot_be_stored_does_not_keep_the_others_from_being_save
     assert sql.row(2)["lease_until"] is not None, "it is not claimed again at once"
 
 
+def test_what_was_saved_before_a_result_that_cannot_be_stored_counts_as_saved(
+    connections: ConnectionFixture, sql: SqlFixture
+) -> None:
+    """Results with a line for the history are saved after the others, by a statement of their own."""
+    connections.install_due(1, 2)
+    sql.set("status = 'suspect', failures = 1", 2)
+    rows = {row.connection.identity.hub_id: row for row in connections.stores.claims.claim(2).rows}
+    results = [
+        connections.make_success(rows[1]),
+        connections.make_success(rows[2], f"{SECRET}\x00"),
+    ]
+    assert [bool(result.transition.events) for result in results] == [False, True]
+    outcome = connections.stores.results.save(results)
+    assert (outcome.saved, outcome.rejected.keys()) == (connections.ids(1), connections.ids(2))
+    assert sql.read_served_token(1) == "new-access"
+
+
 def test_every_statement_has_a_limit_on_the_server_and_leaves_the_session_unchanged(engine: Engine) -> None:
     database = Database(engine)
     assert database.execute(single_statement("SHOW statement_timeout"))[0][0] == "10s"

@@ -124,9 +124,13 @@ class Servers:
     def freeze_postgres_writers(self) -> Iterator[None]:
         """What writes to the disk beside the sessions, as where the disk takes nothing for a while."""
         assert self.postgres.process is not None
-        children = psutil.Process(self.postgres.process.pid).children()
-        writers = [child for child in children if any(name in str(child.cmdline()) for name in WRITERS)]
-        assert len(writers) == len(WRITERS), [child.cmdline() for child in children]
+        writers = [
+            process
+            for process in psutil.process_iter(["ppid", "cmdline"])  # without those that end meanwhile
+            if process.info["ppid"] == self.postgres.process.pid
+            and any(name in str(process.info["cmdline"]) for name in WRITERS)
+        ]
+        assert len(writers) == len(WRITERS), [process.info["cmdline"] for process in writers]
         with _freeze(writers):
             yield
 

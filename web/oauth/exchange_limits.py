@@ -48,7 +48,7 @@ class Attempt:
     """One exchange in flight."""
 
     is_trusted: bool  #: HubSpot rejected few codes of this network lately
-    #: Since HubSpot rejected a code of this handshake, which has only one: it must not be sent again. None: it did not.
+    #: Since HubSpot rejected a code of this handshake, which ended it: no code of it is sent again. None: it did not.
     seconds_since_rejection: float | None
     is_rejected: bool = False  #: set by the caller: HubSpot rejected the code, and no other request had used it
 

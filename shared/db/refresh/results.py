@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,8 @@ from shared.db.refresh.recent_grants import RecentGrants
 from shared.db.refresh.uncertain_installs import take_other_grants
 from shared.domain.brake import is_revocation
 from shared.domain.identity import DEFAULT_APP
+
+SaveGroup = Callable[[Sequence[RefreshResult]], SaveOutcome]
 
 _SAVE = """
 WITH results AS MATERIALIZED (
@@ -123,61 +125,61 @@ class RefreshResults:
         Where PostgreSQL rejects or fails at some of them the others are saved; the leases of those rejected end by
         themselves.
         """
-        try:
-            return self._save_together(results)
-        except StatementRejected as error:
-            if len(results) == 1:
-                return SaveOutcome(rejected={results[0].lease.connection_id: str(error)})
-        except ServerFailure as error:
-            if len(results) == 1:
-                rescued = keep_rotated_tokens(self._database, results)
-                return SaveOutcome(rescued=rescued, failed={results[0].lease.connection_id: str(error)})
-        outcome = SaveOutcome()
-        for result in sorted(results, key=lambda result: result.lease.number):
-            outcome |= self.save([result])
-        return outcome
-
-    def _save_together(self, results: Sequence[RefreshResult]) -> SaveOutcome:
-        """Raises StatementRejected; then none, or a part, is saved."""
-        # 1. Of two results for one connection, only that of the newer lease can be saved. If the older one has a new
-        #    refresh token, keep that first: it fences out what the newer lease was told about the old token.
         newest = select_newest(results)
-        overtaken = [
-            result for result in results if result.lease.number < newest[result.lease.connection_id].lease.number
-        ]
-        rescued = keep_rotated_tokens(self._database, overtaken)
-        # 2. Save, with the lines of the history in the order of connections.
         ordered = sorted(newest.values(), key=lambda result: result.lease.connection_id)
-        outcome = self._save_newest(ordered)
-        # 3. What was not saved is late, or its row is locked: keep new refresh tokens.
-        unsaved = [result for result in ordered if result.lease.connection_id not in outcome.saved]
-        rescued |= keep_rotated_tokens(self._database, unsaved)
-        # 4. End the leases of what is late, if they are still the newest.
-        release(
-            self._database, [result.lease for result in unsaved if result.lease.connection_id not in outcome.locked]
+        superseded = [result for result in results if result.lease.number < newest[_id(result)].lease.number]
+        with_events = [result for result in ordered if result.transition.events]
+        groups = (
+            # Of two results for one connection only that of the newer lease can be saved. The new refresh token of the
+            # older one is kept first: it fences out what the newer lease was told about the token before.
+            (_save_none, superseded),
+            # Nothing holds these up but their own rows.
+            (self._save_without_events, [result for result in ordered if not result.transition.events]),
+            (self._save_with_events, [result for result in with_events if not is_revocation(result.transition)]),
+            # The revocation brake locks a row that all workers share.
+            (self._save_revocations, [result for result in with_events if is_revocation(result.transition)]),
         )
-        outcome = replace(outcome, rescued=rescued)
-        # 5. Remember refresh tokens that HubSpot rotated: a failover may lose what was just saved.
-        stored = outcome.saved | outcome.rescued
-        self._recent_grants.remember(result for result in results if result.lease.connection_id in stored)
-        return outcome
-
-    def _save_newest(self, results: Sequence[RefreshResult]) -> SaveOutcome:
-        """Those without a line for the history first: nothing holds them up but their own rows.
-
-        Those that revoke apart from the others: the revocation brake locks a row that all workers share.
-        """
         outcome = SaveOutcome()
-        if quiet := [result for result in results if not result.transition.events]:
-            outcome = _read_outcome(self._database.execute(SAVE, app=self._app, **_statement_values(quiet)))
-        with_events = [result for result in results if result.transition.events]
-        if with_history := [result for result in with_events if not is_revocation(result.transition)]:
-            outcome |= self._save_with_history(with_history)
-        if revocations := [result for result in with_events if is_revocation(result.transition)]:
-            outcome |= self._save_revocations(revocations)
+        for save, group in groups:
+            if group:
+                outcome |= self._save_group(save, group)
         return outcome
 
-    def _save_with_history(self, results: Sequence[RefreshResult]) -> SaveOutcome:
+    def _save_group(self, save: SaveGroup, group: Sequence[RefreshResult]) -> SaveOutcome:
+        """Together; one by one where PostgreSQL rejects or fails at some of them."""
+        try:
+            return self._save_together(save, group)
+        except StatementRejected as error:
+            if len(group) == 1:
+                return SaveOutcome(rejected={_id(group[0]): str(error)})
+        except ServerFailure as error:
+            if len(group) == 1:
+                rescued = keep_rotated_tokens(self._database, group)
+                return SaveOutcome(rescued=rescued, failed={_id(group[0]): str(error)})
+        outcome = SaveOutcome()
+        for result in sorted(group, key=lambda result: result.lease.number):
+            outcome |= self._save_group(save, [result])
+        return outcome
+
+    def _save_together(self, save: SaveGroup, group: Sequence[RefreshResult]) -> SaveOutcome:
+        # 1. Save. A failover may lose what was just saved, so refresh tokens that HubSpot rotated are remembered.
+        outcome = save(group)
+        self._remember(group, outcome.saved)
+        # 2. What was not saved is late, or its row is locked: keep new refresh tokens.
+        unsaved = [result for result in group if _id(result) not in outcome.saved]
+        rescued = keep_rotated_tokens(self._database, unsaved)
+        self._remember(unsaved, rescued)
+        # 3. End the leases of what is late, if they are still the newest.
+        release(self._database, [result.lease for result in unsaved if _id(result) not in outcome.locked])
+        return replace(outcome, rescued=rescued)
+
+    def _remember(self, results: Sequence[RefreshResult], stored: Collection[int]) -> None:
+        self._recent_grants.remember(result for result in results if _id(result) in stored)
+
+    def _save_without_events(self, results: Sequence[RefreshResult]) -> SaveOutcome:
+        return _read_outcome(self._database.execute(SAVE, app=self._app, **_statement_values(results)))
+
+    def _save_with_events(self, results: Sequence[RefreshResult]) -> SaveOutcome:
         try:
             return _read_outcome(self._database.execute(SAVE_WITH_HISTORY, app=self._app, **_statement_values(results)))
         except StoreLocked:
@@ -185,7 +187,7 @@ class RefreshResults:
 
     def _save_revocations(self, results: Sequence[RefreshResult]) -> SaveOutcome:
         replaced = take_other_grants(self._database, results)
-        revocations = [result for result in results if result.lease.connection_id not in replaced]
+        revocations = [result for result in results if _id(result) not in replaced]
         if not revocations:
             return SaveOutcome()
         try:
@@ -197,12 +199,20 @@ class RefreshResults:
         except StoreLocked:
             return _all_locked(revocations)
         saved = _read_outcome(rows)
-        held = {result.lease.connection_id for result in limited.to_save if result.transition.pending_revocation}
+        held = {_id(result) for result in limited.to_save if result.transition.pending_revocation}
         return replace(saved, held_by_brake=saved.saved & held, locked=saved.locked | limited.locked)
 
 
+def _save_none(_: Sequence[RefreshResult]) -> SaveOutcome:
+    return SaveOutcome()
+
+
 def _all_locked(results: Sequence[RefreshResult]) -> SaveOutcome:
-    return SaveOutcome(locked=frozenset(result.lease.connection_id for result in results))
+    return SaveOutcome(locked=frozenset(map(_id, results)))
+
+
+def _id(result: RefreshResult) -> int:
+    return result.lease.connection_id
 
 
 def _read_outcome(rows: Sequence[Row[Any]]) -> SaveOutcome:
