@@ -23,8 +23,6 @@ from worker.services import Services
 
 log = structlog.get_logger(__name__)
 
-#: Due rows of an app that one pool process refreshes; where there are more, the others look for rows too.
-ROWS_PER_PROCESS = 100
 #: The refresh loop begins so much later than a sweep finds that rows are due. Usually the sweep has ended then, and the
 #: loop gets its connection to PostgreSQL: a small installation needs no second one.
 LOOP_DELAY_SECONDS = 0.03

@@ -13,13 +13,15 @@ from shared.domain.sweep_liveness import is_beat_late
 from worker.app_services import AppServices
 from worker.liveness import HEARTBEAT_SECONDS
 from worker.services import Services
-from worker.sweep import ROWS_PER_PROCESS, sweep
+from worker.sweep import sweep
 
 log = structlog.get_logger(__name__)
 
-#: Between the time of the next sweep and a look for it, as shares of SWEEP_SECONDS: at random, so that processes do not
-#: look together.
-MIN_LOOK_SHARE, MAX_LOOK_SHARE = 0.1, 0.4
+#: A process checks whether a sweep has begun so long after it was expected, at random, so that not all check together.
+#: As fractions of SWEEP_SECONDS.
+MIN_CHECK_DELAY_FRACTION, MAX_CHECK_DELAY_FRACTION = 0.1, 0.4
+#: Where more rows of an app are due, a process that has not swept claims rows too.
+HELP_ABOVE_DUE_ROWS = 100
 
 
 class Sweeper:
@@ -63,7 +65,7 @@ class Sweeper:
             except Exception:
                 # A bug must not end the thread: all accounts depend on it.
                 log.exception("a sweep raised an exception")
-            after_next_sweep = self._sweep_seconds * random.uniform(MIN_LOOK_SHARE, MAX_LOOK_SHARE)  # noqa: S311
+            after_next_sweep = self._sweep_seconds * random.uniform(MIN_CHECK_DELAY_FRACTION, MAX_CHECK_DELAY_FRACTION)  # noqa: S311
             self._wait(max(0.0, self._sweep_seconds - seconds_since_sweep) + after_next_sweep)
 
     def _wait(self, seconds: float) -> None:
@@ -97,6 +99,6 @@ class Sweeper:
             return None
         if swept_at != self._seen.get(app.name):
             self._seen[app.name] = swept_at
-            if app.claims.count_due(at_most=ROWS_PER_PROCESS + 1) > ROWS_PER_PROCESS:
+            if app.claims.count_due(at_most=HELP_ABOVE_DUE_ROWS + 1) > HELP_ABOVE_DUE_ROWS:
                 app.activate_refresh_loop()
         return (now - swept_at).total_seconds()

@@ -31,7 +31,7 @@ FRESH = "failures = 0, expires_at = now() + interval '30 minutes', due_at = now(
 
 @pytest.fixture
 def detector(engine: Engine) -> AlertDetector:
-    return AlertDetector(engine, 2.0, search_share=0)
+    return AlertDetector(engine, 2.0, search_pause_factor=0)
 
 
 def read_alerts(sql: SqlFixture, kind: str) -> list[tuple[bool, dict[str, Any]]]:
@@ -135,7 +135,7 @@ def test_concurrent_sweeps_raise_no_alert_twice(
     connections.import_due(40)
     sql.set(f"{REVOKED} WHERE hub_id <= 20")
     sql.set(f"lifetime_seconds = 1800, access_token = 'a', refreshed_at = now(), {STALE} WHERE hub_id > 20")
-    at_once([AlertDetector(engine, 2.0, search_share=0).detect for _ in range(6)])
+    at_once([AlertDetector(engine, 2.0, search_pause_factor=0).detect for _ in range(6)])
     assert sum(detail["count"] for _, detail in read_alerts(sql, "connection_revoked")) == 20
     assert [detail["count"] for _, detail in read_alerts(sql, "stale_connections")] == [20]
 

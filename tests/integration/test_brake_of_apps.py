@@ -89,7 +89,7 @@ def test_an_alert_names_its_app_where_there_are_several(
 ) -> None:
     other = ConnectionFixture(crm, brake_on.sql)
     crm.results.save([other.make_revocation(row) for row in crm.claims.claim(1).rows])
-    AlertDetector(engine, 2.0, search_share=0).detect()
+    AlertDetector(engine, 2.0, search_pause_factor=0).detect()
     alerts: list[Alert] = []
     Outbox(engine).log_new_alerts(alerts.append)
     found = {(alert.app, alert.kind.value): alert for alert in alerts}

@@ -114,5 +114,5 @@ def do_all_that_the_product_does(connections: ConnectionFixture, engine: Engine)
     tokens = stores.disconnects.mark_and_read_tokens(connections.id_of(5))
     assert tokens is not None
     assert stores.disconnects.wipe_tokens(connections.id_of(5), tokens.generation)
-    assert AlertDetector(engine, 2.0, search_share=0).detect()
+    assert AlertDetector(engine, 2.0, search_pause_factor=0).detect()
     stores.prune()

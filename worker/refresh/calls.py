@@ -30,7 +30,7 @@ class RefreshCalls:
         self._free_calls = deque([None] * concurrency)  #: one item for each call that may begin
         self._start_lock = threading.Lock()  #: held by the thread that begins calls
         self._ended: deque[RefreshAttempt] = deque()
-        self._is_worth_gathering = threading.Event()
+        self._gather_now = threading.Event()
         self._leases: set[Lease] = set()
         self._is_stopped = False
         self._is_closed = False
@@ -46,7 +46,7 @@ class RefreshCalls:
         return len(self._leases) - len(self._ended)
 
     def add(self, rows: Iterable[ClaimedConnection]) -> None:
-        """Begin their calls, or queue them behind those in flight; also after a stop()."""
+        """Begin their calls, or queue them behind those in flight; also after an answer has stopped the queue."""
         self._is_stopped = False
         decrypted = [self._refresher.decrypt(claimed) for claimed in rows]
         self._leases.update(each.claimed.lease for each in decrypted)
@@ -54,12 +54,12 @@ class RefreshCalls:
         self.start_queued()
 
     def close(self) -> None:
-        """Begin no more calls. Rows that are queued become attempts without a result, as after a stop()."""
+        """Begin no more calls. Rows that are queued become attempts without a result."""
         self._is_closed = True
 
     def end_gathering(self) -> None:
         """Let gather() return now, in whichever thread it is."""
-        self._is_worth_gathering.set()
+        self._gather_now.set()
 
     def gather(self, seconds: float) -> list[RefreshAttempt]:
         """What ends within `seconds`, and has ended before.
@@ -68,9 +68,9 @@ class RefreshCalls:
         soon after one has brought a new refresh token. The loop's thread sleeps meanwhile: each time that it wakes up,
         it takes the interpreter from the thread of calls.
         """
-        if self._is_worth_gathering.wait(seconds) and self._has_rotated and not (self._is_stopped or self._is_done()):
+        if self._gather_now.wait(seconds) and self._has_rotated and not (self._is_stopped or self._is_done()):
             sleep(min(seconds, ROTATED_GATHER_SECONDS))
-        self._is_worth_gathering.clear()
+        self._gather_now.clear()
         self._has_rotated = False
         attempts = [self._ended.popleft() for _ in range(len(self._ended))]
         self._leases.difference_update([attempt.lease for attempt in attempts])
@@ -79,8 +79,8 @@ class RefreshCalls:
     def start_queued(self) -> None:
         """Begin as many calls as may be in flight.
 
-        The loop's thread does so at each turn, and the thread of calls whenever one has ended. Where one of them is at
-        it, the other need not wait: the first looks again before it leaves, and a turn later at the latest.
+        The loop's thread does so at each of its rounds, and the thread of calls whenever a call has ended. Returns at
+        once where the other thread is starting calls: that one takes further rows too, or the loop's next round does.
         """
         if not self._start_lock.acquire(blocking=False):
             return
@@ -97,15 +97,15 @@ class RefreshCalls:
             self._start_lock.release()
 
     def _on_attempt(self, attempt: RefreshAttempt) -> None:
-        is_stop = any(isinstance(outcome.error, (Throttled, InvalidClient)) for outcome in attempt.outcomes)
-        if is_stop:
+        must_stop = any(isinstance(outcome.error, (Throttled, InvalidClient)) for outcome in attempt.outcomes)
+        if must_stop:
             self._is_stopped = True
         self._end(attempt)
         self.start_queued()
         if attempt.result and attempt.result.encrypted_refresh_token is not None:
             self._has_rotated = True
-        if is_stop or self._has_rotated:
-            self._is_worth_gathering.set()
+        if must_stop or self._has_rotated:
+            self._gather_now.set()
 
     def _on_error(self, claimed: ClaimedConnection, error: Exception) -> None:
         log.error("a refresh raised an exception", **claimed.connection.identity.log_fields(), exc_info=error)
@@ -116,7 +116,7 @@ class RefreshCalls:
         self._ended.append(attempt)
         self._free_calls.append(None)
         if self._is_done():
-            self._is_worth_gathering.set()
+            self._gather_now.set()
 
     def _is_done(self) -> bool:
         return len(self._free_calls) == self._concurrency and not self._queued

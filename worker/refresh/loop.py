@@ -30,7 +30,7 @@ RATE_LIMITED_PAUSE_SECONDS = 0.1
 CLAIM_PAUSE_SECONDS = 0.2
 #: Until PostgreSQL is asked again after a failure: doubled after each one.
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.2, 3.0
-#: A process that stops waits so long for rows that another transaction has locked. Rotated refresh tokens are stored.
+#: How long a process that stops waits for rows that another transaction has locked. Rotated refresh tokens are stored.
 DRAIN_LOCKED_SECONDS = 5.0
 #: Of the concurrency: a claim of fewer rows waits, so that each statement claims many.
 MIN_CLAIM_FRACTION = 1 / 8
@@ -64,7 +64,7 @@ class RefreshLoop:
         self._counter_reporter = CounterReporter(counters)
         self._is_provider_healthy = True
         self._is_draining = False
-        self._drain_locked_until = 0.0  #: by time.monotonic(): when it stops to wait for locked rows
+        self._drain_locked_until = 0.0  #: by time.monotonic(): when it stops waiting for locked rows
         self._activated = threading.Event()
         self._active_until = 0.0  #: this and the next one by time.monotonic()
         self._next_claim_at = 0.0

@@ -19,7 +19,7 @@ class PendingResults:
     outcomes: list[CallOutcome] = field(default_factory=list)
     attempts: list[RefreshAttempt] = field(default_factory=list)  #: those with a result
     uncalled: list[Lease] = field(default_factory=list)
-    #: Both again, where another transaction has locked the row: tried again after a pause.
+    #: Those of `attempts` and `uncalled` whose row another transaction has locked: tried again after a pause.
     locked: list[RefreshAttempt] = field(default_factory=list)
     uncalled_locked: list[Lease] = field(default_factory=list)
     _locked_ids: set[int] = field(default_factory=set)  #: connections: those of `locked` after the last save

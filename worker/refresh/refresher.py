@@ -63,9 +63,9 @@ class Refresher:
         self._timeout = timedelta(seconds=timeout_seconds)
 
     def decrypt(self, claimed: ClaimedConnection) -> DecryptedConnection:
-        """Of all rows of a claim together: one by one, between the replies of others, it takes twice the CPU.
+        """Call it for all rows of a claim before the first of their calls: between replies it takes twice the CPU.
 
-        Raises nothing: a failure comes out once the refresh of this row begins.
+        Raises nothing: the refresh of this row handles a failure.
         """
         hub_id = claimed.connection.identity.hub_id
         try:
@@ -80,7 +80,7 @@ class Refresher:
         on_attempt: Callable[[RefreshAttempt], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """Refresh a connection beside others. Its end is told in another thread; `on_error` is told of a bug only."""
+        """Begin a refresh and return. `on_attempt` is called in the thread of calls, `on_error` after a bug."""
         self._hubspot.start(self.refresh_steps(decrypted), on_attempt, on_error)
 
     @tracing.trace_steps("refresh")
@@ -94,7 +94,7 @@ class Refresher:
     def _refresh(self, decrypted: DecryptedConnection) -> Steps[RefreshAttempt]:
         connection, lease = decrypted.claimed.connection, decrypted.claimed.lease
         identity, is_first = connection.identity, connection.failures == 0
-        hub_id, fields = identity.hub_id, identity.log_fields
+        hub_id = identity.hub_id
 
         # 1. Does the lease outlast a call? Otherwise another worker could claim the row while HubSpot answers.
         started_at = self._clock.now()
@@ -107,6 +107,7 @@ class Refresher:
         refresh_token = decrypted.refresh_token
 
         # 3. Call HubSpot. What it issued for another account is not stored; of a refresh token only a new one is.
+        #    NoAccessToken is a failure that may bring a new refresh token.
         error: ProviderError
         issued: Grant | NoAccessToken | None = None
         try:
@@ -125,7 +126,7 @@ class Refresher:
         # 4. Classify the failure. The history has the first one of a streak; each one is only logged for debugging,
         #    except that HubSpot refuses our app, which the history of an account does not have.
         log_refusal = log.info if isinstance(error, InvalidClient) else log.debug
-        log_refusal("HubSpot refused a refresh", **fields(), **error.evidence())
+        log_refusal("HubSpot refused a refresh", **identity.log_fields(), **error.evidence())
         outcomes = [CallOutcome(is_first, error, is_repeat=connection.last_error == str(error))]
         now = self._clock.now()
         transition = rules.apply_failure(connection, error, now)
@@ -137,7 +138,7 @@ class Refresher:
             try:
                 answer = yield from self._hubspot.introspect_steps(refresh_token, "refresh_token")
             except ProviderError as refusal:
-                log.debug("introspection did not answer", **fields(), **refusal.evidence())
+                log.debug("introspection did not answer", **identity.log_fields(), **refusal.evidence())
                 outcomes.append(CallOutcome(is_first_attempt=False, error=refusal))
             else:
                 transition = rules.apply_introspection(transition, error, answer)

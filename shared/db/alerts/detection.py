@@ -27,8 +27,8 @@ CANDIDATE_ROWS = 5000
 #: While an alert about stale connections stands, another one follows only when so many times as many are stale, and not
 #: within RECENT_WINDOW.
 WORSENING_FACTOR = 10
-#: The search for connections that need an alert may take one of so many parts of the time.
-SEARCH_SHARE = 10
+#: After a search for connections that need an alert, the next one waits for this many times its duration.
+SEARCH_PAUSE_FACTOR = 10
 #: Snapshots are measured at each process's sweep after so many sweeps' time: it writes, and their limit is minutes.
 SNAPSHOT_SWEEPS = 5
 #: Hubs that one alert counts; the others get the next one.
@@ -126,11 +126,13 @@ SELECT count(*) AS total, extract(epoch FROM clock_timestamp() - max(at))::doubl
 class AlertDetector:
     """Raises each alert once, also where sweeps overlap: its transaction marks what the alert is about."""
 
-    def __init__(self, engine: Engine, sweep_seconds: float, *, search_share: float = SEARCH_SHARE) -> None:
-        """`search_share`: 0 lets each call search, whatever the last one took."""
+    def __init__(
+        self, engine: Engine, sweep_seconds: float, *, search_pause_factor: float = SEARCH_PAUSE_FACTOR
+    ) -> None:
+        """`search_pause_factor`: 0 lets each call search, whatever the last one took."""
         self._database = Database(engine)
         self._snapshot_watch = SnapshotWatch(engine)
-        self._search_share = search_share
+        self._search_pause_factor = search_pause_factor
         self._next_search_at = 0.0  #: this and the next one by time.monotonic()
         self._next_measure_at = 0.0
         self._measure_seconds = SNAPSHOT_SWEEPS * sweep_seconds
@@ -155,7 +157,7 @@ class AlertDetector:
         apps = self._database.execute(DETECT, **values)
         ended_at = time.monotonic()
         # An old snapshot makes it slow, because it begins at the first due row: it may take a part of the time only.
-        self._next_search_at = ended_at + (ended_at - started_at) * self._search_share
+        self._next_search_at = ended_at + (ended_at - started_at) * self._search_pause_factor
         for found in apps:
             if found.any_revocation:
                 for recovered in (False, True):

@@ -2,11 +2,10 @@
 
 The rules are in `shared/domain/brake.py`. HubSpot may by mistake reject many grants at once, both at the refresh and at
 the introspection. So of each app at most max(10, 5 % of its active connections) may become revoked within ten minutes.
-Beyond that
-the brake turns on, with one alert, and further revocations are held: saved as suspect, with what HubSpot answered in
-`pending_revocation`. Such a connection is served until its token expires, and is retried as after any failure. An
-operator turns the brake off: `confirm` revokes what is held; `dismiss` makes it active and due, and what became revoked
-just before as well.
+Beyond that the brake turns on, with one alert, and further revocations are held: saved as suspect, with what HubSpot
+answered in `pending_revocation`. Such a connection is served until its token expires, and is retried as after any
+failure. An operator turns the brake off: `confirm` revokes what is held; `dismiss` makes it active and due, and what
+became revoked just before as well.
 
 Revocations are counted under a lock on the app's row in `provider`, so that two workers that save at the same time stay
 within the limit together. While it is held no connection's row is waited for: one that is locked is left to a later

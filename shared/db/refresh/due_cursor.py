@@ -8,8 +8,8 @@ from datetime import datetime
 
 #: Between two scans from the beginning of the index.
 FULL_SCAN_SECONDS = 1.0
-#: They may take one of so many parts of the time.
-FULL_SCAN_SHARE = 20
+#: After one that took longer, for this many times its duration.
+FULL_SCAN_PAUSE_FACTOR = 20
 BEGINNING = "-infinity"
 
 
@@ -46,7 +46,7 @@ class DueCursor:
         """The statement is executed. Not to be called where it was not, or has left out the scan."""
         if scan.is_full and self._full_scan_seconds:
             now = time.monotonic()
-            pause_seconds = max(self._full_scan_seconds, FULL_SCAN_SHARE * (now - scan.started_at))
+            pause_seconds = max(self._full_scan_seconds, FULL_SCAN_PAUSE_FACTOR * (now - scan.started_at))
             self._next_full_scan_at = now + pause_seconds
 
     def move_to(self, due_at: datetime) -> None:

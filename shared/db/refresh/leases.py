@@ -32,7 +32,7 @@ class RefreshResult:
     lease: Lease
     transition: Transition
     encrypted_refresh_token: str | None = field(default=None, repr=False)  #: None: HubSpot sent no new one
-    called_at: datetime | None = None  #: when the call began that brought it, where it came without an access token
+    called_at: datetime | None = None  #: start of the call that brought it; set only where no access token came with it
 
     @property
     def granted_at(self) -> datetime | None:

@@ -15,7 +15,7 @@ from shared.db.core.statements import Database, single_statement
 #: Requests that one statement applies, and statements of one sweep: a sweep must be short.
 BATCH_ROWS, MAX_BATCHES = 1000, 20
 #: A token that came by a request is replaced by a job's request after one of so many parts of its lifetime.
-MIN_INTERVAL_SHARE = 60
+MIN_INTERVAL_DIVISOR = 60
 
 
 class RefreshRequestOutcome(StrEnum):
@@ -84,7 +84,7 @@ WITH stored AS MATERIALIZED (
        SET due_at = least(c.due_at, greatest(now(), c.retry_not_before,
                CASE WHEN c.requested_refresh_at IS NOT NULL AND NOT current.is_operator
                     THEN least(c.requested_refresh_at, now())
-                         + make_interval(secs => greatest(1, c.lifetime_seconds / {MIN_INTERVAL_SHARE})) END)),
+                         + make_interval(secs => greatest(1, c.lifetime_seconds / {MIN_INTERVAL_DIVISOR})) END)),
            refresh_requested = true
       FROM current
      WHERE c.id = current.connection_id
