@@ -27,8 +27,9 @@ $(READY): requirements/dev.lock pyproject.toml
 up: $(READY) ## run the whole product in the foreground, with a HubSpot simulator where no app is configured (ARGS=--yes)
 	@exec $(BIN)/tokenkeeper up $(ARGS)
 
+# Eight, on two cores too: tests also wait for servers. Six left the cores idle a tenth of the time, eight a twentieth.
 test: $(READY) ## every test, against real PostgreSQL, Valkey, Celery and HTTP
-	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(READY) ## the unit tests alone: no server, half a minute on an idle machine
 	$(BIN)/python -m pytest -q -n 2 tests/unit $(ARGS)

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from cryptography.fernet import Fernet
 from ruamel.yaml import YAML
 
 from shared.settings import REQUIRED, Settings
+from tests.support.json_schemas import run_check_jsonschema
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -93,11 +93,11 @@ def find_schema_errors(documents: Mapping[str, Any], folder: Path) -> dict[str, 
     """Messages by the name of the document, of those that have any."""
     for name, document in documents.items():
         (folder / name).write_text(json.dumps(document))
-    command = [sys.executable, "-m", "check_jsonschema", "--output-format", "json", "--schemafile", str(SCHEMA)]
-    output = subprocess.run([*command, *documents], cwd=folder, capture_output=True, text=True, check=False).stdout
+    files = [str(folder / name) for name in documents]
+    output = run_check_jsonschema("--output-format", "json", "--schemafile", str(SCHEMA), *files).stdout
     errors: dict[str, list[str]] = {}
     for error in json.loads(output)["errors"]:
-        errors.setdefault(error["filename"], []).append(str(error))
+        errors.setdefault(Path(error["filename"]).name, []).append(str(error))
     return errors
 
 
