@@ -6,10 +6,8 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-#: Between two scans from the beginning of the index.
-FULL_SCAN_SECONDS = 1.0
-#: After one that took longer, for this many times its duration.
-FULL_SCAN_PAUSE_FACTOR = 20
+#: The pause after a scan from the beginning of the index: this many seconds, or this many times its duration if longer.
+FULL_SCAN_SECONDS, FULL_SCAN_PAUSE_FACTOR = 1.0, 20
 BEGINNING = "-infinity"
 
 
