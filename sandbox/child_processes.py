@@ -86,12 +86,15 @@ class ChildProcess:
     def wait_until(self, is_ready: Callable[[ChildProcess], bool], seconds: float = START_SECONDS) -> ChildProcess:
         """Raises ProcessFailed where the process ends before `is_ready`, or takes longer than `seconds`."""
         deadline = time.monotonic() + seconds
-        while not is_ready(self):
-            self.check_running()
+        while True:
+            has_ended = self.status is not None  # asked first: what it did just before its end counts
+            if is_ready(self):
+                return self
+            if has_ended:
+                self.check_running()
             if time.monotonic() > deadline:
                 raise ProcessFailed(f"{self.name} is not ready after {seconds:g} s:\n{self._output_tail()}")
             time.sleep(POLL_SECONDS)
-        return self
 
     def wait_for_output(self, pattern: str, seconds: float = START_SECONDS) -> re.Match[str]:
         """Wait until the output matches the regular expression. Raises ProcessFailed, as `wait_until` does."""

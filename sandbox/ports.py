@@ -9,7 +9,10 @@ LAST_PORT = 65535
 #: Below those that Linux and macOS give to outgoing connections, which would take a port before its server starts.
 FREE_PORTS = range(10_000, 32_768)
 FREE_PORT_TRIES = 100
+#: That a process holds at once; then it gives up its oldest one.
+MAX_CLAIMS = 200
 _random = random.SystemRandom()
+_claims: dict[int, socket.socket] = {}
 
 
 class NoFreePort(Exception):
@@ -22,12 +25,32 @@ def is_port_free(port: int) -> bool:
 
 
 def find_free_port() -> int:
-    """A random one; another server may still take it before it is used. Raises NoFreePort."""
+    """A random one, claimed for a server of this process or of a process that it starts. Raises NoFreePort."""
     for _ in range(FREE_PORT_TRIES):
         port = _random.choice(FREE_PORTS)
-        if is_port_free(port):
+        if port not in _claims and is_port_free(port) and claim_port(port):
             return port
     raise NoFreePort(f"{FREE_PORT_TRIES} ports from {FREE_PORTS.start} to {FREE_PORTS.stop - 1} are all in use")
+
+
+def claim_port(port: int) -> bool:
+    """Whether this process has the claim to the port: no other one's `find_free_port` returns it meanwhile.
+
+    Without that, one could take it before a server has started, or between its stop and its next start. The claim is
+    a UDP socket with the same number, which hinders no TCP server and which the kernel closes at the process's end.
+    """
+    if port in _claims:
+        return True
+    claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        claim.bind(("127.0.0.1", port))
+    except OSError:
+        claim.close()
+        return False
+    _claims[port] = claim
+    if len(_claims) > MAX_CLAIMS:
+        _claims.pop(next(iter(_claims))).close()
+    return True
 
 
 def find_free_port_from(first: int, avoid: frozenset[int] = frozenset(), tries: int = 100) -> int:

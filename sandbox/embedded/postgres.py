@@ -6,16 +6,25 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from sandbox.child_processes import stop_process
 from sandbox.embedded.data_dir import SYSTEM_FOLDER, DataDirectory, choose_data_directory
-from sandbox.embedded.server import EmbeddedError, Launch, find_orphan_port, load_password, start_on_free_port
+from sandbox.embedded.server import (
+    EmbeddedError,
+    FilesInUse,
+    Launch,
+    find_orphan_port,
+    load_password,
+    start_on_free_port,
+)
 
 USER = "tokenkeeper"
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+FILES_IN_USE_PAUSE_SECONDS = 0.2
 STATUS_LINE = 8  #: of postmaster.pid
 READY = ("ready", "standby")  #: the status once connections are accepted
 
@@ -133,7 +142,14 @@ class EmbeddedPostgres:
             environment=_ENVIRONMENT,
             account=directory.account,
         )
-        return launch.start(lambda process: _is_ready(data / "postmaster.pid", process.pid), START_SECONDS)
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return launch.start(lambda process: _is_ready(data / "postmaster.pid", process.pid), START_SECONDS)
+            except FilesInUse:  # by children of a server that was killed: each ends as soon as it notices that
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(FILES_IN_USE_PAUSE_SECONDS)
 
 
 def _is_ready(pid_file: Path, pid: int) -> bool:

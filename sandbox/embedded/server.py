@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sandbox.child_processes import die_with_parent, stop_process
-from sandbox.ports import LAST_PORT, find_free_port, is_port_free
+from sandbox.ports import LAST_PORT, claim_port, find_free_port, is_port_free
 
 POLL_SECONDS = 0.01
 FAILED_START_STOP_SECONDS = 5.0
 PORT_TRIES = 5
 LOG_TAIL_BYTES = 1500
+#: What servers say with LC_ALL=C: both of their port, PostgreSQL of memory that it shares with its other processes.
+PORT_IN_USE, MEMORY_IN_USE = "Address already in use", "pre-existing shared memory block"
 
 
 class EmbeddedError(Exception):
@@ -28,6 +30,10 @@ class EmbeddedError(Exception):
 
 class PortTaken(Exception):
     """Another process took the port between the check and the start."""
+
+
+class FilesInUse(EmbeddedError):
+    """Processes of an earlier server still use its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +115,10 @@ class Launch:
         with self.log.open("rb") as log:
             log.seek(log_start)
             output = log.read()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
-        if "in use" in output and "port" in output.lower():
+        if PORT_IN_USE in output:
             return PortTaken(self.name)
-        return EmbeddedError(f"{self.name} did not start; its log ({self.log}) ends with:\n{output}")
+        kind = FilesInUse if MEMORY_IN_USE in output else EmbeddedError
+        return kind(f"{self.name} did not start; its log ({self.log}) ends with:\n{output}")
 
 
 def start_on_free_port(
@@ -123,7 +130,7 @@ def start_on_free_port(
     """
     for _ in range(PORT_TRIES):
         stored = _read_port(port_file)
-        port = stored if stored and is_port_free(stored) else find_free_port()
+        port = stored if stored and is_port_free(stored) and claim_port(stored) else find_free_port()
         try:
             process = launch(port)
         except PortTaken:

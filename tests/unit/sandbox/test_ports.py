@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
-from sandbox.ports import NoFreePort, find_free_port, find_free_port_from, is_port_free
+from sandbox.ports import MAX_CLAIMS, NoFreePort, claim_port, find_free_port, find_free_port_from, is_port_free
+from tests.support.environment import ROOT
 
 LOCAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def test_a_free_port_is_free() -> None:
     assert is_port_free(find_free_port())
+
+
+def can_another_process_claim(port: int) -> bool:
+    code = f"import sys; from sandbox.ports import claim_port; sys.exit(not claim_port({port}))"
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_found_port_is_claimed_by_this_process() -> None:
+    port = find_free_port()
+    assert claim_port(port)
+    assert is_port_free(port), "a server may listen there"
+    assert not can_another_process_claim(port)
+
+
+def test_the_oldest_claim_is_given_up_for_one_too_many() -> None:
+    ports = [find_free_port() for _ in range(MAX_CLAIMS + 1)]
+    assert len(set(ports[1:])) == MAX_CLAIMS
+    assert len(psutil.Process().net_connections("udp4")) == MAX_CLAIMS
 
 
 @pytest.mark.skipif(not LOCAL_PORTS.exists(), reason="only Linux tells which ports outgoing connections get")
