@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from shared.db.events.delivery import EventDelivery
+from shared.db.core.statements import single_statement
+from shared.db.events.delivery import Batch, EventDelivery
 from shared.db.events.delivery_sql import BATCH_EVENTS, LOCK
-from shared.domain.events import FAILURES_BEFORE_PAUSE
+from shared.domain.events import FAILURES_BEFORE_PAUSE, BatchResult, ChainOutcome
 from tests.support.raw_http_server import Answer, replies, resets
 from tests.support.stores import SqlFixture, at_once
 from tests.support.webhook_receiver import TAKEN, Receiver, receiving, well_signed
@@ -33,14 +35,30 @@ UPDATE tokenkeeper.event_delivery SET paused_until = NULL;
 UPDATE tokenkeeper.event_retries SET due_at = now()
 """
 NO_WAIT = f"{END_WAITS}; UPDATE tokenkeeper.event_delivery SET rate = 50"
-PAUSE = "SELECT extract(epoch FROM paused_until - now())::float8 FROM tokenkeeper.event_delivery"
+READ_PAUSE = "SELECT paused_until, rate FROM tokenkeeper.event_delivery"
+#: What tests add to the wait before an event is posted again, and to a pause: a busy machine would reach their ends.
+ADDED_WAIT = timedelta(hours=1)
+LENGTHEN_WAITS = (
+    single_statement("UPDATE tokenkeeper.event_retries SET due_at = due_at + :added WHERE due_at > now()"),
+    single_statement("UPDATE tokenkeeper.event_delivery SET paused_until = paused_until + :added"),
+)
 ALERTS = "SELECT detail ->> 'problem', recovered FROM tokenkeeper.alerts WHERE kind = 'events_webhook' ORDER BY number"
 REFUSED = replies(422)
 
 
+class PatientDelivery(EventDelivery):
+    """Its waits and pauses are over when a test says so."""
+
+    def finish(self, batch: Batch, outcomes: Sequence[ChainOutcome]) -> BatchResult | None:
+        result = super().finish(batch, outcomes)
+        for statement in LENGTHEN_WAITS:
+            self._database.execute(statement, added=ADDED_WAIT)
+        return result
+
+
 @pytest.fixture
 def delivery(engine: Engine) -> EventDelivery:
-    made = EventDelivery(engine)
+    made = PatientDelivery(engine)
     made.enable(is_enabled=True)
     return made
 
@@ -62,8 +80,9 @@ def happen(sql: SqlFixture) -> Callable[..., None]:
     return happen
 
 
-def send(delivery: EventDelivery, there: Receiver, *, timeout_seconds: float = 5.0) -> None:
-    EventSender(delivery, Webhook(there.url, (SECRET,), timeout_seconds, max_idle_connections=10)).run()
+def send(delivery: EventDelivery, there: Receiver) -> None:
+    """A busy machine may take seconds for an answer, and the lease of a batch is longer."""
+    EventSender(delivery, Webhook(there.url, (SECRET,), timeout_seconds=15.0, max_idle_connections=10)).run()
 
 
 def read_events(there: Receiver) -> list[dict[str, Any]]:
@@ -187,10 +206,13 @@ def test_an_answer_about_the_receiver_pauses_all_events_and_slows_them_down(  # 
 ):
     there = receiver(answer)
     happen(*range(1, 31))
+    began_at = sql.now()
     send(delivery, there)
+    ended_at = sql.now()
     assert len(there.posts()) <= 10, "those in flight at most"
-    pause, rate = sql.rows("SELECT extract(epoch FROM paused_until - now()), rate FROM tokenkeeper.event_delivery")[0]
-    assert seconds[0] < pause < seconds[1]
+    ((paused_until, rate),) = sql.rows(READ_PAUSE)
+    shortest, longest = (timedelta(seconds=each) + ADDED_WAIT for each in seconds)
+    assert began_at + shortest < paused_until < ended_at + longest
     assert rate == 25
     assert not delivery.any_to_send()
     sql.rows(END_WAITS)
@@ -207,7 +229,8 @@ def test_a_receiver_that_is_down_adds_few_rows_and_is_asked_with_growing_pauses(
     pauses = []
     for _ in range(12):
         send(delivery, there)
-        pauses.append(sql.value(PAUSE))
+        ((paused_until, _),) = sql.rows(READ_PAUSE)
+        pauses.append((paused_until - ADDED_WAIT - sql.now()).total_seconds())
         sql.rows(NO_WAIT)
     assert sql.value("SELECT count(*) FROM tokenkeeper.event_retries") <= 2 * BATCH_EVENTS
     assert len(there.posts()) <= 12 * 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from sandbox.ports import find_free_port
 from shared.domain.errors import TemporarilyUnavailable
 from shared.domain.identity import DEFAULT_APP
 from shared.hubspot.client import HubSpot
@@ -27,7 +27,7 @@ QUOTED = "keeper:p%40ss%3Aword%2F%C3%BC"
 @contextmanager
 def make_client(url: str, proxy: str) -> Iterator[HubSpot]:
     environment = {"HUBSPOT_API_URL": url, "HUBSPOT_PROXY": proxy, "HUBSPOT_CLIENT_SECRET": "client-secret"}
-    settings = Settings.from_env({"HTTP_TIMEOUT_SECONDS": "10", **environment}, needs=())
+    settings = Settings.from_env({"HTTP_TIMEOUT_SECONDS": "20", **environment}, needs=())
     transport = Transport(max_idle_connections=2, proxy=settings.hubspot_proxy)
     yield HubSpot.for_app(settings.apps[DEFAULT_APP], settings, transport)
     transport.close()
@@ -74,11 +74,14 @@ def test_a_proxy_that_refuses_the_password_is_named(url: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_does_not_answer_is_named(scheme: str) -> None:
-    with (
-        make_client("https://127.0.0.1:9", f"{scheme}://127.0.0.1:{find_free_port()}") as client,
-        pytest.raises(TemporarilyUnavailable) as raised,
-    ):
-        refresh(client)
+    with socket.socket() as unused:  # bound, so that no other process listens there
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with (
+            make_client("https://127.0.0.1:9", f"{scheme}://{address}") as client,
+            pytest.raises(TemporarilyUnavailable) as raised,
+        ):
+            refresh(client)
     assert raised.value.code == "proxy"
 
 
