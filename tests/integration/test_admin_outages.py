@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
@@ -17,6 +16,7 @@ from sandbox.embedded import EmbeddedPostgres, EmbeddedValkey
 from shared.db.core.engine import make_engine
 from tests.support.builders import HUB
 from tests.support.http_server import serving
+from tests.support.polling import until
 from tests.support.postgres import MigratedPostgres
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores
 
@@ -77,15 +77,20 @@ def out_of_service(server: EmbeddedPostgres | EmbeddedValkey, how: str) -> Itera
         server.stop()
         yield
         return
+    assert server.process is not None
     process = psutil.Process(server.process.pid)
+    process.suspend()  # before its children are listed: it starts no further one
+    until(lambda: process.status() == psutil.STATUS_STOPPED)
     processes = [process, *process.children(recursive=True)]
     for each in processes:
-        each.send_signal(signal.SIGSTOP)
+        with suppress(psutil.NoSuchProcess):  # one that had its last work to do has ended
+            each.suspend()
     try:
         yield
     finally:
         for each in processes:
-            each.send_signal(signal.SIGCONT)
+            with suppress(psutil.NoSuchProcess):
+                each.resume()
 
 
 @pytest.mark.parametrize("how", ["stopped", "frozen"])

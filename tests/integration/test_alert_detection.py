@@ -228,13 +228,14 @@ def test_connections_that_are_stale_again_after_the_end_raise_an_alert_again(
 
 
 def test_a_connection_overdue_for_five_sweeps_raises_an_alert_before_its_token_expires(
-    connections: ConnectionFixture, detector: AlertDetector, sql: SqlFixture
+    connections: ConnectionFixture, engine: Engine, sql: SqlFixture
 ) -> None:
+    detector = AlertDetector(engine, 60.0, search_pause_factor=0)
     connections.install()
-    sql.set("expires_at = now() + interval '2 minutes', due_at = now() - interval '4 seconds'")
+    sql.set("expires_at = now() + interval '2 minutes', due_at = now() - interval '200 seconds'")
     detector.detect()
-    assert read_alerts(sql, "stale_connections") == [], "a few seconds late is not stale yet"
-    sql.set("due_at = now() - interval '11 seconds'")
+    assert read_alerts(sql, "stale_connections") == [], "a few sweeps late is not stale yet"
+    sql.set("due_at = now() - interval '301 seconds'")
     detector.detect()
     assert read_alerts(sql, "stale_connections") == [(False, {"count": 1, "hubs": [62515]})]
 

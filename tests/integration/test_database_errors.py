@@ -34,6 +34,8 @@ from tests.support.tcp_server import TcpServer
 from web.monitoring.health import NotReady, readiness_checks
 
 SECRET = "do-not-show-this-token"
+#: Of a ping that is answered: no busy machine takes so long.
+PING_SECONDS = 30.0
 
 
 def format_error(error: BaseException) -> str:
@@ -132,7 +134,7 @@ def test_a_refusal_in_another_language_and_encoding_is_shown() -> None:
     with TcpServer(_Refuses) as server:
         engine = connect_engine(f"postgresql://keeper:{SECRET}@127.0.0.1:{server.port}/db?sslmode=disable")
         with pytest.raises(StoreUnavailable, match="Passwort-Authentifizierung für Benutzer »keeper«") as raised:
-            ping(engine)
+            ping(engine, PING_SECONDS)
     assert SECRET not in format_error(raised.value)
 
 
@@ -153,7 +155,7 @@ def test_a_wrong_password_and_a_wrong_database_have_different_errors(own_postgre
     ):
         engine = connect_engine(wrong.render_as_string(hide_password=False))
         with pytest.raises(StoreUnavailable, match=words):
-            ping(engine)
+            ping(engine, PING_SECONDS)
 
 
 @pytest.fixture
@@ -180,7 +182,7 @@ def test_a_statement_that_takes_too_long_ends_at_its_own_limit(database_url: str
     with pytest.raises(StoreUnavailable, match="no answer in time"), translate_errors(), engine.connect() as connection:
         connection.execute(text("SELECT pg_sleep(60)"))
     assert 0.4 < time.monotonic() - began < 40
-    ping(engine)
+    until(lambda: succeeds(lambda: ping(engine)))  # a busy machine takes longer for the first statement of a session
     engine.dispose()
 
 
@@ -197,6 +199,7 @@ def test_after_a_restart_of_the_server_no_statement_fails_and_claims_wait_for_lo
         stores.claims.claim(1)
     own_postgres.start()
     assert stores.claims.count_due(1) == 0
+    server_watch(engine)._changed_at += 60  # a busy machine may take longer than claims wait
     with pytest.raises(StoreUnavailable, match="lost commits are repeated first"):
         stores.claims.claim(1)
     engine.dispose()
@@ -234,9 +237,9 @@ def test_a_server_that_becomes_read_only_is_left_at_the_next_statement_and_taken
     try:
         set_read_only(sql, "ALTER SYSTEM SET default_transaction_read_only = on")
         with pytest.raises(StoreReadOnly, match="PostgreSQL is read-only"):
-            until(lambda: ping(engine))
+            until(lambda: ping(engine, PING_SECONDS))
         with pytest.raises(StoreReadOnly, match="PostgreSQL is read-only"):
-            ping(connect_engine(f"{own_postgres.url()}?target_session_attrs=any"))
+            ping(connect_engine(f"{own_postgres.url()}?target_session_attrs=any"), PING_SECONDS)
         with pytest.raises(NotReady, match="read-only"):
             readiness_checks(engine, "redis://unused")["postgres"]()
     finally:
@@ -261,7 +264,7 @@ def test_each_of_several_hosts_has_a_time_limit_of_its_own(own_postgres: Embedde
     url = make_url(own_postgres.url())
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hosts = (f"127.0.0.1:{silent.getsockname()[1]}", f"127.0.0.1:{url.port}")
-        ping(connect_engine(own_postgres.url().replace(f"127.0.0.1:{url.port}", ",".join(hosts))), seconds=30)
+        ping(connect_engine(own_postgres.url().replace(f"127.0.0.1:{url.port}", ",".join(hosts))), PING_SECONDS)
 
 
 def test_where_postgresql_has_no_connection_left_the_pool_keeps_its_own_and_statements_wait_for_them(

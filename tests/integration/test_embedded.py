@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from redis.retry import Retry
 from sandbox.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey
 from tests.support.environment import ROOT
 from tests.support.folders import server_folder
+from tests.support.polling import until
 from tests.support.postgres import make_postgres
 
 PACKAGES = Path(psycopg2.__file__).parent.parent
@@ -91,13 +91,24 @@ def query(url: str, statement: str) -> Any:
         connection.close()
 
 
-def wait_until_ended(pid: int, seconds: float = 30.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+def wait_until_ended(*processes: psutil.Process) -> None:
+    until(lambda: not any(is_running(process) for process in processes), 60)
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Not where its number is another process's now."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it has ended since
+        return False
+
+
+def list_children(server: EmbeddedPostgres) -> list[psutil.Process]:
+    """PostgreSQL starts the last of them a little after it accepts connections."""
+    assert server.process is not None
+    parent = psutil.Process(server.process.pid)
+    until(lambda: len(parent.children()) > 3)
+    return list(parent.children(recursive=True))
 
 
 def test_postgres_has_its_data_and_its_port_after_a_restart(folder: Path, start: Callable[..., Any]) -> None:
@@ -127,9 +138,10 @@ def test_valkey_has_its_data_and_its_port_after_a_restart(folder: Path, start: C
 def test_committed_data_of_postgres_survives_sigkill(folder: Path, start: Callable[..., Any]) -> None:
     server = start(make_postgres(folder, durable=True))
     query(server.url(), "CREATE TABLE kept AS SELECT 42 AS answer")
+    children = list_children(server)
     server.process.kill()
     server.stop()
-    time.sleep(0.2)  # its children exit and release the shared memory
+    wait_until_ended(*children)  # they release the shared memory
 
     server.start()
 
@@ -226,23 +238,21 @@ def test_the_error_of_a_failed_start_contains_the_servers_message(folder: Path, 
 
 def test_stop_leaves_no_process_behind(folder: Path, start: Callable[..., Any]) -> None:
     postgres, valkey = start(make_postgres(folder, durable=False)), start(EmbeddedValkey(folder, durable=False))
-    pids = [child.pid for child in psutil.Process(postgres.process.pid).children(recursive=True)]
-    pids += [postgres.process.pid, valkey.process.pid]
+    processes = [*list_children(postgres), *(psutil.Process(server.process.pid) for server in (postgres, valkey))]
 
     valkey.stop()
     postgres.stop()
 
-    assert len(pids) > 4
-    assert all(wait_until_ended(pid) for pid in pids)
+    wait_until_ended(*processes)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a child whose parent was killed")
 def test_a_killed_parent_leaves_no_server_behind(folder: Path) -> None:
     with _start_parent([sys.executable], folder) as parent:
-        servers = [int(pid) for pid in _read_first_line(parent)[:2]]
+        servers = [psutil.Process(int(pid)) for pid in _read_first_line(parent)[:2]]
         parent.kill()
 
-    assert all(wait_until_ended(pid) for pid in servers)
+    wait_until_ended(*servers)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only as root the data may lie elsewhere")
@@ -284,7 +294,7 @@ def test_as_root_with_a_virtual_environment_closed_to_others_postgres_still_star
         postgres, _, url = _read_first_line(parent)
         assert psutil.Process(int(postgres)).exe().startswith(f"{folder}/state/postgres/binaries/")
         assert query(url, "SELECT 1") == 1
-        parent.communicate(timeout=30)
+        parent.communicate(timeout=60)
 
     assert closed.stat().st_mode & 0o777 == 0o700
 
@@ -297,13 +307,13 @@ def test_both_servers_run_as_an_ordinary_user(folder: Path) -> None:
     with _start_parent(python, folder / "state", user="nobody", group="nogroup", extra_groups=[]) as parent:
         postgres, valkey, url = _read_first_line(parent)
         answer = query(url, "SELECT 1")
-        owners = {psutil.Process(int(pid)).username() for pid in (postgres, valkey)}
-        parent.communicate(timeout=30)
+        servers = [psutil.Process(int(pid)) for pid in (postgres, valkey)]
+        owners = {process.username() for process in servers}
+        parent.communicate(timeout=60)
 
     assert answer == 1
     assert owners == {"nobody"}
-    assert wait_until_ended(int(postgres))
-    assert wait_until_ended(int(valkey))
+    wait_until_ended(*servers)
 
 
 def _start_parent(

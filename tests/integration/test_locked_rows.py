@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from shared.db.core.engine import make_engine
 from shared.db.core.statements import Database, single_statement
 from shared.db.lifecycle.imports import ImportRow
 from shared.db.lifecycle.key_rotation import ReencryptedToken, TokenPlace
+from shared.db.refresh.brake import RevocationBrake
 from shared.db.refresh.leases import ClaimedConnection, RefreshResult
 from shared.domain.errors import TemporarilyUnavailable
 from shared.domain.identity import ConnectionIdentity
@@ -208,15 +209,16 @@ def test_a_row_at_which_postgresql_fails_costs_itself_only_and_keeps_its_rotated
 
 @pytest.mark.parametrize("decision", ["confirm", "dismiss"])
 def test_a_decision_on_revocations_waits_for_a_locked_row_without_a_lock_of_its_own(
-    connections: ConnectionFixture, sql: SqlFixture, lock: SqlFixture, decision: str
+    connections: ConnectionFixture, engine: Engine, lock: SqlFixture, decision: str
 ) -> None:
     connections.import_due(14)
     rows = connections.stores.claims.claim(14).rows
     held = connections.stores.results.save([connections.make_revocation(row) for row in rows]).held_by_brake
     assert len(held) == 4
     lock.rows(LOCK_BY_ID, min(held))
+    brake = RevocationBrake(engine, locked_rows_wait_seconds=60.0)
     with ThreadPoolExecutor(1) as operator:
-        changed = operator.submit(getattr(connections.stores.brake, decision))
+        changed = operator.submit(getattr(brake, decision))
         until(lambda: connections.stores.brake.read().held == 1)
         assert connections.stores.provider.record_outcomes([CallOutcome(is_first_attempt=True)])
         lock.rows("ROLLBACK")
