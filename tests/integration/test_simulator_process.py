@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from sandbox.ports import find_free_port
 from sandbox.simulator.control import DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, SimulatorControl
+from tests.support.polling import until
 from tests.support.simulator import CALLBACK, HUB, parse_redirect
 
 ROOT = Path(__file__).parents[2]
@@ -52,8 +54,8 @@ class SimulatorProcess:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    """Not one that the system chooses: it would give it to an outgoing connection before the simulator listens."""
+    return find_free_port()
 
 
 @pytest.fixture
@@ -122,8 +124,7 @@ def test_a_signal_stops_the_simulator_while_slow_calls_are_in_flight(
     control.change_settings(latency=60)
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"GET /crm/objects/2026-09/contacts HTTP/1.1\r\nHost: x\r\n\r\n")
-        while control.get_stats()["in_flight"] == 0:
-            pass
+        until(lambda: control.get_stats()["in_flight"])
         start_of_stop = time.monotonic()
         code, out, err = simulator.stop(number)
         assert (code, err) == (0, "")
