@@ -11,10 +11,13 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg2
 import pytest
 from psycopg2 import errors
+from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 
 from tests.support.builders import HUB
-from tests.support.polling import list_readable
+from tests.support.polling import list_readable, until
 from tests.support.stores import ConnectionFixture, SqlFixture
+
+COUNT_SERVED = "SELECT count(*) FROM hubspot.tokens"
 
 
 @pytest.fixture
@@ -195,16 +198,20 @@ def test_a_token_leaves_the_view_inside_an_open_transaction(
     connections: ConnectionFixture, sql: SqlFixture, job_url: str
 ) -> None:
     connections.install()
-    sql.set("expires_at = clock_timestamp() + interval '0.5 seconds'")
-    read = "SELECT count(*) FROM hubspot.tokens"
     connection = psycopg2.connect(job_url)
     connection.set_session(isolation_level="REPEATABLE READ")
-    with connection.cursor() as cursor:
-        cursor.execute(read)
-        assert cursor.fetchone() == (1,)
-        cursor.execute("SELECT pg_sleep(0.6)")
-        cursor.execute(read)
-        assert cursor.fetchone() == (0,)
+    job, seconds_left = SqlFixture(connection), 0.25
+
+    def expires_after_the_first_read() -> bool:
+        nonlocal seconds_left
+        connection.rollback()
+        seconds_left *= 2  # on a busy machine the first read may come too late
+        sql.set(f"expires_at = clock_timestamp() + interval '{seconds_left} seconds'")
+        return bool(job.value(COUNT_SERVED) == 1)
+
+    until(expires_after_the_first_read)
+    until(lambda: job.value(COUNT_SERVED) == 0, 60)
+    assert connection.info.transaction_status == TRANSACTION_STATUS_INTRANS
     connection.close()
 
 
@@ -263,7 +270,7 @@ def test_every_change_of_status_is_sent_by_notify(connections: ConnectionFixture
 
 def read_notifications(listener: Any, count: int) -> list[dict[str, Any]]:
     while len(listener.notifies) < count:
-        ready = list_readable([listener], 5)
+        ready = list_readable([listener], 60)
         assert ready, f"only {len(listener.notifies)} notifications came"
         listener.poll()
     assert {notice.channel for notice in listener.notifies} == {"hubspot_connections"}
