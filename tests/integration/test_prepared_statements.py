@@ -20,7 +20,10 @@ STORED_ROWS = 3000
 
 
 def run_in_session(engine: Engine, sql: str) -> Sequence[tuple[Any, ...]]:
-    """In the pool's only session, which all statements use in turn."""
+    """In the pool's only session, which all statements use in turn.
+
+    It is the only one where nothing was installed: for a minute, a thread of its own would look after what was.
+    """
     with engine.connect() as connection:
         session = connection.connection.driver_connection
         assert isinstance(session, ServerConnection)
@@ -40,7 +43,7 @@ def refresh(connections: ConnectionFixture, sql: SqlFixture) -> int:
 def test_a_session_prepares_the_claim_and_the_save_once_and_plans_them_once(
     connections: ConnectionFixture, sql: SqlFixture, engine: Engine
 ) -> None:
-    connections.install_due(*HUBS)
+    connections.import_due(len(HUBS))
     for _ in range(3):
         assert refresh(connections, sql) == len(HUBS)
     statements = "SELECT name, generic_plans, custom_plans FROM pg_prepared_statements ORDER BY name"
@@ -51,7 +54,7 @@ def test_a_session_prepares_the_claim_and_the_save_once_and_plans_them_once(
 def test_a_claim_and_a_save_that_their_session_has_lost_are_executed_all_the_same(
     connections: ConnectionFixture, sql: SqlFixture, engine: Engine
 ) -> None:
-    connections.install_due(*HUBS)
+    connections.import_due(len(HUBS))
     assert refresh(connections, sql) == len(HUBS)
     run_in_session(engine, "DEALLOCATE ALL")
     assert refresh(connections, sql) == len(HUBS)
