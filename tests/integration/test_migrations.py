@@ -350,10 +350,16 @@ def test_a_migration_waits_for_another_one_of_the_same_database(
     with open_transaction(connect) as other, ThreadPoolExecutor(1) as pool:
         other.rows("LOCK TABLE tokenkeeper.alembic_version IN SHARE ROW EXCLUSIVE MODE")  # as a migration does
         migration = pool.submit(migrate, database_url)
-        until(lambda: sql.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%LOCK TABLE%NOWAIT'"))
+        until(lambda: sql.value(TRIES_AGAIN))
         assert not migration.done()
         other.rows("ROLLBACK")
         migration.result(60)
+
+
+#: It holds no lock, and does not wait for one, between two tries.
+TRIES_AGAIN = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'ROLLBACK TO SAVEPOINT%'
+"""
 
 
 @pytest.fixture
@@ -372,9 +378,9 @@ def test_migrations_of_two_databases_of_one_server_may_create_the_role_at_once(
     with own_databases.create_empty() as one, own_databases.create_empty() as other:
         children = [subprocess.Popen([sys.executable, "-c", MIGRATE], env={"URL": url}) for url in (one, other)]
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'"
-        until(lambda: sql.value(waiting) == 2)
+        until(lambda: sql.value(waiting) == 2, 60)
         getattr(other_connection, end)()
-        assert [child.wait(30) for child in children] == [0, 0]
+        assert [child.wait(60) for child in children] == [0, 0]
         for url in (one, other):
             engine = connect_engine(url)
             check_schema(engine)

@@ -205,7 +205,7 @@ def test_a_client_that_does_not_finish_its_header_is_dropped_in_time_and_costs_n
 ) -> None:
     config = tmp_path / "short_timeout.py"
     config.write_text(SHORT_TIMEOUT_CONFIG, encoding="utf-8")
-    web = product.web(f"--config={config}")
+    web = product.web(f"--config={config}", "--workers=1")  # which has started: another one might still do so
     workers = psutil.Process(web.pid).children()
     with open_connections(web.url) as connect:
         assert read_health_check(connect) == OK
@@ -282,7 +282,8 @@ def test_kept_connections_take_no_thread_and_make_room_for_others(connect: Conne
     kept = [connect(REQUEST + b"\r\n") for _ in range(2 * WORKER_CONNECTIONS)]
     assert {read_status_line(connection) for connection in kept} == {OK}
     assert read_health_check(connect) == OK
-    assert len(kept) - len(list_readable(kept, 0)) > WORKER_CONNECTIONS, "most are still open"
+    # Even where one process accepted them all, because the other one had to wait for its turn.
+    assert len(kept) - len(list_readable(kept, 0)) > WORKER_CONNECTIONS / 2, "most of those that it can keep are open"
 
 
 def test_a_connection_is_kept_for_longer_than_balancers_keep_it() -> None:

@@ -17,6 +17,7 @@ import requests
 from sandbox.ports import find_free_port
 from sandbox.simulator.control import SimulatorControl
 from tests.support.http_server import serving
+from tests.support.polling import until
 from tests.support.stores import SqlFixture, at_once
 from tests.support.visitor import Visitor
 
@@ -63,9 +64,14 @@ def read_return(response: requests.Response) -> dict[str, str]:
 def connect(visitor: Visitor, link: str, hub_id: int = HUB) -> dict[str, str]:
     """The whole way; what our product is told at the end."""
     response = visitor.get(allow(visitor, link, hub_id))
-    if response.headers["Location"].startswith("/"):
-        response = visitor.get(response.headers["Location"])
-    return read_return(response)
+    path = response.headers["Location"]
+    return read_return(until(lambda: find_redirect(visitor, path)) if path.startswith("/") else response)
+
+
+def find_redirect(visitor: Visitor, path: str) -> requests.Response | None:
+    """None: the install's page waits, for PostgreSQL did not answer in time."""
+    response = visitor.get(path)
+    return response if response.is_redirect else None
 
 
 def read_customers(sql: SqlFixture) -> dict[int, str | None]:
