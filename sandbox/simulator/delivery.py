@@ -15,11 +15,13 @@ from flask import Response, request
 from sandbox.simulator.answers import Answer, Refused, make_refusal
 from sandbox.simulator.behaviour import Behaviour
 from sandbox.simulator.connection import CONNECTION_KEY, ClientConnection
-from sandbox.simulator.faults import Call, Fault, corrupt, make_replacement
+from sandbox.simulator.faults import Call, Fault, Faults, corrupt, make_replacement
 
 if TYPE_CHECKING:
     from sandbox.simulator.simulation import Simulation
 
+#: Between two looks whether a fault that holds answers back is cleared.
+HELD_POLL_SECONDS = 0.01
 _RELATIVE_RETRY_AFTER = re.compile(r"\+[0-9]{1,6}")
 
 
@@ -54,7 +56,9 @@ def deliver(sim: Simulation, call: Call, work: Callable[[], Answer]) -> Response
         latency = behaviour.latency
         seconds = random.uniform(*latency) if isinstance(latency, tuple) else latency
         delivery = _Delivery("client_gone")
-        if connection.wait(seconds + (fault.delay_seconds if fault else 0.0)):
+        if connection.wait(seconds + (fault.delay_seconds if fault else 0.0)) and _wait_until_let_go(
+            sim.faults, fault, connection
+        ):
             delivery = _begin_delivery(fault, answer, connection)
         # 4. it is finished before its last bytes are sent: the client's next call is no overlap
         sim.counters.finish_call(pending, delivery.outcome)
@@ -97,6 +101,14 @@ def _add_dates(answer: Answer, now: float) -> Answer:
 
 def _format_date(instant: float) -> str:
     return formatdate(instant, usegmt=True)
+
+
+def _wait_until_let_go(faults: Faults, fault: Fault | None, connection: ClientConnection) -> bool:
+    """A held answer waits until its fault is cleared. False as soon as the client has closed the connection."""
+    while fault and fault.kind == "held" and faults.is_requested(fault.id):
+        if not connection.wait(HELD_POLL_SECONDS):
+            return False
+    return True
 
 
 def _begin_delivery(fault: Fault | None, answer: Answer, connection: ClientConnection) -> _Delivery:

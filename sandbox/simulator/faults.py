@@ -135,6 +135,10 @@ class Faults:
         with self._lock:
             self._faults = [f for f in self._faults if fault_id is not None and f.id != fault_id]
 
+    def is_requested(self, fault_id: int) -> bool:
+        """Whether it is not cleared yet."""
+        return any(fault.id == fault_id for fault in self._faults)
+
     def to_json(self) -> list[dict[str, Any]]:
         return [asdict(fault) for fault in self._faults]
 
@@ -205,7 +209,7 @@ _CORRUPTIONS: dict[str, Callable[[Answer], Answer]] = {
     "wrong_hub": _change_hub,
 }
 #: What happens to the connection instead of, or after, the work; see delivery.py.
-_CONNECTION_FAULTS = ("slow", "drip", "cut", "lost", "reset")
+_CONNECTION_FAULTS = ("slow", "held", "drip", "cut", "lost", "reset")
 KINDS = (*(status.lower() for status in REFUSALS), *_REPLACEMENTS, *_CORRUPTIONS, *_CONNECTION_FAULTS)
 
 
