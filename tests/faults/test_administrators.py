@@ -14,11 +14,13 @@ import psycopg2
 import pytest
 
 from sandbox.child_processes import ChildProcess
+from tests.faults.held_refreshes import PATIENT, end_leases_in, holding_refreshes
 from tests.support.fault_deployment import MAINTENANCE, FaultDeployment, start_fault_deployment
 from tests.support.polling import until
 from tests.support.stores import SqlFixture
 
 FIRST_NEW_HUB = 5_000
+#: What is left of a lease where a test waits for its end.
 LEASE_SECONDS = 7
 SLOW_UPDATES = """
 CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.03); RETURN new; END$$;
@@ -36,7 +38,7 @@ def started_deployment(
     simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FaultDeployment]:
     """Web and worker have logins of their own."""
-    with start_fault_deployment(tmp_path_factory.mktemp("product"), simulator_process.url, {}) as deployment:
+    with start_fault_deployment(tmp_path_factory.mktemp("product"), simulator_process.url, PATIENT) as deployment:
         databases, url = deployment.servers.postgres.databases, deployment.database_url
         deployment.product.environment |= {
             "DATABASE_URL": databases.as_worker(url),
@@ -185,16 +187,18 @@ def test_while_the_history_is_rebuilt_connections_are_refreshed_and_what_is_to_b
 def test_every_answer_of_hubspot_survives(deployment: FaultDeployment, administrator: SqlFixture, fault: str) -> None:
     """HubSpot ends the old refresh token at once, so an answer that is lost ends the connection."""
     deployment.simulator.change_settings(rotation=0)
-    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.6, times=12)
     begun = deployment.count_refreshes()
-    before = deployment.make_due_and_await_calls(at_least=len(deployment.hubs))
+    with holding_refreshes(deployment) as before:
+        if fault == "a full disk":
+            administrator.rows(FULL_DISK)
+        else:
+            end_leases_in(deployment, LEASE_SECONDS)
+            administrator.rows("BEGIN; LOCK TABLE tokenkeeper.connections IN ACCESS EXCLUSIVE MODE")
     if fault == "a full disk":
-        administrator.rows(FULL_DISK)
         until(lambda: deployment.newest_process("worker").has_printed("its disk is full"))
         assert deployment.install(FIRST_NEW_HUB).status_code == 303, "it waits in the queue"
         administrator.rows("DROP FUNCTION public.fail CASCADE")
     else:
-        administrator.rows("BEGIN; LOCK TABLE tokenkeeper.connections IN ACCESS EXCLUSIVE MODE")
         administrator.rows("SELECT pg_sleep(%s)", LEASE_SECONDS + 2)
         administrator.rows("COMMIT")
     deployment.wait_for_new_tokens(before)

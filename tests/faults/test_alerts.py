@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sandbox.simulator.control import SimulatorControl
+from tests.faults.held_refreshes import PATIENT
 from tests.support.deployment import Deployment
-from tests.support.fault_deployment import SHORT_TIMEOUTS
 from tests.support.polling import until
 from tests.support.product import Product
 from tests.support.raw_http_server import replies, resets
@@ -39,7 +39,9 @@ def deployment(
 ) -> Deployment:
     """Two workers and two beats, a dozen connections with a token each."""
     webhook = {"ALERT_WEBHOOK_URL": receiver.url, "ALERT_WEBHOOK_SECRET": SECRET, "LOG_LEVEL": "debug"}
-    made = Deployment(new_product(environment(**SHORT_TIMEOUTS, **webhook)), simulator, SqlFixture(connect()))
+    made = Deployment(
+        new_product(environment(SWEEP_SECONDS="0.5", **PATIENT, **webhook)), simulator, SqlFixture(connect())
+    )
     made.import_accounts(len(HUBS), HUBS[0])
     made.start(workers=2, beats=2)
     until(lambda: len(made.tokens()) == len(HUBS))

@@ -23,6 +23,10 @@ STAGING, SEATS = "the-staging-app", "the-user-level-app"
 HUBS = range(1_000, 1_012)  #: in each of the first two apps
 SHARED_HUB, USERS = 1_000, (7, 8)  #: also in the third one, with both users
 Connection = tuple[str, int, int | None]
+#: Longer than a busy machine needs for an answer: a failed refresh of a healthy app counts. Short enough to wait for.
+TIMEOUTS = {"HTTP_TIMEOUT_SECONDS": "8", "LEASE_SECONDS": "21"}
+#: No token of an app without a loop ends in a test.
+TOKEN_LIFETIME_SECONDS = 300
 HEALTHY_APPS = {"default", "seats"}
 APPS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -104,7 +108,8 @@ class AppsFixture:
 @pytest.fixture(scope="module")
 def apps(simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppsFixture]:
     folder = tmp_path_factory.mktemp("product")
-    with start_fault_deployment(folder, simulator_process.url, {}) as deployment:
+    with start_fault_deployment(folder, simulator_process.url, TIMEOUTS) as deployment:
+        deployment.simulator.change_settings(lifetime=TOKEN_LIFETIME_SECONDS)
         deployment.simulator.add_app(STAGING)
         deployment.simulator.add_app(SEATS, user_level=True)
         fixture = AppsFixture(deployment, folder / "apps.toml")
@@ -194,7 +199,7 @@ def test_a_mass_revocation_of_one_app_turns_on_its_brake_alone_and_one_user_can_
     apps.wait_until_refreshed(before, {"default"})
     until(lambda: apps.count_events("suspected", ["staging"]) == len(HUBS))
     until(lambda: apps.count_events("revoked", ["seats"]) == 1)
-    assert apps.count_events("revoked", ["staging"]) == MIN_REVOCATIONS
+    until(lambda: apps.count_events("revoked", ["staging"]) == MIN_REVOCATIONS)
     brakes = dict(apps.sql.rows("SELECT app, brake_since IS NOT NULL FROM tokenkeeper.provider"))
     assert {app: is_on for app, is_on in brakes.items() if is_on} == {"staging": True}
     users = dict(apps.sql.rows("SELECT user_id, status FROM hubspot.connections WHERE app = 'seats'"))

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import redis
 
-from shared.dispatch import INTERACTIVE_QUEUE
+from shared.dispatch import INTERACTIVE_QUEUE, STORE_INSTALL
 from tests.support.fault_deployment import FaultDeployment
 from tests.support.polling import until
 from tests.support.visitor import Visitor
@@ -191,7 +191,7 @@ def test_a_worker_with_an_unacknowledged_install_survives_the_end_of_redis(
     losses = worker.output().count(CONNECTION_LOST)
     with deployment.servers.freeze_postgres():
         assert deployment.install(hub_id).status_code == 303
-        until(lambda: admin.hlen("unacked"))
+        until(lambda: any(STORE_INSTALL.encode() in message for message in admin.hvals("unacked")))  # not only a sweep
         deployment.servers.kill_valkey()
         until(lambda: worker.output().count(CONNECTION_LOST) > losses)
         deployment.servers.valkey.start()

@@ -12,11 +12,14 @@ from contextlib import ExitStack, contextmanager
 import psycopg2
 import pytest
 
+from tests.faults.held_refreshes import PATIENT, holding_refreshes, terminate
 from tests.support.fault_deployment import TOKEN_LIFETIME_SECONDS, FaultDeployment
 from tests.support.polling import until
 from tests.support.stores import SqlFixture
 
+SETTINGS = PATIENT
 REQUEST = "SELECT hubspot.request_refresh(%s)"
+COUNT_THROTTLED = "SELECT count(*) FROM tokenkeeper.alerts WHERE kind = 'provider' AND detail->>'state' = 'throttled'"
 LOCK_ROW = "SELECT FROM tokenkeeper.connections WHERE hub_id = %s FOR UPDATE"
 
 OpenTransaction = Callable[[], SqlFixture]
@@ -50,14 +53,14 @@ def test_a_transaction_that_stays_open_after_a_request_for_a_refresh_in_flight_h
     """Not the saves, not the other connections, and not the end of the worker, whose refresh tokens HubSpot rotates."""
     asked = deployment.hubs[0]
     deployment.simulator.change_settings(rotation=0)
-    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
-    before = deployment.make_due_and_await_calls()
-    assert open_transaction().value(REQUEST, asked) is True
+    with holding_refreshes(deployment) as before:
+        assert open_transaction().value(REQUEST, asked) is True
     deployment.wait_for_new_tokens(before)
-    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
-    deployment.make_due_and_await_calls()
-    assert open_transaction().value(REQUEST, asked) is True
-    assert deployment.newest_process("worker").stop() == 0
+    worker = deployment.newest_process("worker")
+    with holding_refreshes(deployment):
+        assert open_transaction().value(REQUEST, asked) is True
+        terminate(worker)
+    assert worker.wait() == 0
     deployment.product.worker()
     refresh_all_but(deployment)
     deployment.check_recovered()
@@ -69,10 +72,11 @@ def test_a_locked_row_costs_itself_only_and_its_rotated_refresh_token_survives_t
     """With a lock that only an administrator can take. HubSpot ends the old refresh token at once."""
     locked = deployment.hubs[0]
     deployment.simulator.change_settings(rotation=0)
-    deployment.simulator.add_fault("slow", grant="refresh", seconds=0.7, times=12)
-    before = deployment.make_due_and_await_calls()
     administrator = open_transaction()
-    administrator.rows(LOCK_ROW, locked)
+    with holding_refreshes(deployment) as before:
+        # The refresh token that waits is given back once the lease of the worker, which is stopped here, is over.
+        deployment.sql.set("lease_until = now() + interval '7 seconds'", locked)
+        administrator.rows(LOCK_ROW, locked)
     old = before.pop(locked)
     deployment.wait_for_new_tokens(before)
     refresh_all_but(deployment, locked)
@@ -91,16 +95,18 @@ def test_after_a_429_sweeps_go_on_while_a_postponed_connection_is_locked(
 ) -> None:
     """One transaction is of a job that asked for a connection that was put off by a 477, one of an administrator."""
     asked, locked, throttled = deployment.hubs[:3]
-    for hub_id in (asked, locked):
-        deployment.simulator.add_fault(477, hub_id=hub_id, retry_after=1, times=1)
+    alerts = deployment.sql.value(COUNT_THROTTLED)
+    faults = [deployment.simulator.add_fault(477, hub_id=hub_id, retry_after=1) for hub_id in (asked, locked)]
     deployment.make_due(asked, locked)
     until(lambda: deployment.sql.value("SELECT count(*) FROM hubspot.connections WHERE failures > 0") == 2)
     assert open_transaction().value(REQUEST, asked) is True
     administrator = open_transaction()
     administrator.rows(LOCK_ROW, locked)
+    for fault in faults:
+        deployment.simulator.clear_faults(fault)
     deployment.simulator.add_fault(429, hub_id=throttled, retry_after=1, times=1)
     before = deployment.make_due(throttled)
-    until(lambda: "throttled" in deployment.hubspot_condition())
+    until(lambda: deployment.sql.value(COUNT_THROTTLED) > alerts)  # the state itself may be over already
     deployment.wait_for_new_tokens(before)
     refresh_all_but(deployment, locked)
     administrator.rows("ROLLBACK")

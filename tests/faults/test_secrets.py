@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from sandbox.simulator.control import DEMO_CLIENT_SECRET
+from tests.faults.held_refreshes import PATIENT
 from tests.support.fault_deployment import FaultDeployment
 from tests.support.polling import until
 
 NEW_SECRET = "the-secret-after-the-rotation"
-SETTINGS = {"HUBSPOT_CLIENT_SECRET": f"{NEW_SECRET},{DEMO_CLIENT_SECRET}"}
+SETTINGS = {**PATIENT, "HUBSPOT_CLIENT_SECRET": f"{NEW_SECRET},{DEMO_CLIENT_SECRET}"}
 
 
 def test_a_rotation_of_the_client_secret_at_hubspot_interrupts_no_refresh(deployment: FaultDeployment) -> None:

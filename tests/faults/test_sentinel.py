@@ -39,7 +39,7 @@ def read_readiness(deployment: FaultDeployment) -> dict[str, str]:
 
 
 def test_every_process_finds_redis_through_sentinel(deployment: FaultDeployment) -> None:
-    assert read_readiness(deployment) == {"postgres": "ok", "redis": "ok"}
+    until(lambda: read_readiness(deployment) == {"postgres": "ok", "redis": "ok"})
     doctor = deployment.product.tokenkeeper("doctor")
     assert "redis" in doctor.stdout
     assert "answers" in next(line for line in doctor.stdout.splitlines() if "redis" in line)
@@ -51,7 +51,7 @@ def test_sweeps_resume_by_themselves_after_the_primary_is_killed(
     deployment: FaultDeployment, sentinels: Sentinels
 ) -> None:
     dead = sentinels.kill_primary()
-    until(lambda: sentinels.primary() is not dead)
+    until(lambda: sentinels.primary() is not dead, 90)
     failed_over_at = deployment.sql.now()
     until(lambda: deployment.sql.value("SELECT swept_at > %s FROM tokenkeeper.provider", failed_over_at))
     deployment.wait_for_new_tokens(deployment.make_due())
