@@ -9,6 +9,7 @@ from functools import cached_property, partial
 
 from sqlalchemy import Engine
 
+from cli.doctor.clock_difference import ClockReading, measure_clock_difference
 from cli.doctor.event_findings import describe_delivery, describe_scopes
 from cli.doctor.findings import Check, CheckFailed, Finding, Level, Result, load, read_host_clock, run_checks
 from cli.doctor.journal_finding import describe_journal
@@ -37,6 +38,8 @@ from shared.workflows.key_rotation import audit_tokens, count_tokens
 
 #: By so much this host's clock may differ from PostgreSQL's.
 CLOCK_TOLERANCE_SECONDS = 2.0
+#: So many times the clocks are read: a machine that stands still for some seconds makes a single answer say nothing.
+CLOCK_READINGS = 3
 
 
 def check_all(environ: Mapping[str, str], ignored_variables: Sequence[str]) -> Iterator[Finding]:
@@ -134,13 +137,14 @@ class _DatabaseChecks:
         )
 
     def check_clock(self) -> str:
-        before = read_host_clock()
-        server_time = self._reports.read_time()
-        ahead = (before + (read_host_clock() - before) / 2 - server_time).total_seconds()
+        ahead = measure_clock_difference([self._read_clocks() for _ in range(CLOCK_READINGS)])
         if abs(ahead) > CLOCK_TOLERANCE_SECONDS:
             difference = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'}"
             raise CheckFailed(f"this host is {difference} PostgreSQL: synchronise both with NTP")
         return f"this host and PostgreSQL differ by {abs(ahead):.1f} s"
+
+    def _read_clocks(self) -> ClockReading:
+        return ClockReading(read_host_clock(), self._reports.read_time(), read_host_clock())
 
     def check_schema(self) -> str:
         check_schema(self._engine)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 
+from cli.doctor.clock_difference import ClockReading, measure_clock_difference
 from sandbox.embedded import EmbeddedPostgres
 from sandbox.simulator.control import SimulatorControl
 from shared.db.lifecycle.imports import ImportRow
@@ -20,6 +22,7 @@ from shared.domain.provider import CallOutcome
 from shared.foreign_environment import UNUSED_HTTP_NAMES
 from shared.token_cipher import TokenCipher
 from tests.support.apps_file import use_apps_file
+from tests.support.builders import START
 from tests.support.command import Command, CommandResult
 from tests.support.environment import web_environment
 from tests.support.http_proxy import HttpProxy
@@ -324,6 +327,17 @@ def test_a_host_whose_clock_differs_from_that_of_postgres_fails(
     result = new_product(environment(**clock.settings)).tokenkeeper("doctor")
     (line,) = (line for line in result.stdout.splitlines() if line[6:].startswith("clock: "))
     assert re.fullmatch(rf"FAIL  clock: this host is (59|60|61)\.\d s {says}: synchronise both with NTP", line)
+
+
+def test_a_slow_answer_of_postgres_is_no_difference_of_the_clocks() -> None:
+    """As where one of the machines stood still before PostgreSQL read its clock, or after it."""
+
+    def read(host_before: float, server: float, host_after: float) -> ClockReading:
+        return ClockReading(*(START + timedelta(seconds=each) for each in (host_before, server, host_after)))
+
+    slow = [read(0.0, 9.9, 10.0), read(20.0, 20.1, 30.0)]
+    assert abs(measure_clock_difference([*slow, read(40.0, 40.1, 40.2)])) < 0.01
+    assert abs(measure_clock_difference([*slow, read(40.0, 10.1, 40.2)]) - 30.0) < 0.01
 
 
 @pytest.mark.usefixtures("healthy")
