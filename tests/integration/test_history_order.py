@@ -131,6 +131,21 @@ def test_installs_imports_and_failures_at_once_deadlock_nowhere(
     assert sql.value("SELECT count(*) FROM hubspot.history") == 3 * hubs + 3 * 2 * hubs
 
 
+def test_lines_are_ordered_by_an_index_however_small_the_history_was_when_their_session_began(
+    connect: Callable[..., Any], database_url: str
+) -> None:
+    """A session keeps a plan that reads all of it: a commit of thousands of lines then takes minutes."""
+    session = SqlFixture(connect(database_url))  # a new one: it counts its own scans alone
+    session.rows("VACUUM ANALYZE tokenkeeper.history")
+    for hub_id in range(1, 10):
+        session.rows("BEGIN")
+        session.rows(INSERT, hub_id)
+        session.rows("SET CONSTRAINTS ALL IMMEDIATE")
+        scans = "SELECT seq_scan, idx_scan > 0 FROM pg_stat_xact_user_tables WHERE relname = 'history'"
+        assert session.rows(scans) == [(0, True)]
+        session.rows("COMMIT")
+
+
 @pytest.mark.parametrize("mode", ["ACCESS SHARE", "ROW EXCLUSIVE", "SHARE ROW EXCLUSIVE"])
 def test_no_role_of_a_job_or_of_the_product_can_take_the_lock_of_the_order(
     sql: SqlFixture, connect: Callable[..., Any], databases: Any, database_url: str, mode: str

@@ -45,6 +45,22 @@ def test_a_request_makes_a_connection_due_now_once(connections: ConnectionFixtur
     assert count_stored(sql) == 0
 
 
+def test_a_request_finds_its_rows_by_an_index_however_small_the_tables_were_when_its_session_began(
+    connections: ConnectionFixture, connect: Callable[..., Any], database_url: str
+) -> None:
+    connections.install()
+    session = SqlFixture(connect(database_url))  # a new one: it counts its own scans alone
+    session.rows("VACUUM ANALYZE tokenkeeper.connections, tokenkeeper.refresh_requests")
+    session.rows("BEGIN")
+    assert request(session, ACCESS) is True
+    scans = (
+        "SELECT relname, seq_scan FROM pg_stat_xact_user_tables"
+        " WHERE relname IN ('connections', 'refresh_requests') ORDER BY relname"
+    )
+    assert session.rows(scans) == [("connections", 0), ("refresh_requests", 0)]
+    session.rows("ROLLBACK")
+
+
 def test_a_request_may_leave_out_the_token(connections: ConnectionFixture, sql: SqlFixture) -> None:
     connections.install()
     assert sql.value("SELECT hubspot.request_refresh(%s)", HUB) is True

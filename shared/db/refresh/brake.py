@@ -34,7 +34,7 @@ from shared.domain.identity import DEFAULT_APP
 from shared.domain.provider import RAMP_START_PER_SECOND, Condition
 
 #: Connections that one statement of confirm() or dismiss() changes: many more could exceed the statement's time limit.
-BATCH_ROWS = 5000
+BATCH_ROWS = 1000
 #: For rows that another transaction has locked: between two tries, and in all.
 LOCKED_ROWS_PAUSE_SECONDS, LOCKED_ROWS_WAIT_SECONDS = 0.2, 5.0
 ROWS_STAY_LOCKED = (
