@@ -23,7 +23,7 @@ from tests.support.http_server import serving
 from tests.support.stores import ConnectionFixture, SqlFixture
 
 #: A machine may be busy with other tests.
-TIMEOUT_MS = 30_000
+TIMEOUT_MS = 60_000
 
 #: The database as it is after the migrations.
 EMPTY_TABLES = """

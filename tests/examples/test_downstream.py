@@ -17,6 +17,8 @@ from tests.support.deployment import Deployment
 from tests.support.environment import ROOT
 from tests.support.polling import until
 
+#: At the list of processes.
+LOOKS = 100
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 
 
@@ -119,10 +121,13 @@ def test_the_psql_example_shows_no_token(lasting_deployment: Deployment, lasting
 def test_the_examples_show_no_token_in_the_process_list(lasting_deployment: Deployment, lasting_job: Job) -> None:
     """While curl waits for HubSpot."""
     token = lasting_deployment.token()
-    lasting_deployment.simulator.add_fault("slow", where="api", hub_id=lasting_deployment.hub, seconds=4, times=1)
+    fault = lasting_deployment.simulator.add_fault("held", where="api", hub_id=lasting_deployment.hub)
     process = lasting_job.start("psql/contacts.sh", str(lasting_deployment.hub))
     until(lambda: any("curl" in line for line in command_lines(process.pid)))
     assert token
+    for _ in range(LOOKS):
+        assert not [line for line in command_lines(process.pid) if token in line]
+    lasting_deployment.simulator.clear_faults(fault)
     while process.poll() is None:
         assert not [line for line in command_lines(process.pid) if token in line]
 

@@ -14,7 +14,8 @@ from tests.examples.downstream_job import Job
 from tests.support.deployment import Deployment
 from tests.support.polling import until
 
-LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND query NOT LIKE 'LISTEN%%'"
+#: It has read the history, which it does once it listens.
+LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND query LIKE '%%event = ''revoked''%%'"
 CUT = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
 #: The row of a revocation as the worker may write it, and one at any time.
 REVOKED_NOW = "INSERT INTO tokenkeeper.history (hub_id, event, status) VALUES (%s, 'revoked', 'revoked')"

@@ -12,10 +12,12 @@ import pytest
 import redis
 
 from shared.dispatch import INTERACTIVE_QUEUE, STORE_INSTALL
+from tests.faults.held_refreshes import PATIENT
 from tests.support.fault_deployment import FaultDeployment
 from tests.support.polling import until
 from tests.support.visitor import Visitor
 
+SETTINGS = PATIENT
 NEW_PASSWORD = "another-password"
 FIRST_NEW_HUB = 4_000
 CONNECTION_LOST = "the broker failed; the worker connects again"

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from sandbox.child_processes import ChildProcess
+from tests.faults.held_refreshes import PATIENT
 from tests.support.fault_deployment import FaultDeployment, start_fault_deployment
 from tests.support.polling import until
 from tests.support.wall_clock import WallClock
@@ -36,7 +37,7 @@ def started_deployment(
 ) -> Iterator[FaultDeployment]:
     """Beat's clock is behind the worker's by more than a sweep, and PostgreSQL's is between them."""
     logs = tmp_path_factory.mktemp("product")
-    with start_fault_deployment(logs, simulator_process.url, {}) as deployment:
+    with start_fault_deployment(logs, simulator_process.url, PATIENT) as deployment:
         deployment.product.web()
         deployment.product.worker(**clocks["worker"].settings)
         deployment.product.beat(**clocks["beat"].settings)

@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from sandbox.child_processes import ChildProcess
+from tests.faults.held_refreshes import PATIENT
 from tests.support.fault_deployment import FIRST_HUB_ID, FaultDeployment, start_fault_deployment
 from tests.support.polling import until
 from tests.support.sentinels import Sentinels
@@ -28,7 +29,8 @@ def started_deployment(
     sentinels: Sentinels, simulator_process: ChildProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FaultDeployment]:
     logs = tmp_path_factory.mktemp("product")
-    with start_fault_deployment(logs, simulator_process.url, {"REDIS_URL": sentinels.url()}) as deployment:
+    settings = {"REDIS_URL": sentinels.url(), **PATIENT}
+    with start_fault_deployment(logs, simulator_process.url, settings) as deployment:
         deployment.start(beats=2)
         yield deployment
 

@@ -222,7 +222,7 @@ def run_in_another_terminal(home: Home, command: str) -> str:
     environment = {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/")}
     line = f". .tokenkeeper/env && {command}"
     asked = subprocess.run(
-        line, shell=True, cwd=home.folder, env=environment, capture_output=True, text=True, check=False, timeout=30
+        line, shell=True, cwd=home.folder, env=environment, capture_output=True, text=True, check=False, timeout=60
     )
     assert asked.returncode == 0, asked.stderr
     return asked.stdout
@@ -237,7 +237,7 @@ def test_the_settings_for_another_terminal_are_complete(lasting_home: Home) -> N
 def test_a_connect_link_made_in_another_terminal_opens_the_page_of_its_customer(lasting_home: Home) -> None:
     link = run_in_another_terminal(lasting_home, "tokenkeeper link --customer acme").strip()
 
-    page = requests.get(link, timeout=10)
+    page = requests.get(link, timeout=60)
 
     assert page.status_code == 200
     assert "acme" in page.text
@@ -248,7 +248,7 @@ def test_flower_shows_the_worker_and_its_tasks(lasting_home: Home, running: Chil
     url = f"http://127.0.0.1:{lasting_home.environment['FLOWER_PORT']}"
 
     def read(path: str) -> dict[str, Any]:
-        found: dict[str, Any] = requests.get(f"{url}{path}", auth=("operator", password(running)), timeout=30).json()
+        found: dict[str, Any] = requests.get(f"{url}{path}", auth=("operator", password(running)), timeout=60).json()
         return found
 
     until(lambda: "tokenkeeper.sweep" in {task["name"] for task in read("/api/tasks?limit=20").values()})

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,6 @@ from tests.security.markers import Mark, Search, new_mark
 from tests.support.command import Command
 from tests.support.environment import inherited_environment
 from tests.support.fault_deployment import (
-    SHORT_TIMEOUTS,
     TOKEN_LIFETIME_SECONDS,
     FaultDeployment,
     ReconnectingSql,
@@ -39,6 +38,8 @@ from tests.support.raw_http_server import replies
 from tests.support.visitor import Visitor
 from tests.support.webhook_receiver import Receiver, receiving
 
+#: So long that no busy machine makes an install fail by itself, so short that a test can wait for it.
+TIMEOUTS = {"SWEEP_SECONDS": "0.5", "HTTP_TIMEOUT_SECONDS": "3", "LEASE_SECONDS": "11"}
 ACCESS, REFRESH, CODE = "access token", "refresh token", "code"
 CLIENT_SECRET, TOKEN_KEY, SECRET_KEY = "client secret", "token key", "secret key"
 PASSWORD, WEBHOOK_SECRET, WEBHOOK_URL = "operator's password", "webhook's secret", "webhook's URL"
@@ -88,7 +89,7 @@ class Audit:
         """Open a page and note the response."""
         auth = ("operator", self.settings["OPERATOR_PASSWORD"]) if signed_in else None
         address = f"{home or self.deployment.url}{path}"
-        answer = requests.get(address, auth=auth, timeout=20, allow_redirects=False, **options)
+        answer = requests.get(address, auth=auth, timeout=60, allow_redirects=False, **options)
         self.note_answer(answer)
         return answer
 
@@ -104,8 +105,9 @@ class Audit:
         pids += [server.pid for server in servers if server is not None]
         for pid in pids:
             for each in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-                for file in ("cmdline", "environ"):
-                    self.note(f"/proc: {file} of {each.name()}", Path(f"/proc/{each.pid}/{file}").read_bytes())
+                with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                    for file in ("cmdline", "environ"):
+                        self.note(f"/proc: {file} of {each.name()}", Path(f"/proc/{each.pid}/{file}").read_bytes())
 
     def note_redis(self) -> None:
         """Each key as it is stored, and the list of clients."""
@@ -180,7 +182,7 @@ def _environment(settings: dict[str, str], folder: Path, hubspot_url: str) -> di
     return {
         **inherited_environment(),
         **{f"{name}_FILE": str(secrets / name) for name in settings},
-        **SHORT_TIMEOUTS,
+        **TIMEOUTS,
         "HUBSPOT_CLIENT_ID": DEMO_CLIENT_ID,
         "HUBSPOT_REDIRECT_URI": f"http://localhost:{find_free_port()}/oauth/callback",
         "HUBSPOT_SCOPES": "oauth crm.objects.contacts.read",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import redis
@@ -39,11 +40,10 @@ def postgres_files(audit: Audit) -> Iterator[tuple[str, bytes]]:
     audit.deployment.sql.rows("CHECKPOINT")
     table_files = {path for (path,) in audit.deployment.sql.rows(TABLE_FILES)}
     data = audit.servers.postgres.folder / "data"
-    for path in sorted(data.rglob("*")):
-        if path.is_file():
-            name = str(path.relative_to(data))
-            place = CONNECTIONS_TABLE if re.sub(r"\.\d+$", "", name) in table_files else f"PostgreSQL file {name}"
-            yield WRITE_AHEAD_LOG if name.startswith("pg_wal/") else place, path.read_bytes()
+    for path, content in read_files(sorted(data.rglob("*"))):
+        name = str(path.relative_to(data))
+        place = CONNECTIONS_TABLE if re.sub(r"\.\d+$", "", name) in table_files else f"PostgreSQL file {name}"
+        yield WRITE_AHEAD_LOG if name.startswith("pg_wal/") else place, content
     yield "PostgreSQL log", (audit.servers.postgres.folder / "postgres.log").read_bytes()
 
 
@@ -51,9 +51,9 @@ def valkey_files(audit: Audit) -> Iterator[tuple[str, bytes]]:
     with redis.Redis.from_url(audit.servers.valkey.url()) as broker:
         broker.save()
     folder = audit.servers.valkey.folder
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path != folder / "password":
-            yield f"Valkey file {path.name}", path.read_bytes()
+    for path, content in read_files(sorted(folder.rglob("*"))):
+        if path != folder / "password":
+            yield f"Valkey file {path.name}", content
 
 
 def logs(audit: Audit) -> Iterator[tuple[str, bytes]]:
@@ -70,6 +70,13 @@ def posts(audit: Audit) -> Iterator[tuple[str, bytes]]:
 
 def root_files(root: Path) -> Iterator[tuple[str, bytes]]:
     """Files that beat and other processes write to their working directory."""
-    for path in root.iterdir():
-        if path.is_file():
-            yield f"file {path.name}", path.read_bytes()
+    for path, content in read_files(root.iterdir()):
+        yield f"file {path.name}", content
+
+
+def read_files(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes]]:
+    """Those that are files, with their content, without those that a running process has removed meanwhile."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                yield path, path.read_bytes()

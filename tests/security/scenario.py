@@ -143,7 +143,7 @@ def _end_connections(audit: Audit) -> None:
         auth=("operator", audit.settings["OPERATOR_PASSWORD"]),
         hooks={"response": audit.note_answer},
         allow_redirects=False,
-        timeout=20,
+        timeout=60,
     )
     assert audit.command("disconnect", str(third), "--yes") == 0
     for hub_id in (second, third):
@@ -158,9 +158,11 @@ def _end_processes(audit: Audit) -> None:
     """Kill and terminate each process during its work."""
     audit.hubspot.change_settings(latency=0.5)
     for signum in (signal.SIGKILL, signal.SIGABRT, signal.SIGTERM):
+        fault = audit.hubspot.add_fault("held", grant="refresh")
         audit.deployment.make_due()
         until(lambda: audit.deployment.count_calls_in_flight() > 0)
         audit.deployment.signal_child("worker", signum)
+        audit.hubspot.clear_faults(fault)
         _while_installing(audit, lambda signum=signum: audit.deployment.signal_child("web", signum))  # type: ignore[misc]
     audit.deployment.newest_process("beat").kill()
     audit.deployment.product.beat(**BY_EXEC)
