@@ -35,7 +35,7 @@ def deployment(product: Product, simulator: SimulatorControl, connect: Callable[
     lines = "\n".join(json.dumps({"hub_id": hub, "refresh_token": token}) for hub, token in issued.items())
     assert deployment.product.tokenkeeper("import", "-", stdin=lines).returncode == 0
     deployment.start(web=False)
-    until(lambda: count_by_status(deployment) == {"active": HUBS} and len(deployment.tokens()) == HUBS)
+    until(lambda: count_by_status(deployment) == {"active": HUBS} and len(deployment.tokens()) == HUBS, 90)
     return deployment
 
 
@@ -59,7 +59,7 @@ def turn_brake_on(deployment: Deployment) -> None:
     restart_worker(deployment, OTHER_APP_CLIENT_ID)
     deployment.sql.rows(LET_ALL_FALL_DUE)
     held = "SELECT count(*) FROM tokenkeeper.connections WHERE pending_revocation IS NOT NULL"
-    until(lambda: deployment.sql.value(held) == HUBS - MIN_REVOCATIONS)
+    until(lambda: deployment.sql.value(held) == HUBS - MIN_REVOCATIONS, 90)
     assert count_by_status(deployment) == {"revoked": MIN_REVOCATIONS, "suspect": HUBS - MIN_REVOCATIONS}
     assert read_alerts(deployment) == [False]
 
@@ -86,7 +86,7 @@ def test_with_the_client_id_of_another_app_few_connections_are_revoked_and_a_dis
     restart_worker(deployment, DEMO_CLIENT_ID)
     # The connections that the brake held recover at their next refresh: HubSpot accepts their tokens.
     assert "active and due again" in decide_revocations(deployment, "dismiss")
-    until(lambda: are_all_active(deployment))
+    until(lambda: are_all_active(deployment), 90)
     assert read_alerts(deployment) == [False, True]
     assert not deployment.sql.rows("SELECT 1 FROM hubspot.history WHERE event = 'reinstalled'")
     assert deployment.never_refreshed_twice_at_once()
