@@ -10,6 +10,7 @@ import redis
 from sandbox.simulator.control import DEMO_CLIENT_SECRET
 from shared.token_cipher import TokenCipher
 from tests.support.http_server import serving
+from tests.support.polling import until
 from tests.support.visitor import Visitor, code_in, state_in
 
 HUB = 62515
@@ -57,20 +58,27 @@ def nothing_is_stored(count_connections, settings):
 
 
 def test_an_install_is_queued_encrypted_and_its_page_waits(visitor, settings):
-    path = visitor.install(HUB)
-    with redis.Redis.from_url(settings["REDIS_URL"]) as client:
-        [envelope] = client.lrange("tokenkeeper.interactive", 0, -1)
-    message = envelope + base64.b64decode(json.loads(envelope)["body"])
-    assert path.rpartition("/")[2].encode() in message
-    page = visitor.get(path)
+    def install():
+        """Its message and page. None where a busy machine took longer than the queue has, or than the page waits."""
+        path = visitor.install(HUB)
+        messages = [each for each in read_messages(settings) if path.rpartition("/")[2].encode() in each]
+        page, status = visitor.get(path), visitor.status(path)
+        return (*messages, page) if messages and status == {"state": "storing", "hub_id": HUB} else None
+
+    message, page = until(install)
     assert page.status_code == 200
     assert "Connecting account 62515" in page.text
-    assert visitor.status(path) == {"state": "storing", "hub_id": HUB}
     install = TokenCipher([settings["TOKEN_KEYS"]]).decrypt_install(visitor.cookie("tk_grant_"))
     assert install.hub_id == HUB
     for secret in (install.refresh_token, settings["HUBSPOT_CLIENT_SECRET"]):
         assert secret not in page.text
         assert secret.encode() not in message
+
+
+def read_messages(settings):
+    with redis.Redis.from_url(settings["REDIS_URL"]) as client:
+        envelopes = client.lrange("tokenkeeper.interactive", 0, -1)
+    return [envelope + base64.b64decode(json.loads(envelope)["body"]) for envelope in envelopes]
 
 
 def test_a_denied_consent_gets_an_error_page(visitor, nothing_is_stored):

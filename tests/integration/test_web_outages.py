@@ -90,7 +90,8 @@ def test_with_postgres_down_the_install_is_queued_and_its_page_answers(visitor, 
     assert "Connecting" in page.text
     assert seconds < PAGE_SECONDS
     with redis.Redis.from_url(own_valkey.url()) as client:
-        assert client.llen("tokenkeeper.interactive") == 1
+        # On a busy machine the queue may not take it within its second: the page submits it again.
+        assert until(lambda: visitor.get(path) and client.llen("tokenkeeper.interactive")) == 1
 
 
 def test_with_both_down_the_install_is_in_the_browser_until_postgres_is_back(
@@ -174,7 +175,7 @@ def test_web_uses_postgres_and_redis_again_after_their_restart(
     for server in (migrated_postgres, own_valkey):
         server.stop()
         server.start()
-    visitor.wait(visitor.install(2))
-    assert read_active_hubs() == [1, 2]
     with redis.Redis.from_url(own_valkey.url()) as client:
-        assert client.llen("tokenkeeper.interactive") == 1
+        # On a busy machine the queue may not take it within its second: then PostgreSQL does.
+        assert until(lambda: visitor.wait(visitor.install(2)) and client.llen("tokenkeeper.interactive")) == 1
+    assert read_active_hubs() == [1, 2]
