@@ -6,9 +6,11 @@ import os
 import signal
 import socket
 import socketserver
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -27,6 +29,7 @@ from shared.db.schema.migrate import migrate
 from shared.net.deadline import deadline
 from tests.support.builders import HUB
 from tests.support.databases import Databases
+from tests.support.log_capture import capturing_log
 from tests.support.polling import until
 from tests.support.replication import open_sql
 from tests.support.stores import ConnectionFixture, SqlFixture, Stores, at_once
@@ -184,6 +187,26 @@ def test_a_statement_that_takes_too_long_ends_at_its_own_limit(database_url: str
     assert 0.4 < time.monotonic() - began < 40
     until(lambda: succeeds(lambda: ping(engine)))  # a busy machine takes longer for the first statement of a session
     engine.dispose()
+
+
+def test_after_ctrl_c_during_a_statement_nothing_is_logged(engine: Engine, sql: SqlFixture) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    main_thread = threading.get_ident()
+
+    def interrupt() -> None:
+        until(lambda: sql.value(waiting))
+        signal.pthread_kill(main_thread, signal.SIGUSR1)
+
+    usual_handler = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        with ThreadPoolExecutor(1) as pool, capturing_log() as log:
+            pool.submit(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                Database(engine).execute(single_statement("SELECT pg_sleep(60)"))
+    finally:
+        signal.signal(signal.SIGUSR1, usual_handler)
+    assert log.text == ""
+    ping(engine, PING_SECONDS)
 
 
 def test_after_a_restart_of_the_server_no_statement_fails_and_claims_wait_for_lost_commits(

@@ -136,6 +136,10 @@ def _execute_alone(
         if is_disconnect:
             connection.invalidate(error)
         raise translate_error(error, is_disconnect=is_disconnect) from None
+    except BaseException as interruption:
+        if session.closed:  # psycopg2 has closed it, and the pool would log that it cannot be rolled back
+            connection.invalidate(interruption)
+        raise
     finally:
         if not session.closed:
             session.autocommit = False
