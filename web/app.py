@@ -119,7 +119,7 @@ def _add_operator_routes(app: Flask, services: Services, cookies: Cookies) -> No
     add_admin_routes(app, services, cookies, operator_auth.require)
     app.add_url_rule("/metrics", "metrics", metrics_auth.require(metrics.page))
     app.add_url_rule("/healthz", "healthz", healthz)
-    app.add_url_rule("/readyz", "readyz", Readiness(services.readiness_checks).page)
+    app.add_url_rule("/readyz", "readyz", Readiness(services.readiness_checks, services.readiness_seconds).page)
 
 
 def _refuse_raw_bytes() -> None:

@@ -67,6 +67,8 @@ class Services:
     trusted_proxies: int = 0
     #: Seconds to look for the install of a code that HubSpot calls used: a double click sends it twice.
     double_click_seconds: float = 1.0
+    #: Limit for all checks of /readyz together; None: the usual one.
+    readiness_seconds: float | None = None
     #: Seconds of a clock that is never set, for rate limits.
     monotonic_clock: Callable[[], float] = time.monotonic
 

@@ -31,6 +31,7 @@ class PendingCall:
     connection: ClientConnection
     started_at: float = field(default_factory=time.monotonic)
     is_finished: bool = False
+    is_before_reset: bool = False  #: the counters were reset since it began: its outcome is not counted
 
     @property
     def refreshed(self) -> Installation | None:
@@ -52,13 +53,17 @@ class Counters:
         self._clock = clock
         self._lock = threading.Lock()
         self._pending_refreshes: dict[Installation, list[PendingCall]] = defaultdict(list)
-        self._in_flight = 0
+        self._pending: set[PendingCall] = set()
         self._most_in_flight = 0
         self._clear()
 
     def reset(self) -> None:
-        """To zero. Calls in flight stay so: an overlap with one of them is still counted."""
+        """To zero. Calls in flight stay so: an overlap with one of them is still counted, but not their outcome."""
         with self._lock:
+            for call in tuple(self._pending):
+                call.is_before_reset = True
+                if call.connection.is_closed():
+                    self._finish(call, "client_gone")
             self._clear()
             for installation, pending in self._pending_refreshes.items():
                 hub = self._hubs[installation.hub_id]
@@ -67,8 +72,8 @@ class Counters:
     def start_call(self, call: Call, connection: ClientConnection) -> PendingCall:
         pending = PendingCall(call, connection)
         with self._lock:
-            self._in_flight += 1
-            self._most_in_flight = max(self._most_in_flight, self._in_flight)
+            self._pending.add(pending)
+            self._most_in_flight = max(self._most_in_flight, len(self._pending))
             self._count_second(call.endpoint)
             if pending.refreshed is not None:
                 self._start_refresh(pending, pending.refreshed)
@@ -91,7 +96,7 @@ class Counters:
                     client_id: {name: dict(outcomes) for name, outcomes in calls.items()}
                     for client_id, calls in self._calls_by_app.items()
                 },
-                "in_flight": self._in_flight,
+                "in_flight": len(self._pending),
                 "most_in_flight": self._most_in_flight,
                 "most_refreshes_of_one_hub": max((hub.most_in_flight for hub in self._hubs.values()), default=0),
                 "violations": self._overlaps,
@@ -105,7 +110,7 @@ class Counters:
         self._calls_by_app: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
         self._hubs: dict[int, _HubCounters] = defaultdict(_HubCounters)
         self._seconds: OrderedDict[int, Counter[str]] = OrderedDict()
-        self._most_in_flight = self._in_flight
+        self._most_in_flight = len(self._pending)
         self._overlaps = 0
         self._overlap_details: list[dict[str, Any]] = []
 
@@ -139,12 +144,13 @@ class Counters:
         if pending.is_finished:
             return
         pending.is_finished = True
-        self._in_flight -= 1
+        self._pending.discard(pending)
         call, installation = pending.call, pending.refreshed
-        name = call.endpoint if call.grant is None else f"{call.endpoint}/{call.grant}"
-        self._calls[name][outcome] += 1
-        if call.client_id is not None:
-            self._calls_by_app[call.client_id][name][outcome] += 1
+        if not pending.is_before_reset:
+            name = call.endpoint if call.grant is None else f"{call.endpoint}/{call.grant}"
+            self._calls[name][outcome] += 1
+            if call.client_id is not None:
+                self._calls_by_app[call.client_id][name][outcome] += 1
         if installation is not None:
             self._pending_refreshes[installation].remove(pending)
             if not self._pending_refreshes[installation]:

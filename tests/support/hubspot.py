@@ -22,6 +22,7 @@ from tests.support.builders import grant
 
 T = TypeVar("T")
 HANG_SECONDS = 30
+CALL_THREAD = "call-of-a-double"
 
 
 class StepsByCalls:
@@ -54,7 +55,14 @@ class StepsByCalls:
             else:
                 on_result(result)
 
-        threading.Thread(target=run, daemon=True).start()
+        threading.Thread(target=run, name=CALL_THREAD, daemon=True).start()
+
+
+def wait_for_calls() -> None:
+    """Until no call runs any more that a double has started: it could log in a later test."""
+    for thread in threading.enumerate():
+        if thread.name == CALL_THREAD:
+            thread.join(2 * HANG_SECONDS)
 
 
 @dataclass

@@ -40,8 +40,10 @@ def healthz() -> Response:
 class Readiness:
     """`GET /readyz`. Anyone may ask, so the checks run once at a time, and requests meanwhile share the result."""
 
-    def __init__(self, checks: Mapping[str, Check]) -> None:
+    def __init__(self, checks: Mapping[str, Check], seconds: float | None = None) -> None:
+        """`seconds`: limit for all checks together; None: READY_TIMEOUT_SECONDS."""
         self._checks = checks
+        self._seconds = seconds or READY_TIMEOUT_SECONDS
         self._lock = threading.Lock()
         self._waiting = threading.BoundedSemaphore(MAX_WAITING_REQUESTS)
         self._run: Future[dict[str, str]] | None = None
@@ -65,16 +67,16 @@ class Readiness:
             self._run = run
         if is_own:
             try:
-                self._latest = _run_checks(self._checks)
+                self._latest = _run_checks(self._checks, self._seconds)
             finally:
                 self._run = None
                 run.set_result(self._latest)
         return run.result()
 
 
-def _run_checks(checks: Mapping[str, Check]) -> dict[str, str]:
+def _run_checks(checks: Mapping[str, Check], seconds: float) -> dict[str, str]:
     """Runs all checks at the same time, so that two servers that hang take no longer than one."""
-    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+    deadline = time.monotonic() + seconds
     pending = {name: run_in_thread(check) for name, check in checks.items()}
     states = {}
     for name, result in pending.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from shared.db.refresh.leases import Lease
@@ -16,6 +16,7 @@ MIN_LOCKED_PAUSE_SECONDS, MAX_LOCKED_PAUSE_SECONDS = 0.1, 2.0
 
 @dataclass(slots=True)
 class PendingResults:
+    monotonic_clock: Callable[[], float] = time.monotonic
     outcomes: list[CallOutcome] = field(default_factory=list)
     attempts: list[RefreshAttempt] = field(default_factory=list)  #: those with a result
     uncalled: list[Lease] = field(default_factory=list)
@@ -23,7 +24,7 @@ class PendingResults:
     locked: list[RefreshAttempt] = field(default_factory=list)
     uncalled_locked: list[Lease] = field(default_factory=list)
     _locked_ids: set[int] = field(default_factory=set)  #: connections: those of `locked` after the last save
-    _retry_locked_at: float = 0.0  #: by time.monotonic()
+    _retry_locked_at: float = 0.0  #: by the clock
     _locked_pause_seconds: float = MIN_LOCKED_PAUSE_SECONDS
 
     def add(self, attempts: Iterable[RefreshAttempt]) -> None:
@@ -47,11 +48,11 @@ class PendingResults:
     def retry_locked_if_due(self) -> None:
         if not self.has_locked():
             self._retry_locked_at, self._locked_pause_seconds = 0.0, MIN_LOCKED_PAUSE_SECONDS
-        elif time.monotonic() >= self._retry_locked_at:
+        elif self.monotonic_clock() >= self._retry_locked_at:
             self.attempts += self.locked
             self.uncalled += self.uncalled_locked
             self.locked, self.uncalled_locked = [], []
-            self._retry_locked_at = time.monotonic() + self._locked_pause_seconds
+            self._retry_locked_at = self.monotonic_clock() + self._locked_pause_seconds
             self._locked_pause_seconds = min(2 * self._locked_pause_seconds, MAX_LOCKED_PAUSE_SECONDS)
 
     def has_locked(self) -> bool:

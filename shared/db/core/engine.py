@@ -104,6 +104,7 @@ def make_engine(
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> Any:
+        watch.check_open()
         replacement, replacements.connection = getattr(replacements, "connection", None), None
         return replacement or _connect_to_one_host(options)
 

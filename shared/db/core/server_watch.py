@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import datetime
 
+import psycopg2
 from sqlalchemy import Engine
 
 #: The key of an engine's execution options under which make_engine() puts its watch.
@@ -21,6 +22,14 @@ class ServerWatch:
         self.losses = 0  #: differs from an earlier value where a connection was lost or the server changed since
         self._server_started_at: datetime | None = None
         self._changed_at = -math.inf  #: by time.monotonic()
+
+    def check_open(self) -> None:
+        """Otherwise a thread that still uses the engine opened a connection that nobody closes.
+
+        Raises psycopg2.InterfaceError.
+        """
+        if self.closed.is_set():
+            raise psycopg2.InterfaceError("the engine was closed")
 
     def note_server(self, started_at: datetime) -> None:
         """`started_at`: pg_postmaster_start_time(), which no two servers and no two starts have in common."""

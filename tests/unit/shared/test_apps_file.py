@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.settings import Settings, SettingsError
@@ -215,7 +215,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 VALUES = st.one_of(st.text(max_size=20), st.booleans(), st.integers(), st.lists(st.text(max_size=5), max_size=3))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from([*KEYS, "other"]), VALUES, max_size=6), st.text(max_size=30))
 def test_any_file_gives_settings_or_a_settings_error(file: Path, table: dict[str, object], rest: str) -> None:
     with contextlib.suppress(SettingsError):

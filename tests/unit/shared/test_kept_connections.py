@@ -5,6 +5,7 @@ import struct
 import pytest
 
 from shared.net.kept_connections import KeptConnections
+from tests.support.polling import until
 
 
 def test_connections_that_were_closed_leave_nothing_behind() -> None:
@@ -37,5 +38,5 @@ def test_what_has_no_port_is_not_kept_and_a_connection_that_was_closed_is_not_si
         if resets:
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         accepted.close()
-        assert not kept.is_silent(local_port)
+        until(lambda: not kept.is_silent(local_port))
         assert kept.is_silent(server.getsockname()[1]), "which is the port of no kept connection"

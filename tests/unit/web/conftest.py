@@ -46,6 +46,7 @@ class Site:
     checks: dict = field(default_factory=dict)
     trusted_proxies: int = 0
     double_click_seconds: float = 0.0
+    readiness_seconds: float = 60.0  #: on a busy machine a check that does nothing may take seconds
     metrics_password: str = PASSWORD
     connect_link_keys: tuple[str, ...] = ()
     is_link_required: bool = False
@@ -96,6 +97,7 @@ class Site:
             sweep_seconds=2.0,
             trusted_proxies=self.trusted_proxies,
             double_click_seconds=self.double_click_seconds,
+            readiness_seconds=self.readiness_seconds,
             monotonic_clock=lambda: self.monotonic,
             single_uses=self.single_uses,
             connect_link_keys=self.connect_link_keys,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.db.refresh.leases import Lease, RefreshResult
 from shared.domain.connection import Status, Transition
 from tests.support.builders import START, make_connection
-from worker.refresh.pending_results import PendingResults
+from worker.refresh.pending_results import MIN_LOCKED_PAUSE_SECONDS, PendingResults
 from worker.refresh.refresher import RefreshAttempt
 
 
@@ -38,14 +38,19 @@ def test_results_of_locked_rows_wait_and_each_is_reported_once():
 
 
 def test_locked_rows_are_tried_again_at_once_and_then_after_a_pause():
-    pending = PendingResults()
+    now = 100.0
+    pending = PendingResults(lambda: now)
     pending.add([make_attempt(1)])
     pending.finish({1})
     pending.retry_locked_if_due()
     assert list_ids(pending.attempts) == [1]
     pending.finish({1})
+    now += MIN_LOCKED_PAUSE_SECONDS / 2
     pending.retry_locked_if_due()
     assert pending.attempts == [], "the pause goes on"
+    now += MIN_LOCKED_PAUSE_SECONDS
+    pending.retry_locked_if_due()
+    assert list_ids(pending.attempts) == [1]
 
 
 def test_after_all_locked_rows_are_saved_the_next_one_is_tried_at_once_again():

@@ -12,7 +12,7 @@ from shared.db.refresh.leases import ClaimedConnection
 from shared.domain.errors import Throttled
 from shared.domain.schedule import Schedule
 from tests.support.builders import START, grant
-from tests.support.hubspot import ScriptedHubSpot
+from tests.support.hubspot import ScriptedHubSpot, wait_for_calls
 from tests.support.polling import until
 from tests.support.refresh_attempts import CALL_TIMEOUT_SECONDS, CIPHER, make_claimed_row
 from worker.refresh.calls import RefreshCalls
@@ -27,6 +27,7 @@ def hubspot() -> Iterator[ScriptedHubSpot]:
     hubspot = ScriptedHubSpot()
     yield hubspot
     hubspot.gate.set()
+    wait_for_calls()
 
 
 def make_calls(hubspot: ScriptedHubSpot, concurrency: int) -> RefreshCalls:

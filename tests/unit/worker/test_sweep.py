@@ -70,4 +70,5 @@ def test_a_bug_in_a_sweep_is_logged_and_the_thread_goes_on() -> None:
         sweeper.start()
         assert is_second.wait(30)
         sweeper.stop()
+        sweeper._thread.join(60)  # otherwise it could log in a later test
     assert log[0]["event"] == "a sweep raised an exception"
