@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import random
 import socket
 
@@ -13,6 +14,13 @@ FREE_PORT_TRIES = 100
 MAX_CLAIMS = 200
 _random = random.SystemRandom()
 _claims: dict[int, socket.socket] = {}
+
+
+@atexit.register
+def _give_up_claims() -> None:
+    """Without a warning that a socket is not closed."""
+    while _claims:
+        _claims.popitem()[1].close()
 
 
 class NoFreePort(Exception):
