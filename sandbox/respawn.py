@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -26,7 +25,7 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 10.0
 STABLE_SECONDS = 30.0
 #: From SIGTERM to SIGKILL: a worker finishes its calls to HubSpot.
 STOP_SECONDS = 50.0
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
 
 
 class Respawner:
@@ -37,13 +36,13 @@ class Respawner:
         self._command = command
         self._parent = parent
         self._stop_seconds = stop_seconds
-        self._stopping = threading.Event()
+        self._is_stopping = False
         words = [Path(word).name for word in command if not word.startswith("-")]
         self._name = " ".join(words[1:3] if words[0].startswith("python") else words[:2])
 
     def stop(self, *_: object) -> None:
-        """A signal handler."""
-        self._stopping.set()
+        """A signal handler: it takes no lock, as that of an Event, which the code that it interrupts may hold."""
+        self._is_stopping = True
 
     def run(self) -> int:
         """The exit status: 0 after `stop`, EX_CONFIG where the command refuses to start."""
@@ -51,7 +50,7 @@ class Respawner:
         while True:
             start = time.monotonic()
             status = self._run_once()
-            if self._stopping.is_set():
+            if self._is_stopping:
                 return 0
             if status in CONFIGURATION_ERRORS:
                 say(f"{self._name} refuses to start; the line above says why")
@@ -59,9 +58,16 @@ class Respawner:
             if time.monotonic() - start > STABLE_SECONDS:
                 wait = FIRST_WAIT_SECONDS
             say(f"{self._name} {describe_status(status)}; starting it again in {wait:g} s")
-            if self._stopping.wait(wait):
+            if self._wait_for_stop(wait):
                 return 0
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+    def _wait_for_stop(self, seconds: float) -> bool:
+        """False where it was not stopped in that time."""
+        end = time.monotonic() + seconds
+        while not self._is_stopping and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_SECONDS))
+        return self._is_stopping
 
     def _run_once(self) -> int:
         try:
@@ -79,12 +85,12 @@ class Respawner:
             signal_group(process.pid, signal.SIGKILL)  # children that it left behind
 
     def _wait(self, process: subprocess.Popen[bytes]) -> int:
-        while process.poll() is None and not self._stopping.is_set():
+        while process.poll() is None and not self._is_stopping:
             try:
                 return process.wait(POLL_SECONDS)
             except subprocess.TimeoutExpired:
                 if self._parent and not is_running(self._parent):
-                    self._stopping.set()
+                    self._is_stopping = True
         process.terminate()
         try:
             return process.wait(self._stop_seconds)

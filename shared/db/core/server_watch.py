@@ -24,7 +24,7 @@ class ServerWatch:
         self._changed_at = -math.inf  #: by time.monotonic()
 
     def check_open(self) -> None:
-        """Otherwise a thread that still uses the engine opened a connection that nobody closes.
+        """Otherwise a thread that still uses the engine opened a connection that is never closed.
 
         Raises psycopg2.InterfaceError.
         """

@@ -22,6 +22,30 @@ WAIT = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
 #: The same, with a child that does it too.
 WAIT_WITH_CHILD = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {WAIT!r}]); {WAIT}"
 
+#: Once a crash was reported, gets SIGTERM in the first function that is called, in another process in the second, …
+STOP_IN_EACH_CALL = """
+import os, signal, sys
+from sandbox.respawn import Respawner
+
+def signal_in_call(number):
+    calls = []
+    def count(frame, event, _):
+        if event == "call" and (calls or frame.f_code.co_name == "say"):
+            calls.append(frame)
+            if len(calls) == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+    sys.setprofile(count)
+
+for number in range(1, 9):
+    if not (pid := os.fork()):
+        signal.alarm(20)
+        respawner = Respawner(["false", "command"])
+        signal.signal(signal.SIGTERM, respawner.stop)
+        signal_in_call(number)
+        os._exit(respawner.run())
+    print(os.waitpid(pid, 0)[1])
+"""
+
 
 @pytest.fixture
 def start() -> Iterator[Start]:
@@ -89,6 +113,13 @@ def test_sigterm_during_the_wait_for_the_next_start_ends_the_respawner(start: St
     respawner.terminate()
 
     assert respawner.wait(60) == 0
+
+
+def test_sigterm_ends_the_respawner_whatever_it_interrupts() -> None:
+    """A handler that takes a lock would wait for ever for the code that it interrupts."""
+    command = [sys.executable, "-c", STOP_IN_EACH_CALL]
+    output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True, timeout=200).stdout
+    assert output.split() == ["0"] * 8
 
 
 def test_children_that_a_crashed_process_left_behind_are_killed(start: Start) -> None:
