@@ -242,6 +242,7 @@ def test_no_object_in_the_callers_search_path_is_used(
     assert sql.value("SELECT proconfig FROM pg_proc WHERE proname = 'request_refresh'") == [
         "search_path=pg_catalog, pg_temp",
         "lock_timeout=100ms",
+        "enable_seqscan=off",
     ]
     connections.install()
     job.rows("CREATE TEMP TABLE connections (hub_id bigint)")
