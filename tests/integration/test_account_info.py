@@ -273,10 +273,11 @@ def test_a_failure_ends_the_run_and_changes_hubspots_state_as_one_of_a_refresh_d
     info: AccountInfoFixture, error: ProviderError, condition: Condition
 ) -> None:
     info.import_with_tokens(20)
+    began_at = info.sql.now()
     assert info.run(error) is condition
     assert len(info.asked) == CALLS_IN_FLIGHT, "one round"
-    due = "SELECT count(*) FROM tokenkeeper.connections WHERE account_info_due_at > now() + interval '50 seconds'"
-    assert info.sql.value(due) == CALLS_IN_FLIGHT, "they are asked about again later"
+    due = "SELECT count(*) FROM tokenkeeper.connections WHERE account_info_due_at > %s + interval '50 seconds'"
+    assert info.sql.value(due, began_at) == CALLS_IN_FLIGHT, "they are asked about again later"
 
 
 def test_unanswered_calls_of_one_round_are_one_sign_of_an_outage_and_those_of_five_rounds_are_one(
