@@ -86,24 +86,30 @@ def empty_database_url(databases: Databases) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_server(state: Path) -> Iterator[Callable[[int], str]]:
-    """Returns the URL of a database number, on the server of TEST_REDIS_URL if set: its databases 1 to 15 are WIPED."""
+    """Empties a database by its number and returns its URL, on the server of TEST_REDIS_URL if set: 1 to 15 are WIPED.
+
+    An earlier product may have left messages there, which another one cannot decrypt.
+    """
+
+    def empty(url: str) -> str:
+        with redis.Redis.from_url(url) as client:
+            client.flushdb()
+        return url
+
     if external := os.environ.get("TEST_REDIS_URL"):
         base = external.rstrip("/").removesuffix("/0")
-        yield lambda number: f"{base}/{number}"
+        yield lambda number: empty(f"{base}/{number}")
         return
     server = EmbeddedValkey(state, durable=False)
     server.start()
-    yield server.url
+    yield lambda number: empty(server.url(number))
     server.stop()
 
 
 @pytest.fixture
 def redis_url(redis_server: Callable[[int], str]) -> str:
     """An empty database of Redis, another one than that of the previous test."""
-    url = redis_server(next(_redis_numbers))
-    with redis.Redis.from_url(url) as client:
-        client.flushdb()
-    return url
+    return redis_server(next(_redis_numbers))
 
 
 @pytest.fixture

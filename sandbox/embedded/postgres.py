@@ -54,7 +54,13 @@ _SETTINGS = {
     # otherwise a row that a constraint refuses is logged, the first 64 characters of each column
     "log_error_verbosity": "terse",
 }
-_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_NOT_DURABLE = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    # It would come at any time: to a table that is just empty, so that PostgreSQL plans for few rows from then on.
+    "autovacuum": "off",
+}
 
 
 class EmbeddedPostgres:

@@ -124,14 +124,18 @@ class Servers:
     def freeze_postgres_writers(self) -> Iterator[None]:
         """What writes to the disk beside the sessions, as where the disk takes nothing for a while."""
         assert self.postgres.process is not None
-        writers = [
-            process
-            for process in psutil.process_iter(["ppid", "cmdline"])  # without those that end meanwhile
-            if process.info["ppid"] == self.postgres.process.pid
-            and any(name in str(process.info["cmdline"]) for name in WRITERS)
-        ]
-        assert len(writers) == len(WRITERS), [process.info["cmdline"] for process in writers]
-        with _freeze(writers):
+        postgres = self.postgres.process.pid
+
+        def find_writers() -> list[psutil.Process]:
+            """All of them; else none: the server starts some after it is ready."""
+            writers = [
+                process
+                for process in psutil.process_iter(["ppid", "cmdline"])  # without those that end meanwhile
+                if process.info["ppid"] == postgres and any(name in str(process.info["cmdline"]) for name in WRITERS)
+            ]
+            return writers if len(writers) == len(WRITERS) else []
+
+        with _freeze(until(find_writers)):
             yield
 
     @contextmanager
@@ -139,8 +143,10 @@ class Servers:
         """Its sockets stay open and accept data, but no process answers."""
         assert self.postgres.process is not None
         main = psutil.Process(self.postgres.process.pid)
-        with _freeze([main, *main.children(recursive=True)]):
-            yield
+        with _freeze([main]):
+            until(lambda: main.status() == psutil.STATUS_STOPPED)  # from then on it starts no further process
+            with _freeze(main.children(recursive=True)):
+                yield
 
 
 @contextmanager

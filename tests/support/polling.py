@@ -15,7 +15,7 @@ POLL_SECONDS, LATE_POLL_SECONDS = 0.05, 0.1
 FIRST_SECONDS = 1.0
 
 
-def until(condition: Callable[[], T], seconds: float = 30) -> T:
+def until(condition: Callable[[], T], seconds: float = 60) -> T:
     """The first true value that `condition` returns; AssertionError where there is none within `seconds`."""
     started_at = time.monotonic()
     while not (result := condition()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -12,6 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+#: For a first request, and while one is answered. It only ends a test that hangs.
+RECEIVE_SECONDS = 60
+#: For the next request: longer than a busy machine lets a client stand still. Then the connection is closed.
+IDLE_SECONDS = 8
 #: Gets the connection and a request; what it returns says whether the connection stays open.
 Answer = Callable[[socket.socket, bytes], object]
 GRANT = {
@@ -32,6 +37,7 @@ class RawServer:
         self.stopping = threading.Event()
         self._answer = answer
         self._tls = tls
+        self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
@@ -43,8 +49,12 @@ class RawServer:
         # A listener that is only closed would leave its accept() waiting.
         with socket.create_connection(("127.0.0.1", self.port)):
             pass
+        self._threads[0].join()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):  # its thread has closed it meanwhile
+                connection.shutdown(socket.SHUT_RDWR)  # ends the wait for a client that keeps it open
         for thread in self._threads:
-            thread.join(timeout=5)
+            thread.join(timeout=RECEIVE_SECONDS)
         self._listener.close()
 
     def _accept(self) -> None:
@@ -54,21 +64,27 @@ class RawServer:
                 connection.close()
                 return
             self.connections += 1
+            self._open.add(connection)
             self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
             self._threads[-1].start()
 
     def _serve(self, connection: socket.socket) -> None:
-        connection.settimeout(5)
+        connection.settimeout(RECEIVE_SECONDS)
         try:
             if self._tls is not None:
+                self._open.discard(connection)
                 connection = self._tls.wrap_socket(connection, server_side=True)
+                self._open.add(connection)
             while request := read_request(connection):
                 self.requests.append(request)
+                connection.settimeout(RECEIVE_SECONDS)
                 if not self._answer(connection, request):
                     return
+                connection.settimeout(IDLE_SECONDS)
         except OSError:
             pass
         finally:
+            self._open.discard(connection)
             connection.close()  # before the event is set: the test uses it at once
             self.hung_up.set()
 

@@ -39,10 +39,12 @@ SELECT (SELECT sum(xmin::text::bigint) FROM pg_class WHERE oid >= 16384),
        (SELECT sum(xmin::text::bigint) FROM pg_database WHERE datname = current_database()),
        (SELECT count(*) FROM pg_db_role_setting WHERE setdatabase > 0)
 """
-TERMINATE_OTHER_SESSIONS = """
-SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+OTHER_SESSIONS = """
+FROM pg_stat_activity
  WHERE datname = current_database() AND backend_type = 'client backend' AND pid NOT IN (pg_backend_pid(), {kept_pids})
 """
+TERMINATE_OTHER_SESSIONS = f"SELECT count(pg_terminate_backend(pid, 5000)) {OTHER_SESSIONS}"
+COUNT_OTHER_SESSIONS = f"SELECT count(*) {OTHER_SESSIONS}"
 #: No trigger and no foreign key is obeyed.
 IN_SESSION = "SET session_replication_role = replica"
 
@@ -75,6 +77,8 @@ class ReusableDatabase:
             kept_pid = self._kept_session.info.backend_pid if self._kept_session else 0
             kept_pids = f"{kept_pid}, {self.worker_connection.pid}"
             self._rows(TERMINATE_OTHER_SESSIONS.format(kept_pids=kept_pids))
+            if self._rows(COUNT_OTHER_SESSIONS.format(kept_pids=kept_pids))[0][0]:
+                return False  # one that stands still could commit later what the test began
             is_worn = self._uses >= MAX_USES or self._rows(SIZE_BYTES)[0][0] > MAX_BYTES
             if is_worn or self._rows(FINGERPRINT) != self._fingerprint:
                 return False

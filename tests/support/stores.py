@@ -78,7 +78,7 @@ class SqlFixture:
 
     def events(self, hub_id: int = HUB) -> list[str]:
         return [
-            name for (name,) in self.rows("SELECT event FROM hubspot.history WHERE hub_id = %s ORDER BY at", hub_id)
+            name for (name,) in self.rows("SELECT event FROM hubspot.history WHERE hub_id = %s ORDER BY at, id", hub_id)
         ]
 
     def count_lock_waits(self) -> int:

@@ -11,6 +11,8 @@ from typing import Self
 class TcpServer(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
+    #: Beyond it Linux lets a client connect again after a second, which is half of what the product waits for one.
+    request_queue_size = 128
 
     def __init__(self, handler: type[socketserver.BaseRequestHandler]) -> None:
         super().__init__(("127.0.0.1", 0), handler)

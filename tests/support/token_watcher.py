@@ -16,6 +16,7 @@ import psycopg2
 import requests
 
 from sandbox.simulator.control import SimulatorControl, TokenCheck
+from tests.support.polling import until
 
 #: The tokens served, and the connections that have ended, without one. To plan it takes longer than to execute it.
 PREPARE = """
@@ -63,10 +64,11 @@ class TokenWatcher:
         self._disconnect()
 
     def found_no_refused_token(self) -> bool:
-        """Raises the exception that ended the watcher, where there is one: then it proved nothing."""
+        """Waits for the first token that it reads. Raises the exception that ended it: then it proved nothing."""
+        until(lambda: self.reads or self._error)
         if self._error:
             raise self._error
-        return not self.refused and self.reads > 0
+        return not self.refused
 
     def _run(self) -> None:
         try:
