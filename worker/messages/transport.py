@@ -107,7 +107,11 @@ class ValidatingQoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
 
     def ack(self, delivery_tag: Any) -> None:
         _unreturned.pop(delivery_tag, None)  # it was executed after its connection had been lost
-        super().ack(delivery_tag)
+        try:
+            super().ack(delivery_tag)
+        except REDIS_ERRORS as error:
+            # Celery would log a traceback, and go on as well.
+            log.warning("Redis does not take an acknowledgement", why=f"{type(error).__name__}: {error}")
 
     def restore_unacked(self, client: Any = None) -> None:
         """Called as the channel is closed. Put the messages in work back, for Celery forgets them.

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from shared.db.alerts.raising import raise_alert
 from shared.db.core.errors import StoreError, StoreUnavailable
-from shared.db.core.statements import Database, PreparedStatement, single_statement
+from shared.db.core.statements import READ_IN_ORDER, Database, PreparedStatement, single_statement
 from shared.domain.alerts import AlertKind
 from shared.domain.identity import DEFAULT_APP
 from shared.domain.provider import CallOutcome, Condition, Provider, apply_outcomes, resume, start_sweep
@@ -74,17 +74,20 @@ RETURNING {PROVIDER_COLUMNS}, has_postponed
 ADD_ROW = single_statement("INSERT INTO tokenkeeper.provider (app) VALUES (:app) ON CONFLICT DO NOTHING")
 _IS_POSTPONED = "failures > 0 AND due_at > greatest(now(), retry_not_before) AND status IN ('active', 'suspect')"
 #: In the order of the index connections_failing. Rows that another transaction has locked are left to the next sweep.
+#: `locked` finds them by their id: with the condition in its WHERE clause, it could be planned with statistics from
+#: before an outage to read all of that index for each row.
 MAKE_POSTPONED_DUE = single_statement(f"""
+{READ_IN_ORDER}
 WITH postponed AS MATERIALIZED (
     SELECT failures, id FROM tokenkeeper.connections
      WHERE app = :app AND {_IS_POSTPONED} AND (failures, id) > (:failures, :id)
      ORDER BY failures, id LIMIT {POSTPONED_BATCH_ROWS}
 ), locked AS MATERIALIZED (
-    SELECT id FROM tokenkeeper.connections
-     WHERE id IN (SELECT id FROM postponed) AND {_IS_POSTPONED} FOR NO KEY UPDATE SKIP LOCKED
+    SELECT id, {_IS_POSTPONED} AS is_postponed FROM tokenkeeper.connections
+     WHERE id IN (SELECT id FROM postponed) FOR NO KEY UPDATE SKIP LOCKED
 ), made_due AS (
     UPDATE tokenkeeper.connections AS c SET due_at = greatest(now(), c.retry_not_before)
-      FROM locked WHERE c.id = locked.id
+      FROM locked WHERE c.id = locked.id AND locked.is_postponed
     RETURNING c.id
 )
 SELECT count(*) AS total, (SELECT count(*) FROM made_due) AS made_due,
