@@ -202,6 +202,25 @@ def test_a_worker_with_an_unacknowledged_install_survives_the_end_of_redis(
     assert processes
 
 
+def test_a_worker_whose_acknowledgements_redis_refuses_takes_further_messages(
+    deployment: FaultDeployment, admin: redis.Redis, processes: list[psutil.Process]
+) -> None:
+    worker = deployment.newest_process("worker")
+    stored, installs = count_stored_installs(deployment), 12
+    admin.execute_command("ACL SETUSER default -zrem")
+    try:
+        for hub_id in deployment.hubs[:installs]:
+            assert deployment.install(hub_id).status_code == 303
+        until(lambda: count_stored_installs(deployment) == stored + installs)
+        until(lambda: worker.output().count("Redis does not take an acknowledgement") >= installs)
+    finally:
+        admin.execute_command("ACL SETUSER default +zrem")
+        admin.delete("unacked", "unacked_index")  # other tests look for messages in work
+    deployment.check_recovered()
+    assert "Traceback" not in worker.output()
+    assert processes
+
+
 def test_an_install_that_no_pool_process_has_yet_survives_the_end_of_redis(
     deployment: FaultDeployment, admin: redis.Redis, processes: list[psutil.Process]
 ) -> None:

@@ -110,8 +110,10 @@ class ValidatingQoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
         try:
             super().ack(delivery_tag)
         except REDIS_ERRORS as error:
-            # Celery would log a traceback, and go on as well.
+            # Redis keeps its copy: it is executed again when that is old. Celery would log a traceback, and never take
+            # another message in its place.
             log.warning("Redis does not take an acknowledgement", why=f"{type(error).__name__}: {error}")
+            QoS.ack(self, delivery_tag)
 
     def restore_unacked(self, client: Any = None) -> None:
         """Called as the channel is closed. Put the messages in work back, for Celery forgets them.
