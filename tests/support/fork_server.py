@@ -152,6 +152,7 @@ def run(
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
             raise
         output.seek(0)
         errors.seek(0)
