@@ -122,10 +122,9 @@ def test_a_job_that_asks_in_a_loop_causes_one_refresh_in_half_a_minute_and_store
     refresh_all_but(deployment)
     calls, answers = deployment.count_refreshes(), list[bool]()
     deadline = time.monotonic() + 3
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or len(answers) <= 100:
         answers.append(deployment.sql.value(REQUEST, asked))
         time.sleep(0.005)  # PostgreSQL would be busy with this alone
-    assert len(answers) > 100
     assert deployment.count_refreshes() - calls <= 1, "the next one is due half a minute later"
     assert answers.count(True) < len(answers) / 2
     assert deployment.sql.value("SELECT count(*) FROM tokenkeeper.refresh_requests") <= 1
