@@ -63,7 +63,12 @@ def read_return(response: requests.Response) -> dict[str, str]:
 
 def connect(visitor: Visitor, link: str, hub_id: int = HUB) -> dict[str, str]:
     """The whole way; what our product is told at the end."""
-    response = visitor.get(allow(visitor, link, hub_id))
+    return come_back(visitor, allow(visitor, link, hub_id))
+
+
+def come_back(visitor: Visitor, address: str) -> dict[str, str]:
+    """From HubSpot to our product."""
+    response = visitor.get(address)
     path = response.headers["Location"]
     return read_return(until(lambda: find_redirect(visitor, path)) if path.startswith("/") else response)
 
@@ -100,7 +105,7 @@ def test_an_account_of_another_customer_is_a_conflict_and_moves_by_a_link_that_m
 def test_a_link_that_was_used_in_another_tab_connects_no_second_account(visitor: Visitor, sql: SqlFixture) -> None:
     link = make_link()
     first, second = allow(visitor, link, HUB), allow(visitor, link, OTHER_HUB)
-    visitor.get(first)
+    assert come_back(visitor, first)["status"] == "connected"
     told = read_return(visitor.get(second))
     assert (told["status"], told["reason"]) == ("failed", "link_spent")
     assert read_customers(sql) == {HUB: "acme"}
