@@ -80,7 +80,8 @@ def find_redirect(visitor: Visitor, path: str) -> requests.Response | None:
 
 
 def read_customers(sql: SqlFixture) -> dict[int, str | None]:
-    return dict(sql.rows("SELECT hub_id, customer FROM hubspot.tokens"))  # type: ignore[arg-type]
+    active = "SELECT hub_id, customer FROM hubspot.connections WHERE status = 'active'"
+    return dict(sql.rows(active))  # type: ignore[arg-type]
 
 
 def test_a_customer_is_connected_and_the_link_is_spent(visitor: Visitor, sql: SqlFixture) -> None:
