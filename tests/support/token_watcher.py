@@ -91,20 +91,26 @@ class TokenWatcher:
             with self._connection.cursor() as cursor:
                 cursor.execute(PREPARE)
         started_at = time.monotonic()
-        with self._connection.cursor() as cursor:
-            cursor.execute("EXECUTE watched")
-            rows = cursor.fetchall()
+        rows = self._execute()
         tokens = {hub_id: token for hub_id, token in rows if token}
         if self._is_check_due(tokens.values()):
             checks = self._check_tokens(list(tokens.values()))
             seconds = time.monotonic() - started_at
-            self.refused += [
-                f"{hub_id}: {check}"
-                for hub_id, check in zip(tokens, checks, strict=True)
+            refused = [
+                (hub_id, token, check)
+                for (hub_id, token), check in zip(tokens.items(), checks, strict=True)
                 if _is_refused(check, seconds)
             ]
+            if refused:  # one that has ended, here and at HubSpot, since it was read is not served any more
+                served = self._execute()
+                self.refused += [f"{hub_id}: {check}" for hub_id, token, check in refused if (hub_id, token) in served]
         self.ended_hub_ids.update(hub_id for hub_id, token in rows if not token)
         self.reads += len(tokens)
+
+    def _execute(self) -> list[tuple[int, str | None]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute("EXECUTE watched")
+            return list(cursor.fetchall())
 
     def _is_check_due(self, tokens: Iterable[str]) -> bool:
         now = time.monotonic()
