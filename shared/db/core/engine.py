@@ -12,14 +12,13 @@ for one of the pool's. And a process keeps few idle ones, so that our other proc
 not use for a while it keeps one (shared/db/core/idle_connections.py).
 
 libpq's timeouts end the wait for a dead network, not for a server that is up and does not answer (it is frozen, or its
-disk is). So psycopg2 waits through _wait_for_server(), which also obeys the thread's deadline (shared/net/deadline.py).
+disk is). So psycopg2 waits through wait_for_server(), which also obeys the thread's deadline (shared/net/deadline.py).
 psycopg2 has this setting per process, not per connection.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import select
 import threading
 import time
@@ -41,6 +40,8 @@ from shared.db.core.server_watch import OPTION, ServerWatch
 from shared.net.deadline import deadline, seconds_left
 
 CONNECT_TIMEOUT_SECONDS = 2.0
+#: How often a wait for the server is measured.
+WAIT_STEP_SECONDS = 0.25
 #: For one statement; the server itself cancels it a little sooner (shared/db/core/statements.py).
 STATEMENT_TIMEOUT_SECONDS = 12.0
 #: To wait for one of the pool's connections.
@@ -87,7 +88,7 @@ def make_engine(
 
     `pool_size`: connections that stay open. `statement_seconds`: time limit of each statement; None: no limit.
     """
-    set_wait_callback(_wait_for_server)
+    set_wait_callback(wait_for_server)
     watch = ServerWatch()
     replacements, idle = threading.local(), IdleConnections()
     engine = create_engine(
@@ -276,18 +277,23 @@ def _check_connection(connection: ServerConnection, watch: ServerWatch) -> None:
     connection.check_at, connection.checked_losses = now + CHECK_INTERVAL_SECONDS, watch.losses
 
 
-def _wait_for_server(connection: Psycopg2Connection) -> None:
-    """Wait for the server's answer, until the connection's own limit or the thread's deadline."""
+def wait_for_server(connection: Psycopg2Connection) -> None:
+    """Wait for the server's answer, until the connection's own limit or the thread's deadline.
+
+    In steps, so that of a time in which this process stands still, as on a busy machine, at most a step counts towards
+    the connection's limit: the server has not been silent for so long.
+    """
     is_connecting = connection.status == STATUS_SETUP
     own_limit = CONNECT_TIMEOUT_SECONDS if is_connecting else getattr(connection, "statement_seconds", None)
-    own_end = None if own_limit is None else time.monotonic() + own_limit
+    waited_seconds = 0.0
     while (state := connection.poll()) != POLL_OK:
-        left = seconds_left()
-        if own_end is not None:
-            left = min(own_end - time.monotonic(), math.inf if left is None else left)
-        if left is not None and left <= 0:
+        limits = (WAIT_STEP_SECONDS, own_limit and own_limit - waited_seconds, seconds_left())
+        step_seconds = min(limit for limit in limits if limit is not None)
+        if step_seconds <= 0:
             raise psycopg2.OperationalError(TIMED_OUT)  # psycopg2 closes the connection
         # poll, not select: a worker's file numbers go past 1,024
         poll = select.poll()
         poll.register(connection.fileno(), select.POLLIN if state == POLL_READ else select.POLLOUT)
-        poll.poll(None if left is None else left * 1000)
+        began_at = time.monotonic()
+        poll.poll(step_seconds * 1000)
+        waited_seconds += min(step_seconds, time.monotonic() - began_at)
