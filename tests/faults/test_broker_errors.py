@@ -183,6 +183,27 @@ def evict_all(admin: redis.Redis) -> None:
     until(lambda: not admin.exists(INTERACTIVE_QUEUE))
 
 
+def test_a_worker_whose_acknowledgements_redis_refuses_takes_further_messages(
+    deployment: FaultDeployment, admin: redis.Redis, processes: list[psutil.Process]
+) -> None:
+    worker = deployment.newest_process("worker")
+    # Without the right, a worker that has messages to give back cannot connect.
+    until(lambda: not admin.exists("unacked"))
+    stored, installs = count_stored_installs(deployment), 12
+    admin.execute_command("ACL SETUSER default -zrem")
+    try:
+        for hub_id in deployment.hubs[:installs]:
+            assert deployment.install(hub_id).status_code == 303
+        until(lambda: count_stored_installs(deployment) == stored + installs)
+        until(lambda: worker.output().count("Redis does not take an acknowledgement") >= installs)
+    finally:
+        admin.execute_command("ACL SETUSER default +zrem")
+        admin.delete("unacked", "unacked_index")  # other tests look for messages in work
+    deployment.check_recovered()
+    assert "Traceback" not in worker.output()
+    assert processes
+
+
 def test_a_worker_with_an_unacknowledged_install_survives_the_end_of_redis(
     deployment: FaultDeployment, admin: redis.Redis, processes: list[psutil.Process]
 ) -> None:
@@ -199,25 +220,6 @@ def test_a_worker_with_an_unacknowledged_install_survives_the_end_of_redis(
         deployment.servers.valkey.start()
     until(lambda: count_stored_installs(deployment) > stored)
     deployment.check_recovered()
-    assert processes
-
-
-def test_a_worker_whose_acknowledgements_redis_refuses_takes_further_messages(
-    deployment: FaultDeployment, admin: redis.Redis, processes: list[psutil.Process]
-) -> None:
-    worker = deployment.newest_process("worker")
-    stored, installs = count_stored_installs(deployment), 12
-    admin.execute_command("ACL SETUSER default -zrem")
-    try:
-        for hub_id in deployment.hubs[:installs]:
-            assert deployment.install(hub_id).status_code == 303
-        until(lambda: count_stored_installs(deployment) == stored + installs)
-        until(lambda: worker.output().count("Redis does not take an acknowledgement") >= installs)
-    finally:
-        admin.execute_command("ACL SETUSER default +zrem")
-        admin.delete("unacked", "unacked_index")  # other tests look for messages in work
-    deployment.check_recovered()
-    assert "Traceback" not in worker.output()
     assert processes
 
 
