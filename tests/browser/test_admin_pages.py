@@ -42,7 +42,9 @@ def test_the_overview_shows_counts_charts_and_links(
     either = f"{re.escape(summary_before)}|{re.escape(summarize_refreshes(sql))}"
     expect(page.locator("#activity > p")).to_have_text(re.compile(f"^({either})$"))
     chart = page.get_by_role("img", name="Refreshes and failures, in steps of five minutes")
-    expect(chart.locator("rect.refreshed")).to_have_count(72)
+    bars = chart.locator("rect.refreshed")
+    expect(bars.nth(70)).to_be_visible()
+    assert bars.count() in (71, 72), "none yet of a step that has begun since"
     page.get_by_text("The same as a table").click()
     table_rows = page.get_by_role("table", name="Refreshes and failures").get_by_role("row")
     expect(table_rows).to_have_count(1 + 72)
