@@ -10,15 +10,15 @@ LAST_PORT = 65535
 #: Below those that Linux and macOS give to outgoing connections, which would take a port before its server starts.
 FREE_PORTS = range(10_000, 32_768)
 FREE_PORT_TRIES = 100
-#: That a process holds at once; then it gives up its oldest one.
+#: Of one process at once: for another one it releases its oldest.
 MAX_CLAIMS = 200
 _random = random.SystemRandom()
 _claims: dict[int, socket.socket] = {}
 
 
 @atexit.register
-def _give_up_claims() -> None:
-    """Without a warning that a socket is not closed."""
+def _release_claims() -> None:
+    """Otherwise Python warns of sockets that are not closed."""
     while _claims:
         _claims.popitem()[1].close()
 

@@ -58,7 +58,7 @@ _NOT_DURABLE = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
-    # It would come at any time: to a table that is just empty, so that PostgreSQL plans for few rows from then on.
+    # It may analyze a table at a moment when a test has emptied it: PostgreSQL would then plan for few rows.
     "autovacuum": "off",
 }
 

@@ -56,7 +56,7 @@ def deliver(sim: Simulation, call: Call, work: Callable[[], Answer]) -> Response
         latency = behaviour.latency
         seconds = random.uniform(*latency) if isinstance(latency, tuple) else latency
         delivery = _Delivery("client_gone")
-        if connection.wait(seconds + (fault.delay_seconds if fault else 0.0)) and _wait_until_let_go(
+        if connection.wait(seconds + (fault.delay_seconds if fault else 0.0)) and _wait_until_cleared(
             sim.faults, fault, connection
         ):
             delivery = _begin_delivery(fault, answer, connection)
@@ -103,7 +103,7 @@ def _format_date(instant: float) -> str:
     return formatdate(instant, usegmt=True)
 
 
-def _wait_until_let_go(faults: Faults, fault: Fault | None, connection: ClientConnection) -> bool:
+def _wait_until_cleared(faults: Faults, fault: Fault | None, connection: ClientConnection) -> bool:
     """A held answer waits until its fault is cleared. False as soon as the client has closed the connection."""
     while fault and fault.kind == "held" and faults.is_requested(fault.id):
         if not connection.wait(HELD_POLL_SECONDS):
